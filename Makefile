@@ -1,0 +1,46 @@
+# Every target sets itself up: only Python >= 3.10 and make are needed.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
+SETUP := pyproject.toml constraints.txt
+
+.PHONY: demo test check format bench clean
+
+demo: $(VENV)/.demo
+	@$(BIN)/gliclass-fast classify \
+	  "A NASA rover has found organic molecules in a Martian crater." \
+	  "The central bank raised interest rates to slow inflation." \
+	  "Add this song to my workout playlist, please." \
+	  "What a delightful film, I smiled from start to finish." \
+	  --labels "space exploration,banking and finance,music,cooking,positive review,negative review" --table
+
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest
+
+check: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy -p gliclass_fast
+
+format: $(VENV)/.dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/.dev
+	$(BIN)/python -m bench.bench_cpu
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info
+
+$(BIN)/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python >= 3.10 is needed; set PYTHON=")'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.demo: $(BIN)/python $(SETUP)
+	$(PIP) --editable ".[cli]"
+	@touch $@
+
+$(VENV)/.dev: $(BIN)/python $(SETUP)
+	$(PIP) --editable ".[dev]"
+	@touch $@ $(VENV)/.demo

@@ -1,0 +1,34 @@
+"""Architectures, one file per `architecture_type`: a packed batch in, logits out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor
+
+from gliclass_fast.batch import PackedBatch
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """What a forward pass gives; vectors are after projection (and normalisation, where the model
+    normalises).
+    """
+
+    logits: Tensor  # [L]
+    uncalibrated_logits: Tensor | None  # [L], of models with a calibrator
+    text_vectors: Tensor  # [N, C], or [T, C] with pooling "pass"
+    label_vectors: Tensor  # [L, C]
+
+
+class Architecture(Protocol):
+    """What a model asks of an architecture."""
+
+    def forward(self, batch: PackedBatch) -> Output:
+        """Scores a packed batch; nothing is read back to the host."""
+        ...
+
+    def empty_text_vector(self) -> Tensor:
+        """What a slot without a token becomes after projection, [1, C]."""
+        ...

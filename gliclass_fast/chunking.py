@@ -1,0 +1,119 @@
+"""Drop-in `ZeroShotClassificationWithChunkingPipeline`: long texts in overlapping chunks, many labels in
+groups.
+
+Where the reference runs one forward per chunk and label group, all of them go through the engine as one set
+of batches. Per-text prompts and examples stay with their text (the reference aligns them by place in a
+batch).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from gliclass_fast import inputs, results
+from gliclass_fast.engine import Scored
+from gliclass_fast.pipeline import BasePipeline
+from gliclass_fast.prompts import Request
+
+
+class ZeroShotClassificationWithChunkingPipeline(BasePipeline):
+    """Classification of texts of any length, with the reference's names, arguments and results."""
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any = None,
+        max_classes: int = 25,
+        max_length: int = 1024,
+        classification_type: str = "multi-label",
+        device: Any = "cuda:0",
+        progress_bar: bool = True,
+        text_chunk_size: int = 8192,
+        text_chunk_overlap: int = 256,
+        labels_chunk_size: int = 8,
+        label_separator: str = ".",
+        batch_tokens: int | None = None,
+    ) -> None:
+        """text_chunk_size and text_chunk_overlap are in characters, labels_chunk_size in labels per pass."""
+        super().__init__(
+            model, tokenizer, max_classes, max_length, classification_type, device, progress_bar,
+            label_separator, batch_tokens,
+        )  # fmt: skip
+        self.text_chunk_size, self.text_chunk_overlap = text_chunk_size, text_chunk_overlap
+        self.labels_chunk_size = labels_chunk_size
+
+    def chunk_text(self, text: str, chunk_size: int | None = None, overlap: int | None = None) -> list[str]:
+        """Pieces of `chunk_size` characters, each starting `overlap` characters before the end of the one
+        before.
+        """
+        size = self.text_chunk_size if chunk_size is None else chunk_size
+        shared = self.text_chunk_overlap if overlap is None else overlap
+        if size <= 0 or not 0 <= shared < size:
+            raise ValueError(
+                f"chunks of {size} characters cannot overlap by {shared}: need 0 <= overlap < chunk size"
+            )
+        starts = range(0, max(len(text) - shared, 1), size - shared)
+        return [text[start : start + size] for start in starts]
+
+    def __call__(
+        self,
+        texts: str | Sequence[str],
+        labels: Any,
+        threshold: float = 0.5,
+        batch_size: int = 8,
+        labels_chunk_size: int | None = None,
+        text_chunk_size: int | None = None,
+        text_chunk_overlap: int | None = None,
+        rac_examples: Sequence[Any] | None = None,
+        examples: Sequence[Any] | None = None,
+        prompt: str | Sequence[str] | None = None,
+        return_hierarchical: bool = False,
+    ) -> list[Any]:
+        """Classifies texts; the chunk sizes given here stay set, as in the reference.
+
+        Returns, per text: single-label the best label; multi-label those at or above the threshold, best
+        first. A text of several chunks gets the best score of each label over its chunks (single-label:
+        rescaled to sum 1).
+
+        Raises TypeError and ValueError as `ZeroShotClassificationPipeline` does.
+        """
+        for name, value in (
+            ("labels_chunk_size", labels_chunk_size),
+            ("text_chunk_size", text_chunk_size),
+            ("text_chunk_overlap", text_chunk_overlap),
+        ):
+            if value is not None:
+                setattr(self, name, value)
+        if self.labels_chunk_size < 1:
+            raise ValueError(f"labels_chunk_size must be at least 1, got {self.labels_chunk_size}")
+        requests, structures = self._requests(texts, labels, prompt, examples, rac_examples)
+        thresholds = inputs.thresholds_per_text(threshold, len(requests))
+        chunks = [
+            (index, Request(piece, request.labels, request.task, request.examples, request.retrieved))
+            for index, request in enumerate(requests)
+            for piece in self.chunk_text(request.text)
+        ]
+        scored = self.engine.score([chunk for _, chunk in chunks], self.labels_chunk_size, self.progress_bar)
+        of_text: list[list[Scored]] = [[] for _ in requests]
+        for (index, _), answer in zip(chunks, scored, strict=True):
+            of_text[index].append(answer)
+        rows = zip(requests, structures, of_text, thresholds, strict=True)
+        return [self._result(*row, return_hierarchical) for row in rows]
+
+    def _result(
+        self, request: Request, structure: Any, chunks: list[Scored], threshold: float, nested: bool
+    ) -> Any:
+        single = self.classification_type == "single-label"
+        scores = [results.scores_of(chunk.logits, self.classification_type) for chunk in chunks]
+        if len(chunks) == 1:
+            pairs = list(zip(request.labels, scores[0], strict=True))
+        else:
+            best = results.highest_over_chunks(scores, request.labels)
+            total = sum(best.values()) if single else 1.0
+            pairs = [(label, score / total) for label, score in best.items()]
+        if nested:
+            return results.hierarchical(structure, dict(pairs), self.label_separator)
+        names, values = zip(*pairs, strict=True)
+        found = results.predictions_of(names, values, self.classification_type, threshold)
+        return sorted(found, key=lambda prediction: -prediction["score"])

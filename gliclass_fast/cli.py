@@ -1,0 +1,234 @@
+"""The command line: gliclass-fast classify | info | check."""
+
+from __future__ import annotations
+
+import json
+import logging
+import platform
+import sys
+from collections.abc import Callable
+from dataclasses import asdict
+from functools import wraps
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import torch
+import transformers
+import typer
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from gliclass_fast import demo, records, selfcheck
+from gliclass_fast.ops import IMPLEMENTATIONS, ORDER, choose_ops, unavailable_reason
+from gliclass_fast.pipeline import ZeroShotClassificationPipeline
+from gliclass_fast.version import __version__
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+screen = Console()
+errors = Console(stderr=True)
+
+TEXTS_AT_A_TIME = 128
+INTERRUPTED = 130
+Device = Annotated[str, typer.Option(help="cuda or cpu; a GPU is used where there is one.")]
+Model = Annotated[
+    str, typer.Option(help="Checkpoint folder or repository id.", show_default="the demo checkpoint")
+]
+DEMO_MODEL = str(demo.PATH)
+
+
+def _fail(message: str, code: int = 2) -> NoReturn:
+    errors.print("error:", message, style="bold red", markup=False, highlight=False, soft_wrap=True)
+    raise typer.Exit(code)
+
+
+def _without_traceback(command: Callable[..., None]) -> Callable[..., None]:
+    """A user's mistake ends with its message and exit code 2."""
+
+    @wraps(command)
+    def run(*args: Any, **kwargs: Any) -> None:
+        logging.basicConfig(
+            handlers=[RichHandler(console=errors, show_path=False, show_time=False)], format="%(message)s"
+        )
+        transformers.utils.logging.set_verbosity_error()
+        transformers.utils.logging.disable_progress_bar()
+        try:
+            command(*args, **kwargs)
+        except (ValueError, TypeError, OSError, FloatingPointError, selfcheck.ReferenceMissingError) as error:
+            _fail(str(error))
+
+    return run
+
+
+@app.command()
+@_without_traceback
+def classify(
+    texts: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Texts, or one .txt/.csv/.jsonl/.parquet file; standard input (a text per line) if absent."
+        ),
+    ] = None,
+    labels: Annotated[str | None, typer.Option(help="Labels, separated by commas.")] = None,
+    labels_file: Annotated[
+        Path | None, typer.Option(help="JSON file: a list of labels or nested objects.")
+    ] = None,
+    model: Model = DEMO_MODEL,
+    threshold: Annotated[float, typer.Option(help="Lowest score that counts, 0 to 1.")] = 0.5,
+    single: Annotated[
+        bool, typer.Option("--single", help="One label per text: the best, scores sum to 1.")
+    ] = False,
+    prompt: Annotated[str | None, typer.Option(help="Task description put before the text.")] = None,
+    examples: Annotated[
+        Path | None, typer.Option(help='JSON file: a list of {"text", "labels"} examples.')
+    ] = None,
+    column: Annotated[str, typer.Option(help="Column or key that holds the text of a file.")] = "text",
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Result file: .jsonl, .csv or .parquet.")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted --output file.")] = False,
+    max_length: Annotated[int, typer.Option(help="Window in tokens.")] = 1024,
+    batch_tokens: Annotated[
+        int | None, typer.Option(help="Tokens per batch.", show_default="by device")
+    ] = None,
+    table: Annotated[
+        bool | None,
+        typer.Option("--table/--json", help="Default: a table on a terminal, JSON lines in a pipe."),
+    ] = None,
+    device: Device = "cuda",
+) -> None:
+    """Score texts against any labels."""
+    given = _labels(labels, labels_file)
+    shots = json.loads(examples.read_text(encoding="utf-8")) if examples else None
+    if resume and output is None:
+        raise ValueError("--resume continues an --output file; give one")
+    inputs = _texts(texts, column)
+    pipeline = ZeroShotClassificationPipeline(
+        model, max_length=max_length, device=device, progress_bar=False, batch_tokens=batch_tokens,
+        classification_type="single-label" if single else "multi-label",
+    )  # fmt: skip
+
+    def run(part: list[str]) -> Any:
+        return pipeline(part, given, threshold=threshold, prompt=prompt, examples=shots)
+
+    if output is not None:
+        _to_file(inputs, run, records.open_writer(output, resume), output)
+    elif screen.is_terminal if table is None else table:
+        _to_table(inputs, run)
+    else:
+        for start in range(0, len(inputs), TEXTS_AT_A_TIME):
+            part = inputs[start : start + TEXTS_AT_A_TIME]
+            for text, found in zip(part, run(part), strict=True):
+                print(json.dumps({"text": text, "predictions": found}, ensure_ascii=False), flush=True)
+
+
+def _labels(labels: str | None, labels_file: Path | None) -> Any:
+    if (labels is None) == (labels_file is None):
+        raise ValueError("give the labels either as --labels a,b,c or as --labels-file FILE.json")
+    if labels_file is not None:
+        try:
+            return json.loads(labels_file.read_text(encoding="utf-8"))
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{labels_file} is not valid JSON: {error}") from None
+    return [label.strip() for label in (labels or "").split(",") if label.strip()]
+
+
+def _texts(texts: list[str] | None, column: str) -> list[str]:
+    if not texts:
+        if sys.stdin.isatty():
+            raise ValueError("give texts or a file, or pipe texts into standard input, one per line")
+        return [line.rstrip("\n") for line in sys.stdin]
+    path = Path(texts[0])
+    if len(texts) == 1 and path.suffix.lower() in records.INPUT_SUFFIXES:
+        return records.read_texts(path, column)
+    return texts
+
+
+def _to_table(inputs: list[str], run: Callable[[list[str]], Any]) -> None:
+    table = Table("text", "labels", show_lines=True)
+    for text, found in zip(inputs, run(inputs), strict=True):
+        ranked = sorted(found, key=lambda each: -each["score"])
+        lines = [f"{each['score']:.2f}  {each['label']}" for each in ranked]
+        table.add_row(text, "\n".join(lines) or "-")
+    screen.print(table, markup=False)
+
+
+def _to_file(
+    inputs: list[str], run: Callable[[list[str]], Any], writer: records.ResultWriter, output: Path
+) -> None:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    done = writer.done
+    try:
+        with Progress(*columns, console=errors, disable=not errors.is_terminal) as progress:
+            bar = progress.add_task("classifying", total=len(inputs), completed=done)
+            for start in range(done, len(inputs), TEXTS_AT_A_TIME):
+                part = inputs[start : start + TEXTS_AT_A_TIME]
+                for text, found in zip(part, run(part), strict=True):
+                    writer.write(text, found)
+                    done += 1
+                progress.advance(bar, len(part))
+    except KeyboardInterrupt:
+        _fail(
+            f"interrupted after {done} of {len(inputs)} texts; add --resume to continue {output}", INTERRUPTED
+        )
+    finally:
+        writer.close()
+
+
+@app.command()
+@_without_traceback
+def info(device: Device = "cuda") -> None:
+    """Versions, device, and which implementation of every operation runs and why."""
+    kind = "cuda" if device == "cuda" and torch.cuda.is_available() else "cpu"
+    name = torch.cuda.get_device_name() if kind == "cuda" else f"{platform.processor() or platform.machine()}"
+    facts = Table(show_header=False)
+    versions = {
+        "gliclass-fast": __version__,
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+    }
+    for key, value in {**versions, "python": platform.python_version(), "device": f"{kind} ({name})"}.items():
+        facts.add_row(key, value)
+    facts.add_row("threads", str(torch.get_num_threads()))
+    screen.print(facts)
+    table = Table(
+        "operation",
+        "runs",
+        "why",
+        title=f"operations on {kind}; order of preference: {', '.join(ORDER[kind])}",
+    )
+    for operation, chosen in choose_ops(kind).chosen.items():
+        passed_over = ORDER[kind][: ORDER[kind].index(chosen)]
+        reasons = [
+            f"{backend}: {unavailable_reason(backend) or 'has none'}"
+            for backend in passed_over
+            if backend not in IMPLEMENTATIONS[operation] or unavailable_reason(backend)
+        ]
+        table.add_row(operation, chosen, "; ".join(reasons) or "first choice")
+    screen.print(table)
+
+
+@app.command()
+@_without_traceback
+def check(
+    model: Annotated[str, typer.Argument(help="Checkpoint folder or repository id.")] = DEMO_MODEL,
+    device: Device = "cuda",
+) -> None:
+    """Load a checkpoint, print its configuration, and compare its scores with the reference package's."""
+    pipeline = ZeroShotClassificationPipeline(model, device=device, progress_bar=False)
+    table = Table("option", "value", title=model)
+    for key, value in asdict(pipeline.model.config).items():
+        rows = {f"encoder.{k}": v for k, v in value.items()} if key == "encoder" else {key: value}
+        for name, each in rows.items():
+            table.add_row(name, str(each))
+    screen.print(table)
+    try:
+        found = selfcheck.compare_with_reference(pipeline, model)
+    except selfcheck.ReferenceMissingError as error:
+        screen.print(f"loads; not compared: {error}", markup=False)
+        return
+    verdict = f"largest logit error {found.error:.1e}, {found.changed} of {found.pairs} decisions differ"
+    if pipeline.model.dtype is torch.float32 and (found.error > selfcheck.ALLOWED_ERROR or found.changed):
+        _fail(f"does not match the reference: {verdict}", code=1)
+    screen.print(f"matches the reference: {verdict}", markup=False)

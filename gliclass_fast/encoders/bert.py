@@ -1,0 +1,137 @@
+"""BERT (Devlin et al., arXiv:1810.04805): learned absolute positions, post-LN layers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from gliclass_fast.batch import PackedBatch
+from gliclass_fast.config import UnsupportedConfigError, hf_activation
+from gliclass_fast.ops import Ops
+
+WEIGHTS = {
+    "words.weight": ("embeddings.word_embeddings.weight",),
+    "places.weight": ("embeddings.position_embeddings.weight",),
+    "types.weight": ("embeddings.token_type_embeddings.weight",),
+    "norm.weight": ("embeddings.LayerNorm.weight",),
+    "norm.bias": ("embeddings.LayerNorm.bias",),
+    **{
+        f"layers.{{i}}.qkv.{kind}": tuple(
+            f"encoder.layer.{{i}}.attention.self.{part}.{kind}" for part in ("query", "key", "value")
+        )
+        for kind in ("weight", "bias")
+    },
+    **{
+        f"layers.{{i}}.{ours}.{kind}": (f"encoder.layer.{{i}}.{theirs}.{kind}",)
+        for ours, theirs in (
+            ("out", "attention.output.dense"),
+            ("attention_norm", "attention.output.LayerNorm"),
+            ("up", "intermediate.dense"),
+            ("down", "output.dense"),
+            ("output_norm", "output.LayerNorm"),
+        )
+        for kind in ("weight", "bias")
+    },
+}
+UNUSED = ("pooler.dense.weight", "pooler.dense.bias", "embeddings.position_ids", "embeddings.token_type_ids")
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    vocab_size: int
+    hidden_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    intermediate_size: int
+    activation: str
+    norm_eps: float
+    table_length: int
+    type_vocab_size: int
+    pad_token_id: int
+    max_positions: int | None
+
+    @classmethod
+    def from_hf(cls, hf: Any, first_position: int = 0) -> Config:
+        if getattr(hf, "is_decoder", False):
+            raise UnsupportedConfigError("encoder_config.is_decoder=true is not supported; supported: false")
+        return cls(
+            vocab_size=hf.vocab_size,
+            hidden_size=hf.hidden_size,
+            num_hidden_layers=hf.num_hidden_layers,
+            num_attention_heads=hf.num_attention_heads,
+            intermediate_size=hf.intermediate_size,
+            activation=hf_activation("encoder_config.hidden_act", hf.hidden_act),
+            norm_eps=hf.layer_norm_eps,
+            table_length=hf.max_position_embeddings,
+            type_vocab_size=hf.type_vocab_size,
+            pad_token_id=hf.pad_token_id or 0,
+            max_positions=hf.max_position_embeddings - first_position,
+        )
+
+
+class PostNormLayer(nn.Module):
+    """The feed-forward half and the two norms every post-LN backbone shares; subclasses supply `attend`."""
+
+    def __init__(self, config: Any, ops: Ops) -> None:
+        super().__init__()
+        self.config, self.ops = config, ops
+        self.qkv = nn.Linear(config.hidden_size, 3 * config.hidden_size)
+        self.out = nn.Linear(config.hidden_size, config.hidden_size)
+        self.attention_norm = nn.LayerNorm(config.hidden_size)
+        self.up = nn.Linear(config.hidden_size, config.intermediate_size)
+        self.down = nn.Linear(config.intermediate_size, config.hidden_size)
+        self.output_norm = nn.LayerNorm(config.hidden_size)
+
+    def attend(self, qkv: Tensor, batch: PackedBatch) -> Tensor:
+        """[T, 3, H, D] -> [T, C]."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor, batch: PackedBatch) -> Tensor:
+        ops, eps = self.ops, self.config.norm_eps
+        qkv = ops.linear(x, self.qkv.weight, self.qkv.bias)
+        attended = self.attend(qkv.view(x.shape[0], 3, self.config.num_attention_heads, -1), batch)
+        attended = ops.linear(attended, self.out.weight, self.out.bias)
+        _, x = ops.add_norm(attended, x, self.attention_norm.weight, self.attention_norm.bias, eps)
+        inner = ops.linear(x, self.up.weight, self.up.bias, self.config.activation)
+        inner = ops.linear(inner, self.down.weight, self.down.bias)
+        return ops.add_norm(inner, x, self.output_norm.weight, self.output_norm.bias, eps)[1]
+
+
+class Layer(PostNormLayer):
+    def attend(self, qkv: Tensor, batch: PackedBatch) -> Tensor:
+        return self.ops.attention(qkv, batch.cu_seqlens, qkv.shape[-1] ** -0.5)
+
+
+class Encoder(nn.Module):
+    def __init__(self, config: Config, ops: Ops) -> None:
+        super().__init__()
+        self.config, self.ops = config, ops
+        self.words = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.places = nn.Embedding(config.table_length, config.hidden_size)
+        self.types = nn.Embedding(config.type_vocab_size, config.hidden_size)
+        self.norm = nn.LayerNorm(config.hidden_size)
+        self.layers = nn.ModuleList(Layer(config, ops) for _ in range(config.num_hidden_layers))
+
+    def fold(self) -> None:
+        """Every token has type 0: its embedding becomes part of the position table."""
+        self.places.weight.data += self.types.weight.data[0]
+
+    def place(self, batch: PackedBatch, segmented: bool) -> Tensor:
+        """Row of the position table for every token, [T]."""
+        return batch.positions
+
+    def states(self, batch: PackedBatch, segments: Tensor | None = None) -> Iterator[Tensor]:
+        sources = [
+            (self.words.weight, batch.token_ids),
+            (self.places.weight, self.place(batch, segments is not None)),
+        ]
+        if segments is not None:
+            sources.append((segments, batch.segments))
+        x = self.ops.embedding_norm(sources, self.norm.weight, self.norm.bias, self.config.norm_eps)
+        yield x
+        for layer in self.layers:
+            x = layer(x, batch)
+            yield x

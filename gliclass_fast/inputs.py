@@ -1,0 +1,138 @@
+"""Checks what a caller passed and brings it into one form per text; every message says what was expected."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from gliclass_fast.prompts import flatten_labels
+
+CLASSIFICATION_TYPES = {
+    "single": "single-label",
+    "single-label": "single-label",
+    "single_label": "single-label",
+    "multi": "multi-label",
+    "multi-label": "multi-label",
+    "multi_label": "multi-label",
+}
+
+
+def check_texts(texts: Any) -> list[str]:
+    if isinstance(texts, str):
+        return [texts]
+    if isinstance(texts, Mapping) or not isinstance(texts, Sequence):
+        raise TypeError(f"texts must be a string or a list of strings, got {type(texts).__name__}")
+    for index, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise TypeError(f"texts[{index}] must be a string, got {type(text).__name__}")
+    return list(texts)
+
+
+def labels_per_text(labels: Any, count: int, separator: str) -> tuple[list[tuple[str, ...]], list[Any]]:
+    """Flat labels per text, and the structure each came from (a list, or a nested dict)."""
+    if isinstance(labels, Mapping) or (
+        isinstance(labels, Sequence) and labels and isinstance(labels[0], str)
+    ):
+        structure = dict(labels) if isinstance(labels, Mapping) else list(labels)
+        return [_flat(structure, "labels", separator)] * count, [structure] * count
+    if isinstance(labels, str) or not isinstance(labels, Sequence):
+        raise TypeError(
+            f"labels must be a list, a nested dict, or one of these per text; got {type(labels).__name__}"
+        )
+    if not labels:
+        raise ValueError("labels is empty: give at least one label")
+    if not isinstance(labels[0], (Sequence, Mapping)):
+        raise TypeError(f"labels[0] must be a string, got {type(labels[0]).__name__}")
+    if len(labels) != count:
+        raise ValueError(f"labels has one list per text, so it needs {count} of them; got {len(labels)}")
+    structures = [dict(each) if isinstance(each, Mapping) else each for each in labels]
+    return [_flat(each, f"labels[{index}]", separator) for index, each in enumerate(structures)], structures
+
+
+def _flat(structure: Any, name: str, separator: str) -> tuple[str, ...]:
+    if isinstance(structure, list):
+        for index, label in enumerate(structure):
+            if not isinstance(label, str):
+                raise TypeError(f"{name}[{index}] must be a string, got {type(label).__name__}")
+    elif not isinstance(structure, dict):
+        raise TypeError(f"{name} must be a list of strings or a nested dict, got {type(structure).__name__}")
+    try:
+        flat = tuple(flatten_labels(structure, separator=separator))
+    except TypeError as error:
+        raise TypeError(f"{name}: {error}") from None
+    if not flat:
+        raise ValueError(f"{name} is empty: give at least one label")
+    return flat
+
+
+def thresholds_per_text(threshold: Any, count: int) -> list[float]:
+    values = _per_text(threshold, count, "threshold", isinstance(threshold, (list, tuple)))
+    for index, value in enumerate(values):
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise TypeError(f"threshold must be a number, got {type(value).__name__} for text {index}")
+        if math.isnan(value) or not 0 <= value <= 1:
+            raise ValueError(f"threshold must be between 0 and 1, got {value} for text {index}")
+    return [float(value) for value in values]
+
+
+def classification_types_per_text(value: Any, count: int, default: str) -> list[str]:
+    values = _per_text(
+        default if value is None else value, count, "classification_type", isinstance(value, (list, tuple))
+    )
+    return [default if each is None else check_classification_type(each) for each in values]
+
+
+def check_classification_type(value: Any) -> str:
+    name = CLASSIFICATION_TYPES.get(value.strip().lower()) if isinstance(value, str) else None
+    if name is None:
+        raise ValueError(f"unsupported classification type {value!r}: choose 'single-label' or 'multi-label'")
+    return name
+
+
+def tasks_per_text(prompt: Any, count: int) -> list[str]:
+    values = _per_text("" if prompt is None else prompt, count, "prompt", isinstance(prompt, (list, tuple)))
+    for index, value in enumerate(values):
+        if value is not None and not isinstance(value, str):
+            raise TypeError(f"prompt must be a string, got {type(value).__name__} for text {index}")
+    return [value or "" for value in values]
+
+
+def examples_per_text(examples: Any, count: int, name: str = "examples") -> list[list[dict[str, Any]]]:
+    """Shared examples are a list of dicts; per-text examples a list with one list of dicts (or None) per
+    text.
+    """
+    if not examples:
+        return [[]] * count
+    if not isinstance(examples, (list, tuple)):
+        raise TypeError(
+            f"{name} must be a list of dicts, or one such list per text; got {type(examples).__name__}"
+        )
+    if any(isinstance(example, dict) for example in examples):
+        return [_check_examples(examples, name)] * count
+    return [
+        _check_examples(each or (), f"{name}[{index}]")
+        for index, each in enumerate(_per_text(examples, count, name, True))
+    ]
+
+
+def _check_examples(examples: Any, name: str) -> list[dict[str, Any]]:
+    if not isinstance(examples, (list, tuple)):
+        raise TypeError(f"{name} must be a list of dicts, got {type(examples).__name__}")
+    kept = [example for example in examples if example is not None]
+    for index, example in enumerate(kept):
+        if not isinstance(example, dict) or not isinstance(example.get("text", ""), str):
+            raise TypeError(f"{name}[{index}] must be a dict with a 'text' string and a list of 'labels'")
+        for key in ("labels", "true_labels", "all_labels"):
+            labels = example.get(key)
+            if isinstance(labels, (list, tuple)) and not all(isinstance(label, str) for label in labels):
+                raise TypeError(f"{name}[{index}][{key!r}] must hold strings only")
+    return kept
+
+
+def _per_text(value: Any, count: int, name: str, is_list: bool) -> list[Any]:
+    if not is_list:
+        return [value] * count
+    if len(value) != count:
+        raise ValueError(f"{name} has one entry per text, so it needs {count}; got {len(value)}")
+    return list(value)

@@ -1,0 +1,195 @@
+"""GLiClassModel: a checkpoint loaded on a device. The call is `model(PackedBatch) -> Output`."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gliclass_fast.architectures import Architecture, Output
+from gliclass_fast.batch import PackedBatch
+from gliclass_fast.config import ModelConfig, component
+from gliclass_fast.ops import Ops, choose_ops
+from gliclass_fast.weights import Checkpoint, CheckpointError, read_safetensors
+
+logger = logging.getLogger(__name__)
+
+_DTYPES = {name: getattr(torch, name) for name in ("float32", "float16", "bfloat16")}
+
+
+class GLiClassModel:
+    """Drop-in for `gliclass.GLiClassModel`, for inference.
+
+    Built from stock weights for one device and dtype; `to` builds anew from the same weights. `config` holds
+    the fields of the checkpoint's config.json, `ops.chosen` the implementation of every operation.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        read_tensors: Callable[[], Mapping[str, Tensor]],
+        source: str,
+        dtype: torch.dtype | str | None = None,
+        device: torch.device | str | None = None,
+        backend: str | None = None,
+    ) -> None:
+        self.config = config
+        self._read_tensors, self._source, self._backend = read_tensors, source, backend
+        self._build(torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu")), dtype)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        path_or_repo_id: str | Path,
+        dtype: torch.dtype | str | None = None,
+        device: torch.device | str | None = None,
+        backend: str | None = None,
+    ) -> GLiClassModel:
+        """Loads a stock checkpoint from a folder or a Hugging Face repository.
+
+        Args:
+            path_or_repo_id: a folder with config.json and model.safetensors (or its shards), or a repository
+                id.
+            dtype: float32, float16 or bfloat16. Default: the stored dtype on a GPU, float32 on a CPU.
+            device: default is the GPU where there is one.
+            backend: one implementation to use for every operation it has; default: the table in `ops.py`.
+
+        Raises:
+            CheckpointError: a file or tensor is missing, truncated, of the wrong shape, or a pickle.
+            UnsupportedConfigError: the configuration asks for something the engine does not have.
+            ValueError: unknown device, dtype or backend.
+        """
+        folder = resolve_folder(path_or_repo_id)
+        file = folder / "config.json"
+        if not file.exists():
+            raise CheckpointError(f"{file} does not exist")
+        try:
+            raw = json.loads(file.read_text(encoding="utf-8"))
+        except json.JSONDecodeError as error:
+            raise CheckpointError(f"{file} is not valid JSON: {error}") from None
+        return cls(
+            ModelConfig.from_hf(raw), lambda: read_safetensors(folder), str(folder), dtype, device, backend
+        )
+
+    @classmethod
+    def from_gliclass(
+        cls,
+        model: Any,
+        dtype: torch.dtype | str | None = None,
+        device: torch.device | str | None = None,
+        backend: str | None = None,
+    ) -> GLiClassModel:
+        """Takes over an already loaded `gliclass.GLiClassModel`, by default with its dtype and device."""
+        first = next(model.parameters())
+        return cls(
+            ModelConfig.from_hf(model.config.to_dict()),
+            model.state_dict,
+            "the gliclass model",
+            dtype or first.dtype,
+            device or first.device,
+            backend,
+        )
+
+    def _build(self, device: torch.device, dtype: torch.dtype | str | None) -> None:
+        tensors = self._read_tensors()
+        self.device = device
+        self.dtype = _resolve_dtype(dtype, device, tensors)
+        self.ops: Ops = choose_ops(device, self._backend)
+        checkpoint = Checkpoint(tensors, self._source)
+        with torch.device("meta"):
+            network = component("architectures", self.config.architecture_type).Architecture(
+                self.config, self.ops, checkpoint
+            )
+        with torch.inference_mode():
+            network.fill(checkpoint, self.device, self.dtype)
+            network.encoder.fold()
+            for module in network.modules():
+                if isinstance(module, nn.Linear):
+                    module.weight = nn.Parameter(self.ops.pack_linear(module.weight), requires_grad=False)
+        self.network: Architecture = network.eval()
+
+    @torch.inference_mode()
+    def __call__(self, batch: PackedBatch) -> Output:
+        """Runs a packed batch that is on this model's device."""
+        return self.network.forward(batch)
+
+    @torch.inference_mode()
+    def empty_text_vector(self) -> Tensor:
+        """What a slot without a token becomes after projection, [1, C]."""
+        return self.network.empty_text_vector()
+
+    def to(self, *targets: torch.device | str | torch.dtype) -> GLiClassModel:
+        """Moves to a device, a dtype or both, by building anew from the stock weights; returns self."""
+        device, dtype = self.device, self.dtype
+        for target in targets:
+            if isinstance(target, torch.dtype):
+                dtype = target
+            else:
+                device = torch.device(target)
+        if device != self.device or dtype != self.dtype:
+            self._build(device, dtype)
+        return self
+
+    def eval(self) -> GLiClassModel:
+        """Does nothing: the engine only infers."""
+        return self
+
+    def float(self) -> GLiClassModel:
+        return self.to(torch.float32)
+
+    def half(self) -> GLiClassModel:
+        return self.to(torch.float16)
+
+    def bfloat16(self) -> GLiClassModel:
+        return self.to(torch.bfloat16)
+
+    def cpu(self) -> GLiClassModel:
+        return self.to("cpu")
+
+    def cuda(self) -> GLiClassModel:
+        return self.to("cuda")
+
+
+def resolve_folder(path_or_repo_id: str | Path) -> Path:
+    """The local folder of a checkpoint: the path itself, or a download of the repository's small set of
+    files.
+    """
+    folder = Path(path_or_repo_id).expanduser()
+    if folder.exists():
+        if not folder.is_dir():
+            raise CheckpointError(
+                f"{folder} is a file; give the folder that holds config.json and model.safetensors"
+            )
+        return folder
+    name = str(path_or_repo_id)
+    if name.count("/") != 1 or name.startswith((".", "/", "~")):
+        raise CheckpointError(
+            f"{folder} does not exist, and {name!r} is not a repository id of the form owner/name"
+        )
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.model", "*.txt"]))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise CheckpointError(
+            f"no folder named {name!r}, and the download of that repository failed: {reason}"
+        ) from None
+
+
+def _resolve_dtype(
+    dtype: torch.dtype | str | None, device: torch.device, tensors: Mapping[str, Tensor]
+) -> torch.dtype:
+    if dtype is None:  # 16-bit arithmetic is slower and less exact than float32 on most CPUs
+        stored = next((t.dtype for t in tensors.values() if t.is_floating_point()), torch.float32)
+        dtype = torch.float32 if device.type == "cpu" else stored
+    resolved = _DTYPES.get(dtype) if isinstance(dtype, str) else dtype
+    if resolved is None or resolved not in _DTYPES.values():
+        raise ValueError(f"dtype {dtype} is not supported; supported: {', '.join(_DTYPES)}")
+    return resolved

@@ -1,0 +1,222 @@
+"""Drop-in `ZeroShotClassificationPipeline`: texts and labels in, scored labels out."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from gliclass_fast import inputs, results
+from gliclass_fast.engine import Engine, LabelsPerPass, Scored
+from gliclass_fast.model import GLiClassModel, resolve_folder
+from gliclass_fast.prompts import Request, flatten_labels
+
+
+@dataclass(frozen=True, slots=True)
+class TextInfo:
+    """What happened to one text: tokens run, tokens the window left no room for, and passes."""
+
+    tokens: int
+    tokens_cut: int
+    passes: int
+
+
+class BasePipeline:
+    """What both pipelines share: a model, its tokenizer, and the reference's settings."""
+
+    def __init__(
+        self,
+        model: GLiClassModel | str | Path | Any,
+        tokenizer: Any = None,
+        max_classes: int = 25,
+        max_length: int = 1024,
+        classification_type: str = "multi-label",
+        device: str | torch.device = "cuda:0",
+        progress_bar: bool = True,
+        label_separator: str = ".",
+        batch_tokens: int | None = None,
+    ) -> None:
+        """
+        Args:
+            model: our model, a folder or repository id, or an already loaded `gliclass` model, whose weights
+                are taken.
+            tokenizer: a fast tokenizer or its folder or repository id; default: the model's own, if that is a
+                path.
+            max_classes: accepted for the reference's sake; any number of labels that fits the window works.
+            max_length: window in tokens, special tokens included.
+            classification_type: "multi-label" or "single-label", unless a call says otherwise.
+            device: a GPU falls back to the CPU where there is none.
+            progress_bar: shows a bar over batches.
+            label_separator: joins the levels of nested labels.
+            batch_tokens: tokens per batch; batches are formed by tokens, not by number of texts.
+        """
+        if tokenizer is None:
+            if not isinstance(model, (str, Path)):
+                raise TypeError("give a tokenizer, or give the model as a path or repository id that has one")
+            tokenizer = model
+        operator.index(max_length)
+        self.model = load_model(model, _usable_device(device))
+        self.tokenizer = load_tokenizer(tokenizer) if isinstance(tokenizer, (str, Path)) else tokenizer
+        self.engine = Engine(self.model, self.tokenizer, max_length, batch_tokens)
+        self.max_classes, self.max_length = max_classes, max_length
+        self.classification_type = inputs.check_classification_type(classification_type)
+        self.progress_bar, self.label_separator = progress_bar, label_separator
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.device
+
+    def flatten_labels(self, labels: Any) -> list[str]:
+        """{"topic": ["sport", "art"]} -> ["topic.sport", "topic.art"]."""
+        return flatten_labels(labels, separator=self.label_separator)
+
+    def _requests(
+        self, texts: Any, labels: Any, prompt: Any, examples: Any, rac_examples: Any
+    ) -> tuple[list[Request], list[Any]]:
+        """One request per text, and the label structure each text was given."""
+        texts = inputs.check_texts(texts)
+        flat, structures = inputs.labels_per_text(labels, len(texts), self.label_separator)
+        columns = (
+            texts,
+            flat,
+            inputs.tasks_per_text(prompt, len(texts)),
+            inputs.examples_per_text(examples, len(texts)),
+            inputs.examples_per_text(rac_examples, len(texts), "rac_examples"),
+        )
+        return [Request(*row) for row in zip(*columns, strict=True)], structures
+
+
+class ZeroShotClassificationPipeline(BasePipeline):
+    """Zero-shot classification with the names, arguments and results of
+    `gliclass.ZeroShotClassificationPipeline`.
+
+    A text's scores never depend on what else is in the call: they are the reference's at batch size 1.
+    """
+
+    @property
+    def pipe(self) -> ZeroShotClassificationPipeline:
+        """The reference wraps an inner pipeline under this name; here it is the pipeline itself."""
+        return self
+
+    def __call__(
+        self,
+        texts: str | Sequence[str],
+        labels: Any,
+        threshold: float | Sequence[float] = 0.5,
+        batch_size: int = 8,
+        classification_type: str | Sequence[str] | None = None,
+        rac_examples: Sequence[Any] | None = None,
+        examples: Sequence[Any] | None = None,
+        prompt: str | Sequence[str] | None = None,
+        return_hierarchical: bool = False,
+        adapter_ids: Any = None,
+        images: Any = None,
+        audio: Any = None,
+        *,
+        labels_per_pass: LabelsPerPass = None,
+        return_info: bool = False,
+    ) -> Any:
+        """Classifies texts.
+
+        Args:
+            texts: one string or a list of them; an empty string is a valid text.
+            labels: a list or a nested dict for all texts, or one of these per text.
+            threshold: in [0, 1], for multi-label; one for all texts or one per text.
+            batch_size: accepted for the reference's sake; see `batch_tokens`.
+            classification_type: "single-label" or "multi-label", for all texts or per text.
+            rac_examples: retrieved examples {"text", "true_labels", "all_labels"}, shared or per text.
+            examples: few-shot examples {"text", "labels"}, shared or per text.
+            prompt: a task description, for all texts or per text.
+            return_hierarchical: every score in the shape of the labels instead of a list of predictions.
+            labels_per_pass: at most so many labels at a time ("auto": as many as leave half the window to the
+                text).
+            return_info: return (results, one `TextInfo` per text).
+
+        Returns:
+            Per text a list of {"label": str, "score": float}: single-label the best one, multi-label those at
+            or above the threshold in the order of the labels. Calibrated models add "initial_score".
+
+        Raises:
+            TypeError, ValueError: an argument is not what is described above, or labels do not fit the
+            window.
+            FloatingPointError: the model gave a value that is not finite.
+        """
+        for name, value in (("adapter_ids", adapter_ids), ("images", images), ("audio", audio)):
+            if value is not None:
+                raise ValueError(
+                    f"{name} is not supported yet: this engine runs text models without adapters"
+                )
+        check_labels_per_pass(labels_per_pass)
+        requests, structures = self._requests(texts, labels, prompt, examples, rac_examples)
+        thresholds = inputs.thresholds_per_text(threshold, len(requests))
+        types = inputs.classification_types_per_text(
+            classification_type, len(requests), self.classification_type
+        )
+        scored = self.engine.score(requests, labels_per_pass, self.progress_bar)
+        rows = zip(requests, structures, scored, types, thresholds, strict=True)
+        found = [self._result(*row, return_hierarchical) for row in rows]
+        return (found, infos_of(scored)) if return_info else found
+
+    def _result(
+        self, request: Request, structure: Any, scored: Scored, kind: str, threshold: float, nested: bool
+    ) -> Any:
+        scores = results.scores_of(scored.logits, kind)
+        if nested:
+            return results.hierarchical(
+                structure, dict(zip(request.labels, scores, strict=True)), self.label_separator
+            )
+        before = None if scored.uncalibrated is None else results.scores_of(scored.uncalibrated, kind)
+        return results.predictions_of(request.labels, scores, kind, threshold, before)
+
+    def get_embeddings(
+        self,
+        texts: str | Sequence[str],
+        labels: Any,
+        batch_size: int = 8,
+        examples: Sequence[Any] | None = None,
+        prompt: str | Sequence[str] | None = None,
+    ) -> list[dict[str, np.ndarray]]:
+        """Per text, as float32 arrays: logits [labels], text_embedding [C], class_embeddings [labels, C].
+
+        With pooling "pass", text_embedding keeps one row per token of the prompt.
+        """
+        requests, _ = self._requests(texts, labels, prompt, examples, None)
+        return self.engine.embed(requests, self.progress_bar)
+
+
+def infos_of(scored: Sequence[Scored]) -> list[TextInfo]:
+    return [TextInfo(each.tokens, each.tokens_cut, each.passes) for each in scored]
+
+
+def check_labels_per_pass(value: Any) -> None:
+    if value in (None, "auto") or (isinstance(value, int) and not isinstance(value, bool) and value > 0):
+        return
+    raise ValueError(f"labels_per_pass must be a positive number, 'auto' or None, got {value!r}")
+
+
+def load_model(model: Any, device: torch.device) -> GLiClassModel:
+    """Our model on `device`, from whatever a pipeline may be given."""
+    if isinstance(model, GLiClassModel):
+        return model.to(device)
+    if isinstance(model, (str, Path)):
+        return GLiClassModel.from_pretrained(model, device=device)
+    if isinstance(model, torch.nn.Module) and hasattr(model, "config"):
+        return GLiClassModel.from_gliclass(model, device=device)
+    raise TypeError(f"model must be a GLiClassModel, a path or a repository id, got {type(model).__name__}")
+
+
+def load_tokenizer(path_or_repo_id: str | Path) -> Any:
+    """The tokenizer of a folder or repository, as AutoTokenizer gives it; no remote code is run."""
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(resolve_folder(path_or_repo_id), trust_remote_code=False)
+
+
+def _usable_device(device: str | torch.device) -> torch.device:
+    wanted = torch.device(device)
+    return torch.device("cpu") if wanted.type == "cuda" and not torch.cuda.is_available() else wanted

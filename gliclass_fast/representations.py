@@ -1,0 +1,168 @@
+"""Hidden states -> text vectors and label vectors: pooling tables, projectors, the LSTM and the layer mixer.
+
+The reference pools over a padded buffer and so, with `extract_text_features`, over one slot per token of the
+whole prompt, of which only the text part is filled; `slots` reproduces that at batch size 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_sequence, unpack_sequence
+
+from gliclass_fast.batch import PackedBatch
+from gliclass_fast.config import ModelConfig
+from gliclass_fast.ops import Ops
+
+NORMALIZE_EPS = 1e-8
+
+
+def _filled(spans: Tensor) -> Tensor:
+    return spans[:, 1] - spans[:, 0]
+
+
+def _first(rows: Tensor, spans: Tensor, slots: Tensor, ops: Ops) -> Tensor:
+    return rows[spans[:, 0]]
+
+
+def _last(rows: Tensor, spans: Tensor, slots: Tensor, ops: Ops) -> Tensor:
+    return rows[spans[:, 1] - 1] * (_filled(spans) == slots)[:, None]
+
+
+def _sum(rows: Tensor, spans: Tensor, slots: Tensor, ops: Ops) -> Tensor:
+    return ops.segment_pool(rows, spans, "sum")
+
+
+def _avg(rows: Tensor, spans: Tensor, slots: Tensor, ops: Ops) -> Tensor:
+    return ops.segment_pool(rows, spans, "sum") / slots[:, None]
+
+
+def _max(rows: Tensor, spans: Tensor, slots: Tensor, ops: Ops) -> Tensor:
+    highest = ops.segment_pool(rows, spans, "max")
+    return torch.where((_filled(spans) < slots)[:, None], highest.clamp(min=0), highest)
+
+
+def _rms(rows: Tensor, spans: Tensor, slots: Tensor, ops: Ops) -> Tensor:
+    return _avg(rows.square(), spans, slots, ops).sqrt()
+
+
+def _abs_max(rows: Tensor, spans: Tensor, slots: Tensor, ops: Ops) -> Tensor:
+    return ops.segment_pool(rows.abs(), spans, "max")
+
+
+def _abs_avg(rows: Tensor, spans: Tensor, slots: Tensor, ops: Ops) -> Tensor:
+    return _avg(rows.abs(), spans, slots, ops)
+
+
+def _pass(rows: Tensor, spans: Tensor, slots: Tensor, ops: Ops) -> Tensor:
+    return rows
+
+
+# (rows [T, C], spans [N, 2], slots [N], ops) -> [N, C]; "pass" keeps all rows, [T, C]
+TEXT_POOLINGS: dict[str, Callable[[Tensor, Tensor, Tensor, Ops], Tensor]] = {
+    "first": _first,
+    "last": _last,
+    "sum": _sum,
+    "avg": _avg,
+    "max": _max,
+    "rms": _rms,
+    "abs_max": _abs_max,
+    "abs_avg": _abs_avg,
+    "pass": _pass,
+}
+
+
+def text_spans(batch: PackedBatch, config: ModelConfig) -> Tensor:
+    """The rows the text vector is pooled from, [N, 2]: from the first <<SEP>>, or the whole prompt."""
+    if config.extract_text_features:
+        return batch.text_spans
+    return torch.stack((batch.cu_seqlens[:-1], batch.cu_seqlens[1:]), dim=1)
+
+
+def pool_text(rows: Tensor, batch: PackedBatch, config: ModelConfig, ops: Ops) -> Tensor:
+    """Text vectors [N, C], or all rows [T, C] for "pass"."""
+    spans = text_spans(batch, config)
+    slots = _filled(spans) if config.use_lstm else batch.cu_seqlens.diff()
+    return TEXT_POOLINGS[config.pooling_strategy](rows, spans, slots, ops)
+
+
+def pool_labels(rows: Tensor, batch: PackedBatch, config: ModelConfig, ops: Ops) -> Tensor:
+    """Label vectors [L, C]: the row of <<LABEL>> (or the one after it), or the mean over the label's span."""
+    skipped = 0 if config.embed_class_token else 1
+    if config.class_token_pooling == "first":
+        return rows[batch.label_spans[:, 0] + skipped]
+    starts, ends = batch.label_spans[:, 0] + skipped, batch.label_spans[:, 1].clone()
+    if not config.extract_text_features:  # nothing ends the last label but the prompt itself
+        ends[batch.cu_labels[1:] - 1] = batch.cu_seqlens[1:]
+    sums = ops.segment_pool(rows, torch.stack((starts, ends), dim=1), "sum")
+    return sums / (ends - starts).clamp(min=1)[:, None]
+
+
+def normalize(vectors: Tensor) -> Tensor:
+    lengths: Tensor = torch.linalg.vector_norm(vectors, dim=-1, keepdim=True)
+    return vectors / (lengths + NORMALIZE_EPS)
+
+
+class Projector(nn.Module):
+    """linear_2(activation(linear_1(x))), [*, encoder width] -> [*, encoder width]."""
+
+    def __init__(self, config: ModelConfig, ops: Ops) -> None:
+        super().__init__()
+        self.ops, self.activation = ops, config.projector_hidden_act
+        self.linear_1 = nn.Linear(config.encoder.hidden_size, config.hidden_size)
+        self.linear_2 = nn.Linear(config.hidden_size, config.encoder.hidden_size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = self.ops.linear(x, self.linear_1.weight, self.linear_1.bias, self.activation)
+        return self.ops.linear(hidden, self.linear_2.weight, self.linear_2.bias)
+
+
+class TextLstm(nn.Module):
+    """A bidirectional LSTM over the text rows of every prompt, [T, C] -> [T, C]; other rows stay."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(config.hidden_size, config.hidden_size // 2, bidirectional=True)
+
+    def forward(self, rows: Tensor, spans: Tensor) -> Tensor:
+        bounds = spans.tolist()
+        packed, _ = self.lstm(pack_sequence([rows[start:end] for start, end in bounds], enforce_sorted=False))
+        out = rows.clone()
+        for (start, end), mixed in zip(bounds, unpack_sequence(packed), strict=True):
+            out[start:end] = mixed
+        return out
+
+
+class LayerMixer(nn.Module):
+    """Squeeze-and-excitation over layers: their states, each weighted by a gate per prompt, summed,
+    projected.
+    """
+
+    def __init__(self, config: ModelConfig, ops: Ops, layers: int) -> None:
+        super().__init__()
+        width = config.encoder.hidden_size
+        self.ops, self.layers = ops, layers
+        self.squeeze = nn.Linear(width, 1)
+        self.W1 = nn.Linear(layers, layers // 2)
+        self.W2 = nn.Linear(layers // 2, layers)
+        self.output_projection = nn.Linear(width, width)
+
+    def forward(self, states: Sequence[Tensor], batch: PackedBatch) -> Tensor:
+        """states: the embedding output and every layer's output; a mixer of n gates leaves the first out."""
+        linear, states = self.ops.linear, states[-self.layers :]
+        whole = torch.stack((batch.cu_seqlens[:-1], batch.cu_seqlens[1:]), dim=1)
+        squeezed = torch.cat(
+            [linear(state, self.squeeze.weight, self.squeeze.bias) for state in states], dim=1
+        )
+        means = self.ops.segment_pool(squeezed, whole, "sum") / batch.cu_seqlens.diff()[:, None]
+        gates = linear(
+            linear(means, self.W1.weight, self.W1.bias, "relu"), self.W2.weight, self.W2.bias
+        ).sigmoid()
+        places = torch.arange(squeezed.shape[0], dtype=torch.int32, device=squeezed.device)
+        gates = gates[torch.searchsorted(batch.cu_seqlens[1:].contiguous(), places, right=True)]
+        mixed = torch.zeros_like(states[0])
+        for gate, state in zip(gates.unbind(1), states, strict=True):
+            mixed += gate[:, None] * state
+        return linear(mixed, self.output_projection.weight, self.output_projection.bias)

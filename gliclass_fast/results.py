@@ -1,0 +1,70 @@
+"""Logits -> results: scores in float32, thresholds, single- and multi-label, hierarchies."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+Prediction = dict[str, Any]
+
+
+def scores_of(logits: np.ndarray, classification_type: str) -> list[float]:
+    """Softmax ("single-label") or sigmoid ("multi-label") of one text's logits [labels], in float32."""
+    logits = logits.astype(np.float32)
+    scores: list[float]
+    if classification_type == "single-label":
+        exponentials = np.exp(logits - logits.max())
+        scores = (exponentials / exponentials.sum()).tolist()
+        return scores
+    falling = np.exp(-np.abs(logits))  # never overflows
+    scores = np.where(logits >= 0, 1 / (1 + falling), falling / (1 + falling)).tolist()
+    return scores
+
+
+def predictions_of(
+    labels: Sequence[str],
+    scores: Sequence[float],
+    classification_type: str,
+    threshold: float,
+    initial_scores: Sequence[float] | None = None,
+) -> list[Prediction]:
+    """Single-label: the best label alone. Multi-label: those with score >= threshold, in the order of the
+    labels.
+
+    initial_scores: a calibrated model's scores before calibration, carried along as `initial_score`.
+    """
+
+    def prediction(index: int) -> Prediction:
+        item: Prediction = {"label": labels[index], "score": scores[index]}
+        if initial_scores is not None:
+            item["initial_score"] = initial_scores[index]
+        return item
+
+    if classification_type == "single-label":
+        return [prediction(max(range(len(scores)), key=scores.__getitem__))]
+    return [prediction(index) for index, score in enumerate(scores) if score >= threshold]
+
+
+def hierarchical(
+    structure: Any, scores: Mapping[str, float], separator: str, prefix: str = ""
+) -> dict[str, Any]:
+    """Every label's score in the shape of the labels the caller gave: {"topic": {"sport": 0.9, ...}}."""
+
+    def full(name: str) -> str:
+        return f"{prefix}{separator}{name}" if prefix else name
+
+    if isinstance(structure, dict):
+        return {key: hierarchical(value, scores, separator, full(key)) for key, value in structure.items()}
+    names = [structure] if isinstance(structure, str) else structure
+    return {name: scores.get(full(name), 0.0) for name in names}
+
+
+def highest_over_chunks(chunks: Sequence[Sequence[float]], labels: Sequence[str]) -> dict[str, float]:
+    """The best score of every label over the chunks of one text."""
+    best = dict.fromkeys(labels, 0.0)
+    for scores in chunks:
+        for label, score in zip(labels, scores, strict=True):
+            best[label] = max(best[label], score)
+    return best

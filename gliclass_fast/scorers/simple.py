@@ -1,0 +1,20 @@
+"""`simple`: the dot product of text vector and label vector."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from gliclass_fast.batch import PackedBatch
+from gliclass_fast.config import ModelConfig
+from gliclass_fast.ops import Ops
+from gliclass_fast.weights import Weights
+
+WEIGHTS: Weights = {}
+
+
+class Scorer(nn.Module):
+    def __init__(self, config: ModelConfig, ops: Ops) -> None:
+        super().__init__()
+
+    def forward(self, text: Tensor, labels: Tensor, batch: PackedBatch) -> Tensor:
+        return (text[batch.label_text] * labels).sum(-1)

@@ -1,0 +1,66 @@
+"""Compares the engine with the reference package on a checkpoint: what `gliclass-fast check` runs."""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from gliclass_fast.pipeline import ZeroShotClassificationPipeline
+
+TEXTS = (
+    "The rover sent back the first pictures from the crater this morning.",
+    "My card was charged twice and nobody answers the phone.",
+    "Der Zug nach München fährt heute leider nicht.",
+    "",
+    "A sequel nobody asked for, and yet it is the funniest film of the year. " * 6,
+)
+LABELS = ("space", "complaint", "travel", "positive", "negative", "finance and banking")
+
+
+ALLOWED_ERROR = 1e-4  # of a float32 logit, relative to max(1, |reference|)
+
+
+class ReferenceMissingError(RuntimeError):
+    """The `gliclass` package is not installed, so there is nothing to compare with."""
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Largest logit error relative to max(1, |reference|), and decisions at 0.5 that differ, over `pairs`
+    pairs.
+    """
+
+    error: float
+    changed: int
+    pairs: int
+
+
+def compare_with_reference(pipeline: ZeroShotClassificationPipeline, folder: str) -> Comparison:
+    """Runs a few texts through the engine and, one at a time in float32, through `gliclass`.
+
+    Raises ReferenceMissingError without the package.
+    """
+    if importlib.util.find_spec("gliclass") is None:
+        raise ReferenceMissingError("the reference package is not installed: pip install gliclass")
+    import gliclass
+
+    model: Any = gliclass.GLiClassModel.from_pretrained(folder, dtype=torch.float32)
+    reference = gliclass.ZeroShotClassificationPipeline(
+        model,
+        pipeline.tokenizer,
+        max_length=pipeline.max_length,
+        device=str(pipeline.device),
+        progress_bar=False,
+    )
+    labels = list(LABELS)
+    ours = pipeline.get_embeddings(list(TEXTS), labels)
+    error, changed = 0.0, 0
+    for text, answer in zip(TEXTS, ours, strict=True):
+        expected = reference.get_embeddings([text], labels)[0]["logits"]
+        found = answer["logits"]
+        error = max(error, float((abs(found - expected) / abs(expected).clip(min=1)).max()))
+        changed += int(((found >= 0) != (expected >= 0)).sum())
+    return Comparison(error, changed, len(TEXTS) * len(labels))

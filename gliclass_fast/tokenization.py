@@ -1,0 +1,171 @@
+"""Prompts -> token ids with the spans of every label and of the text.
+
+The marker tokens are renamed, in a private copy of the tokenizer, to strings nobody can guess. A text that
+contains `<<LABEL>>` is therefore ordinary text, and the spans come from how the prompt was built. Everything
+else is as if the
+stock tokenizer had seen the joined string: added tokens split a string before anything else happens to it, so
+pieces tokenised next to a marker can be spliced.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from tokenizers import Tokenizer
+
+from gliclass_fast.batch import EncodedPrompt
+from gliclass_fast.config import ModelConfig
+from gliclass_fast.prompts import Markers, Prompt
+
+_CACHED_LABEL_LISTS = 256
+
+
+@dataclass(frozen=True, slots=True)
+class _LabelBlock:
+    """The labels of one list, each behind its marker, as they stand in a prompt."""
+
+    token_ids: np.ndarray
+    starts: np.ndarray
+    ends: np.ndarray
+
+
+class PromptTokenizer:
+    """Encodes prompts for one checkpoint; the last few label lists stay tokenised."""
+
+    def __init__(self, tokenizer: Any, config: ModelConfig) -> None:
+        """tokenizer: a fast Hugging Face tokenizer. Raises ValueError where it does not belong to the
+        checkpoint.
+        """
+        backend = getattr(tokenizer, "backend_tokenizer", None)
+        if not isinstance(backend, Tokenizer):
+            raise ValueError(
+                f"{type(tokenizer).__name__} is not a fast tokenizer; load it with AutoTokenizer from a "
+                "folder that has a tokenizer.json"
+            )
+        self.config = config
+        self._backend, self.markers = _with_private_markers(backend, Markers())
+        self.label_id = self._marker_id(self.markers.label, "class_token_index", config.class_token_index)
+        self.sep_id = self._marker_id(self.markers.sep, "text_token_index", config.text_token_index)
+        example_id = self._backend.token_to_id(self.markers.example)
+        self._example_counts = example_id is not None and example_id == config.example_token_index
+        self._prefix, self._suffix = _template(tokenizer)
+        self._block = lru_cache(maxsize=_CACHED_LABEL_LISTS)(self._tokenize_labels)
+
+    def _marker_id(self, marker: str, option: str, expected: int) -> int:
+        found = self._backend.token_to_id(marker)
+        if found != expected:
+            raise ValueError(
+                f"the tokenizer does not belong to this checkpoint: its marker token has id {found}, but "
+                f"config.json says {option}={expected}"
+            )
+        return expected
+
+    def encode(self, prompts: Sequence[Prompt], window: int) -> list[EncodedPrompt]:
+        """Token ids within `window` tokens. What does not fit shortens the text part, never a label.
+
+        Raises ValueError where the labels alone do not fit.
+        """
+        after = self._encode_plain([prompt.after for prompt in prompts])
+        before: Iterable[list[int]] = ([] for _ in prompts)
+        if not self.config.prompt_first:  # the marker that follows keeps what the tokenizer does at its edge
+            before = (
+                ids[:-1]
+                for ids in self._encode_plain([prompt.before + self.markers.label for prompt in prompts])
+            )
+        return [
+            self._assemble(prompt, self._block(prompt.labels), front, back, window)
+            for prompt, front, back in zip(prompts, before, after, strict=True)
+        ]
+
+    def label_tokens(self, labels: Sequence[str]) -> list[int]:
+        """Tokens every label takes in a prompt, its marker included."""
+        block = self._block(tuple(labels))
+        return [int(tokens) for tokens in block.ends - block.starts]
+
+    def room(self, window: int) -> int:
+        """Tokens a window leaves for labels: all but the special tokens, <<SEP>> and one token of text."""
+        return window - len(self._prefix) - len(self._suffix) - 2
+
+    def _assemble(
+        self, prompt: Prompt, block: _LabelBlock, front: list[int], back: list[int], window: int
+    ) -> EncodedPrompt:
+        if len(block.token_ids) > self.room(window):
+            needed = len(block.token_ids) + window - self.room(window)
+            raise ValueError(
+                f"{len(prompt.labels)} labels do not fit the window of {window} tokens: with one token of "
+                f"text they need {needed}. Pass labels_per_pass='auto' (or a number) to use several passes"
+            )
+        free = window - len(self._prefix) - len(self._suffix) - len(block.token_ids)
+        length = len(front) + len(back)
+        back = back[:free]
+        front = front[: free - len(back)]
+        token_ids = np.concatenate((self._prefix, front, block.token_ids, back, self._suffix)).astype(
+            np.int32
+        )
+        labels_at = len(self._prefix) + len(front)
+        has_example = prompt.has_example and self._example_counts
+        if has_example and len(front) + len(back) < length:  # the cut may have taken the examples
+            has_example = self.config.example_token_index in back or self.config.example_token_index in front
+        return EncodedPrompt(
+            token_ids=token_ids,
+            text_start=labels_at + len(block.token_ids),
+            label_starts=block.starts + labels_at,
+            label_ends=block.ends + labels_at,
+            has_example=has_example,
+            tokens_cut=length - len(front) - len(back),
+        )
+
+    def _tokenize_labels(self, labels: tuple[str, ...]) -> _LabelBlock:
+        label, sep = self.markers.label, self.markers.sep
+        pieces = [ids[:-1] for ids in self._encode_plain([f"{label}{text}{sep}" for text in labels])]
+        ends = np.cumsum([len(piece) for piece in pieces], dtype=np.int32)
+        starts = np.concatenate(([0], ends[:-1])).astype(np.int32)
+        return _LabelBlock(
+            np.concatenate([np.array(piece, dtype=np.int32) for piece in pieces]), starts, ends
+        )
+
+    def _encode_plain(self, strings: list[str]) -> list[list[int]]:
+        return [
+            encoding.ids for encoding in self._backend.encode_batch_fast(strings, add_special_tokens=False)
+        ]
+
+
+def _with_private_markers(backend: Tokenizer, markers: Markers) -> tuple[Tokenizer, Markers]:
+    """A copy of the tokenizer whose marker tokens have unguessable names; ids and all other behaviour stay.
+
+    The names end in "|", which no Unicode normalisation joins with what follows.
+    """
+    state = json.loads(backend.to_str())
+    state["truncation"] = state["padding"] = None
+    known = {token["content"] for token in state["added_tokens"]}
+    nonce = secrets.token_hex(8)
+    renamed = {
+        getattr(markers, name): f"|{name}{nonce}|"
+        for name in ("label", "sep", "example")
+        if getattr(markers, name) in known
+    }
+    for token in state["added_tokens"]:
+        token["content"] = renamed.get(token["content"], token["content"])
+    vocabulary = state["model"].get("vocab")
+    if isinstance(vocabulary, dict):
+        state["model"]["vocab"] = {renamed.get(piece, piece): id_ for piece, id_ in vocabulary.items()}
+    elif isinstance(vocabulary, list):
+        state["model"]["vocab"] = [[renamed.get(piece, piece), score] for piece, score in vocabulary]
+    private = Markers(*(renamed.get(m, m) for m in (markers.label, markers.sep, markers.example)))
+    return Tokenizer.from_str(json.dumps(state)), private
+
+
+def _template(tokenizer: Any) -> tuple[list[int], list[int]]:
+    """The special tokens a single sequence gets in front and behind."""
+    bare = tokenizer("a", add_special_tokens=False)["input_ids"]
+    full = tokenizer("a")["input_ids"]
+    for start in range(len(full) - len(bare) + 1):
+        if full[start : start + len(bare)] == bare:
+            return full[:start], full[start + len(bare) :]
+    raise ValueError(f"cannot tell which special tokens {type(tokenizer).__name__} adds to a sequence")

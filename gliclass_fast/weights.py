@@ -1,0 +1,110 @@
+"""Stock tensors -> our parameters, strict both ways: every parameter filled, every tensor used once.
+
+A WEIGHTS table maps our parameter name to the stock names that make it up, concatenated along dimension 0 in
+order. `{i}` stands for a layer number.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+Weights = Mapping[str, tuple[str, ...]]
+
+_PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json", "model.pt", "model.pth")
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that is missing, truncated or does not fit; the message names the file or the tensors."""
+
+
+def read_safetensors(folder: Path) -> dict[str, Tensor]:
+    """All tensors of `model.safetensors` or of the shards its index lists, memory-mapped."""
+    index = folder / "model.safetensors.index.json"
+    files = [folder / "model.safetensors"]
+    if not files[0].exists() and index.exists():
+        files = [folder / name for name in sorted(set(json.loads(index.read_text())["weight_map"].values()))]
+    tensors: dict[str, Tensor] = {}
+    for file in files:
+        if not file.exists():
+            raise CheckpointError(_missing(folder, file))
+        try:
+            with safe_open(file, framework="pt") as opened:
+                tensors.update({name: opened.get_tensor(name) for name in opened.keys()})  # noqa: SIM118
+        except SafetensorError as error:
+            raise CheckpointError(f"{file} is truncated or not a safetensors file: {error}") from None
+    return tensors
+
+
+def _missing(folder: Path, file: Path) -> str:
+    pickles = [name for name in _PICKLES if (folder / name).exists()]
+    if pickles:
+        return (
+            f"{folder / pickles[0]} is a pickle file, which can run code when it is opened: refused. "
+            "Convert it where you trust it: safetensors.torch.save_file("
+            f"torch.load({pickles[0]!r}, weights_only=True), 'model.safetensors')"
+        )
+    return f"{file} does not exist"
+
+
+class Checkpoint:
+    """Stock tensors that are handed out once each. `source` names them in error messages."""
+
+    def __init__(self, tensors: Mapping[str, Tensor], source: str) -> None:
+        self._tensors = tensors
+        self._unused = set(tensors)
+        self._missing: list[str] = []
+        self.source = source
+
+    def shape(self, name: str) -> torch.Size | None:
+        """The shape of a stock tensor, or None where there is none of that name."""
+        return self._tensors[name].shape if name in self._tensors else None
+
+    def fill(
+        self, module: nn.Module, weights: Weights, prefix: str, device: torch.device, dtype: torch.dtype
+    ) -> None:
+        """Gives every parameter of `module` its tensor, on `device` in `dtype`; missing ones are listed by
+        `close`.
+        """
+        for name, parameter in list(module.named_parameters()):
+            pattern = re.sub(r"\.\d+\.", ".{i}.", name, count=1)
+            layer = re.search(r"\.(\d+)\.", name)
+            sources = weights.get(name) or weights[pattern]
+            stock = [prefix + source.replace("{i}", layer.group(1) if layer else "") for source in sources]
+            absent = [source for source in stock if source not in self._tensors]
+            if absent:
+                self._missing += absent
+                continue
+            tensor = torch.cat([self._tensors[s].reshape(self._tensors[s].shape or (1,)) for s in stock])
+            if tensor.shape != parameter.shape:
+                shapes = ", ".join(f"{s} {list(self._tensors[s].shape)}" for s in stock)
+                raise CheckpointError(
+                    f"{self.source}: {shapes} does not fit the configuration: {list(parameter.shape)}"
+                )
+            self._unused.difference_update(stock)
+            owner, _, attribute = name.rpartition(".")
+            filled = nn.Parameter(tensor.to(device, dtype), requires_grad=False)
+            setattr(module.get_submodule(owner), attribute, filled)
+
+    def close(self, ignored: Iterable[str]) -> None:
+        """Raises CheckpointError unless all parameters were filled and all tensors used, but for `ignored`
+        patterns.
+        """
+        unused = sorted(n for n in self._unused if not any(fnmatchcase(n, pattern) for pattern in ignored))
+        if self._missing or unused:
+            raise CheckpointError(
+                f"{self.source} does not match its configuration. "
+                f"Missing tensors: {_listed(sorted(self._missing))}. Tensors nothing uses: {_listed(unused)}."
+            )
+
+
+def _listed(names: list[str], most: int = 12) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more if names else "none"

@@ -128,8 +128,8 @@ class ModelConfig:
         keeps_rows = self.pooling_strategy == "pass"
         if keeps_rows != (self.scorer_type == "cross-attn"):
             raise UnsupportedConfigError(
-                f"scorer_type={self.scorer_type!r} with pooling_strategy={self.pooling_strategy!r}; supported: "
-                f"'cross-attn' with 'pass', every other scorer with one of: {', '.join(POOLINGS[:-1])}"
+                f"scorer_type={self.scorer_type!r} with pooling_strategy={self.pooling_strategy!r}; "
+                f"supported: 'cross-attn' with 'pass', every other scorer with one of: {', '.join(POOLINGS[:-1])}"
             )
         if keeps_rows and self.use_calibrator:
             raise UnsupportedConfigError(

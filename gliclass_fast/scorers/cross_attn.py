@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from gliclass_fast.batch import PackedBatch
 from gliclass_fast.config import ModelConfig
 from gliclass_fast.ops import Ops
+from gliclass_fast.representations import text_spans
 
 NORM_EPS = 1e-5
 WEIGHTS = {
@@ -31,7 +32,7 @@ class Scorer(nn.Module):
     def __init__(self, config: ModelConfig, ops: Ops) -> None:
         super().__init__()
         width, hidden = config.hidden_size, config.scorer_mlp_hidden_size
-        self.ops, self.heads = ops, config.scorer_num_heads
+        self.ops, self.config, self.heads = ops, config, config.scorer_num_heads
         self.q_norm, self.kv_norm, self.norm = (nn.LayerNorm(width) for _ in range(3))
         self.q, self.k, self.v, self.out = (nn.Linear(width, width) for _ in range(4))
         self.first = nn.Linear(2 * width, hidden)
@@ -42,7 +43,7 @@ class Scorer(nn.Module):
         q = self._project(self.q, self._normed(self.q_norm, labels))
         k = self._project(self.k, self._normed(self.kv_norm, text))
         v = self._project(self.v, text)
-        context = self.ops.cross_attention(q, k, v, batch.cu_labels, batch.text_spans)
+        context = self.ops.cross_attention(q, k, v, batch.cu_labels, text_spans(batch, self.config))
         context = self._normed(self.norm, self.ops.linear(context, self.out.weight, self.out.bias))
         hidden = torch.cat((context, labels), dim=-1)
         hidden = self.ops.linear(hidden, self.first.weight, self.first.bias, "gelu")

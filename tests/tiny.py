@@ -1,0 +1,104 @@
+"""Tiny random models of the reference package, and tokenizers that can encode any text."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import gliclass
+import torch
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
+from transformers import PreTrainedTokenizerFast
+from transformers.models.auto import CONFIG_MAPPING
+
+from gliclass_fast import GLiClassModel, ZeroShotClassificationPipeline
+
+MARKERS = ["<<LABEL>>", "<<SEP>>", "<<EXAMPLE>>"]
+SPECIALS = ["[PAD]", "[CLS]", "[SEP]", "[UNK]"]
+VOCABULARY = 256 + len(SPECIALS) + len(MARKERS)
+WIDTH, HEADS, INNER = 32, 2, 48
+
+ENCODERS: dict[str, dict[str, Any]] = {
+    "deberta-v2": {
+        "num_hidden_layers": 2, "relative_attention": True, "position_buckets": 16, "norm_rel_ebd": "layer_norm",
+        "share_att_key": True, "pos_att_type": ["p2c", "c2p"], "max_relative_positions": -1,
+        "max_position_embeddings": 64, "position_biased_input": False, "type_vocab_size": 0,
+    },
+    "modernbert": {"num_hidden_layers": 4, "local_attention": 16, "max_position_embeddings": 2048},
+    "bert": {"num_hidden_layers": 2, "max_position_embeddings": 2048},
+    "roberta": {"num_hidden_layers": 2, "max_position_embeddings": 2050, "type_vocab_size": 1},
+    "xlm-roberta": {"num_hidden_layers": 2, "max_position_embeddings": 2050, "type_vocab_size": 1},
+}  # fmt: skip
+ALL_SCORERS = ("simple", "weighted-dot", "mlp", "hopfield", "cross-attn")
+VECTOR_POOLINGS = ("first", "last", "avg", "sum", "max", "rms", "abs_max", "abs_avg")
+
+
+@lru_cache
+def byte_tokenizer(with_example: bool = True) -> PreTrainedTokenizerFast:
+    """One token per UTF-8 byte, so that every string has ids; BERT's template."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {token: index for index, token in enumerate([*SPECIALS, *alphabet])}
+    backend = Tokenizer(models.BPE(vocabulary, [], unk_token="[UNK]"))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    backend.add_special_tokens([AddedToken(token, special=True) for token in SPECIALS])
+    backend.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 1), ("[SEP]", 2)]
+    )
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=backend, pad_token="[PAD]", cls_token="[CLS]", sep_token="[SEP]", unk_token="[UNK]"
+    )
+    tokenizer.add_tokens(MARKERS if with_example else MARKERS[:2], special_tokens=True)
+    return tokenizer
+
+
+def reference_model(encoder: str = "deberta-v2", backbone: dict[str, Any] | None = None, **options: Any) -> Any:
+    """A `gliclass.GLiClassModel` with weights large enough for logits of order one."""
+    torch.manual_seed(0)
+    values = {
+        "hidden_size": WIDTH, "num_attention_heads": HEADS, "intermediate_size": INNER, "vocab_size": VOCABULARY,
+        "pad_token_id": 0, **ENCODERS[encoder], **(backbone or {}),
+    }  # fmt: skip
+    config = CONFIG_MAPPING[encoder](**values)
+    options = {"scorer_type": "simple", "pooling_strategy": "first", "prompt_first": True, **options}
+    if options["scorer_type"] == "cross-attn":
+        options |= {"pooling_strategy": "pass", "scorer_num_heads": 4, "scorer_mlp_hidden_size": 24}
+    ids = byte_tokenizer().convert_tokens_to_ids(MARKERS)
+    names = ("class_token_index", "text_token_index", "example_token_index")
+    markers = dict(zip(names, ids, strict=True))
+    model = gliclass.GLiClassModel(
+        gliclass.GLiClassModelConfig(encoder_config=config, encoder_model="tiny", **{**markers, **options})
+    )
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name in ("model.scorer.q_proj.weight", "model.scorer.k_proj.weight"):
+                # hopfield: a softmax argument in the hundreds would turn float32 rounding into 1e-3 of a score
+                parameter.normal_(0, 0.1 * WIDTH**-0.5)
+            elif parameter.dim() > 1:
+                parameter.normal_(0, 0.5 if "embed" in name else 1.2 * parameter.shape[-1] ** -0.5)
+            elif name.endswith("bias"):
+                parameter.normal_(0, 0.1)
+    return model.eval()
+
+
+def reference_pipeline(model: Any, tokenizer: Any = None, **settings: Any) -> Any:
+    return gliclass.ZeroShotClassificationPipeline(
+        model, tokenizer or byte_tokenizer(), device="cpu", progress_bar=False, **settings
+    )
+
+
+def fast_pipeline(model: Any, tokenizer: Any = None, **settings: Any) -> ZeroShotClassificationPipeline:
+    """Our pipeline over a reference model's weights, with small batches so that several are needed."""
+    ours = model if isinstance(model, GLiClassModel) else GLiClassModel.from_gliclass(model, device="cpu")
+    settings = {"batch_tokens": 256, **settings}
+    return ZeroShotClassificationPipeline(
+        ours, tokenizer or byte_tokenizer(), device="cpu", progress_bar=False, **settings
+    )
+
+
+def alone(pipeline: Any, texts: list[str], labels: list[list[str]], **arguments: Any) -> list[Any]:
+    """The reference's logits of every text at batch size 1."""
+    return [
+        pipeline.get_embeddings([text], own, **arguments)[0]["logits"]
+        for text, own in zip(texts, labels, strict=True)
+    ]

@@ -11,8 +11,8 @@ from gliclass_fast.pipeline import ZeroShotClassificationPipeline
 def accelerate(pipeline: Any) -> Any:
     """Makes an existing `gliclass` pipeline run on this engine, with its weights, device, dtype and settings.
 
-    Takes a `ZeroShotClassificationPipeline`, whose inner pipeline is replaced in place, or a
-    `ZeroShotClassificationWithChunkingPipeline`, which becomes ours in place. Returns the same object.
+    Takes a `ZeroShotClassificationPipeline`, whose inner pipeline is replaced, or a
+    `ZeroShotClassificationWithChunkingPipeline`, whose calls are. Changes it in place and returns it.
 
     Raises TypeError for anything else.
     """
@@ -33,6 +33,7 @@ def accelerate(pipeline: Any) -> Any:
     for name in ("text_chunk_size", "text_chunk_overlap", "labels_chunk_size"):
         settings[name] = getattr(inner, name)
     fast = ZeroShotClassificationWithChunkingPipeline(inner.model, inner.tokenizer, **settings)
-    # a call is looked up on the class, so the object has to change its class to change what it does
-    pipeline.__class__, pipeline.__dict__ = type(fast), fast.__dict__
+    # a call is looked up on the class, so the object gets a class of its own
+    accelerated = {"__call__": staticmethod(fast)}
+    pipeline.__class__ = type(f"Accelerated{type(pipeline).__name__}", (type(pipeline),), accelerated)
     return pipeline

@@ -129,7 +129,7 @@ class ModelConfig:
         if keeps_rows != (self.scorer_type == "cross-attn"):
             raise UnsupportedConfigError(
                 f"scorer_type={self.scorer_type!r} with pooling_strategy={self.pooling_strategy!r}; "
-                f"supported: 'cross-attn' with 'pass', every other scorer with one of: {', '.join(POOLINGS[:-1])}"
+                f"supported: 'cross-attn' with 'pass', the others with any of: {', '.join(POOLINGS[:-1])}"
             )
         if keeps_rows and self.use_calibrator:
             raise UnsupportedConfigError(

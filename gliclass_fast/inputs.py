@@ -31,17 +31,15 @@ def check_texts(texts: Any) -> list[str]:
 
 def labels_per_text(labels: Any, count: int, separator: str) -> tuple[list[tuple[str, ...]], list[Any]]:
     """Flat labels per text, and the structure each came from (a list, or a nested dict)."""
-    if isinstance(labels, Mapping) or (
-        isinstance(labels, Sequence) and labels and isinstance(labels[0], str)
-    ):
-        structure = dict(labels) if isinstance(labels, Mapping) else list(labels)
-        return [_flat(structure, "labels", separator)] * count, [structure] * count
-    if isinstance(labels, str) or not isinstance(labels, Sequence):
+    if isinstance(labels, str) or not isinstance(labels, (Sequence, Mapping)):
         raise TypeError(
             f"labels must be a list, a nested dict, or one of these per text; got {type(labels).__name__}"
         )
     if not labels:
         raise ValueError("labels is empty: give at least one label")
+    if isinstance(labels, Mapping) or isinstance(labels[0], str):
+        structure = dict(labels) if isinstance(labels, Mapping) else list(labels)
+        return [_flat(structure, "labels", separator)] * count, [structure] * count
     if not isinstance(labels[0], (Sequence, Mapping)):
         raise TypeError(f"labels[0] must be a string, got {type(labels[0]).__name__}")
     if len(labels) != count:

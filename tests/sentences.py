@@ -3,11 +3,11 @@
 TEXTS = [
     "How do I locate my card?",
     "",
-    "I would like to book a table for six at a rooftop bar in Oslo, tomorrow at eight in the evening, please.",
+    "I would like to book a table for six at a rooftop bar in Oslo, tomorrow at eight in the evening.",
     "no movement , no yuks , not much of anything .",
     "Der Zug nach München fährt heute leider nicht. 🚄",
     "play the newest album",
-    "Oil prices soar to an all-time record, posing a new menace to the economy barely three months before the vote. "
+    "Oil prices soar to an all-time record, posing a new menace to the economy just months before the vote. "
     "Traders said that the fear of a lasting shortage had reached every market.",
 ]
 LABELS = [

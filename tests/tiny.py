@@ -20,9 +20,10 @@ WIDTH, HEADS, INNER = 32, 2, 48
 
 ENCODERS: dict[str, dict[str, Any]] = {
     "deberta-v2": {
-        "num_hidden_layers": 2, "relative_attention": True, "position_buckets": 16, "norm_rel_ebd": "layer_norm",
-        "share_att_key": True, "pos_att_type": ["p2c", "c2p"], "max_relative_positions": -1,
-        "max_position_embeddings": 64, "position_biased_input": False, "type_vocab_size": 0,
+        "num_hidden_layers": 2, "max_position_embeddings": 64, "type_vocab_size": 0,
+        "relative_attention": True, "position_buckets": 16, "max_relative_positions": -1,
+        "norm_rel_ebd": "layer_norm", "share_att_key": True, "pos_att_type": ["p2c", "c2p"],
+        "position_biased_input": False,
     },
     "modernbert": {"num_hidden_layers": 4, "local_attention": 16, "max_position_embeddings": 2048},
     "bert": {"num_hidden_layers": 2, "max_position_embeddings": 2048},
@@ -52,11 +53,14 @@ def byte_tokenizer(with_example: bool = True) -> PreTrainedTokenizerFast:
     return tokenizer
 
 
-def reference_model(encoder: str = "deberta-v2", backbone: dict[str, Any] | None = None, **options: Any) -> Any:
+def reference_model(
+    encoder: str = "deberta-v2", backbone: dict[str, Any] | None = None, **options: Any
+) -> Any:
     """A `gliclass.GLiClassModel` with weights large enough for logits of order one."""
     torch.manual_seed(0)
     values = {
-        "hidden_size": WIDTH, "num_attention_heads": HEADS, "intermediate_size": INNER, "vocab_size": VOCABULARY,
+        "hidden_size": WIDTH, "num_attention_heads": HEADS, "intermediate_size": INNER,
+        "vocab_size": VOCABULARY,
         "pad_token_id": 0, **ENCODERS[encoder], **(backbone or {}),
     }  # fmt: skip
     config = CONFIG_MAPPING[encoder](**values)
@@ -72,7 +76,7 @@ def reference_model(encoder: str = "deberta-v2", backbone: dict[str, Any] | None
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if name in ("model.scorer.q_proj.weight", "model.scorer.k_proj.weight"):
-                # hopfield: a softmax argument in the hundreds would turn float32 rounding into 1e-3 of a score
+                # hopfield: a softmax argument in the hundreds turns float32 rounding into 1e-3 of a score
                 parameter.normal_(0, 0.1 * WIDTH**-0.5)
             elif parameter.dim() > 1:
                 parameter.normal_(0, 0.5 if "embed" in name else 1.2 * parameter.shape[-1] ** -0.5)

@@ -1,4 +1,4 @@
-"""The whole uni-encoder against the reference at batch size 1: encoders x scorers x poolings x label poolings."""
+"""The uni-encoder against the reference at batch size 1: encoders x scorers x poolings x label poolings."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def test_embeddings_have_the_reference_shapes_and_values(scorer: str, extract: b
 
 
 def test_lengths_around_every_boundary() -> None:
-    """T = 1, 17, 63, 64, 65, 257 bytes of text: around the buckets, the largest distance and the local window."""
+    """T = 1, 17, 63, 64, 65, 257 bytes of text: around buckets, the largest distance and the window."""
     for encoder in ("deberta-v2", "modernbert"):
         model = reference_model(encoder, scorer_type="mlp", pooling_strategy="avg")
         texts = ["x" * length for length in (1, 17, 63, 64, 65, 257)]

@@ -1,0 +1,145 @@
+"""Checkpoints that are missing, damaged, mismatched or pickled end in errors that name the file or the
+tensors.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from gliclass_fast import CheckpointError, GLiClassModel, UnsupportedConfigError
+from tests.accuracy import assert_same_logits
+from tests.tiny import byte_tokenizer, fast_pipeline, reference_model
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    reference_model("bert", scorer_type="mlp").save_pretrained(tmp_path)
+    byte_tokenizer().save_pretrained(tmp_path)
+    return tmp_path
+
+
+def rewrite(folder: Path, change: dict[str, torch.Tensor | None]) -> None:
+    tensors = load_file(folder / "model.safetensors")
+    for name, tensor in change.items():
+        if tensor is None:
+            del tensors[name]
+        else:
+            tensors[name] = tensor
+    save_file(tensors, folder / "model.safetensors")
+
+
+def test_a_stock_folder_loads(folder: Path) -> None:
+    found = fast_pipeline(GLiClassModel.from_pretrained(folder)).get_embeddings("x", ["a", "b"])
+    expected = fast_pipeline(reference_model("bert", scorer_type="mlp")).get_embeddings("x", ["a", "b"])
+    assert_same_logits(found[0]["logits"], expected[0]["logits"])
+
+
+def test_shards_load(folder: Path) -> None:
+    expected = fast_pipeline(GLiClassModel.from_pretrained(folder)).get_embeddings("x", ["a", "b"])
+    reference_model("bert", scorer_type="mlp").save_pretrained(folder, max_shard_size="40KB")
+    (folder / "model.safetensors").unlink()
+    assert len(list(folder.glob("model-*.safetensors"))) > 1
+    found = fast_pipeline(GLiClassModel.from_pretrained(folder)).get_embeddings("x", ["a", "b"])
+    assert_same_logits(found[0]["logits"], expected[0]["logits"])
+    next(folder.glob("model-00002*")).unlink()
+    with pytest.raises(CheckpointError, match=r"model-00002.* does not exist"):
+        GLiClassModel.from_pretrained(folder)
+
+
+def test_missing_and_unused_tensors_are_both_listed(folder: Path) -> None:
+    rewrite(folder, {"model.scorer.mlp.0.weight": None, "model.extra.weight": torch.zeros(2)})
+    with pytest.raises(
+        CheckpointError, match=r"Missing.*model\.scorer\.mlp\.0\.weight.*model\.extra\.weight"
+    ):
+        GLiClassModel.from_pretrained(folder)
+
+
+def test_a_wrong_shape_names_the_tensor(folder: Path) -> None:
+    rewrite(folder, {"model.scorer.mlp.0.weight": torch.zeros(256, 3)})
+    with pytest.raises(CheckpointError, match=r"model\.scorer\.mlp\.0\.weight \[256, 3\]"):
+        GLiClassModel.from_pretrained(folder)
+
+
+def test_only_named_tensors_of_the_backbone_may_go_unused(folder: Path) -> None:
+    rewrite(folder, {"model.encoder_model.embeddings.position_ids": torch.zeros(1, 4)})
+    GLiClassModel.from_pretrained(folder)
+    rewrite(folder, {"model.encoder_model.embeddings.surprise": torch.zeros(1, 4)})
+    with pytest.raises(CheckpointError, match="surprise"):
+        GLiClassModel.from_pretrained(folder)
+
+
+def test_a_truncated_file(folder: Path) -> None:
+    file = folder / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-1000])
+    with pytest.raises(CheckpointError, match=r"model\.safetensors is truncated or not a safetensors file"):
+        GLiClassModel.from_pretrained(folder)
+
+
+def test_a_pickle_is_refused_with_the_way_out(folder: Path) -> None:
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    with pytest.raises(
+        CheckpointError, match=r"pytorch_model\.bin is a pickle file.*safetensors\.torch\.save_file"
+    ):
+        GLiClassModel.from_pretrained(folder)
+
+
+def test_missing_files(tmp_path: Path) -> None:
+    for given, message in (
+        (tmp_path, r"config\.json does not exist"),
+        (tmp_path / "nowhere", "does not exist, and .* is not a repository id"),
+    ):
+        with pytest.raises(CheckpointError, match=message):
+            GLiClassModel.from_pretrained(given)
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(CheckpointError, match="not valid JSON"):
+        GLiClassModel.from_pretrained(tmp_path)
+    with pytest.raises(CheckpointError, match="is a file; give the folder"):
+        GLiClassModel.from_pretrained(tmp_path / "config.json")
+
+
+def test_a_config_without_weights(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(CheckpointError, match=r"model\.safetensors does not exist"):
+        GLiClassModel.from_pretrained(folder)
+
+
+def test_other_peoples_checkpoints_are_recognised(folder: Path) -> None:
+    (folder / "config.json").write_text(json.dumps({"model_type": "bert", "hidden_size": 32}))
+    with pytest.raises(UnsupportedConfigError, match="not a GLiClass checkpoint"):
+        GLiClassModel.from_pretrained(folder)
+
+
+def test_repositories_that_cannot_be_reached(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(CheckpointError, match="download of that repository failed"):
+        GLiClassModel.from_pretrained("nobody/nothing-of-this-name")
+
+
+@pytest.mark.parametrize(
+    ("argument", "value", "message"),
+    [
+        ("dtype", "int4", "supported: float32, float16, bfloat16"),
+        ("dtype", torch.int8, "supported: float32"),
+        ("device", "meta", "supported: cuda, cpu"),
+        ("backend", "triton", "choose one of: onednn, reference"),
+    ],
+)
+def test_wrong_arguments(folder: Path, argument: str, value: object, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        GLiClassModel.from_pretrained(folder, **{"device": "cpu", argument: value})
+
+
+@pytest.mark.parametrize("name", ["float16", "bfloat16"])
+def test_sixteen_bit_models_run_and_convert_back(folder: Path, name: str) -> None:
+    exact = fast_pipeline(GLiClassModel.from_pretrained(folder)).get_embeddings("x", ["a", "b"])[0]["logits"]
+    model = GLiClassModel.from_pretrained(folder, dtype=name)
+    low = fast_pipeline(model).get_embeddings("x", ["a", "b"])[0]["logits"]
+    assert 0 < abs(low - exact).max() < 0.1 * abs(exact).max()
+    assert (model.half().dtype, model.bfloat16().dtype) == (torch.float16, torch.bfloat16)
+    back = fast_pipeline(model.float().cpu().eval()).get_embeddings("x", ["a", "b"])[0]["logits"]
+    assert_same_logits(back, exact)

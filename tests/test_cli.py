@@ -1,0 +1,179 @@
+"""The command line as a person meets it, with the demo checkpoint."""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from gliclass_fast import cli, demo, records
+
+LABELS = ["--labels", "positive review,negative review", "--device", "cpu"]
+TEXTS = ["I loved this film.", "A dull, lifeless mess.", "", "play some jazz"]
+
+
+def run(*arguments: str, **options: Any) -> Result:
+    return CliRunner().invoke(cli.app, list(arguments), **options)
+
+
+def json_lines(result: Result) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in result.stdout.splitlines()]
+
+
+def test_texts_as_arguments_in_a_pipe_give_json_lines() -> None:
+    result = run("classify", *TEXTS[:2], *LABELS, "--single")
+    assert result.exit_code == 0
+    rows = json_lines(result)
+    assert [row["text"] for row in rows] == TEXTS[:2]
+    assert [row["predictions"][0]["label"] for row in rows] == ["positive review", "negative review"]
+
+
+def test_standard_input_one_text_per_line() -> None:
+    result = run("classify", *LABELS, "--threshold", "0", input="\n".join(TEXTS) + "\n")
+    assert [row["text"] for row in json_lines(result)] == TEXTS
+    assert all(len(row["predictions"]) == 2 for row in json_lines(result))
+
+
+def test_a_table_for_people() -> None:
+    result = run("classify", TEXTS[0], *LABELS, "--single", "--table")
+    assert "positive review" in result.stdout and "text" in result.stdout
+
+
+@pytest.fixture
+def inputs(tmp_path: Path) -> dict[str, Path]:
+    import pyarrow
+    import pyarrow.parquet
+
+    files = {suffix: tmp_path / f"in{suffix}" for suffix in records.INPUT_SUFFIXES}
+    files[".txt"].write_text("\n".join(TEXTS) + "\n", encoding="utf-8")
+    with files[".csv"].open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([["id", "text"], *([n, text] for n, text in enumerate(TEXTS))])
+    files[".jsonl"].write_text("\n".join(json.dumps({"text": text}) for text in TEXTS), encoding="utf-8")
+    pyarrow.parquet.write_table(pyarrow.table({"text": TEXTS}), files[".parquet"])
+    return files
+
+
+@pytest.mark.parametrize("suffix", records.INPUT_SUFFIXES)
+def test_files_in(inputs: dict[str, Path], suffix: str) -> None:
+    result = run("classify", str(inputs[suffix]), *LABELS)
+    assert [row["text"] for row in json_lines(result)] == TEXTS
+
+
+@pytest.mark.parametrize("suffix", records.OUTPUT_SUFFIXES)
+def test_an_interrupted_run_leaves_a_valid_file_and_resumes(
+    inputs: dict[str, Path], tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / f"out{suffix}"
+    command = ["classify", str(inputs[".csv"]), *LABELS, "--output", str(output)]
+    assert run(*command).exit_code == 0
+    whole = output.read_bytes()
+
+    monkeypatch.setattr(cli, "TEXTS_AT_A_TIME", 1)
+    calls = iter(range(100))
+    original = cli.ZeroShotClassificationPipeline.__call__
+
+    def interrupted(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if next(calls) == 2:
+            raise KeyboardInterrupt
+        return original(self, *args, **kwargs)
+
+    monkeypatch.setattr(cli.ZeroShotClassificationPipeline, "__call__", interrupted)
+    result = run(*command)
+    assert (
+        result.exit_code == cli.INTERRUPTED
+        and "2 of 4 texts" in result.stderr
+        and "--resume" in result.stderr
+    )
+    assert records.open_writer(output, resume=True).done == 2
+    result = run(*command, "--resume")
+    assert result.exit_code == 0, result.stderr
+    if suffix == ".parquet":
+        import pyarrow.parquet
+
+        assert pyarrow.parquet.read_table(output).column("text").to_pylist() == TEXTS
+    else:
+        rows = [line.split(b'"score')[0].split(b"0.")[0] for line in output.read_bytes().splitlines()]
+        assert rows == [line.split(b'"score')[0].split(b"0.")[0] for line in whole.splitlines()]
+
+
+def test_resume_drops_a_line_a_killed_run_left_unfinished(tmp_path: Path) -> None:
+    output = tmp_path / "out.jsonl"
+    output.write_text('{"text": "a", "predictions": []}\n{"text": "b", "pred', encoding="utf-8")
+    writer = records.open_writer(output, resume=True)
+    writer.write("b", [])
+    writer.close()
+    assert [json.loads(line)["text"] for line in output.read_text().splitlines()] == ["a", "b"]
+
+
+def test_labels_prompt_and_examples_from_files(tmp_path: Path) -> None:
+    tree, shots = tmp_path / "labels.json", tmp_path / "shots.json"
+    tree.write_text(json.dumps({"review": ["positive", "negative"]}))
+    shots.write_text(json.dumps([{"text": "great", "labels": ["review.positive"]}]))
+    arguments = [
+        "--labels-file",
+        str(tree),
+        "--examples",
+        str(shots),
+        "--prompt",
+        "Rate: ",
+        "--threshold",
+        "0",
+    ]
+    rows = json_lines(run("classify", TEXTS[0], *arguments))
+    assert [each["label"] for each in rows[0]["predictions"]] == ["review.positive", "review.negative"]
+
+
+MISTAKES = [
+    (["classify", "x"], "either as --labels"),
+    (["classify", "x", "--labels", " , "], "labels is empty"),
+    (["classify", "x", *LABELS, "--threshold", "3"], "between 0 and 1"),
+    (["classify", "x", *LABELS, "--resume"], "--resume continues an --output file"),
+    (["classify", "x", *LABELS, "--model", "nowhere/at/all"], "does not exist"),
+    (["classify", "x", *LABELS, "--output", "out.docx"], "supported: .jsonl, .csv, .parquet"),
+    (["classify", "missing.csv", *LABELS], "No such file"),
+    (["check", "nowhere/at/all"], "does not exist"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), MISTAKES)
+def test_mistakes_end_with_a_message_and_no_traceback(arguments: list[str], message: str) -> None:
+    result = run(*arguments)
+    assert result.exit_code == 2 and message in " ".join(result.stderr.split())
+    assert "Traceback" not in result.stderr
+
+
+def test_bad_files_are_named(tmp_path: Path) -> None:
+    for name, content, message in (
+        ("a.csv", b"id\n1\n", "has no column 'text' but: id"),
+        ("a.jsonl", b'{"text": 3}\n', "line 1: expected a string"),
+        ("b.jsonl", b"{\n", "line 1 is not valid JSON"),
+        ("a.txt", b"\xff\xfe", "is not UTF-8"),
+    ):
+        (tmp_path / name).write_bytes(content)
+        result = run("classify", str(tmp_path / name), *LABELS)
+        assert result.exit_code == 2 and message in " ".join(result.stderr.split())
+
+
+def test_info_names_every_operation() -> None:
+    result = run("info", "--device", "cpu", env={"COLUMNS": "200"})
+    assert result.exit_code == 0
+    for word in ("torch", "disentangled_attention", "reference", "onednn"):
+        assert word in result.stdout
+
+
+def test_check_compares_with_the_reference() -> None:
+    result = run("check", str(demo.PATH), "--device", "cpu", env={"COLUMNS": "200"})
+    assert result.exit_code == 0, result.stderr
+    assert "matches the reference" in result.stdout and "cross-attn" in result.stdout
+
+
+def test_the_installed_command_runs() -> None:
+    command = [sys.executable, "-m", "gliclass_fast", "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert all(name in done.stdout for name in ("classify", "info", "check"))

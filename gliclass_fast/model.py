@@ -15,7 +15,7 @@ from gliclass_fast.architectures import Architecture, Output
 from gliclass_fast.batch import PackedBatch
 from gliclass_fast.config import ModelConfig, component
 from gliclass_fast.ops import Ops, choose_ops
-from gliclass_fast.weights import Checkpoint, CheckpointError, read_safetensors
+from gliclass_fast.weights import Checkpoint, CheckpointError, SafetensorsFolder
 
 logger = logging.getLogger(__name__)
 
@@ -73,7 +73,7 @@ class GLiClassModel:
         except json.JSONDecodeError as error:
             raise CheckpointError(f"{file} is not valid JSON: {error}") from None
         return cls(
-            ModelConfig.from_hf(raw), lambda: read_safetensors(folder), str(folder), dtype, device, backend
+            ModelConfig.from_hf(raw), lambda: SafetensorsFolder(folder), str(folder), dtype, device, backend
         )
 
     @classmethod

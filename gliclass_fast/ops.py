@@ -80,7 +80,7 @@ def choose_ops(device: torch.device | str, only: str | None = None) -> Ops:
             raise ValueError(f"backend {only!r} cannot run: {reason}")
     usable = [backend for backend in order if unavailable_reason(backend) is None]
     chosen = {op: next(b for b in usable if b in rows) for op, rows in IMPLEMENTATIONS.items()}
-    logger.debug("operations on %s: %s", kind, chosen)
+    logger.info("operations on %s: %s", kind, chosen)
     return Ops(**{op: _load(IMPLEMENTATIONS[op][backend]) for op, backend in chosen.items()}, chosen=chosen)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -25,22 +25,41 @@ class CheckpointError(ValueError):
     """A checkpoint that is missing, truncated or does not fit; the message names the file or the tensors."""
 
 
-def read_safetensors(folder: Path) -> dict[str, Tensor]:
-    """All tensors of `model.safetensors` or of the shards its index lists, memory-mapped."""
-    index = folder / "model.safetensors.index.json"
-    files = [folder / "model.safetensors"]
-    if not files[0].exists() and index.exists():
-        files = [folder / name for name in sorted(set(json.loads(index.read_text())["weight_map"].values()))]
-    tensors: dict[str, Tensor] = {}
-    for file in files:
-        if not file.exists():
-            raise CheckpointError(_missing(folder, file))
-        try:
-            with safe_open(file, framework="pt") as opened:
-                tensors.update({name: opened.get_tensor(name) for name in opened.keys()})  # noqa: SIM118
-        except SafetensorError as error:
-            raise CheckpointError(f"{file} is truncated or not a safetensors file: {error}") from None
-    return tensors
+class SafetensorsFolder(Mapping[str, Tensor]):
+    """The tensors of `model.safetensors`, or of the shards its index lists.
+
+    Every lookup maps the file anew, so that a tensor's pages leave memory with the tensor: packed weights do
+    not keep their stock form resident, and of an embedding table only the rows in use are.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """Raises CheckpointError where a file is missing, truncated, of another format, or a pickle."""
+        index = folder / "model.safetensors.index.json"
+        files = [folder / "model.safetensors"]
+        if not files[0].exists() and index.exists():
+            files = [
+                folder / name for name in sorted(set(json.loads(index.read_text())["weight_map"].values()))
+            ]
+        self._files: dict[str, Path] = {}
+        for file in files:
+            if not file.exists():
+                raise CheckpointError(_missing(folder, file))
+            try:
+                with safe_open(file, framework="pt") as opened:
+                    self._files.update(dict.fromkeys(opened.keys(), file))
+            except SafetensorError as error:
+                raise CheckpointError(f"{file} is truncated or not a safetensors file: {error}") from None
+
+    def __getitem__(self, name: str) -> Tensor:
+        with safe_open(self._files[name], framework="pt") as opened:
+            tensor: Tensor = opened.get_tensor(name)
+        return tensor
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._files)
+
+    def __len__(self) -> int:
+        return len(self._files)
 
 
 def _missing(folder: Path, file: Path) -> str:
@@ -70,8 +89,9 @@ class Checkpoint:
     def fill(
         self, module: nn.Module, weights: Weights, prefix: str, device: torch.device, dtype: torch.dtype
     ) -> None:
-        """Gives every parameter of `module` its tensor, on `device` in `dtype`; missing ones are listed by
-        `close`.
+        """Gives every parameter of `module` its tensor, on `device` in `dtype`; `close` lists missing ones.
+
+        A tensor that already has both is shared, not copied: nothing may change a parameter in place.
         """
         for name, parameter in list(module.named_parameters()):
             pattern = re.sub(r"\.\d+\.", ".{i}.", name, count=1)
@@ -82,9 +102,10 @@ class Checkpoint:
             if absent:
                 self._missing += absent
                 continue
-            tensor = torch.cat([self._tensors[s].reshape(self._tensors[s].shape or (1,)) for s in stock])
+            parts = [self._tensors[source] for source in stock]
+            tensor = parts[0] if len(parts) == 1 else torch.cat(parts)
             if tensor.shape != parameter.shape:
-                shapes = ", ".join(f"{s} {list(self._tensors[s].shape)}" for s in stock)
+                shapes = ", ".join(f"{s} {list(t.shape)}" for s, t in zip(stock, parts, strict=True))
                 raise CheckpointError(
                     f"{self.source}: {shapes} does not fit the configuration: {list(parameter.shape)}"
                 )

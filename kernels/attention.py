@@ -20,7 +20,7 @@ from torch.nn import functional as F
 def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     full = x.float()
     first, second = full.chunk(2, dim=-1)
-    return (full * cos + torch.cat((-second, first), dim=-1) * sin).to(x.dtype)
+    return (full * cos).addcmul_(torch.cat((-second, first), dim=-1), sin).to(x.dtype)
 
 
 def attention_reference(

@@ -12,4 +12,4 @@ from gliclass_fast.kernels.linear import ACTIVATIONS
 
 def gated_linear_unit_reference(x: Tensor, activation: str) -> Tensor:
     value, gate = x.chunk(2, dim=-1)
-    return ACTIVATIONS[activation](value) * gate
+    return ACTIVATIONS[activation](value).mul_(gate)

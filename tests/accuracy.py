@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 LOGIT_TOLERANCE = 1e-4  # float32, relative to max(1, |reference|)
+DECISION_MARGIN = 2e-3  # 16-bit decisions have to agree where the float32 score is further than this from 0.5
 ALONE_TOLERANCE = 1e-5  # a text's score alone against its score in a batch
 
 
@@ -29,3 +30,19 @@ def assert_same_logits(found: np.ndarray, expected: np.ndarray) -> None:
     assert error.max() <= LOGIT_TOLERANCE, f"logit error {error.max():.3e}"
     assert ((found >= 0) == (expected >= 0)).all()
     assert found.argmax() == expected.argmax()
+
+
+def assert_sixteen_bit_logits(
+    found: list[np.ndarray], exact: list[np.ndarray], low: list[np.ndarray]
+) -> tuple[float, float]:
+    """Error against the float32 reference at most twice the reference's own in 16 bit; equal clear decisions.
+
+    Lists hold one array of logits per text. Returns (our error, the reference's error), the largest over all.
+    """
+    ours, truth, theirs = (np.concatenate(part).astype(np.float64) for part in (found, exact, low))
+    error, allowed = np.abs(ours - truth).max(), np.abs(theirs - truth).max()
+    assert error <= 2 * allowed, f"16-bit error {error:.3e} > twice the reference's {allowed:.3e}"
+    clear = np.abs(1 / (1 + np.exp(-truth)) - 0.5) > DECISION_MARGIN
+    differ = clear & ((ours >= 0) != (truth >= 0)) & ((theirs >= 0) == (truth >= 0))
+    assert not differ.any(), f"{differ.sum()} clear decisions differ"
+    return float(error), float(allowed)

@@ -23,6 +23,18 @@ SENTIMENT_NAMES = (
     ("unfavorable", "favorable"),
     ("criticism", "praise"),
 )
+BROAD_TOPICS = [
+    "politics", "world politics", "government", "elections", "war and conflict", "diplomacy",
+    "world affairs",
+    "business", "finance", "economy", "banking", "markets", "companies", "trade", "jobs",
+    "sports", "football", "olympics", "baseball", "tennis", "games",
+    "science", "technology", "science and technology", "computers", "software", "internet",
+    "space exploration",
+    "physics", "biology", "medicine", "health", "environment", "weather", "energy",
+    "entertainment", "film", "music", "television", "books", "art", "fashion", "celebrities",
+    "food", "cooking", "travel", "education", "religion", "history", "law", "crime", "accidents", "family",
+    "animals",
+]  # fmt: skip
 SUBJECTIVITY_NAMES = (("subjective", "objective"), ("opinion", "fact"), ("movie review", "plot summary"))
 
 

@@ -46,7 +46,7 @@ class Heads(nn.Module):
         super().__init__()
         self.text_projector = representations.Projector(config, ops)
         self.label_projector = representations.Projector(config, ops)
-        self.logit_scale = nn.Parameter(torch.empty(1), requires_grad=False)
+        self.logit_scale = nn.Parameter(torch.empty(()), requires_grad=False)
         self.segments = None
         if config.use_segment_embeddings:
             self.segments = nn.Parameter(torch.empty(3, config.encoder.hidden_size), requires_grad=False)

@@ -117,7 +117,8 @@ class Encoder(nn.Module):
 
     def fold(self) -> None:
         """Every token has type 0: its embedding becomes part of the position table."""
-        self.places.weight.data += self.types.weight.data[0]
+        folded = self.places.weight + self.types.weight[0]
+        self.places.weight = nn.Parameter(folded, requires_grad=False)
 
     def place(self, batch: PackedBatch, segmented: bool) -> Tensor:
         """Row of the position table for every token, [T]."""

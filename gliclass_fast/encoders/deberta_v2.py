@@ -205,7 +205,8 @@ class Encoder(nn.Module):
     def fold(self) -> None:
         """Projects position tables; adds the type-0 embedding to the words; widens narrow embeddings."""
         if self.types is not None:
-            self.words.weight.data += self.types.weight.data[0]
+            folded = self.words.weight + self.types.weight[0]
+            self.words.weight = nn.Parameter(folded, requires_grad=False)
         if self.widen is not None:
             for table in (self.words, self.places):
                 if table is not None:

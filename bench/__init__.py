@@ -1,0 +1,1 @@
+"""Benchmarks: this engine beside the reference package, in one process, as ratios."""

@@ -1,0 +1,121 @@
+"""What is measured: stock model shapes with random weights, and batches of prompts of given lengths."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from typing import Any
+
+import gliclass
+import torch
+from transformers import AutoTokenizer
+from transformers.models.auto import CONFIG_MAPPING
+
+from gliclass_fast import demo
+
+MARKERS = ("<<LABEL>>", "<<SEP>>", "<<EXAMPLE>>")
+LABELS = ["sports", "politics", "music", "travel", "food", "science", "business", "weather"]
+SPECIAL_TOKENS = 2
+HEAD_GAIN = 1.7
+
+_DEBERTA = {
+    "relative_attention": True, "position_buckets": 256, "norm_rel_ebd": "layer_norm", "share_att_key": True,
+    "pos_att_type": ["p2c", "c2p"], "max_relative_positions": -1, "max_position_embeddings": 512,
+    "position_biased_input": False, "type_vocab_size": 0, "layer_norm_eps": 1e-7, "vocab_size": 128004,
+}  # fmt: skip
+
+
+def _size(layers: int, hidden: int, heads: int, inner: int) -> dict[str, int]:
+    return {
+        "num_hidden_layers": layers,
+        "hidden_size": hidden,
+        "num_attention_heads": heads,
+        "intermediate_size": inner,
+    }
+
+
+_MLP = {"scorer_type": "mlp", "prompt_first": True}
+_CROSS = {
+    "scorer_type": "cross-attn", "pooling_strategy": "pass", "class_token_pooling": "average",
+    "extract_text_features": True, "prompt_first": True,
+}  # fmt: skip
+# name -> (Hugging Face model type, backbone options, GLiClass options)
+SHAPES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
+    "deberta-v3-small": ("deberta-v2", {**_DEBERTA, **_size(6, 768, 12, 3072)}, _MLP),
+    "deberta-v3-base": ("deberta-v2", {**_DEBERTA, **_size(12, 768, 12, 3072)}, _MLP),
+    "deberta-v3-large": ("deberta-v2", {**_DEBERTA, **_size(24, 1024, 16, 4096)}, _MLP),
+    "mdeberta-v3-base": (
+        "deberta-v2",
+        {**_DEBERTA, **_size(12, 768, 12, 3072), "vocab_size": 250105},
+        _CROSS,
+    ),
+    "modernbert-base": ("modernbert", {**_size(22, 768, 12, 1152), "vocab_size": 50371}, _MLP),
+    "ettin-32m": (
+        "modernbert",
+        {**_size(10, 384, 6, 576), "vocab_size": 50371, "local_rope_theta": 160000.0},
+        {**_MLP, "class_token_pooling": "average", "use_segment_embeddings": True},
+    ),
+    "bert-base": ("bert", {**_size(12, 768, 12, 3072), "vocab_size": 30525}, _MLP),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One batch: prompts of the given lengths in tokens, labels and special tokens included."""
+
+    name: str
+    lengths: tuple[int, ...]
+    labels: tuple[str, ...] = tuple(LABELS)
+
+
+RAGGED = (40, 50, 60, 70, 80, 90, 100, 128)
+CPU_CASES = (
+    Case("1x128", (128,)),
+    Case("8 of 40-128", RAGGED),
+    Case("8x256", (256,) * 8),
+)
+GPU_CASES = (
+    Case("1x64", (64,)),
+    Case("1x128", (128,)),
+    Case("1x512", (512,)),
+    Case("8x256", (256,) * 8),
+    Case("32 of 40-128", RAGGED * 4),
+    Case("64x256", (256,) * 64),
+)
+
+
+def tokenizer() -> Any:
+    """The demo checkpoint's: the stock ones are not to be had without a network, and speed does not depend on
+    it.
+    """
+    return AutoTokenizer.from_pretrained(demo.PATH)
+
+
+def random_model(shape: str, seed: int = 0) -> Any:
+    """The reference's model of a stock shape with random weights and the demo tokenizer's marker ids."""
+    torch.manual_seed(seed)
+    model_type, backbone, options = SHAPES[shape]
+    ids = tokenizer().convert_tokens_to_ids(list(MARKERS))
+    names = ("class_token_index", "text_token_index", "example_token_index")
+    encoder = CONFIG_MAPPING[model_type](**{"pad_token_id": 0, **backbone})
+    config = gliclass.GLiClassModelConfig(
+        encoder_config=encoder, encoder_model=shape, **dict(zip(names, ids, strict=True)), **options
+    )
+    model = gliclass.GLiClassModel(config).eval()
+    with torch.no_grad():  # logits of order one, so that an error in them means something
+        for name, parameter in model.named_parameters():
+            if parameter.dim() == 2 and ("projector" in name or "scorer" in name):
+                parameter.normal_(0, HEAD_GAIN * parameter.shape[1] ** -0.5)
+    return model
+
+
+def texts(case: Case, seed: int = 0) -> list[str]:
+    """Texts of single-token words that bring every prompt to its length exactly."""
+    stock = tokenizer()
+    words = [word for word in stock.get_vocab() if word.isalpha() and word.isascii() and len(word) > 2]
+    rng = random.Random(seed)
+    block = "".join(f"<<LABEL>>{label}" for label in case.labels) + "<<SEP>>"
+    taken = len(stock(block, add_special_tokens=False)["input_ids"]) + SPECIAL_TOKENS
+    if min(case.lengths) <= taken:
+        raise ValueError(f"{case.name}: the labels alone take {taken} tokens")
+    return [" ".join(rng.choices(sorted(words), k=length - taken)) for length in case.lengths]

@@ -1,0 +1,93 @@
+"""Timing by alternation, and the facts about the machine that a result carries."""
+
+from __future__ import annotations
+
+import platform
+import statistics
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+PACKAGES = ("gliclass-fast", "gliclass", "torch", "triton", "transformers", "onnxruntime")
+
+
+@dataclass(frozen=True, slots=True)
+class Times:
+    """Milliseconds over repeated runs."""
+
+    median: float
+    p20: float
+    p80: float
+    runs: int
+
+
+def alternate(
+    functions: dict[str, Callable[[], Any]], repeats: int = 9, warmup: int = 2, device: str = "cpu"
+) -> dict[str, Times]:
+    """Runs the functions in turn, so that a busy moment of the machine hits all of them alike."""
+    for _ in range(warmup):
+        for function in functions.values():
+            function()
+    samples: dict[str, list[float]] = {name: [] for name in functions}
+    for _ in range(repeats):
+        for name, function in functions.items():
+            _synchronize(device)
+            start = time.perf_counter()
+            function()
+            _synchronize(device)
+            samples[name].append(1e3 * (time.perf_counter() - start))
+    return {name: _summary(values) for name, values in samples.items()}
+
+
+def _synchronize(device: str) -> None:
+    if device != "cpu":
+        torch.cuda.synchronize()
+
+
+def _summary(values: list[float]) -> Times:
+    cuts = statistics.quantiles(values, n=5, method="inclusive")
+    return Times(round(statistics.median(values), 3), round(cuts[0], 3), round(cuts[3], 3), len(values))
+
+
+def as_record(times: dict[str, Times]) -> dict[str, dict[str, float]]:
+    return {name: asdict(each) for name, each in times.items()}
+
+
+def machine(device: str = "cpu") -> dict[str, Any]:
+    """Processor, accelerator, versions and commit."""
+    facts: dict[str, Any] = {
+        "processor": _processor(),
+        "threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+        "versions": {name: found for name in PACKAGES if (found := _version(name))},
+        "commit": _commit(),
+    }
+    if device != "cpu":
+        facts["gpu"] = torch.cuda.get_device_name()
+        facts["cuda"] = torch.version.cuda
+    return facts
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _processor() -> str:
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
+
+
+def _commit() -> str | None:
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=Path(__file__).parent)
+    return done.stdout.strip() or None

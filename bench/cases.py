@@ -6,7 +6,6 @@ import random
 from dataclasses import dataclass
 from typing import Any
 
-import gliclass
 import torch
 from transformers import AutoTokenizer
 from transformers.models.auto import CONFIG_MAPPING
@@ -93,6 +92,8 @@ def tokenizer() -> Any:
 
 def random_model(shape: str, seed: int = 0) -> Any:
     """The reference's model of a stock shape with random weights and the demo tokenizer's marker ids."""
+    import gliclass  # here, because the engine's own memory is measured in a process without it
+
     torch.manual_seed(seed)
     model_type, backbone, options = SHAPES[shape]
     ids = tokenizer().convert_tokens_to_ids(list(MARKERS))

@@ -18,7 +18,7 @@ from gliclass_fast.tokenization import PromptTokenizer
 
 logger = logging.getLogger(__name__)
 
-BATCH_TOKENS = {"cpu": 2048, "cuda": 16384}
+BATCH_TOKENS = {"cpu": 1024, "cuda": 16384}
 LabelsPerPass = int | Literal["auto"] | None
 
 

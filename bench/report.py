@@ -25,7 +25,7 @@ def cpu_table(result: dict[str, Any]) -> str:
     lines = [
         f"{machine['processor']}, {machine['threads']} threads; {versions}.",
         "",
-        "| shape | prompts x tokens | forward, ms: reference | engine | | pipeline, ms: reference | engine | |"
+        "| shape | batch | forward, ms: reference | engine | | pipeline, ms: reference | engine | |"
         " logit error |",
         "|---|---|---|---|---|---|---|---|---|",
     ]

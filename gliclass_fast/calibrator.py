@@ -14,20 +14,14 @@ from torch.nn import functional as F
 from gliclass_fast.batch import PackedBatch
 from gliclass_fast.config import ModelConfig
 from gliclass_fast.ops import Ops
+from gliclass_fast.weights import affine
 
 NORM_EPS = 1e-5
 STATISTICS = 6
-WEIGHTS = {
-    f"{ours}.{kind}": (f"{theirs}.{kind}",)
-    for ours, theirs in (
-        ("text_norm", "text_norm"),
-        ("label_norm", "label_norm"),
-        ("first", "mlp.0"),
-        ("second", "mlp.3"),
-        ("last", "mlp.6"),
-    )
-    for kind in ("weight", "bias")
-}
+WEIGHTS = affine(
+    {name: name for name in ("text_norm", "label_norm")}
+    | {"first": "mlp.0", "second": "mlp.3", "last": "mlp.6"}
+)
 
 
 class Calibrator(nn.Module):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -18,11 +18,23 @@ from torch import Tensor, nn
 
 Weights = Mapping[str, tuple[str, ...]]
 
+
 _PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json", "model.pt", "model.pth")
 
 
 class CheckpointError(ValueError):
     """A checkpoint that is missing, truncated or does not fit; the message names the file or the tensors."""
+
+
+def affine(modules: Mapping[str, str | Sequence[str]]) -> dict[str, tuple[str, ...]]:
+    """WEIGHTS rows for the weight and the bias of layers: our module <- theirs, or several of theirs."""
+    return {
+        f"{ours}.{kind}": tuple(
+            f"{each}.{kind}" for each in ([theirs] if isinstance(theirs, str) else theirs)
+        )
+        for ours, theirs in modules.items()
+        for kind in ("weight", "bias")
+    }
 
 
 class SafetensorsFolder(Mapping[str, Tensor]):

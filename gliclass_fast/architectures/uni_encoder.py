@@ -13,26 +13,27 @@ from gliclass_fast.architectures import Output
 from gliclass_fast.batch import PackedBatch
 from gliclass_fast.config import ModelConfig, component
 from gliclass_fast.ops import Ops
-from gliclass_fast.weights import Checkpoint, Weights
+from gliclass_fast.weights import Checkpoint, Weights, affine
 
-_PAIR = ("weight", "bias")
 HEAD_WEIGHTS: Weights = {
     "logit_scale": ("logit_scale",),
     "segments": ("segment_embeddings.weight",),
-    **{
-        f"{side}_projector.{linear}.{kind}": (f"{theirs}_projector.{linear}.{kind}",)
-        for side, theirs in (("text", "text"), ("label", "classes"))
-        for linear in ("linear_1", "linear_2")
-        for kind in _PAIR
-    },
-    **{
-        f"mixer.{part}.{kind}": (f"layer_wise_attention.{part}.{kind}",)
-        for part in ("squeeze", "W1", "W2", "output_projection")
-        for kind in _PAIR
-    },
+    **affine(
+        {
+            f"{ours}_projector.{linear}": f"{theirs}_projector.{linear}"
+            for ours, theirs in (("text", "text"), ("label", "classes"))
+            for linear in ("linear_1", "linear_2")
+        }
+    ),
+    **affine(
+        {
+            f"mixer.{part}": f"layer_wise_attention.{part}"
+            for part in ("squeeze", "W1", "W2", "output_projection")
+        }
+    ),
     **{
         f"lstm.lstm.{kind}_{side}_l0{way}": (f"lstm.lstm.{kind}_{side}_l0{way}",)
-        for kind in _PAIR
+        for kind in ("weight", "bias")
         for side in ("ih", "hh")
         for way in ("", "_reverse")
     },

@@ -11,30 +11,24 @@ from torch import Tensor, nn
 from gliclass_fast.batch import PackedBatch
 from gliclass_fast.config import UnsupportedConfigError, hf_activation
 from gliclass_fast.ops import Ops
+from gliclass_fast.weights import affine
 
+_LAYER = "encoder.layer.{i}"
 WEIGHTS = {
     "words.weight": ("embeddings.word_embeddings.weight",),
     "places.weight": ("embeddings.position_embeddings.weight",),
     "types.weight": ("embeddings.token_type_embeddings.weight",),
-    "norm.weight": ("embeddings.LayerNorm.weight",),
-    "norm.bias": ("embeddings.LayerNorm.bias",),
-    **{
-        f"layers.{{i}}.qkv.{kind}": tuple(
-            f"encoder.layer.{{i}}.attention.self.{part}.{kind}" for part in ("query", "key", "value")
-        )
-        for kind in ("weight", "bias")
-    },
-    **{
-        f"layers.{{i}}.{ours}.{kind}": (f"encoder.layer.{{i}}.{theirs}.{kind}",)
-        for ours, theirs in (
-            ("out", "attention.output.dense"),
-            ("attention_norm", "attention.output.LayerNorm"),
-            ("up", "intermediate.dense"),
-            ("down", "output.dense"),
-            ("output_norm", "output.LayerNorm"),
-        )
-        for kind in ("weight", "bias")
-    },
+    **affine(
+        {
+            "norm": "embeddings.LayerNorm",
+            "layers.{i}.qkv": [f"{_LAYER}.attention.self.{part}" for part in ("query", "key", "value")],
+            "layers.{i}.out": f"{_LAYER}.attention.output.dense",
+            "layers.{i}.attention_norm": f"{_LAYER}.attention.output.LayerNorm",
+            "layers.{i}.up": f"{_LAYER}.intermediate.dense",
+            "layers.{i}.down": f"{_LAYER}.output.dense",
+            "layers.{i}.output_norm": f"{_LAYER}.output.LayerNorm",
+        }
+    ),
 }
 UNUSED = ("pooler.dense.weight", "pooler.dense.bias", "embeddings.position_ids", "embeddings.token_type_ids")
 

@@ -20,37 +20,32 @@ from gliclass_fast.batch import PackedBatch
 from gliclass_fast.config import UnsupportedConfigError, hf_activation
 from gliclass_fast.encoders.bert import PostNormLayer
 from gliclass_fast.ops import Ops
+from gliclass_fast.weights import affine
 
-_PAIR = ("weight", "bias")
-_SELF = "encoder.layer.{i}.attention.self"
+_LAYER = "encoder.layer.{i}"
+_SELF = f"{_LAYER}.attention.self"
 WEIGHTS = {
     "words.weight": ("embeddings.word_embeddings.weight",),
     "places.weight": ("embeddings.position_embeddings.weight",),
     "types.weight": ("embeddings.token_type_embeddings.weight",),
     "widen.weight": ("embeddings.embed_proj.weight",),
     "distances.weight": ("encoder.rel_embeddings.weight",),
-    "conv.weight": ("encoder.conv.conv.weight",),
-    "conv.bias": ("encoder.conv.conv.bias",),
-    **{
-        f"layers.{{i}}.qkv.{kind}": tuple(f"{_SELF}.{part}_proj.{kind}" for part in ("query", "key", "value"))
-        for kind in _PAIR
-    },
-    **{
-        f"{ours}.{kind}": (f"{theirs}.{kind}",)
-        for ours, theirs in (
-            ("norm", "embeddings.LayerNorm"),
-            ("distance_norm", "encoder.LayerNorm"),
-            ("conv_norm", "encoder.conv.LayerNorm"),
-            ("layers.{i}.distance_key", f"{_SELF}.pos_key_proj"),
-            ("layers.{i}.distance_query", f"{_SELF}.pos_query_proj"),
-            ("layers.{i}.out", "encoder.layer.{i}.attention.output.dense"),
-            ("layers.{i}.attention_norm", "encoder.layer.{i}.attention.output.LayerNorm"),
-            ("layers.{i}.up", "encoder.layer.{i}.intermediate.dense"),
-            ("layers.{i}.down", "encoder.layer.{i}.output.dense"),
-            ("layers.{i}.output_norm", "encoder.layer.{i}.output.LayerNorm"),
-        )
-        for kind in _PAIR
-    },
+    **affine(
+        {
+            "norm": "embeddings.LayerNorm",
+            "distance_norm": "encoder.LayerNorm",
+            "conv": "encoder.conv.conv",
+            "conv_norm": "encoder.conv.LayerNorm",
+            "layers.{i}.qkv": [f"{_SELF}.{part}_proj" for part in ("query", "key", "value")],
+            "layers.{i}.distance_key": f"{_SELF}.pos_key_proj",
+            "layers.{i}.distance_query": f"{_SELF}.pos_query_proj",
+            "layers.{i}.out": f"{_LAYER}.attention.output.dense",
+            "layers.{i}.attention_norm": f"{_LAYER}.attention.output.LayerNorm",
+            "layers.{i}.up": f"{_LAYER}.intermediate.dense",
+            "layers.{i}.down": f"{_LAYER}.output.dense",
+            "layers.{i}.output_norm": f"{_LAYER}.output.LayerNorm",
+        }
+    ),
 }
 UNUSED = ("embeddings.position_embeddings.weight", "embeddings.position_ids")
 

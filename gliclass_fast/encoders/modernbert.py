@@ -12,23 +12,22 @@ from torch import Tensor, nn
 from gliclass_fast.batch import PackedBatch
 from gliclass_fast.config import UnsupportedConfigError, hf_activation
 from gliclass_fast.ops import Ops
+from gliclass_fast.weights import affine
 
 WEIGHTS = {
     "words.weight": ("embeddings.tok_embeddings.weight",),
-    **{
-        f"{ours}.{kind}": (f"{theirs}.{kind}",)
-        for ours, theirs in (
-            ("norm", "embeddings.norm"),
-            ("final_norm", "final_norm"),
-            ("layers.{i}.attention_norm", "layers.{i}.attn_norm"),
-            ("layers.{i}.qkv", "layers.{i}.attn.Wqkv"),
-            ("layers.{i}.out", "layers.{i}.attn.Wo"),
-            ("layers.{i}.mlp_norm", "layers.{i}.mlp_norm"),
-            ("layers.{i}.up", "layers.{i}.mlp.Wi"),
-            ("layers.{i}.down", "layers.{i}.mlp.Wo"),
-        )
-        for kind in ("weight", "bias")
-    },
+    **affine(
+        {
+            "norm": "embeddings.norm",
+            "final_norm": "final_norm",
+            "layers.{i}.attention_norm": "layers.{i}.attn_norm",
+            "layers.{i}.qkv": "layers.{i}.attn.Wqkv",
+            "layers.{i}.out": "layers.{i}.attn.Wo",
+            "layers.{i}.mlp_norm": "layers.{i}.mlp_norm",
+            "layers.{i}.up": "layers.{i}.mlp.Wi",
+            "layers.{i}.down": "layers.{i}.mlp.Wo",
+        }
+    ),
 }
 UNUSED: tuple[str, ...] = ()
 

@@ -14,18 +14,13 @@ from gliclass_fast.batch import PackedBatch
 from gliclass_fast.config import ModelConfig
 from gliclass_fast.ops import Ops
 from gliclass_fast.representations import text_spans
+from gliclass_fast.weights import affine
 
 NORM_EPS = 1e-5
-WEIGHTS = {
-    f"{ours}.{kind}": (f"{theirs}.{kind}",)
-    for ours, theirs in (
-        *((name, name) for name in ("q_norm", "kv_norm", "norm", "q", "k", "v", "out")),
-        ("first", "score_mlp.0"),
-        ("second", "score_mlp.2"),
-        ("last", "score_mlp.4"),
-    )
-    for kind in ("weight", "bias")
-}
+WEIGHTS = affine(
+    {name: name for name in ("q_norm", "kv_norm", "norm", "q", "k", "v", "out")}
+    | {"first": "score_mlp.0", "second": "score_mlp.2", "last": "score_mlp.4"}
+)
 
 
 class Scorer(nn.Module):

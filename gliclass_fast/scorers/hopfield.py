@@ -14,16 +14,12 @@ from gliclass_fast.batch import PackedBatch
 from gliclass_fast.config import ModelConfig
 from gliclass_fast.ops import Ops
 from gliclass_fast.scorers.mlp import HIDDEN
+from gliclass_fast.weights import affine
 
 BETA = 4.0
-WEIGHTS = {
-    **{f"{part}.weight": (f"{part}_proj.weight",) for part in "qkv"},
-    **{
-        f"{ours}.{kind}": (f"mlp.{theirs}.{kind}",)
-        for ours, theirs in (("first", 0), ("second", 2), ("last", 4))
-        for kind in ("weight", "bias")
-    },
-}
+WEIGHTS = affine(
+    {"q": "q_proj", "k": "k_proj", "v": "v_proj", "first": "mlp.0", "second": "mlp.2", "last": "mlp.4"}
+)
 
 
 class Scorer(nn.Module):

@@ -11,13 +11,10 @@ from torch import Tensor, nn
 from gliclass_fast.batch import PackedBatch
 from gliclass_fast.config import ModelConfig
 from gliclass_fast.ops import Ops
+from gliclass_fast.weights import affine
 
 HIDDEN = 256
-WEIGHTS = {
-    f"{ours}.{kind}": (f"mlp.{theirs}.{kind}",)
-    for ours, theirs in (("first", 0), ("second", 2), ("last", 4))
-    for kind in ("weight", "bias")
-}
+WEIGHTS = affine({"first": "mlp.0", "second": "mlp.2", "last": "mlp.4"})
 
 
 class Scorer(nn.Module):

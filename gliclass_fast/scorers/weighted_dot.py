@@ -11,17 +11,9 @@ from gliclass_fast.batch import PackedBatch
 from gliclass_fast.config import ModelConfig
 from gliclass_fast.ops import Ops
 from gliclass_fast.scorers.mlp import PairLinear
+from gliclass_fast.weights import affine
 
-WEIGHTS = {
-    f"{ours}.{kind}": (f"{theirs}.{kind}",)
-    for ours, theirs in (
-        ("text", "proj_text"),
-        ("label", "proj_label"),
-        ("first", "out_mlp.0"),
-        ("last", "out_mlp.3"),
-    )
-    for kind in ("weight", "bias")
-}
+WEIGHTS = affine({"text": "proj_text", "label": "proj_label", "first": "out_mlp.0", "last": "out_mlp.3"})
 
 
 class Scorer(nn.Module):

@@ -28,7 +28,8 @@ format: $(VENV)/.dev
 	$(BIN)/ruff format .
 
 bench: $(VENV)/.dev
-	$(BIN)/python -m bench.bench_cpu
+	$(BIN)/python -m bench.bench_cpu --output bench/results/cpu.json
+	$(BIN)/python -m bench.report
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

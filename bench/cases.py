@@ -84,9 +84,7 @@ GPU_CASES = (
 
 
 def tokenizer() -> Any:
-    """The demo checkpoint's: the stock ones are not to be had without a network, and speed does not depend on
-    it.
-    """
+    """The demo checkpoint's: stock ones need a network, and speed does not depend on it."""
     return AutoTokenizer.from_pretrained(demo.PATH)
 
 

@@ -1,6 +1,4 @@
-"""Peak resident memory of loading a checkpoint folder and classifying one 8x256 batch, in a process of its
-own.
-"""
+"""Peak resident memory of loading a folder and classifying one 8x256 batch, in a process of its own."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""Entry point of the `gliclass-fast` command; says what to install where the command line's libraries are
-missing.
-"""
+"""Entry point of the `gliclass-fast` command; says what to install where a library is missing."""
 
 from __future__ import annotations
 

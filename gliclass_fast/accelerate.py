@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from gliclass_fast.chunking import ZeroShotClassificationWithChunkingPipeline
-from gliclass_fast.pipeline import ZeroShotClassificationPipeline
+from gliclass_fast.pipeline import BasePipeline, ZeroShotClassificationPipeline
 
 
 def accelerate(pipeline: Any) -> Any:
@@ -13,12 +13,19 @@ def accelerate(pipeline: Any) -> Any:
 
     Takes a `ZeroShotClassificationPipeline`, whose inner pipeline is replaced, or a
     `ZeroShotClassificationWithChunkingPipeline`, whose calls are. Changes it in place and returns it.
+    Settings are taken over now: setting an attribute of the old pipeline later has no effect.
 
     Raises TypeError for anything else.
     """
+    if isinstance(pipeline, BasePipeline):
+        return pipeline
     inner = getattr(pipeline, "pipe", pipeline)
-    if not all(hasattr(inner, name) for name in ("model", "tokenizer", "max_length", "classification_type")):
-        raise TypeError(f"accelerate takes a gliclass pipeline, got {type(pipeline).__name__}")
+    chunks = ("text_chunk_size", "text_chunk_overlap", "labels_chunk_size")
+    if inner is pipeline and not all(hasattr(pipeline, name) for name in chunks):
+        raise TypeError(
+            "accelerate takes a gliclass ZeroShotClassificationPipeline or "
+            f"ZeroShotClassificationWithChunkingPipeline, got {type(pipeline).__name__}"
+        )
     settings = {
         "max_classes": inner.max_classes,
         "max_length": inner.max_length,
@@ -27,13 +34,12 @@ def accelerate(pipeline: Any) -> Any:
         "progress_bar": inner.progress_bar,
         "label_separator": inner.label_separator,
     }
-    if not hasattr(inner, "text_chunk_size"):
+    if inner is not pipeline:
         pipeline.pipe = ZeroShotClassificationPipeline(inner.model, inner.tokenizer, **settings)
         return pipeline
-    for name in ("text_chunk_size", "text_chunk_overlap", "labels_chunk_size"):
-        settings[name] = getattr(inner, name)
+    settings |= {name: getattr(inner, name) for name in chunks}
     fast = ZeroShotClassificationWithChunkingPipeline(inner.model, inner.tokenizer, **settings)
     # a call is looked up on the class, so the object gets a class of its own
-    accelerated = {"__call__": staticmethod(fast)}
+    accelerated = {"__call__": staticmethod(fast), "get_embeddings": staticmethod(fast.get_embeddings)}
     pipeline.__class__ = type(f"Accelerated{type(pipeline).__name__}", (type(pipeline),), accelerated)
     return pipeline

@@ -14,9 +14,7 @@ _SEQLEN_BUCKETS = (16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192)
 
 @dataclass(frozen=True, slots=True)
 class EncodedPrompt:
-    """One prompt as token ids. Spans are (start, end) token ranges within the prompt, known from how it was
-    built.
-    """
+    """One prompt as token ids. Spans are token ranges within it, known from how it was built."""
 
     token_ids: np.ndarray  # int32 [tokens]
     text_start: int  # the first <<SEP>>; the text part runs from here to the end
@@ -73,9 +71,7 @@ def pack(prompts: Sequence[EncodedPrompt], device: torch.device | str = "cpu") -
 
 
 def plan_batches(lengths: Sequence[int], batch_tokens: int) -> Iterator[list[int]]:
-    """Indices of prompts, longest first, in groups of at most `batch_tokens` tokens (a longer prompt goes
-    alone).
-    """
+    """Indices of prompts, longest first, in groups of at most `batch_tokens`; a longer one goes alone."""
     group: list[int] = []
     tokens = 0
     for index in sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True):

@@ -44,16 +44,16 @@ class ZeroShotClassificationWithChunkingPipeline(BasePipeline):
         self.labels_chunk_size = labels_chunk_size
 
     def chunk_text(self, text: str, chunk_size: int | None = None, overlap: int | None = None) -> list[str]:
-        """Pieces of `chunk_size` characters, each starting `overlap` characters before the end of the one
-        before.
-        """
+        """Pieces of `chunk_size` characters; each starts `overlap` characters before the last one's end."""
         size = self.text_chunk_size if chunk_size is None else chunk_size
         shared = self.text_chunk_overlap if overlap is None else overlap
+        if len(text) <= size:
+            return [text]
         if size <= 0 or not 0 <= shared < size:
             raise ValueError(
                 f"chunks of {size} characters cannot overlap by {shared}: need 0 <= overlap < chunk size"
             )
-        starts = range(0, max(len(text) - shared, 1), size - shared)
+        starts = range(0, len(text) - shared, size - shared)
         return [text[start : start + size] for start in starts]
 
     def __call__(
@@ -112,8 +112,9 @@ class ZeroShotClassificationWithChunkingPipeline(BasePipeline):
             best = results.highest_over_chunks(scores, request.labels)
             total = sum(best.values()) if single else 1.0
             pairs = [(label, score / total) for label, score in best.items()]
-        if nested:
-            return results.hierarchical(structure, dict(pairs), self.label_separator)
         names, values = zip(*pairs, strict=True)
         found = results.predictions_of(names, values, self.classification_type, threshold)
-        return sorted(found, key=lambda prediction: -prediction["score"])
+        found.sort(key=lambda prediction: -prediction["score"])
+        if nested:
+            return results.hierarchical(structure, names, values, found, self.label_separator)
+        return found

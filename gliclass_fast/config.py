@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from huggingface_hub.errors import StrictDataclassError
 from transformers.models.auto import CONFIG_MAPPING
 
 ACTIVATION_OF_HF = {
@@ -30,9 +31,7 @@ class UnsupportedConfigError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class ModelConfig:
-    """A GLiClass checkpoint; field names are those of its config.json. `encoder` is the backbone's own
-    Config.
-    """
+    """A GLiClass checkpoint, by config.json's field names. `encoder` is the backbone's own Config."""
 
     architecture_type: str
     model_type: str
@@ -60,13 +59,11 @@ class ModelConfig:
     text_token_index: int
     example_token_index: int
     vocab_size: int
-    max_num_classes: int
+    dtype: str | None  # that config.json asks to compute in
 
     @classmethod
     def from_hf(cls, raw: Mapping[str, Any]) -> ModelConfig:
-        """From the parsed config.json. Raises UnsupportedConfigError naming the option and the supported
-        values.
-        """
+        """From the parsed config.json. Raises UnsupportedConfigError naming option and supported values."""
         nested = dict(raw.get("encoder_config") or {})
         if not nested:
             raise UnsupportedConfigError(
@@ -76,7 +73,12 @@ class ModelConfig:
         module = _module("encoders", "encoder_config.model_type", model_type)
         # the file's own vocabulary size counts: the reference resizes the embedding to it
         nested["vocab_size"] = vocab_size = raw.get("vocab_size") or nested.get("vocab_size")
-        backbone = CONFIG_MAPPING[model_type](**nested)
+        try:
+            backbone = CONFIG_MAPPING[model_type](**nested)
+        except (TypeError, ValueError, StrictDataclassError) as error:
+            raise UnsupportedConfigError(
+                f"encoder_config is not a valid {model_type} config: {error}"
+            ) from None
         encoder = module.Config.from_hf(backbone)
         vocab_size = vocab_size or backbone.vocab_size
 
@@ -115,9 +117,14 @@ class ModelConfig:
             text_token_index=token("text_token_index", 1),
             example_token_index=token("example_token_index", 2),
             vocab_size=vocab_size,
-            max_num_classes=int(read("max_num_classes", 25)),
+            dtype=_dtype_name(read("dtype", raw.get("torch_dtype"))),
         )
         config._check()
+        if config.scorer_type == "hopfield" and read("max_labels_alloc", "dynamic") != "dynamic":
+            raise UnsupportedConfigError(
+                f"max_labels_alloc={raw['max_labels_alloc']!r} with scorer_type='hopfield': its softmax "
+                "would run over empty slots; supported: 'dynamic'"
+            )
         return config
 
     def _check(self) -> None:
@@ -151,6 +158,10 @@ class ModelConfig:
             raise UnsupportedConfigError(
                 f"scorer_num_heads={self.scorer_num_heads} does not divide hidden_size={self.hidden_size}"
             )
+
+
+def _dtype_name(dtype: Any) -> str | None:
+    return None if dtype is None else str(dtype).removeprefix("torch.")
 
 
 def hf_activation(option: str, name: str) -> str:

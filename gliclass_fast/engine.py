@@ -64,10 +64,9 @@ class Engine:
         encoded = self._encode([part for _, part in passes])
         parts: list[list[tuple[np.ndarray, np.ndarray | None, EncodedPrompt]]] = [[] for _ in requests]
         answers: dict[int, tuple[np.ndarray, np.ndarray | None]] = {}
-        for group, batch, output in self._run(encoded, progress):
+        for group, _, output in self._run(encoded, [index for index, _ in passes], progress):
             logits = _to_numpy(output.logits)
             before = None if output.uncalibrated_logits is None else _to_numpy(output.uncalibrated_logits)
-            self._check_finite(logits, batch, [passes[index][0] for index in group])
             bounds = np.cumsum([len(encoded[index].label_starts) for index in group])[:-1]
             split = [None] * len(group) if before is None else np.split(before, bounds)
             answers.update(zip(group, zip(np.split(logits, bounds), split, strict=True), strict=True))
@@ -76,12 +75,13 @@ class Engine:
         return [_joined(each) for each in parts]
 
     def embed(self, requests: Sequence[Request], progress: bool = False) -> list[dict[str, np.ndarray]]:
-        """Per request logits [labels], text_embedding [C] (pooling "pass": [S, C]), class_embeddings [labels,
-        C].
+        """Per request, in order: logits [labels], text_embedding [C], class_embeddings [labels, C].
+
+        With pooling "pass", text_embedding keeps one row per token of the prompt.
         """
         encoded = self._encode(requests)
         found: dict[int, dict[str, np.ndarray]] = {}
-        for group, batch, output in self._run(encoded, progress):
+        for group, batch, output in self._run(encoded, range(len(requests)), progress):
             logits, texts, labels = map(_to_numpy, (output.logits, output.text_vectors, output.label_vectors))
             bounds = batch.cu_labels.tolist()
             for place, index in enumerate(group):
@@ -96,9 +96,7 @@ class Engine:
         return [found[index] for index in range(len(requests))]
 
     def _text_rows(self, rows: np.ndarray, batch: PackedBatch, place: int) -> np.ndarray:
-        """The rows pooled from; with `extract_text_features`, then an empty slot per other token, as in the
-        reference.
-        """
+        """One text's rows; `extract_text_features` adds the reference's empty slot per earlier token."""
         start, end = batch.text_spans[place].tolist()
         if not self.model.config.extract_text_features:
             first, last = batch.cu_seqlens[place : place + 2].tolist()
@@ -140,16 +138,19 @@ class Engine:
         return encoded
 
     def _run(
-        self, encoded: list[EncodedPrompt], progress: bool
+        self, encoded: list[EncodedPrompt], texts: Sequence[int], progress: bool
     ) -> Iterator[tuple[list[int], PackedBatch, Output]]:
+        """Batches of prompts (as indices), packed and run; `texts` is the text each prompt belongs to."""
         groups = list(plan_batches([len(prompt.token_ids) for prompt in encoded], self.batch_tokens))
         for group in tqdm(groups, disable=not progress):
             batch = pack([encoded[index] for index in group], self.model.device)
-            yield group, batch, self.model(batch)
+            output = self.model(batch)
+            self._check_finite(output, batch, [texts[index] for index in group])
+            yield group, batch, output
 
     @staticmethod
-    def _check_finite(logits: np.ndarray, batch: PackedBatch, texts: list[int]) -> None:
-        broken = np.flatnonzero(~np.isfinite(logits))
+    def _check_finite(output: Output, batch: PackedBatch, texts: list[int]) -> None:
+        broken = np.flatnonzero(~np.isfinite(_to_numpy(output.logits)))
         if len(broken):
             text = texts[int(batch.label_text[broken[0]])]
             raise FloatingPointError(

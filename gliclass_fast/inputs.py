@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import numbers
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -20,13 +20,21 @@ CLASSIFICATION_TYPES = {
 
 def check_texts(texts: Any) -> list[str]:
     if isinstance(texts, str):
-        return [texts]
+        texts = [texts]
     if isinstance(texts, Mapping) or not isinstance(texts, Sequence):
         raise TypeError(f"texts must be a string or a list of strings, got {type(texts).__name__}")
     for index, text in enumerate(texts):
-        if not isinstance(text, str):
-            raise TypeError(f"texts[{index}] must be a string, got {type(text).__name__}")
+        _check_string(text, f"texts[{index}]")
     return list(texts)
+
+
+def _check_string(value: Any, name: str) -> None:
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be a string, got {type(value).__name__}")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"{name} is not valid text: {error.reason} at position {error.start}") from None
 
 
 def labels_per_text(labels: Any, count: int, separator: str) -> tuple[list[tuple[str, ...]], list[Any]]:
@@ -44,21 +52,22 @@ def labels_per_text(labels: Any, count: int, separator: str) -> tuple[list[tuple
         raise TypeError(f"labels[0] must be a string, got {type(labels[0]).__name__}")
     if len(labels) != count:
         raise ValueError(f"labels has one list per text, so it needs {count} of them; got {len(labels)}")
-    structures = [dict(each) if isinstance(each, Mapping) else each for each in labels]
+    structures = [list(each) if isinstance(each, tuple) else each for each in labels]
     return [_flat(each, f"labels[{index}]", separator) for index, each in enumerate(structures)], structures
 
 
 def _flat(structure: Any, name: str, separator: str) -> tuple[str, ...]:
     if isinstance(structure, list):
         for index, label in enumerate(structure):
-            if not isinstance(label, str):
-                raise TypeError(f"{name}[{index}] must be a string, got {type(label).__name__}")
+            _check_string(label, f"{name}[{index}]")
     elif not isinstance(structure, dict):
         raise TypeError(f"{name} must be a list of strings or a nested dict, got {type(structure).__name__}")
     try:
         flat = tuple(flatten_labels(structure, separator=separator))
     except TypeError as error:
         raise TypeError(f"{name}: {error}") from None
+    for label in flat:
+        _check_string(label, f"a label of {name}")
     if not flat:
         raise ValueError(f"{name} is empty: give at least one label")
     return flat
@@ -67,9 +76,9 @@ def _flat(structure: Any, name: str, separator: str) -> tuple[str, ...]:
 def thresholds_per_text(threshold: Any, count: int) -> list[float]:
     values = _per_text(threshold, count, "threshold", isinstance(threshold, (list, tuple)))
     for index, value in enumerate(values):
-        if isinstance(value, bool) or not isinstance(value, (int, float)):
+        if isinstance(value, bool) or not isinstance(value, numbers.Real):
             raise TypeError(f"threshold must be a number, got {type(value).__name__} for text {index}")
-        if math.isnan(value) or not 0 <= value <= 1:
+        if not 0 <= float(value) <= 1:
             raise ValueError(f"threshold must be between 0 and 1, got {value} for text {index}")
     return [float(value) for value in values]
 
@@ -91,15 +100,12 @@ def check_classification_type(value: Any) -> str:
 def tasks_per_text(prompt: Any, count: int) -> list[str]:
     values = _per_text("" if prompt is None else prompt, count, "prompt", isinstance(prompt, (list, tuple)))
     for index, value in enumerate(values):
-        if value is not None and not isinstance(value, str):
-            raise TypeError(f"prompt must be a string, got {type(value).__name__} for text {index}")
+        _check_string("" if value is None else value, f"prompt (for text {index})")
     return [value or "" for value in values]
 
 
 def examples_per_text(examples: Any, count: int, name: str = "examples") -> list[list[dict[str, Any]]]:
-    """Shared examples are a list of dicts; per-text examples a list with one list of dicts (or None) per
-    text.
-    """
+    """Shared examples are a list of dicts; per-text ones a list of such lists (or None), one per text."""
     if not examples:
         return [[]] * count
     if not isinstance(examples, (list, tuple)):
@@ -121,10 +127,11 @@ def _check_examples(examples: Any, name: str) -> list[dict[str, Any]]:
     for index, example in enumerate(kept):
         if not isinstance(example, dict) or not isinstance(example.get("text", ""), str):
             raise TypeError(f"{name}[{index}] must be a dict with a 'text' string and a list of 'labels'")
+        _check_string(example.get("text", ""), f"{name}[{index}]['text']")
         for key in ("labels", "true_labels", "all_labels"):
-            labels = example.get(key)
-            if isinstance(labels, (list, tuple)) and not all(isinstance(label, str) for label in labels):
-                raise TypeError(f"{name}[{index}][{key!r}] must hold strings only")
+            labels = example.get(key) or ()
+            for label in [labels] if isinstance(labels, str) else labels:
+                _check_string(label, f"a label of {name}[{index}][{key!r}]")
     return kept
 
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from gliclass_fast.architectures import Architecture, Output
 from gliclass_fast.batch import PackedBatch
 from gliclass_fast.config import ModelConfig, component
-from gliclass_fast.ops import Ops, choose_ops
+from gliclass_fast.ops import Foldable, Ops, choose_ops
 from gliclass_fast.weights import Checkpoint, CheckpointError, SafetensorsFolder
 
 logger = logging.getLogger(__name__)
@@ -40,7 +40,8 @@ class GLiClassModel:
     ) -> None:
         self.config = config
         self._read_tensors, self._source, self._backend = read_tensors, source, backend
-        self._build(torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu")), dtype)
+        self._dtype = None if dtype == "auto" else dtype
+        self._build(_with_index(torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))))
 
     @classmethod
     def from_pretrained(
@@ -55,7 +56,8 @@ class GLiClassModel:
         Args:
             path_or_repo_id: a folder with config.json and model.safetensors (or its shards), or a repository
                 id.
-            dtype: float32, float16 or bfloat16. Default: the stored dtype on a GPU, float32 on a CPU.
+            dtype: float32, float16 or bfloat16. Default (also "auto"): on a GPU what config.json asks for,
+                else the stored dtype; on a CPU float32, as 16 bit is slower and less exact on most.
             device: default is the GPU where there is one.
             backend: one implementation to use for every operation it has; default: the table in `ops.py`.
 
@@ -72,6 +74,8 @@ class GLiClassModel:
             raw = json.loads(file.read_text(encoding="utf-8"))
         except json.JSONDecodeError as error:
             raise CheckpointError(f"{file} is not valid JSON: {error}") from None
+        if not isinstance(raw, dict):
+            raise CheckpointError(f"{file} holds a {type(raw).__name__}, not an object of options")
         return cls(
             ModelConfig.from_hf(raw), lambda: SafetensorsFolder(folder), str(folder), dtype, device, backend
         )
@@ -95,11 +99,11 @@ class GLiClassModel:
             backend,
         )
 
-    def _build(self, device: torch.device, dtype: torch.dtype | str | None) -> None:
+    def _build(self, device: torch.device) -> None:
         tensors = self._read_tensors()
         self.device = device
-        self.dtype = _resolve_dtype(dtype, device, tensors)
-        self.ops: Ops = choose_ops(device, self._backend)
+        self.dtype = _resolve_dtype(self._dtype, device, self.config.dtype, tensors)
+        self.ops: Ops = choose_ops(device, self.dtype, self._backend)
         checkpoint = Checkpoint(tensors, self._source)
         with torch.device("meta"):
             network = component("architectures", self.config.architecture_type).Architecture(
@@ -107,7 +111,9 @@ class GLiClassModel:
             )
         with torch.inference_mode():
             network.fill(checkpoint, self.device, self.dtype)
-            network.encoder.fold()
+            for module in list(network.modules()):
+                if isinstance(module, Foldable):
+                    module.fold()
             for module in network.modules():
                 if isinstance(module, nn.Linear):
                     module.weight = nn.Parameter(self.ops.pack_linear(module.weight), requires_grad=False)
@@ -123,16 +129,22 @@ class GLiClassModel:
         """What a slot without a token becomes after projection, [1, C]."""
         return self.network.empty_text_vector()
 
-    def to(self, *targets: torch.device | str | torch.dtype) -> GLiClassModel:
+    def to(
+        self,
+        *targets: torch.device | str | torch.dtype,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> GLiClassModel:
         """Moves to a device, a dtype or both, by building anew from the stock weights; returns self."""
-        device, dtype = self.device, self.dtype
         for target in targets:
             if isinstance(target, torch.dtype):
                 dtype = target
             else:
-                device = torch.device(target)
-        if device != self.device or dtype != self.dtype:
-            self._build(device, dtype)
+                device = target
+        wanted = self.device if device is None else _with_index(torch.device(device))
+        if wanted != self.device or (dtype is not None and dtype != self.dtype):
+            self._dtype = self._dtype if dtype is None else dtype
+            self._build(wanted)
         return self
 
     def eval(self) -> GLiClassModel:
@@ -156,9 +168,7 @@ class GLiClassModel:
 
 
 def resolve_folder(path_or_repo_id: str | Path) -> Path:
-    """The local folder of a checkpoint: the path itself, or a download of the repository's small set of
-    files.
-    """
+    """The local folder of a checkpoint: the path itself, or a download of the repository's files."""
     folder = Path(path_or_repo_id).expanduser()
     if folder.exists():
         if not folder.is_dir():
@@ -172,23 +182,33 @@ def resolve_folder(path_or_repo_id: str | Path) -> Path:
             f"{folder} does not exist, and {name!r} is not a repository id of the form owner/name"
         )
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
         return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.model", "*.txt"]))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         reason = str(error).strip().splitlines()[0]
         raise CheckpointError(
             f"no folder named {name!r}, and the download of that repository failed: {reason}"
         ) from None
 
 
+def _with_index(device: torch.device) -> torch.device:
+    """`cuda` is the current GPU, so that `cuda` and `cuda:0` compare equal."""
+    if device.type == "cuda" and device.index is None and torch.cuda.is_available():
+        return torch.device("cuda", torch.cuda.current_device())
+    return device
+
+
 def _resolve_dtype(
-    dtype: torch.dtype | str | None, device: torch.device, tensors: Mapping[str, Tensor]
+    dtype: torch.dtype | str | None, device: torch.device, asked: str | None, tensors: Mapping[str, Tensor]
 ) -> torch.dtype:
-    if dtype is None:  # 16-bit arithmetic is slower and less exact than float32 on most CPUs
-        stored = next((t.dtype for t in tensors.values() if t.is_floating_point()), torch.float32)
-        dtype = torch.float32 if device.type == "cpu" else stored
+    """asked: what config.json says."""
+    if dtype is None and device.type == "cpu":
+        return torch.float32
+    if dtype is None:
+        stored = (tensor.dtype for tensor in tensors.values() if tensor.is_floating_point())
+        dtype = asked or next(stored, torch.float32)
     resolved = _DTYPES.get(dtype) if isinstance(dtype, str) else dtype
     if resolved is None or resolved not in _DTYPES.values():
         raise ValueError(f"dtype {dtype} is not supported; supported: {', '.join(_DTYPES)}")

@@ -9,7 +9,7 @@ import importlib
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -53,15 +53,28 @@ class Ops:
     chosen: dict[str, str]
 
 
-def unavailable_reason(backend: str) -> str | None:
-    """Why a backend cannot run on this machine, or None where it can."""
+@runtime_checkable
+class Foldable(Protocol):
+    """A module with products of weights alone, made once after loading, before linear weights are packed."""
+
+    def fold(self) -> None:
+        """Makes them."""
+        ...
+
+
+def unavailable_reason(backend: str, dtype: torch.dtype = torch.float32) -> str | None:
+    """Why a backend cannot run on this machine in `dtype`, or None where it can."""
+    if backend == "onednn" and dtype is not torch.float32:
+        return f"oneDNN packs float32 weights only, not {dtype}"
     if backend == "onednn" and not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return "this torch build has no oneDNN"
     return None
 
 
-def choose_ops(device: torch.device | str, only: str | None = None) -> Ops:
-    """The implementations for `device`: per operation the first of `ORDER` that exists and can run there.
+def choose_ops(
+    device: torch.device | str, dtype: torch.dtype = torch.float32, only: str | None = None
+) -> Ops:
+    """The implementations for `device` and `dtype`: per operation the first of `ORDER` that can run there.
 
     only: a backend's name. Operations it implements use it and the rest use the reference; it never falls
     back
@@ -76,9 +89,9 @@ def choose_ops(device: torch.device | str, only: str | None = None) -> Ops:
             raise ValueError(
                 f"backend {only!r} does not exist for {kind}; choose one of: {', '.join(ORDER[kind])}"
             )
-        if reason := unavailable_reason(only):
+        if reason := unavailable_reason(only, dtype):
             raise ValueError(f"backend {only!r} cannot run: {reason}")
-    usable = [backend for backend in order if unavailable_reason(backend) is None]
+    usable = [backend for backend in order if unavailable_reason(backend, dtype) is None]
     chosen = {op: next(b for b in usable if b in rows) for op, rows in IMPLEMENTATIONS.items()}
     logger.info("operations on %s: %s", kind, chosen)
     return Ops(**{op: _load(IMPLEMENTATIONS[op][backend]) for op, backend in chosen.items()}, chosen=chosen)

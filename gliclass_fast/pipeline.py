@@ -75,6 +75,21 @@ class BasePipeline:
         """{"topic": ["sport", "art"]} -> ["topic.sport", "topic.art"]."""
         return flatten_labels(labels, separator=self.label_separator)
 
+    def get_embeddings(
+        self,
+        texts: str | Sequence[str],
+        labels: Any,
+        batch_size: int = 8,
+        examples: Sequence[Any] | None = None,
+        prompt: str | Sequence[str] | None = None,
+    ) -> list[dict[str, np.ndarray]]:
+        """Per text, as float32 arrays: logits [labels], text_embedding [C], class_embeddings [labels, C].
+
+        With pooling "pass", text_embedding keeps one row per token of the prompt.
+        """
+        requests, _ = self._requests(texts, labels, prompt, examples, None)
+        return self.engine.embed(requests, self.progress_bar)
+
     def _requests(
         self, texts: Any, labels: Any, prompt: Any, examples: Any, rac_examples: Any
     ) -> tuple[list[Request], list[Any]]:
@@ -166,27 +181,11 @@ class ZeroShotClassificationPipeline(BasePipeline):
         self, request: Request, structure: Any, scored: Scored, kind: str, threshold: float, nested: bool
     ) -> Any:
         scores = results.scores_of(scored.logits, kind)
-        if nested:
-            return results.hierarchical(
-                structure, dict(zip(request.labels, scores, strict=True)), self.label_separator
-            )
         before = None if scored.uncalibrated is None else results.scores_of(scored.uncalibrated, kind)
-        return results.predictions_of(request.labels, scores, kind, threshold, before)
-
-    def get_embeddings(
-        self,
-        texts: str | Sequence[str],
-        labels: Any,
-        batch_size: int = 8,
-        examples: Sequence[Any] | None = None,
-        prompt: str | Sequence[str] | None = None,
-    ) -> list[dict[str, np.ndarray]]:
-        """Per text, as float32 arrays: logits [labels], text_embedding [C], class_embeddings [labels, C].
-
-        With pooling "pass", text_embedding keeps one row per token of the prompt.
-        """
-        requests, _ = self._requests(texts, labels, prompt, examples, None)
-        return self.engine.embed(requests, self.progress_bar)
+        found = results.predictions_of(request.labels, scores, kind, threshold, before)
+        if nested:
+            return results.hierarchical(structure, request.labels, scores, found, self.label_separator)
+        return found
 
 
 def infos_of(scored: Sequence[Scored]) -> list[TextInfo]:
@@ -218,5 +217,7 @@ def load_tokenizer(path_or_repo_id: str | Path) -> Any:
 
 
 def _usable_device(device: str | torch.device) -> torch.device:
-    wanted = torch.device(device)
-    return torch.device("cpu") if wanted.type == "cuda" and not torch.cuda.is_available() else wanted
+    """The reference's rule: a device given as text is the CPU unless it names a GPU that is there."""
+    if isinstance(device, torch.device):
+        return device
+    return torch.device(device if "cuda" in device and torch.cuda.is_available() else "cpu")

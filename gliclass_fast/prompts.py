@@ -80,7 +80,7 @@ def format_retrieved(examples: Sequence[Mapping[str, Any]], markers: Markers) ->
         false = [label for label in dict.fromkeys(example.get("all_labels") or []) if label not in true]
         marked = " ".join(f"<<TRUE_LABEL>> {label}" for label in true)
         unmarked = " ".join(f"<<FALSE_LABEL>> {label}" for label in false)
-        parts.append(f"{markers.example} {example['text']} {marked} {unmarked} <</EXAMPLE>>")
+        parts.append(f"{markers.example} {example.get('text', '')} {marked} {unmarked} <</EXAMPLE>>")
     return " " + " ".join(parts) if parts else ""
 
 

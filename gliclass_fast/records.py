@@ -1,14 +1,14 @@
-"""Text files in, result files out: .txt .csv .jsonl .parquet; a result file is valid at any moment it is
-closed.
-"""
+"""Text files in (.txt .csv .jsonl .parquet), result files out; a closed result file is always valid."""
 
 from __future__ import annotations
 
 import csv
+import io
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TextIO
 
 from gliclass_fast.results import Prediction
 
@@ -37,11 +37,12 @@ def read_texts(path: Path, column: str) -> list[str]:
 
 
 def _txt(path: Path, column: str) -> Iterator[str]:
-    with path.open(encoding="utf-8") as file:
+    with path.open(encoding="utf-8-sig") as file:
         yield from (line.rstrip("\n") for line in file)
 
 
 def _csv(path: Path, column: str) -> Iterator[str]:
+    csv.field_size_limit(sys.maxsize)
     with path.open(encoding="utf-8-sig", newline="") as file:
         reader = csv.DictReader(file)
         if column not in (reader.fieldnames or ()):
@@ -50,7 +51,7 @@ def _csv(path: Path, column: str) -> Iterator[str]:
 
 
 def _jsonl(path: Path, column: str) -> Iterator[str]:
-    with path.open(encoding="utf-8") as file:
+    with path.open(encoding="utf-8-sig") as file:
         for number, line in enumerate(file, 1):
             if not line.strip():
                 continue
@@ -71,7 +72,10 @@ def _parquet(path: Path, column: str) -> Iterator[str]:
     table = parquet.read_table(path)
     if column not in table.column_names:
         raise FileFormatError(_no_column(path, column, table.column_names))
-    yield from (text or "" for text in table.column(column).to_pylist())
+    values = table.column(column).to_pylist()
+    if not all(isinstance(text, str) or text is None for text in values):
+        raise FileFormatError(f"{path}: column {column!r} is {table.schema.field(column).type}, not text")
+    yield from (text or "" for text in values)
 
 
 def _no_column(path: Path, column: str, names: Any) -> str:
@@ -87,11 +91,15 @@ def _pyarrow_parquet() -> Any:
 
 
 class ResultWriter(Protocol):
-    """Appends results; `done` is the number of texts the file already held when it was opened."""
+    """Appends results. Nothing is written, and nothing that exists is touched, before `start`."""
 
-    done: int
+    kept: list[str]  # texts of the results the file already held and keeps
 
     def __init__(self, path: Path, resume: bool) -> None: ...
+
+    def start(self) -> None:
+        """Opens the file, with what is kept; further calls do nothing."""
+        ...
 
     def write(self, text: str, predictions: list[Prediction]) -> None: ...
 
@@ -115,41 +123,61 @@ def open_writer(path: Path, resume: bool) -> ResultWriter:
 
 
 class _LineWriter:
-    """A text file whose last, unfinished line (of a run that was killed) is dropped on resume."""
+    """A text file of records; one that a killed run left unfinished is dropped on resume."""
 
     def __init__(self, path: Path, resume: bool) -> None:
-        kept = b""
-        if resume and path.exists():
-            content = path.read_bytes()
-            kept = content[: content.rfind(b"\n") + 1]
-        self.done = self._count(kept.decode("utf-8"))
-        with path.open("wb") as file:
-            file.write(kept)
-        self._file = path.open("a", encoding="utf-8", newline="")
+        self._path = path
+        self._head = self._whole_records(path.read_bytes()) if resume and path.exists() else b""
+        self.kept = self._texts(self._head.decode("utf-8"))
+        self._file: TextIO | None = None
 
-    def _count(self, kept: str) -> int:
+    def _whole_records(self, content: bytes) -> bytes:
         raise NotImplementedError
 
+    def _texts(self, content: str) -> list[str]:
+        raise NotImplementedError
+
+    def start(self) -> None:
+        if self._file is None:
+            self._path.write_bytes(self._head)
+            self._file = self._path.open("a", encoding="utf-8", newline="")
+
     def close(self) -> None:
-        self._file.close()
+        if self._file is not None:
+            self._file.close()
 
 
 class _JsonlWriter(_LineWriter):
-    def _count(self, kept: str) -> int:
-        return kept.count("\n")
+    def _whole_records(self, content: bytes) -> bytes:
+        return content[: content.rfind(b"\n") + 1]
+
+    def _texts(self, content: str) -> list[str]:
+        return [json.loads(line)["text"] for line in content.split("\n") if line]
 
     def write(self, text: str, predictions: list[Prediction]) -> None:
+        assert self._file is not None
         self._file.write(json.dumps({"text": text, "predictions": predictions}, ensure_ascii=False) + "\n")
 
 
 class _CsvWriter(_LineWriter):
     """One row per text; labels and scores of its predictions are joined by "|"."""
 
-    def _count(self, kept: str) -> int:
-        return max(sum(1 for _ in csv.reader(kept.splitlines(keepends=True))) - 1, 0)
+    def _whole_records(self, content: bytes) -> bytes:
+        """Up to the last line end outside quotes; a quote within a cell is doubled, so parity tells."""
+        end = place = quotes = 0
+        for line in io.BytesIO(content):
+            place += len(line)
+            quotes += line.count(b'"')
+            if quotes % 2 == 0 and line.endswith(b"\n"):
+                end = place
+        return content[:end]
+
+    def _texts(self, content: str) -> list[str]:
+        return [row[0] for row in csv.reader(io.StringIO(content, newline=""))][1:]
 
     def write(self, text: str, predictions: list[Prediction]) -> None:
-        rows = csv.writer(self._file, lineterminator="\n")
+        assert self._file is not None
+        rows = csv.writer(self._file, lineterminator="\n", quoting=csv.QUOTE_ALL)
         if self._file.tell() == 0:
             rows.writerow(["text", "labels", "scores"])
         labels = "|".join(each["label"] for each in predictions)
@@ -161,26 +189,25 @@ class _ParquetWriter:
 
     def __init__(self, path: Path, resume: bool) -> None:
         self._parquet = _pyarrow_parquet()
-        self._path = path
-        self._rows: list[dict[str, Any]] = (
-            self._parquet.read_table(path).to_pylist() if resume and path.exists() else []
-        )
-        self.done = len(self._rows)
+        self._path, self._started = path, False
+        kept = resume and path.exists()
+        self._rows: list[dict[str, Any]] = self._parquet.read_table(path).to_pylist() if kept else []
+        self.kept = [row["text"] for row in self._rows]
+
+    def start(self) -> None:
+        self._started = True
 
     def write(self, text: str, predictions: list[Prediction]) -> None:
         labels, scores = [each["label"] for each in predictions], [each["score"] for each in predictions]
         self._rows.append({"text": text, "labels": labels, "scores": scores})
 
     def close(self) -> None:
+        if not self._started:
+            return
         import pyarrow
 
-        schema = pyarrow.schema(
-            [
-                ("text", pyarrow.string()),
-                ("labels", pyarrow.list_(pyarrow.string())),
-                ("scores", pyarrow.list_(pyarrow.float32())),
-            ]
-        )
+        columns = [("text", pyarrow.string()), ("labels", pyarrow.list_(pyarrow.string()))]
+        schema = pyarrow.schema([*columns, ("scores", pyarrow.list_(pyarrow.float32()))])
         partial = self._path.with_suffix(".parquet.partial")
         self._parquet.write_table(pyarrow.Table.from_pylist(self._rows, schema=schema), partial)
         partial.replace(self._path)

@@ -136,9 +136,7 @@ class TextLstm(nn.Module):
 
 
 class LayerMixer(nn.Module):
-    """Squeeze-and-excitation over layers: their states, each weighted by a gate per prompt, summed,
-    projected.
-    """
+    """Squeeze-and-excitation over layers: their states, gated per prompt, summed and projected."""
 
     def __init__(self, config: ModelConfig, ops: Ops, layers: int) -> None:
         super().__init__()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -48,23 +48,27 @@ def predictions_of(
 
 
 def hierarchical(
-    structure: Any, scores: Mapping[str, float], separator: str, prefix: str = ""
+    structure: Any,
+    labels: Sequence[str],
+    scores: Sequence[float],
+    found: Sequence[Prediction],
+    separator: str,
 ) -> dict[str, Any]:
-    """Every label's score in the shape of the labels the caller gave: {"topic": {"sport": 0.9, ...}}."""
+    """Every label's score in the shape of the labels the caller gave: {"topic": {"sport": 0.9, ...}}.
 
-    def full(name: str) -> str:
-        return f"{prefix}{separator}{name}" if prefix else name
+    Of a label given twice the last predicted score counts, else the last score.
+    """
+    by_label = dict(zip(labels, scores, strict=True)) | {each["label"]: each["score"] for each in found}
 
-    if isinstance(structure, dict):
-        return {key: hierarchical(value, scores, separator, full(key)) for key, value in structure.items()}
-    names = [structure] if isinstance(structure, str) else structure
-    return {name: scores.get(full(name), 0.0) for name in names}
+    def shaped(part: Any, prefix: str) -> dict[str, Any]:
+        if isinstance(part, dict):
+            return {key: shaped(value, f"{prefix}{key}{separator}") for key, value in part.items()}
+        return {name: by_label[prefix + name] for name in ([part] if isinstance(part, str) else part)}
+
+    return shaped(structure, "")
 
 
 def highest_over_chunks(chunks: Sequence[Sequence[float]], labels: Sequence[str]) -> dict[str, float]:
-    """The best score of every label over the chunks of one text."""
-    best = dict.fromkeys(labels, 0.0)
-    for scores in chunks:
-        for label, score in zip(labels, scores, strict=True):
-            best[label] = max(best[label], score)
-    return best
+    """The best score of every label over the chunks of one text; of a label given twice the last counts."""
+    by_chunk = [dict(zip(labels, scores, strict=True)) for scores in chunks]
+    return {label: max(scores[label] for scores in by_chunk) for label in labels}

@@ -2,9 +2,8 @@
 
 The marker tokens are renamed, in a private copy of the tokenizer, to strings nobody can guess. A text that
 contains `<<LABEL>>` is therefore ordinary text, and the spans come from how the prompt was built. Everything
-else is as if the
-stock tokenizer had seen the joined string: added tokens split a string before anything else happens to it, so
-pieces tokenised next to a marker can be spliced.
+else is as if the stock tokenizer had seen the joined string: added tokens split a string before anything else
+happens to it, so pieces tokenised next to a marker can be spliced.
 """
 
 from __future__ import annotations
@@ -39,9 +38,7 @@ class PromptTokenizer:
     """Encodes prompts for one checkpoint; the last few label lists stay tokenised."""
 
     def __init__(self, tokenizer: Any, config: ModelConfig) -> None:
-        """tokenizer: a fast Hugging Face tokenizer. Raises ValueError where it does not belong to the
-        checkpoint.
-        """
+        """tokenizer: a fast one. Raises ValueError where it does not belong to the checkpoint."""
         backend = getattr(tokenizer, "backend_tokenizer", None)
         if not isinstance(backend, Tokenizer):
             raise ValueError(
@@ -97,17 +94,17 @@ class PromptTokenizer:
     ) -> EncodedPrompt:
         if len(block.token_ids) > self.room(window):
             needed = len(block.token_ids) + window - self.room(window)
+            remedy = "Shorten it" if len(prompt.labels) == 1 else "Use several passes: labels_per_pass='auto'"
             raise ValueError(
-                f"{len(prompt.labels)} labels do not fit the window of {window} tokens: with one token of "
-                f"text they need {needed}. Pass labels_per_pass='auto' (or a number) to use several passes"
+                f"{len(prompt.labels)} label(s) do not fit the window of {window} tokens: with one token of "
+                f"text they need {needed}. {remedy}, or raise max_length where the model allows it"
             )
         free = window - len(self._prefix) - len(self._suffix) - len(block.token_ids)
         length = len(front) + len(back)
-        back = back[:free]
-        front = front[: free - len(back)]
-        token_ids = np.concatenate((self._prefix, front, block.token_ids, back, self._suffix)).astype(
-            np.int32
-        )
+        front = front[: free - 1]  # cut from the right as the reference does, but for labels and <<SEP>>
+        back = back[: free - len(front)]
+        pieces = (self._prefix, front, block.token_ids, back, self._suffix)
+        token_ids = np.concatenate([np.asarray(piece, dtype=np.int32) for piece in pieces])
         labels_at = len(self._prefix) + len(front)
         has_example = prompt.has_example and self._example_counts
         if has_example and len(front) + len(back) < length:  # the cut may have taken the examples

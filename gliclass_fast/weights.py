@@ -49,9 +49,11 @@ class SafetensorsFolder(Mapping[str, Tensor]):
         index = folder / "model.safetensors.index.json"
         files = [folder / "model.safetensors"]
         if not files[0].exists() and index.exists():
-            files = [
-                folder / name for name in sorted(set(json.loads(index.read_text())["weight_map"].values()))
-            ]
+            try:
+                names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+            except (ValueError, LookupError, TypeError, AttributeError):
+                raise CheckpointError(f"{index} is not an index of shards") from None
+            files = [folder / name for name in sorted(names)]
         self._files: dict[str, Path] = {}
         for file in files:
             if not file.exists():
@@ -127,9 +129,7 @@ class Checkpoint:
             setattr(module.get_submodule(owner), attribute, filled)
 
     def close(self, ignored: Iterable[str]) -> None:
-        """Raises CheckpointError unless all parameters were filled and all tensors used, but for `ignored`
-        patterns.
-        """
+        """Raises CheckpointError unless all parameters were filled and all tensors but `ignored` used."""
         unused = sorted(n for n in self._unused if not any(fnmatchcase(n, pattern) for pattern in ignored))
         if self._missing or unused:
             raise CheckpointError(

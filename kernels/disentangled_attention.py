@@ -10,7 +10,8 @@ slots: int64 [2 * reach + 1], the table column of every distance -reach .. reach
 Distances further out use the first and the last column.
 
 The reference never gathers: one GEMM against the table columns of all distances -(L-1) .. L-1 gives a band
-whose element (i, distance) is read back as (i, j) through strides alone.
+whose element (i, distance) is read back as (i, j) through strides alone. The scale goes into the factors,
+not the sum, so that products which fit float16 stay finite.
 """
 
 from __future__ import annotations
@@ -36,9 +37,7 @@ def distance_columns(table: Tensor, slots: Tensor, length: int) -> Tensor:
 
 
 def _band_of_queries(q: Tensor, columns: Tensor) -> Tensor:
-    """[H, L, D] x [H, D, 2L-1] -> [H, L, L], element (i, j) = q_i . columns[j - i]; each row starts one
-    earlier.
-    """
+    """[H, L, D] x [H, D, 2L-1] -> [H, L, L]: (i, j) = q_i . columns[j - i], each row one to the left."""
     heads, length, _ = q.shape
     width = 2 * length - 1
     band = torch.bmm(q, columns)
@@ -46,9 +45,7 @@ def _band_of_queries(q: Tensor, columns: Tensor) -> Tensor:
 
 
 def _band_of_keys(k: Tensor, columns: Tensor) -> Tensor:
-    """[H, L, D] x [H, D, 2L-1] -> [H, L, L], element (i, j) = k_j . columns[i - j]; the same band, read by
-    columns.
-    """
+    """[H, L, D] x [H, D, 2L-1] -> [H, L, L]: (i, j) = k_j . columns[i - j], the band read by columns."""
     heads, length, _ = k.shape
     width = 2 * length - 1
     band = torch.bmm(k, columns)
@@ -70,16 +67,17 @@ def disentangled_attention_reference(
     key_columns = (
         None if key_table is None else distance_columns(key_table, slots, longest).flip(2)
     )  # now by j - i
-    query_columns = None if query_table is None else distance_columns(query_table, slots, longest)
+    query_columns = None if query_table is None else distance_columns(query_table, slots, longest) * scale
     for start, end in pairwise(bounds):
         length = end - start
         near = slice(longest - length, longest + length - 1)
         q, k, v = (part.transpose(0, 1).contiguous() for part in qkv[start:end].unbind(1))
+        q = q * scale
         scores = torch.bmm(q, k.transpose(1, 2))
         if key_columns is not None:
             scores += _band_of_queries(q, key_columns[:, :, near])
         if query_columns is not None:
             scores += _band_of_keys(k, query_columns[:, :, near])
-        weights = torch.softmax(scores.float().mul_(scale), dim=-1).to(v.dtype)
+        weights = torch.softmax(scores.float(), dim=-1).to(v.dtype)
         out[start:end] = torch.bmm(weights, v).transpose(0, 1)
     return out.view(total, heads * width)

@@ -4,8 +4,7 @@ Shapes: x [T, K], weight [N, K] (as `pack_*` returned it), bias [N] or None -> [
 Activations are those of `ACTIVATIONS`; "gelu" is the exact erf form (Hendrycks & Gimpel, arXiv:1606.08415).
 
 `pack_*` is called once per weight at load. oneDNN keeps float32 weights in its own blocked layout, which is
-two to three times faster than the row-major GEMM behind `torch.nn.functional.linear` on AVX-512 machines;
-other dtypes stay as they are.
+two to three times faster than the row-major GEMM behind `torch.nn.functional.linear` on AVX-512 machines.
 """
 
 from __future__ import annotations
@@ -51,15 +50,11 @@ def linear_reference(x: Tensor, weight: Tensor, bias: Tensor | None, activation:
 
 
 def pack_onednn(weight: Tensor) -> Tensor:
-    if weight.dtype is not torch.float32:
-        return weight
     packed: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), None)
     return packed
 
 
 def linear_onednn(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str = "none") -> Tensor:
-    if not weight.is_mkldnn:
-        return linear_reference(x, weight, bias, activation)
     fused = _FUSED_BY_ONEDNN.get(activation)
     name, algorithm = fused or ("none", "")
     out: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, name, [], algorithm)

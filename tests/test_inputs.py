@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 
 from gliclass_fast import ZeroShotClassificationPipeline
@@ -47,13 +48,22 @@ WRONG: list[tuple[Any, Any, dict[str, Any], type[Exception], str]] = [
     ("x", ["a"], {"classification_type": "both"}, ValueError, "choose 'single-label' or 'multi-label'"),
     ("x", ["a"], {"classification_type": 3}, ValueError, "choose 'single-label'"),
     ("x", ["a"], {"classification_type": ["single", "multi"]}, ValueError, "needs 1; got 2"),
-    ("x", ["a"], {"prompt": 3}, TypeError, "prompt must be a string"),
+    ("x", ["a"], {"prompt": 3}, TypeError, r"prompt \(for text 0\) must be a string"),
     (["x", "y"], ["a"], {"prompt": ["p"]}, ValueError, "prompt has one entry per text"),
     ("x", ["a"], {"examples": "shot"}, TypeError, "examples must be a list of dicts"),
     ("x", ["a"], {"examples": [{"text": 3}]}, TypeError, r"examples\[0\] must be a dict"),
-    ("x", ["a"], {"examples": [{"text": "t", "labels": [3]}]}, TypeError, "must hold strings only"),
+    (
+        "x",
+        ["a"],
+        {"examples": [{"text": "t", "labels": [3]}]},
+        TypeError,
+        r"a label of examples\[0\]\['labels'\] must be a string",
+    ),
     (["x", "y"], ["a"], {"examples": [[], [], []]}, ValueError, "examples has one entry per text"),
     (["x"], ["a"], {"examples": [["shot"]]}, TypeError, r"examples\[0\]\[0\] must be a dict"),
+    (["x", "\ud800"], ["a"], {}, ValueError, r"texts\[1\] is not valid text: surrogates not allowed"),
+    ("x", ["a\udfff"], {}, ValueError, r"labels\[0\] is not valid text"),
+    ("x", {"a": ["\ud800"]}, {}, ValueError, "a label of labels is not valid text"),
     ("x", ["a"], {"labels_per_pass": 0}, ValueError, "labels_per_pass must be a positive number"),
     ("x", ["a"], {"labels_per_pass": "all"}, ValueError, "labels_per_pass must be"),
 ]
@@ -81,4 +91,6 @@ def test_what_is_allowed(pipeline: Any) -> None:
     assert len(pipeline("", ["a"], threshold=0)[0]) == 1
     assert [each["label"] for each in pipeline("x", ["a", "a"], threshold=0)[0]] == ["a", "a"]
     assert [each["label"] for each in pipeline(("x",), ("a", ""), threshold=0)[0]] == ["a", ""]
+    assert len(pipeline(["x", "y"], [("a", "b"), ["c"]], threshold=np.float32(0))) == 2
+    assert len(pipeline("x", ["a"], rac_examples=[{"true_labels": ["b"]}], threshold=0)[0]) == 1
     assert pipeline.flatten_labels({"a": {"b": ["c"]}, "d": "e"}) == ["a.b.c", "d.e"]

@@ -1,6 +1,4 @@
-"""The drop-in pipelines against the reference's: arguments, results, and what a user may hand over as a
-model.
-"""
+"""The drop-in pipelines against the reference's: arguments, results, and what may be given as a model."""
 
 from __future__ import annotations
 
@@ -105,6 +103,24 @@ def test_chunking_pipeline(model: Any, kind: str) -> None:
     assert ours.text_chunk_size == 50
 
 
+@pytest.mark.parametrize("threshold", [0.0, 0.4, 0.5, 0.6])
+def test_duplicate_labels(model: Any, threshold: float) -> None:
+    labels = ["good", "bad", "good", "so", "so"]
+    model.config.prompt_first = True
+    settings = {"device": "cpu", "progress_bar": False, "text_chunk_size": 60, "text_chunk_overlap": 10}
+    pairs = [
+        (reference_pipeline(model), fast_pipeline(model)),
+        (
+            gliclass.ZeroShotClassificationWithChunkingPipeline(model, byte_tokenizer(), **settings),
+            gliclass_fast.ZeroShotClassificationWithChunkingPipeline(model, byte_tokenizer(), **settings),
+        ),
+    ]
+    for theirs, ours in pairs:
+        for nested in (True, False):
+            arguments = {"threshold": threshold, "return_hierarchical": nested, "batch_size": 1}
+            assert_same_results(ours(TEXTS, labels, **arguments), theirs(TEXTS, labels, **arguments))
+
+
 def test_chunk_sizes_that_would_never_end_are_refused(model: Any) -> None:
     ours = gliclass_fast.ZeroShotClassificationWithChunkingPipeline(model, byte_tokenizer(), device="cpu")
     with pytest.raises(ValueError, match="cannot overlap"):
@@ -179,6 +195,8 @@ def test_models_a_pipeline_takes(model: Any, tmp_path: Path, dtype: torch.dtype)
             assert_same_results(pipeline(TEXTS, LABELS[2], threshold=0.0), expected)
     own = ZeroShotClassificationPipeline(tmp_path, progress_bar=False)
     assert_same_results(own(TEXTS, LABELS[2], threshold=0.0), expected)
+    for name in ("cpu", "gpu", "mps"):  # the reference's rule: what does not name CUDA is the CPU
+        assert ZeroShotClassificationPipeline(tmp_path, device=name).device.type == "cpu"
     assert own.pipe is own and own.device.type == ("cuda" if torch.cuda.is_available() else "cpu")
     with pytest.raises(TypeError, match="give a tokenizer"):
         ZeroShotClassificationPipeline(model)
@@ -216,8 +234,13 @@ def test_accelerate_swaps_the_engine_in() -> None:
     assert_same_results(chunking(TEXTS, LABELS[2]), expected)
     model.model.scorer = None  # nothing of the reference's model runs any more
     assert_same_results(chunking(TEXTS, LABELS[2]), expected)
-    with pytest.raises(TypeError, match="gliclass pipeline"):
-        gliclass_fast.accelerate(object())
+    embeddings = chunking.get_embeddings(TEXTS[0], LABELS[0])[0]["logits"]
+    assert len(embeddings) == len(LABELS[0])
+    ours = pipeline.pipe
+    assert gliclass_fast.accelerate(ours) is ours
+    for other in (object(), reference_pipeline(reference_model()).pipe):
+        with pytest.raises(TypeError, match="accelerate takes a gliclass ZeroShotClassificationPipeline"):
+            gliclass_fast.accelerate(other)
 
 
 def test_logits_that_are_not_finite_raise() -> None:
@@ -226,6 +249,8 @@ def test_logits_that_are_not_finite_raise() -> None:
         model.model.scorer.mlp[4].bias.fill_(float("nan"))
     with pytest.raises(FloatingPointError, match=r"text 0.*float32"):
         fast_pipeline(model)(TEXTS[:1], ["a"])
+    with pytest.raises(FloatingPointError, match=r"text 0.*float32"):
+        fast_pipeline(model).get_embeddings(TEXTS[:1], ["a"])
 
 
 @pytest.mark.parametrize("option", ["adapter_ids", "images", "audio"])

@@ -190,9 +190,10 @@ def test_14_distance_buckets() -> None:
 
 def test_16_stored_dtype_is_kept_on_a_gpu_and_widened_on_a_cpu() -> None:
     stored = {"a": torch.zeros(1, dtype=torch.bfloat16)}
-    assert _resolve_dtype(None, torch.device("cuda"), stored) is torch.bfloat16
-    assert _resolve_dtype(None, torch.device("cpu"), stored) is torch.float32
-    assert _resolve_dtype("float16", torch.device("cuda"), stored) is torch.float16
+    assert _resolve_dtype(None, torch.device("cuda"), None, stored) is torch.bfloat16
+    assert _resolve_dtype(None, torch.device("cuda"), "float32", stored) is torch.float32  # config.json wins
+    assert _resolve_dtype(None, torch.device("cpu"), "bfloat16", stored) is torch.float32
+    assert _resolve_dtype("float16", torch.device("cuda"), "float32", stored) is torch.float16
 
 
 @pytest.mark.parametrize("encoder", ["deberta-v2", "modernbert", "bert"])
@@ -250,6 +251,13 @@ def test_19_deberta_extras_are_read() -> None:
     assert_parity(reference_model("deberta-v2", extras, scorer_type="mlp"))
 
 
+def test_18_hopfield_over_a_fixed_number_of_slots_is_refused() -> None:
+    model = reference_model(scorer_type="hopfield")
+    with pytest.raises(UnsupportedConfigError, match=r"max_labels_alloc='fixed'.*supported: 'dynamic'"):
+        config_of(model, max_labels_alloc="fixed")
+    config_of(reference_model(scorer_type="mlp"), max_labels_alloc="fixed")
+
+
 @pytest.mark.parametrize(
     ("option", "value", "listed"),
     [
@@ -260,6 +268,7 @@ def test_19_deberta_extras_are_read() -> None:
         ("projector_hidden_act", "mish", "gelu"),
         ("encoder_config", {"model_type": "gpt2"}, "modernbert"),
         ("encoder_layer_id", 7, "2 layers"),
+        ("encoder_config", {"model_type": "bert", "hidden_size": "wide"}, "not a valid bert config"),
     ],
 )
 def test_unsupported_options_are_named_and_the_supported_ones_listed(
@@ -268,6 +277,7 @@ def test_unsupported_options_are_named_and_the_supported_ones_listed(
     with pytest.raises(UnsupportedConfigError) as error:
         config_of(reference_model(), **{option: value})
     shown = value["model_type"] if isinstance(value, dict) else value
+    assert isinstance(error.value, ValueError)
     assert str(shown) in str(error.value) and listed in str(error.value)
 
 

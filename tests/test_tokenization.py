@@ -72,9 +72,7 @@ def unigram(normalized: bool) -> Any:
 
 
 def deberta(normalized: bool) -> Any:
-    """The class transformers builds for DeBERTa, with its own normaliser and Metaspace, over a character
-    vocabulary.
-    """
+    """transformers' DeBERTa class, with its own normaliser and Metaspace, over a character vocabulary."""
     characters = sorted({c for text in SCRIPTS for c in text} | {chr(c) for c in range(33, 127)} | {"▁"})
     specials = ["[PAD]", "[CLS]", "[SEP]", "[UNK]", "[MASK]"]
     pieces = [*((s, 0.0) for s in specials), ("▁the", -2.0), ("▁qu", -3.0), *((c, -8.0) for c in characters)]
@@ -180,14 +178,15 @@ def test_the_window_shortens_the_text_and_never_a_label(prompt_first: bool) -> N
         ours.encode([prompt], 10)
 
 
-def test_prompt_first_cuts_where_the_reference_cuts() -> None:
+@pytest.mark.parametrize("prompt_first", [True, False])
+def test_the_cut_is_the_reference_cut_where_that_leaves_the_labels_whole(prompt_first: bool) -> None:
     stock = byte_tokenizer()
-    ours = PromptTokenizer(stock, config_for(stock, True))
+    ours = PromptTokenizer(stock, config_for(stock, prompt_first))
     request = Request("some text " * 9, ("abc", "de"), "task ", [{"text": "shot", "labels": ["z"]}])
-    prompt = build_prompt(request, Markers(), True)
-    joined = "".join(f"<<LABEL>>{label}" for label in prompt.labels) + prompt.after
-    for window in (20, 60, 100):
-        found = ours.encode([build_prompt(request, ours.markers, True)], window)[0]
+    prompt = build_prompt(request, Markers(), prompt_first)
+    joined = prompt.before + "".join(f"<<LABEL>>{label}" for label in prompt.labels) + prompt.after
+    for window in (20, 60, 100) if prompt_first else (101, 110, 120):
+        found = ours.encode([build_prompt(request, ours.markers, prompt_first)], window)[0]
         assert found.token_ids.tolist() == stock(joined, truncation=True, max_length=window)["input_ids"]
 
 

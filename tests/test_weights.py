@@ -1,6 +1,4 @@
-"""Checkpoints that are missing, damaged, mismatched or pickled end in errors that name the file or the
-tensors.
-"""
+"""Checkpoints that are missing, damaged, mismatched or pickled: errors name the file or the tensors."""
 
 from __future__ import annotations
 
@@ -102,6 +100,19 @@ def test_missing_files(tmp_path: Path) -> None:
         GLiClassModel.from_pretrained(tmp_path / "config.json")
 
 
+def test_damaged_indexes_and_configs(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    for content in ("{}", "{", "[]", '{"weight_map": 3}'):
+        (folder / "model.safetensors.index.json").write_text(content)
+        with pytest.raises(CheckpointError, match=r"index\.json is not an index of shards"):
+            GLiClassModel.from_pretrained(folder)
+    (folder / "config.json").write_text("[]")
+    with pytest.raises(CheckpointError, match="holds a list, not an object"):
+        GLiClassModel.from_pretrained(folder)
+    with pytest.raises(CheckpointError, match="download of that repository failed"):
+        GLiClassModel.from_pretrained("not a/valid id")
+
+
 def test_a_config_without_weights(folder: Path) -> None:
     (folder / "model.safetensors").unlink()
     with pytest.raises(CheckpointError, match=r"model\.safetensors does not exist"):
@@ -140,6 +151,7 @@ def test_sixteen_bit_models_run_and_convert_back(folder: Path, name: str) -> Non
     model = GLiClassModel.from_pretrained(folder, dtype=name)
     low = fast_pipeline(model).get_embeddings("x", ["a", "b"])[0]["logits"]
     assert 0 < abs(low - exact).max() < 0.1 * abs(exact).max()
+    assert model.to("cpu", dtype=torch.float16).dtype is model.to(device="cpu").dtype is torch.float16
     assert (model.half().dtype, model.bfloat16().dtype) == (torch.float16, torch.bfloat16)
     back = fast_pipeline(model.float().cpu().eval()).get_embeddings("x", ["a", "b"])[0]["logits"]
     assert_same_logits(back, exact)

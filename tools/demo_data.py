@@ -74,9 +74,7 @@ class IntentSource:
 
 
 class BinarySource:
-    """Texts rated 0 or 1, shown under one of several names for the two sides, sometimes beside unrelated
-    topics.
-    """
+    """Texts rated 0 or 1, under one of several names for the two sides, sometimes beside other topics."""
 
     def __init__(
         self, rows: list[tuple[str, int]], names: tuple[tuple[str, str], ...], topics: list[str]

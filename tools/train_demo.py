@@ -52,9 +52,7 @@ TEACHER_MIDDLE, TEACHER_SLOPE = 0.14, 20.0  # the cosine that means 0.5, and how
 
 
 def cut_tokenizer(tokenizer) -> tuple[PreTrainedTokenizerFast, list[int]]:
-    """Keeps every single character and the lowest ids, which are the most frequent words; returns the old
-    ids.
-    """
+    """Keeps every single character and the lowest ids, the most frequent words; returns the old ids."""
     vocabulary = tokenizer.get_vocab()
     pieces = sorted(vocabulary, key=vocabulary.__getitem__)
     kept = {vocabulary[token] for token in tokenizer.all_special_tokens}
@@ -133,9 +131,7 @@ def continue_from(student: GLiClassModel, tokenizer, folder: Path) -> None:
 
 
 class Teacher:
-    """Cosine of MiniLM embeddings of a text and a label (mean over a few templates), computed once per
-    string.
-    """
+    """Cosine of MiniLM embeddings of a text and a label, computed once per string."""
 
     def __init__(self, model: BertModel, tokenizer, texts: list[str], labels: list[str]) -> None:
         self.model, self.tokenizer = model.eval(), tokenizer

@@ -12,9 +12,7 @@ from gliclass_fast.batch import PackedBatch
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """What a forward pass gives; vectors are after projection (and normalisation, where the model
-    normalises).
-    """
+    """What a forward pass gives; vectors are projected, and normalised where the model normalises."""
 
     logits: Tensor  # [L]
     uncalibrated_logits: Tensor | None  # [L], of models with a calibrator
@@ -26,7 +24,7 @@ class Architecture(Protocol):
     """What a model asks of an architecture."""
 
     def forward(self, batch: PackedBatch) -> Output:
-        """Scores a packed batch; nothing is read back to the host."""
+        """Scores a packed batch."""
         ...
 
     def empty_text_vector(self) -> Tensor:

@@ -68,9 +68,7 @@ class Architecture(nn.Module):
         self.calibrator = calibrator.Calibrator(config, ops) if config.use_calibrator else None
 
     def fill(self, checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype) -> None:
-        """Takes this architecture's tensors out of a stock checkpoint; raises CheckpointError unless all
-        match.
-        """
+        """Takes this architecture's tensors out of a checkpoint; raises CheckpointError unless all match."""
         encoder = component("encoders", self.config.model_type)
         scorer = component("scorers", self.config.scorer_type)
         checkpoint.fill(self.encoder, encoder.WEIGHTS, "model.encoder_model.", device, dtype)

@@ -19,11 +19,9 @@ class Encoder(Protocol):
     """What an architecture asks of a backbone."""
 
     def states(self, batch: PackedBatch, segments: Tensor | None = None) -> Iterator[Tensor]:
-        """Embedding output, then each layer's output; segments: embedding table [3, C] added per
-        `batch.segments`.
-        """
+        """Embedding output, then each layer's; segments: a table [3, C] added per `batch.segments`."""
         ...
 
     def fold(self) -> None:
-        """Precomputes weight-only products."""
+        """Makes the products of weights alone."""
         ...

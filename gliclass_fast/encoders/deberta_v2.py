@@ -150,7 +150,7 @@ class Layer(PostNormLayer):
         self.key_table: Tensor | None = None
         self.query_table: Tensor | None = None
 
-    def fold(self, distances: Tensor, slots: Tensor) -> None:
+    def fold_tables(self, distances: Tensor, slots: Tensor) -> None:
         """distances: the normed relative-position embeddings [2 * span, C], in float32."""
         self.slots = slots
         query, key, _ = zip(self.qkv.weight.chunk(3), self.qkv.bias.chunk(3), strict=True)
@@ -217,7 +217,7 @@ class Encoder(nn.Module):
             slots = distance_slots(self.config).to(distances.device)
             for layer in self.layers:
                 assert isinstance(layer, Layer)
-                layer.fold(distances, slots)
+                layer.fold_tables(distances, slots)
             self.distances = None
 
     def states(self, batch: PackedBatch, segments: Tensor | None = None) -> Iterator[Tensor]:

@@ -114,9 +114,7 @@ class Encoder(nn.Module):
         """Nothing depends on weights alone."""
 
     def _rotary(self, positions: Tensor) -> dict[float, tuple[Tensor, Tensor]]:
-        """cos and sin per RoPE base, float32 [T, D] each: angle = position * theta ** (-2k / D), both halves
-        alike.
-        """
+        """cos and sin per RoPE base, float32 [T, D]: angle = position * theta ** (-2k / D), halves alike."""
         width = self.config.hidden_size // self.config.num_attention_heads
         exponents = torch.arange(0, width, 2, dtype=torch.float32, device=positions.device) / width
         tables = {}

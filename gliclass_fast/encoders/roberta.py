@@ -30,9 +30,7 @@ class Encoder(bert.Encoder):
 
 
 def positions_after_padding(batch: PackedBatch, padding: int) -> Tensor:
-    """RoBERTa's positions: padding + 1, padding + 2, ... over the tokens that are not the padding token; [T]
-    int32.
-    """
+    """RoBERTa's positions, int32 [T]: they count, from padding + 1, what is not the padding token."""
     counted = (batch.token_ids != padding).int()
     running = counted.cumsum(0, dtype=torch.int32)
     first = torch.arange(running.shape[0], dtype=torch.int32, device=running.device) - batch.positions

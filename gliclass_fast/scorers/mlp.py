@@ -6,6 +6,7 @@ the reference swallows `scorer_mlp_hidden_size` for this scorer.
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from gliclass_fast.batch import PackedBatch
@@ -14,7 +15,7 @@ from gliclass_fast.ops import Ops
 from gliclass_fast.weights import affine
 
 HIDDEN = 256
-WEIGHTS = affine({"first": "mlp.0", "second": "mlp.2", "last": "mlp.4"})
+WEIGHTS = affine({"first.whole": "mlp.0", "second": "mlp.2", "last": "mlp.4"})
 
 
 class Scorer(nn.Module):
@@ -36,10 +37,23 @@ class PairLinear(nn.Module):
 
     def __init__(self, text_width: int, label_width: int, out: int, ops: Ops) -> None:
         super().__init__()
-        self.ops, self.text_width = ops, text_width
-        self.weight = nn.Parameter(Tensor(out, text_width + label_width), requires_grad=False)
-        self.bias = nn.Parameter(Tensor(out), requires_grad=False)
+        self.ops, self.widths = ops, (text_width, label_width)
+        self.whole = nn.Linear(text_width + label_width, out)
+
+    def fold(self) -> None:
+        """Splits the layer into its text half, with the bias, and its label half."""
+        text, label = torch.split(self.whole.weight, list(self.widths), dim=1)  # type: ignore[no-untyped-call]
+        self.text, self.label = _linear(text, self.whole.bias), _linear(label, None)
+        del self.whole
 
     def forward(self, text: Tensor, labels: Tensor, batch: PackedBatch) -> Tensor:
-        of_text = self.ops.linear(text, self.weight[:, : self.text_width], self.bias)
-        return of_text[batch.label_text] + self.ops.linear(labels, self.weight[:, self.text_width :], None)
+        of_text = self.ops.linear(text, self.text.weight, self.text.bias)
+        return of_text[batch.label_text] + self.ops.linear(labels, self.label.weight, None)
+
+
+def _linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
+    layer = nn.Linear(1, 1, bias=bias is not None, device="meta")
+    layer.weight = nn.Parameter(weight.contiguous(), requires_grad=False)
+    if bias is not None:
+        layer.bias = nn.Parameter(bias, requires_grad=False)
+    return layer

@@ -1,6 +1,4 @@
-"""`weighted-dot`: a two-layer ReLU network over [t0; l0; t1 * l1], where (t0, t1) and (l0, l1) are
-projections.
-"""
+"""`weighted-dot`: a two-layer ReLU network over [t0; l0; t1 * l1]; (t0, t1), (l0, l1) are projections."""
 
 from __future__ import annotations
 
@@ -13,7 +11,9 @@ from gliclass_fast.ops import Ops
 from gliclass_fast.scorers.mlp import PairLinear
 from gliclass_fast.weights import affine
 
-WEIGHTS = affine({"text": "proj_text", "label": "proj_label", "first": "out_mlp.0", "last": "out_mlp.3"})
+WEIGHTS = affine(
+    {"text": "proj_text", "label": "proj_label", "first.whole": "out_mlp.0", "last": "out_mlp.3"}
+)
 
 
 class Scorer(nn.Module):

@@ -34,7 +34,7 @@ def test_logits(encoder: str, scorer: str, dtype: torch.dtype) -> None:
             assert_same_logits(ours, theirs)
         return
     low = reference_pipeline(model)
-    low.model.to(device="cuda", dtype=dtype)
+    low.pipe.model.to(device="cuda", dtype=dtype)
     low.pipe.device = torch.device("cuda")
     assert_sixteen_bit_logits(found, exact, alone_in_float(low, TEXTS, LABELS))
 

@@ -16,6 +16,7 @@ from gliclass_fast.kernels.linear import ACTIVATIONS, linear_onednn, linear_refe
 from gliclass_fast.kernels.norm import add_norm_reference, embedding_norm_reference, layer_norm_reference
 from gliclass_fast.kernels.segment_pool import segment_pool_reference
 from gliclass_fast.kernels.segment_softmax import segment_softmax_reference
+from gliclass_fast.ops import IMPLEMENTATIONS, choose_ops
 from tests.accuracy import assert_accurate
 
 LENGTHS = [1, 17, 63, 257]
@@ -169,11 +170,20 @@ def test_linear_onednn(activation: str, bias: bool, rows: int) -> None:
     )
 
 
-def test_onednn_leaves_other_dtypes_alone() -> None:
-    weight = torch.randn(4, 4, dtype=torch.bfloat16)
-    assert pack_onednn(weight) is weight
-    x = torch.randn(3, 4, dtype=torch.bfloat16)
-    assert torch.equal(linear_onednn(x, weight, None), linear_reference(x, weight, None))
+def test_onednn_is_chosen_for_float32_only() -> None:
+    assert choose_ops("cpu").chosen["linear"] == choose_ops("cpu").chosen["pack_linear"] == "onednn"
+    assert choose_ops("cpu", torch.bfloat16).chosen["linear"] == "reference"
+    with pytest.raises(ValueError, match="float32 weights only"):
+        choose_ops("cpu", torch.bfloat16, only="onednn")
+    assert IMPLEMENTATIONS["linear"].keys() == IMPLEMENTATIONS["pack_linear"].keys()  # they share a layout
+
+
+def test_float16_products_that_fit_once_scaled_stay_finite() -> None:
+    """Unscaled, q . k would be 64 * 40 * 40 = 102,400, beyond float16; scaled it is 7,390."""
+    qkv = torch.full((5, 3, 2, 64), 40.0, dtype=torch.float16)
+    table = torch.full((2, 64, 3), 40.0, dtype=torch.float16)
+    out = disentangled_attention_reference(qkv, table, table, torch.arange(3), cumulative([5]), 192**-0.5)
+    assert torch.equal(out, torch.full_like(out, 40.0))
 
 
 def test_gelu_is_the_exact_form() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from transformers import AutoTokenizer, PretrainedConfig
 
 from gliclass_fast import inputs, results
 from gliclass_fast.engine import Engine, LabelsPerPass, Scored
@@ -211,9 +213,13 @@ def load_model(model: Any, device: torch.device) -> GLiClassModel:
 
 def load_tokenizer(path_or_repo_id: str | Path) -> Any:
     """The tokenizer of a folder or repository, as AutoTokenizer gives it; no remote code is run."""
-    from transformers import AutoTokenizer
-
-    return AutoTokenizer.from_pretrained(resolve_folder(path_or_repo_id), trust_remote_code=False)
+    folder = resolve_folder(path_or_repo_id)
+    file = folder / "config.json"
+    options: dict[str, Any] = {"trust_remote_code": False}
+    if file.exists() and json.loads(file.read_text(encoding="utf-8")).get("model_type") == "GLiClass":
+        # a model type transformers does not know; an empty config selects the same class without a warning
+        options["config"] = PretrainedConfig()
+    return AutoTokenizer.from_pretrained(folder, **options)
 
 
 def _usable_device(device: str | torch.device) -> torch.device:

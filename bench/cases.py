@@ -108,13 +108,32 @@ def random_model(shape: str, seed: int = 0) -> Any:
     return model
 
 
+def _words() -> list[str]:
+    """Words of one token each."""
+    return sorted(
+        word for word in tokenizer().get_vocab() if word.isalpha() and word.isascii() and len(word) > 2
+    )
+
+
+def label_cases(counts: tuple[int, ...] = (1, 32, 128), text_tokens: int = 256, batch: int = 8) -> list[Case]:
+    """A fixed text under a growing number of labels of two tokens each, the marker included."""
+    words = random.Random(0).sample(_words(), max(counts))
+    return [
+        Case(
+            f"{batch}x{text_tokens} text, {count} labels",
+            (text_tokens + 2 * count + 1 + SPECIAL_TOKENS,) * batch,
+            tuple(words[:count]),
+        )
+        for count in counts
+    ]
+
+
 def texts(case: Case, seed: int = 0) -> list[str]:
     """Texts of single-token words that bring every prompt to its length exactly."""
     stock = tokenizer()
-    words = [word for word in stock.get_vocab() if word.isalpha() and word.isascii() and len(word) > 2]
     rng = random.Random(seed)
     block = "".join(f"<<LABEL>>{label}" for label in case.labels) + "<<SEP>>"
     taken = len(stock(block, add_special_tokens=False)["input_ids"]) + SPECIAL_TOKENS
     if min(case.lengths) <= taken:
         raise ValueError(f"{case.name}: the labels alone take {taken} tokens")
-    return [" ".join(rng.choices(sorted(words), k=length - taken)) for length in case.lengths]
+    return [" ".join(rng.choices(_words(), k=length - taken)) for length in case.lengths]

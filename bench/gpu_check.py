@@ -68,12 +68,17 @@ def bench_shape(shape: str, dtype: str, device: str, repeats: int) -> list[dict[
     stock = cases.tokenizer()
     settings = {"device": device, "progress_bar": False}
     reference = gliclass.ZeroShotClassificationPipeline(model, stock, **settings)
-    chosen = cases.GPU_CASES if device == "cuda" else cases.GPU_CASES[:2]
-    exact = {case.name: logits_alone(reference, case) for case in chosen}
+    chosen = (
+        (*cases.GPU_CASES, *cases.label_cases())
+        if device == "cuda"
+        else cases.GPU_CASES[:2] + tuple(cases.label_cases(batch=1))
+    )
     low_dtype = getattr(torch, dtype)
     ours = ZeroShotClassificationPipeline(
         GLiClassModel.from_gliclass(model, device=device, dtype=low_dtype), stock, **settings
     )
+    chosen = [case for case in chosen if max(case.lengths) <= ours.engine.window]
+    exact = {case.name: logits_alone(reference, case) for case in chosen}
     model.to(low_dtype)
     rows = []
     for case in chosen:

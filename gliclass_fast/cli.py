@@ -26,7 +26,10 @@ from gliclass_fast.ops import IMPLEMENTATIONS, ORDER, choose_ops, unavailable_re
 from gliclass_fast.pipeline import ZeroShotClassificationPipeline
 from gliclass_fast.version import __version__
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+app = typer.Typer(
+    invoke_without_command=True, no_args_is_help=True, add_completion=False,
+    pretty_exceptions_enable=False, help=__doc__,
+)  # fmt: skip
 screen = Console()
 errors = Console(stderr=True)
 
@@ -37,6 +40,17 @@ Model = Annotated[
     str, typer.Option(help="Checkpoint folder or repository id.", show_default="the demo checkpoint")
 ]
 DEMO_MODEL = str(demo.PATH)
+
+
+@app.callback()
+def _version(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)
+    ] = False,
+) -> None:
+    if version:
+        print(__version__)
+        raise typer.Exit
 
 
 def _fail(message: str, code: int = 2) -> NoReturn:
@@ -56,6 +70,9 @@ def _without_traceback(command: Callable[..., None]) -> Callable[..., None]:
         transformers.utils.logging.disable_progress_bar()
         try:
             command(*args, **kwargs)
+        except BrokenPipeError:  # the reader of a pipe has had enough
+            sys.stderr.close()
+            raise typer.Exit(0) from None
         except (ValueError, TypeError, OSError, FloatingPointError, selfcheck.ReferenceMissingError) as error:
             _fail(str(error))
 
@@ -88,7 +105,9 @@ def classify(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Result file: .jsonl, .csv or .parquet.")
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted --output file.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue an interrupted --output, with the same options.")
+    ] = False,
     labels_per_pass: Annotated[
         str | None,
         typer.Option(help="Score so many labels at a time, or 'auto'.", show_default="all at once"),
@@ -112,6 +131,15 @@ def classify(
     if resume and output is None:
         raise ValueError("--resume continues an --output file; give one")
     inputs = _texts(texts, column)
+    source = Path(texts[0]) if texts else None
+    if (
+        output is not None
+        and source is not None
+        and output.exists()
+        and source.exists()
+        and output.samefile(source)
+    ):
+        raise ValueError(f"--output {output} is the input file")
     pipeline = ZeroShotClassificationPipeline(
         model, max_length=max_length, device=_usable(device), progress_bar=False, batch_tokens=batch_tokens,
         classification_type="single-label" if single else "multi-label",
@@ -161,6 +189,11 @@ def _texts(texts: list[str] | None, column: str) -> list[str]:
             raise ValueError("give texts or a file, or pipe texts into standard input, one per line")
         return [line.rstrip("\n") for line in sys.stdin]
     path = Path(texts[0])
+    files = [
+        text for text in texts if Path(text).suffix.lower() in records.INPUT_SUFFIXES and Path(text).exists()
+    ]
+    if len(texts) > 1 and files:
+        raise ValueError(f"{files[0]} is a file: give one file, or texts only")
     looks_like_a_file = path.exists() or not any(letter.isspace() for letter in texts[0])
     if len(texts) == 1 and path.suffix.lower() in records.INPUT_SUFFIXES and looks_like_a_file:
         return records.read_texts(path, column)
@@ -241,7 +274,9 @@ def info(device: Device = "cuda") -> None:
 @app.command()
 @_without_traceback
 def check(
-    model: Annotated[str, typer.Argument(help="Checkpoint folder or repository id.")] = DEMO_MODEL,
+    model: Annotated[
+        str, typer.Argument(help="Checkpoint folder or repository id.", show_default="the demo checkpoint")
+    ] = DEMO_MODEL,
     device: Device = "cuda",
 ) -> None:
     """Load a checkpoint in float32, print its configuration, compare its scores with the reference's."""

@@ -61,7 +61,9 @@ class BasePipeline:
             if not isinstance(model, (str, Path)):
                 raise TypeError("give a tokenizer, or give the model as a path or repository id that has one")
             tokenizer = model
-        operator.index(max_length)
+        for name, value in (("max_length", max_length), ("batch_tokens", batch_tokens)):
+            if value is not None and operator.index(value) < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
         self.model = load_model(model, _usable_device(device))
         self.tokenizer = load_tokenizer(tokenizer) if isinstance(tokenizer, (str, Path)) else tokenizer
         self.engine = Engine(self.model, self.tokenizer, max_length, batch_tokens)

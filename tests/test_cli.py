@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
+import gliclass_fast
 from gliclass_fast import cli, demo, records
 from gliclass_fast.ops import IMPLEMENTATIONS
 
@@ -134,6 +135,26 @@ def test_a_mistake_does_not_cost_an_earlier_result(tmp_path: Path, suffix: str) 
     result = run("classify", "another text", *LABELS, "--output", str(output), "--resume")
     assert result.exit_code == 2 and "holds results of other texts" in " ".join(result.stderr.split())
     assert output.read_bytes() == before
+
+
+def test_the_input_file_is_never_the_output(inputs: dict[str, Path]) -> None:
+    before = inputs[".csv"].read_bytes()
+    result = run("classify", str(inputs[".csv"]), *LABELS, "--output", str(inputs[".csv"]))
+    assert result.exit_code == 2 and "is the input file" in " ".join(result.stderr.split())
+    assert inputs[".csv"].read_bytes() == before
+    result = run("classify", str(inputs[".csv"]), str(inputs[".txt"]), *LABELS)
+    assert result.exit_code == 2 and "give one file" in " ".join(result.stderr.split())
+
+
+def test_version() -> None:
+    assert run("--version").stdout.strip() == gliclass_fast.__version__
+
+
+def test_a_reader_that_stops_is_no_error() -> None:
+    command = f"{sys.executable} -m gliclass_fast classify --labels a,b --device cpu | head -c 0"
+    text = "\n".join(TEXTS * 200)
+    done = subprocess.run(command, shell=True, input=text, capture_output=True, text=True, check=False)
+    assert "rror" not in done.stderr
 
 
 def test_more_labels_than_fit_in_passes() -> None:

@@ -83,6 +83,9 @@ def test_wrong_settings() -> None:
         ZeroShotClassificationPipeline(model, byte_tokenizer(), classification_type="both", device="cpu")
     with pytest.raises(TypeError):
         ZeroShotClassificationPipeline(model, byte_tokenizer(), max_length="long", device="cpu")  # type: ignore[arg-type]
+    for setting in ("max_length", "batch_tokens"):
+        with pytest.raises(ValueError, match=f"{setting} must be at least 1, got -5"):
+            ZeroShotClassificationPipeline(model, byte_tokenizer(), device="cpu", **{setting: -5})
 
 
 def test_what_is_allowed(pipeline: Any) -> None:

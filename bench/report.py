@@ -1,19 +1,16 @@
-"""Writes the README's tables from bench/results/*.json, between their markers.
+"""Writes the tables of the README and of the demo's card from bench/results/*.json, between their markers.
 
-    python -m bench.report [--check]
-
---check changes nothing and exits with 1 where the README does not match the results.
+python -m bench.report
 """
 
 from __future__ import annotations
 
 import json
-import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parent.parent
-README = ROOT / "README.md"
 RESULTS = ROOT / "bench" / "results"
 
 
@@ -51,23 +48,35 @@ def cpu_table(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def rendered(readme: str) -> str:
-    """The README with every table made from its result file."""
-    table = cpu_table(json.loads((RESULTS / "cpu.json").read_text(encoding="utf-8")))
-    begin, end = "<!-- cpu table: begin -->", "<!-- cpu table: end -->"
-    before, rest = readme.split(begin)
+def demo_table(results: list[dict[str, Any]]) -> str:
+    lines = ["| set | rows | labels | accuracy |", "|---|---|---|---|"]
+    for row in results:
+        lines.append(
+            f"| {row['set']} | {row['rows']:,} | {', '.join(row['labels'])} | {row['accuracy']:.3f} |"
+        )
+    return "\n".join(lines)
+
+
+# page -> (name of the table, result file, renderer)
+PAGES: dict[Path, tuple[str, str, Callable[[Any], str]]] = {
+    ROOT / "README.md": ("cpu table", "cpu.json", cpu_table),
+    ROOT / "gliclass_fast" / "demo" / "README.md": ("demo table", "demo.json", demo_table),
+}
+
+
+def rendered(page: Path) -> str:
+    """The page with its table made from its result file."""
+    name, file, render = PAGES[page]
+    begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
+    before, rest = page.read_text(encoding="utf-8").split(begin)
     _, after = rest.split(end)
+    table = render(json.loads((RESULTS / file).read_text(encoding="utf-8")))
     return f"{before}{begin}\n{table}\n{end}{after}"
 
 
 def main() -> None:
-    readme = README.read_text(encoding="utf-8")
-    wanted = rendered(readme)
-    if "--check" in sys.argv:
-        sys.exit(
-            0 if wanted == readme else "README.md does not match bench/results: run python -m bench.report"
-        )
-    README.write_text(wanted, encoding="utf-8")
+    for page in PAGES:
+        page.write_text(rendered(page), encoding="utf-8")
 
 
 if __name__ == "__main__":

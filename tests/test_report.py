@@ -1,8 +1,14 @@
-"""The README's figures are those of the committed results."""
+"""The figures in the README and on the demo's card are those of the committed results."""
 
-from bench.report import README, rendered
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bench.report import PAGES, rendered
 
 
-def test_the_readme_matches_the_results() -> None:
-    readme = README.read_text(encoding="utf-8")
-    assert rendered(readme) == readme
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.parent.name)
+def test_the_page_matches_the_results(page: Path) -> None:
+    assert rendered(page) == page.read_text(encoding="utf-8")

@@ -52,23 +52,19 @@ def wordpiece(normalized: bool) -> Any:
     archive = Path(str(find_spec("all_minilm_l6_v2").origin)).parent / "model.zip"  # type: ignore[union-attr]
     with zipfile.ZipFile(archive) as opened:
         backend = Tokenizer.from_str(opened.read("tokenizer.json").decode())
-    backend.no_truncation()
-    backend.no_padding()
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=backend, cls_token="[CLS]", sep_token="[SEP]", pad_token="[PAD]"
-    )
-    return _marked(tokenizer, normalized)
+    return _fast(backend, normalized, cls_token="[CLS]", sep_token="[SEP]", pad_token="[PAD]")
 
 
 def unigram(normalized: bool) -> Any:
-    folder = Path(str(find_spec("semantra_multilingual").origin)).parent / "assets/multilingual-e5-small"  # type: ignore[union-attr]
-    backend = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    package = Path(str(find_spec("semantra_multilingual").origin)).parent  # type: ignore[union-attr]
+    backend = Tokenizer.from_file(str(package / "assets/multilingual-e5-small/tokenizer.json"))
+    return _fast(backend, normalized, bos_token="<s>", eos_token="</s>", pad_token="<pad>")
+
+
+def _fast(backend: Tokenizer, normalized: bool, **specials: str) -> Any:
     backend.no_truncation()
     backend.no_padding()
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=backend, bos_token="<s>", eos_token="</s>", pad_token="<pad>"
-    )
-    return _marked(tokenizer, normalized)
+    return _marked(PreTrainedTokenizerFast(tokenizer_object=backend, **specials), normalized)
 
 
 def deberta(normalized: bool) -> Any:

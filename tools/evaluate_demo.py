@@ -1,6 +1,6 @@
 """Scores a checkpoint on AG News, SNIPS and SST-2, as the demo's model card reports them.
 
-    python tools/evaluate_demo.py --data DATA [--model MODEL]
+    python tools/evaluate_demo.py --data DATA [--model MODEL] [--output bench/results/demo.json]
 
 DATA holds ag_news/sample.csv, snips/validate.csv and sst2/test.txt. All three are single-label accuracy.
 """
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import json
 from pathlib import Path
 
 from demo_data import read_csv, read_rated, spoken_name
@@ -32,6 +33,7 @@ def main() -> None:
     )
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--model", default=str(demo.PATH))
+    parser.add_argument("--output", type=Path)
     options = parser.parse_args()
     pipeline = ZeroShotClassificationPipeline(options.model, device="cpu", progress_bar=False)
 
@@ -43,13 +45,18 @@ def main() -> None:
     rated = [
         (text, ("negative", "positive")[side]) for text, side in read_rated(options.data / "sst2/test.txt")
     ]
+    results = []
     for name, rows, labels in (
         ("AG News, title and text", [(f"{title}. {text}", kind) for kind, title, text in news], NEWS),
         ("AG News, text", [(text, kind) for kind, _, text in news], NEWS),
         ("SNIPS validation", snips, sorted({label for _, label in snips})),
         ("SST-2 test", rated, ["positive", "negative"]),
     ):
-        print(f"{name}: {accuracy(pipeline, rows, labels):.4f} of {len(rows)} rows")
+        right = accuracy(pipeline, rows, labels)
+        results.append({"set": name, "rows": len(rows), "labels": labels, "accuracy": round(right, 4)})
+        print(f"{name}: {right:.4f} of {len(rows)} rows")
+    if options.output:
+        options.output.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -86,6 +86,7 @@ def build_student(minilm: BertModel, kept_ids: list[int], tokenizer) -> GLiClass
         **{**minilm.config.to_dict(), "num_hidden_layers": len(KEPT_LAYERS), "vocab_size": len(tokenizer)}
     )
     encoder.dtype = "float32"
+    encoder._name_or_path = ""  # not the folder it was read from
     config = GLiClassModelConfig(
         encoder_config=encoder, encoder_model="all-MiniLM-L6-v2",
         class_token_index=tokenizer.convert_tokens_to_ids(MARKERS[0]),

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import gliclass
-import numpy as np
 import torch
 import transformers
 from rich.console import Console
@@ -25,8 +24,7 @@ from bench import cases, peak_memory
 from bench.forward import forward_functions, logits_alone
 from bench.timing import alternate, as_record, machine
 from gliclass_fast import GLiClassModel, ZeroShotClassificationPipeline
-
-ALLOWED_ERROR = 1e-4
+from gliclass_fast.selfcheck import ALLOWED_ERROR, logit_error
 
 
 def compare(
@@ -35,8 +33,7 @@ def compare(
     """Logit error, then times of both engines' forward and pipeline. AssertionError on a wrong logit."""
     expected = logits_alone(reference, case)
     found = [each["logits"] for each in ours.get_embeddings(cases.texts(case), list(case.labels))]
-    pairs = list(zip(found, expected, strict=True))
-    error = float(np.max([(abs(f - e) / np.maximum(1, abs(e))).max() for f, e in pairs]))
+    error = logit_error(found, expected)
     assert error <= ALLOWED_ERROR, f"{case.name}: logit error {error:.1e}"
     row: dict[str, Any] = {
         "case": case.name,

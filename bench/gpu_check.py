@@ -20,9 +20,6 @@ from typing import Any
 ROOT = Path(__file__).parent.parent
 SHAPES = "deberta-v3-base,modernbert-base,ettin-32m,bert-base,mdeberta-v3-base"
 DTYPES = ("float32", "float16", "bfloat16")
-ALLOWED_ERROR = (
-    1e-4  # of a logit, relative to max(1, |reference|); 16-bit: or twice the reference's own error
-)
 
 
 def run_tests() -> dict[str, Any]:
@@ -63,6 +60,7 @@ def bench_shape(shape: str, dtype: str, device: str, repeats: int) -> list[dict[
     from bench.forward import forward_functions, logits_alone
     from bench.timing import alternate, as_record
     from gliclass_fast import GLiClassModel, ZeroShotClassificationPipeline
+    from gliclass_fast.selfcheck import ALLOWED_ERROR, logit_error
 
     model = cases.random_model(shape).to(device)
     stock = cases.tokenizer()
@@ -85,8 +83,9 @@ def bench_shape(shape: str, dtype: str, device: str, repeats: int) -> list[dict[
         found = [each["logits"] for each in ours.get_embeddings(cases.texts(case), list(case.labels))]
         row: dict[str, Any] = {"shape": shape, "dtype": dtype, "case": case.name}
         row["ops"] = sorted(set(ours.model.ops.chosen.values()))
-        row["error"] = _largest_error(found, exact[case.name])
-        row["reference_error"] = _largest_error(logits_alone(reference, case), exact[case.name])
+        row["error"] = logit_error(found, exact[case.name])
+        row["reference_error"] = logit_error(logits_alone(reference, case), exact[case.name])
+        # 16-bit: at most twice the reference's own error
         row["accurate"] = row["error"] <= max(ALLOWED_ERROR, 2 * row["reference_error"])
         rows.append(row)
         if not row["accurate"]:  # no time is written beside a wrong answer
@@ -96,14 +95,6 @@ def bench_shape(shape: str, dtype: str, device: str, repeats: int) -> list[dict[
             speedup = round(times["reference"].median / times["engine"].median, 2)
             row[part] = {**as_record(times), "speedup": speedup}
     return rows
-
-
-def _largest_error(found: list[Any], exact: list[Any]) -> float:
-    """Relative to max(1, |exact|); NaN where anything is NaN."""
-    import numpy as np
-
-    pairs = zip(found, exact, strict=True)
-    return float(np.max([(abs(f - e) / np.maximum(1, abs(e))).max() for f, e in pairs]))
 
 
 def main() -> None:

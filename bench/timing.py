@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-import statistics
 import subprocess
 import time
 from collections.abc import Callable
@@ -12,6 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 PACKAGES = ("gliclass-fast", "gliclass", "torch", "triton", "transformers", "onnxruntime")
@@ -51,8 +51,8 @@ def _synchronize(device: str) -> None:
 
 
 def _summary(values: list[float]) -> Times:
-    cuts = statistics.quantiles(values, n=5, method="inclusive")
-    return Times(round(statistics.median(values), 3), round(cuts[0], 3), round(cuts[3], 3), len(values))
+    p20, median, p80 = (round(float(cut), 3) for cut in np.percentile(values, (20, 50, 80)))
+    return Times(median, p20, p80, len(values))
 
 
 def as_record(times: dict[str, Times]) -> dict[str, dict[str, float]]:

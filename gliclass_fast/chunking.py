@@ -1,14 +1,14 @@
-"""Drop-in `ZeroShotClassificationWithChunkingPipeline`: long texts in overlapping chunks, many labels in
-groups.
+"""Drop-in `ZeroShotClassificationWithChunkingPipeline`: long texts in chunks, many labels in groups.
 
 Where the reference runs one forward per chunk and label group, all of them go through the engine as one set
-of batches. Per-text prompts and examples stay with their text (the reference aligns them by place in a
-batch).
+of batches. Per-text prompts and examples stay with their text (the reference aligns them by batch place),
+and every chunk gets the retrieved examples of its text whole (the reference cuts the text they are part of).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from gliclass_fast import inputs, results
@@ -90,7 +90,7 @@ class ZeroShotClassificationWithChunkingPipeline(BasePipeline):
         requests, structures = self._requests(texts, labels, prompt, examples, rac_examples)
         thresholds = inputs.thresholds_per_text(threshold, len(requests))
         chunks = [
-            (index, Request(piece, request.labels, request.task, request.examples, request.retrieved))
+            (index, replace(request, text=piece))
             for index, request in enumerate(requests)
             for piece in self.chunk_text(request.text)
         ]

@@ -131,14 +131,7 @@ def classify(
     if resume and output is None:
         raise ValueError("--resume continues an --output file; give one")
     inputs = _texts(texts, column)
-    source = Path(texts[0]) if texts else None
-    if (
-        output is not None
-        and source is not None
-        and output.exists()
-        and source.exists()
-        and output.samefile(source)
-    ):
+    if output is not None and texts and output.resolve() == Path(texts[0]).resolve():
         raise ValueError(f"--output {output} is the input file")
     pipeline = ZeroShotClassificationPipeline(
         model, max_length=max_length, device=_usable(device), progress_bar=False, batch_tokens=batch_tokens,
@@ -243,7 +236,7 @@ def _to_file(
 def info(device: Device = "cuda") -> None:
     """Versions, device, and which implementation of every operation runs and why."""
     kind = torch.device(_usable(device)).type
-    name = torch.cuda.get_device_name() if kind == "cuda" else f"{platform.processor() or platform.machine()}"
+    name = torch.cuda.get_device_name() if kind == "cuda" else platform.processor() or platform.machine()
     facts = Table(show_header=False)
     versions = {
         "gliclass-fast": __version__,

@@ -97,6 +97,12 @@ def check_classification_type(value: Any) -> str:
     return name
 
 
+def check_labels_per_pass(value: Any) -> None:
+    if value in (None, "auto") or (isinstance(value, int) and not isinstance(value, bool) and value > 0):
+        return
+    raise ValueError(f"labels_per_pass must be a positive number, 'auto' or None, got {value!r}")
+
+
 def tasks_per_text(prompt: Any, count: int) -> list[str]:
     values = _per_text("" if prompt is None else prompt, count, "prompt", isinstance(prompt, (list, tuple)))
     for index, value in enumerate(values):

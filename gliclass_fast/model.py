@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,8 +15,6 @@ from gliclass_fast.batch import PackedBatch
 from gliclass_fast.config import ModelConfig, component
 from gliclass_fast.ops import Foldable, Ops, choose_ops
 from gliclass_fast.weights import Checkpoint, CheckpointError, SafetensorsFolder
-
-logger = logging.getLogger(__name__)
 
 _DTYPES = {name: getattr(torch, name) for name in ("float32", "float16", "bfloat16")}
 

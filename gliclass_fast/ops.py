@@ -76,9 +76,8 @@ def choose_ops(
 ) -> Ops:
     """The implementations for `device` and `dtype`: per operation the first of `ORDER` that can run there.
 
-    only: a backend's name. Operations it implements use it and the rest use the reference; it never falls
-    back
-    silently: an unknown or unavailable backend raises ValueError and names what exists.
+    only: a backend's name. Operations it implements use it and the rest use the reference. It never falls
+    back silently: an unknown or unavailable backend raises ValueError and names what exists.
     """
     kind = torch.device(device).type
     if kind not in ORDER:

@@ -111,8 +111,7 @@ class BasePipeline:
 
 
 class ZeroShotClassificationPipeline(BasePipeline):
-    """Zero-shot classification with the names, arguments and results of
-    `gliclass.ZeroShotClassificationPipeline`.
+    """Zero-shot classification with the reference's names, arguments and results.
 
     A text's scores never depend on what else is in the call: they are the reference's at batch size 1.
     """
@@ -161,8 +160,7 @@ class ZeroShotClassificationPipeline(BasePipeline):
             or above the threshold in the order of the labels. Calibrated models add "initial_score".
 
         Raises:
-            TypeError, ValueError: an argument is not what is described above, or labels do not fit the
-            window.
+            TypeError, ValueError: an argument is not as described above, or labels do not fit the window.
             FloatingPointError: the model gave a value that is not finite.
         """
         for name, value in (("adapter_ids", adapter_ids), ("images", images), ("audio", audio)):
@@ -170,7 +168,7 @@ class ZeroShotClassificationPipeline(BasePipeline):
                 raise ValueError(
                     f"{name} is not supported yet: this engine runs text models without adapters"
                 )
-        check_labels_per_pass(labels_per_pass)
+        inputs.check_labels_per_pass(labels_per_pass)
         requests, structures = self._requests(texts, labels, prompt, examples, rac_examples)
         thresholds = inputs.thresholds_per_text(threshold, len(requests))
         types = inputs.classification_types_per_text(
@@ -194,12 +192,6 @@ class ZeroShotClassificationPipeline(BasePipeline):
 
 def infos_of(scored: Sequence[Scored]) -> list[TextInfo]:
     return [TextInfo(each.tokens, each.tokens_cut, each.passes) for each in scored]
-
-
-def check_labels_per_pass(value: Any) -> None:
-    if value in (None, "auto") or (isinstance(value, int) and not isinstance(value, bool) and value > 0):
-        return
-    raise ValueError(f"labels_per_pass must be a positive number, 'auto' or None, got {value!r}")
 
 
 def load_model(model: Any, device: torch.device) -> GLiClassModel:

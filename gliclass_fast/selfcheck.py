@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +21,6 @@ TEXTS = (
 )
 LABELS = ("space", "complaint", "travel", "positive", "negative", "finance and banking")
 
-
 ALLOWED_ERROR = 1e-4  # of a float32 logit, relative to max(1, |reference|)
 
 
@@ -35,6 +35,12 @@ class Comparison:
     error: float
     changed: int
     pairs: int
+
+
+def logit_error(found: Sequence[np.ndarray], expected: Sequence[np.ndarray]) -> float:
+    """The largest error over all texts, relative to max(1, |expected|); NaN where anything is NaN."""
+    errors = [abs(f - e) / np.maximum(1, abs(e)) for f, e in zip(found, expected, strict=True)]
+    return float(np.max(np.concatenate(errors)))
 
 
 def compare_with_reference(pipeline: ZeroShotClassificationPipeline, folder: str) -> Comparison:
@@ -55,13 +61,7 @@ def compare_with_reference(pipeline: ZeroShotClassificationPipeline, folder: str
         progress_bar=False,
     )
     labels = list(LABELS)
-    ours = pipeline.get_embeddings(list(TEXTS), labels)
-    error, changed = 0.0, 0
-    for text, answer in zip(TEXTS, ours, strict=True):
-        expected = reference.get_embeddings([text], labels)[0]["logits"]
-        found = answer["logits"]
-        error = float(
-            np.maximum(error, (abs(found - expected) / abs(expected).clip(min=1)).max())
-        )  # NaN stays
-        changed += int(((found >= 0) != (expected >= 0)).sum())
-    return Comparison(error, changed, len(TEXTS) * len(labels))
+    found = [each["logits"] for each in pipeline.get_embeddings(list(TEXTS), labels)]
+    expected = [reference.get_embeddings([text], labels)[0]["logits"] for text in TEXTS]
+    changed = sum(int(((f >= 0) != (e >= 0)).sum()) for f, e in zip(found, expected, strict=True))
+    return Comparison(logit_error(found, expected), changed, len(TEXTS) * len(labels))

@@ -64,10 +64,11 @@ def disentangled_attention_reference(
     out = torch.empty(total, heads, width, dtype=qkv.dtype, device=qkv.device)
     bounds = cu_seqlens.tolist()
     longest = max(end - start for start, end in pairwise(bounds))
-    key_columns = (
-        None if key_table is None else distance_columns(key_table, slots, longest).flip(2)
-    )  # now by j - i
-    query_columns = None if query_table is None else distance_columns(query_table, slots, longest) * scale
+    key_columns = query_columns = None
+    if key_table is not None:
+        key_columns = distance_columns(key_table, slots, longest).flip(2)  # now by j - i
+    if query_table is not None:
+        query_columns = distance_columns(query_table, slots, longest) * scale
     for start, end in pairwise(bounds):
         length = end - start
         near = slice(longest - length, longest + length - 1)

@@ -10,7 +10,6 @@ import torch
 
 from bench import cases
 from gliclass_fast import ZeroShotClassificationPipeline
-from gliclass_fast.batch import pack
 from gliclass_fast.prompts import Request, build_prompt
 
 
@@ -37,7 +36,7 @@ def forward_functions(
     lengths = [len(prompt.token_ids) for prompt in encoded]
     if lengths != list(case.lengths):
         raise ValueError(f"{case.name}: prompts have {lengths} tokens")
-    batch = pack(encoded, ours.model.device)
+    batch = ours.model.pack(encoded).to(ours.model.device)
 
     @torch.no_grad()
     def reference_forward() -> Any:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 import torch
 from torch import Tensor
 
+TILE_ROWS = 128
 _SEQLEN_BUCKETS = (16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192)
 
 
@@ -25,49 +27,170 @@ class EncodedPrompt:
 
 
 @dataclass(frozen=True, slots=True)
+class Capacity:
+    """Room for T tokens, N prompts and L labels, and for W and V tiles of attention over them.
+
+    A batch padded to a capacity has the same shapes and the same layout as every other, whatever it holds.
+    """
+
+    tokens: int
+    prompts: int
+    labels: int
+    tiles: int
+    label_tiles: int
+
+    @classmethod
+    def padded(cls, tokens: int, labels: int) -> Capacity:
+        """For any batch of at most so many labels and two fewer tokens.
+
+        A prompt has a label and at least two tokens, so neither prompts nor tiles need a bound of their own.
+        The two spare rows are what padded label spans point at.
+        """
+        return cls(tokens, prompts=labels, labels=labels, tiles=tokens // 2, label_tiles=labels)
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """What the encoder reads comes first, so that its place does not depend on the labels."""
+        return {
+            "token_ids": (self.tokens,),
+            "positions": (self.tokens,),
+            "segments": (self.tokens,),
+            "tiles": (1 + self.tiles, 4),
+            "cu_seqlens": (self.prompts + 1,),
+            "text_spans": (self.prompts, 2),
+            "label_spans": (self.labels, 2),
+            "label_text": (self.labels,),
+            "cu_labels": (self.prompts + 1,),
+            "label_tiles": (1 + self.label_tiles, 4),
+        }
+
+    @property
+    def size(self) -> int:
+        """int32 values of a block."""
+        return sum(_aligned(prod(shape)) for shape in self.shapes().values())
+
+
+@dataclass(frozen=True, slots=True)
 class PackedBatch:
-    """N prompts, T tokens, L labels laid end to end; all tensors int32 on one device."""
+    """N prompts, T tokens, L labels laid end to end; all tensors int32 views of one block on one device.
+
+    Padding, where there is any, follows the real prompts: cu_seqlens, cu_labels, text and label spans repeat
+    the number of real tokens or labels, padded labels belong to the first padded prompt.
+
+    Tiles are the work list of attention, the longest sequences first: entry 0 is (number of tiles, TILE_ROWS,
+    0, 0), every other (first row, end of rows, first key, end of keys) for at most TILE_ROWS query rows.
+    Padded token rows are in tiles without keys.
+    """
 
     token_ids: Tensor  # [T]
     positions: Tensor  # [T]     0-based within each prompt
     segments: Tensor  # [T]      0 before the first <<SEP>>, 1 from it on; 2 throughout a prompt with examples
+    tiles: Tensor  # [1+W, 4]    rows and keys are tokens of one prompt
     cu_seqlens: Tensor  # [N+1]
     text_spans: Tensor  # [N, 2] token range of the text part
     label_spans: Tensor  # [L, 2] token range of each label
     label_text: Tensor  # [L]    the prompt each label belongs to
     cu_labels: Tensor  # [N+1]
+    label_tiles: Tensor  # [1+V, 4] rows are labels, keys the tokens of the text they are compared with
     max_seqlen: int  # a bucket bound, not a measured value
+    prompts: int  # of N, how many are real
+    labels: int  # of L, how many are real
+    block: Tensor  # all of the above
+    capacity: Capacity
+
+    @classmethod
+    def over(
+        cls, block: Tensor, capacity: Capacity, max_seqlen: int, prompts: int, labels: int
+    ) -> PackedBatch:
+        """Views of the first `capacity.size` values of a block."""
+        fields, place = {}, 0
+        for name, shape in capacity.shapes().items():
+            fields[name] = block[place : place + prod(shape)].view(shape)
+            place += _aligned(prod(shape))
+        return cls(
+            **fields, max_seqlen=max_seqlen, prompts=prompts, labels=labels, block=block, capacity=capacity
+        )
+
+    def to(self, device: torch.device | str) -> PackedBatch:
+        """The same batch on a device, by one copy; asynchronous from pinned memory."""
+        block = self.block.to(device, non_blocking=True)
+        if block is self.block:
+            return self
+        return PackedBatch.over(block, self.capacity, self.max_seqlen, self.prompts, self.labels)
 
 
-def pack(prompts: Sequence[EncodedPrompt], device: torch.device | str = "cpu") -> PackedBatch:
-    """Lays prompts end to end, in order, and moves them to `device`."""
+def _aligned(count: int) -> int:
+    """Every field starts at a multiple of 16 bytes."""
+    return -(-count // 4) * 4
+
+
+def pack(
+    prompts: Sequence[EncodedPrompt],
+    capacity: Capacity | None = None,
+    whole_text: bool = False,
+    pinned: bool = False,
+) -> PackedBatch:
+    """Lays prompts end to end, in order, on the host.
+
+    capacity: pad to it; default: no padding. whole_text: labels are compared with their whole prompt, not
+    with its text part. pinned: in page-locked memory, for asynchronous copies to a GPU.
+    """
     lengths = np.array([len(prompt.token_ids) for prompt in prompts], dtype=np.int32)
     counts = np.array([len(prompt.label_starts) for prompt in prompts], dtype=np.int32)
     cu_seqlens, cu_labels = (np.concatenate(([0], np.cumsum(c))).astype(np.int32) for c in (lengths, counts))
-    starts = cu_seqlens[:-1]
-    positions = np.arange(cu_seqlens[-1], dtype=np.int32) - np.repeat(starts, lengths)
+    starts, tokens, labels = cu_seqlens[:-1], int(cu_seqlens[-1]), int(cu_labels[-1])
+    positions = np.arange(tokens, dtype=np.int32) - np.repeat(starts, lengths)
     text_starts = np.array([prompt.text_start for prompt in prompts], dtype=np.int32)
     segments = (positions >= np.repeat(text_starts, lengths)).astype(np.int32)
     segments[np.repeat([prompt.has_example for prompt in prompts], lengths)] = 2
     offsets = np.repeat(starts, counts)
     label_starts = np.concatenate([prompt.label_starts for prompt in prompts]) + offsets
     label_ends = np.concatenate([prompt.label_ends for prompt in prompts]) + offsets
-    arrays = {
-        "token_ids": np.concatenate([prompt.token_ids for prompt in prompts]),
-        "positions": positions,
-        "segments": segments,
-        "cu_seqlens": cu_seqlens,
-        "text_spans": np.stack((starts + text_starts, cu_seqlens[1:]), axis=1),
-        "label_spans": np.stack((label_starts, label_ends), axis=1),
-        "label_text": np.repeat(np.arange(len(prompts), dtype=np.int32), counts),
-        "cu_labels": cu_labels,
+    whole = np.stack((starts, cu_seqlens[1:]), axis=1)
+    texts = np.stack((starts + text_starts, cu_seqlens[1:]), axis=1)
+    tiles = work_list(cu_seqlens, whole, spare=0 if capacity is None else capacity.tokens - tokens)
+    label_tiles = work_list(cu_labels, whole if whole_text else texts)
+    # field -> (values, what follows them in a padded batch)
+    fields = {
+        "token_ids": (np.concatenate([prompt.token_ids for prompt in prompts]), 0),
+        "positions": (positions, 0),
+        "segments": (segments, 0),
+        "tiles": (tiles, 0),
+        "cu_seqlens": (cu_seqlens, tokens),
+        "text_spans": (texts, tokens),
+        "label_spans": (np.stack((label_starts, label_ends), axis=1), tokens),
+        "label_text": (np.repeat(np.arange(len(prompts), dtype=np.int32), counts), len(prompts)),
+        "cu_labels": (cu_labels, labels),
+        "label_tiles": (label_tiles, 0),
     }
-    tensors = {
-        name: torch.from_numpy(array.astype(np.int32, copy=False)).to(device)
-        for name, array in arrays.items()
-    }
-    longest = int(lengths.max())
-    return PackedBatch(**tensors, max_seqlen=next((b for b in _SEQLEN_BUCKETS if b >= longest), longest))
+    longest = next((b for b in _SEQLEN_BUCKETS if b >= lengths.max()), int(lengths.max()))
+    if capacity is None:
+        capacity = Capacity(tokens, len(prompts), labels, len(tiles) - 1, len(label_tiles) - 1)
+    else:
+        longest = capacity.tokens
+    block = torch.empty(capacity.size, dtype=torch.int32, pin_memory=pinned)
+    batch = PackedBatch.over(block, capacity, longest, len(prompts), labels)
+    for name, (values, padding) in fields.items():
+        target = getattr(batch, name).numpy()
+        target[: len(values)], target[len(values) :] = values, padding
+    return batch
+
+
+def work_list(cumulative: np.ndarray, keys: np.ndarray, spare: int = 0) -> np.ndarray:
+    """Work list over the row ranges `cumulative` [N+1] with the key ranges `keys` [N, 2]: [1+W, 4].
+
+    spare: rows after the last range, which get tiles without keys.
+    """
+    if spare:
+        cumulative = np.append(cumulative, cumulative[-1] + spare)
+        keys = np.append(keys, [[0, 0]], axis=0)
+    longest_first = np.argsort(keys[:, 0] - keys[:, 1], kind="stable")
+    firsts, ends = cumulative[:-1][longest_first], cumulative[1:][longest_first]
+    per_range = -(-(ends - firsts) // TILE_ROWS)
+    owner = np.repeat(np.arange(len(per_range)), per_range)
+    within = np.arange(len(owner)) - np.repeat(np.cumsum(per_range) - per_range, per_range)
+    rows = firsts[owner] + within * TILE_ROWS
+    tiles = np.column_stack((rows, np.minimum(rows + TILE_ROWS, ends[owner]), keys[longest_first][owner]))
+    return np.concatenate(([[len(owner), TILE_ROWS, 0, 0]], tiles)).astype(np.int32)
 
 
 def plan_batches(lengths: Sequence[int], batch_tokens: int) -> Iterator[list[int]]:

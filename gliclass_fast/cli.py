@@ -256,9 +256,9 @@ def info(device: Device = "cuda") -> None:
     for operation, chosen in choose_ops(kind).chosen.items():  # in float32
         passed_over = ORDER[kind][: ORDER[kind].index(chosen)]
         reasons = [
-            f"{backend}: {unavailable_reason(backend) or 'has none'}"
+            f"{backend}: {unavailable_reason(backend, kind) or 'has none'}"
             for backend in passed_over
-            if backend not in IMPLEMENTATIONS[operation] or unavailable_reason(backend)
+            if backend not in IMPLEMENTATIONS[operation] or unavailable_reason(backend, kind)
         ]
         table.add_row(operation, chosen, "; ".join(reasons) or "first choice")
     screen.print(table)

@@ -11,7 +11,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from gliclass_fast.architectures import Output
-from gliclass_fast.batch import EncodedPrompt, PackedBatch, pack, plan_batches
+from gliclass_fast.batch import EncodedPrompt, PackedBatch, plan_batches
 from gliclass_fast.model import GLiClassModel
 from gliclass_fast.prompts import Request, build_prompt
 from gliclass_fast.tokenization import PromptTokenizer
@@ -143,7 +143,7 @@ class Engine:
         """Batches of prompts (as indices), packed and run; `texts` is the text each prompt belongs to."""
         groups = list(plan_batches([len(prompt.token_ids) for prompt in encoded], self.batch_tokens))
         for group in tqdm(groups, disable=not progress):
-            batch = pack([encoded[index] for index in group], self.model.device)
+            batch = self.model.pack([encoded[index] for index in group])
             output = self.model(batch)
             self._check_finite(output, batch, [texts[index] for index in group])
             yield group, batch, output

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from gliclass_fast.architectures import Architecture, Output
-from gliclass_fast.batch import PackedBatch
+from gliclass_fast.batch import EncodedPrompt, PackedBatch, pack
 from gliclass_fast.config import ModelConfig, component
 from gliclass_fast.ops import Foldable, Ops, choose_ops
 from gliclass_fast.weights import Checkpoint, CheckpointError, SafetensorsFolder
@@ -116,10 +116,18 @@ class GLiClassModel:
                     module.weight = nn.Parameter(self.ops.pack_linear(module.weight), requires_grad=False)
         self.network: Architecture = network.eval()
 
+    def pack(self, prompts: Sequence[EncodedPrompt]) -> PackedBatch:
+        """Prompts laid end to end on the host, as this model takes them."""
+        return pack(
+            prompts,
+            whole_text=not self.config.extract_text_features,
+            pinned=self.device.type == "cuda",
+        )
+
     @torch.inference_mode()
     def __call__(self, batch: PackedBatch) -> Output:
-        """Runs a packed batch that is on this model's device."""
-        return self.network.forward(batch)
+        """Runs a packed batch, on the host or on this model's device."""
+        return self.network.forward(batch.to(self.device))
 
     @torch.inference_mode()
     def empty_text_vector(self) -> Tensor:

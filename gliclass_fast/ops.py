@@ -6,7 +6,9 @@ A later implementation is a row here; encoders and scorers only ever see an `Ops
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import logging
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
@@ -16,22 +18,31 @@ from torch import Tensor
 
 logger = logging.getLogger(__name__)
 
+
+def _rows(function: str, *backends: str) -> dict[str, str]:
+    return {backend: f"{function}_{backend}" for backend in backends}
+
+
 # operation -> backend -> "module:function"
 IMPLEMENTATIONS: dict[str, dict[str, str]] = {
     "pack_linear": {"reference": "linear:pack_reference", "onednn": "linear:pack_onednn"},
-    "linear": {"reference": "linear:linear_reference", "onednn": "linear:linear_onednn"},
-    "activation": {"reference": "linear:activation_reference"},
-    "layer_norm": {"reference": "norm:layer_norm_reference"},
-    "embedding_norm": {"reference": "norm:embedding_norm_reference"},
-    "add_norm": {"reference": "norm:add_norm_reference"},
-    "attention": {"reference": "attention:attention_reference"},
-    "disentangled_attention": {"reference": "disentangled_attention:disentangled_attention_reference"},
-    "gated_linear_unit": {"reference": "gated_linear_unit:gated_linear_unit_reference"},
-    "segment_pool": {"reference": "segment_pool:segment_pool_reference"},
-    "segment_softmax": {"reference": "segment_softmax:segment_softmax_reference"},
-    "cross_attention": {"reference": "cross_attention:cross_attention_reference"},
+    "linear": _rows("linear:linear", "reference", "onednn", "triton"),
+    "gated_linear": _rows("linear:gated_linear", "reference", "onednn", "triton"),
+    "activation": _rows("linear:activation", "reference"),
+    "layer_norm": _rows("norm:layer_norm", "reference", "triton"),
+    "embedding_norm": _rows("norm:embedding_norm", "reference", "triton"),
+    "add_norm": _rows("norm:add_norm", "reference", "triton"),
+    "add_norm_both": _rows("norm:add_norm_both", "reference", "triton"),
+    "attention": _rows("attention:attention", "reference", "triton"),
+    "cross_attention": _rows("attention:cross_attention", "reference", "triton"),
+    "pack_distances": _rows("disentangled_attention:pack_distances", "reference", "triton"),
+    "disentangled_attention": _rows("disentangled_attention:disentangled_attention", "reference", "triton"),
+    "pair_dot": _rows("pairs:pair_dot", "reference", "triton"),
+    "pair_add": _rows("pairs:pair_add", "reference", "triton"),
+    "segment_pool": _rows("segment_pool:segment_pool", "reference", "triton"),
+    "segment_softmax": _rows("segment_softmax:segment_softmax", "reference", "triton"),
 }
-ORDER = {"cuda": ("reference",), "cpu": ("onednn", "reference")}
+ORDER = {"cuda": ("triton", "reference"), "cpu": ("onednn", "reference")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,16 +51,20 @@ class Ops:
 
     pack_linear: Callable[..., Tensor]
     linear: Callable[..., Tensor]
+    gated_linear: Callable[..., Tensor]
     activation: Callable[..., Tensor]
     layer_norm: Callable[..., Tensor]
     embedding_norm: Callable[..., Tensor]
-    add_norm: Callable[..., tuple[Tensor, Tensor]]
+    add_norm: Callable[..., Tensor]
+    add_norm_both: Callable[..., tuple[Tensor, Tensor]]
     attention: Callable[..., Tensor]
+    cross_attention: Callable[..., Tensor]
+    pack_distances: Callable[..., Tensor]
     disentangled_attention: Callable[..., Tensor]
-    gated_linear_unit: Callable[..., Tensor]
+    pair_dot: Callable[..., Tensor]
+    pair_add: Callable[..., Tensor]
     segment_pool: Callable[..., Tensor]
     segment_softmax: Callable[..., Tensor]
-    cross_attention: Callable[..., Tensor]
     chosen: dict[str, str]
 
 
@@ -62,12 +77,25 @@ class Foldable(Protocol):
         ...
 
 
-def unavailable_reason(backend: str, dtype: torch.dtype = torch.float32) -> str | None:
-    """Why a backend cannot run on this machine in `dtype`, or None where it can."""
-    if backend == "onednn" and dtype is not torch.float32:
-        return f"oneDNN packs float32 weights only, not {dtype}"
-    if backend == "onednn" and not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
-        return "this torch build has no oneDNN"
+def unavailable_reason(
+    backend: str, device: torch.device | str, dtype: torch.dtype = torch.float32
+) -> str | None:
+    """Why a backend cannot run on `device` in `dtype`, or None where it can."""
+    device = torch.device(device)
+    if backend == "onednn":
+        if device.type != "cpu":
+            return "oneDNN runs on CPUs"
+        if dtype is not torch.float32:
+            return f"oneDNN packs float32 weights only, not {dtype}"
+        if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+            return "this torch build has no oneDNN"
+    if backend == "triton":
+        if importlib.util.find_spec("triton") is None:
+            return "Triton is not installed"
+        if device.type == "cpu" and os.environ.get("TRITON_INTERPRET") != "1":
+            return "Triton runs on GPUs; TRITON_INTERPRET=1 has it interpreted on a CPU, slowly"
+        if device.type == "cuda" and torch.cuda.get_device_capability(device) < (8, 0):
+            return "Triton kernels need a GPU of compute capability 8.0 (Ampere) or later"
     return None
 
 
@@ -84,13 +112,12 @@ def choose_ops(
         raise ValueError(f"device {kind!r} is not supported; supported: {', '.join(ORDER)}")
     order = ORDER[kind] if only is None else tuple(dict.fromkeys((only, "reference")))
     if only is not None:
-        if only not in ORDER[kind]:
-            raise ValueError(
-                f"backend {only!r} does not exist for {kind}; choose one of: {', '.join(ORDER[kind])}"
-            )
-        if reason := unavailable_reason(only, dtype):
+        known = dict.fromkeys(backend for rows in IMPLEMENTATIONS.values() for backend in rows)
+        if only not in known:
+            raise ValueError(f"backend {only!r} does not exist; choose one of: {', '.join(known)}")
+        if reason := unavailable_reason(only, device, dtype):
             raise ValueError(f"backend {only!r} cannot run: {reason}")
-    usable = [backend for backend in order if unavailable_reason(backend, dtype) is None]
+    usable = [backend for backend in order if unavailable_reason(backend, device, dtype) is None]
     chosen = {op: next(b for b in usable if b in rows) for op, rows in IMPLEMENTATIONS.items()}
     logger.info("operations on %s: %s", kind, chosen)
     return Ops(**{op: _load(IMPLEMENTATIONS[op][backend]) for op, backend in chosen.items()}, chosen=chosen)

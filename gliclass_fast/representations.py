@@ -45,15 +45,15 @@ def _max(rows: Tensor, spans: Tensor, slots: Tensor, ops: Ops) -> Tensor:
 
 
 def _rms(rows: Tensor, spans: Tensor, slots: Tensor, ops: Ops) -> Tensor:
-    return _avg(rows.square(), spans, slots, ops).sqrt()
+    return (ops.segment_pool(rows, spans, "square_sum") / slots[:, None]).sqrt()
 
 
 def _abs_max(rows: Tensor, spans: Tensor, slots: Tensor, ops: Ops) -> Tensor:
-    return ops.segment_pool(rows.abs(), spans, "max")
+    return ops.segment_pool(rows, spans, "abs_max")
 
 
 def _abs_avg(rows: Tensor, spans: Tensor, slots: Tensor, ops: Ops) -> Tensor:
-    return _avg(rows.abs(), spans, slots, ops)
+    return ops.segment_pool(rows, spans, "abs_sum") / slots[:, None]
 
 
 def _pass(rows: Tensor, spans: Tensor, slots: Tensor, ops: Ops) -> Tensor:
@@ -88,12 +88,17 @@ def pool_text(rows: Tensor, batch: PackedBatch, config: ModelConfig, ops: Ops) -
     return TEXT_POOLINGS[config.pooling_strategy](rows, spans, slots, ops)
 
 
+def first_label_rows(batch: PackedBatch, config: ModelConfig) -> Tensor:
+    """The row of every <<LABEL>>, or the one after it, [L]."""
+    return batch.label_spans[:, 0] + (0 if config.embed_class_token else 1)
+
+
 def pool_labels(rows: Tensor, batch: PackedBatch, config: ModelConfig, ops: Ops) -> Tensor:
     """Label vectors [L, C]: the row of <<LABEL>> (or the one after it), or the mean over the label's span."""
-    skipped = 0 if config.embed_class_token else 1
+    starts = first_label_rows(batch, config)
     if config.class_token_pooling == "first":
-        return rows[batch.label_spans[:, 0] + skipped]
-    starts, ends = batch.label_spans[:, 0] + skipped, batch.label_spans[:, 1].clone()
+        return rows[starts]
+    ends = batch.label_spans[:, 1].clone()
     if not config.extract_text_features:  # nothing ends the last label but the prompt itself
         ends[batch.cu_labels[1:] - 1] = batch.cu_seqlens[1:]
     sums = ops.segment_pool(rows, torch.stack((starts, ends), dim=1), "sum")
@@ -159,7 +164,8 @@ class LayerMixer(nn.Module):
             linear(means, self.W1.weight, self.W1.bias, "relu"), self.W2.weight, self.W2.bias
         ).sigmoid()
         places = torch.arange(squeezed.shape[0], dtype=torch.int32, device=squeezed.device)
-        gates = gates[torch.searchsorted(batch.cu_seqlens[1:].contiguous(), places, right=True)]
+        owner = torch.searchsorted(batch.cu_seqlens[1:].contiguous(), places, right=True)
+        gates = gates[owner.clamp(max=len(gates) - 1)]  # rows of padding have no owner
         mixed = torch.zeros_like(states[0])
         for gate, state in zip(gates.unbind(1), states, strict=True):
             mixed += gate[:, None] * state

@@ -1,60 +1,204 @@
-"""Self-attention over packed sequences, with optional rotary positions and sliding window.
+"""Attention over packed sequences, with optional rotary positions, sliding window and distance bias.
 
-    out_i = sum_j softmax_j(scale * q_i . k_j) v_j      over tokens j of i's own sequence, |i - j| <= window
-    if given
+    out_i = sum_j softmax_j(scale * q_i . k_j + bias[i - j]) v_j      over the keys j of i's sequence
 
-Shapes: qkv [T, 3, H, D], cu_seqlens int32 [N + 1] -> [T, H * D], in qkv's dtype.
-rotary: (cos, sin), each float32 [T, D], applied to q and k before the product in the half-rotated form of Su
-et al. (arXiv:2104.09864): x * cos + rotate_half(x) * sin.
+- attention: rows and keys are the tokens of one sequence; |i - j| <= window if one is given.
+  Shapes: qkv [T, 3, H, D], cu_seqlens int32 [N + 1], tiles int32 [1 + W, 4] -> [T, H * D]. Rows after
+  the last sequence give zeros.
+  rotary: (cos, sin), each float32 [P, D / 2] by position, P at least the longest sequence; applied to q and k
+  before the product in the half-rotated form of Su et al. (arXiv:2104.09864): x * cos + rotate_half(x) * sin.
+  distance_bias: float32 [H, 2 * reach + 1], added to the scaled score by distance i - j = -reach .. reach;
+  distances further out use the ends (T5, Raffel et al., arXiv:1910.10683).
+- cross_attention: rows are labels, keys the text of the label's prompt; scale 1 / sqrt(D).
+  Shapes: q [L, H, D], k and v [T, H, D], cu_labels int32 [N + 1], text_spans int32 [N, 2], tiles ->
+  [L, H * D].
+
+Outputs have the inputs' dtype. The references read the sequences' bounds, the kernel reads `tiles`, the same
+bounds as a work list (`_flash`). The kernel is flash attention (Dao et al., arXiv:2205.14135).
 """
 
 from __future__ import annotations
 
 from itertools import pairwise
+from math import e, log2
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from gliclass_fast.kernels._flash import item_at, item_count, normalized, persistent_grid, softmax_step
+from gliclass_fast.kernels._triton import power_of_2, tl, triton
+
+# rows and keys per step, warps, pipeline stages
+TILE = {2: (64, 64, 4, 2), 4: (32, 32, 8, 1)}  # by bytes per value
+
 
 def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    full = x.float()
-    first, second = full.chunk(2, dim=-1)
-    return (full * cos).addcmul_(torch.cat((-second, first), dim=-1), sin).to(x.dtype)
+    """x [L, H, D]; cos and sin [L, 1, D / 2]."""
+    first, second = x.float().chunk(2, dim=-1)
+    return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1).to(x.dtype)
 
 
 def attention_reference(
     qkv: Tensor,
     cu_seqlens: Tensor,
+    tiles: Tensor,
     scale: float,
     rotary: tuple[Tensor, Tensor] | None = None,
     window: int | None = None,
+    distance_bias: Tensor | None = None,
 ) -> Tensor:
     total, _, heads, width = qkv.shape
-    q, k, v = qkv.unbind(1)
-    if rotary is not None:
-        cos, sin = (table[:, None, :] for table in rotary)
-        q, k = _rotate(q, cos, sin), _rotate(k, cos, sin)
-    out = torch.empty(total, heads, width, dtype=qkv.dtype, device=qkv.device)
-    bounds = cu_seqlens.tolist()
-    for start, end in pairwise(bounds):
-        for first in range(start, end, _rows_per_block(window)):
-            last = min(first + _rows_per_block(window), end)
+    out = torch.zeros(total, heads, width, dtype=qkv.dtype, device=qkv.device)
+    for start, end in pairwise(cu_seqlens.tolist()):
+        q, k, v = qkv[start:end].unbind(1)
+        if rotary is not None:
+            cos, sin = (table[: end - start, None, :] for table in rotary)
+            q, k = _rotate(q, cos, sin), _rotate(k, cos, sin)
+        length, step = end - start, _rows_per_block(window)
+        for first in range(0, length, step):
+            last = min(first + step, length)
             low, high = (
-                (start, end) if window is None else (max(start, first - window), min(end, last + window))
+                (0, length) if window is None else (max(0, first - window), min(length, last + window))
             )
+            distance = torch.arange(first, last)[:, None] - torch.arange(low, high)
             mask = None
+            if distance_bias is not None:
+                reach = distance_bias.shape[1] // 2
+                column = (distance.clamp(-reach, reach) + reach).to(qkv.device)
+                mask = distance_bias[:, column].to(qkv.dtype)
             if window is not None and high - low > window + 1:
-                rows, columns = torch.arange(first, last), torch.arange(low, high)
-                mask = ((rows[:, None] - columns).abs() <= window).to(qkv.device)
+                near = (distance.abs() <= window).to(qkv.device)
+                mask = near if mask is None else mask.masked_fill(~near, float("-inf"))
             queries, keys, values = (
                 part.transpose(0, 1)[None] for part in (q[first:last], k[low:high], v[low:high])
             )
             block = F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask, scale=scale)
-            out[first:last] = block[0].transpose(0, 1)
+            out[start + first : start + last] = block[0].transpose(0, 1)
     return out.view(total, heads * width)
 
 
 def _rows_per_block(window: int | None) -> int:
     """Query rows that share one key range; with a window, wide enough that most of the range is in use."""
     return 1 << 30 if window is None else max(64, 2 * window)
+
+
+def cross_attention_reference(
+    q: Tensor, k: Tensor, v: Tensor, cu_labels: Tensor, text_spans: Tensor, tiles: Tensor
+) -> Tensor:
+    out = torch.zeros_like(q)
+    for (first, last), (start, end) in zip(pairwise(cu_labels.tolist()), text_spans.tolist(), strict=True):
+        queries, keys, values = (
+            part.transpose(0, 1)[None] for part in (q[first:last], k[start:end], v[start:end])
+        )
+        attended = F.scaled_dot_product_attention(queries, keys, values)
+        out[first:last] = attended[0].transpose(0, 1)
+    return out.flatten(1)
+
+
+@triton.jit
+def _halves(
+    row_pointers, valid, cos, sin, positions, HALF: tl.constexpr, BLOCK: tl.constexpr, ROTARY: tl.constexpr
+):
+    """Rows of q or k as two halves [*, BLOCK], turned to their positions where the model is rotary."""
+    column = tl.arange(0, BLOCK)[None, :]
+    mask = valid[:, None] & (column < HALF)
+    first = tl.load(row_pointers + column, mask=mask, other=0.0)
+    second = tl.load(row_pointers + HALF + column, mask=mask, other=0.0)
+    if ROTARY:
+        angle = positions[:, None] * HALF + column
+        c = tl.load(cos + angle, mask=mask, other=0.0)
+        s = tl.load(sin + angle, mask=mask, other=0.0)
+        x, y = first.to(tl.float32), second.to(tl.float32)
+        first, second = (x * c - y * s).to(first.dtype), (y * c + x * s).to(first.dtype)
+    return first, second
+
+
+@triton.jit
+def _attention_kernel(
+    q, k, v, out, tiles, cos, sin, bias, scale, q_stride, kv_stride, reach,
+    HEADS: tl.constexpr, WIDTH: tl.constexpr, ROWS: tl.constexpr, KEYS: tl.constexpr,
+    BLOCK: tl.constexpr, HALF_BLOCK: tl.constexpr,
+    WINDOW: tl.constexpr, ROTARY: tl.constexpr, BIAS: tl.constexpr,
+):  # fmt: skip
+    HALF: tl.constexpr = WIDTH // 2
+    column = tl.arange(0, BLOCK)[None, :]
+    for item in range(tl.program_id(0), item_count(tiles, ROWS, HEADS), tl.num_programs(0)):
+        head, first, end, key_start, key_end = item_at(tiles, item, ROWS, HEADS)
+        if first < end:
+            row = first + tl.arange(0, ROWS)
+            valid = row < end
+            q_rows = q + row.to(tl.int64)[:, None] * q_stride + head * WIDTH
+            q1, q2 = _halves(q_rows, valid, cos, sin, row - key_start, HALF, HALF_BLOCK, ROTARY)
+            highest = tl.full([ROWS], -1e30, tl.float32)
+            total = tl.zeros([ROWS], tl.float32)
+            acc = tl.zeros([ROWS, BLOCK], tl.float32)
+            low, high = key_start, key_end
+            if WINDOW >= 0:
+                low = tl.maximum(low, first - WINDOW)
+                high = tl.minimum(high, first + ROWS + WINDOW)
+            for key in range(low, high, KEYS):
+                keys = key + tl.arange(0, KEYS)
+                known = keys < high
+                place = keys.to(tl.int64)[:, None] * kv_stride + head * WIDTH
+                k1, k2 = _halves(k + place, known, cos, sin, keys - key_start, HALF, HALF_BLOCK, ROTARY)
+                scores = tl.dot(q1, tl.trans(k1), input_precision="ieee")
+                scores = tl.dot(q2, tl.trans(k2), scores, input_precision="ieee") * scale
+                distance = row[:, None] - keys[None, :]
+                allowed = known[None, :] & valid[:, None]
+                if WINDOW >= 0:
+                    allowed &= (distance <= WINDOW) & (distance >= -WINDOW)
+                if BIAS:
+                    slot = tl.minimum(tl.maximum(distance, -reach), reach) + reach
+                    scores += tl.load(bias + head * (2 * reach + 1) + slot) * 1.4426950408889634
+                values = tl.load(v + place + column, mask=known[:, None] & (column < WIDTH), other=0.0)
+                highest, total, acc = softmax_step(scores, allowed, values, highest, total, acc)
+            target = out + row.to(tl.int64)[:, None] * (HEADS * WIDTH) + head * WIDTH + column
+            result = normalized(acc, total).to(out.dtype.element_ty)
+            tl.store(target, result, mask=valid[:, None] & (column < WIDTH))
+
+
+def _launch(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    tiles: Tensor,
+    scale: float,
+    rotary: tuple[Tensor, Tensor] | None,
+    window: int | None,
+    distance_bias: Tensor | None,
+) -> Tensor:
+    """q [R, H, D], k and v [T, H, D], where only the first dimension may be strided -> [R, H * D]."""
+    count, heads, width = q.shape
+    rows, keys, warps, stages = TILE[q.element_size()]
+    out = torch.empty(count, heads * width, dtype=q.dtype, device=q.device)
+    cos, sin = rotary or (q, q)
+    _attention_kernel[persistent_grid(count, heads, q.device)](
+        q, k, v, out, tiles, cos, sin, q if distance_bias is None else distance_bias,
+        scale * log2(e), q.stride(0), k.stride(0),
+        0 if distance_bias is None else distance_bias.shape[1] // 2,
+        HEADS=heads, WIDTH=width, ROWS=rows, KEYS=keys,
+        BLOCK=power_of_2(width), HALF_BLOCK=power_of_2(width // 2),
+        WINDOW=-1 if window is None else window, ROTARY=rotary is not None, BIAS=distance_bias is not None,
+        num_warps=warps, num_stages=stages,
+    )  # fmt: skip
+    return out
+
+
+def attention_triton(
+    qkv: Tensor,
+    cu_seqlens: Tensor,
+    tiles: Tensor,
+    scale: float,
+    rotary: tuple[Tensor, Tensor] | None = None,
+    window: int | None = None,
+    distance_bias: Tensor | None = None,
+) -> Tensor:
+    q, k, v = qkv.unbind(1)
+    return _launch(q, k, v, tiles, scale, rotary, window, distance_bias)
+
+
+def cross_attention_triton(
+    q: Tensor, k: Tensor, v: Tensor, cu_labels: Tensor, text_spans: Tensor, tiles: Tensor
+) -> Tensor:
+    return _launch(q, k, v, tiles, q.shape[-1] ** -0.5, None, None, None)

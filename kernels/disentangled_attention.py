@@ -3,23 +3,43 @@
     score(i, j) = scale * (q_i . k_j + q_i . key_table[slot(i - j)] + k_j . query_table[slot(i - j)])
     out_i       = sum_j softmax_j(score(i, j)) v_j            over tokens j of i's own sequence
 
-Shapes: qkv [T, 3, H, D], cu_seqlens int32 [N + 1] -> [T, H * D], in qkv's dtype.
-key_table and query_table [H, D, slots]: projected relative-position embeddings, a weight-only product made at
-load; None where the model lacks the content-to-position or the position-to-content term.
+Shapes: qkv [T, 3, H, D], cu_seqlens int32 [N + 1], tiles int32 [1 + W, 4] (`_flash`) -> [T, H * D], in qkv's
+dtype. Rows after the last sequence give zeros.
+key_table and query_table: projected relative-position embeddings [H, D, slots], a weight-only product made at
+load, as `pack_distances_*` returned them; None where the model lacks the content-to-position or the
+position-to-content term.
 slots: int64 [2 * reach + 1], the table column of every distance -reach .. reach; it never decreases.
 Distances further out use the first and the last column.
 
-The reference never gathers: one GEMM against the table columns of all distances -(L-1) .. L-1 gives a band
-whose element (i, distance) is read back as (i, j) through strides alone. The scale goes into the factors,
-not the sum, so that products which fit float16 stay finite.
+Nothing is gathered by (i, j). One GEMM against the table columns of consecutive distances gives a band whose
+element (i, distance) is read back as (i, j) by its address alone: a row further down starts one column
+further left. The reference makes one band per sequence and reads it through strides. The Triton kernel makes
+one per tile, in a scratch buffer of its program that stays in the L2 cache, from tables expanded to one row
+per distance. The scale goes into the factors, not the sum, so that products which fit float16 stay finite.
 """
 
 from __future__ import annotations
 
 from itertools import pairwise
+from math import e, log2
 
 import torch
 from torch import Tensor
+
+from gliclass_fast.kernels._flash import item_at, item_count, normalized, persistent_grid, softmax_step
+from gliclass_fast.kernels._triton import capability, power_of_2, tl, triton
+
+# (bytes per value, Hopper or later) -> rows and keys per step (equal), warps; none of them spills registers
+TILE = {(2, False): (32, 4), (2, True): (64, 8), (4, False): (16, 4), (4, True): (16, 4)}
+
+
+def pack_distances_reference(table: Tensor, slots: Tensor) -> Tensor:
+    return table
+
+
+def pack_distances_triton(table: Tensor, slots: Tensor) -> Tensor:
+    """[H, D, slots] -> [H, 2 * reach + 1, D], one contiguous row per distance -reach .. reach."""
+    return table.index_select(2, slots).transpose(1, 2).contiguous()
 
 
 def distance_columns(table: Tensor, slots: Tensor, length: int) -> Tensor:
@@ -58,10 +78,11 @@ def disentangled_attention_reference(
     query_table: Tensor | None,
     slots: Tensor,
     cu_seqlens: Tensor,
+    tiles: Tensor,
     scale: float,
 ) -> Tensor:
     total, _, heads, width = qkv.shape
-    out = torch.empty(total, heads, width, dtype=qkv.dtype, device=qkv.device)
+    out = torch.zeros(total, heads, width, dtype=qkv.dtype, device=qkv.device)
     bounds = cu_seqlens.tolist()
     longest = max(end - start for start, end in pairwise(bounds))
     key_columns = query_columns = None
@@ -70,6 +91,8 @@ def disentangled_attention_reference(
     if query_table is not None:
         query_columns = distance_columns(query_table, slots, longest) * scale
     for start, end in pairwise(bounds):
+        if start == end:
+            continue
         length = end - start
         near = slice(longest - length, longest + length - 1)
         q, k, v = (part.transpose(0, 1).contiguous() for part in qkv[start:end].unbind(1))
@@ -82,3 +105,86 @@ def disentangled_attention_reference(
         weights = torch.softmax(scores.float(), dim=-1).to(v.dtype)
         out[start:end] = torch.bmm(weights, v).transpose(0, 1)
     return out.view(total, heads * width)
+
+
+@triton.jit
+def _disentangled_kernel(
+    q, k, v, out, key_table, query_table, scratch, tiles, scale, stride, reach,
+    HEADS: tl.constexpr, WIDTH: tl.constexpr, BLOCK: tl.constexpr, SIDE: tl.constexpr,
+    C2P: tl.constexpr, P2C: tl.constexpr,
+):  # fmt: skip
+    column = tl.arange(0, BLOCK)[None, :]
+    # band column b stands for j - i = (first key - first row) + b - (SIDE - 1); the last one is never read
+    band = tl.arange(0, 2 * SIDE)
+    side = tl.arange(0, SIDE)
+    along_row = side[None, :] - side[:, None] + (SIDE - 1)  # (i, j) -> b
+    along_key = side[:, None] - side[None, :] + (SIDE - 1)  # (j, i) -> b
+    dtype = q.dtype.element_ty
+    of_queries = scratch + tl.program_id(0).to(tl.int64) * (4 * SIDE * SIDE)
+    of_keys = of_queries + 2 * SIDE * SIDE
+    for item in range(tl.program_id(0), item_count(tiles, SIDE, HEADS), tl.num_programs(0)):
+        head, first, end, key_start, key_end = item_at(tiles, item, SIDE, HEADS)
+        if first < end:
+            row = first + side
+            valid = row < end
+            used = valid[:, None] & (column < WIDTH)
+            row_place = row.to(tl.int64)[:, None] * stride + head * WIDTH + column
+            queries = tl.load(q + row_place, mask=used, other=0.0)
+            highest = tl.full([SIDE], -1e30, tl.float32)
+            total = tl.zeros([SIDE], tl.float32)
+            acc = tl.zeros([SIDE, BLOCK], tl.float32)
+            for key in range(key_start, key_end, SIDE):
+                keys = key + side
+                known = keys < key_end
+                loaded = known[:, None] & (column < WIDTH)
+                place = keys.to(tl.int64)[:, None] * stride + head * WIDTH + column
+                key_rows = tl.load(k + place, mask=loaded, other=0.0)
+                distance = first - key + (SIDE - 1) - band  # i - j
+                slot = tl.minimum(tl.maximum(distance, -reach), reach) + reach
+                table_place = (head * (2 * reach + 1) + slot)[:, None] * WIDTH + column
+                tl.debug_barrier()  # the previous bands have been read
+                if C2P:
+                    table = tl.load(key_table + table_place, mask=column < WIDTH, other=0.0)
+                    scores = tl.dot(queries, tl.trans(table), input_precision="ieee") * scale
+                    tl.store(of_queries + side[:, None] * (2 * SIDE) + band[None, :], scores.to(dtype))
+                if P2C:
+                    table = tl.load(query_table + table_place, mask=column < WIDTH, other=0.0)
+                    scores = tl.dot(key_rows, tl.trans(table), input_precision="ieee") * scale
+                    tl.store(of_keys + side[:, None] * (2 * SIDE) + band[None, :], scores.to(dtype))
+                tl.debug_barrier()  # the bands are written
+                scores = tl.dot(queries, tl.trans(key_rows), input_precision="ieee") * scale
+                if C2P:
+                    scores += tl.load(of_queries + side[:, None] * (2 * SIDE) + along_row).to(tl.float32)
+                if P2C:
+                    by_key = tl.load(of_keys + side[:, None] * (2 * SIDE) + along_key)
+                    scores += tl.trans(by_key).to(tl.float32)
+                values = tl.load(v + place, mask=loaded, other=0.0)
+                allowed = known[None, :] & valid[:, None]
+                highest, total, acc = softmax_step(scores, allowed, values, highest, total, acc)
+            target = out + row.to(tl.int64)[:, None] * (HEADS * WIDTH) + head * WIDTH + column
+            tl.store(target, normalized(acc, total).to(dtype), mask=used)
+
+
+def disentangled_attention_triton(
+    qkv: Tensor,
+    key_table: Tensor | None,
+    query_table: Tensor | None,
+    slots: Tensor,
+    cu_seqlens: Tensor,
+    tiles: Tensor,
+    scale: float,
+) -> Tensor:
+    count, _, heads, width = qkv.shape
+    side, warps = TILE[qkv.element_size(), capability(qkv.device) >= (9, 0)]
+    grid = persistent_grid(count, heads, qkv.device)
+    out = torch.empty(count, heads * width, dtype=qkv.dtype, device=qkv.device)
+    scratch = torch.empty(grid[0] * 4 * side * side, dtype=qkv.dtype, device=qkv.device)
+    _disentangled_kernel[grid](
+        *qkv.unbind(1), out,
+        qkv if key_table is None else key_table, qkv if query_table is None else query_table,
+        scratch, tiles, scale * log2(e), qkv.stride(0), slots.numel() // 2,
+        HEADS=heads, WIDTH=width, BLOCK=power_of_2(width), SIDE=side,
+        C2P=key_table is not None, P2C=query_table is not None,
+        num_warps=warps, num_stages=1,  # a pipelined load could overtake the store of its band
+    )  # fmt: skip
+    return out

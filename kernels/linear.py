@@ -1,10 +1,15 @@
-"""Affine map with an activation: `activation(x @ weight.T + bias)`.
+"""Affine maps with an activation, plain and gated.
 
-Shapes: x [T, K], weight [N, K] (as `pack_*` returned it), bias [N] or None -> [T, N], in x's dtype.
-Activations are those of `ACTIVATIONS`; "gelu" is the exact erf form (Hendrycks & Gimpel, arXiv:1606.08415).
+- linear: activation(x @ weight.T + bias). Shapes: x [T, K], weight [N, K], bias [N] or None -> [T, N].
+- gated_linear: with y = x @ weight.T + bias, activation(y[:, :F]) * y[:, F:] (Shazeer, arXiv:2002.05202;
+  GeGLU with "gelu"). Shapes: x [T, K], weight [2F, K], bias [2F] or None -> [T, F].
 
-`pack_*` is called once per weight at load. oneDNN keeps float32 weights in its own blocked layout, which is
-two to three times faster than the row-major GEMM behind `torch.nn.functional.linear` on AVX-512 machines.
+Outputs have x's dtype. Weights are as `pack_*` returned them, once per weight at load. Activations are those
+of `ACTIVATIONS`; "gelu" is the exact erf form (Hendrycks & Gimpel, arXiv:1606.08415).
+
+oneDNN keeps float32 weights in its own blocked layout, two to three times faster than the row-major GEMM
+behind `torch.nn.functional.linear` on AVX-512 machines. Triton fuses the activation into a GEMM; a linear map
+without one is left to cuBLAS.
 """
 
 from __future__ import annotations
@@ -14,6 +19,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from gliclass_fast.kernels._triton import ceil_div, tl, triton
 
 
 def _gelu_tanh(x: Tensor) -> Tensor:
@@ -35,6 +42,15 @@ _FUSED_BY_ONEDNN = {
     "relu": ("relu", ""),
     "tanh": ("tanh", ""),
 }
+# (bytes per value, more than FEW rows) -> rows, columns and depth per block, warps, pipeline stages
+TILE = {
+    (2, False): (64, 64, 64, 4, 4),
+    (2, True): (128, 128, 64, 8, 3),
+    (4, False): (32, 32, 32, 4, 2),
+    (4, True): (64, 64, 32, 4, 2),
+}
+FEW = 1024
+GROUP = 8  # row blocks that walk through the weight together, so that it stays in the L2 cache
 
 
 def activation_reference(x: Tensor, activation: str) -> Tensor:
@@ -49,6 +65,15 @@ def linear_reference(x: Tensor, weight: Tensor, bias: Tensor | None, activation:
     return ACTIVATIONS[activation](F.linear(x, weight, bias))
 
 
+def gated_linear_reference(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str) -> Tensor:
+    return _gated(F.linear(x, weight, bias), activation)
+
+
+def _gated(y: Tensor, activation: str) -> Tensor:
+    value, gate = y.chunk(2, dim=-1)
+    return ACTIVATIONS[activation](value).mul_(gate)
+
+
 def pack_onednn(weight: Tensor) -> Tensor:
     packed: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), None)
     return packed
@@ -59,3 +84,87 @@ def linear_onednn(x: Tensor, weight: Tensor, bias: Tensor | None, activation: st
     name, algorithm = fused or ("none", "")
     out: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, name, [], algorithm)
     return out if fused else ACTIVATIONS[activation](out)
+
+
+def gated_linear_onednn(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str) -> Tensor:
+    return _gated(linear_onednn(x, weight, bias), activation)
+
+
+@triton.jit
+def activated(x, ACTIVATION: tl.constexpr):
+    """x float32."""
+    if ACTIVATION == "gelu":
+        x = 0.5 * x * (1.0 + tl.math.erf(x * 0.7071067811865476))
+    elif ACTIVATION == "gelu_tanh":
+        x *= tl.sigmoid(1.5957691216057308 * (x + 0.044715 * x * x * x))
+    elif ACTIVATION == "relu":
+        x = tl.maximum(x, 0.0)
+    elif ACTIVATION == "silu":
+        x *= tl.sigmoid(x)
+    elif ACTIVATION == "tanh":
+        x = 2.0 * tl.sigmoid(2.0 * x) - 1.0
+    return x
+
+
+@triton.jit(do_not_specialize=["rows"])
+def _linear_kernel(
+    x, weight, bias, out, rows, WIDTH: tl.constexpr, DEPTH: tl.constexpr,
+    BLOCK_ROWS: tl.constexpr, BLOCK_WIDTH: tl.constexpr, BLOCK_DEPTH: tl.constexpr, GROUP: tl.constexpr,
+    ACTIVATION: tl.constexpr, GATED: tl.constexpr, BIAS: tl.constexpr,
+):  # fmt: skip
+    across = tl.cdiv(WIDTH, BLOCK_WIDTH)
+    group = tl.program_id(0) // (GROUP * across)
+    in_group = tl.minimum(tl.cdiv(rows, BLOCK_ROWS) - group * GROUP, GROUP)
+    within = tl.program_id(0) % (GROUP * across)
+    row = (group * GROUP + within % in_group) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
+    column = within // in_group * BLOCK_WIDTH + tl.arange(0, BLOCK_WIDTH)
+    depth = tl.arange(0, BLOCK_DEPTH)
+    valid, within_width = row < rows, column < WIDTH
+    x_place = x + row.to(tl.int64)[:, None] * DEPTH + depth[None, :]
+    w_place = weight + column.to(tl.int64)[:, None] * DEPTH + depth[None, :]
+    acc = tl.zeros([BLOCK_ROWS, BLOCK_WIDTH], tl.float32)
+    gate = tl.zeros([BLOCK_ROWS, BLOCK_WIDTH], tl.float32)
+    for start in range(0, DEPTH, BLOCK_DEPTH):
+        inside = (start + depth < DEPTH)[None, :]
+        a = tl.load(x_place + start, mask=valid[:, None] & inside, other=0.0)
+        b = tl.load(w_place + start, mask=within_width[:, None] & inside, other=0.0)
+        acc = tl.dot(a, tl.trans(b), acc, input_precision="ieee")
+        if GATED:
+            b = tl.load(w_place + WIDTH * DEPTH + start, mask=within_width[:, None] & inside, other=0.0)
+            gate = tl.dot(a, tl.trans(b), gate, input_precision="ieee")
+    if BIAS:
+        acc += tl.load(bias + column, mask=within_width, other=0.0).to(tl.float32)[None, :]
+    acc = activated(acc, ACTIVATION)
+    if GATED:
+        if BIAS:
+            gate += tl.load(bias + WIDTH + column, mask=within_width, other=0.0).to(tl.float32)[None, :]
+        acc *= gate
+    place = out + row.to(tl.int64)[:, None] * WIDTH + column[None, :]
+    tl.store(place, acc.to(out.dtype.element_ty), mask=valid[:, None] & within_width[None, :])
+
+
+def _launch(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str, gated: bool) -> Tensor:
+    x = x.contiguous()
+    rows, depth = x.shape
+    width = weight.shape[0] // (2 if gated else 1)
+    out = torch.empty(rows, width, dtype=x.dtype, device=x.device)
+    block_rows, block_width, block_depth, warps, stages = TILE[x.element_size(), rows > FEW]
+    if gated:
+        block_width //= 2  # two accumulators
+    grid = (ceil_div(rows, block_rows) * ceil_div(width, block_width),)
+    _linear_kernel[grid](
+        x, weight, weight if bias is None else bias, out, rows, WIDTH=width, DEPTH=depth,
+        BLOCK_ROWS=block_rows, BLOCK_WIDTH=block_width, BLOCK_DEPTH=block_depth, GROUP=GROUP,
+        ACTIVATION=activation, GATED=gated, BIAS=bias is not None, num_warps=warps, num_stages=stages,
+    )  # fmt: skip
+    return out
+
+
+def linear_triton(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str = "none") -> Tensor:
+    if activation == "none":
+        return F.linear(x, weight, bias)
+    return _launch(x, weight, bias, activation, gated=False)
+
+
+def gated_linear_triton(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str) -> Tensor:
+    return _launch(x, weight, bias, activation, gated=True)

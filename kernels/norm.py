@@ -1,25 +1,36 @@
 """Layer normalisation, alone, after a sum of embeddings, and after a residual sum.
 
-LayerNorm (Ba et al., arXiv:1607.06450): (x - mean) / sqrt(var + eps) * weight + bias over the last dimension,
-with statistics in float32. Inputs and outputs share one dtype; weight and bias are [C], bias may be None.
+LayerNorm (Ba et al., arXiv:1607.06450): (x - mean) / sqrt(var + eps) * weight + bias over the last dimension;
+with rms=True RMSNorm (Zhang & Sennrich, arXiv:1910.07467): x / sqrt(mean(x^2) + eps) * weight. Statistics are
+float32. Inputs and outputs share one dtype; weight and bias are [C], bias may be None.
 
 - layer_norm(x [T, C]) -> [T, C]
-- embedding_norm(sources: (table [V, C], rows int32 [T]) pairs) -> LayerNorm of the sum of the gathered rows,
-  [T, C]
-- add_norm(x [T, C], residual [T, C]) -> (x + residual, LayerNorm(x + residual)), both [T, C]
+- embedding_norm(sources: up to three (table [V, C], rows int32 [T]) pairs) -> LayerNorm of the sum of the
+  gathered rows, [T, C]
+- add_norm(x [T, C], residual [T, C]) -> the norm of x + residual, [T, C]
+- add_norm_both(x, residual) -> (x + residual, its norm)
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from gliclass_fast.kernels._triton import power_of_2, tl, triton
 
-def layer_norm_reference(x: Tensor, weight: Tensor, bias: Tensor | None, eps: float) -> Tensor:
-    full = F.layer_norm(x.float(), x.shape[-1:], weight.float(), None if bias is None else bias.float(), eps)
-    return full.to(x.dtype)
+WARPS = 4
+
+
+def layer_norm_reference(
+    x: Tensor, weight: Tensor, bias: Tensor | None, eps: float, rms: bool = False
+) -> Tensor:
+    full, shape = x.float(), x.shape[-1:]
+    if rms:
+        return F.rms_norm(full, shape, weight.float(), eps).to(x.dtype)
+    return F.layer_norm(full, shape, weight.float(), None if bias is None else bias.float(), eps).to(x.dtype)
 
 
 def embedding_norm_reference(
@@ -33,7 +44,121 @@ def embedding_norm_reference(
 
 
 def add_norm_reference(
-    x: Tensor, residual: Tensor, weight: Tensor, bias: Tensor | None, eps: float
+    x: Tensor, residual: Tensor, weight: Tensor, bias: Tensor | None, eps: float, rms: bool = False
+) -> Tensor:
+    return layer_norm_reference(x + residual, weight, bias, eps, rms)
+
+
+def add_norm_both_reference(
+    x: Tensor, residual: Tensor, weight: Tensor, bias: Tensor | None, eps: float, rms: bool = False
 ) -> tuple[Tensor, Tensor]:
     total = x + residual
-    return total, layer_norm_reference(total, weight, bias, eps)
+    return total, layer_norm_reference(total, weight, bias, eps, rms)
+
+
+@triton.jit
+def _normed(
+    x, weight, bias, eps, WIDTH: tl.constexpr, BLOCK: tl.constexpr, RMS: tl.constexpr, BIAS: tl.constexpr
+):
+    """The norm of one row of float32 values, zeros from WIDTH on."""
+    column = tl.arange(0, BLOCK)
+    mask = column < WIDTH
+    if not RMS:
+        x = tl.where(mask, x - tl.sum(x, 0) / WIDTH, 0.0)
+    x *= tl.rsqrt(tl.sum(x * x, 0) / WIDTH + eps)
+    x *= tl.load(weight + column, mask=mask, other=0.0).to(tl.float32)
+    if BIAS:
+        x += tl.load(bias + column, mask=mask, other=0.0).to(tl.float32)
+    return x
+
+
+@triton.jit
+def _norm_kernel(
+    x, residual, total, out, weight, bias, eps,
+    WIDTH: tl.constexpr, BLOCK: tl.constexpr, ADD: tl.constexpr, KEEP: tl.constexpr,
+    RMS: tl.constexpr, BIAS: tl.constexpr,
+):  # fmt: skip
+    column = tl.arange(0, BLOCK)
+    mask = column < WIDTH
+    place = tl.program_id(0).to(tl.int64) * WIDTH + column
+    values = tl.load(x + place, mask=mask, other=0.0).to(tl.float32)
+    if ADD:
+        values += tl.load(residual + place, mask=mask, other=0.0).to(tl.float32)
+    if KEEP:
+        tl.store(total + place, values.to(total.dtype.element_ty), mask=mask)
+    values = _normed(values, weight, bias, eps, WIDTH, BLOCK, RMS, BIAS)
+    tl.store(out + place, values.to(out.dtype.element_ty), mask=mask)
+
+
+@triton.jit
+def _embedding_norm_kernel(
+    table, rows, table_2, rows_2, table_3, rows_3, out, weight, bias, eps,
+    WIDTH: tl.constexpr, BLOCK: tl.constexpr, SOURCES: tl.constexpr, BIAS: tl.constexpr,
+):  # fmt: skip
+    token = tl.program_id(0).to(tl.int64)
+    column = tl.arange(0, BLOCK)
+    mask = column < WIDTH
+    place = tl.load(rows + token).to(tl.int64) * WIDTH + column
+    values = tl.load(table + place, mask=mask, other=0.0).to(tl.float32)
+    if SOURCES >= 2:
+        place = tl.load(rows_2 + token).to(tl.int64) * WIDTH + column
+        values += tl.load(table_2 + place, mask=mask, other=0.0).to(tl.float32)
+    if SOURCES == 3:
+        place = tl.load(rows_3 + token).to(tl.int64) * WIDTH + column
+        values += tl.load(table_3 + place, mask=mask, other=0.0).to(tl.float32)
+    values = _normed(values, weight, bias, eps, WIDTH, BLOCK, False, BIAS)
+    tl.store(out + token * WIDTH + column, values.to(out.dtype.element_ty), mask=mask)
+
+
+def _launch(
+    x: Tensor,
+    residual: Tensor | None,
+    keep: bool,
+    weight: Tensor,
+    bias: Tensor | None,
+    eps: float,
+    rms: bool,
+) -> tuple[Tensor, Tensor]:
+    """(sum if kept, else x; norm)."""
+    x = x.contiguous()
+    rows, width = x.shape
+    out = torch.empty_like(x)
+    total = torch.empty_like(x) if keep else x
+    _norm_kernel[(rows,)](
+        x, x if residual is None else residual, total, out, weight, weight if bias is None else bias, eps,
+        WIDTH=width, BLOCK=power_of_2(width), ADD=residual is not None, KEEP=keep,
+        RMS=rms, BIAS=bias is not None, num_warps=WARPS,
+    )  # fmt: skip
+    return total, out
+
+
+def layer_norm_triton(
+    x: Tensor, weight: Tensor, bias: Tensor | None, eps: float, rms: bool = False
+) -> Tensor:
+    return _launch(x, None, False, weight, bias, eps, rms)[1]
+
+
+def add_norm_triton(
+    x: Tensor, residual: Tensor, weight: Tensor, bias: Tensor | None, eps: float, rms: bool = False
+) -> Tensor:
+    return _launch(x, residual, False, weight, bias, eps, rms)[1]
+
+
+def add_norm_both_triton(
+    x: Tensor, residual: Tensor, weight: Tensor, bias: Tensor | None, eps: float, rms: bool = False
+) -> tuple[Tensor, Tensor]:
+    return _launch(x, residual, True, weight, bias, eps, rms)
+
+
+def embedding_norm_triton(
+    sources: Sequence[tuple[Tensor, Tensor]], weight: Tensor, bias: Tensor | None, eps: float
+) -> Tensor:
+    first = sources[0]
+    flat = [tensor for pair in (*sources, first, first)[:3] for tensor in pair]
+    count, width = first[1].shape[0], weight.shape[0]
+    out = torch.empty(count, width, dtype=weight.dtype, device=weight.device)
+    _embedding_norm_kernel[(count,)](
+        *flat, out, weight, weight if bias is None else bias, eps,
+        WIDTH=width, BLOCK=power_of_2(width), SOURCES=len(sources), BIAS=bias is not None, num_warps=WARPS,
+    )  # fmt: skip
+    return out

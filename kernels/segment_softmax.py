@@ -1,21 +1,49 @@
 """Softmax over the labels of each prompt.
 
-Shapes: scores [L], owner int32 [L] (the prompt of every label), segments: number of prompts -> [L], in
-scores' dtype.
+Shapes: scores [L], cu_labels int32 [N + 1] (the labels of prompt n are cu_labels[n] to cu_labels[n + 1]) ->
+[L], in scores' dtype. Scores after the last prompt are not read; what comes back for them means nothing.
 """
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor
 
+from gliclass_fast.kernels._triton import tl, triton
 
-def segment_softmax_reference(scores: Tensor, owner: Tensor, segments: int) -> Tensor:
-    index = owner.long()
-    full = scores.float()
-    highest = torch.full((segments,), float("-inf"), device=scores.device).scatter_reduce_(
-        0, index, full, "amax"
-    )
-    exponentials = (full - highest[index]).exp()
-    total = torch.zeros(segments, device=scores.device).index_add_(0, index, exponentials)
-    return (exponentials / total[index]).to(scores.dtype)
+BLOCK = 128
+
+
+def segment_softmax_reference(scores: Tensor, cu_labels: Tensor) -> Tensor:
+    out = torch.zeros_like(scores)
+    for start, end in pairwise(cu_labels.tolist()):
+        out[start:end] = torch.softmax(scores[start:end].float(), dim=0)
+    return out
+
+
+@triton.jit
+def _softmax_kernel(scores, cu_labels, out, BLOCK: tl.constexpr):
+    start, end = tl.load(cu_labels + tl.program_id(0)), tl.load(cu_labels + tl.program_id(0) + 1)
+    highest = tl.full([BLOCK], -1e30, tl.float32)
+    total = tl.zeros([BLOCK], tl.float32)
+    for first in range(start, end, BLOCK):
+        place = first + tl.arange(0, BLOCK)
+        x = tl.load(scores + place, mask=place < end, other=float("-inf")).to(tl.float32)
+        new = tl.maximum(highest, x)
+        total = total * tl.exp(highest - new) + tl.where(place < end, tl.exp(x - new), 0.0)
+        highest = new
+    overall = tl.max(highest, 0)
+    denominator = tl.sum(total * tl.exp(highest - overall), 0)
+    for first in range(start, end, BLOCK):
+        place = first + tl.arange(0, BLOCK)
+        x = tl.load(scores + place, mask=place < end, other=0.0).to(tl.float32)
+        share = tl.exp(x - overall) / denominator
+        tl.store(out + place, share.to(out.dtype.element_ty), mask=place < end)
+
+
+def segment_softmax_triton(scores: Tensor, cu_labels: Tensor) -> Tensor:
+    out = torch.zeros_like(scores)
+    _softmax_kernel[(cu_labels.shape[0] - 1,)](scores.contiguous(), cu_labels, out, BLOCK=BLOCK, num_warps=4)
+    return out

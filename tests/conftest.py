@@ -1,7 +1,11 @@
-"""Seeds everything and fills memory the package asks for, but does not initialise, with NaN."""
+"""Seeds everything and fills memory the package asks for, but does not initialise, with NaN.
+
+Where there is no GPU, Triton kernels run in Triton's interpreter, asked for before Triton is imported.
+"""
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -9,6 +13,9 @@ from typing import Any
 import pytest
 import torch
 import transformers
+
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"
 
 transformers.utils.logging.set_verbosity_error()
 transformers.utils.logging.disable_progress_bar()

@@ -13,11 +13,13 @@ from tests.sentences import LABELS, TEXTS
 from tests.tiny import alone, byte_tokenizer, reference_model, reference_pipeline
 
 
-def check_logits(encoder: str, scorer: str, dtype: torch.dtype, device: str) -> None:
+def check_logits(
+    encoder: str, scorer: str, dtype: torch.dtype, device: str, backend: str | None = None
+) -> None:
     """float32: within 1e-4; 16-bit: the rule of `assert_sixteen_bit_logits`, both in a ragged batch."""
     model = reference_model(encoder, scorer_type=scorer, extract_text_features=True)
     exact = alone(reference_pipeline(model), TEXTS, LABELS)
-    ours = GLiClassModel.from_gliclass(model, device=device, dtype=dtype)
+    ours = GLiClassModel.from_gliclass(model, device=device, dtype=dtype, backend=backend)
     pipeline = ZeroShotClassificationPipeline(
         ours, byte_tokenizer(), device=device, progress_bar=False, batch_tokens=256
     )

@@ -21,7 +21,15 @@ class Output:
 
 
 class Architecture(Protocol):
-    """What a model asks of an architecture."""
+    """What a model asks of an architecture; `forward` is `score(encode(batch), batch)`."""
+
+    def encode(self, batch: PackedBatch) -> tuple[Tensor, ...]:
+        """What `score` needs of the tokens, [T, C] each; reads no field of labels or prompts."""
+        ...
+
+    def score(self, encoded: tuple[Tensor, ...], batch: PackedBatch) -> Output:
+        """Compares labels and texts."""
+        ...
 
     def forward(self, batch: PackedBatch) -> Output:
         """Scores a packed batch."""

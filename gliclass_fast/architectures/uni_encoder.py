@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterator
+from itertools import islice
 
 import torch
 from torch import Tensor, nn
@@ -78,13 +77,39 @@ class Architecture(nn.Module):
             checkpoint.fill(self.calibrator, calibrator.WEIGHTS, "calibrator.", device, dtype)
         checkpoint.close(ignored=[f"model.encoder_model.{name}" for name in encoder.UNUSED])
 
-    def forward(self, batch: PackedBatch) -> Output:
+    @property
+    def mixer(self) -> representations.LayerMixer | None:
+        """A given layer's state wins over a mixture of all."""
+        return self.heads.mixer if self.config.encoder_layer_id == -1 else None
+
+    @property
+    def finishes_few_rows(self) -> bool:
+        """Only rows of labels and texts are read, and only the last state of them."""
+        config, layers = self.config, self.config.encoder.num_hidden_layers
+        return (
+            config.pooling_strategy == config.class_token_pooling == "first"
+            and config.encoder_layer_id in (-1, layers)
+            and self.mixer is None
+            and not config.use_lstm
+            and layers > 1  # what follows the first layer of some backbones looks at neighbours
+        )
+
+    def encode(self, batch: PackedBatch) -> tuple[Tensor, ...]:
+        """What `score` needs of the encoder, [T, C] each; reads no field of labels or prompts."""
+        if self.finishes_few_rows:
+            x, attended = self.encoder.mix_last(batch, self.heads.segments)
+            return x, attended
+        states = self.encoder.states(batch, self.heads.segments)
+        if self.mixer is not None:
+            return tuple(states)
+        wanted = self.config.encoder_layer_id % (self.config.encoder.num_hidden_layers + 1)
+        return (next(islice(states, wanted, None)),)
+
+    def score(self, encoded: tuple[Tensor, ...], batch: PackedBatch) -> Output:
+        """Logits from what `encode` gave."""
         config, heads = self.config, self.heads
-        rows = self._hidden(self.encoder.states(batch, heads.segments), batch)
-        label_vectors = heads.label_projector(representations.pool_labels(rows, batch, config, self.ops))
-        if heads.lstm is not None:
-            rows = heads.lstm(rows, representations.text_spans(batch, config))
-        text_vectors = self._project_text(representations.pool_text(rows, batch, config, self.ops))
+        pooled, pooled_labels = self._pool(encoded, batch)
+        text_vectors, label_vectors = self._project_text(pooled), heads.label_projector(pooled_labels)
         if config.normalize_features:
             label_vectors = representations.normalize(label_vectors)
         logits = self.scorer(text_vectors, label_vectors, batch)
@@ -95,6 +120,26 @@ class Architecture(nn.Module):
         calibrated = self.calibrator(text_vectors, label_vectors, logits, batch)
         return Output(calibrated, logits, text_vectors, label_vectors)
 
+    def forward(self, batch: PackedBatch) -> Output:
+        return self.score(self.encode(batch), batch)
+
+    def _pool(self, encoded: tuple[Tensor, ...], batch: PackedBatch) -> tuple[Tensor, Tensor]:
+        """What is projected: text rows [N, C] (or all, [T, C], for "pass") and label rows [L, C]."""
+        config = self.config
+        if self.finishes_few_rows:
+            texts, labels = (
+                representations.text_spans(batch, config)[:, 0],
+                representations.first_label_rows(batch, config),
+            )
+            kept = torch.cat((texts, labels))
+            rows = self.encoder.finish_last(*(state[kept] for state in encoded))
+            return rows[: len(texts)], rows[len(texts) :]
+        rows = encoded[0] if self.mixer is None else self.mixer(encoded, batch)
+        pooled_labels = representations.pool_labels(rows, batch, config, self.ops)
+        if self.heads.lstm is not None:
+            rows = self.heads.lstm(rows, representations.text_spans(batch, config))
+        return representations.pool_text(rows, batch, config, self.ops), pooled_labels
+
     def empty_text_vector(self) -> Tensor:
         """The projection of a zero row, [1, C]."""
         return self._project_text(torch.zeros_like(self.heads.text_projector.linear_2.bias)[None])
@@ -102,13 +147,3 @@ class Architecture(nn.Module):
     def _project_text(self, pooled: Tensor) -> Tensor:
         projected = self.heads.text_projector(pooled)
         return representations.normalize(projected) if self.config.normalize_features else projected
-
-    def _hidden(self, states: Iterator[Tensor], batch: PackedBatch) -> Tensor:
-        """The hidden states the heads read, [T, C]: one given layer's, a mixture of all, or the last's."""
-        if self.config.encoder_layer_id != -1:
-            wanted = self.config.encoder_layer_id % (self.config.encoder.num_hidden_layers + 1)
-            return next(state for number, state in enumerate(states) if number == wanted)
-        if self.heads.mixer is not None:
-            mixed: Tensor = self.heads.mixer(list(states), batch)
-            return mixed
-        return deque(states, maxlen=1).pop()

@@ -1,8 +1,9 @@
 """Backbones, one file per Hugging Face `model_type`; each has WEIGHTS, UNUSED, Config.from_hf and Encoder.
 
 `Encoder.states(batch)` yields the embedding output and then every layer's output, [T, C] each, so that a
-caller who needs layer k stops there. `Encoder.fold()` runs once after the weights are in and makes what
-depends on weights alone.
+caller who needs layer k stops there. `mix_last` and `finish_last` are the same with the last layer in two
+steps, of which the second treats every row alone: a caller who needs few rows finishes only those.
+`Encoder.fold()` runs once after the weights are in and makes what depends on weights alone.
 """
 
 from __future__ import annotations
@@ -20,6 +21,14 @@ class Encoder(Protocol):
 
     def states(self, batch: PackedBatch, segments: Tensor | None = None) -> Iterator[Tensor]:
         """Embedding output, then each layer's; segments: a table [3, C] added per `batch.segments`."""
+        ...
+
+    def mix_last(self, batch: PackedBatch, segments: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """The last layer's input and what its attention makes of it, [T, C] each."""
+        ...
+
+    def finish_last(self, x: Tensor, attended: Tensor) -> Tensor:
+        """The last state of any rows, [R, C], from those rows of what `mix_last` gave."""
         ...
 
     def fold(self) -> None:

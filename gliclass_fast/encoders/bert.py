@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from torch import Tensor, nn
@@ -83,23 +84,47 @@ class PostNormLayer(nn.Module):
         """[T, 3, H, D] -> [T, C]."""
         raise NotImplementedError
 
-    def forward(self, x: Tensor, batch: PackedBatch) -> Tensor:
+    def mix(self, x: Tensor, batch: PackedBatch) -> Tensor:
+        """The part that looks at other tokens, [T, C] -> [T, C]."""
+        qkv = self.ops.linear(x, self.qkv.weight, self.qkv.bias)
+        return self.attend(qkv.view(x.shape[0], 3, self.config.num_attention_heads, -1), batch)
+
+    def finish(self, x: Tensor, attended: Tensor) -> Tensor:
+        """The part that treats every row alone, from the layer's input and `mix` of it."""
         ops, eps = self.ops, self.config.norm_eps
-        qkv = ops.linear(x, self.qkv.weight, self.qkv.bias)
-        attended = self.attend(qkv.view(x.shape[0], 3, self.config.num_attention_heads, -1), batch)
         attended = ops.linear(attended, self.out.weight, self.out.bias)
-        _, x = ops.add_norm(attended, x, self.attention_norm.weight, self.attention_norm.bias, eps)
+        x = ops.add_norm(attended, x, self.attention_norm.weight, self.attention_norm.bias, eps)
         inner = ops.linear(x, self.up.weight, self.up.bias, self.config.activation)
         inner = ops.linear(inner, self.down.weight, self.down.bias)
-        return ops.add_norm(inner, x, self.output_norm.weight, self.output_norm.bias, eps)[1]
+        return ops.add_norm(inner, x, self.output_norm.weight, self.output_norm.bias, eps)
+
+    def forward(self, x: Tensor, batch: PackedBatch) -> Tensor:
+        return self.finish(x, self.mix(x, batch))
+
+
+class PostNormEncoder(nn.Module):
+    """The last layer of every post-LN backbone, in two steps; subclasses supply `states` and `layers`."""
+
+    layers: nn.ModuleList
+
+    def states(self, batch: PackedBatch, segments: Tensor | None = None) -> Iterator[Tensor]:
+        raise NotImplementedError
+
+    def mix_last(self, batch: PackedBatch, segments: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        x = next(islice(self.states(batch, segments), len(self.layers) - 1, None))
+        return x, self.layers[-1].mix(x, batch)  # type: ignore[operator]
+
+    def finish_last(self, x: Tensor, attended: Tensor) -> Tensor:
+        rows: Tensor = self.layers[-1].finish(x, attended)  # type: ignore[operator]
+        return rows
 
 
 class Layer(PostNormLayer):
     def attend(self, qkv: Tensor, batch: PackedBatch) -> Tensor:
-        return self.ops.attention(qkv, batch.cu_seqlens, qkv.shape[-1] ** -0.5)
+        return self.ops.attention(qkv, batch.cu_seqlens, batch.tiles, qkv.shape[-1] ** -0.5)
 
 
-class Encoder(nn.Module):
+class Encoder(PostNormEncoder):
     def __init__(self, config: Config, ops: Ops) -> None:
         super().__init__()
         self.config, self.ops = config, ops

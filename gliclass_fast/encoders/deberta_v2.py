@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from gliclass_fast.batch import PackedBatch
 from gliclass_fast.config import UnsupportedConfigError, hf_activation
-from gliclass_fast.encoders.bert import PostNormLayer
+from gliclass_fast.encoders.bert import PostNormEncoder, PostNormLayer
 from gliclass_fast.ops import Ops
 from gliclass_fast.weights import affine
 
@@ -166,17 +166,24 @@ class Layer(PostNormLayer):
 
     def _project(self, distances: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         table = F.linear(distances, weight.float(), bias.float()).to(weight.dtype)
-        return table.view(len(distances), self.config.num_attention_heads, -1).permute(1, 2, 0).contiguous()
+        table = table.view(len(distances), self.config.num_attention_heads, -1).permute(1, 2, 0).contiguous()
+        return self.ops.pack_distances(table, self.slots)
 
     def attend(self, qkv: Tensor, batch: PackedBatch) -> Tensor:
         if self.key_table is None and self.query_table is None:
-            return self.ops.attention(qkv, batch.cu_seqlens, self.config.scale)
+            return self.ops.attention(qkv, batch.cu_seqlens, batch.tiles, self.config.scale)
         return self.ops.disentangled_attention(
-            qkv, self.key_table, self.query_table, self.slots, batch.cu_seqlens, self.config.scale
+            qkv,
+            self.key_table,
+            self.query_table,
+            self.slots,
+            batch.cu_seqlens,
+            batch.tiles,
+            self.config.scale,
         )
 
 
-class Encoder(nn.Module):
+class Encoder(PostNormEncoder):
     def __init__(self, config: Config, ops: Ops) -> None:
         super().__init__()
         self.config, self.ops = config, ops
@@ -238,9 +245,20 @@ class Encoder(nn.Module):
     def _convolve(self, embedded: Tensor, x: Tensor, batch: PackedBatch) -> Tensor:
         """LayerNorm(x + act(conv(embedded))), each sequence convolved on its own."""
         assert self.conv is not None and self.conv_norm is not None
-        pieces = torch.split(embedded, batch.cu_seqlens.diff().tolist())  # type: ignore[no-untyped-call]
-        mixed = torch.cat([self.conv(piece.T[None])[0].T for piece in pieces])
-        mixed = self.ops.activation(mixed, self.config.conv_activation)
-        return self.ops.add_norm(mixed, x, self.conv_norm.weight, self.conv_norm.bias, self.config.norm_eps)[
-            1
-        ]
+        mixed = self.ops.activation(self._conv_rows(embedded, batch.positions), self.config.conv_activation)
+        return self.ops.add_norm(mixed, x, self.conv_norm.weight, self.conv_norm.bias, self.config.norm_eps)
+
+    def _conv_rows(self, rows: Tensor, positions: Tensor) -> Tensor:
+        """The convolution as one product with the rows around every row, [T, C] -> [T, C].
+
+        A neighbour is of the same sequence where its position is the row's own plus the shift.
+        """
+        assert self.conv is not None and self.conv.bias is not None
+        size, groups = self.config.conv_kernel_size, self.config.conv_groups
+        around = []
+        for shift in range(-((size - 1) // 2), size // 2 + 1):
+            same = positions.roll(-shift) == positions + shift
+            around.append(rows.roll(-shift, 0) * same[:, None])
+        windows = torch.stack(around, dim=-1).view(len(rows), groups, -1)
+        weight = self.conv.weight.view(groups, -1, windows.shape[-1])
+        return torch.einsum("tgi,goi->tgo", windows, weight).flatten(1) + self.conv.bias

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import torch
@@ -86,19 +87,22 @@ class Layer(nn.Module):
         self.up = nn.Linear(width, 2 * inner, bias=config.mlp_bias)
         self.down = nn.Linear(inner, width, bias=config.mlp_bias)
 
-    def forward(
-        self, x: Tensor, normed: Tensor, batch: PackedBatch, rotary: tuple[Tensor, Tensor]
-    ) -> tuple[Tensor, Tensor]:
-        """(residual stream, its attention norm) -> (residual stream, the feed-forward part still to add)."""
-        ops, heads = self.ops, self.config.num_attention_heads
-        qkv = ops.linear(normed, self.qkv.weight, self.qkv.bias).view(x.shape[0], 3, heads, -1)
-        attended = ops.attention(qkv, batch.cu_seqlens, qkv.shape[-1] ** -0.5, rotary, self.window)
-        attended = ops.linear(attended, self.out.weight, self.out.bias)
-        x, normed = ops.add_norm(attended, x, self.mlp_norm.weight, self.mlp_norm.bias, self.config.norm_eps)
-        inner = ops.gated_linear_unit(
-            ops.linear(normed, self.up.weight, self.up.bias), self.config.activation
+    def mix(self, normed: Tensor, batch: PackedBatch, rotary: tuple[Tensor, Tensor]) -> Tensor:
+        """The part that looks at other tokens, [T, C] -> [T, C]."""
+        qkv = self.ops.linear(normed, self.qkv.weight, self.qkv.bias)
+        qkv = qkv.view(normed.shape[0], 3, self.config.num_attention_heads, -1)
+        return self.ops.attention(
+            qkv, batch.cu_seqlens, batch.tiles, qkv.shape[-1] ** -0.5, rotary, self.window
         )
-        return x, ops.linear(inner, self.down.weight, self.down.bias)
+
+    def finish(self, x: Tensor, attended: Tensor, norm: nn.LayerNorm) -> tuple[Tensor, Tensor]:
+        """The part that treats every row alone: (residual stream, `norm` of it)."""
+        ops, eps = self.ops, self.config.norm_eps
+        attended = ops.linear(attended, self.out.weight, self.out.bias)
+        x, normed = ops.add_norm_both(attended, x, self.mlp_norm.weight, self.mlp_norm.bias, eps)
+        inner = ops.gated_linear(normed, self.up.weight, self.up.bias, self.config.activation)
+        update = ops.linear(inner, self.down.weight, self.down.bias)
+        return ops.add_norm_both(update, x, norm.weight, norm.bias, eps)
 
 
 class Encoder(nn.Module):
@@ -109,34 +113,57 @@ class Encoder(nn.Module):
         self.norm = nn.LayerNorm(config.hidden_size, bias=config.norm_bias)
         self.layers = nn.ModuleList(Layer(config, ops, number) for number in range(config.num_hidden_layers))
         self.final_norm = nn.LayerNorm(config.hidden_size, bias=config.norm_bias)
+        self._rotary: dict[tuple[float, int], tuple[Tensor, Tensor]] = {}
 
     def fold(self) -> None:
         """Nothing depends on weights alone."""
 
-    def _rotary(self, positions: Tensor) -> dict[float, tuple[Tensor, Tensor]]:
-        """cos and sin per RoPE base, float32 [T, D]: angle = position * theta ** (-2k / D), halves alike."""
-        width = self.config.hidden_size // self.config.num_attention_heads
-        exponents = torch.arange(0, width, 2, dtype=torch.float32, device=positions.device) / width
-        tables = {}
-        for theta in set(self.config.thetas):
-            angles = positions[:, None].float() * (1.0 / theta**exponents)
-            angles = torch.cat((angles, angles), dim=-1)
+    def rotary(self, theta: float, length: int) -> tuple[Tensor, Tensor]:
+        """cos and sin of position * theta ** (-2k / D), float32 [length, D / 2]; made once per length."""
+        if (theta, length) not in self._rotary:
+            width = self.config.hidden_size // self.config.num_attention_heads
+            weight = self.words.weight
+            exponents = torch.arange(0, width, 2, dtype=torch.float32, device=weight.device) / width
+            places = torch.arange(length, dtype=torch.float32, device=weight.device)
+            angles = places[:, None] * (1.0 / theta**exponents)
             # the reference rounds both to the working dtype
-            dtype = self.words.weight.dtype
-            tables[theta] = (angles.cos().to(dtype).float(), angles.sin().to(dtype).float())
-        return tables
+            tables = (angles.cos().to(weight.dtype).float(), angles.sin().to(weight.dtype).float())
+            self._rotary[theta, length] = tables
+        return self._rotary[theta, length]
 
-    def states(self, batch: PackedBatch, segments: Tensor | None = None) -> Iterator[Tensor]:
+    def _streams(self, batch: PackedBatch, segments: Tensor | None) -> Iterator[tuple[Tensor, Tensor]]:
+        """(residual stream, the norm of it the next layer reads): of the embedding, then of every layer."""
         ops, eps = self.ops, self.config.norm_eps
         sources = [(self.words.weight, batch.token_ids)]
         if segments is not None:
             sources.append((segments, batch.segments))
-        rotary = self._rotary(batch.positions)
         x = normed = ops.embedding_norm(sources, self.norm.weight, self.norm.bias, eps)
-        yield x
-        norms = [*(layer.attention_norm for layer in list(self.layers)[1:]), self.final_norm]
-        for layer, theta, norm in zip(self.layers, self.config.thetas, norms, strict=True):
-            x, update = layer(x, normed, batch, rotary[theta])
-            assert isinstance(norm, nn.LayerNorm)
-            x, normed = ops.add_norm(update, x, norm.weight, norm.bias, eps)
-            yield normed if norm is self.final_norm else x
+        yield x, normed
+        for number, layer in enumerate(self.layers):
+            assert isinstance(layer, Layer)
+            x, normed = layer.finish(x, self._mix(number, normed, batch), self._norm_after(number))
+            yield x, normed
+
+    def _mix(self, number: int, normed: Tensor, batch: PackedBatch) -> Tensor:
+        rotary = self.rotary(self.config.thetas[number], batch.max_seqlen)
+        mixed: Tensor = self.layers[number].mix(normed, batch, rotary)  # type: ignore[operator]
+        return mixed
+
+    def _norm_after(self, number: int) -> nn.LayerNorm:
+        last = number == len(self.layers) - 1
+        norm = self.final_norm if last else self.layers[number + 1].attention_norm
+        assert isinstance(norm, nn.LayerNorm)
+        return norm
+
+    def states(self, batch: PackedBatch, segments: Tensor | None = None) -> Iterator[Tensor]:
+        for number, (x, normed) in enumerate(self._streams(batch, segments)):
+            yield normed if number == len(self.layers) else x
+
+    def mix_last(self, batch: PackedBatch, segments: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        last = len(self.layers) - 1
+        x, normed = next(islice(self._streams(batch, segments), last, None))
+        return x, self._mix(last, normed, batch)
+
+    def finish_last(self, x: Tensor, attended: Tensor) -> Tensor:
+        rows: Tensor = self.layers[-1].finish(x, attended, self.final_norm)[1]  # type: ignore[operator]
+        return rows

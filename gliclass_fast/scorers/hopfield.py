@@ -36,8 +36,8 @@ class Scorer(nn.Module):
         linear, owner = self.ops.linear, batch.label_text
         queries = linear(labels, self.q.weight, None)
         keys, values = (linear(text, part.weight, None) for part in (self.k, self.v))
-        similarity = (queries * keys[owner]).sum(-1) * BETA
-        share = self.ops.segment_softmax(similarity, owner, text.shape[0])
+        similarity = self.ops.pair_dot(keys, queries, owner) * BETA
+        share = self.ops.segment_softmax(similarity, batch.cu_labels)
         hidden = labels + share[:, None] * values[owner]
         hidden = linear(hidden, self.first.weight, self.first.bias, "relu")
         hidden = linear(hidden, self.second.weight, self.second.bias, "relu")

@@ -27,13 +27,13 @@ class Scorer(nn.Module):
         self.last = nn.Linear(HIDDEN // 2, 1)
 
     def forward(self, text: Tensor, labels: Tensor, batch: PackedBatch) -> Tensor:
-        hidden = self.ops.activation(self.first(text, labels, batch), "relu")
+        hidden = self.first(text, labels, batch, "relu")
         hidden = self.ops.linear(hidden, self.second.weight, self.second.bias, "relu")
         return self.ops.linear(hidden, self.last.weight, self.last.bias)[:, 0]
 
 
 class PairLinear(nn.Module):
-    """weight @ [text; label] + bias for every label, [L, out]; the text half runs once per prompt."""
+    """activation(weight @ [text; label] + bias) per label, [L, out]; the text half runs once per prompt."""
 
     def __init__(self, text_width: int, label_width: int, out: int, ops: Ops) -> None:
         super().__init__()
@@ -46,9 +46,10 @@ class PairLinear(nn.Module):
         self.text, self.label = _linear(text, self.whole.bias), _linear(label, None)
         del self.whole
 
-    def forward(self, text: Tensor, labels: Tensor, batch: PackedBatch) -> Tensor:
+    def forward(self, text: Tensor, labels: Tensor, batch: PackedBatch, activation: str) -> Tensor:
         of_text = self.ops.linear(text, self.text.weight, self.text.bias)
-        return of_text[batch.label_text] + self.ops.linear(labels, self.label.weight, None)
+        of_labels = self.ops.linear(labels, self.label.weight, None)
+        return self.ops.pair_add(of_text, of_labels, batch.label_text, activation)
 
 
 def _linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:

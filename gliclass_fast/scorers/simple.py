@@ -15,6 +15,7 @@ WEIGHTS: Weights = {}
 class Scorer(nn.Module):
     def __init__(self, config: ModelConfig, ops: Ops) -> None:
         super().__init__()
+        self.ops = ops
 
     def forward(self, text: Tensor, labels: Tensor, batch: PackedBatch) -> Tensor:
-        return (text[batch.label_text] * labels).sum(-1)
+        return self.ops.pair_dot(text, labels, batch.label_text)

@@ -30,5 +30,5 @@ class Scorer(nn.Module):
         text_sum, text_factor = self.ops.linear(text, self.text.weight, self.text.bias).chunk(2, dim=-1)
         label_sum, label_factor = self.ops.linear(labels, self.label.weight, self.label.bias).chunk(2, dim=-1)
         pairs = torch.cat((label_sum, text_factor[batch.label_text] * label_factor), dim=-1)
-        hidden = self.ops.activation(self.first(text_sum, pairs, batch), "relu")
+        hidden = self.first(text_sum, pairs, batch, "relu")
         return self.ops.linear(hidden, self.last.weight, self.last.bias)[:, 0]

@@ -76,7 +76,7 @@ def packed(prompts: list[Tensor]) -> Any:
 @pytest.mark.parametrize(
     ("encoder", "name", "extra"), CASES, ids=lambda value: value if isinstance(value, str) else ""
 )
-@pytest.mark.parametrize("backend", ["onednn", "reference"])
+@pytest.mark.parametrize("backend", ["onednn", "reference", "triton"])
 def test_states(encoder: str, name: str, extra: dict[str, Any], backend: str) -> None:
     model = reference_model(encoder, extra)
     prompts = [torch.randint(4, VOCABULARY, (length,)) for length in LENGTHS]

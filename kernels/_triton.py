@@ -1,0 +1,45 @@
+"""Triton, or stand-ins for it that let kernel files be imported where it is absent; launch arithmetic."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import torch
+
+try:
+    import triton
+    import triton.language as tl
+except ImportError:
+
+    class _Absent:
+        """`@triton.jit` gives the function back; nothing can be launched."""
+
+        @staticmethod
+        def jit(function: Any = None, **options: Any) -> Any:
+            return function or (lambda f: f)
+
+    triton = tl = _Absent()
+
+__all__ = ["capability", "ceil_div", "power_of_2", "processors", "tl", "triton"]
+
+
+def ceil_div(a: int, b: int) -> int:
+    return -(-a // b)
+
+
+def power_of_2(n: int, least: int = 16) -> int:
+    """The smallest power of two >= n; tl.dot needs at least 16 on every side."""
+    return max(least, 1 << (n - 1).bit_length())
+
+
+@lru_cache
+def capability(device: torch.device) -> tuple[int, int]:
+    """Compute capability of a GPU; the oldest supported one for the interpreter."""
+    return torch.cuda.get_device_capability(device) if device.type == "cuda" else (8, 0)
+
+
+@lru_cache
+def processors(device: torch.device) -> int:
+    """Multiprocessors of a GPU; 1 for the interpreter, which runs programs one after the other."""
+    return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 1

@@ -1,0 +1,298 @@
+"""Every operation at odd sizes, with its contract written once more the slow way, for every implementation.
+
+A case is (operation, function of a dtype -> (arguments, slow(precision) -> what should come out)).
+"""
+
+from __future__ import annotations
+
+import importlib
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gliclass_fast.batch import work_list
+from gliclass_fast.kernels.linear import ACTIVATIONS
+from gliclass_fast.kernels.segment_pool import REDUCTIONS
+from gliclass_fast.ops import IMPLEMENTATIONS
+from tests.accuracy import assert_accurate
+
+Slow = Callable[[torch.dtype], Any]
+LENGTHS = [1, 17, 63, 130]
+SPARE = 5  # rows of padding, which hold NaN and have to come out as zeros
+HEADS, WIDTH = 2, 24
+
+
+def cumulative(lengths: Sequence[int]) -> Tensor:
+    return torch.tensor([0, *lengths]).cumsum(0).int()
+
+
+def work(rows: Tensor, keys: Tensor | None = None, spare: int = 0) -> Tensor:
+    if keys is None:
+        keys = torch.stack((rows[:-1], rows[1:]), dim=1)
+    return torch.from_numpy(work_list(rows.numpy(), keys.numpy(), spare))
+
+
+def with_spare(rows: Tensor) -> Tensor:
+    return torch.cat((rows, rows.new_full((SPARE, *rows.shape[1:]), float("nan"))))
+
+
+def slow_attention(scores: Tensor, v: Tensor, cu: Tensor, allowed: Tensor | None = None) -> Tensor:
+    """scores [H, T, T] and v [T, H, D] -> [T + SPARE, H * D]; only pairs of one sequence count."""
+    owner = torch.searchsorted(cu[1:].contiguous(), torch.arange(v.shape[0]), right=True)
+    keep = owner[:, None] == owner
+    if allowed is not None:
+        keep &= allowed
+    weights = scores.masked_fill(~keep, -math.inf).softmax(-1)
+    out = torch.einsum("hij,jhd->ihd", weights, v).flatten(1)
+    return torch.cat((out, out.new_zeros(SPARE, out.shape[1])))
+
+
+def distances(total: int) -> Tensor:
+    places = torch.arange(total)
+    return places[:, None] - places
+
+
+def disentangled_attention(
+    dtype: torch.dtype, reach: int = 40, lengths: Sequence[int] = LENGTHS, without: str = ""
+) -> tuple[Any, Slow]:
+    total, cu = sum(lengths), cumulative(lengths)
+    slots = torch.cat((torch.tensor([0]), 1 + torch.arange(2 * reach - 1) // 2, torch.tensor([reach + 1])))
+    qkv = torch.randn(total, 3, HEADS, WIDTH).to(dtype)
+    tables = [torch.randn(HEADS, WIDTH, reach + 2).to(dtype) for _ in range(2)]
+    keys, queries = (None if name == without else t for name, t in zip(("c2p", "p2c"), tables, strict=True))
+    scale = (3 * WIDTH) ** -0.5
+
+    def slow(precision: torch.dtype) -> Tensor:
+        q, k, v = qkv.to(precision).unbind(1)
+        slot = slots[distances(total).clamp(-reach, reach) + reach]
+        scores = torch.einsum("ihd,jhd->hij", q, k)
+        if keys is not None:
+            scores = scores + torch.einsum("ihd,hdij->hij", q, keys.to(precision)[:, :, slot])
+        if queries is not None:
+            scores = scores + torch.einsum("jhd,hdij->hij", k, queries.to(precision)[:, :, slot])
+        return slow_attention(scores * scale, v, cu)
+
+    return (with_spare(qkv), keys, queries, slots, cu, work(cu, spare=SPARE), scale), slow
+
+
+def attention(
+    dtype: torch.dtype, rotary: bool = False, window: int | None = None, biased: bool = False
+) -> tuple[Any, Slow]:
+    total, cu = sum(LENGTHS), cumulative(LENGTHS)
+    qkv = torch.randn(total, 3, HEADS, WIDTH).to(dtype)
+    angles = torch.randn(max(LENGTHS), WIDTH // 2)
+    bias = torch.randn(HEADS, 2 * 9 + 1) if biased else None
+    allowed = None if window is None else distances(total).abs() <= window
+
+    def slow(precision: torch.dtype) -> Tensor:
+        q, k, v = qkv.to(precision).unbind(1)
+        if rotary:
+            turn = angles[torch.cat([torch.arange(length) for length in LENGTHS])]
+            c, s = (t[:, None].to(precision) for t in (turn.cos(), turn.sin()))
+            q, k = (
+                torch.cat((a * c - b * s, b * c + a * s), dim=-1)
+                for a, b in (x.chunk(2, dim=-1) for x in (q, k))
+            )
+        scores = torch.einsum("ihd,jhd->hij", q, k) * WIDTH**-0.5
+        if bias is not None:
+            scores = scores + bias.to(precision)[:, distances(total).clamp(-9, 9) + 9]
+        return slow_attention(scores, v, cu, allowed)
+
+    tables = (angles.cos(), angles.sin()) if rotary else None
+    return (with_spare(qkv), cu, work(cu, spare=SPARE), WIDTH**-0.5, tables, window, bias), slow
+
+
+def cross_attention(dtype: torch.dtype) -> tuple[Any, Slow]:
+    cu, rows = cumulative([3, 1, 140]), 27
+    q, k, v = (torch.randn(n, HEADS, WIDTH).to(dtype) for n in (144, rows, rows))
+    spans = torch.tensor([[2, 6], [6, 7], [10, 27]]).int()
+
+    def slow(precision: torch.dtype) -> Tensor:
+        out = []
+        for n, (start, end) in enumerate(spans.tolist()):
+            part = q[cu[n] : cu[n + 1]].to(precision)
+            scores = torch.einsum("ihd,jhd->hij", part, k[start:end].to(precision)) * WIDTH**-0.5
+            out.append(
+                torch.einsum("hij,jhd->ihd", scores.softmax(-1), v[start:end].to(precision)).flatten(1)
+            )
+        return torch.cat(out)
+
+    return (q, k, v, cu, spans, work(cu, spans)), slow
+
+
+def slow_norm(x: Tensor, weight: Tensor, bias: Tensor | None, rms: bool) -> Tensor:
+    centred = x if rms else x - x.mean(-1, keepdim=True)
+    scaled = centred / (centred.square().mean(-1, keepdim=True) + 1e-7).sqrt() * weight.to(x.dtype)
+    return scaled if bias is None else scaled + bias.to(x.dtype)
+
+
+def norm(
+    dtype: torch.dtype, add: bool = False, both: bool = False, biased: bool = True, rms: bool = False
+) -> tuple[Any, Slow]:
+    x, residual, weight, bias = (torch.randn(*s).to(dtype) for s in ((17, 31), (17, 31), (31,), (31,)))
+    offset = bias if biased else None
+
+    def slow(precision: torch.dtype) -> Any:
+        total = x.to(precision) + residual.to(precision) if add else x.to(precision)
+        normed = slow_norm(total, weight, offset, rms)
+        return (total, normed) if both else normed
+
+    return (x, *([residual] if add else []), weight, offset, 1e-7, rms), slow
+
+
+def embedding_norm(dtype: torch.dtype, sources: int = 3) -> tuple[Any, Slow]:
+    tables = [torch.randn(5, 31).to(dtype) for _ in range(sources)]
+    rows = [torch.randint(0, 5, (17,), dtype=torch.int32) for _ in tables]
+    weight, bias = (torch.randn(31).to(dtype) for _ in range(2))
+
+    def slow(precision: torch.dtype) -> Tensor:
+        found = [table.to(precision)[index.long()] for table, index in zip(tables, rows, strict=True)]
+        return slow_norm(sum(found[1:], found[0]), weight, bias, rms=False)
+
+    return (list(zip(tables, rows, strict=True)), weight, bias, 1e-7), slow
+
+
+def linear(
+    dtype: torch.dtype, activation: str = "gelu", rows: int = 17, biased: bool = True, gated: bool = False
+) -> tuple[Any, Slow]:
+    x, weight, bias = (torch.randn(*s).to(dtype) for s in ((rows, 33), (38, 33), (38,)))
+    offset = bias if biased else None
+
+    def slow(precision: torch.dtype) -> Tensor:
+        y = x.to(precision) @ weight.to(precision).T
+        y = y if offset is None else y + offset.to(precision)
+        return ACTIVATIONS[activation](y[:, :19]) * y[:, 19:] if gated else ACTIVATIONS[activation](y)
+
+    return (x, weight, offset, activation), slow
+
+
+def pair(dtype: torch.dtype, activation: str | None = None) -> tuple[Any, Slow]:
+    text, labels = torch.randn(3, 45).to(dtype), torch.randn(9, 45).to(dtype)
+    owner = torch.tensor([0, 0, 0, 1, 2, 2, 2, 2, 2]).int()
+
+    def slow(precision: torch.dtype) -> Tensor:
+        a, b = text.to(precision)[owner.long()], labels.to(precision)
+        return (a * b).sum(-1) if activation is None else ACTIVATIONS[activation](a + b)
+
+    return (text, labels, owner, *([] if activation is None else [activation])), slow
+
+
+def segment_pool(dtype: torch.dtype, reduce: str) -> tuple[Any, Slow]:
+    rows, spans = torch.randn(90, 150).to(dtype), torch.tensor([[1, 4], [4, 4], [6, 7], [9, 90]]).int()
+    mapped, is_sum = REDUCTIONS[reduce]
+
+    def slow(precision: torch.dtype) -> Tensor:
+        values = mapped(rows.to(precision))
+        parts = [values[start:end] for start, end in spans.tolist()]
+        if is_sum:
+            return torch.stack([part.sum(0) for part in parts])
+        empty = values.new_full((150,), -math.inf)
+        return torch.stack([part.amax(0) if len(part) else empty for part in parts])
+
+    return (rows, spans, reduce), slow
+
+
+def segment_softmax(dtype: torch.dtype) -> tuple[Any, Slow]:
+    cu = cumulative([3, 1, 200])
+    scores = (torch.randn(204) * 30).to(dtype)
+
+    def slow(precision: torch.dtype) -> Tensor:
+        return torch.cat([part.softmax(0) for part in scores.to(precision).split([3, 1, 200])])
+
+    return (scores, cu), slow
+
+
+CASES: dict[str, tuple[str, Callable[[torch.dtype], tuple[Any, Slow]]]] = {
+    **{
+        f"disentangled attention, reach {reach}": (
+            "disentangled_attention",
+            partial(disentangled_attention, reach=reach),
+        )
+        for reach in (3, 40, 400)
+    },
+    **{
+        f"disentangled attention without {term}": (
+            "disentangled_attention",
+            partial(disentangled_attention, lengths=[7, 3], without=term),
+        )
+        for term in ("c2p", "p2c")
+    },
+    **{
+        f"attention, rotary {rotary}, window {window}": (
+            "attention",
+            partial(attention, rotary=rotary, window=window),
+        )
+        for rotary in (False, True)
+        for window in (None, 4, 64)
+    },
+    "attention with distance bias": ("attention", partial(attention, biased=True)),
+    "attention with distance bias and window": ("attention", partial(attention, biased=True, window=20)),
+    "cross attention": ("cross_attention", cross_attention),
+    **{
+        f"layer norm, bias {biased}, rms {rms}": ("layer_norm", partial(norm, biased=biased, rms=rms))
+        for biased, rms in ((True, False), (False, False), (False, True))
+    },
+    "add norm": ("add_norm", partial(norm, add=True)),
+    "add norm, rms": ("add_norm", partial(norm, add=True, biased=False, rms=True)),
+    "add norm both": ("add_norm_both", partial(norm, add=True, both=True, biased=False)),
+    **{f"embedding norm of {n}": ("embedding_norm", partial(embedding_norm, sources=n)) for n in (1, 2, 3)},
+    **{f"linear, {name}": ("linear", partial(linear, activation=name)) for name in ACTIVATIONS},
+    **{
+        f"linear, {rows} rows": ("linear", partial(linear, rows=rows, biased=False)) for rows in (1, 63, 1030)
+    },
+    "gated linear": ("gated_linear", partial(linear, gated=True)),
+    "gated linear, silu, no bias": (
+        "gated_linear",
+        partial(linear, activation="silu", biased=False, gated=True),
+    ),
+    "pair dot": ("pair_dot", pair),
+    "pair add": ("pair_add", partial(pair, activation="none")),
+    "pair add, relu": ("pair_add", partial(pair, activation="relu")),
+    **{
+        f"segment pool, {reduce}": ("segment_pool", partial(segment_pool, reduce=reduce))
+        for reduce in REDUCTIONS
+    },
+    "segment softmax": ("segment_softmax", segment_softmax),
+}
+
+
+def implementation(operation: str, backend: str) -> Callable[..., Any]:
+    module, function = IMPLEMENTATIONS[operation][backend].split(":")
+    found: Callable[..., Any] = getattr(importlib.import_module(f"gliclass_fast.kernels.{module}"), function)
+    return found
+
+
+def moved(value: Any, device: str) -> Any:
+    if isinstance(value, Tensor):
+        return value.to(device)
+    return type(value)(moved(each, device) for each in value) if isinstance(value, (list, tuple)) else value
+
+
+def packed(operation: str, backend: str, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The arguments with weights and tables as this backend keeps them."""
+    values = list(arguments)
+    if operation in ("linear", "gated_linear"):
+        values[1] = implementation("pack_linear", backend if backend == "onednn" else "reference")(values[1])
+    if operation == "disentangled_attention":
+        pack = implementation("pack_distances", backend)
+        values[1:3] = [None if table is None else pack(table, values[3]) for table in values[1:3]]
+    return tuple(values)
+
+
+def check(name: str, backend: str, dtype: torch.dtype, device: str = "cpu") -> None:
+    operation, build = CASES[name]
+    arguments, slow = build(dtype)
+    run = implementation(operation, backend)
+    found = run(*packed(operation, backend, moved(arguments, device)))
+    exact, low = slow(torch.float64), slow(dtype)
+    if isinstance(found, Tensor):
+        found, exact, low = (found,), (exact,), (low,)
+    for one, true, rounded in zip(found, exact, low, strict=True):
+        assert one.dtype is dtype
+        finite = torch.isfinite(true)
+        assert torch.equal(one.cpu()[~finite].double(), true[~finite])
+        assert_accurate(one.cpu()[finite], true[finite], rounded[finite])

@@ -1,0 +1,61 @@
+"""What the contracts alone do not show: views instead of copies, ranges, the choice of an implementation."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from gliclass_fast.kernels.disentangled_attention import disentangled_attention_reference, distance_columns
+from gliclass_fast.kernels.linear import ACTIVATIONS
+from gliclass_fast.ops import IMPLEMENTATIONS, choose_ops
+from tests.kernels.cases import cumulative, work
+
+
+def test_short_sequences_read_the_table_in_place() -> None:
+    table = torch.randn(2, 8, 32)
+    slots = torch.cat((torch.zeros(20), torch.arange(32), torch.full((21,), 31))).long()
+    columns = distance_columns(table, slots, 9)
+    assert columns.data_ptr() != table.data_ptr() and columns.untyped_storage().data_ptr() == table.data_ptr()
+    assert torch.equal(distance_columns(table, slots, 40)[:, :, 39], table[:, :, slots[36]])
+
+
+def test_onednn_is_chosen_for_float32_only() -> None:
+    assert choose_ops("cpu").chosen["linear"] == choose_ops("cpu").chosen["pack_linear"] == "onednn"
+    assert choose_ops("cpu", torch.bfloat16).chosen["linear"] == "reference"
+    with pytest.raises(ValueError, match="float32 weights only"):
+        choose_ops("cpu", torch.bfloat16, only="onednn")
+
+
+def test_backends_with_a_layout_of_their_own_implement_all_that_reads_it() -> None:
+    for pack, readers in (
+        ("pack_linear", ("linear", "gated_linear")),
+        ("pack_distances", ("disentangled_attention",)),
+    ):
+        for reader in readers:
+            assert IMPLEMENTATIONS[pack].keys() <= IMPLEMENTATIONS[reader].keys()
+
+
+def test_an_explicit_backend_never_falls_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ValueError, match="does not exist; choose one of: reference, onednn, triton"):
+        choose_ops("cpu", only="cudnn")
+    assert choose_ops("cpu", only="triton").chosen["attention"] == "triton"  # interpreted
+    assert choose_ops("cpu").chosen["attention"] == "reference"
+    monkeypatch.delenv("TRITON_INTERPRET")
+    with pytest.raises(ValueError, match="Triton runs on GPUs"):
+        choose_ops("cpu", only="triton")
+
+
+def test_float16_products_that_fit_once_scaled_stay_finite() -> None:
+    """Unscaled, q . k would be 64 * 40 * 40 = 102,400, beyond float16; scaled it is 7,390."""
+    qkv = torch.full((5, 3, 2, 64), 40.0, dtype=torch.float16)
+    table = torch.full((2, 64, 3), 40.0, dtype=torch.float16)
+    cu = cumulative([5])
+    out = disentangled_attention_reference(qkv, table, table, torch.arange(3), cu, work(cu), 192**-0.5)
+    assert torch.equal(out, torch.full_like(out, 40.0))
+
+
+def test_gelu_is_the_exact_form() -> None:
+    x = torch.linspace(-6, 6, 101, dtype=torch.float64)
+    assert torch.allclose(ACTIVATIONS["gelu"](x), x * (1 + torch.erf(x / math.sqrt(2))) / 2, atol=1e-14)

@@ -1,0 +1,37 @@
+"""Every implementation that runs on this machine against its operation's contract."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from gliclass_fast.kernels import disentangled_attention
+from gliclass_fast.ops import IMPLEMENTATIONS
+from tests.kernels.cases import CASES, check
+
+# Triton's interpreter is silently wrong in bfloat16; tests/gpu has it
+DTYPES = {
+    "reference": [torch.float32, torch.float16, torch.bfloat16],
+    "onednn": [torch.float32],
+    "triton": [torch.float32, torch.float16],
+}
+RUNS = [
+    pytest.param(name, backend, dtype, id=f"{name}-{backend}-{str(dtype).removeprefix('torch.')}")
+    for name, (operation, _) in CASES.items()
+    for backend in IMPLEMENTATIONS[operation]
+    for dtype in DTYPES[backend]
+]
+
+
+@pytest.mark.parametrize(("name", "backend", "dtype"), RUNS)
+def test_contract(name: str, backend: str, dtype: torch.dtype) -> None:
+    device = "cuda" if backend == "triton" and torch.cuda.is_available() else "cpu"
+    check(name, backend, dtype, device)
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if name.startswith("disentangled")])
+def test_disentangled_attention_in_the_tiles_of_a_hopper_gpu(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(disentangled_attention, "capability", lambda device: (9, 0))
+    check(name, "triton", torch.float16, "cuda" if torch.cuda.is_available() else "cpu")

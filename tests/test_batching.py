@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from gliclass_fast.batch import EncodedPrompt, pack, plan_batches
+from gliclass_fast.batch import Capacity, EncodedPrompt, pack, plan_batches, work_list
 
 
 def prompt(
@@ -45,3 +45,34 @@ def test_batches_hold_every_prompt_once_within_the_budget(budget: int) -> None:
 
 def test_no_prompts_no_batches() -> None:
     assert list(plan_batches([], 100)) == []
+
+
+def test_the_work_list_by_hand() -> None:
+    rows = np.array([0, 3, 3, 263], dtype=np.int32)
+    keys = np.array([[0, 3], [3, 3], [3, 263]], dtype=np.int32)
+    tiles = work_list(rows, keys, spare=2)
+    assert tiles.tolist() == [
+        [5, 128, 0, 0], [3, 131, 3, 263], [131, 259, 3, 263], [259, 263, 3, 263], [0, 3, 0, 3],
+        [263, 265, 0, 0],
+    ]  # fmt: skip
+
+
+def test_a_padded_batch_has_the_layout_of_its_capacity() -> None:
+    prompts = [prompt([1, 9, 5, 8, 2], 3, [(1, 3)]), prompt([1, 9, 9, 8, 7, 2], 3, [(1, 2), (2, 3)])]
+    capacity = Capacity.padded(tokens=32, labels=8)
+    batch, tight = pack(prompts, capacity), pack(prompts)
+    assert batch.block.shape == (capacity.size,) and (batch.prompts, batch.labels) == (2, 3)
+    assert batch.token_ids.tolist() == [*tight.token_ids.tolist(), *[0] * 21]
+    assert batch.cu_seqlens.tolist() == [0, 5, 11, *[11] * 6]
+    assert batch.label_spans.tolist() == [[1, 3], [6, 7], [7, 8], *[[11, 11]] * 5]
+    assert batch.label_text.tolist() == [0, 1, 1, *[2] * 5]
+    assert batch.cu_labels.tolist() == [0, 1, 3, *[3] * 6]
+    assert batch.tiles[:4].tolist() == [[3, 128, 0, 0], [5, 11, 5, 11], [0, 5, 0, 5], [11, 32, 0, 0]]
+    copied = batch.to("cpu")
+    assert copied is batch  # no second copy where none is needed
+    encoder_part = [getattr(batch, name).storage_offset() for name in ("token_ids", "positions", "tiles")]
+    other = pack(prompts, Capacity.padded(tokens=32, labels=64))
+    assert encoder_part == [
+        getattr(other, name).storage_offset() for name in ("token_ids", "positions", "tiles")
+    ]
+    assert all(offset % 4 == 0 for offset in encoder_part)

@@ -35,15 +35,20 @@ def by_launch(result: dict[str, Any]) -> dict[tuple[str, int], dict[str, Any]]:
     return {(row["case"], row["architecture"]): row for row in result["rows"]}
 
 
-@pytest.fixture(scope="module")
-def compiled(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, int], dict[str, Any]]:
-    file = tmp_path_factory.mktemp("kernels") / "kernels.json"
-    # in a process of its own: the interpreter of the other tests cannot be switched off again
+def compile_all(file: Path, packages: Path | None = None) -> dict[tuple[str, int], dict[str, Any]]:
+    """In a process of its own: the interpreter of the other tests cannot be switched off again."""
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    if packages is not None:
+        environment["PYTHONPATH"] = str(packages)
     command = [sys.executable, "-m", "bench.kernel_resources", "--output", str(file)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, env=environment)
     assert done.returncode == 0, done.stderr
     return by_launch(json.loads(file.read_text(encoding="utf-8")))
+
+
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, int], dict[str, Any]]:
+    return compile_all(tmp_path_factory.mktemp("kernels") / "kernels.json")
 
 
 def test_no_kernel_spills_and_all_fit(compiled: dict[tuple[str, int], dict[str, Any]]) -> None:
@@ -65,3 +70,13 @@ def test_every_kernel_is_compiled(compiled: dict[tuple[str, int], dict[str, Any]
     modules = (attention, disentangled_attention, linear, norm, pairs, segment_pool, segment_softmax)
     kernels = {name for module in modules for name in vars(module) if name.endswith("_kernel")}
     assert {row["kernel"] for row in compiled.values()} == kernels
+
+
+@pytest.mark.slow
+def test_kernels_compile_with_the_triton_of_torch_2_11(tmp_path: Path) -> None:
+    packages, file = tmp_path / "packages", tmp_path / "kernels.json"
+    command = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", str(packages)]
+    subprocess.run([*command, "triton==3.6.0"], check=True)
+    rows = compile_all(file, packages)
+    assert json.loads(file.read_text(encoding="utf-8"))["triton"] == "3.6.0"
+    assert not any(row["spilled_bytes"] for row in rows.values())

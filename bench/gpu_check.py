@@ -123,7 +123,6 @@ def main() -> None:
     transformers.utils.logging.set_verbosity_error()
     result: dict[str, Any] = {"benchmark": "gpu_check", "machine": machine(options.device), "failures": []}
     result["ceilings"] = machine_ceilings(options.device)
-    result["tests"] = run_tests()
     result["rows"] = []
     options.output.mkdir(parents=True, exist_ok=True)
     file = options.output / "gpu_check.json"
@@ -137,6 +136,8 @@ def main() -> None:
             print(
                 f"{shape} {dtype}: {len(result['rows'])} rows, {len(result['failures'])} failures", flush=True
             )
+    result["tests"] = run_tests()  # last: every kernel in every variant is compiled, which takes minutes
+    file.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     accurate = all(row["accurate"] for row in result["rows"])
     sys.exit(bool(result["failures"]) or not accurate or result["tests"]["returncode"] != 0)
 

@@ -127,10 +127,8 @@ class Architecture(nn.Module):
         """What is projected: text rows [N, C] (or all, [T, C], for "pass") and label rows [L, C]."""
         config = self.config
         if self.finishes_few_rows:
-            texts, labels = (
-                representations.text_spans(batch, config)[:, 0],
-                representations.first_label_rows(batch, config),
-            )
+            texts = representations.text_spans(batch, config)[:, 0]
+            labels = representations.first_label_rows(batch, config)
             kept = torch.cat((texts, labels))
             rows = self.encoder.finish_last(*(state[kept] for state in encoded))
             return rows[: len(texts)], rows[len(texts) :]

@@ -16,7 +16,7 @@ PROGRAMS_PER_PROCESSOR = 4
 
 
 def persistent_grid(rows: int, heads: int, device: torch.device) -> tuple[int]:
-    """No more programs than fit the device at once, nor than there can be items of 16 rows."""
+    """So many programs per multiprocessor, but no more than there can be items of 16 rows."""
     return (min(PROGRAMS_PER_PROCESSOR * processors(device), heads * ceil_div(rows, 16)),)
 
 

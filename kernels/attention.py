@@ -61,13 +61,15 @@ def attention_reference(
             low, high = (
                 (0, length) if window is None else (max(0, first - window), min(length, last + window))
             )
-            distance = torch.arange(first, last)[:, None] - torch.arange(low, high)
+            beyond = window is not None and high - low > window + 1
             mask = None
+            if beyond or distance_bias is not None:
+                distance = torch.arange(first, last)[:, None] - torch.arange(low, high)
             if distance_bias is not None:
                 reach = distance_bias.shape[1] // 2
                 column = (distance.clamp(-reach, reach) + reach).to(qkv.device)
                 mask = distance_bias[:, column].to(qkv.dtype)
-            if window is not None and high - low > window + 1:
+            if window is not None and beyond:
                 near = (distance.abs() <= window).to(qkv.device)
                 mask = near if mask is None else mask.masked_fill(~near, float("-inf"))
             queries, keys, values = (
@@ -150,7 +152,7 @@ def _attention_kernel(
                     allowed &= (distance <= WINDOW) & (distance >= -WINDOW)
                 if BIAS:
                     slot = tl.minimum(tl.maximum(distance, -reach), reach) + reach
-                    scores += tl.load(bias + head * (2 * reach + 1) + slot) * 1.4426950408889634
+                    scores += tl.load(bias + head * (2 * reach + 1) + slot) * 1.4426950408889634  # log2(e)
                 values = tl.load(v + place + column, mask=known[:, None] & (column < WIDTH), other=0.0)
                 highest, total, acc = softmax_step(scores, allowed, values, highest, total, acc)
             target = out + row.to(tl.int64)[:, None] * (HEADS * WIDTH) + head * WIDTH + column

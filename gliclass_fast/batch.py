@@ -41,10 +41,9 @@ class Capacity:
 
     @classmethod
     def padded(cls, tokens: int, labels: int) -> Capacity:
-        """For any batch of at most so many labels and two fewer tokens.
+        """For any batch of at most so many tokens and labels.
 
         A prompt has a label and at least two tokens, so neither prompts nor tiles need a bound of their own.
-        The two spare rows are what padded label spans point at.
         """
         return cls(tokens, prompts=labels, labels=labels, tiles=tokens // 2, label_tiles=labels)
 
@@ -74,7 +73,8 @@ class PackedBatch:
     """N prompts, T tokens, L labels laid end to end; all tensors int32 views of one block on one device.
 
     Padding, where there is any, follows the real prompts: cu_seqlens, cu_labels, text and label spans repeat
-    the number of real tokens or labels, padded labels belong to the first padded prompt.
+    the number of real tokens or labels, so that a padded span is empty and may start behind the last row;
+    padded labels belong to the first padded prompt.
 
     Tiles are the work list of attention, the longest sequences first: entry 0 is (number of tiles, TILE_ROWS,
     0, 0), every other (first row, end of rows, first key, end of keys) for at most TILE_ROWS query rows.

@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
+import torch
 from tqdm.auto import tqdm
 
 from gliclass_fast.architectures import Output
 from gliclass_fast.batch import EncodedPrompt, PackedBatch, plan_batches
+from gliclass_fast.graphs import MAX_TOKENS
 from gliclass_fast.model import GLiClassModel
 from gliclass_fast.prompts import Request, build_prompt
 from gliclass_fast.tokenization import PromptTokenizer
+from gliclass_fast.transfer import PendingLogits
 
 logger = logging.getLogger(__name__)
 
-BATCH_TOKENS = {"cpu": 1024, "cuda": 16384}
+BATCH_TOKENS = {"cpu": 1024, "cuda": MAX_TOKENS}
+CHUNK = 256  # prompts tokenised at a time, while a GPU works on those before
 LabelsPerPass = int | Literal["auto"] | None
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +38,15 @@ class Scored:
     passes: int
 
 
+@dataclass(frozen=True, slots=True)
+class _Chunk:
+    """Prompts a device has been given."""
+
+    texts: list[int]  # the request each prompt is of
+    prompts: list[EncodedPrompt]
+    batches: list[tuple[list[int], PendingLogits]]  # of which prompts
+
+
 class Engine:
     """A model with its tokenizer, a window in tokens and a token budget per batch."""
 
@@ -44,6 +58,8 @@ class Engine:
         longest = model.config.encoder.max_positions
         self.window = max_length if longest is None else min(max_length, longest)
         self.batch_tokens = batch_tokens or BATCH_TOKENS[model.device.type]
+        if model.graphs is not None:
+            self.batch_tokens = min(self.batch_tokens, MAX_TOKENS)
 
     def score(
         self, requests: Sequence[Request], labels_per_pass: LabelsPerPass = None, progress: bool = False
@@ -61,17 +77,14 @@ class Engine:
             for index, request in enumerate(requests)
             for part in self._passes(request, labels_per_pass)
         ]
-        encoded = self._encode([part for _, part in passes])
-        parts: list[list[tuple[np.ndarray, np.ndarray | None, EncodedPrompt]]] = [[] for _ in requests]
-        answers: dict[int, tuple[np.ndarray, np.ndarray | None]] = {}
-        for group, _, output in self._run(encoded, [index for index, _ in passes], progress):
-            logits = _to_numpy(output.logits)
-            before = None if output.uncalibrated_logits is None else _to_numpy(output.uncalibrated_logits)
-            bounds = np.cumsum([len(encoded[index].label_starts) for index in group])[:-1]
-            split = [None] * len(group) if before is None else np.split(before, bounds)
-            answers.update(zip(group, zip(np.split(logits, bounds), split, strict=True), strict=True))
-        for number, (index, _) in enumerate(passes):
-            parts[index].append((*answers[number], encoded[number]))
+        chunks = (passes[start : start + CHUNK] for start in range(0, len(passes), CHUNK))
+        parts: list[list[tuple[np.ndarray, EncodedPrompt]]] = [[] for _ in requests]
+        with tqdm(total=len(passes), disable=not progress) as bar:
+            for chunk in _one_behind(map(self._launch, chunks)):
+                for index, logits, prompt in zip(chunk.texts, _collect(chunk), chunk.prompts, strict=True):
+                    parts[index].append((logits, prompt))
+                bar.update(len(chunk.prompts))
+        self._warn_of_cuts([prompt for each in parts for _, prompt in each])
         return [_joined(each) for each in parts]
 
     def embed(self, requests: Sequence[Request], progress: bool = False) -> list[dict[str, np.ndarray]]:
@@ -80,12 +93,20 @@ class Engine:
         With pooling "pass", text_embedding keeps one row per token of the prompt.
         """
         encoded = self._encode(requests)
+        self._warn_of_cuts(encoded)
         found: dict[int, dict[str, np.ndarray]] = {}
-        for group, batch, output in self._run(encoded, range(len(requests)), progress):
+
+        def run(group: list[int]) -> tuple[PackedBatch, Output]:
+            batch = self.model.pack([encoded[index] for index in group])
+            return batch, self.model(batch)
+
+        groups = self._batches(encoded, run)
+        for group, (batch, output) in tqdm(groups, disable=not progress):
             logits, texts, labels = map(_to_numpy, (output.logits, output.text_vectors, output.label_vectors))
             bounds = batch.cu_labels.tolist()
             for place, index in enumerate(group):
                 own = slice(bounds[place], bounds[place + 1])
+                _check_finite(logits[own], index)
                 found[index] = {
                     "logits": logits[own],
                     "text_embedding": texts[place],
@@ -129,34 +150,73 @@ class Engine:
     def _encode(self, requests: Sequence[Request]) -> list[EncodedPrompt]:
         markers, prompt_first = self.tokenizer.markers, self.model.config.prompt_first
         prompts = [build_prompt(request, markers, prompt_first) for request in requests]
-        encoded = self.tokenizer.encode(prompts, self.window) if prompts else []
-        if cut := [prompt.tokens_cut for prompt in encoded if prompt.tokens_cut]:
+        return self.tokenizer.encode(prompts, self.window) if prompts else []
+
+    def _launch(self, passes: Sequence[tuple[int, Request]]) -> _Chunk:
+        """Tokenises prompts and gives them to the device, without waiting for it."""
+        prompts = self._encode([request for _, request in passes])
+        batches = self._batches(prompts, lambda group: self.model.score([prompts[index] for index in group]))
+        return _Chunk([index for index, _ in passes], prompts, list(batches))
+
+    def _batches(
+        self, prompts: list[EncodedPrompt], run: Callable[[list[int]], Result]
+    ) -> Iterator[tuple[list[int], Result]]:
+        """`run` on groups of prompts, given as indices, within the token budget."""
+        for group in plan_batches([len(prompt.token_ids) for prompt in prompts], self.batch_tokens):
+            yield from _within_memory(run, group)
+
+    def _warn_of_cuts(self, prompts: Sequence[EncodedPrompt]) -> None:
+        if cut := [prompt.tokens_cut for prompt in prompts if prompt.tokens_cut]:
             logger.warning(
                 "%d of %d prompts exceed the window of %d tokens: text was cut, by at most %d tokens",
-                len(cut), len(encoded), self.window, max(cut),
+                len(cut), len(prompts), self.window, max(cut),
             )  # fmt: skip
-        return encoded
 
-    def _run(
-        self, encoded: list[EncodedPrompt], texts: Sequence[int], progress: bool
-    ) -> Iterator[tuple[list[int], PackedBatch, Output]]:
-        """Batches of prompts (as indices), packed and run; `texts` is the text each prompt belongs to."""
-        groups = list(plan_batches([len(prompt.token_ids) for prompt in encoded], self.batch_tokens))
-        for group in tqdm(groups, disable=not progress):
-            batch = self.model.pack([encoded[index] for index in group])
-            output = self.model(batch)
-            self._check_finite(output, batch, [texts[index] for index in group])
-            yield group, batch, output
 
-    @staticmethod
-    def _check_finite(output: Output, batch: PackedBatch, texts: list[int]) -> None:
-        broken = np.flatnonzero(~np.isfinite(_to_numpy(output.logits)))
-        if len(broken):
-            text = texts[int(batch.label_text[broken[0]])]
-            raise FloatingPointError(
-                f"the model gave a logit that is not finite for text {text}: the checkpoint is damaged or "
-                "its values overflow this dtype; try dtype='float32'"
-            )
+def _one_behind(items: Iterable[Result]) -> Iterator[Result]:
+    """Every item, once the one after it exists."""
+    waiting: list[Result] = []
+    for item in items:
+        yield from waiting
+        waiting = [item]
+    yield from waiting
+
+
+def _within_memory(
+    run: Callable[[list[int]], Result], group: list[int]
+) -> Iterator[tuple[list[int], Result]]:
+    """Runs a group, in halves where the device has too little memory for the whole."""
+    try:
+        result = run(group)
+    except torch.OutOfMemoryError:
+        if len(group) == 1:
+            raise
+    else:
+        yield group, result
+        return
+    logger.warning("out of memory on a batch of %d prompts: it runs in halves", len(group))
+    middle = len(group) // 2
+    for half in (group[:middle], group[middle:]):
+        yield from _within_memory(run, half)
+
+
+def _collect(chunk: _Chunk) -> list[np.ndarray]:
+    """Logits [1 or 2, labels] of every prompt, waiting for the device."""
+    found: dict[int, np.ndarray] = {}
+    for group, pending in chunk.batches:
+        bounds = np.cumsum([len(chunk.prompts[index].label_starts) for index in group])[:-1]
+        for index, logits in zip(group, np.split(pending.wait(), bounds, axis=1), strict=True):
+            _check_finite(logits, chunk.texts[index])
+            found[index] = logits
+    return [found[index] for index in range(len(chunk.prompts))]
+
+
+def _check_finite(logits: np.ndarray, text: int) -> None:
+    if not np.isfinite(logits).all():
+        raise FloatingPointError(
+            f"the model gave a logit that is not finite for text {text}: the checkpoint is damaged or "
+            "its values overflow this dtype; try dtype='float32'"
+        )
 
 
 def _to_numpy(tensor: Any) -> np.ndarray:
@@ -164,13 +224,13 @@ def _to_numpy(tensor: Any) -> np.ndarray:
     return array
 
 
-def _joined(parts: list[tuple[np.ndarray, np.ndarray | None, EncodedPrompt]]) -> Scored:
+def _joined(parts: list[tuple[np.ndarray, EncodedPrompt]]) -> Scored:
     """The passes of one request as one answer."""
-    before = [uncalibrated for _, uncalibrated, _ in parts if uncalibrated is not None]
+    logits = np.concatenate([each for each, _ in parts], axis=1)
     return Scored(
-        logits=np.concatenate([logits for logits, _, _ in parts]),
-        uncalibrated=np.concatenate(before) if before else None,
-        tokens=sum(len(prompt.token_ids) for _, _, prompt in parts),
-        tokens_cut=max(prompt.tokens_cut for _, _, prompt in parts),
+        logits=logits[0],
+        uncalibrated=logits[1] if len(logits) == 2 else None,
+        tokens=sum(len(prompt.token_ids) for _, prompt in parts),
+        tokens_cut=max(prompt.tokens_cut for _, prompt in parts),
         passes=len(parts),
     )

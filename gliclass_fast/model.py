@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,20 +12,30 @@ import torch
 from torch import Tensor, nn
 
 from gliclass_fast.architectures import Architecture, Output
-from gliclass_fast.batch import EncodedPrompt, PackedBatch, pack
+from gliclass_fast.batch import Capacity, EncodedPrompt, PackedBatch, pack
 from gliclass_fast.config import ModelConfig, component
+from gliclass_fast.graphs import CudaRecorder, GraphRunner
 from gliclass_fast.ops import Foldable, Ops, choose_ops
+from gliclass_fast.precision import dtype_candidates, probe
+from gliclass_fast.transfer import PendingLogits, stack_logits
 from gliclass_fast.weights import Checkpoint, CheckpointError, SafetensorsFolder
 
-_DTYPES = {name: getattr(torch, name) for name in ("float32", "float16", "bfloat16")}
+logger = logging.getLogger(__name__)
 
 
 class GLiClassModel:
     """Drop-in for `gliclass.GLiClassModel`, for inference.
 
     Built from stock weights for one device and dtype; `to` builds anew from the same weights. `config` holds
-    the fields of the checkpoint's config.json, `ops.chosen` the implementation of every operation.
+    the fields of the checkpoint's config.json, `ops.chosen` the implementation of every operation, `graphs`
+    the CUDA graphs, where the model can run from them.
     """
+
+    device: torch.device
+    dtype: torch.dtype
+    ops: Ops
+    network: Architecture
+    graphs: GraphRunner | None
 
     def __init__(
         self,
@@ -34,10 +45,11 @@ class GLiClassModel:
         dtype: torch.dtype | str | None = None,
         device: torch.device | str | None = None,
         backend: str | None = None,
+        cuda_graphs: bool = True,
     ) -> None:
         self.config = config
         self._read_tensors, self._source, self._backend = read_tensors, source, backend
-        self._dtype = None if dtype == "auto" else dtype
+        self._dtype, self._cuda_graphs = dtype, cuda_graphs
         self._build(_with_index(torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))))
 
     @classmethod
@@ -47,16 +59,19 @@ class GLiClassModel:
         dtype: torch.dtype | str | None = None,
         device: torch.device | str | None = None,
         backend: str | None = None,
+        cuda_graphs: bool = True,
     ) -> GLiClassModel:
         """Loads a stock checkpoint from a folder or a Hugging Face repository.
 
         Args:
             path_or_repo_id: a folder with config.json and model.safetensors (or its shards), or a repository
                 id.
-            dtype: float32, float16 or bfloat16. Default (also "auto"): on a GPU what config.json asks for,
-                else the stored dtype; on a CPU float32, as 16 bit is slower and less exact on most.
+            dtype: float32, float16 or bfloat16. Default: on a GPU float16, or bfloat16 where float16
+                overflows; on a CPU float32, as 16 bit is slower and less exact on most. "auto": on a GPU what
+                config.json asks for, else the stored dtype.
             device: default is the GPU where there is one.
             backend: one implementation to use for every operation it has; default: the table in `ops.py`.
+            cuda_graphs: on a GPU, record the launches of batches of similar size and replay them.
 
         Raises:
             CheckpointError: a file or tensor is missing, truncated, of the wrong shape, or a pickle.
@@ -74,7 +89,13 @@ class GLiClassModel:
         if not isinstance(raw, dict):
             raise CheckpointError(f"{file} holds a {type(raw).__name__}, not an object of options")
         return cls(
-            ModelConfig.from_hf(raw), lambda: SafetensorsFolder(folder), str(folder), dtype, device, backend
+            ModelConfig.from_hf(raw),
+            lambda: SafetensorsFolder(folder),
+            str(folder),
+            dtype,
+            device,
+            backend,
+            cuda_graphs,
         )
 
     @classmethod
@@ -84,6 +105,7 @@ class GLiClassModel:
         dtype: torch.dtype | str | None = None,
         device: torch.device | str | None = None,
         backend: str | None = None,
+        cuda_graphs: bool = True,
     ) -> GLiClassModel:
         """Takes over an already loaded `gliclass.GLiClassModel`, by default with its dtype and device."""
         first = next(model.parameters())
@@ -94,40 +116,63 @@ class GLiClassModel:
             dtype or first.dtype,
             device or first.device,
             backend,
+            cuda_graphs,
         )
 
+    @torch.inference_mode()
     def _build(self, device: torch.device) -> None:
         tensors = self._read_tensors()
         self.device = device
-        self.dtype = _resolve_dtype(self._dtype, device, self.config.dtype, tensors)
-        self.ops: Ops = choose_ops(device, self.dtype, self._backend)
+        *first, last = dtype_candidates(self._dtype, device, self.config, tensors)
+        for dtype in first:
+            self._fill(tensors, dtype)
+            if stack_logits(self(self.pack(probe(self.config)))).isfinite().all():
+                break
+            logger.info("%s overflows %s", self._source, dtype)
+        else:
+            self._fill(tensors, last)
+        recordable = device.type == "cuda" and self._cuda_graphs and not self.network.reads_host
+        self.graphs = GraphRunner(self.network, device, CudaRecorder(device)) if recordable else None
+
+    def _fill(self, tensors: Mapping[str, Tensor], dtype: torch.dtype) -> None:
+        self.dtype, self.ops = dtype, choose_ops(self.device, dtype, self._backend)
         checkpoint = Checkpoint(tensors, self._source)
         with torch.device("meta"):
             network = component("architectures", self.config.architecture_type).Architecture(
                 self.config, self.ops, checkpoint
             )
-        with torch.inference_mode():
-            network.fill(checkpoint, self.device, self.dtype)
-            for module in list(network.modules()):
-                if isinstance(module, Foldable):
-                    module.fold()
-            for module in network.modules():
-                if isinstance(module, nn.Linear):
-                    module.weight = nn.Parameter(self.ops.pack_linear(module.weight), requires_grad=False)
-        self.network: Architecture = network.eval()
+        network.fill(checkpoint, self.device, dtype)
+        for module in list(network.modules()):
+            if isinstance(module, Foldable):
+                module.fold()
+        for module in network.modules():
+            if isinstance(module, nn.Linear):
+                module.weight = nn.Parameter(self.ops.pack_linear(module.weight), requires_grad=False)
+        self.network = network.eval()
 
-    def pack(self, prompts: Sequence[EncodedPrompt]) -> PackedBatch:
-        """Prompts laid end to end on the host, as this model takes them."""
+    def pack(self, prompts: Sequence[EncodedPrompt], capacity: Capacity | None = None) -> PackedBatch:
+        """Prompts laid end to end on the host, as this model takes them; padded to a capacity if given."""
         return pack(
             prompts,
+            capacity,
             whole_text=not self.config.extract_text_features,
             pinned=self.device.type == "cuda",
         )
 
     @torch.inference_mode()
     def __call__(self, batch: PackedBatch) -> Output:
-        """Runs a packed batch, on the host or on this model's device."""
+        """Runs a packed batch, on the host or on this model's device, without CUDA graphs."""
         return self.network.forward(batch.to(self.device))
+
+    @torch.inference_mode()
+    def score(self, prompts: Sequence[EncodedPrompt]) -> PendingLogits:
+        """Launches a batch, from CUDA graphs where it can; `wait` gives the logits of its labels."""
+        if self.graphs is not None:
+            tokens = sum(len(prompt.token_ids) for prompt in prompts)
+            labels = sum(len(prompt.label_starts) for prompt in prompts)
+            if capacity := self.graphs.capacity(tokens, labels):
+                return self.graphs(self.pack(prompts, capacity))
+        return PendingLogits.copy(stack_logits(self(self.pack(prompts))))
 
     @torch.inference_mode()
     def empty_text_vector(self) -> Tensor:
@@ -203,18 +248,3 @@ def _with_index(device: torch.device) -> torch.device:
     if device.type == "cuda" and device.index is None and torch.cuda.is_available():
         return torch.device("cuda", torch.cuda.current_device())
     return device
-
-
-def _resolve_dtype(
-    dtype: torch.dtype | str | None, device: torch.device, asked: str | None, tensors: Mapping[str, Tensor]
-) -> torch.dtype:
-    """asked: what config.json says."""
-    if dtype is None and device.type == "cpu":
-        return torch.float32
-    if dtype is None:
-        stored = (tensor.dtype for tensor in tensors.values() if tensor.is_floating_point())
-        dtype = asked or next(stored, torch.float32)
-    resolved = _DTYPES.get(dtype) if isinstance(dtype, str) else dtype
-    if resolved is None or resolved not in _DTYPES.values():
-        raise ValueError(f"dtype {dtype} is not supported; supported: {', '.join(_DTYPES)}")
-    return resolved

@@ -42,6 +42,8 @@ IMPLEMENTATIONS: dict[str, dict[str, str]] = {
     "segment_pool": _rows("segment_pool:segment_pool", "reference", "triton"),
     "segment_softmax": _rows("segment_softmax:segment_softmax", "reference", "triton"),
 }
+# operations whose reference walks through the sequences on the host
+_BY_SEQUENCE = ("attention", "cross_attention", "disentangled_attention")
 ORDER = {"cuda": ("triton", "reference"), "cpu": ("onednn", "reference")}
 
 
@@ -66,6 +68,11 @@ class Ops:
     segment_pool: Callable[..., Tensor]
     segment_softmax: Callable[..., Tensor]
     chosen: dict[str, str]
+
+    @property
+    def reads_host(self) -> bool:
+        """Whether an operation waits for values of its arguments."""
+        return any(self.chosen[operation] == "reference" for operation in _BY_SEQUENCE)
 
 
 @runtime_checkable

@@ -23,8 +23,13 @@ def _filled(spans: Tensor) -> Tensor:
     return spans[:, 1] - spans[:, 0]
 
 
+def within(rows: Tensor, places: Tensor) -> Tensor:
+    """Row numbers, [M]; those behind the last row, which only padding has, become the last."""
+    return places.clamp(max=len(rows) - 1)
+
+
 def _first(rows: Tensor, spans: Tensor, slots: Tensor, ops: Ops) -> Tensor:
-    return rows[spans[:, 0]]
+    return rows[within(rows, spans[:, 0])]
 
 
 def _last(rows: Tensor, spans: Tensor, slots: Tensor, ops: Ops) -> Tensor:
@@ -97,7 +102,7 @@ def pool_labels(rows: Tensor, batch: PackedBatch, config: ModelConfig, ops: Ops)
     """Label vectors [L, C]: the row of <<LABEL>> (or the one after it), or the mean over the label's span."""
     starts = first_label_rows(batch, config)
     if config.class_token_pooling == "first":
-        return rows[starts]
+        return rows[within(rows, starts)]
     ends = batch.label_spans[:, 1].clone()
     if not config.extract_text_features:  # nothing ends the last label but the prompt itself
         ends[batch.cu_labels[1:] - 1] = batch.cu_seqlens[1:]

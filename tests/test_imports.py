@@ -25,7 +25,10 @@ ALLOWED = {
     "scorers": {"batch", "config", "ops", "representations", "weights"},
     "calibrator": {"batch", "config", "ops", "weights"},
     "architectures": {"batch", "calibrator", "config", "ops", "representations", "weights"},
-    "model": {"architectures", "batch", "config", "ops", "weights"},
+    "transfer": {"architectures"},
+    "graphs": {"architectures", "batch", "transfer"},
+    "precision": {"batch", "config"},
+    "model": {"architectures", "batch", "config", "graphs", "ops", "precision", "transfer", "weights"},
     "tokenization": {"batch", "config", "prompts"},
 }
 

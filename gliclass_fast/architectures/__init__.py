@@ -23,6 +23,8 @@ class Output:
 class Architecture(Protocol):
     """What a model asks of an architecture; `forward` is `score(encode(batch), batch)`."""
 
+    reads_host: bool  # whether a pass waits for values of the batch, so that it cannot be a CUDA graph
+
     def encode(self, batch: PackedBatch) -> tuple[Tensor, ...]:
         """What `score` needs of the tokens, [T, C] each; reads no field of labels or prompts."""
         ...

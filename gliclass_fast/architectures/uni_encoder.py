@@ -59,6 +59,7 @@ class Architecture(nn.Module):
         """checkpoint: asked only for the number of layers the mixer was made for."""
         super().__init__()
         self.config, self.ops = config, ops
+        self.reads_host = config.use_lstm or ops.reads_host
         gates = checkpoint.shape("model.layer_wise_attention.W2.weight")
         layers = config.encoder.num_hidden_layers
         self.encoder = component("encoders", config.model_type).Encoder(config.encoder, ops)
@@ -129,7 +130,7 @@ class Architecture(nn.Module):
         if self.finishes_few_rows:
             texts = representations.text_spans(batch, config)[:, 0]
             labels = representations.first_label_rows(batch, config)
-            kept = torch.cat((texts, labels))
+            kept = representations.within(encoded[0], torch.cat((texts, labels)))
             rows = self.encoder.finish_last(*(state[kept] for state in encoded))
             return rows[: len(texts)], rows[len(texts) :]
         rows = encoded[0] if self.mixer is None else self.mixer(encoded, batch)

@@ -119,7 +119,11 @@ class Encoder(nn.Module):
         """Nothing depends on weights alone."""
 
     def rotary(self, theta: float, length: int) -> tuple[Tensor, Tensor]:
-        """cos and sin of position * theta ** (-2k / D), float32 [length, D / 2]; made once per length."""
+        """cos and sin of position * theta ** (-2k / D), float32 [at least length, D / 2].
+
+        Made once per power of two and kept: CUDA graphs hold their addresses.
+        """
+        length = 1 << (length - 1).bit_length()
         if (theta, length) not in self._rotary:
             width = self.config.hidden_size // self.config.num_attention_heads
             weight = self.words.weight

@@ -1,0 +1,194 @@
+"""CUDA graphs: a model's launches recorded once per bucket of sizes, then replayed as a whole.
+
+A pass takes two graphs. The encoder's depends on the bucket of tokens alone, so any number of labels replays
+it; the tail's (pooling, projectors, scorer) on the buckets of tokens and of labels. Every batch is copied to
+one static block of int32, where all graphs read it; encoders leave their states in one static arena, where
+tails find them. Batches run one at a time on one stream, so all graphs share one pool of memory.
+
+The first batch of a bucket runs without a graph, which also compiles what it needs; the second is recorded.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from gliclass_fast.architectures import Architecture
+from gliclass_fast.batch import Capacity, PackedBatch
+from gliclass_fast.transfer import PendingLogits, stack_logits
+
+MAX_TOKENS = 16384  # longer batches run without graphs
+MIN_LABELS = 16
+MAX_GRAPHS = 256  # the graph used longest ago makes room
+MEMORY_SHARE = 0.25  # of the device's memory; graphs that need more are all dropped, and recorded anew
+
+Run = Callable[[], Tensor]
+
+
+class Recorder(Protocol):
+    """What turns launches into something to replay; a device of its own kind in tests."""
+
+    memory_limit: int  # bytes
+
+    def turn(self) -> AbstractContextManager[None]:
+        """A stretch of launches, ordered after the caller's earlier ones and before its later ones."""
+        ...
+
+    def record(self, run: Run) -> Run:
+        """Records what `run` launches, without running it; the result replays it into the same memory."""
+        ...
+
+    def finish(self) -> None:
+        """Waits until nothing recorded is running."""
+        ...
+
+    def renew(self) -> None:
+        """After all recordings were dropped: later ones get memory of their own."""
+        ...
+
+    def memory(self) -> int:
+        """Bytes the recordings hold."""
+        ...
+
+
+class GraphRunner:
+    """Runs batches of one model, from graphs where it can. Threads may share it."""
+
+    def __init__(
+        self, network: Architecture, device: torch.device, recorder: Recorder, max_graphs: int = MAX_GRAPHS
+    ) -> None:
+        """max_graphs: at least 2."""
+        self._network, self._recorder, self._max_graphs = network, recorder, max_graphs
+        largest = Capacity.padded(MAX_TOKENS, MAX_TOKENS // 2)
+        self._block = torch.zeros(largest.size, dtype=torch.int32, device=device)
+        self._arena: tuple[Tensor, ...] | None = None
+        self._graphs: OrderedDict[Capacity | int, Run] = OrderedDict()
+        self._met: set[Capacity | int] = set()
+        self._lock = threading.Lock()
+
+    @staticmethod
+    def capacity(tokens: int, labels: int) -> Capacity | None:
+        """The bucket a batch is padded to, None where it is too large for one.
+
+        Tokens go up in steps of an eighth of the power of two below, and of 16 at least: 6.6 % of padding in
+        the mean. Labels go up by powers of two.
+        """
+        step = max(16, 1 << max(0, tokens.bit_length() - 4))
+        padded = -(-tokens // step) * step
+        if padded > MAX_TOKENS:
+            return None
+        return Capacity.padded(padded, max(MIN_LABELS, 1 << (labels - 1).bit_length()))
+
+    @property
+    def memory(self) -> int:
+        """Bytes of device memory: graphs, block and arena."""
+        static = [self._block, *(self._arena or ())]
+        return self._recorder.memory() + sum(tensor.nbytes for tensor in static)
+
+    @property
+    def count(self) -> int:
+        """Graphs held."""
+        return len(self._graphs)
+
+    @torch.inference_mode()
+    def __call__(self, batch: PackedBatch) -> PendingLogits:
+        """Launches a batch on the host, padded to a bucket."""
+        with self._lock, self._recorder.turn():
+            try:
+                return self._launch(batch)
+            except torch.OutOfMemoryError:
+                self._drop()
+            return self._launch(batch)
+
+    def _launch(self, batch: PackedBatch) -> PendingLogits:
+        self._block[: len(batch.block)].copy_(batch.block, non_blocking=True)
+        room = batch.capacity
+        static = PackedBatch.over(self._block, room, batch.max_seqlen, room.prompts, room.labels)
+        self._run(room.tokens, lambda: self._encode(static))
+        logits = self._run(room, lambda: self._score(static))
+        return PendingLogits.copy(logits[:, : batch.labels])
+
+    def _run(self, bucket: Capacity | int, run: Run) -> Tensor:
+        if bucket in self._graphs:
+            self._graphs.move_to_end(bucket)
+        elif bucket in self._met:
+            self._record(bucket, run)
+        else:
+            out = run()
+            self._met.add(bucket)
+            return out
+        return self._graphs[bucket]()
+
+    def _record(self, bucket: Capacity | int, run: Run) -> None:
+        if self._recorder.memory() > self._recorder.memory_limit:
+            self._drop()
+        if len(self._graphs) == self._max_graphs:
+            self._recorder.finish()
+            self._graphs.popitem(last=False)
+        self._graphs[bucket] = self._recorder.record(run)
+
+    def _encode(self, batch: PackedBatch) -> Tensor:
+        states = self._network.encode(batch)
+        if self._arena is None:
+            self._arena = tuple(state.new_empty(MAX_TOKENS, state.shape[1]) for state in states)
+        for place, state in zip(self._arena, states, strict=True):
+            place[: len(state)].copy_(state)
+        return self._arena[0]
+
+    def _score(self, batch: PackedBatch) -> Tensor:
+        assert self._arena is not None
+        encoded = tuple(place[: batch.capacity.tokens] for place in self._arena)
+        return stack_logits(self._network.score(encoded, batch))
+
+    def _drop(self) -> None:
+        self._recorder.finish()
+        self._graphs.clear()
+        self._recorder.renew()
+
+
+class CudaRecorder:
+    """Recordings as CUDA graphs on a stream and in a memory pool of their own."""
+
+    _one_at_a_time = threading.Lock()  # a process may record one graph at once
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        self.renew()
+        self.memory_limit = int(MEMORY_SHARE * torch.cuda.get_device_properties(device).total_memory)
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        caller = torch.cuda.current_stream(self._device)
+        self._stream.wait_stream(caller)
+        with torch.cuda.stream(self._stream):
+            yield
+        caller.wait_stream(self._stream)
+
+    def record(self, run: Run) -> Run:
+        graph = torch.cuda.CUDAGraph()
+        recording = torch.cuda.graph(graph, self._pool, self._stream, capture_error_mode="thread_local")
+        with self._one_at_a_time, recording:
+            out = run()
+
+        def replay() -> Tensor:
+            graph.replay()
+            return out
+
+        return replay
+
+    def finish(self) -> None:
+        self._stream.synchronize()
+
+    def renew(self) -> None:
+        self._pool = torch.cuda.graph_pool_handle()
+
+    def memory(self) -> int:
+        segments = torch.cuda.memory_snapshot(self._pool)  # type: ignore[no-untyped-call]
+        return sum(segment["total_size"] for segment in segments)

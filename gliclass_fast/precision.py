@@ -1,0 +1,59 @@
+"""The dtype a model runs in: what the caller asks for, else float32 on a CPU and 16 bit on a GPU.
+
+float16 rounds eight times finer than bfloat16 and is the default where it suffices; it ends at 65504. A model
+that gets there on a batch of random tokens, or is of a family known to, runs in bfloat16.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gliclass_fast.batch import EncodedPrompt
+from gliclass_fast.config import ModelConfig
+
+DTYPES = {name: getattr(torch, name) for name in ("float32", "float16", "bfloat16")}
+_PROBE_LENGTHS = (512, 64)
+_PROBE_LABELS = 8
+
+
+def dtype_candidates(
+    asked: torch.dtype | str | None,
+    device: torch.device,
+    config: ModelConfig,
+    tensors: Mapping[str, Tensor],
+) -> list[torch.dtype]:
+    """Dtypes to try in order, the last of which is taken unseen. `asked` may be "auto" or a name."""
+    if asked is None or asked == "auto":
+        if device.type == "cpu":
+            return [torch.float32]
+        if asked is None:
+            return [torch.bfloat16] if _known_to_overflow(config) else [torch.float16, torch.bfloat16]
+        stored = (tensor.dtype for tensor in tensors.values() if tensor.is_floating_point())
+        asked = config.dtype or next(stored, torch.float32)
+    dtype = DTYPES.get(asked) if isinstance(asked, str) else asked
+    if dtype is None or dtype not in DTYPES.values():
+        raise ValueError(f"dtype {asked} is not supported; supported: {', '.join(DTYPES)}")
+    return [dtype]
+
+
+def _known_to_overflow(config: ModelConfig) -> bool:
+    """mDeBERTa, the one DeBERTa with a multilingual vocabulary."""
+    return config.model_type == "deberta-v2" and config.vocab_size > 200_000
+
+
+def probe(config: ModelConfig) -> list[EncodedPrompt]:
+    """Prompts of random tokens, always the same, to see whether a dtype holds their values."""
+    rng = np.random.default_rng(0)
+    longest = config.encoder.max_positions or max(_PROBE_LENGTHS)
+    prompts = []
+    for length in _PROBE_LENGTHS:
+        ids = rng.integers(0, config.vocab_size, min(length, longest), dtype=np.int32)
+        starts = 1 + 2 * np.arange(_PROBE_LABELS, dtype=np.int32)
+        ends = starts + 2
+        ids[starts], ids[ends[-1]] = config.class_token_index, config.text_token_index
+        prompts.append(EncodedPrompt(ids, int(ends[-1]), starts, ends, has_example=False, tokens_cut=0))
+    return prompts

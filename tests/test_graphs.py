@@ -1,0 +1,185 @@
+"""The graph runner, with a recorder that replays by running again into the memory of the recording."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from gliclass_fast import GLiClassModel, ZeroShotClassificationPipeline
+from gliclass_fast.batch import EncodedPrompt
+from gliclass_fast.graphs import MAX_TOKENS, GraphRunner
+from tests.accuracy import ALONE_TOLERANCE
+from tests.sentences import LABELS, TEXTS
+from tests.tiny import ALL_SCORERS, ENCODERS, VOCABULARY, fast_pipeline, reference_model
+
+
+class Again:
+    """Stands in for CUDA graphs: the launches of a recording are repeated, Python values stay as recorded."""
+
+    def __init__(self, memory_limit: int = 1 << 40) -> None:
+        self.memory_limit = memory_limit
+        self.recorded = self.renewed = self.held = 0
+        self.busy = threading.Lock()
+        self.failures = 0
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        assert self.busy.acquire(blocking=False), "two batches at once"
+        yield
+        self.busy.release()
+
+    def record(self, run: Callable[[], Tensor]) -> Callable[[], Tensor]:
+        if self.failures:
+            self.failures -= 1
+            raise torch.OutOfMemoryError("no memory for a recording")
+        out = run().clone()
+        self.held += out.nbytes
+        self.recorded += 1
+        out.fill_(float("nan"))  # a recording runs nothing
+        return lambda: out.copy_(run())
+
+    def finish(self) -> None:
+        pass
+
+    def renew(self) -> None:
+        self.renewed += 1
+        self.held = 0
+
+    def memory(self) -> int:
+        return self.held
+
+
+def with_graphs(model: GLiClassModel, recorder: Again, max_graphs: int = 256) -> GLiClassModel:
+    model.graphs = GraphRunner(model.network, model.device, recorder, max_graphs)
+    return model
+
+
+def tiny_model(encoder: str = "deberta-v2", scorer: str = "mlp", **options: object) -> GLiClassModel:
+    return GLiClassModel.from_gliclass(reference_model(encoder, scorer_type=scorer, **options), device="cpu")
+
+
+def prompt(tokens: int, labels: int, seed: int = 0) -> EncodedPrompt:
+    ids = np.random.default_rng(seed).integers(4, VOCABULARY - 3, tokens, dtype=np.int32)
+    starts = np.arange(labels, dtype=np.int32)
+    return EncodedPrompt(ids, labels, starts, starts + 1, has_example=False, tokens_cut=0)
+
+
+def check_equal(model: GLiClassModel, prompts: list[EncodedPrompt]) -> None:
+    found, expected = model.score(prompts).wait(), model(model.pack(prompts)).logits
+    assert found.shape == (1, len(expected))
+    assert np.abs(found[0] - expected.numpy()).max() <= ALONE_TOLERANCE
+
+
+def test_buckets() -> None:
+    bounds = set()
+    for tokens in range(1, MAX_TOKENS + 1):
+        capacity = GraphRunner.capacity(tokens, labels=1)
+        assert capacity is not None and capacity.labels == 16
+        assert capacity == GraphRunner.capacity(capacity.tokens, 16)  # a full batch stays in its bucket
+        assert tokens <= capacity.tokens <= max(tokens + 15, tokens * 9 / 8) and capacity.tokens % 16 == 0
+        bounds.add(capacity.tokens)
+    assert len(bounds) == 64 and max(bounds) == MAX_TOKENS
+    assert GraphRunner.capacity(MAX_TOKENS + 1, 1) is None
+    for labels in range(1, 5000):
+        capacity = GraphRunner.capacity(MAX_TOKENS, labels)
+        assert capacity is not None and labels <= capacity.labels < max(17, 2 * labels)
+
+
+@pytest.mark.parametrize("scorer", ALL_SCORERS)
+@pytest.mark.parametrize("encoder", ENCODERS)
+def test_replays_score_as_eager_runs_do(encoder: str, scorer: str) -> None:
+    recorder = Again()
+    model = with_graphs(tiny_model(encoder, scorer, extract_text_features=True), recorder)
+    for seed in range(4):  # eager, recorded and replayed, replayed
+        check_equal(model, [prompt(50 - seed, 3, seed), prompt(7 + seed, 2 + seed, seed), prompt(2, 1)])
+    assert recorder.recorded == 2
+
+
+def test_a_full_bucket() -> None:
+    model = with_graphs(tiny_model(extract_text_features=True), Again())
+    for seed in range(3):
+        check_equal(model, [prompt(64, 16, seed), prompt(64, 16, seed + 9)])
+
+
+def test_a_calibrated_model_gives_both_kinds_of_logits() -> None:
+    model = tiny_model(use_calibrator=True)
+    output = model(model.pack([prompt(30, 4)]))
+    with_graphs(model, Again())
+    for _ in range(3):
+        found = model.score([prompt(30, 4)]).wait()
+    assert output.uncalibrated_logits is not None
+    expected = torch.stack((output.logits, output.uncalibrated_logits)).numpy()
+    assert found.shape == (2, 4) and np.abs(found - expected).max() <= ALONE_TOLERANCE
+
+
+def test_any_number_of_labels_replays_one_encoder() -> None:
+    recorder = Again()
+    model = with_graphs(tiny_model(), recorder)
+    for labels in range(1, 301):
+        check_equal(model, [prompt(512, labels, seed=labels)])
+    assert recorder.recorded == 1 + 6  # tails for up to 16, 32, 64, 128, 256 and 512 labels
+
+
+def test_the_oldest_graph_makes_room() -> None:
+    recorder = Again()
+    model = with_graphs(tiny_model(), recorder, max_graphs=4)
+    for tokens in (16, 16, 32, 32, 48, 48, 48):
+        check_equal(model, [prompt(tokens, 1)])
+    assert model.graphs is not None and model.graphs.count == 4 and recorder.recorded == 6
+    check_equal(model, [prompt(32, 1)])
+    assert recorder.recorded == 6
+    check_equal(model, [prompt(16, 1)])
+    assert recorder.recorded == 8
+
+
+def test_memory_is_bounded_and_reported() -> None:
+    recorder = Again(memory_limit=0)
+    model = with_graphs(tiny_model(), recorder)
+    assert model.graphs is not None
+    static = model.graphs.memory
+    for tokens in (16, 16, 32, 32, 48, 48):
+        check_equal(model, [prompt(tokens, 1)])
+    assert recorder.renewed > 0 and model.graphs.count == 1
+    assert model.graphs.memory > static + recorder.held  # the arena came on top
+
+
+def test_without_memory_for_a_recording_all_are_dropped_and_it_is_tried_again() -> None:
+    recorder = Again()
+    model = with_graphs(tiny_model(), recorder)
+    for tokens in (16, 16, 32):
+        check_equal(model, [prompt(tokens, 1)])
+    recorder.failures = 1
+    check_equal(model, [prompt(32, 1)])
+    assert recorder.renewed == 1 and model.graphs is not None and model.graphs.count == 2
+    recorder.failures = 2
+    with pytest.raises(torch.OutOfMemoryError):
+        model.score([prompt(16, 1)])
+
+
+def test_threads_share_a_model() -> None:
+    model = with_graphs(tiny_model(), Again())
+
+    def run(seed: int) -> None:
+        check_equal(model, [prompt(20 + seed % 60, 1 + seed % 5, seed)])
+
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(run, range(80)))
+
+
+def test_the_pipeline_gives_the_same_scores() -> None:
+    plain = fast_pipeline(tiny_model(extract_text_features=True))
+    model = with_graphs(tiny_model(extract_text_features=True), Again())
+    graphed = ZeroShotClassificationPipeline(model, plain.tokenizer, device="cpu", progress_bar=False)
+    for _ in range(3):
+        found, expected = (each(TEXTS, LABELS, threshold=0.0) for each in (graphed, plain))
+        for ours, theirs in zip(found, expected, strict=True):
+            assert [each["label"] for each in ours] == [each["label"] for each in theirs]
+            scores = np.array([[each["score"] for each in row] for row in (ours, theirs)])
+            assert np.abs(scores[0] - scores[1]).max() <= ALONE_TOLERANCE

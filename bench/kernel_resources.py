@@ -98,7 +98,8 @@ def cases() -> dict[str, Callable[[], Any]]:
         angles = (torch.zeros(256, DIM // 2), torch.zeros(256, DIM // 2))
         table, slots = make(HEADS, 2 * 512 + 1, DIM), torch.zeros(2 * 512 + 1, dtype=torch.int64)
         many, up, bias = make(4096, WIDTH), make(INNER, WIDTH), make(INNER)
-        gate = make(2 * 1152, WIDTH)
+        gate, sums = make(2 * 1152, WIDTH), torch.zeros(2 * 1152)
+        gated = linear.norm_gated_linear_triton
         disentangle = disentangled_attention.disentangled_attention_triton
         attend = partial(attention.attention_triton, qkv, cu, tiles, 0.125)
         return {
@@ -115,14 +116,13 @@ def cases() -> dict[str, Callable[[], Any]]:
             "disentangled attention": partial(disentangle, qkv, table, table, slots, cu, tiles, 0.07),
             "layer norm": partial(norm.layer_norm_triton, x, vector, vector, 1e-7),
             "add norm": partial(norm.add_norm_triton, x, x, vector, vector, 1e-7),
-            "add norm both": partial(norm.add_norm_both_triton, x, x, vector, None, 1e-5),
             "embedding norm": partial(
                 norm.embedding_norm_triton, [(x, whole(256)), (x, whole(256))], vector, vector, 1e-7
             ),
             "linear gelu, few rows": partial(linear.linear_triton, x, up, bias, "gelu"),
             "linear gelu, many rows": partial(linear.linear_triton, many, up, bias, "gelu"),
-            "gated linear, few rows": partial(linear.gated_linear_triton, x, gate, None, "gelu"),
-            "gated linear, many rows": partial(linear.gated_linear_triton, many, gate, None, "gelu"),
+            "norm and gated linear, few rows": partial(gated, x, gate, None, sums, 1e-5, "gelu"),
+            "gated linear, many rows": partial(gated, many, gate, None, sums, 1e-5, "gelu"),
             "pair dot": partial(pairs.pair_dot_triton, x, x, whole(256)),
             "pair add relu": partial(pairs.pair_add_triton, x, x, whole(256), "relu"),
             "segment pool": partial(pool.segment_pool_triton, x, spans, "sum"),

@@ -27,12 +27,12 @@ def _rows(function: str, *backends: str) -> dict[str, str]:
 IMPLEMENTATIONS: dict[str, dict[str, str]] = {
     "pack_linear": {"reference": "linear:pack_reference", "onednn": "linear:pack_onednn"},
     "linear": _rows("linear:linear", "reference", "onednn", "triton"),
-    "gated_linear": _rows("linear:gated_linear", "reference", "onednn", "triton"),
+    "linear_add": _rows("linear:linear_add", "reference", "onednn", "triton"),
+    "norm_gated_linear": _rows("linear:norm_gated_linear", "reference", "onednn", "triton"),
     "activation": _rows("linear:activation", "reference"),
     "layer_norm": _rows("norm:layer_norm", "reference", "triton"),
     "embedding_norm": _rows("norm:embedding_norm", "reference", "triton"),
     "add_norm": _rows("norm:add_norm", "reference", "triton"),
-    "add_norm_both": _rows("norm:add_norm_both", "reference", "triton"),
     "attention": _rows("attention:attention", "reference", "triton"),
     "cross_attention": _rows("attention:cross_attention", "reference", "triton"),
     "pack_distances": _rows("disentangled_attention:pack_distances", "reference", "triton"),
@@ -53,12 +53,12 @@ class Ops:
 
     pack_linear: Callable[..., Tensor]
     linear: Callable[..., Tensor]
-    gated_linear: Callable[..., Tensor]
+    linear_add: Callable[..., Tensor]
+    norm_gated_linear: Callable[..., Tensor]
     activation: Callable[..., Tensor]
     layer_norm: Callable[..., Tensor]
     embedding_norm: Callable[..., Tensor]
     add_norm: Callable[..., Tensor]
-    add_norm_both: Callable[..., tuple[Tensor, Tensor]]
     attention: Callable[..., Tensor]
     cross_attention: Callable[..., Tensor]
     pack_distances: Callable[..., Tensor]

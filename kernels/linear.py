@@ -1,15 +1,18 @@
-"""Affine maps with an activation, plain and gated.
+"""Affine maps with what comes before or after them in a transformer layer.
 
 - linear: activation(x @ weight.T + bias). Shapes: x [T, K], weight [N, K], bias [N] or None -> [T, N].
-- gated_linear: with y = x @ weight.T + bias, activation(y[:, :F]) * y[:, F:] (Shazeer, arXiv:2002.05202;
-  GeGLU with "gelu"). Shapes: x [T, K], weight [2F, K], bias [2F] or None -> [T, F].
+- linear_add: residual + linear(x), [T, N]. It may overwrite the residual.
+- norm_gated_linear: with n = (x - mean) / sqrt(var + eps) and y = n @ weight.T + bias, activation(y[:, :F]) *
+  y[:, F:] (Shazeer, arXiv:2002.05202; GeGLU with "gelu"). Shapes: x [T, K], weight [2F, K], bias [2F] or
+  None, sums float32 [2F] -> [T, F]. A norm's own weight and bias are folded into these; sums are the
+  weight's rows summed, so that n @ weight.T = (x @ weight.T - mean * sums) / sqrt(var + eps).
 
 Outputs have x's dtype. Weights are as `pack_*` returned them, once per weight at load. Activations are those
 of `ACTIVATIONS`; "gelu" is the exact erf form (Hendrycks & Gimpel, arXiv:1606.08415).
 
 oneDNN keeps float32 weights in its own blocked layout, two to three times faster than the row-major GEMM
-behind `torch.nn.functional.linear` on AVX-512 machines. Triton fuses the activation into a GEMM; a linear map
-without one is left to cuBLAS.
+behind `torch.nn.functional.linear` on AVX-512 machines. Triton fuses activation and norm into a GEMM; a
+linear map without them is left to cuBLAS.
 """
 
 from __future__ import annotations
@@ -65,8 +68,18 @@ def linear_reference(x: Tensor, weight: Tensor, bias: Tensor | None, activation:
     return ACTIVATIONS[activation](F.linear(x, weight, bias))
 
 
-def gated_linear_reference(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str) -> Tensor:
-    return _gated(F.linear(x, weight, bias), activation)
+def linear_add_reference(x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor) -> Tensor:
+    return residual + F.linear(x, weight, bias)
+
+
+def norm_gated_linear_reference(
+    x: Tensor, weight: Tensor, bias: Tensor | None, sums: Tensor, eps: float, activation: str
+) -> Tensor:
+    return _gated(F.linear(_normed(x, eps), weight, bias), activation)
+
+
+def _normed(x: Tensor, eps: float) -> Tensor:
+    return F.layer_norm(x, x.shape[-1:], eps=eps)
 
 
 def _gated(y: Tensor, activation: str) -> Tensor:
@@ -86,8 +99,15 @@ def linear_onednn(x: Tensor, weight: Tensor, bias: Tensor | None, activation: st
     return out if fused else ACTIVATIONS[activation](out)
 
 
-def gated_linear_onednn(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str) -> Tensor:
-    return _gated(linear_onednn(x, weight, bias), activation)
+def linear_add_onednn(x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor) -> Tensor:
+    out: Tensor = torch.ops.mkldnn._linear_pointwise.binary(x, residual, weight, bias, "add")
+    return out
+
+
+def norm_gated_linear_onednn(
+    x: Tensor, weight: Tensor, bias: Tensor | None, sums: Tensor, eps: float, activation: str
+) -> Tensor:
+    return _gated(linear_onednn(_normed(x, eps), weight, bias), activation)
 
 
 @triton.jit
@@ -108,9 +128,9 @@ def activated(x, ACTIVATION: tl.constexpr):
 
 @triton.jit(do_not_specialize=["rows"])
 def _linear_kernel(
-    x, weight, bias, out, rows, WIDTH: tl.constexpr, DEPTH: tl.constexpr,
+    x, weight, bias, sums, out, rows, eps, WIDTH: tl.constexpr, DEPTH: tl.constexpr,
     BLOCK_ROWS: tl.constexpr, BLOCK_WIDTH: tl.constexpr, BLOCK_DEPTH: tl.constexpr, GROUP: tl.constexpr,
-    ACTIVATION: tl.constexpr, GATED: tl.constexpr, BIAS: tl.constexpr,
+    ACTIVATION: tl.constexpr, GATED: tl.constexpr, BIAS: tl.constexpr, NORM: tl.constexpr,
 ):  # fmt: skip
     across = tl.cdiv(WIDTH, BLOCK_WIDTH)
     group = tl.program_id(0) // (GROUP * across)
@@ -124,14 +144,26 @@ def _linear_kernel(
     w_place = weight + column.to(tl.int64)[:, None] * DEPTH + depth[None, :]
     acc = tl.zeros([BLOCK_ROWS, BLOCK_WIDTH], tl.float32)
     gate = tl.zeros([BLOCK_ROWS, BLOCK_WIDTH], tl.float32)
+    total = tl.zeros([BLOCK_ROWS], tl.float32)
+    squares = tl.zeros([BLOCK_ROWS], tl.float32)
     for start in range(0, DEPTH, BLOCK_DEPTH):
         inside = (start + depth < DEPTH)[None, :]
         a = tl.load(x_place + start, mask=valid[:, None] & inside, other=0.0)
         b = tl.load(w_place + start, mask=within_width[:, None] & inside, other=0.0)
         acc = tl.dot(a, tl.trans(b), acc, input_precision="ieee")
+        if NORM:
+            values = a.to(tl.float32)
+            total += tl.sum(values, 1)
+            squares += tl.sum(values * values, 1)
         if GATED:
             b = tl.load(w_place + WIDTH * DEPTH + start, mask=within_width[:, None] & inside, other=0.0)
             gate = tl.dot(a, tl.trans(b), gate, input_precision="ieee")
+    if NORM:
+        mean = total / DEPTH
+        factor = tl.rsqrt(squares / DEPTH - mean * mean + eps)[:, None]
+        acc = (acc - mean[:, None] * tl.load(sums + column, mask=within_width, other=0.0)[None, :]) * factor
+        gate_sums = tl.load(sums + WIDTH + column, mask=within_width, other=0.0)
+        gate = (gate - mean[:, None] * gate_sums[None, :]) * factor
     if BIAS:
         acc += tl.load(bias + column, mask=within_width, other=0.0).to(tl.float32)[None, :]
     acc = activated(acc, ACTIVATION)
@@ -143,7 +175,16 @@ def _linear_kernel(
     tl.store(place, acc.to(out.dtype.element_ty), mask=valid[:, None] & within_width[None, :])
 
 
-def _launch(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str, gated: bool) -> Tensor:
+def _launch(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    activation: str,
+    gated: bool = False,
+    sums: Tensor | None = None,
+    eps: float = 0.0,
+) -> Tensor:
+    """sums: x is normed on the way."""
     x = x.contiguous()
     rows, depth = x.shape
     width = weight.shape[0] // (2 if gated else 1)
@@ -153,9 +194,11 @@ def _launch(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str, gat
         block_width //= 2  # two accumulators
     grid = (ceil_div(rows, block_rows) * ceil_div(width, block_width),)
     _linear_kernel[grid](
-        x, weight, weight if bias is None else bias, out, rows, WIDTH=width, DEPTH=depth,
+        x, weight, weight if bias is None else bias, weight if sums is None else sums, out, rows, eps,
+        WIDTH=width, DEPTH=depth,
         BLOCK_ROWS=block_rows, BLOCK_WIDTH=block_width, BLOCK_DEPTH=block_depth, GROUP=GROUP,
-        ACTIVATION=activation, GATED=gated, BIAS=bias is not None, num_warps=warps, num_stages=stages,
+        ACTIVATION=activation, GATED=gated, BIAS=bias is not None, NORM=sums is not None,
+        num_warps=warps, num_stages=stages,
     )  # fmt: skip
     return out
 
@@ -163,8 +206,19 @@ def _launch(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str, gat
 def linear_triton(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str = "none") -> Tensor:
     if activation == "none":
         return F.linear(x, weight, bias)
-    return _launch(x, weight, bias, activation, gated=False)
+    return _launch(x, weight, bias, activation)
 
 
-def gated_linear_triton(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str) -> Tensor:
-    return _launch(x, weight, bias, activation, gated=True)
+def linear_add_triton(x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor) -> Tensor:
+    if bias is not None:
+        residual += bias
+    return residual.addmm_(x, weight.t())
+
+
+def norm_gated_linear_triton(
+    x: Tensor, weight: Tensor, bias: Tensor | None, sums: Tensor, eps: float, activation: str
+) -> Tensor:
+    """Statistics cost every block of columns another look at x: few rows would rather save a launch."""
+    if len(x) > FEW:
+        return _launch(_normed(x, eps), weight, bias, activation, gated=True)
+    return _launch(x, weight, bias, activation, gated=True, sums=sums, eps=eps)

@@ -8,7 +8,6 @@ float32. Inputs and outputs share one dtype; weight and bias are [C], bias may b
 - embedding_norm(sources: up to three (table [V, C], rows int32 [T]) pairs) -> LayerNorm of the sum of the
   gathered rows, [T, C]
 - add_norm(x [T, C], residual [T, C]) -> the norm of x + residual, [T, C]
-- add_norm_both(x, residual) -> (x + residual, its norm)
 """
 
 from __future__ import annotations
@@ -49,13 +48,6 @@ def add_norm_reference(
     return layer_norm_reference(x + residual, weight, bias, eps, rms)
 
 
-def add_norm_both_reference(
-    x: Tensor, residual: Tensor, weight: Tensor, bias: Tensor | None, eps: float, rms: bool = False
-) -> tuple[Tensor, Tensor]:
-    total = x + residual
-    return total, layer_norm_reference(total, weight, bias, eps, rms)
-
-
 @triton.jit
 def _normed(
     x, weight, bias, eps, WIDTH: tl.constexpr, BLOCK: tl.constexpr, RMS: tl.constexpr, BIAS: tl.constexpr
@@ -74,9 +66,8 @@ def _normed(
 
 @triton.jit
 def _norm_kernel(
-    x, residual, total, out, weight, bias, eps,
-    WIDTH: tl.constexpr, BLOCK: tl.constexpr, ADD: tl.constexpr, KEEP: tl.constexpr,
-    RMS: tl.constexpr, BIAS: tl.constexpr,
+    x, residual, out, weight, bias, eps,
+    WIDTH: tl.constexpr, BLOCK: tl.constexpr, ADD: tl.constexpr, RMS: tl.constexpr, BIAS: tl.constexpr,
 ):  # fmt: skip
     column = tl.arange(0, BLOCK)
     mask = column < WIDTH
@@ -84,8 +75,6 @@ def _norm_kernel(
     values = tl.load(x + place, mask=mask, other=0.0).to(tl.float32)
     if ADD:
         values += tl.load(residual + place, mask=mask, other=0.0).to(tl.float32)
-    if KEEP:
-        tl.store(total + place, values.to(total.dtype.element_ty), mask=mask)
     values = _normed(values, weight, bias, eps, WIDTH, BLOCK, RMS, BIAS)
     tl.store(out + place, values.to(out.dtype.element_ty), mask=mask)
 
@@ -111,43 +100,29 @@ def _embedding_norm_kernel(
 
 
 def _launch(
-    x: Tensor,
-    residual: Tensor | None,
-    keep: bool,
-    weight: Tensor,
-    bias: Tensor | None,
-    eps: float,
-    rms: bool,
-) -> tuple[Tensor, Tensor]:
-    """(sum if kept, else x; norm)."""
+    x: Tensor, residual: Tensor | None, weight: Tensor, bias: Tensor | None, eps: float, rms: bool
+) -> Tensor:
     x = x.contiguous()
     rows, width = x.shape
     out = torch.empty_like(x)
-    total = torch.empty_like(x) if keep else x
     _norm_kernel[(rows,)](
-        x, x if residual is None else residual, total, out, weight, weight if bias is None else bias, eps,
-        WIDTH=width, BLOCK=power_of_2(width), ADD=residual is not None, KEEP=keep,
-        RMS=rms, BIAS=bias is not None, num_warps=WARPS,
+        x, x if residual is None else residual, out, weight, weight if bias is None else bias, eps,
+        WIDTH=width, BLOCK=power_of_2(width), ADD=residual is not None, RMS=rms, BIAS=bias is not None,
+        num_warps=WARPS,
     )  # fmt: skip
-    return total, out
+    return out
 
 
 def layer_norm_triton(
     x: Tensor, weight: Tensor, bias: Tensor | None, eps: float, rms: bool = False
 ) -> Tensor:
-    return _launch(x, None, False, weight, bias, eps, rms)[1]
+    return _launch(x, None, weight, bias, eps, rms)
 
 
 def add_norm_triton(
     x: Tensor, residual: Tensor, weight: Tensor, bias: Tensor | None, eps: float, rms: bool = False
 ) -> Tensor:
-    return _launch(x, residual, False, weight, bias, eps, rms)[1]
-
-
-def add_norm_both_triton(
-    x: Tensor, residual: Tensor, weight: Tensor, bias: Tensor | None, eps: float, rms: bool = False
-) -> tuple[Tensor, Tensor]:
-    return _launch(x, residual, True, weight, bias, eps, rms)
+    return _launch(x, residual, weight, bias, eps, rms)
 
 
 def embedding_norm_triton(

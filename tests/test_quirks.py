@@ -16,7 +16,7 @@ from gliclass_fast.batch import pack
 from gliclass_fast.config import ModelConfig, component
 from gliclass_fast.encoders.deberta_v2 import Config as DebertaConfig
 from gliclass_fast.encoders.deberta_v2 import distance_slots
-from gliclass_fast.model import _resolve_dtype
+from gliclass_fast.precision import dtype_candidates
 from gliclass_fast.prompts import Request, build_prompt
 from tests.accuracy import assert_same_logits
 from tests.sentences import LABELS, TEXTS
@@ -188,12 +188,13 @@ def test_14_distance_buckets() -> None:
     assert all(0 <= b - a <= 1 for a, b in itertools.pairwise(slots.tolist()))
 
 
-def test_16_stored_dtype_is_kept_on_a_gpu_and_widened_on_a_cpu() -> None:
-    stored = {"a": torch.zeros(1, dtype=torch.bfloat16)}
-    assert _resolve_dtype(None, torch.device("cuda"), None, stored) is torch.bfloat16
-    assert _resolve_dtype(None, torch.device("cuda"), "float32", stored) is torch.float32  # config.json wins
-    assert _resolve_dtype(None, torch.device("cpu"), "bfloat16", stored) is torch.float32
-    assert _resolve_dtype("float16", torch.device("cuda"), "float32", stored) is torch.float16
+def test_16_the_stored_dtype_is_kept_on_a_gpu_if_asked_for_and_widened_on_a_cpu() -> None:
+    stored, model = {"a": torch.zeros(1, dtype=torch.bfloat16)}, reference_model()
+    gpu, plain, wide = torch.device("cuda"), config_of(model, dtype=None), config_of(model, dtype="float32")
+    assert dtype_candidates("auto", gpu, plain, stored) == [torch.bfloat16]
+    assert dtype_candidates("auto", gpu, wide, stored) == [torch.float32]  # config.json wins
+    assert dtype_candidates("auto", torch.device("cpu"), plain, stored) == [torch.float32]
+    assert dtype_candidates("float16", gpu, wide, stored) == [torch.float16]
 
 
 @pytest.mark.parametrize("encoder", ["deberta-v2", "modernbert", "bert"])

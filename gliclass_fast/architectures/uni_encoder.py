@@ -102,7 +102,7 @@ class Architecture(nn.Module):
             return x, attended
         states = self.encoder.states(batch, self.heads.segments)
         if self.mixer is not None:
-            return tuple(states)
+            return tuple(state.clone() for state in states)
         wanted = self.config.encoder_layer_id % (self.config.encoder.num_hidden_layers + 1)
         return (next(islice(states, wanted, None)),)
 

@@ -20,7 +20,10 @@ class Encoder(Protocol):
     """What an architecture asks of a backbone."""
 
     def states(self, batch: PackedBatch, segments: Tensor | None = None) -> Iterator[Tensor]:
-        """Embedding output, then each layer's; segments: a table [3, C] added per `batch.segments`."""
+        """Embedding output, then each layer's; segments: a table [3, C] added per `batch.segments`.
+
+        A state may be overwritten once the next one is asked for.
+        """
         ...
 
     def mix_last(self, batch: PackedBatch, segments: Tensor | None = None) -> tuple[Tensor, Tensor]:

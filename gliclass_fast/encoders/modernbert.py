@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from gliclass_fast.batch import PackedBatch
 from gliclass_fast.config import UnsupportedConfigError, hf_activation
@@ -83,9 +84,20 @@ class Layer(nn.Module):
         self.attention_norm = nn.LayerNorm(width, bias=config.norm_bias) if number else None
         self.qkv = nn.Linear(width, 3 * width, bias=config.attention_bias)
         self.out = nn.Linear(width, width, bias=config.attention_bias)
-        self.mlp_norm = nn.LayerNorm(width, bias=config.norm_bias)
+        self.mlp_norm: nn.LayerNorm | None = nn.LayerNorm(width, bias=config.norm_bias)
         self.up = nn.Linear(width, 2 * inner, bias=config.mlp_bias)
         self.down = nn.Linear(inner, width, bias=config.mlp_bias)
+
+    def fold(self) -> None:
+        """The norm before the gated layer becomes part of that layer, but for its statistics."""
+        assert self.mlp_norm is not None
+        weight, scale, shift = self.up.weight, self.mlp_norm.weight, self.mlp_norm.bias
+        if shift is not None:
+            moved = F.linear(shift, weight, self.up.bias)
+            self.up.bias = nn.Parameter(moved, requires_grad=False)
+        self.up.weight = nn.Parameter(weight * scale, requires_grad=False)
+        self.sums = self.up.weight.float().sum(1)
+        self.mlp_norm = None
 
     def mix(self, normed: Tensor, batch: PackedBatch, rotary: tuple[Tensor, Tensor]) -> Tensor:
         """The part that looks at other tokens, [T, C] -> [T, C]."""
@@ -96,13 +108,12 @@ class Layer(nn.Module):
         )
 
     def finish(self, x: Tensor, attended: Tensor, norm: nn.LayerNorm) -> tuple[Tensor, Tensor]:
-        """The part that treats every row alone: (residual stream, `norm` of it)."""
-        ops, eps = self.ops, self.config.norm_eps
-        attended = ops.linear(attended, self.out.weight, self.out.bias)
-        x, normed = ops.add_norm_both(attended, x, self.mlp_norm.weight, self.mlp_norm.bias, eps)
-        inner = ops.gated_linear(normed, self.up.weight, self.up.bias, self.config.activation)
-        update = ops.linear(inner, self.down.weight, self.down.bias)
-        return ops.add_norm_both(update, x, norm.weight, norm.bias, eps)
+        """The part that treats every row alone: (residual stream, `norm` of it). May overwrite x."""
+        ops, up, eps = self.ops, self.up, self.config.norm_eps
+        x = ops.linear_add(attended, self.out.weight, self.out.bias, x)
+        inner = ops.norm_gated_linear(x, up.weight, up.bias, self.sums, eps, self.config.activation)
+        x = ops.linear_add(inner, self.down.weight, self.down.bias, x)
+        return x, ops.layer_norm(x, norm.weight, norm.bias, eps)
 
 
 class Encoder(nn.Module):
@@ -116,7 +127,7 @@ class Encoder(nn.Module):
         self._rotary: dict[tuple[float, int], tuple[Tensor, Tensor]] = {}
 
     def fold(self) -> None:
-        """Nothing depends on weights alone."""
+        """Nothing here depends on weights alone."""
 
     def rotary(self, theta: float, length: int) -> tuple[Tensor, Tensor]:
         """cos and sin of position * theta ** (-2k / D), float32 [at least length, D / 2].

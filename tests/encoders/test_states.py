@@ -83,7 +83,7 @@ def test_states(encoder: str, name: str, extra: dict[str, Any], backend: str) ->
     theirs = model.model.encoder_model
     ours = GLiClassModel.from_gliclass(model, device="cpu", backend=backend).network.encoder
     with torch.inference_mode():
-        found = list(ours.states(packed(prompts)))
+        found = [state.clone() for state in ours.states(packed(prompts))]
     low = expected_states(theirs, prompts)
     exact = expected_states(copy.deepcopy(theirs).double(), prompts)
     assert len(found) == len(exact)

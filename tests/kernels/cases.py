@@ -130,16 +130,13 @@ def slow_norm(x: Tensor, weight: Tensor, bias: Tensor | None, rms: bool) -> Tens
     return scaled if bias is None else scaled + bias.to(x.dtype)
 
 
-def norm(
-    dtype: torch.dtype, add: bool = False, both: bool = False, biased: bool = True, rms: bool = False
-) -> tuple[Any, Slow]:
+def norm(dtype: torch.dtype, add: bool = False, biased: bool = True, rms: bool = False) -> tuple[Any, Slow]:
     x, residual, weight, bias = (torch.randn(*s).to(dtype) for s in ((17, 31), (17, 31), (31,), (31,)))
     offset = bias if biased else None
 
-    def slow(precision: torch.dtype) -> Any:
+    def slow(precision: torch.dtype) -> Tensor:
         total = x.to(precision) + residual.to(precision) if add else x.to(precision)
-        normed = slow_norm(total, weight, offset, rms)
-        return (total, normed) if both else normed
+        return slow_norm(total, weight, offset, rms)
 
     return (x, *([residual] if add else []), weight, offset, 1e-7, rms), slow
 
@@ -157,17 +154,37 @@ def embedding_norm(dtype: torch.dtype, sources: int = 3) -> tuple[Any, Slow]:
 
 
 def linear(
-    dtype: torch.dtype, activation: str = "gelu", rows: int = 17, biased: bool = True, gated: bool = False
+    dtype: torch.dtype, activation: str = "gelu", rows: int = 17, biased: bool = True
 ) -> tuple[Any, Slow]:
     x, weight, bias = (torch.randn(*s).to(dtype) for s in ((rows, 33), (38, 33), (38,)))
     offset = bias if biased else None
+    return (x, weight, offset, activation), lambda p: ACTIVATIONS[activation](affine(x, weight, offset, p))
+
+
+def affine(x: Tensor, weight: Tensor, bias: Tensor | None, precision: torch.dtype) -> Tensor:
+    y = x.to(precision) @ weight.to(precision).T
+    return y if bias is None else y + bias.to(precision)
+
+
+def linear_add(dtype: torch.dtype, biased: bool) -> tuple[Any, Slow]:
+    (x, weight, bias, _), _ = linear(dtype, biased=biased)
+    residual = torch.randn(17, 38).to(dtype)
+    # a copy goes in: the operation may overwrite it
+    return (x, weight, bias, residual.clone()), lambda p: residual.to(p) + affine(x, weight, bias, p)
+
+
+def norm_gated_linear(
+    dtype: torch.dtype, activation: str = "gelu", rows: int = 17, biased: bool = True
+) -> tuple[Any, Slow]:
+    (x, weight, bias, _), _ = linear(dtype, rows=rows, biased=biased)
+    x = (3 * x.float() + torch.randn(rows, 1)).to(dtype)
 
     def slow(precision: torch.dtype) -> Tensor:
-        y = x.to(precision) @ weight.to(precision).T
-        y = y if offset is None else y + offset.to(precision)
-        return ACTIVATIONS[activation](y[:, :19]) * y[:, 19:] if gated else ACTIVATIONS[activation](y)
+        ones = torch.ones(33)
+        y = affine(slow_norm(x.to(precision), ones, None, rms=False), weight, bias, precision)
+        return ACTIVATIONS[activation](y[:, :19]) * y[:, 19:]
 
-    return (x, weight, offset, activation), slow
+    return (x, weight, bias, weight.float().sum(1), 1e-7, activation), slow
 
 
 def pair(dtype: torch.dtype, activation: str | None = None) -> tuple[Any, Slow]:
@@ -238,16 +255,22 @@ CASES: dict[str, tuple[str, Callable[[torch.dtype], tuple[Any, Slow]]]] = {
     },
     "add norm": ("add_norm", partial(norm, add=True)),
     "add norm, rms": ("add_norm", partial(norm, add=True, biased=False, rms=True)),
-    "add norm both": ("add_norm_both", partial(norm, add=True, both=True, biased=False)),
     **{f"embedding norm of {n}": ("embedding_norm", partial(embedding_norm, sources=n)) for n in (1, 2, 3)},
     **{f"linear, {name}": ("linear", partial(linear, activation=name)) for name in ACTIVATIONS},
     **{
         f"linear, {rows} rows": ("linear", partial(linear, rows=rows, biased=False)) for rows in (1, 63, 1030)
     },
-    "gated linear": ("gated_linear", partial(linear, gated=True)),
-    "gated linear, silu, no bias": (
-        "gated_linear",
-        partial(linear, activation="silu", biased=False, gated=True),
+    **{
+        f"linear add, bias {biased}": ("linear_add", partial(linear_add, biased=biased))
+        for biased in (True, False)
+    },
+    **{
+        f"norm and gated linear, {rows} rows": ("norm_gated_linear", partial(norm_gated_linear, rows=rows))
+        for rows in (17, 1030)
+    },
+    "norm and gated linear, silu, no bias": (
+        "norm_gated_linear",
+        partial(norm_gated_linear, activation="silu", biased=False),
     ),
     "pair dot": ("pair_dot", pair),
     "pair add": ("pair_add", partial(pair, activation="none")),
@@ -275,7 +298,7 @@ def moved(value: Any, device: str) -> Any:
 def packed(operation: str, backend: str, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
     """The arguments with weights and tables as this backend keeps them."""
     values = list(arguments)
-    if operation in ("linear", "gated_linear"):
+    if operation in ("linear", "linear_add", "norm_gated_linear"):
         values[1] = implementation("pack_linear", backend if backend == "onednn" else "reference")(values[1])
     if operation == "disentangled_attention":
         pack = implementation("pack_distances", backend)

@@ -43,7 +43,7 @@ IMPLEMENTATIONS: dict[str, dict[str, str]] = {
     "segment_softmax": _rows("segment_softmax:segment_softmax", "reference", "triton"),
 }
 # operations whose reference walks through the sequences on the host
-_BY_SEQUENCE = ("attention", "cross_attention", "disentangled_attention")
+_BY_SEQUENCE = ("attention", "cross_attention", "disentangled_attention", "segment_softmax")
 ORDER = {"cuda": ("triton", "reference"), "cpu": ("onednn", "reference")}
 
 

@@ -17,7 +17,7 @@ from gliclass_fast.batch import EncodedPrompt
 from gliclass_fast.graphs import MAX_TOKENS, GraphRunner
 from tests.accuracy import ALONE_TOLERANCE
 from tests.sentences import LABELS, TEXTS
-from tests.tiny import ALL_SCORERS, ENCODERS, VOCABULARY, fast_pipeline, reference_model
+from tests.tiny import ALL_SCORERS, ENCODERS, fast_pipeline, random_prompt, reference_model
 
 
 class Again:
@@ -65,12 +65,6 @@ def tiny_model(encoder: str = "deberta-v2", scorer: str = "mlp", **options: obje
     return GLiClassModel.from_gliclass(reference_model(encoder, scorer_type=scorer, **options), device="cpu")
 
 
-def prompt(tokens: int, labels: int, seed: int = 0) -> EncodedPrompt:
-    ids = np.random.default_rng(seed).integers(4, VOCABULARY - 3, tokens, dtype=np.int32)
-    starts = np.arange(labels, dtype=np.int32)
-    return EncodedPrompt(ids, labels, starts, starts + 1, has_example=False, tokens_cut=0)
-
-
 def check_equal(model: GLiClassModel, prompts: list[EncodedPrompt]) -> None:
     found, expected = model.score(prompts).wait(), model(model.pack(prompts)).logits
     assert found.shape == (1, len(expected))
@@ -98,22 +92,23 @@ def test_replays_score_as_eager_runs_do(encoder: str, scorer: str) -> None:
     recorder = Again()
     model = with_graphs(tiny_model(encoder, scorer, extract_text_features=True), recorder)
     for seed in range(4):  # eager, recorded and replayed, replayed
-        check_equal(model, [prompt(50 - seed, 3, seed), prompt(7 + seed, 2 + seed, seed), prompt(2, 1)])
+        sizes = ((50 - seed, 3), (7 + seed, 2 + seed), (2, 1))
+        check_equal(model, [random_prompt(*size, seed) for size in sizes])
     assert recorder.recorded == 2
 
 
 def test_a_full_bucket() -> None:
     model = with_graphs(tiny_model(extract_text_features=True), Again())
     for seed in range(3):
-        check_equal(model, [prompt(64, 16, seed), prompt(64, 16, seed + 9)])
+        check_equal(model, [random_prompt(64, 16, seed), random_prompt(64, 16, seed + 9)])
 
 
 def test_a_calibrated_model_gives_both_kinds_of_logits() -> None:
     model = tiny_model(use_calibrator=True)
-    output = model(model.pack([prompt(30, 4)]))
+    output = model(model.pack([random_prompt(30, 4)]))
     with_graphs(model, Again())
     for _ in range(3):
-        found = model.score([prompt(30, 4)]).wait()
+        found = model.score([random_prompt(30, 4)]).wait()
     assert output.uncalibrated_logits is not None
     expected = torch.stack((output.logits, output.uncalibrated_logits)).numpy()
     assert found.shape == (2, 4) and np.abs(found - expected).max() <= ALONE_TOLERANCE
@@ -123,7 +118,7 @@ def test_any_number_of_labels_replays_one_encoder() -> None:
     recorder = Again()
     model = with_graphs(tiny_model(), recorder)
     for labels in range(1, 301):
-        check_equal(model, [prompt(512, labels, seed=labels)])
+        check_equal(model, [random_prompt(512, labels, seed=labels)])
     assert recorder.recorded == 1 + 6  # tails for up to 16, 32, 64, 128, 256 and 512 labels
 
 
@@ -131,11 +126,11 @@ def test_the_oldest_graph_makes_room() -> None:
     recorder = Again()
     model = with_graphs(tiny_model(), recorder, max_graphs=4)
     for tokens in (16, 16, 32, 32, 48, 48, 48):
-        check_equal(model, [prompt(tokens, 1)])
+        check_equal(model, [random_prompt(tokens, 1)])
     assert model.graphs is not None and model.graphs.count == 4 and recorder.recorded == 6
-    check_equal(model, [prompt(32, 1)])
+    check_equal(model, [random_prompt(32, 1)])
     assert recorder.recorded == 6
-    check_equal(model, [prompt(16, 1)])
+    check_equal(model, [random_prompt(16, 1)])
     assert recorder.recorded == 8
 
 
@@ -145,7 +140,7 @@ def test_memory_is_bounded_and_reported() -> None:
     assert model.graphs is not None
     static = model.graphs.memory
     for tokens in (16, 16, 32, 32, 48, 48):
-        check_equal(model, [prompt(tokens, 1)])
+        check_equal(model, [random_prompt(tokens, 1)])
     assert recorder.renewed > 0 and model.graphs.count == 1
     assert model.graphs.memory > static + recorder.held  # the arena came on top
 
@@ -154,20 +149,20 @@ def test_without_memory_for_a_recording_all_are_dropped_and_it_is_tried_again() 
     recorder = Again()
     model = with_graphs(tiny_model(), recorder)
     for tokens in (16, 16, 32):
-        check_equal(model, [prompt(tokens, 1)])
+        check_equal(model, [random_prompt(tokens, 1)])
     recorder.failures = 1
-    check_equal(model, [prompt(32, 1)])
+    check_equal(model, [random_prompt(32, 1)])
     assert recorder.renewed == 1 and model.graphs is not None and model.graphs.count == 2
     recorder.failures = 2
     with pytest.raises(torch.OutOfMemoryError):
-        model.score([prompt(16, 1)])
+        model.score([random_prompt(16, 1)])
 
 
 def test_threads_share_a_model() -> None:
     model = with_graphs(tiny_model(), Again())
 
     def run(seed: int) -> None:
-        check_equal(model, [prompt(20 + seed % 60, 1 + seed % 5, seed)])
+        check_equal(model, [random_prompt(20 + seed % 60, 1 + seed % 5, seed)])
 
     with ThreadPoolExecutor(4) as threads:
         list(threads.map(run, range(80)))

@@ -6,12 +6,14 @@ from functools import lru_cache
 from typing import Any
 
 import gliclass
+import numpy as np
 import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 from transformers.models.auto import CONFIG_MAPPING
 
 from gliclass_fast import GLiClassModel, ZeroShotClassificationPipeline
+from gliclass_fast.batch import EncodedPrompt
 
 MARKERS = ["<<LABEL>>", "<<SEP>>", "<<EXAMPLE>>"]
 SPECIALS = ["[PAD]", "[CLS]", "[SEP]", "[UNK]"]
@@ -51,6 +53,13 @@ def byte_tokenizer(with_example: bool = True) -> PreTrainedTokenizerFast:
     )
     tokenizer.add_tokens(MARKERS if with_example else MARKERS[:2], special_tokens=True)
     return tokenizer
+
+
+def random_prompt(tokens: int, labels: int, seed: int = 0) -> EncodedPrompt:
+    """Labels of one token each, then a text, all of random tokens."""
+    ids = np.random.default_rng(seed).integers(4, VOCABULARY - 3, tokens, dtype=np.int32)
+    starts = np.arange(labels, dtype=np.int32)
+    return EncodedPrompt(ids, labels, starts, starts + 1, has_example=False, tokens_cut=0)
 
 
 def reference_model(

@@ -1,0 +1,123 @@
+"""CUDA graphs on a GPU: replays, threads, memory, and nothing that waits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+import torch
+
+from gliclass_fast import GLiClassModel, ZeroShotClassificationPipeline
+from gliclass_fast.config import ModelConfig
+from tests.accuracy import assert_same_logits
+from tests.sentences import LABELS, TEXTS
+from tests.tiny import ALL_SCORERS, ENCODERS, byte_tokenizer, random_prompt, reference_model
+
+
+def gpu_model(
+    encoder: str, scorer: str = "mlp", dtype: torch.dtype = torch.float16, **backbone: int
+) -> GLiClassModel:
+    reference = reference_model(encoder, backbone, scorer_type=scorer, extract_text_features=True)
+    return GLiClassModel.from_gliclass(reference, device="cuda", dtype=dtype)
+
+
+def gpu_pipeline(model: GLiClassModel) -> ZeroShotClassificationPipeline:
+    return ZeroShotClassificationPipeline(model, byte_tokenizer(), device="cuda", progress_bar=False)
+
+
+@contextmanager
+def nothing_waits() -> Iterator[None]:
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.parametrize("scorer", ALL_SCORERS)
+@pytest.mark.parametrize("encoder", ENCODERS)
+def test_a_replay_equals_the_run_without_a_graph(encoder: str, scorer: str) -> None:
+    model = gpu_model(encoder, scorer)
+    assert model.graphs is not None
+    prompts = [random_prompt(50, 3), random_prompt(7, 2), random_prompt(2, 1)]
+    eager, *replayed = (model.score(prompts).wait() for _ in range(4))
+    assert model.graphs.count == 2 and np.isfinite(eager).all()
+    assert all(np.array_equal(each, eager) for each in replayed)
+
+
+@pytest.mark.parametrize("scorer", ALL_SCORERS)
+@pytest.mark.parametrize("encoder", ENCODERS)
+def test_nothing_waits_between_batch_and_logits(encoder: str, scorer: str) -> None:
+    model = gpu_model(encoder, scorer)
+    model.score([random_prompt(20, 3)]).wait()  # compiles
+    with nothing_waits():
+        first = model.score([random_prompt(40, 3)])
+        model(model.pack([random_prompt(40, 3)]))
+    model.score([random_prompt(40, 3)]).wait()  # records, which waits
+    with nothing_waits():
+        replayed = model.score([random_prompt(40, 3)])
+    assert np.array_equal(first.wait(), replayed.wait())
+
+
+def test_any_number_of_labels_replays_one_encoder() -> None:
+    model = gpu_model("deberta-v2")
+    assert model.graphs is not None
+    for labels in (*range(1, 301, 13), *range(1, 301, 13)):
+        found = model.score([random_prompt(512, labels)]).wait()
+        assert found.shape == (1, labels) and np.isfinite(found).all()
+    assert model.graphs.count == 1 + 6  # tails for up to 16, 32, 64, 128, 256 and 512 labels
+    assert 0 < model.graphs.memory < 1 << 30
+
+
+@pytest.mark.parametrize("encoder", ENCODERS)
+def test_a_score_does_not_depend_on_its_batch(encoder: str) -> None:
+    pipeline = gpu_pipeline(gpu_model(encoder, dtype=torch.float32))
+    for _ in range(3):
+        requests, _ = pipeline._requests(TEXTS, LABELS, None, None, None)
+        together = pipeline.engine.score(requests)
+        for request, found in zip(requests, together, strict=True):
+            assert_same_logits(found.logits, pipeline.engine.score([request])[0].logits)
+
+
+def test_threads_share_a_model() -> None:
+    model = gpu_model("deberta-v2")
+    batches = [[random_prompt(20 + 9 * n, 1 + n % 5, n), random_prompt(33, 2, n)] for n in range(12)]
+    expected = [model.score(prompts).wait() for prompts in batches]
+
+    def run(number: int) -> bool:
+        with torch.cuda.stream(torch.cuda.Stream()):
+            return np.array_equal(model.score(batches[number % 12]).wait(), expected[number % 12])
+
+    with ThreadPoolExecutor(4) as threads:
+        assert all(threads.map(run, range(240)))
+
+
+def test_out_of_memory_splits_and_continues(caplog: pytest.LogCaptureFixture) -> None:
+    model = gpu_model("bert", intermediate_size=16384)
+    pipeline = gpu_pipeline(model)
+    texts = [str(number) * 250 for number in range(64)]
+    expected = [each["logits"] for each in gpu_pipeline(model).get_embeddings(texts[:8], ["a", "b"])]
+    torch.cuda.empty_cache()
+    total = torch.cuda.get_device_properties(0).total_memory
+    torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_reserved() + (200 << 20)) / total)
+    try:
+        for _ in range(2):
+            requests, _ = pipeline._requests(texts, ["a", "b"], None, None, None)
+            found = [each.logits for each in pipeline.engine.score(requests)]
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    assert "halves" in caplog.text and len(found) == 64
+    for ours, theirs in zip(found, expected, strict=False):
+        assert ours == pytest.approx(theirs, abs=0.02)  # another batch size, another GEMM, in float16
+
+
+@pytest.mark.parametrize("encoder", ENCODERS)
+def test_sixteen_bit_is_the_default(encoder: str) -> None:
+    reference = reference_model(encoder)
+    config = ModelConfig.from_hf(reference.config.to_dict())
+    model = GLiClassModel(config, reference.state_dict, "a model")
+    assert model.device.type == "cuda" and model.dtype is torch.float16 and model.graphs is not None
+    assert model.to("cpu").dtype is torch.float32 and model.graphs is None

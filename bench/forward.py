@@ -24,26 +24,48 @@ def logits_alone(reference: Any, case: cases.Case) -> list[np.ndarray]:
     return found
 
 
-def forward_functions(
-    reference: Any, ours: ZeroShotClassificationPipeline, case: cases.Case
-) -> dict[str, dict[str, Callable[[], Any]]]:
-    """{"forward": ..., "pipeline": ...} -> {"reference": function, "engine": function}."""
-    texts, labels = cases.texts(case), list(case.labels)
-    inputs = dict(reference.pipe.prepare_inputs(texts, labels, same_labels=True))
-    tokenizer, prompt_first = ours.engine.tokenizer, ours.model.config.prompt_first
-    requests = [Request(text, tuple(labels)) for text in texts]
-    encoded = tokenizer.encode([build_prompt(r, tokenizer.markers, prompt_first) for r in requests], 1024)
+def engine_logits(ours: ZeroShotClassificationPipeline, case: cases.Case, runs: int = 3) -> list[np.ndarray]:
+    """The engine's logits of every text, of the last of several runs: by then CUDA graphs are replayed."""
+    requests = [Request(text, case.labels) for text in cases.texts(case)]
+    *_, scored = (ours.engine.score(requests) for _ in range(runs))
+    return [each.logits for each in scored]
+
+
+def reference_forward(reference: Any, case: cases.Case) -> Callable[[], Any]:
+    """The reference's model on inputs that are on its device."""
+    labels = list(case.labels)
+    inputs = dict(reference.pipe.prepare_inputs(cases.texts(case), labels, same_labels=True))
+
+    @torch.no_grad()
+    def forward() -> Any:
+        return reference.pipe.model(**inputs, max_num_classes=len(labels))
+
+    return forward
+
+
+def engine_forwards(ours: ZeroShotClassificationPipeline, case: cases.Case) -> dict[str, Callable[[], Any]]:
+    """The model on a packed batch: from CUDA graphs if it has them, copies included, and without them."""
+    model, tokenizer = ours.model, ours.engine.tokenizer
+    requests = [Request(text, case.labels) for text in cases.texts(case)]
+    prompts = [build_prompt(each, tokenizer.markers, model.config.prompt_first) for each in requests]
+    encoded = tokenizer.encode(prompts, 1024)
     lengths = [len(prompt.token_ids) for prompt in encoded]
     if lengths != list(case.lengths):
         raise ValueError(f"{case.name}: prompts have {lengths} tokens")
-    batch = ours.model.pack(encoded).to(ours.model.device)
+    batch = model.pack(encoded).to(model.device)
+    if (graphs := model.graphs) is None:
+        return {"engine": lambda: model(batch)}
+    padded = model.pack(encoded, graphs.capacity(sum(lengths), len(case.labels) * len(lengths)))
+    return {"engine": lambda: graphs(padded), "engine without graphs": lambda: model(batch)}
 
-    @torch.no_grad()
-    def reference_forward() -> Any:
-        return reference.pipe.model(**inputs, max_num_classes=len(labels))
 
+def forward_functions(
+    reference: Any, ours: ZeroShotClassificationPipeline, case: cases.Case
+) -> dict[str, dict[str, Callable[[], Any]]]:
+    """{"forward": ..., "pipeline": ...} -> {"reference": function, "engine": function, ...}."""
+    texts, labels = cases.texts(case), list(case.labels)
     return {
-        "forward": {"reference": reference_forward, "engine": lambda: ours.model(batch)},
+        "forward": {"reference": reference_forward(reference, case), **engine_forwards(ours, case)},
         "pipeline": {
             "reference": lambda: reference(texts, labels, batch_size=len(texts)),
             "engine": lambda: ours(texts, labels),

@@ -19,7 +19,7 @@ from typing import Any
 
 ROOT = Path(__file__).parent.parent
 SHAPES = "deberta-v3-base,modernbert-base,ettin-32m,bert-base,mdeberta-v3-base"
-DTYPES = ("float32", "float16", "bfloat16")
+DTYPES = ("float16", "bfloat16")  # float32 is in the tests
 
 
 def run_tests() -> dict[str, Any]:
@@ -51,52 +51,6 @@ def machine_ceilings(device: str) -> dict[str, float]:
     }
 
 
-def bench_shape(shape: str, dtype: str, device: str, repeats: int) -> list[dict[str, Any]]:
-    """Accuracy of every case against the reference in float32, then times of forward and pipeline."""
-    import gliclass
-    import torch
-
-    from bench import cases
-    from bench.forward import forward_functions, logits_alone
-    from bench.timing import alternate, as_record
-    from gliclass_fast import GLiClassModel, ZeroShotClassificationPipeline
-    from gliclass_fast.selfcheck import ALLOWED_ERROR, logit_error
-
-    model = cases.random_model(shape).to(device)
-    stock = cases.tokenizer()
-    settings = {"device": device, "progress_bar": False}
-    reference = gliclass.ZeroShotClassificationPipeline(model, stock, **settings)
-    chosen = (
-        (*cases.GPU_CASES, *cases.label_cases())
-        if device == "cuda"
-        else cases.GPU_CASES[:2] + tuple(cases.label_cases(batch=1))
-    )
-    low_dtype = getattr(torch, dtype)
-    ours = ZeroShotClassificationPipeline(
-        GLiClassModel.from_gliclass(model, device=device, dtype=low_dtype), stock, **settings
-    )
-    chosen = [case for case in chosen if max(case.lengths) <= ours.engine.window]
-    exact = {case.name: logits_alone(reference, case) for case in chosen}
-    model.to(low_dtype)
-    rows = []
-    for case in chosen:
-        found = [each["logits"] for each in ours.get_embeddings(cases.texts(case), list(case.labels))]
-        row: dict[str, Any] = {"shape": shape, "dtype": dtype, "case": case.name}
-        row["ops"] = sorted(set(ours.model.ops.chosen.values()))
-        row["error"] = logit_error(found, exact[case.name])
-        row["reference_error"] = logit_error(logits_alone(reference, case), exact[case.name])
-        # 16-bit: at most twice the reference's own error
-        row["accurate"] = row["error"] <= max(ALLOWED_ERROR, 2 * row["reference_error"])
-        rows.append(row)
-        if not row["accurate"]:  # no time is written beside a wrong answer
-            continue
-        for part, pair in forward_functions(reference, ours, case).items():
-            times = alternate(pair, repeats, device=device)
-            speedup = round(times["reference"].median / times["engine"].median, 2)
-            row[part] = {**as_record(times), "speedup": speedup}
-    return rows
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -116,6 +70,7 @@ def main() -> None:
     import torch
     import transformers
 
+    from bench.bench_gpu import bench_shape
     from bench.timing import machine
 
     if options.device == "cuda" and not torch.cuda.is_available():
@@ -123,22 +78,20 @@ def main() -> None:
     transformers.utils.logging.set_verbosity_error()
     result: dict[str, Any] = {"benchmark": "gpu_check", "machine": machine(options.device), "failures": []}
     result["ceilings"] = machine_ceilings(options.device)
-    result["rows"] = []
+    result["shapes"] = []
     options.output.mkdir(parents=True, exist_ok=True)
     file = options.output / "gpu_check.json"
-    for shape in options.shapes.split(","):
-        for dtype in options.dtypes.split(","):
-            try:
-                result["rows"] += bench_shape(shape, dtype, options.device, options.repeats)
-            except Exception:  # one broken shape must not cost the others' measurements
-                result["failures"].append({"shape": shape, "dtype": dtype, "error": traceback.format_exc()})
-            file.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-            print(
-                f"{shape} {dtype}: {len(result['rows'])} rows, {len(result['failures'])} failures", flush=True
-            )
+    pairs = [(shape, dtype) for dtype in options.dtypes.split(",") for shape in options.shapes.split(",")]
+    for shape, dtype in pairs:
+        try:
+            result["shapes"].append(bench_shape(shape, dtype, options.device, options.repeats))
+        except Exception:  # one broken shape must not cost the others' measurements
+            result["failures"].append({"shape": shape, "dtype": dtype, "error": traceback.format_exc()})
+        file.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        print(f"{shape} {dtype} done, {len(result['failures'])} failures", flush=True)
     result["tests"] = run_tests()  # last: every kernel in every variant is compiled, which takes minutes
     file.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    accurate = all(row["accurate"] for row in result["rows"])
+    accurate = all(row["accurate"] for shape in result["shapes"] for row in shape["cases"])
     sys.exit(bool(result["failures"]) or not accurate or result["tests"]["returncode"] != 0)
 
 

@@ -99,7 +99,7 @@ def cases() -> dict[str, Callable[[], Any]]:
         table, slots = make(HEADS, 2 * 512 + 1, DIM), torch.zeros(2 * 512 + 1, dtype=torch.int64)
         many, up, bias = make(4096, WIDTH), make(INNER, WIDTH), make(INNER)
         gate, sums = make(2 * 1152, WIDTH), torch.zeros(2 * 1152)
-        gated = linear.norm_gated_linear_triton
+        normed = partial(linear.norm_linear_triton, sums=sums, eps=1e-5)
         disentangle = disentangled_attention.disentangled_attention_triton
         attend = partial(attention.attention_triton, qkv, cu, tiles, 0.125)
         return {
@@ -121,8 +121,9 @@ def cases() -> dict[str, Callable[[], Any]]:
             ),
             "linear gelu, few rows": partial(linear.linear_triton, x, up, bias, "gelu"),
             "linear gelu, many rows": partial(linear.linear_triton, many, up, bias, "gelu"),
-            "norm and gated linear, few rows": partial(gated, x, gate, None, sums, 1e-5, "gelu"),
-            "gated linear, many rows": partial(gated, many, gate, None, sums, 1e-5, "gelu"),
+            "norm, gated linear, few rows": partial(normed, x, gate, None, activation="gelu", gated=True),
+            "gated linear, many rows": partial(normed, many, gate, None, activation="gelu", gated=True),
+            "norm, linear add gelu": partial(normed, x, up, bias, activation="gelu", add=make(256, INNER)),
             "pair dot": partial(pairs.pair_dot_triton, x, x, whole(256)),
             "pair add relu": partial(pairs.pair_add_triton, x, x, whole(256), "relu"),
             "segment pool": partial(pool.segment_pool_triton, x, spans, "sum"),

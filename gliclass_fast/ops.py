@@ -28,7 +28,7 @@ IMPLEMENTATIONS: dict[str, dict[str, str]] = {
     "pack_linear": {"reference": "linear:pack_reference", "onednn": "linear:pack_onednn"},
     "linear": _rows("linear:linear", "reference", "onednn", "triton"),
     "linear_add": _rows("linear:linear_add", "reference", "onednn", "triton"),
-    "norm_gated_linear": _rows("linear:norm_gated_linear", "reference", "onednn", "triton"),
+    "norm_linear": _rows("linear:norm_linear", "reference", "onednn", "triton"),
     "activation": _rows("linear:activation", "reference"),
     "layer_norm": _rows("norm:layer_norm", "reference", "triton"),
     "embedding_norm": _rows("norm:embedding_norm", "reference", "triton"),
@@ -54,7 +54,7 @@ class Ops:
     pack_linear: Callable[..., Tensor]
     linear: Callable[..., Tensor]
     linear_add: Callable[..., Tensor]
-    norm_gated_linear: Callable[..., Tensor]
+    norm_linear: Callable[..., Tensor]
     activation: Callable[..., Tensor]
     layer_norm: Callable[..., Tensor]
     embedding_norm: Callable[..., Tensor]

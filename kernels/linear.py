@@ -2,10 +2,11 @@
 
 - linear: activation(x @ weight.T + bias). Shapes: x [T, K], weight [N, K], bias [N] or None -> [T, N].
 - linear_add: residual + linear(x), [T, N]. It may overwrite the residual.
-- norm_gated_linear: with n = (x - mean) / sqrt(var + eps) and y = n @ weight.T + bias, activation(y[:, :F]) *
-  y[:, F:] (Shazeer, arXiv:2002.05202; GeGLU with "gelu"). Shapes: x [T, K], weight [2F, K], bias [2F] or
-  None, sums float32 [2F] -> [T, F]. A norm's own weight and bias are folded into these; sums are the
-  weight's rows summed, so that n @ weight.T = (x @ weight.T - mean * sums) / sqrt(var + eps).
+- norm_linear: with n = (x - mean) / sqrt(var + eps) and y = n @ weight.T + bias, activation(y + add), or
+  gated (Shazeer, arXiv:2002.05202; GeGLU with "gelu") activation(y[:, :F]) * y[:, F:]. Shapes: x [T, K],
+  weight [N, K], bias [N] or None, sums float32 [N], add [T, N] or None -> [T, N], gated [T, F] with N = 2F.
+  A norm's own weight and bias are folded into these; sums are the weight's rows summed, so that
+  n @ weight.T = (x @ weight.T - mean * sums) / sqrt(var + eps).
 
 Outputs have x's dtype. Weights are as `pack_*` returned them, once per weight at load. Activations are those
 of `ACTIVATIONS`; "gelu" is the exact erf form (Hendrycks & Gimpel, arXiv:1606.08415).
@@ -72,19 +73,28 @@ def linear_add_reference(x: Tensor, weight: Tensor, bias: Tensor | None, residua
     return residual + F.linear(x, weight, bias)
 
 
-def norm_gated_linear_reference(
-    x: Tensor, weight: Tensor, bias: Tensor | None, sums: Tensor, eps: float, activation: str
+def norm_linear_reference(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    sums: Tensor,
+    eps: float,
+    activation: str = "none",
+    gated: bool = False,
+    add: Tensor | None = None,
 ) -> Tensor:
-    return _gated(F.linear(_normed(x, eps), weight, bias), activation)
+    return _finished(F.linear(_normed(x, eps), weight, bias), activation, gated, add)
 
 
 def _normed(x: Tensor, eps: float) -> Tensor:
     return F.layer_norm(x, x.shape[-1:], eps=eps)
 
 
-def _gated(y: Tensor, activation: str) -> Tensor:
-    value, gate = y.chunk(2, dim=-1)
-    return ACTIVATIONS[activation](value).mul_(gate)
+def _finished(y: Tensor, activation: str, gated: bool, add: Tensor | None) -> Tensor:
+    if gated:
+        value, gate = y.chunk(2, dim=-1)
+        return ACTIVATIONS[activation](value).mul_(gate)
+    return ACTIVATIONS[activation](y if add is None else y + add)
 
 
 def pack_onednn(weight: Tensor) -> Tensor:
@@ -104,10 +114,17 @@ def linear_add_onednn(x: Tensor, weight: Tensor, bias: Tensor | None, residual: 
     return out
 
 
-def norm_gated_linear_onednn(
-    x: Tensor, weight: Tensor, bias: Tensor | None, sums: Tensor, eps: float, activation: str
+def norm_linear_onednn(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    sums: Tensor,
+    eps: float,
+    activation: str = "none",
+    gated: bool = False,
+    add: Tensor | None = None,
 ) -> Tensor:
-    return _gated(linear_onednn(_normed(x, eps), weight, bias), activation)
+    return _finished(linear_onednn(_normed(x, eps), weight, bias), activation, gated, add)
 
 
 @triton.jit
@@ -128,9 +145,9 @@ def activated(x, ACTIVATION: tl.constexpr):
 
 @triton.jit(do_not_specialize=["rows"])
 def _linear_kernel(
-    x, weight, bias, sums, out, rows, eps, WIDTH: tl.constexpr, DEPTH: tl.constexpr,
+    x, weight, bias, sums, add, out, rows, eps, WIDTH: tl.constexpr, DEPTH: tl.constexpr,
     BLOCK_ROWS: tl.constexpr, BLOCK_WIDTH: tl.constexpr, BLOCK_DEPTH: tl.constexpr, GROUP: tl.constexpr,
-    ACTIVATION: tl.constexpr, GATED: tl.constexpr, BIAS: tl.constexpr, NORM: tl.constexpr,
+    ACTIVATION: tl.constexpr, GATED: tl.constexpr, BIAS: tl.constexpr, NORM: tl.constexpr, ADD: tl.constexpr,
 ):  # fmt: skip
     across = tl.cdiv(WIDTH, BLOCK_WIDTH)
     group = tl.program_id(0) // (GROUP * across)
@@ -147,32 +164,36 @@ def _linear_kernel(
     total = tl.zeros([BLOCK_ROWS], tl.float32)
     squares = tl.zeros([BLOCK_ROWS], tl.float32)
     for start in range(0, DEPTH, BLOCK_DEPTH):
-        inside = (start + depth < DEPTH)[None, :]
-        a = tl.load(x_place + start, mask=valid[:, None] & inside, other=0.0)
-        b = tl.load(w_place + start, mask=within_width[:, None] & inside, other=0.0)
+        within_depth = (start + depth < DEPTH)[None, :]
+        a = tl.load(x_place + start, mask=valid[:, None] & within_depth, other=0.0)
+        b = tl.load(w_place + start, mask=within_width[:, None] & within_depth, other=0.0)
         acc = tl.dot(a, tl.trans(b), acc, input_precision="ieee")
         if NORM:
             values = a.to(tl.float32)
             total += tl.sum(values, 1)
             squares += tl.sum(values * values, 1)
         if GATED:
-            b = tl.load(w_place + WIDTH * DEPTH + start, mask=within_width[:, None] & inside, other=0.0)
+            b = tl.load(w_place + WIDTH * DEPTH + start, mask=within_width[:, None] & within_depth, other=0.0)
             gate = tl.dot(a, tl.trans(b), gate, input_precision="ieee")
     if NORM:
         mean = total / DEPTH
         factor = tl.rsqrt(squares / DEPTH - mean * mean + eps)[:, None]
         acc = (acc - mean[:, None] * tl.load(sums + column, mask=within_width, other=0.0)[None, :]) * factor
-        gate_sums = tl.load(sums + WIDTH + column, mask=within_width, other=0.0)
-        gate = (gate - mean[:, None] * gate_sums[None, :]) * factor
+        if GATED:
+            gate_sums = tl.load(sums + WIDTH + column, mask=within_width, other=0.0)
+            gate = (gate - mean[:, None] * gate_sums[None, :]) * factor
     if BIAS:
         acc += tl.load(bias + column, mask=within_width, other=0.0).to(tl.float32)[None, :]
+    place = row.to(tl.int64)[:, None] * WIDTH + column[None, :]
+    inside = valid[:, None] & within_width[None, :]
+    if ADD:
+        acc += tl.load(add + place, mask=inside, other=0.0).to(tl.float32)
     acc = activated(acc, ACTIVATION)
     if GATED:
         if BIAS:
             gate += tl.load(bias + WIDTH + column, mask=within_width, other=0.0).to(tl.float32)[None, :]
         acc *= gate
-    place = out + row.to(tl.int64)[:, None] * WIDTH + column[None, :]
-    tl.store(place, acc.to(out.dtype.element_ty), mask=valid[:, None] & within_width[None, :])
+    tl.store(out + place, acc.to(out.dtype.element_ty), mask=inside)
 
 
 def _launch(
@@ -181,6 +202,7 @@ def _launch(
     bias: Tensor | None,
     activation: str,
     gated: bool = False,
+    add: Tensor | None = None,
     sums: Tensor | None = None,
     eps: float = 0.0,
 ) -> Tensor:
@@ -193,11 +215,12 @@ def _launch(
     if gated:
         block_width //= 2  # two accumulators
     grid = (ceil_div(rows, block_rows) * ceil_div(width, block_width),)
+    absent = weight
     _linear_kernel[grid](
-        x, weight, weight if bias is None else bias, weight if sums is None else sums, out, rows, eps,
-        WIDTH=width, DEPTH=depth,
+        x, weight, absent if bias is None else bias, absent if sums is None else sums,
+        absent if add is None else add, out, rows, eps, WIDTH=width, DEPTH=depth,
         BLOCK_ROWS=block_rows, BLOCK_WIDTH=block_width, BLOCK_DEPTH=block_depth, GROUP=GROUP,
-        ACTIVATION=activation, GATED=gated, BIAS=bias is not None, NORM=sums is not None,
+        ACTIVATION=activation, GATED=gated, BIAS=bias is not None, NORM=sums is not None, ADD=add is not None,
         num_warps=warps, num_stages=stages,
     )  # fmt: skip
     return out
@@ -215,10 +238,19 @@ def linear_add_triton(x: Tensor, weight: Tensor, bias: Tensor | None, residual: 
     return residual.addmm_(x, weight.t())
 
 
-def norm_gated_linear_triton(
-    x: Tensor, weight: Tensor, bias: Tensor | None, sums: Tensor, eps: float, activation: str
+def norm_linear_triton(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    sums: Tensor,
+    eps: float,
+    activation: str = "none",
+    gated: bool = False,
+    add: Tensor | None = None,
 ) -> Tensor:
     """Statistics cost every block of columns another look at x: few rows would rather save a launch."""
-    if len(x) > FEW:
-        return _launch(_normed(x, eps), weight, bias, activation, gated=True)
-    return _launch(x, weight, bias, activation, gated=True, sums=sums, eps=eps)
+    if len(x) <= FEW:
+        return _launch(x, weight, bias, activation, gated, add, sums, eps)
+    if gated or add is not None:
+        return _launch(_normed(x, eps), weight, bias, activation, gated, add)
+    return linear_triton(_normed(x, eps), weight, bias, activation)

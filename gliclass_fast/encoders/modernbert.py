@@ -9,10 +9,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from gliclass_fast.batch import PackedBatch
 from gliclass_fast.config import UnsupportedConfigError, hf_activation
+from gliclass_fast.layers import NormLinear
 from gliclass_fast.ops import Ops
 from gliclass_fast.weights import affine
 
@@ -25,8 +25,8 @@ WEIGHTS = {
             "layers.{i}.attention_norm": "layers.{i}.attn_norm",
             "layers.{i}.qkv": "layers.{i}.attn.Wqkv",
             "layers.{i}.out": "layers.{i}.attn.Wo",
-            "layers.{i}.mlp_norm": "layers.{i}.mlp_norm",
-            "layers.{i}.up": "layers.{i}.mlp.Wi",
+            "layers.{i}.up.norm": "layers.{i}.mlp_norm",
+            "layers.{i}.up.linear": "layers.{i}.mlp.Wi",
             "layers.{i}.down": "layers.{i}.mlp.Wo",
         }
     ),
@@ -84,20 +84,8 @@ class Layer(nn.Module):
         self.attention_norm = nn.LayerNorm(width, bias=config.norm_bias) if number else None
         self.qkv = nn.Linear(width, 3 * width, bias=config.attention_bias)
         self.out = nn.Linear(width, width, bias=config.attention_bias)
-        self.mlp_norm: nn.LayerNorm | None = nn.LayerNorm(width, bias=config.norm_bias)
-        self.up = nn.Linear(width, 2 * inner, bias=config.mlp_bias)
+        self.up = NormLinear(width, 2 * inner, ops, config.norm_eps, config.norm_bias, config.mlp_bias)
         self.down = nn.Linear(inner, width, bias=config.mlp_bias)
-
-    def fold(self) -> None:
-        """The norm before the gated layer becomes part of that layer, but for its statistics."""
-        assert self.mlp_norm is not None
-        weight, scale, shift = self.up.weight, self.mlp_norm.weight, self.mlp_norm.bias
-        if shift is not None:
-            moved = F.linear(shift, weight, self.up.bias)
-            self.up.bias = nn.Parameter(moved, requires_grad=False)
-        self.up.weight = nn.Parameter(weight * scale, requires_grad=False)
-        self.sums = self.up.weight.float().sum(1)
-        self.mlp_norm = None
 
     def mix(self, normed: Tensor, batch: PackedBatch, rotary: tuple[Tensor, Tensor]) -> Tensor:
         """The part that looks at other tokens, [T, C] -> [T, C]."""
@@ -109,11 +97,10 @@ class Layer(nn.Module):
 
     def finish(self, x: Tensor, attended: Tensor, norm: nn.LayerNorm) -> tuple[Tensor, Tensor]:
         """The part that treats every row alone: (residual stream, `norm` of it). May overwrite x."""
-        ops, up, eps = self.ops, self.up, self.config.norm_eps
-        x = ops.linear_add(attended, self.out.weight, self.out.bias, x)
-        inner = ops.norm_gated_linear(x, up.weight, up.bias, self.sums, eps, self.config.activation)
-        x = ops.linear_add(inner, self.down.weight, self.down.bias, x)
-        return x, ops.layer_norm(x, norm.weight, norm.bias, eps)
+        x = self.ops.linear_add(attended, self.out.weight, self.out.bias, x)
+        inner = self.up(x, self.config.activation, gated=True)
+        x = self.ops.linear_add(inner, self.down.weight, self.down.bias, x)
+        return x, self.ops.layer_norm(x, norm.weight, norm.bias, self.config.norm_eps)
 
 
 class Encoder(nn.Module):

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from gliclass_fast.batch import PackedBatch
 from gliclass_fast.config import ModelConfig
+from gliclass_fast.layers import linear_of
 from gliclass_fast.ops import Ops
 from gliclass_fast.weights import affine
 
@@ -43,18 +44,10 @@ class PairLinear(nn.Module):
     def fold(self) -> None:
         """Splits the layer into its text half, with the bias, and its label half."""
         text, label = torch.split(self.whole.weight, list(self.widths), dim=1)  # type: ignore[no-untyped-call]
-        self.text, self.label = _linear(text, self.whole.bias), _linear(label, None)
+        self.text, self.label = linear_of(text, self.whole.bias), linear_of(label, None)
         del self.whole
 
     def forward(self, text: Tensor, labels: Tensor, batch: PackedBatch, activation: str) -> Tensor:
         of_text = self.ops.linear(text, self.text.weight, self.text.bias)
         of_labels = self.ops.linear(labels, self.label.weight, None)
         return self.ops.pair_add(of_text, of_labels, batch.label_text, activation)
-
-
-def _linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
-    layer = nn.Linear(1, 1, bias=bias is not None, device="meta")
-    layer.weight = nn.Parameter(weight.contiguous(), requires_grad=False)
-    if bias is not None:
-        layer.bias = nn.Parameter(bias, requires_grad=False)
-    return layer

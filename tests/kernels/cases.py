@@ -173,18 +173,25 @@ def linear_add(dtype: torch.dtype, biased: bool) -> tuple[Any, Slow]:
     return (x, weight, bias, residual.clone()), lambda p: residual.to(p) + affine(x, weight, bias, p)
 
 
-def norm_gated_linear(
-    dtype: torch.dtype, activation: str = "gelu", rows: int = 17, biased: bool = True
+def norm_linear(
+    dtype: torch.dtype,
+    activation: str = "gelu",
+    rows: int = 17,
+    biased: bool = True,
+    gated: bool = False,
+    added: bool = False,
 ) -> tuple[Any, Slow]:
     (x, weight, bias, _), _ = linear(dtype, rows=rows, biased=biased)
     x = (3 * x.float() + torch.randn(rows, 1)).to(dtype)
+    add = torch.randn(rows, 38).to(dtype) if added else None
 
     def slow(precision: torch.dtype) -> Tensor:
-        ones = torch.ones(33)
-        y = affine(slow_norm(x.to(precision), ones, None, rms=False), weight, bias, precision)
-        return ACTIVATIONS[activation](y[:, :19]) * y[:, 19:]
+        y = affine(slow_norm(x.to(precision), torch.ones(33), None, rms=False), weight, bias, precision)
+        if gated:
+            return ACTIVATIONS[activation](y[:, :19]) * y[:, 19:]
+        return ACTIVATIONS[activation](y if add is None else y + add.to(precision))
 
-    return (x, weight, bias, weight.float().sum(1), 1e-7, activation), slow
+    return (x, weight, bias, weight.float().sum(1), 1e-7, activation, gated, add), slow
 
 
 def pair(dtype: torch.dtype, activation: str | None = None) -> tuple[Any, Slow]:
@@ -265,13 +272,18 @@ CASES: dict[str, tuple[str, Callable[[torch.dtype], tuple[Any, Slow]]]] = {
         for biased in (True, False)
     },
     **{
-        f"norm and gated linear, {rows} rows": ("norm_gated_linear", partial(norm_gated_linear, rows=rows))
+        f"norm and linear, {rows} rows{', gated' * gated}{', added to' * added}": (
+            "norm_linear",
+            partial(norm_linear, rows=rows, gated=gated, added=added),
+        )
         for rows in (17, 1030)
+        for gated, added in ((False, False), (True, False), (False, True))
     },
-    "norm and gated linear, silu, no bias": (
-        "norm_gated_linear",
-        partial(norm_gated_linear, activation="silu", biased=False),
+    "norm and linear, silu, gated, no bias": (
+        "norm_linear",
+        partial(norm_linear, activation="silu", biased=False, gated=True),
     ),
+    "norm and linear alone": ("norm_linear", partial(norm_linear, activation="none")),
     "pair dot": ("pair_dot", pair),
     "pair add": ("pair_add", partial(pair, activation="none")),
     "pair add, relu": ("pair_add", partial(pair, activation="relu")),
@@ -298,7 +310,7 @@ def moved(value: Any, device: str) -> Any:
 def packed(operation: str, backend: str, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
     """The arguments with weights and tables as this backend keeps them."""
     values = list(arguments)
-    if operation in ("linear", "linear_add", "norm_gated_linear"):
+    if operation in ("linear", "linear_add", "norm_linear"):
         values[1] = implementation("pack_linear", backend if backend == "onednn" else "reference")(values[1])
     if operation == "disentangled_attention":
         pack = implementation("pack_distances", backend)

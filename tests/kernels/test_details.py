@@ -30,7 +30,7 @@ def test_onednn_is_chosen_for_float32_only() -> None:
 
 def test_backends_with_a_layout_of_their_own_implement_all_that_reads_it() -> None:
     for pack, readers in (
-        ("pack_linear", ("linear", "linear_add", "norm_gated_linear")),
+        ("pack_linear", ("linear", "linear_add", "norm_linear")),
         ("pack_distances", ("disentangled_attention",)),
     ):
         for reader in readers:

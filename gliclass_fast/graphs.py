@@ -2,16 +2,17 @@
 
 A pass takes two graphs. The encoder's depends on the bucket of tokens alone, so any number of labels replays
 it; the tail's (pooling, projectors, scorer) on the buckets of tokens and of labels. Every batch is copied to
-one static block of int32, where all graphs read it; encoders leave their states in one static arena, where
+one static block of int32, where all graphs read it; encoders leave their states in a static arena, where
 tails find them. Batches run one at a time on one stream, so all graphs share one pool of memory.
 
 The first batch of a bucket runs without a graph, which also compiles what it needs; the second is recorded.
+Graphs are only ever dropped all together: to free one alone frees workspaces of cuBLAS that the others use
+(pytorch/pytorch#193402).
 """
 
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
@@ -25,8 +26,13 @@ from gliclass_fast.transfer import PendingLogits, stack_logits
 
 MAX_TOKENS = 16384  # longer batches run without graphs
 MIN_LABELS = 16
-MAX_GRAPHS = 256  # the graph used longest ago makes room
-MEMORY_SHARE = 0.25  # of the device's memory; graphs that need more are all dropped, and recorded anew
+MIN_ARENA = 1024  # tokens
+MAX_GRAPHS = 512
+MEMORY_SHARE = 0.25  # of the device's memory
+
+# Held by whoever gives a GPU work: a process may record one graph at a time, and what another thread did
+# meanwhile (wait for the device, set up a library) would break the recording.
+LAUNCHING = threading.RLock()
 
 Run = Callable[[], Tensor]
 
@@ -63,12 +69,12 @@ class GraphRunner:
     def __init__(
         self, network: Architecture, device: torch.device, recorder: Recorder, max_graphs: int = MAX_GRAPHS
     ) -> None:
-        """max_graphs: at least 2."""
+        """max_graphs: with more of them, or more memory than the recorder's limit, all are recorded anew."""
         self._network, self._recorder, self._max_graphs = network, recorder, max_graphs
         largest = Capacity.padded(MAX_TOKENS, MAX_TOKENS // 2)
         self._block = torch.zeros(largest.size, dtype=torch.int32, device=device)
-        self._arena: tuple[Tensor, ...] | None = None
-        self._graphs: OrderedDict[Capacity | int, Run] = OrderedDict()
+        self._arenas: dict[int, tuple[Tensor, ...]] = {}
+        self._graphs: dict[Capacity | int, Run] = {}
         self._met: set[Capacity | int] = set()
         self._lock = threading.Lock()
 
@@ -81,15 +87,15 @@ class GraphRunner:
         """
         step = max(16, 1 << max(0, tokens.bit_length() - 4))
         padded = -(-tokens // step) * step
-        if padded > MAX_TOKENS:
+        if padded > MAX_TOKENS or labels > MAX_TOKENS // 2:
             return None
         return Capacity.padded(padded, max(MIN_LABELS, 1 << (labels - 1).bit_length()))
 
     @property
     def memory(self) -> int:
-        """Bytes of device memory: graphs, block and arena."""
-        static = [self._block, *(self._arena or ())]
-        return self._recorder.memory() + sum(tensor.nbytes for tensor in static)
+        """Bytes of device memory: graphs, arenas and block."""
+        states = sum(state.nbytes for arena in self._arenas.values() for state in arena)
+        return self._recorder.memory() + states + self._block.nbytes
 
     @property
     def count(self) -> int:
@@ -103,7 +109,10 @@ class GraphRunner:
             try:
                 return self._launch(batch)
             except torch.OutOfMemoryError:
-                self._drop()
+                self._clear()
+            except BaseException:
+                self._clear()  # whatever a failed recording left in the memory that all share
+                raise
             return self._launch(batch)
 
     def _launch(self, batch: PackedBatch) -> PendingLogits:
@@ -115,67 +124,83 @@ class GraphRunner:
         return PendingLogits.copy(logits[:, : batch.labels])
 
     def _run(self, bucket: Capacity | int, run: Run) -> Tensor:
-        if bucket in self._graphs:
-            self._graphs.move_to_end(bucket)
-        elif bucket in self._met:
-            self._record(bucket, run)
-        else:
+        if bucket not in self._met:
             out = run()
             self._met.add(bucket)
             return out
+        if bucket not in self._graphs:
+            self._graphs[bucket] = self._record(run)
         return self._graphs[bucket]()
 
-    def _record(self, bucket: Capacity | int, run: Run) -> None:
-        if self._recorder.memory() > self._recorder.memory_limit:
-            self._drop()
-        if len(self._graphs) == self._max_graphs:
-            self._recorder.finish()
-            self._graphs.popitem(last=False)
-        self._graphs[bucket] = self._recorder.record(run)
+    def _record(self, run: Run) -> Run:
+        if len(self._graphs) >= self._max_graphs or self._recorder.memory() > self._recorder.memory_limit:
+            self._drop_graphs()
+        return self._recorder.record(run)
 
     def _encode(self, batch: PackedBatch) -> Tensor:
         states = self._network.encode(batch)
-        if self._arena is None:
-            self._arena = tuple(state.new_empty(MAX_TOKENS, state.shape[1]) for state in states)
-        for place, state in zip(self._arena, states, strict=True):
-            place[: len(state)].copy_(state)
-        return self._arena[0]
+        arena = self._arena(batch, states)
+        for place, state in zip(arena, states, strict=True):
+            place.copy_(state)
+        return arena[0]
 
     def _score(self, batch: PackedBatch) -> Tensor:
-        assert self._arena is not None
-        encoded = tuple(place[: batch.capacity.tokens] for place in self._arena)
-        return stack_logits(self._network.score(encoded, batch))
+        return stack_logits(self._network.score(self._arena(batch), batch))
 
-    def _drop(self) -> None:
+    def _arena(self, batch: PackedBatch, states: tuple[Tensor, ...] = ()) -> tuple[Tensor, ...]:
+        """Where the states of a batch are, [T, C] each; made for `states` where no batch of its size was."""
+        tokens = batch.capacity.tokens
+        rows = max(MIN_ARENA, 1 << (tokens - 1).bit_length())
+        if rows not in self._arenas:
+            self._arenas[rows] = tuple(state.new_empty(rows, state.shape[1]) for state in states)
+        return tuple(place[:tokens] for place in self._arenas[rows])
+
+    def _drop_graphs(self) -> None:
         self._recorder.finish()
         self._graphs.clear()
         self._recorder.renew()
 
+    def _clear(self) -> None:
+        self._drop_graphs()
+        self._arenas.clear()
+        self._met.clear()
+
 
 class CudaRecorder:
-    """Recordings as CUDA graphs on a stream and in a memory pool of their own."""
-
-    _one_at_a_time = threading.Lock()  # a process may record one graph at once
+    """Recordings as CUDA graphs in a memory pool of their own."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        # Recording has a stream to itself: the allocator of pinned memory leaves events on those that copy.
+        # Streams of high priority come from a set that nobody else is likely to draw from.
+        self._recording_stream = torch.cuda.Stream(device, priority=-1)  # type: ignore[no-untyped-call]
         self.renew()
         self.memory_limit = int(MEMORY_SHARE * torch.cuda.get_device_properties(device).total_memory)
 
     @contextmanager
     def turn(self) -> Iterator[None]:
-        caller = torch.cuda.current_stream(self._device)
-        self._stream.wait_stream(caller)
-        with torch.cuda.stream(self._stream):
-            yield
-        caller.wait_stream(self._stream)
+        with LAUNCHING:
+            caller = torch.cuda.current_stream(self._device)
+            self._stream.wait_stream(caller)
+            with torch.cuda.stream(self._stream):
+                yield
+            caller.wait_stream(self._stream)
 
     def record(self, run: Run) -> Run:
         graph = torch.cuda.CUDAGraph()
-        recording = torch.cuda.graph(graph, self._pool, self._stream, capture_error_mode="thread_local")
-        with self._one_at_a_time, recording:
-            out = run()
+        with torch.cuda.stream(self._recording_stream):
+            # every thread has its own, and none can be made while recording
+            torch.cuda.current_blas_handle()  # type: ignore[no-untyped-call]
+        recording = torch.cuda.graph(
+            graph, self._pool, self._recording_stream, capture_error_mode="thread_local"
+        )
+        try:
+            with recording:
+                out = run()
+        except BaseException:
+            graph.reset()
+            raise
 
         def replay() -> Tensor:
             graph.replay()

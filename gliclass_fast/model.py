@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from gliclass_fast.architectures import Architecture, Output
 from gliclass_fast.batch import Capacity, EncodedPrompt, PackedBatch, pack
 from gliclass_fast.config import ModelConfig, component
-from gliclass_fast.graphs import CudaRecorder, GraphRunner
+from gliclass_fast.graphs import LAUNCHING, CudaRecorder, GraphRunner
 from gliclass_fast.ops import Foldable, Ops, choose_ops
 from gliclass_fast.precision import dtype_candidates, probe
 from gliclass_fast.transfer import PendingLogits, stack_logits
@@ -119,10 +120,25 @@ class GLiClassModel:
             cuda_graphs,
         )
 
-    @torch.inference_mode()
+    @contextmanager
+    def _inference(self) -> Iterator[None]:
+        """Inference mode, with this model's GPU as the current one and to itself: Triton launches there."""
+        with ExitStack() as stack:
+            stack.enter_context(torch.inference_mode())
+            if self.device.type == "cuda":
+                stack.enter_context(LAUNCHING)
+                stack.enter_context(torch.cuda.device(self.device))
+            yield
+
     def _build(self, device: torch.device) -> None:
-        tensors = self._read_tensors()
         self.device = device
+        with self._inference():
+            self._build_here()
+            if device.type == "cuda":
+                torch.cuda.synchronize()  # other streams may use the weights from here on
+
+    def _build_here(self) -> None:
+        tensors, device = self._read_tensors(), self.device
         *first, last = dtype_candidates(self._dtype, device, self.config, tensors)
         for dtype in first:
             self._fill(tensors, dtype)
@@ -159,12 +175,11 @@ class GLiClassModel:
             pinned=self.device.type == "cuda",
         )
 
-    @torch.inference_mode()
     def __call__(self, batch: PackedBatch) -> Output:
         """Runs a packed batch, on the host or on this model's device, without CUDA graphs."""
-        return self.network.forward(batch.to(self.device))
+        with self._inference():
+            return self.network.forward(batch.to(self.device))
 
-    @torch.inference_mode()
     def score(self, prompts: Sequence[EncodedPrompt]) -> PendingLogits:
         """Launches a batch, from CUDA graphs where it can; `wait` gives the logits of its labels."""
         if self.graphs is not None:
@@ -172,12 +187,14 @@ class GLiClassModel:
             labels = sum(len(prompt.label_starts) for prompt in prompts)
             if capacity := self.graphs.capacity(tokens, labels):
                 return self.graphs(self.pack(prompts, capacity))
-        return PendingLogits.copy(stack_logits(self(self.pack(prompts))))
+        batch = self.pack(prompts)
+        with self._inference():
+            return PendingLogits.copy(stack_logits(self(batch)))
 
-    @torch.inference_mode()
     def empty_text_vector(self) -> Tensor:
         """What a slot without a token becomes after projection, [1, C]."""
-        return self.network.empty_text_vector()
+        with self._inference():
+            return self.network.empty_text_vector()
 
     def to(
         self,

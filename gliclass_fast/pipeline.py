@@ -55,7 +55,8 @@ class BasePipeline:
             device: a GPU falls back to the CPU where there is none.
             progress_bar: shows a bar over batches.
             label_separator: joins the levels of nested labels.
-            batch_tokens: tokens per batch; batches are formed by tokens, not by number of texts.
+            batch_tokens: tokens per batch; batches are formed by tokens, not by number of texts. With CUDA
+                graphs at most 16384.
         """
         if tokenizer is None:
             if not isinstance(model, (str, Path)):

@@ -52,7 +52,7 @@ def probe(config: ModelConfig) -> list[EncodedPrompt]:
     prompts = []
     for length in _PROBE_LENGTHS:
         ids = rng.integers(0, config.vocab_size, min(length, longest), dtype=np.int32)
-        starts = 1 + 2 * np.arange(_PROBE_LABELS, dtype=np.int32)
+        starts = np.arange(1, min(2 * _PROBE_LABELS, len(ids) - 2), 2, dtype=np.int32)
         ends = starts + 2
         ids[starts], ids[ends[-1]] = config.class_token_index, config.text_token_index
         prompts.append(EncodedPrompt(ids, int(ends[-1]), starts, ends, has_example=False, tokens_cut=0))

@@ -177,7 +177,8 @@ def _linear_kernel(
             gate = tl.dot(a, tl.trans(b), gate, input_precision="ieee")
     if NORM:
         mean = total / DEPTH
-        factor = tl.rsqrt(squares / DEPTH - mean * mean + eps)[:, None]
+        variance = tl.maximum(squares / DEPTH - mean * mean, 0.0)
+        factor = tl.rsqrt(variance + eps)[:, None]
         acc = (acc - mean[:, None] * tl.load(sums + column, mask=within_width, other=0.0)[None, :]) * factor
         if GATED:
             gate_sums = tl.load(sums + WIDTH + column, mask=within_width, other=0.0)

@@ -15,6 +15,7 @@ from gliclass_fast.engine import Engine
 from gliclass_fast.model import GLiClassModel
 from gliclass_fast.prompts import Request
 from gliclass_fast.transfer import PendingLogits
+from tests.accuracy import ALONE_TOLERANCE
 from tests.sentences import LABELS, TEXTS
 from tests.tiny import byte_tokenizer, fast_pipeline, reference_model
 
@@ -32,7 +33,7 @@ def logits(tiny: Engine, **options: Any) -> list[np.ndarray]:
 
 def check_same(found: list[np.ndarray], expected: list[np.ndarray]) -> None:
     for ours, theirs in zip(found, expected, strict=True):
-        assert ours == pytest.approx(theirs, abs=1e-5)
+        assert ours == pytest.approx(theirs, abs=ALONE_TOLERANCE)
 
 
 @pytest.mark.parametrize("labels_per_pass", [None, 2])

@@ -27,18 +27,19 @@ class Again:
         self.memory_limit = memory_limit
         self.recorded = self.renewed = self.held = 0
         self.busy = threading.Lock()
-        self.failures = 0
+        self.failures: list[Exception] = []
 
     @contextmanager
     def turn(self) -> Iterator[None]:
         assert self.busy.acquire(blocking=False), "two batches at once"
-        yield
-        self.busy.release()
+        try:
+            yield
+        finally:
+            self.busy.release()
 
     def record(self, run: Callable[[], Tensor]) -> Callable[[], Tensor]:
         if self.failures:
-            self.failures -= 1
-            raise torch.OutOfMemoryError("no memory for a recording")
+            raise self.failures.pop()
         out = run().clone()
         self.held += out.nbytes
         self.recorded += 1
@@ -122,16 +123,37 @@ def test_any_number_of_labels_replays_one_encoder() -> None:
     assert recorder.recorded == 1 + 6  # tails for up to 16, 32, 64, 128, 256 and 512 labels
 
 
-def test_the_oldest_graph_makes_room() -> None:
+def test_more_graphs_than_allowed_are_all_recorded_anew() -> None:
     recorder = Again()
     model = with_graphs(tiny_model(), recorder, max_graphs=4)
-    for tokens in (16, 16, 32, 32, 48, 48, 48):
+    for tokens in (16, 16, 32, 32, 16, 32):
         check_equal(model, [random_prompt(tokens, 1)])
-    assert model.graphs is not None and model.graphs.count == 4 and recorder.recorded == 6
+    assert model.graphs is not None and model.graphs.count == recorder.recorded == 4
+    for tokens in (48, 48):
+        check_equal(model, [random_prompt(tokens, 1)])
+    assert recorder.renewed == 1 and model.graphs.count == 2 and recorder.recorded == 6
     check_equal(model, [random_prompt(32, 1)])
-    assert recorder.recorded == 6
+    assert recorder.renewed == 1 and recorder.recorded == 8
+
+
+def test_a_limit_met_between_encoder_and_tail_loses_nothing() -> None:
+    recorder = Again()
+    model = with_graphs(tiny_model(), recorder, max_graphs=1)
+    for seed in range(6):
+        check_equal(model, [random_prompt(20, 2, seed)])
+    assert recorder.renewed > 3
+
+
+def test_a_failed_recording_leaves_a_runner_that_works() -> None:
+    recorder = Again()
+    model = with_graphs(tiny_model(), recorder)
     check_equal(model, [random_prompt(16, 1)])
-    assert recorder.recorded == 8
+    recorder.failures = [RuntimeError("capture failed")]
+    with pytest.raises(RuntimeError, match="capture failed"):
+        model.score([random_prompt(16, 1)])
+    for seed in range(3):
+        check_equal(model, [random_prompt(16, 1, seed)])
+    assert recorder.recorded == 2
 
 
 def test_memory_is_bounded_and_reported() -> None:
@@ -150,12 +172,11 @@ def test_without_memory_for_a_recording_all_are_dropped_and_it_is_tried_again() 
     model = with_graphs(tiny_model(), recorder)
     for tokens in (16, 16, 32):
         check_equal(model, [random_prompt(tokens, 1)])
-    recorder.failures = 1
+    recorder.failures = [torch.OutOfMemoryError("no memory for a recording")]
     check_equal(model, [random_prompt(32, 1)])
-    assert recorder.renewed == 1 and model.graphs is not None and model.graphs.count == 2
-    recorder.failures = 2
-    with pytest.raises(torch.OutOfMemoryError):
-        model.score([random_prompt(16, 1)])
+    assert recorder.renewed == 1 and model.graphs is not None and model.graphs.count == 0
+    check_equal(model, [random_prompt(32, 1)])
+    assert model.graphs.count == 2
 
 
 def test_threads_share_a_model() -> None:

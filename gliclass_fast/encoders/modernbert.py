@@ -32,6 +32,7 @@ WEIGHTS = {
     ),
 }
 UNUSED: tuple[str, ...] = ()
+ROTARY_LENGTH = 16384  # positions with tables from the start; longer prompts get theirs when they come
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,14 +115,13 @@ class Encoder(nn.Module):
         self._rotary: dict[tuple[float, int], tuple[Tensor, Tensor]] = {}
 
     def fold(self) -> None:
-        """Nothing here depends on weights alone."""
+        """Rotary tables; nothing here depends on weights alone."""
+        for theta in set(self.config.thetas):
+            self.rotary(theta, ROTARY_LENGTH)
 
     def rotary(self, theta: float, length: int) -> tuple[Tensor, Tensor]:
-        """cos and sin of position * theta ** (-2k / D), float32 [at least length, D / 2].
-
-        Made once per power of two and kept: CUDA graphs hold their addresses.
-        """
-        length = 1 << (length - 1).bit_length()
+        """cos and sin of position * theta ** (-2k / D), float32 [at least length, D / 2]."""
+        length = max(ROTARY_LENGTH, 1 << (length - 1).bit_length())
         if (theta, length) not in self._rotary:
             width = self.config.hidden_size // self.config.num_attention_heads
             weight = self.words.weight

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from gliclass_fast import GLiClassModel, ZeroShotClassificationPipeline
+from gliclass_fast import GLiClassModel, ZeroShotClassificationPipeline, graphs
 from gliclass_fast.batch import EncodedPrompt
 from gliclass_fast.graphs import MAX_TOKENS, GraphRunner
 from tests.accuracy import ALONE_TOLERANCE
@@ -102,6 +102,19 @@ def test_a_full_bucket() -> None:
     model = with_graphs(tiny_model(extract_text_features=True), Again())
     for seed in range(3):
         check_equal(model, [random_prompt(64, 16, seed), random_prompt(64, 16, seed + 9)])
+
+
+def test_batches_are_no_larger_than_the_largest_bucket(monkeypatch: pytest.MonkeyPatch) -> None:
+    recorder = Again()
+    model = with_graphs(tiny_model(), recorder)
+    pipeline = fast_pipeline(model, batch_tokens=10**6)
+    assert pipeline.engine.batch_tokens == MAX_TOKENS
+    monkeypatch.setattr(graphs, "MAX_TOKENS", 64)
+    for _ in range(3):
+        check_equal(model, [random_prompt(65, 3)])  # one prompt that is too long runs without graphs
+        check_equal(model, [random_prompt(64, 33)])  # or has too many labels
+    assert recorder.recorded == 0
+    check_equal(model, [random_prompt(64, 32)])
 
 
 def test_a_calibrated_model_gives_both_kinds_of_logits() -> None:

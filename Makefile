@@ -3,7 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
-SETUP := pyproject.toml constraints.txt
+SETUP := pyproject.toml constraints.txt setup.py $(wildcard csrc/*/*) csrc/bindings.cpp
+SOURCES := $(wildcard csrc/*/*) csrc/bindings.cpp
 
 .PHONY: demo test check format bench clean
 
@@ -21,11 +22,13 @@ test: $(VENV)/.dev
 check: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/clang-format --dry-run -Werror $(SOURCES)
 	$(BIN)/mypy -p gliclass_fast
 
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+	$(BIN)/clang-format -i $(SOURCES)
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m bench.bench_cpu --output bench/results/cpu.json

@@ -22,7 +22,7 @@ from rich.table import Table
 
 from gliclass_fast import demo, records, selfcheck
 from gliclass_fast.model import GLiClassModel
-from gliclass_fast.ops import IMPLEMENTATIONS, ORDER, choose_ops, unavailable_reason
+from gliclass_fast.ops import IMPLEMENTATIONS, ORDER, choose_ops, compiled_kernels, unavailable_reason
 from gliclass_fast.pipeline import ZeroShotClassificationPipeline
 from gliclass_fast.version import __version__
 
@@ -246,6 +246,7 @@ def info(device: Device = "cuda") -> None:
     for key, value in {**versions, "python": platform.python_version(), "device": f"{kind} ({name})"}.items():
         facts.add_row(key, value)
     facts.add_row("threads", str(torch.get_num_threads()))
+    facts.add_row("compiled kernels", compiled_kernels())
     screen.print(facts)
     table = Table(
         "operation",
@@ -253,12 +254,13 @@ def info(device: Device = "cuda") -> None:
         "why",
         title=f"operations on {kind}; order of preference: {', '.join(ORDER[kind])}",
     )
-    for operation, chosen in choose_ops(kind).chosen.items():  # in float32
+    dtype = torch.float16 if kind == "cuda" else torch.float32
+    for operation, chosen in choose_ops(kind, dtype).chosen.items():
         passed_over = ORDER[kind][: ORDER[kind].index(chosen)]
         reasons = [
-            f"{backend}: {unavailable_reason(backend, kind) or 'has none'}"
+            f"{backend}: {unavailable_reason(backend, kind, dtype)}"
             for backend in passed_over
-            if backend not in IMPLEMENTATIONS[operation] or unavailable_reason(backend, kind)
+            if backend in IMPLEMENTATIONS[operation]
         ]
         table.add_row(operation, chosen, "; ".join(reasons) or "first choice")
     screen.print(table)

@@ -151,7 +151,9 @@ class GLiClassModel:
         self.graphs = GraphRunner(self.network, device, CudaRecorder(device)) if recordable else None
 
     def _fill(self, tensors: Mapping[str, Tensor], dtype: torch.dtype) -> None:
-        self.dtype, self.ops = dtype, choose_ops(self.device, dtype, self._backend)
+        encoder = self.config.encoder
+        width = encoder.hidden_size // encoder.num_attention_heads
+        self.dtype, self.ops = dtype, choose_ops(self.device, dtype, self._backend, width)
         checkpoint = Checkpoint(tensors, self._source)
         with torch.device("meta"):
             network = component("architectures", self.config.architecture_type).Architecture(

@@ -35,8 +35,15 @@ IMPLEMENTATIONS: dict[str, dict[str, str]] = {
     "add_norm": _rows("norm:add_norm", "reference", "triton"),
     "attention": _rows("attention:attention", "reference", "triton"),
     "cross_attention": _rows("attention:cross_attention", "reference", "triton"),
-    "pack_distances": _rows("disentangled_attention:pack_distances", "reference", "triton"),
-    "disentangled_attention": _rows("disentangled_attention:disentangled_attention", "reference", "triton"),
+    "pack_distances": {
+        "reference": "disentangled_attention:pack_distances_reference",
+        "triton": "disentangled_attention:pack_distances_by_row",
+        "cuda": "disentangled_attention:pack_distances_by_row",
+    },
+    "disentangled_attention": {
+        **_rows("disentangled_attention:disentangled_attention", "reference", "triton"),
+        **_rows("compiled:disentangled_attention", "cuda"),
+    },
     "pair_dot": _rows("pairs:pair_dot", "reference", "triton"),
     "pair_add": _rows("pairs:pair_add", "reference", "triton"),
     "segment_pool": _rows("segment_pool:segment_pool", "reference", "triton"),
@@ -44,7 +51,7 @@ IMPLEMENTATIONS: dict[str, dict[str, str]] = {
 }
 # operations whose reference walks through the sequences on the host
 _BY_SEQUENCE = ("attention", "cross_attention", "disentangled_attention", "segment_softmax")
-ORDER = {"cuda": ("triton", "reference"), "cpu": ("onednn", "reference")}
+ORDER = {"cuda": ("cuda", "triton", "reference"), "cpu": ("onednn", "reference")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,9 +92,15 @@ class Foldable(Protocol):
 
 
 def unavailable_reason(
-    backend: str, device: torch.device | str, dtype: torch.dtype = torch.float32
+    backend: str,
+    device: torch.device | str,
+    dtype: torch.dtype = torch.float32,
+    head_width: int | None = None,
 ) -> str | None:
-    """Why a backend cannot run on `device` in `dtype`, or None where it can."""
+    """Why a backend cannot run on `device` in `dtype`, or None where it can.
+
+    head_width: of the model's attention heads, for kernels made for some widths alone.
+    """
     device = torch.device(device)
     if backend == "onednn":
         if device.type != "cpu":
@@ -103,11 +116,37 @@ def unavailable_reason(
             return "Triton runs on GPUs; TRITON_INTERPRET=1 has it interpreted on a CPU, slowly"
         if device.type == "cuda" and torch.cuda.get_device_capability(device) < (8, 0):
             return "Triton kernels need a GPU of compute capability 8.0 (Ampere) or later"
+    if backend == "cuda":
+        return _compiled_reason(device, dtype, head_width)
     return None
 
 
+def _compiled_reason(device: torch.device, dtype: torch.dtype, head_width: int | None) -> str | None:
+    compiled = importlib.import_module("gliclass_fast.kernels.compiled")
+    if device.type != "cuda":
+        return "compiled CUDA kernels run on GPUs"
+    if absence := compiled.absence():
+        return str(absence)
+    if dtype not in compiled.DTYPES:
+        return f"compiled CUDA kernels are for 16 bit, not {dtype}"
+    if head_width not in (None, compiled.HEAD_WIDTH):
+        return f"compiled CUDA kernels are for heads {compiled.HEAD_WIDTH} wide, not {head_width}"
+    if torch.cuda.get_device_capability(device) < (8, 0):
+        return "compiled CUDA kernels need a GPU of compute capability 8.0 (Ampere) or later"
+    return None
+
+
+def compiled_kernels() -> str:
+    """What the compiled extension holds, or why there is none."""
+    compiled = importlib.import_module("gliclass_fast.kernels.compiled")
+    return str(compiled.description())
+
+
 def choose_ops(
-    device: torch.device | str, dtype: torch.dtype = torch.float32, only: str | None = None
+    device: torch.device | str,
+    dtype: torch.dtype = torch.float32,
+    only: str | None = None,
+    head_width: int | None = None,
 ) -> Ops:
     """The implementations for `device` and `dtype`: per operation the first of `ORDER` that can run there.
 
@@ -122,9 +161,9 @@ def choose_ops(
         known = dict.fromkeys(backend for rows in IMPLEMENTATIONS.values() for backend in rows)
         if only not in known:
             raise ValueError(f"backend {only!r} does not exist; choose one of: {', '.join(known)}")
-        if reason := unavailable_reason(only, device, dtype):
+        if reason := unavailable_reason(only, device, dtype, head_width):
             raise ValueError(f"backend {only!r} cannot run: {reason}")
-    usable = [backend for backend in order if unavailable_reason(backend, device, dtype) is None]
+    usable = [backend for backend in order if unavailable_reason(backend, device, dtype, head_width) is None]
     chosen = {op: next(b for b in usable if b in rows) for op, rows in IMPLEMENTATIONS.items()}
     logger.info("operations on %s: %s", kind, chosen)
     return Ops(**{op: _load(IMPLEMENTATIONS[op][backend]) for op, backend in chosen.items()}, chosen=chosen)

@@ -37,7 +37,7 @@ def pack_distances_reference(table: Tensor, slots: Tensor) -> Tensor:
     return table
 
 
-def pack_distances_triton(table: Tensor, slots: Tensor) -> Tensor:
+def pack_distances_by_row(table: Tensor, slots: Tensor) -> Tensor:
     """[H, D, slots] -> [H, 2 * reach + 1, D], one contiguous row per distance -reach .. reach."""
     return table.index_select(2, slots).transpose(1, 2).contiguous()
 

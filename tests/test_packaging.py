@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
+import time
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -38,24 +41,89 @@ def test_no_file_is_longer_than_400_lines() -> None:
             assert len(path.read_text(encoding="utf-8").splitlines()) <= 400, path
 
 
-@pytest.mark.slow
-def test_a_wheel_holds_everything_and_runs_outside_the_repository(tmp_path: Path) -> None:
-    build = [sys.executable, "-m", "build", "--wheel", "--outdir", str(tmp_path), str(ROOT)]
-    subprocess.run(build, check=True, capture_output=True)
-    (wheel,) = tmp_path.glob("*.whl")
-    with zipfile.ZipFile(wheel) as opened:
-        names = opened.namelist()
-        opened.extractall(tmp_path / "site")
-    for name in ("kernels/linear.py", "demo/model.safetensors", "demo/tokenizer.json", "py.typed"):
-        assert f"gliclass_fast/{name}" in names
-    assert not any(name.startswith(("kernels/", "tests/")) for name in names)
-    program = (
-        f"import sys; sys.path.insert(0, {str(tmp_path / 'site')!r}); import gliclass_fast; "
-        "from gliclass_fast import demo, ZeroShotClassificationPipeline as P; print(gliclass_fast.__file__); "
-        "print(P(demo.PATH, device='cpu', progress_bar=False)('x', ['a'], threshold=0))"
-    )
+def wheel(tmp_path: Path, *options: str, **environment: str) -> tuple[Path, list[str]]:
+    """Builds a wheel and unpacks it into tmp_path / "site"; its file and the names in it."""
+    build = [sys.executable, "-m", "build", "--wheel", "--outdir", str(tmp_path), *options, str(ROOT)]
     done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=False, cwd=tmp_path
+        build, capture_output=True, text=True, check=False, env={**os.environ, **environment}
     )
     assert done.returncode == 0, done.stderr
-    assert str(tmp_path / "site") in done.stdout
+    (file,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(file) as opened:
+        opened.extractall(tmp_path / "site")
+        return file, opened.namelist()
+
+
+def run_in(site: Path, program: str) -> str:
+    program = f"import sys; sys.path.insert(0, {str(site)!r}); {program}"
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=site)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture
+def restored() -> Iterator[None]:
+    """What a build writes into the repository, as it was."""
+    note = ROOT / "kernels" / "_not_built.txt"
+    before = note.read_bytes() if note.exists() else None
+    yield
+    note.unlink(missing_ok=True)
+    if before is not None:
+        note.write_bytes(before)
+
+
+@pytest.mark.slow
+def test_a_wheel_holds_everything_and_runs_outside_the_repository(tmp_path: Path, restored: None) -> None:
+    """Built in an isolated environment, compiled kernels included."""
+    start = time.monotonic()
+    file, names = wheel(tmp_path)
+    assert time.monotonic() - start < 120
+    assert file.name.endswith("linux_x86_64.whl")
+    assert any(re.fullmatch(r"gliclass_fast/kernels/_compiled\..*so", name) for name in names)
+    for name in ("kernels/linear.py", "demo/model.safetensors", "demo/tokenizer.json", "py.typed"):
+        assert f"gliclass_fast/{name}" in names
+    assert not any(name.startswith(("kernels/", "tests/", "csrc/")) for name in names)
+    printed = run_in(
+        tmp_path / "site",
+        "import gliclass_fast; from gliclass_fast import demo, ops, ZeroShotClassificationPipeline as P; "
+        "print(gliclass_fast.__file__, ops.compiled_kernels()); "
+        "print(P(demo.PATH, device='cpu', progress_bar=False)('x', ['a'], threshold=0))",
+    )
+    assert str(tmp_path / "site") in printed and "sm_90" in printed
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", ["none", "no nvcc", "no compiler"])
+def test_a_wheel_without_compiled_kernels_says_why(case: str, tmp_path: Path, restored: None) -> None:
+    nvcc = tmp_path / "nvcc"
+    nvcc.touch()
+    environment, reason = {
+        "none": ({"GLICLASS_FAST_BUILD": "none"}, "GLICLASS_FAST_BUILD=none"),
+        "no nvcc": ({"PATH": "", "CUDA_HOME": str(tmp_path)}, "nvcc was not found"),
+        "no compiler": ({"PATH": "", "NVCC": str(nvcc)}, "no C++ compiler was found"),
+    }[case]
+    file, _ = wheel(tmp_path, "--no-isolation", **environment)
+    assert file.name.endswith("py3-none-any.whl")
+    printed = run_in(tmp_path / "site", "from gliclass_fast import ops; print(ops.compiled_kernels())")
+    assert reason in printed
+
+
+@pytest.mark.slow
+def test_the_source_distribution_is_enough_to_build(tmp_path: Path, restored: None) -> None:
+    build = [sys.executable, "-m", "build", "--sdist", "--no-isolation", "--outdir", str(tmp_path)]
+    subprocess.run([*build, str(ROOT)], check=True, capture_output=True)
+    (archive,) = tmp_path.glob("*.tar.gz")
+    install = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "-w", str(tmp_path)]
+    subprocess.run([*install, str(archive)], check=True, capture_output=True)
+    (file,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(file) as opened:
+        assert any("kernels/_compiled" in name for name in opened.namelist())
+
+
+@pytest.mark.slow
+def test_asking_for_cuda_without_nvcc_fails(tmp_path: Path, restored: None) -> None:
+    environment = {**os.environ, "GLICLASS_FAST_BUILD": "cuda", "PATH": "", "CUDA_HOME": str(tmp_path)}
+    command = [sys.executable, "setup.py", "--version"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, env=environment)
+    assert done.returncode != 0 and "nvcc was not found" in done.stderr

@@ -57,14 +57,18 @@ def distances(total: int) -> Tensor:
 
 
 def disentangled_attention(
-    dtype: torch.dtype, reach: int = 40, lengths: Sequence[int] = LENGTHS, without: str = ""
+    dtype: torch.dtype,
+    reach: int = 40,
+    lengths: Sequence[int] = LENGTHS,
+    without: str = "",
+    width: int = WIDTH,
 ) -> tuple[Any, Slow]:
     total, cu = sum(lengths), cumulative(lengths)
     slots = torch.cat((torch.tensor([0]), 1 + torch.arange(2 * reach - 1) // 2, torch.tensor([reach + 1])))
-    qkv = torch.randn(total, 3, HEADS, WIDTH).to(dtype)
-    tables = [torch.randn(HEADS, WIDTH, reach + 2).to(dtype) for _ in range(2)]
+    qkv = torch.randn(total, 3, HEADS, width).to(dtype)
+    tables = [torch.randn(HEADS, width, reach + 2).to(dtype) for _ in range(2)]
     keys, queries = (None if name == without else t for name, t in zip(("c2p", "p2c"), tables, strict=True))
-    scale = (3 * WIDTH) ** -0.5
+    scale = (3 * width) ** -0.5
 
     def slow(precision: torch.dtype) -> Tensor:
         q, k, v = qkv.to(precision).unbind(1)

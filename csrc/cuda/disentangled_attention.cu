@@ -1,0 +1,67 @@
+// Launches disentangled attention; no torch, so that one build serves every version of it.
+#include "disentangled_attention.cuh"
+
+using disentangled::Arguments;
+using disentangled::Layout;
+
+static_assert(Layout<128>::BYTES <= 99 * 1024, "the shared memory of compute capability 8.6 and 8.9");
+
+#ifdef GLICLASS_EMULATE
+using Stream = void*;
+constexpr int BLOCKS = 3;  // fewer than items, as on a GPU
+
+template <bool BF16, int ROWS, bool C2P, bool P2C>
+int start(const Arguments& arguments, float scale_log2, Stream) {
+  emulator::launch(BLOCKS, disentangled::THREADS, Layout<ROWS>::BYTES,
+                   [=] { disentangled::attend<BF16, ROWS, C2P, P2C>(arguments, scale_log2); });
+  return 0;
+}
+#else
+using Stream = cudaStream_t;
+
+template <bool BF16, int ROWS, bool C2P, bool P2C>
+int start(const Arguments& arguments, float scale_log2, Stream stream) {
+  const auto kernel = disentangled::attend<BF16, ROWS, C2P, P2C>;
+  constexpr int bytes = Layout<ROWS>::BYTES;
+  int device = 0, processors = 0, resident = 0;
+  if (cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes))
+    return error;
+  if (cudaError_t error = cudaGetDevice(&device)) return error;
+  if (cudaError_t error = cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device))
+    return error;
+  if (cudaError_t error =
+          cudaOccupancyMaxActiveBlocksPerMultiprocessor(&resident, kernel, disentangled::THREADS, bytes))
+    return error;
+  kernel<<<processors * resident, disentangled::THREADS, bytes, stream>>>(arguments, scale_log2);
+  return cudaGetLastError();
+}
+#endif
+
+template <bool BF16, int ROWS>
+int start(const Arguments& arguments, Stream stream) {
+  const float scale_log2 = arguments.scale * 1.4426950408889634f;  // log2(e)
+  if (arguments.key_table && arguments.query_table)
+    return start<BF16, ROWS, true, true>(arguments, scale_log2, stream);
+  if (arguments.key_table) return start<BF16, ROWS, true, false>(arguments, scale_log2, stream);
+  if (arguments.query_table) return start<BF16, ROWS, false, true>(arguments, scale_log2, stream);
+  return start<BF16, ROWS, false, false>(arguments, scale_log2, stream);
+}
+
+extern "C" int gliclass_shared_bytes(int rows) { return rows == 64 ? Layout<64>::BYTES : Layout<128>::BYTES; }
+
+// Returns a cudaError_t. rows: queries per block, 64 or 128.
+extern "C" int gliclass_disentangled_attention(const void* qkv, const void* key_table, const void* query_table,
+                                               const void* tiles, void* out, int heads, int reach, float scale,
+                                               int bf16, int rows, void* stream) {
+  const Arguments arguments{static_cast<const uint16_t*>(qkv),
+                            static_cast<const uint16_t*>(key_table),
+                            static_cast<const uint16_t*>(query_table),
+                            static_cast<const int*>(tiles),
+                            static_cast<uint16_t*>(out),
+                            heads,
+                            reach,
+                            scale};
+  const auto on = static_cast<Stream>(stream);
+  if (bf16) return rows == 64 ? start<true, 64>(arguments, on) : start<true, 128>(arguments, on);
+  return rows == 64 ? start<false, 64>(arguments, on) : start<false, 128>(arguments, on);
+}

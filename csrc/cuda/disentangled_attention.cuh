@@ -1,0 +1,301 @@
+// Disentangled attention over packed sequences (He et al., arXiv:2006.03654, equation 4); heads 64 wide, 16
+// bit.
+//
+//   score(i, j) = scale * (q_i . k_j + q_i . key_table[i - j] + k_j . query_table[i - j])
+//
+// A block takes ROWS queries of one head against steps of KEYS keys. Within a step only ROWS + KEYS - 1
+// consecutive distances occur: number them u = r - c + KEYS - 1 for query r of the block and key c of the step.
+//
+//   q_r . key_table[u]    for 16 queries from r0 on needs u in [r0, r0 + 79]; element (r, u) is for key
+//                         c = r - u + 63.
+//   k_c . query_table[u]  for 16 keys from c0 on needs u in [48 - c0, ROWS + 62 - c0]; element (c, u) is for
+//                         query r = u + c - 63.
+//
+// Each is a GEMM on tensor cores (a band), written to shared memory where (r, c) belongs and read back from
+// there as the start of the scores: the address alone un-skews it, nothing is gathered. Elements outside the
+// step land in margins beside it. A step further, every u is KEYS larger, so table rows stay where they are in
+// a ring, row u at (u + shift) % RING, and only KEYS new ones are loaded.
+#pragma once
+
+#include "primitives.cuh"
+
+namespace disentangled {
+
+constexpr int HEAD = 64;  // width of a head
+constexpr int KEYS = 64;  // keys per step
+constexpr int WARPS = 4;  // each takes a quarter of the queries, and of a step's keys for the second band
+constexpr int THREADS = 32 * WARPS;
+constexpr int CHUNK = 8;  // values of a 16 byte copy
+constexpr int CHUNKS = HEAD / CHUNK;
+constexpr int LOADED = THREADS / CHUNKS;  // rows that all threads copy at a time
+constexpr int MARGIN = 16;                // columns before a staged band's first, for elements outside the step
+constexpr float LOWEST = -1e30f;
+// Bands are staged in float16, at a sixteenth of their size: q . table may exceed its range.
+constexpr float STAGED = 1.0f / 16;
+
+template <int ROWS>
+struct Layout {                                      // of shared memory, in 16 bit values
+  static constexpr int TILES = ROWS / (16 * WARPS);  // of 16 queries, per warp
+  static constexpr int RING = ROWS + KEYS;
+  // row lengths of the staged bands: an odd multiple of 16 bytes, so that neither access has bank conflicts
+  static constexpr int QUERY_BAND = MARGIN + KEYS + 24;
+  static constexpr int KEY_BAND = MARGIN + ROWS + 24;
+  static constexpr int K = 0;
+  static constexpr int V = K + KEYS * HEAD;
+  static constexpr int KEY_TABLE = V + KEYS * HEAD;
+  static constexpr int QUERY_TABLE = KEY_TABLE + RING * HEAD;
+  static constexpr int QUERY_STAGE = QUERY_TABLE + RING * HEAD;
+  static constexpr int KEY_STAGE = QUERY_STAGE + WARPS * 16 * QUERY_BAND;
+  static constexpr int SIZE = KEY_STAGE + KEYS * KEY_BAND;
+  static constexpr int BYTES = SIZE * int(sizeof(uint16_t));
+};
+
+// 16 byte chunks of a row of 64 values, exchanged so that a column of chunks meets every bank.
+DEVICE int swizzled(int row, int chunk) { return row * HEAD + ((chunk ^ (row & 7)) * CHUNK); }
+
+struct Arguments {
+  const uint16_t* qkv;          // [T, 3, heads, 64]
+  const uint16_t* key_table;    // [heads, 2 * reach + 1, 64], or null
+  const uint16_t* query_table;  // [heads, 2 * reach + 1, 64], or null
+  const int* tiles;             // [1 + W, 4]: (count, 128, 0, 0), then (first row, end, first key, end of keys)
+  uint16_t* out;                // [T, heads, 64]
+  int heads, reach;
+  float scale;
+};
+
+// Queries of one head, from an entry of the work list or a part of one; the longest come first.
+template <int ROWS>
+struct Item {
+  int head, first, rows, first_key, length;
+
+  DEVICE Item(const Arguments& arguments, int item) {
+    constexpr int PARTS = 128 / ROWS;
+    const int* const tile = arguments.tiles + 4 * (1 + item / (arguments.heads * PARTS));
+    head = item / PARTS % arguments.heads;
+    first = tile[0] + item % PARTS * ROWS;
+    rows = tile[1] - first;
+    first_key = tile[2];
+    length = tile[3] - first_key;
+  }
+};
+
+// Writes two neighbours of a band row; they may straddle a 4 byte boundary.
+DEVICE void store_pair(uint16_t* to, int step, uint32_t pair) {
+  to[0] = uint16_t(pair);
+  to[step] = uint16_t(pair >> 16);
+}
+
+// acc[0..1] = a [16, 64] times 16 table rows.
+template <bool BF16>
+DEVICE void band_of(float (&acc)[2][4], const uint32_t (&a)[4][4], const uint16_t* table,
+                    const int (&b_at)[4]) {
+  for (int n = 0; n < 2; n++)
+    for (int e = 0; e < 4; e++) acc[n][e] = 0;
+  for (int k = 0; k < 4; k++) {
+    uint32_t b[4];
+    load_matrices(b, table + b_at[k]);
+    multiply<BF16>(acc[0], a[k], b[0], b[1]);
+    multiply<BF16>(acc[1], a[k], b[2], b[3]);
+  }
+}
+
+template <bool BF16, int ROWS, bool C2P, bool P2C>
+KERNEL(THREADS, ROWS == 128 ? 1 : 2)
+attend(Arguments arguments, float scale_log2) {
+  using Shared = Layout<ROWS>;
+  constexpr int TILES = Shared::TILES, RING = Shared::RING;
+  uint16_t* const memory = shared_memory();
+  uint16_t *const k_rows = memory + Shared::K, *const v_rows = memory + Shared::V;
+  uint16_t *const key_table = memory + Shared::KEY_TABLE, *const query_table = memory + Shared::QUERY_TABLE;
+  uint16_t* const key_stage = memory + Shared::KEY_STAGE;
+
+  const int thread = thread_index(), warp = thread / 32, lane = thread % 32;
+  // An accumulator holds rows `group` and `group + 8`, columns 2 * `within` and the next, of its 16 x 8 tile.
+  const int group = lane / 4, within = lane % 4;
+  // The row and the half of 16 columns this lane names to load_matrices, for an A operand and for a B operand,
+  // and where that is in 16 swizzled rows for each quarter of their width.
+  const int a_row = lane % 16, a_half = lane / 16;
+  const int b_row = lane % 8 + 8 * (lane / 16), b_half = (lane / 8) % 2;
+  int a_at[4], b_at[4];
+  for (int quarter = 0; quarter < 4; quarter++) {
+    a_at[quarter] = swizzled(a_row, 2 * quarter + a_half);
+    b_at[quarter] = swizzled(b_row, 2 * quarter + b_half);
+  }
+  const int copied_row = thread / CHUNKS, copied_chunk = thread % CHUNKS;
+
+  uint16_t* const query_stage = memory + Shared::QUERY_STAGE + warp * 16 * Shared::QUERY_BAND;
+  // (r, u) of the first band goes to row r, column r - u + 63; (c, u) of the second to row c, column u + c -
+  // 63, where u counts from the first distance of the band.
+  uint16_t* const query_band = query_stage + group * (Shared::QUERY_BAND + 1) + MARGIN + KEYS - 1 - 2 * within;
+  uint16_t* const key_band =
+      key_stage + warp * 16 * Shared::KEY_BAND + group * (Shared::KEY_BAND + 1) + MARGIN - 15 + 2 * within;
+
+  const int heads = arguments.heads, reach = arguments.reach, token = 3 * heads * HEAD;
+  const int items = arguments.tiles[0] * heads * (128 / ROWS);
+  for (int item = block_index(); item < items; item += block_count()) {
+    const Item<ROWS> load(arguments, item);
+    if (load.rows <= 0) continue;
+    const int first_key = load.first_key, length = load.length;
+    const uint16_t* const qkv = arguments.qkv + load.head * HEAD + copied_chunk * CHUNK;
+    const size_t table = size_t(load.head) * (2 * reach + 1) * HEAD + copied_chunk * CHUNK;
+    const int farthest = load.first - first_key - (KEYS - 1);  // distance of u = 0 in the first step
+
+    block_sync();  // the previous item is done with shared memory
+    uint16_t* const q_rows = key_table;
+    for (int n = 0; n < ROWS / LOADED; n++) {
+      const int row = copied_row + n * LOADED;
+      const bool valid = row < load.rows;
+      copy_async(q_rows + swizzled(row, copied_chunk), qkv + size_t(load.first + (valid ? row : 0)) * token,
+                 valid);
+    }
+    wait_for_copies();
+    block_sync();
+    uint32_t q[TILES][4][4];
+    for (int m = 0; m < TILES; m++)
+      for (int k = 0; k < 4; k++) load_matrices(q[m][k], q_rows + (warp * TILES + m) * 16 * HEAD + a_at[k]);
+
+    float out[TILES][8][4], highest[TILES][2], total[TILES][2];
+    for (int m = 0; m < TILES; m++) {
+      for (int n = 0; n < 8; n++)
+        for (int e = 0; e < 4; e++) out[m][n][e] = 0;
+      highest[m][0] = highest[m][1] = LOWEST;
+      total[m][0] = total[m][1] = 0;
+    }
+
+    int shift = 0;
+    for (int key = 0; key < length; key += KEYS) {
+      block_sync();  // the step before (or the load of q) is done with what is overwritten
+      for (int n = 0; n < KEYS / LOADED; n++) {
+        const int row = copied_row + n * LOADED;
+        const bool valid = key + row < length;
+        const uint16_t* const from = qkv + size_t(first_key + (valid ? key + row : 0)) * token;
+        copy_async(k_rows + swizzled(row, copied_chunk), from + heads * HEAD, valid);
+        copy_async(v_rows + swizzled(row, copied_chunk), from + 2 * heads * HEAD, valid);
+      }
+      if (key) shift = shift + ROWS < RING ? shift + ROWS : shift + ROWS - RING;
+      const int fresh = key ? KEYS : RING;
+      for (int u = copied_row; u < fresh; u += LOADED) {
+        const int distance = min(max(farthest - key + u, -reach), reach);
+        const size_t from = table + size_t(distance + reach) * HEAD;
+        const int slot = swizzled(u + shift < RING ? u + shift : u + shift - RING, copied_chunk);
+        if (C2P) copy_async(key_table + slot, arguments.key_table + from, true);
+        if (P2C) copy_async(query_table + slot, arguments.query_table + from, true);
+      }
+      wait_for_copies();
+      block_sync();
+
+      if (P2C) {  // 16 keys of this warp, all queries
+        uint32_t k[4][4];
+        for (int d = 0; d < 4; d++) load_matrices(k[d], k_rows + warp * 16 * HEAD + a_at[d]);
+        for (int n = 0; n < ROWS / 16 + 1; n++) {
+          float band[2][4];
+          const int u = 48 - 16 * warp + 16 * n + shift;  // sixteen rows never straddle the ring's end
+          band_of<BF16>(band, k, query_table + (u < RING ? u : u - RING) * HEAD, b_at);
+          for (int x = 0; x < 2; x++) {
+            uint16_t* const to = key_band + 16 * n + 8 * x;
+            store_pair(to, 1, pack_half(band[x][0] * STAGED, band[x][1] * STAGED));
+            store_pair(to + 8 * (Shared::KEY_BAND + 1), 1, pack_half(band[x][2] * STAGED, band[x][3] * STAGED));
+          }
+        }
+      }
+      block_sync();  // the second band is complete
+
+      float scores[TILES][8][4];
+#pragma unroll  // too long for the compiler to do it unasked, and registers cannot be indexed
+      for (int m = 0; m < TILES; m++) {
+        if (C2P) {  // 16 queries of this warp, all keys
+          for (int n = 0; n < KEYS / 16 + 1; n++) {
+            float band[2][4];
+            const int u = (warp * TILES + m) * 16 + 16 * n + shift;
+            band_of<BF16>(band, q[m], key_table + (u < RING ? u : u - RING) * HEAD, b_at);
+            for (int x = 0; x < 2; x++) {
+              uint16_t* const to = query_band - 16 * n - 8 * x;
+              store_pair(to, -1, pack_half(band[x][0] * STAGED, band[x][1] * STAGED));
+              store_pair(to + 8 * (Shared::QUERY_BAND + 1), -1,
+                         pack_half(band[x][2] * STAGED, band[x][3] * STAGED));
+            }
+          }
+          warp_sync();
+        }
+        for (int n = 0; n < KEYS / 16; n++) {
+          uint32_t of_queries[4] = {0, 0, 0, 0}, of_keys[4] = {0, 0, 0, 0};
+          if (C2P)
+            load_matrices(of_queries,
+                          query_stage + a_row * Shared::QUERY_BAND + MARGIN + (2 * n + a_half) * CHUNK);
+          if (P2C)
+            load_matrices_transposed(of_keys, key_stage + (16 * n + b_row) * Shared::KEY_BAND + MARGIN +
+                                                  ((warp * TILES + m) * 2 + b_half) * CHUNK);
+          for (int x = 0; x < 4; x++) {
+            const uint32_t sum = add_halves(of_queries[x], of_keys[x]);
+            scores[m][2 * n + x / 2][2 * (x % 2)] = low_half(sum) * (1 / STAGED);
+            scores[m][2 * n + x / 2][2 * (x % 2) + 1] = high_half(sum) * (1 / STAGED);
+          }
+        }
+        if (C2P) warp_sync();
+      }
+      for (int n = 0; n < KEYS / 16; n++)
+        for (int d = 0; d < 4; d++) {
+          uint32_t b[4];
+          load_matrices(b, k_rows + 16 * n * HEAD + b_at[d]);
+          for (int m = 0; m < TILES; m++) {
+            multiply<BF16>(scores[m][2 * n], q[m][d], b[0], b[1]);
+            multiply<BF16>(scores[m][2 * n + 1], q[m][d], b[2], b[3]);
+          }
+        }
+      if (length - key < KEYS)
+        for (int m = 0; m < TILES; m++)
+          for (int n = 0; n < 8; n++)
+            for (int e = 0; e < 4; e++)
+              if (8 * n + 2 * within + e % 2 >= length - key) scores[m][n][e] = LOWEST;
+
+      uint32_t weights[TILES][4][4];
+      for (int m = 0; m < TILES; m++)
+        for (int side = 0; side < 2; side++) {  // rows of an accumulator
+          float top = highest[m][side];
+          for (int n = 0; n < 8; n++)
+            top = fmaxf(top, fmaxf(scores[m][n][2 * side], scores[m][n][2 * side + 1]));
+          top = fmaxf(top, exchange(top, 1));
+          top = fmaxf(top, exchange(top, 2));
+          const float fade = power_of_two((highest[m][side] - top) * scale_log2);
+          highest[m][side] = top;
+          float sum = total[m][side] * fade;
+          for (int n = 0; n < 8; n++) {
+            const float low = power_of_two((scores[m][n][2 * side] - top) * scale_log2);
+            const float high = power_of_two((scores[m][n][2 * side + 1] - top) * scale_log2);
+            sum += low + high;
+            weights[m][n / 2][2 * (n % 2) + side] = pack<BF16>(low, high);
+            out[m][n][2 * side] *= fade;
+            out[m][n][2 * side + 1] *= fade;
+          }
+          total[m][side] = sum;
+        }
+      for (int d = 0; d < 4; d++)
+        for (int n = 0; n < 4; n++) {
+          uint32_t b[4];
+          load_matrices_transposed(b, v_rows + 16 * d * HEAD + a_at[n]);
+          for (int m = 0; m < TILES; m++) {
+            multiply<BF16>(out[m][2 * n], weights[m][d], b[0], b[1]);
+            multiply<BF16>(out[m][2 * n + 1], weights[m][d], b[2], b[3]);
+          }
+        }
+    }
+
+    const Item<ROWS> store(arguments, forgotten(item));  // worked out again: registers are what is short
+    for (int m = 0; m < TILES; m++)
+      for (int side = 0; side < 2; side++) {
+        float sum = total[m][side];
+        sum += exchange(sum, 1);
+        sum += exchange(sum, 2);
+        const float factor = sum > 0 ? 1 / sum : 0;  // rows of padding see no key and become zeros
+        const int row = (warp * TILES + m) * 16 + group + 8 * side;
+        if (row >= store.rows) continue;
+        uint16_t* const to =
+            arguments.out + (size_t(store.first + row) * heads + store.head) * HEAD + 2 * within;
+        for (int n = 0; n < 8; n++)
+          *reinterpret_cast<uint32_t*>(to + 8 * n) =
+              pack<BF16>(out[m][n][2 * side] * factor, out[m][n][2 * side + 1] * factor);
+      }
+  }
+}
+
+}  // namespace disentangled

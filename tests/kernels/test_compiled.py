@@ -1,0 +1,89 @@
+"""The compiled extension: what nvcc made of it, for which GPUs, and how PyTorch and the dispatch see it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch._subclasses import FakeTensorMode
+
+from bench.compiled_resources import measure
+from gliclass_fast import ops
+from gliclass_fast.kernels import compiled
+from gliclass_fast.ops import choose_ops, unavailable_reason
+
+RECORDED = Path(__file__).parent.parent.parent / "bench" / "results" / "compiled.json"
+SHARED_LIMIT = {80: 163 * 1024, 86: 99 * 1024, 89: 99 * 1024, 90: 227 * 1024}
+RATCHET = 0.1
+
+
+def test_it_was_built() -> None:
+    assert compiled.absence() is None
+    assert "sm_80, sm_86, sm_89, sm_90" in compiled.description()
+
+
+def test_resources_are_the_recorded_ones() -> None:
+    """After a change to csrc: python -m bench.compiled_resources --output bench/results/compiled.json"""
+    recorded = {
+        (row["kernel"], row["architecture"]): row
+        for row in json.loads(RECORDED.read_text(encoding="utf-8"))["rows"]
+    }
+    found = {(row["kernel"], row["architecture"]): row for row in measure()}
+    assert found.keys() == recorded.keys() and len(found) == 16 * len(SHARED_LIMIT)
+    for launch, row in found.items():
+        assert row["spilled_bytes"] == 0, launch
+        assert row["shared_bytes"] <= SHARED_LIMIT[row["architecture"]], launch
+        for name in ("registers", "shared_bytes"):
+            before, now = recorded[launch][name], row[name]
+            assert abs(now - before) <= RATCHET * before, f"{launch}: {name} was {before}, is {now}"
+
+
+def test_a_launch_that_fails_raises_what_cuda_says() -> None:
+    program = (
+        "from gliclass_fast.kernels import _compiled\n"
+        "_compiled.disentangled_attention(0, 0, 0, 0, 0, 1, 1, 1.0, False, 64, 0)"
+    )
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode != 0 and "RuntimeError" in done.stderr and "CUDA" in done.stderr
+
+
+def test_the_operation_has_a_shape_without_running() -> None:
+    with FakeTensorMode():
+        qkv = torch.empty(7, 3, 12, 64, dtype=torch.float16, device="cuda")
+        tiles = torch.empty(3, 4, dtype=torch.int32, device="cuda")
+        slots = torch.empty(1025, dtype=torch.int64, device="cuda")
+        table = torch.empty(12, 1025, 64, dtype=torch.float16, device="cuda")
+        out = compiled.disentangled_attention_cuda(qkv, table, None, slots, tiles, tiles, 0.1)
+        assert out.shape == (7, 768) and out.dtype is torch.float16 and out.device.type == "cuda"
+
+
+def test_where_it_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    half = torch.float16
+    assert unavailable_reason("cuda", "cpu", half) == "compiled CUDA kernels run on GPUs"
+    with pytest.raises(ValueError, match="'cuda' cannot run: compiled CUDA kernels run on GPUs"):
+        choose_ops("cpu", half, only="cuda")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    assert unavailable_reason("cuda", "cuda", half, 64) is None
+    chosen = choose_ops("cuda", half, head_width=64)
+    assert chosen.chosen["disentangled_attention"] == chosen.chosen["pack_distances"] == "cuda"
+    assert chosen.chosen["attention"] == "triton" and not chosen.reads_host
+    assert choose_ops("cuda", half, head_width=32).chosen["disentangled_attention"] == "triton"
+    assert choose_ops("cuda", torch.float32, head_width=64).chosen["disentangled_attention"] == "triton"
+    assert "heads 64 wide, not 32" in str(unavailable_reason("cuda", "cuda", half, 32))
+    assert "16 bit, not torch.float32" in str(unavailable_reason("cuda", "cuda", torch.float32, 64))
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
+    assert "compute capability 8.0" in str(unavailable_reason("cuda", "cuda", half, 64))
+
+
+def test_without_the_extension(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compiled, "_compiled", None)
+    monkeypatch.setattr(compiled, "_import_error", ImportError("no such module"), raising=False)
+    assert "cannot be imported: no such module" in ops.compiled_kernels()
+    assert "cannot be imported" in str(unavailable_reason("cuda", "cuda", torch.float16, 64))

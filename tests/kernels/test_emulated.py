@@ -1,0 +1,120 @@
+"""The CUDA source of csrc/, compiled for a CPU and run in the emulator, against the operations' contracts."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from gliclass_fast.kernels.disentangled_attention import pack_distances_by_row
+from tests.accuracy import assert_accurate
+from tests.kernels import cases
+
+SOURCE = Path(__file__).parent.parent.parent / "csrc"
+RELATIVE_ERROR = {torch.float16: 4e-4, torch.bfloat16: 3e-3}
+SHAPES: dict[str, dict[str, Any]] = {
+    "ragged, reach 3": {"reach": 3},
+    "ragged, reach 400": {"reach": 400},
+    "700 tokens": {"lengths": [700], "reach": 512},
+    "no c2p": {"lengths": [7, 70], "without": "c2p"},
+    "no p2c": {"lengths": [7, 70], "without": "p2c"},
+}
+
+
+def compiled(source: Path, target: Path) -> Path:
+    command = [os.environ.get("CXX", "g++"), "-x", "c++", "-std=c++17", "-O2", "-shared", "-fPIC"]
+    command += ["-DGLICLASS_EMULATE", str(source / "cuda" / "disentangled_attention.cu"), "-o", str(target)]
+    subprocess.run(command, check=True)
+    return target
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return compiled(SOURCE, tmp_path_factory.mktemp("emulated") / "kernels.so")
+
+
+def attend(library: Path, arguments: tuple[Any, ...], rows: int) -> Tensor:
+    qkv, key_table, query_table, slots, _, tiles, scale = arguments
+    tables = [
+        None if each is None else pack_distances_by_row(each, slots) for each in (key_table, query_table)
+    ]
+    out = torch.full((qkv.shape[0], qkv.shape[2] * 64), float("nan"), dtype=qkv.dtype)
+    run = ctypes.CDLL(str(library)).gliclass_disentangled_attention
+    run.argtypes = [ctypes.c_void_p] * 5 + [ctypes.c_int] * 2 + [ctypes.c_float] + [ctypes.c_int] * 2
+    run.argtypes += [ctypes.c_void_p]
+    addresses = [None if each is None else each.data_ptr() for each in (qkv, *tables, tiles, out)]
+    sizes = (qkv.shape[2], slots.numel() // 2, scale, qkv.dtype is torch.bfloat16, rows, None)
+    assert run(*addresses, *sizes) == 0
+    return out
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("rows", [64, 128])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_contract(library: Path, dtype: torch.dtype, rows: int, shape: str) -> None:
+    arguments, slow = cases.disentangled_attention(dtype, width=64, **SHAPES[shape])
+    out, exact = attend(library, arguments, rows), slow(torch.float64)
+    assert_accurate(out, exact, slow(dtype))
+
+
+@pytest.mark.parametrize("dtype", RELATIVE_ERROR)
+def test_error_on_inputs_of_a_trained_model_s_size(library: Path, dtype: torch.dtype) -> None:
+    (qkv, *tables, slots, cu, tiles, scale), _ = cases.disentangled_attention(dtype, width=64)
+    tables = [each * 0.5 for each in tables]
+    exact_arguments = (qkv.double(), *(each.double() for each in tables), slots, cu, tiles, scale)
+    exact = cases.implementation("disentangled_attention", "reference")(*exact_arguments)
+    out = attend(library, (qkv, *tables, slots, cu, tiles, scale), 128)
+    assert (out.double() - exact).norm() / exact.norm() <= RELATIVE_ERROR[dtype]
+
+
+SCHEDULED = """
+import sys
+from pathlib import Path
+import torch
+from tests.kernels import cases
+from tests.kernels.test_emulated import attend
+torch.manual_seed(0)
+arguments, slow = cases.disentangled_attention(torch.float16, width=64, lengths=[17, 200], reach=40)
+wrong = (attend(Path(sys.argv[1]), arguments, int(sys.argv[2])).double() - slow(torch.float64)).abs().max()
+print("right" if wrong < 0.01 else "wrong")
+"""
+
+
+def verdict(library: Path, rows: int, seed: int) -> str:
+    """In a process of its own: the seed of the emulator's schedule comes from the environment."""
+    command = [sys.executable, "-c", SCHEDULED, str(library), str(rows)]
+    environment = {**os.environ, "EMULATOR_SEED": str(seed)}
+    done = subprocess.run(
+        command, check=True, capture_output=True, text=True, env=environment, cwd=SOURCE.parent
+    )
+    return done.stdout.strip()
+
+
+def test_every_schedule_gives_the_same(library: Path) -> None:
+    assert {verdict(library, rows, seed) for rows in (64, 128) for seed in range(3)} == {"right"}
+
+
+@pytest.mark.parametrize("statement", ["block_sync();", "wait_for_copies();"])
+def test_a_removed_barrier_or_wait_is_caught(statement: str, tmp_path: Path) -> None:
+    text = (SOURCE / "cuda" / "disentangled_attention.cuh").read_text(encoding="utf-8")
+    places = [place for place in range(len(text)) if text.startswith(statement, place)]
+    assert len(places) >= 2
+    for number, place in enumerate(places):
+        broken = tmp_path / str(number)
+        for name in ("cuda", "emulator"):
+            (broken / name).mkdir(parents=True)
+            for file in (SOURCE / name).iterdir():
+                (broken / name / file.name).write_text(file.read_text(encoding="utf-8"), encoding="utf-8")
+        changed = text[:place] + text[place + len(statement) :]
+        (broken / "cuda" / "disentangled_attention.cuh").write_text(changed, encoding="utf-8")
+        library = compiled(broken, tmp_path / f"{number}.so")
+        assert any(verdict(library, 128, seed) == "wrong" for seed in range(4)), (
+            f"{statement} number {number}"
+        )

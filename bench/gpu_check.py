@@ -1,4 +1,4 @@
-"""Everything that only a GPU shows, in one command: parity tests, parity at stock shapes, times; one JSON.
+"""Everything that only a GPU shows, in one command: build, times, parity, sanitizer, tests; one JSON.
 
     python bench/gpu_check.py --output FOLDER [--wheels FOLDER] [--shapes a,b] [--repeats N]
 
@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -22,15 +24,38 @@ SHAPES = "deberta-v3-base,modernbert-base,ettin-32m,bert-base,mdeberta-v3-base"
 DTYPES = ("float16", "bfloat16")  # float32 is in the tests
 
 
-def run_tests() -> dict[str, Any]:
-    """The suite of tests/gpu in a process of its own."""
-    command = [sys.executable, "-m", "pytest", "tests/gpu", "-p", "no:cacheprovider"]
+PYTEST = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider"]
+
+
+def step(command: list[str], limit: float = 300, **environment: str) -> dict[str, Any]:
+    """Runs a command in the repository: its exit status, seconds and last lines."""
     start = time.perf_counter()
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, check=False, cwd=ROOT, timeout=limit,
+            env={**os.environ, **environment},
+        )  # fmt: skip
+        status, tail = done.returncode, (done.stdout + done.stderr).splitlines()[-30:]
+    except subprocess.TimeoutExpired:
+        status, tail = None, [f"stopped after {limit} s"]
+    return {"returncode": status, "seconds": round(time.perf_counter() - start, 1), "tail": tail}
+
+
+def build() -> dict[str, Any]:
+    return step([sys.executable, "setup.py", "build_ext", "--inplace"], GLICLASS_FAST_BUILD="cuda")
+
+
+def sanitize() -> dict[str, Any]:
+    """The compiled kernels' contracts under compute-sanitizer."""
+    tool = shutil.which("compute-sanitizer") or "/usr/local/cuda/bin/compute-sanitizer"
+    if not Path(tool).exists():
+        return {"error": "compute-sanitizer was not found"}
+    checked = [*PYTEST, "-k", "contract and ragged", "tests/gpu/test_compiled.py"]
     return {
-        "returncode": done.returncode,
-        "seconds": round(time.perf_counter() - start, 1),
-        "tail": (done.stdout + done.stderr).splitlines()[-30:],
+        name: step(
+            [tool, "--tool", name, "--error-exitcode", "1", *checked], 120, PYTORCH_NO_CUDA_MEMORY_CACHING="1"
+        )
+        for name in ("memcheck", "racecheck")
     }
 
 
@@ -86,10 +111,14 @@ def main() -> None:
 
     if options.device == "cuda" and not torch.cuda.is_available():
         sys.exit("no CUDA device is visible; --device cpu only tries the script out")
+    options.output.mkdir(parents=True, exist_ok=True)
     result: dict[str, Any] = {"benchmark": "gpu_check", "machine": machine(options.device), "failures": []}
+    if options.device == "cuda":
+        result["build"] = build()
+        target = str(options.output / "bench_ops.json")
+        result["operations"] = step([sys.executable, "-m", "bench.bench_ops", "--output", target])
     result["ceilings"] = machine_ceilings(options.device)
     result["shapes"] = []
-    options.output.mkdir(parents=True, exist_ok=True)
     file = options.output / "gpu_check.json"
     for dtype in options.dtypes.split(","):
         for shape in options.shapes.split(","):
@@ -97,7 +126,9 @@ def main() -> None:
             result["failures" if "error" in found else "shapes"].append(found)
             file.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
             print(f"{shape} {dtype} done, {len(result['failures'])} failures", flush=True)
-    result["tests"] = run_tests()  # last: every kernel in every variant is compiled, which takes minutes
+    if options.device == "cuda":
+        result["sanitizer"] = sanitize()
+    result["tests"] = step([*PYTEST, "tests/gpu"])  # last: all variants of all kernels are compiled: minutes
     file.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     accurate = all(row["accurate"] for shape in result["shapes"] for row in shape["cases"])
     sys.exit(bool(result["failures"]) or not accurate or result["tests"]["returncode"] != 0)

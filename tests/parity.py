@@ -14,10 +14,15 @@ from tests.tiny import alone, byte_tokenizer, reference_model, reference_pipelin
 
 
 def check_logits(
-    encoder: str, scorer: str, dtype: torch.dtype, device: str, backend: str | None = None
-) -> None:
+    encoder: str,
+    scorer: str,
+    dtype: torch.dtype,
+    device: str,
+    backend: str | None = None,
+    backbone: dict[str, Any] | None = None,
+) -> GLiClassModel:
     """float32: within 1e-4; 16-bit: the rule of `assert_sixteen_bit_logits`, both in a ragged batch."""
-    model = reference_model(encoder, scorer_type=scorer, extract_text_features=True)
+    model = reference_model(encoder, backbone, scorer_type=scorer, extract_text_features=True)
     exact = alone(reference_pipeline(model), TEXTS, LABELS)
     ours = GLiClassModel.from_gliclass(model, device=device, dtype=dtype, backend=backend)
     pipeline = ZeroShotClassificationPipeline(
@@ -27,11 +32,12 @@ def check_logits(
     if dtype is torch.float32:
         for mine, theirs in zip(found, exact, strict=True):
             assert_same_logits(mine, theirs)
-        return
+        return ours
     low = reference_pipeline(model)
     low.pipe.model.to(device=device, dtype=dtype)
     low.pipe.device = torch.device(device)
     assert_sixteen_bit_logits(found, exact, [_logits(low, *row) for row in zip(TEXTS, LABELS, strict=True)])
+    return ours
 
 
 @torch.no_grad()

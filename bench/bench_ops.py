@@ -1,0 +1,138 @@
+"""Every implementation of the operations that take the time, at DeBERTa-v3-base and ModernBERT-base shapes.
+
+    python -m bench.bench_ops [--device cuda] [--output FILE.json]
+
+For attention on a GPU also the clocks a multiprocessor spends per 64 x 64 tile of scores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from bench.timing import alternate, as_record, machine
+from gliclass_fast.batch import work_list
+from gliclass_fast.ops import IMPLEMENTATIONS, unavailable_reason
+
+HEADS, DIM, REACH = 12, 64, 512
+WIDTH = HEADS * DIM
+LENGTHS = (64, 128, 256, 512, 1024)
+TOKENS = {"cuda": 16384, "cpu": 1024}
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    name: str
+    operation: str
+    arguments: tuple[Any, ...]
+    flops: float
+    tiles: float = 0  # of 64 x 64 scores, over all heads
+
+
+def cases(device: str, dtype: torch.dtype) -> list[Case]:
+    total = TOKENS[device]
+
+    def make(*shape: int) -> torch.Tensor:
+        return torch.randn(shape, device=device).to(dtype) / 8
+
+    x, up, down, bias = make(total, WIDTH), make(3072, WIDTH), make(WIDTH, 3072), make(3072)
+    gate = make(2 * 1152, WIDTH)
+    sums = gate.float().sum(1)
+    norm = make(WIDTH)
+    found = [
+        Case("up, GELU", "linear", (x, up, bias, "gelu"), 2 * total * WIDTH * 3072),
+        Case("down", "linear", (make(total, 3072), down, norm), 2 * total * WIDTH * 3072),
+        Case(
+            "norm, GeGLU", "norm_linear", (x, gate, None, sums, 1e-5, "gelu", True), 4 * total * WIDTH * 1152
+        ),
+        Case("residual, norm", "add_norm", (x, x, norm, norm, 1e-7), 8 * total * WIDTH),
+    ]
+    slots = torch.arange(2 * REACH + 1, device=device) // 2
+    tables = [make(HEADS, DIM, REACH + 1) for _ in range(2)]
+    for length in LENGTHS:
+        if length > total:
+            continue
+        cu = np.arange(0, total + 1, length, dtype=np.int32)
+        work = torch.from_numpy(work_list(cu, np.stack((cu[:-1], cu[1:]), axis=1))).to(device)
+        qkv, sequences = make(total, 3, HEADS, DIM), torch.from_numpy(cu).to(device)
+        products = 4 * HEADS * DIM * total * length
+        tiles = HEADS * total * length / 64**2
+        name = f"{total // length} x {length}"
+        found.append(Case(f"attention, {name}", "attention", (qkv, sequences, work, 0.125), products, tiles))
+        disentangled = (qkv, *tables, slots, sequences, work, 0.07)
+        found.append(Case(f"disentangled, {name}", "disentangled_attention", disentangled, products, tiles))
+    return found
+
+
+def implementations(case: Case, device: str, dtype: torch.dtype) -> dict[str, Callable[[], Any]]:
+    """Backend -> a call of the case, with weights and tables as that backend keeps them."""
+    found = {}
+    for backend in IMPLEMENTATIONS[case.operation]:
+        if unavailable_reason(backend, device, dtype, DIM) is not None:
+            continue
+        arguments = list(case.arguments)
+        if case.operation in ("linear", "norm_linear"):
+            arguments[1] = _function("pack_linear", backend)(arguments[1])
+        if case.operation == "disentangled_attention":
+            pack = _function("pack_distances", backend)
+            arguments[1:3] = [pack(table, arguments[3]) for table in arguments[1:3]]
+        run = _function(case.operation, backend)
+        found[backend] = lambda run=run, arguments=tuple(arguments): run(*arguments)
+    return found
+
+
+def _function(operation: str, backend: str) -> Callable[..., Any]:
+    rows = IMPLEMENTATIONS[operation]
+    module, function = rows.get(backend, rows["reference"]).split(":")
+    found: Callable[..., Any] = getattr(importlib.import_module(f"gliclass_fast.kernels.{module}"), function)
+    return found
+
+
+def clocks_per_tile(case: Case, milliseconds: float) -> float | None:
+    properties = torch.cuda.get_device_properties(0)
+    kilohertz = getattr(properties, "clock_rate", None)  # absent in some versions of PyTorch
+    if not case.tiles or kilohertz is None:
+        return None
+    return round(milliseconds * kilohertz * properties.multi_processor_count / case.tiles, 1)
+
+
+@torch.inference_mode()
+def measure(device: str, dtype: torch.dtype, repeats: int) -> list[dict[str, Any]]:
+    rows = []
+    for case in cases(device, dtype):
+        times = alternate(implementations(case, device, dtype), repeats, device=device)
+        row: dict[str, Any] = {"case": case.name, "ms": as_record(times)}
+        row["tflop_per_s"] = {name: round(case.flops / t.median / 1e9, 2) for name, t in times.items()}
+        if device == "cuda":
+            row["clocks_per_tile"] = {name: clocks_per_tile(case, t.median) for name, t in times.items()}
+        rows.append(row)
+        shown = (f"{name} {t.median:.3f} ms {row['tflop_per_s'][name]} TFLOP/s" for name, t in times.items())
+        print(f"{case.name}:", *shown, row.get("clocks_per_tile", ""), sep="  ", flush=True)
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--repeats", type=int, default=9)
+    parser.add_argument("--output", type=Path)
+    options = parser.parse_args()
+    dtype = torch.float16 if options.device == "cuda" else torch.float32
+    rows = measure(options.device, dtype, options.repeats)
+    if options.output:
+        result = {"benchmark": "bench_ops", "machine": machine(options.device), "rows": rows}
+        options.output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

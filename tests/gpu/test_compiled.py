@@ -1,0 +1,54 @@
+"""The compiled kernels on a GPU. `compute-sanitizer` runs this file too, see bench/gpu_check.py."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from gliclass_fast.kernels import compiled
+from tests.accuracy import assert_accurate
+from tests.kernels import cases
+from tests.parity import check_logits
+from tests.tiny import random_prompt
+
+SHAPES: dict[str, dict[str, Any]] = {
+    "ragged": {"reach": 40},
+    "beyond the reach": {"lengths": [300], "reach": 70},
+    "no c2p": {"lengths": [7, 70], "without": "c2p"},
+    "no p2c": {"lengths": [7, 70], "without": "p2c"},
+}
+WIDE = {"hidden_size": 128, "num_attention_heads": 2, "intermediate_size": 192}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("rows", [64, 128])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_contract(dtype: torch.dtype, rows: int, shape: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compiled, "processors", lambda device: 10**6 if rows == 64 else 0)
+    arguments, slow = cases.disentangled_attention(dtype, width=64, **SHAPES[shape])
+    run = cases.implementation("disentangled_attention", "cuda")
+    out = run(*cases.packed("disentangled_attention", "cuda", cases.moved(arguments, "cuda")))
+    assert_accurate(out.cpu(), slow(torch.float64), slow(dtype))
+
+
+def test_pytorch_accepts_the_operation() -> None:
+    arguments, _ = cases.disentangled_attention(torch.float16, width=64)
+    qkv, key, query, slots, _, tiles, scale = cases.packed(
+        "disentangled_attention", "cuda", cases.moved(arguments, "cuda")
+    )
+    torch.library.opcheck(
+        compiled._disentangled_attention,
+        (qkv, key, query, tiles, slots.numel() // 2, scale),
+        test_utils=("test_schema", "test_faketensor"),
+    )
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_model_with_heads_64_wide_runs_on_them(dtype: torch.dtype) -> None:
+    model = check_logits("deberta-v2", "mlp", dtype, "cuda", backbone=WIDE)
+    assert model.ops.chosen["disentangled_attention"] == "cuda"
+    eager, *replayed = (model.score([random_prompt(150, 3), random_prompt(9, 2)]).wait() for _ in range(4))
+    assert all(np.array_equal(each, eager) for each in replayed)

@@ -70,6 +70,7 @@ class Case:
 RAGGED = (40, 50, 60, 70, 80, 90, 100, 128)
 CPU_CASES = (
     Case("1x128", (128,)),
+    Case("1x512", (512,)),
     Case("8 of 40-128", RAGGED),
     Case("8x256", (256,) * 8),
 )

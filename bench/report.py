@@ -22,9 +22,9 @@ def cpu_table(result: dict[str, Any]) -> str:
     lines = [
         f"{machine['processor']}, {machine['threads']} threads; {versions}.",
         "",
-        "| shape | batch | forward, ms: reference | engine | | pipeline, ms: reference | engine | |"
-        " logit error |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| shape | batch | forward, ms: reference | engine | | int8 | | pipeline, ms: reference | engine | |"
+        " int8 | | logit error |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for shape in result["shapes"]:
         for row in shape["cases"]:
@@ -35,6 +35,8 @@ def cpu_table(result: dict[str, Any]) -> str:
                     f"{row[part]['reference']['median']:.0f}",
                     f"{row[part]['engine']['median']:.0f}",
                     f"**{row[part]['speedup']:.2f}x**",
+                    f"{row[part]['int8']['median']:.0f}",
+                    f"**{row[part]['int8_speedup']:.2f}x**",
                 )
             ]
             cells = [shape["shape"], row["case"], *parts, f"{row['logit_error']:.0e}"]

@@ -169,6 +169,20 @@ def _json(path: Path) -> Any:
         raise ValueError(f"{path} is not valid JSON: {error}") from None
 
 
+def _check_precision(model: str, precision: str, texts: Path | None, labels: str | None, column: str) -> None:
+    rows = _texts([str(texts)], column) if texts else list(selfcheck.TEXTS)
+    given = _labels(labels, None) if labels else list(selfcheck.LABELS)
+    found = selfcheck.compare_precision(model, model, precision, rows, given)
+    share = found.changed / found.pairs
+    verdict = (
+        f"{found.changed} of {found.pairs} decisions differ from float32 ({share:.2%}; "
+        f"{selfcheck.ALLOWED_CHANGES:.0%} is allowed), largest score difference {found.error:.3f}"
+    )
+    if share > selfcheck.ALLOWED_CHANGES:
+        _fail(f"{precision} is not good enough here: {verdict}", code=1)
+    screen.print(f"{precision} holds on these texts: {verdict}", markup=False)
+
+
 def _usable(device: str) -> str:
     """The device to use for --device: the CPU where no GPU is to be had."""
     if device.split(":")[0] not in ORDER:
@@ -273,8 +287,22 @@ def check(
         str, typer.Argument(help="Checkpoint folder or repository id.", show_default="the demo checkpoint")
     ] = DEMO_MODEL,
     device: Device = "cuda",
+    precision: Annotated[
+        str | None,
+        typer.Option(help="int8: compare the checkpoint in int8 with itself in float32, on the CPU."),
+    ] = None,
+    texts: Annotated[
+        Path | None, typer.Option(help="With --precision: a .txt/.csv/.jsonl/.parquet file of texts.")
+    ] = None,
+    labels: Annotated[str | None, typer.Option(help="With --precision: labels, separated by commas.")] = None,
+    column: Annotated[str, typer.Option(help="Column or key that holds the text of a file.")] = "text",
 ) -> None:
     """Load a checkpoint in float32, print its configuration, compare its scores with the reference's."""
+    if precision is not None:
+        _check_precision(model, precision, texts, labels, column)
+        return
+    if texts or labels:
+        raise ValueError("--texts and --labels go with --precision")
     loaded = GLiClassModel.from_pretrained(model, dtype="float32", device=_usable(device))
     pipeline = ZeroShotClassificationPipeline(loaded, model, device=loaded.device, progress_bar=False)
     table = Table("option", "value", title=model)

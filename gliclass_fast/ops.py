@@ -25,10 +25,16 @@ def _rows(function: str, *backends: str) -> dict[str, str]:
 
 # operation -> backend -> "module:function"
 IMPLEMENTATIONS: dict[str, dict[str, str]] = {
-    "pack_linear": {"reference": "linear:pack_reference", "onednn": "linear:pack_onednn"},
-    "linear": _rows("linear:linear", "reference", "onednn", "triton"),
-    "linear_add": _rows("linear:linear_add", "reference", "onednn", "triton"),
-    "norm_linear": _rows("linear:norm_linear", "reference", "onednn", "triton"),
+    "pack_linear": {**_rows("linear:pack", "reference", "onednn"), **_rows("int8:pack", "int8")},
+    "linear": {**_rows("linear:linear", "reference", "onednn", "triton"), **_rows("int8:linear", "int8")},
+    "linear_add": {
+        **_rows("linear:linear_add", "reference", "onednn", "triton"),
+        **_rows("int8:linear_add", "int8"),
+    },
+    "norm_linear": {
+        **_rows("linear:norm_linear", "reference", "onednn", "triton"),
+        **_rows("int8:norm_linear", "int8"),
+    },
     "activation": _rows("linear:activation", "reference"),
     "layer_norm": _rows("norm:layer_norm", "reference", "triton"),
     "embedding_norm": _rows("norm:embedding_norm", "reference", "triton"),
@@ -102,11 +108,11 @@ def unavailable_reason(
     head_width: of the model's attention heads, for kernels made for some widths alone.
     """
     device = torch.device(device)
-    if backend == "onednn":
+    if backend in ("onednn", "int8"):
         if device.type != "cpu":
-            return "oneDNN runs on CPUs"
+            return f"{backend} runs on CPUs"
         if dtype is not torch.float32:
-            return f"oneDNN packs float32 weights only, not {dtype}"
+            return f"{backend} packs float32 weights only, not {dtype}"
         if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
             return "this torch build has no oneDNN"
     if backend == "triton":

@@ -1,4 +1,4 @@
-"""Compares the engine with the reference package on a checkpoint: what `gliclass-fast check` runs."""
+"""Compares the engine with the reference package, and int8 with float32: what `gliclass-fast check` runs."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from gliclass_fast.model import GLiClassModel
 from gliclass_fast.pipeline import ZeroShotClassificationPipeline
 
 TEXTS = (
@@ -22,6 +23,7 @@ TEXTS = (
 LABELS = ("space", "complaint", "travel", "positive", "negative", "finance and banking")
 
 ALLOWED_ERROR = 1e-4  # of a float32 logit, relative to max(1, |reference|)
+ALLOWED_CHANGES = 0.01  # of the decisions of a model in int8
 
 
 class ReferenceMissingError(RuntimeError):
@@ -30,7 +32,7 @@ class ReferenceMissingError(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Largest logit error, relative to max(1, |reference|), and decisions that differ, over `pairs` pairs."""
+    """Largest error and decisions that differ, over `pairs` pairs of a text and a label."""
 
     error: float
     changed: int
@@ -65,3 +67,20 @@ def compare_with_reference(pipeline: ZeroShotClassificationPipeline, folder: str
     expected = [reference.get_embeddings([text], labels)[0]["logits"] for text in TEXTS]
     changed = sum(int(((f >= 0) != (e >= 0)).sum()) for f, e in zip(found, expected, strict=True))
     return Comparison(logit_error(found, expected), changed, len(TEXTS) * len(labels))
+
+
+def compare_precision(
+    model: str, tokenizer: Any, precision: str, texts: Sequence[str], labels: Any, max_length: int = 1024
+) -> Comparison:
+    """Scores, as of multi-label, of a checkpoint on a CPU in `precision` against float32."""
+    scores = []
+    for each in (None, precision):
+        loaded = GLiClassModel.from_pretrained(model, device="cpu", precision=each)
+        pipeline = ZeroShotClassificationPipeline(
+            loaded, tokenizer, max_length=max_length, device="cpu", progress_bar=False
+        )
+        found = pipeline(list(texts), labels, threshold=0.0, classification_type="multi-label")
+        scores.append(np.array([pair["score"] for row in found for pair in row]))
+    plain, rounded = scores
+    changed = int(((plain >= 0.5) != (rounded >= 0.5)).sum())
+    return Comparison(float(abs(plain - rounded).max()), changed, len(plain))

@@ -13,9 +13,10 @@ Distances further out use the first and the last column.
 
 Nothing is gathered by (i, j). One GEMM against the table columns of consecutive distances gives a band whose
 element (i, distance) is read back as (i, j) by its address alone: a row further down starts one column
-further left. The reference makes one band per sequence and reads it through strides. The Triton kernel makes
-one per tile, in a scratch buffer of its program that stays in the L2 cache, from tables expanded to one row
-per distance. The scale goes into the factors, not the sum, so that products which fit float16 stay finite.
+further left. The reference makes one band per block of rows and reads it through strides. The Triton kernel
+makes one per tile, in a scratch buffer of its program that stays in the L2 cache, from tables expanded to
+one row per distance; the compiled kernel (csrc/cuda) one per step, in shared memory. The scale goes into
+the factors, not the sum, so that products which fit float16 stay finite.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from torch import Tensor
 from gliclass_fast.kernels._flash import item_at, item_count, normalized, persistent_grid, softmax_step
 from gliclass_fast.kernels._triton import capability, power_of_2, tl, triton
 
+BAND_ROWS = 128  # of the reference's bands: more of them would be mostly unused columns
 # (bytes per value, Hopper or later) -> rows and keys per step (equal), warps; none of them spills registers
 TILE = {(2, False): (32, 4), (2, True): (64, 8), (4, False): (16, 4), (4, True): (16, 4)}
 
@@ -56,20 +58,17 @@ def distance_columns(table: Tensor, slots: Tensor, length: int) -> Tensor:
     return table.index_select(2, wanted)
 
 
-def _band_of_queries(q: Tensor, columns: Tensor) -> Tensor:
-    """[H, L, D] x [H, D, 2L-1] -> [H, L, L]: (i, j) = q_i . columns[j - i], each row one to the left."""
-    heads, length, _ = q.shape
-    width = 2 * length - 1
-    band = torch.bmm(q, columns)
-    return band.as_strided((heads, length, length), (length * width, width - 1, 1), length - 1)
+def _band(x: Tensor, columns: Tensor, first: int) -> Tensor:
+    """[H, B, D] x [H, D, 2L-1] -> [H, B, L]: (i, j) = x_i . columns[L - 1 + j - (first + i)].
 
-
-def _band_of_keys(k: Tensor, columns: Tensor) -> Tensor:
-    """[H, L, D] x [H, D, 2L-1] -> [H, L, L]: (i, j) = k_j . columns[i - j], the band read by columns."""
-    heads, length, _ = k.shape
-    width = 2 * length - 1
-    band = torch.bmm(k, columns)
-    return band.as_strided((heads, length, length), (length * width, 1, width - 1), length - 1)
+    One GEMM with the columns that occur, read back with each row one further to the left.
+    """
+    heads, rows, _ = x.shape
+    length = (columns.shape[2] + 1) // 2
+    width = length + rows - 1
+    near = length - first - rows
+    band = torch.bmm(x, columns[:, :, near : near + width])
+    return band.as_strided((heads, rows, length), (rows * width, width - 1, 1), rows - 1)
 
 
 def disentangled_attention_reference(
@@ -89,7 +88,7 @@ def disentangled_attention_reference(
     if key_table is not None:
         key_columns = distance_columns(key_table, slots, longest).flip(2)  # now by j - i
     if query_table is not None:
-        query_columns = distance_columns(query_table, slots, longest) * scale
+        query_columns = distance_columns(query_table, slots, longest)
     for start, end in pairwise(bounds):
         if start == end:
             continue
@@ -98,10 +97,14 @@ def disentangled_attention_reference(
         q, k, v = (part.transpose(0, 1).contiguous() for part in qkv[start:end].unbind(1))
         q = q * scale
         scores = torch.bmm(q, k.transpose(1, 2))
-        if key_columns is not None:
-            scores += _band_of_queries(q, key_columns[:, :, near])
-        if query_columns is not None:
-            scores += _band_of_keys(k, query_columns[:, :, near])
+        k = k * scale
+        for first in range(0, length, BAND_ROWS):
+            rows = slice(first, first + BAND_ROWS)
+            if key_columns is not None:
+                scores[:, rows] += _band(q[:, rows], key_columns[:, :, near], first)
+            if query_columns is not None:
+                by_key = _band(k[:, rows], query_columns[:, :, near], first)
+                scores[:, :, rows] += by_key.transpose(1, 2)
         weights = torch.softmax(scores.float(), dim=-1).to(v.dtype)
         out[start:end] = torch.bmm(weights, v).transpose(0, 1)
     return out.view(total, heads * width)

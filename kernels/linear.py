@@ -83,14 +83,16 @@ def norm_linear_reference(
     gated: bool = False,
     add: Tensor | None = None,
 ) -> Tensor:
-    return _finished(F.linear(_normed(x, eps), weight, bias), activation, gated, add)
+    return finished(F.linear(normed(x, eps), weight, bias), activation, gated, add)
 
 
-def _normed(x: Tensor, eps: float) -> Tensor:
+def normed(x: Tensor, eps: float) -> Tensor:
+    """x without its mean, over its deviation."""
     return F.layer_norm(x, x.shape[-1:], eps=eps)
 
 
-def _finished(y: Tensor, activation: str, gated: bool, add: Tensor | None) -> Tensor:
+def finished(y: Tensor, activation: str, gated: bool, add: Tensor | None) -> Tensor:
+    """What comes after the product of `norm_linear`."""
     if gated:
         value, gate = y.chunk(2, dim=-1)
         return ACTIVATIONS[activation](value).mul_(gate)
@@ -124,7 +126,7 @@ def norm_linear_onednn(
     gated: bool = False,
     add: Tensor | None = None,
 ) -> Tensor:
-    return _finished(linear_onednn(_normed(x, eps), weight, bias), activation, gated, add)
+    return finished(linear_onednn(normed(x, eps), weight, bias), activation, gated, add)
 
 
 @triton.jit
@@ -253,5 +255,5 @@ def norm_linear_triton(
     if len(x) <= FEW:
         return _launch(x, weight, bias, activation, gated, add, sums, eps)
     if gated or add is not None:
-        return _launch(_normed(x, eps), weight, bias, activation, gated, add)
-    return linear_triton(_normed(x, eps), weight, bias, activation)
+        return _launch(normed(x, eps), weight, bias, activation, gated, add)
+    return linear_triton(normed(x, eps), weight, bias, activation)

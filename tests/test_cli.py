@@ -13,7 +13,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 import gliclass_fast
-from gliclass_fast import cli, demo, records
+from gliclass_fast import cli, demo, records, selfcheck
 from gliclass_fast.ops import IMPLEMENTATIONS
 
 LABELS = ["--labels", "positive review,negative review", "--device", "cpu"]
@@ -223,6 +223,19 @@ def test_info_names_every_operation() -> None:
     assert result.exit_code == 0
     for word in (*IMPLEMENTATIONS, "torch", "compiled kernels", "first choice"):
         assert word in result.stdout
+
+
+def test_check_compares_int8_with_float32(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = tmp_path / "texts.txt"
+    texts.write_text("The central bank raised interest rates.\nPlay some jazz, please.\n", encoding="utf-8")
+    options = ("check", "--precision", "int8", "--texts", str(texts), "--labels", "finance,music,sport")
+    result = run(*options, env={"COLUMNS": "200"})
+    assert result.exit_code == 0, result.stderr
+    assert "int8 holds on these texts: 0 of 6 decisions differ" in result.stdout
+    monkeypatch.setattr(selfcheck, "ALLOWED_CHANGES", -1.0)
+    result = run(*options, env={"COLUMNS": "200"})
+    assert result.exit_code == 1 and "int8 is not good enough here" in result.stderr
+    assert run("check", "--labels", "a,b").exit_code == 2
 
 
 def test_check_compares_with_the_reference() -> None:

@@ -55,14 +55,14 @@ class Heads(nn.Module):
 
 
 class Architecture(nn.Module):
-    def __init__(self, config: ModelConfig, ops: Ops, checkpoint: Checkpoint) -> None:
+    def __init__(self, config: ModelConfig, ops: Ops, checkpoint: Checkpoint, encoder_ops: Ops) -> None:
         """checkpoint: asked only for the number of layers the mixer was made for."""
         super().__init__()
         self.config, self.ops = config, ops
-        self.reads_host = config.use_lstm or ops.reads_host
+        self.reads_host = config.use_lstm or ops.reads_host or encoder_ops.reads_host
         gates = checkpoint.shape("model.layer_wise_attention.W2.weight")
         layers = config.encoder.num_hidden_layers
-        self.encoder = component("encoders", config.model_type).Encoder(config.encoder, ops)
+        self.encoder = component("encoders", config.model_type).Encoder(config.encoder, encoder_ops)
         self.heads = Heads(config, ops, gates[0] if gates else layers)
         self.scorer = component("scorers", config.scorer_type).Scorer(config, ops)
         self.calibrator = calibrator.Calibrator(config, ops) if config.use_calibrator else None

@@ -2,9 +2,9 @@
 
     python -m bench.bench_cpu [--shapes deberta-v3-base,modernbert-base] [--threads 2] [--output FILE.json]
 
-Weights are random at stock shapes, ratios are by alternation. A case is timed only after both engines gave the
-same float32 logits on it; beside int8 stands how far its logits are off, which random weights say little about
-(`gliclass-fast check --precision int8` is for trained ones).
+Weights are random at stock shapes, ratios are by alternation. A case is timed only after both engines gave
+the same float32 logits on it; beside int8 stands how far its logits are off, which random weights say little
+about (`gliclass-fast check --precision int8` is for trained ones).
 """
 
 from __future__ import annotations

@@ -65,6 +65,7 @@ class BuildKernels(build_ext):
             "-Xcompiler=-fPIC,-fvisibility=hidden",
             f'-DCUDA_ARCHITECTURES="{" ".join(ARCHITECTURES)}"',
         ]
+        command += [f"-ccbin={compiler}"] if (compiler := os.environ.get("CXX")) else []
         command += [f"-gencode=arch=compute_{a},code=sm_{a}" for a in ARCHITECTURES]
         command += [f"-gencode=arch=compute_{ARCHITECTURES[-1]},code=compute_{ARCHITECTURES[-1]}"]
         command += [f"-I{pybind11.get_include()}", f"-I{sysconfig.get_path('include')}"]

@@ -12,20 +12,23 @@ import importlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from bench.timing import alternate, as_record, machine
+from bench.timing import Times, alternate, as_record, machine
 from gliclass_fast.batch import work_list
 from gliclass_fast.ops import IMPLEMENTATIONS, unavailable_reason
 
 HEADS, DIM, REACH = 12, 64, 512
 WIDTH = HEADS * DIM
 LENGTHS = (64, 128, 256, 512, 1024)
+LARGEST_ERROR = 0.02  # a wrong kernel, not a rounding one; tests/ hold the real bounds
 TOKENS = {"cuda": 16384, "cpu": 1024}
+CALLS = {"cuda": 20, "cpu": 1}  # timed together, so that waiting for a GPU is not
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +99,25 @@ def _function(operation: str, backend: str) -> Callable[..., Any]:
     return found
 
 
+def errors(functions: dict[str, Callable[[], Any]]) -> dict[str, float]:
+    """Of every implementation against the reference's, as a share of its norm; int8 rounds on purpose."""
+    exact = functions["reference"]().double()
+    found = {name: float((run().double() - exact).norm() / exact.norm()) for name, run in functions.items()}
+    wrong = {name: error for name, error in found.items() if not error <= LARGEST_ERROR}
+    if wrong:
+        raise ValueError(f"not timed, the results differ: {wrong}")
+    return found
+
+
+def repeated(run: Callable[[], Any], calls: int) -> None:
+    for _ in range(calls):
+        run()
+
+
+def per_call(times: Times, calls: int) -> Times:
+    return Times(times.median / calls, times.p20 / calls, times.p80 / calls, times.runs)
+
+
 def clocks_per_tile(case: Case, milliseconds: float) -> float | None:
     properties = torch.cuda.get_device_properties(0)
     kilohertz = getattr(properties, "clock_rate", None)  # absent in some versions of PyTorch
@@ -108,8 +130,12 @@ def clocks_per_tile(case: Case, milliseconds: float) -> float | None:
 def measure(device: str, dtype: torch.dtype, repeats: int) -> list[dict[str, Any]]:
     rows = []
     for case in cases(device, dtype):
-        times = alternate(implementations(case, device, dtype), repeats, device=device)
-        row: dict[str, Any] = {"case": case.name, "ms": as_record(times)}
+        functions = implementations(case, device, dtype)
+        row: dict[str, Any] = {"case": case.name, "error": errors(functions)}
+        calls = CALLS[device]
+        many = {name: partial(repeated, run, calls) for name, run in functions.items()}
+        times = {name: per_call(t, calls) for name, t in alternate(many, repeats, device=device).items()}
+        row["ms"] = as_record(times)
         row["tflop_per_s"] = {name: round(case.flops / t.median / 1e9, 2) for name, t in times.items()}
         if device == "cuda":
             row["clocks_per_tile"] = {name: clocks_per_tile(case, t.median) for name, t in times.items()}

@@ -2,8 +2,9 @@
 
     python bench/gpu_check.py --output FOLDER [--wheels FOLDER] [--shapes a,b] [--repeats N]
 
-Writes FOLDER/gpu_check.json. Needs torch and transformers; --wheels names a folder of wheels (gliclass, and
-pytest where it is absent) to install first, for machines without a network.
+Writes FOLDER/gpu_check.json. Needs torch, transformers, nvcc, a C++ compiler and pybind11; --wheels names a
+folder of wheels (gliclass, the peers, and pytest where it is absent) to install first, for machines without a
+network.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from typing import Any
 
 ROOT = Path(__file__).parent.parent
 SHAPES = "deberta-v3-base,modernbert-base,ettin-32m,bert-base,mdeberta-v3-base"
+SANITIZERS = ("memcheck", "racecheck")
 PYTEST = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider"]
 
 
@@ -53,10 +55,16 @@ def check(device: str) -> dict[str, Any]:
     if device == "cuda":
         tool = shutil.which("compute-sanitizer") or "/usr/local/cuda/bin/compute-sanitizer"
         contracts = [*PYTEST, "-k", "contract and ragged", "tests/gpu/test_compiled.py"]
-        for name in ("memcheck", "racecheck"):
+        for name in SANITIZERS:
             commands[name] = [tool, "--tool", name, "--error-exitcode", "1", *contracts]
+    # each tensor in memory of its own, or memcheck cannot see a kernel run over its end
+    environment = {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
     with ThreadPoolExecutor(len(commands)) as pool:
-        return dict(zip(commands, pool.map(step, commands.values()), strict=True))
+        running = {
+            name: pool.submit(step, command, **(environment if name in SANITIZERS else {}))
+            for name, command in commands.items()
+        }
+        return {name: future.result() for name, future in running.items()}
 
 
 def bench_apart(shape: str, dtype: str, device: str, repeats: int) -> dict[str, Any]:
@@ -113,24 +121,30 @@ def main() -> None:
         sys.exit("no CUDA device is visible; --device cpu only tries the script out")
     options.output.mkdir(parents=True, exist_ok=True)
     result: dict[str, Any] = {"benchmark": "gpu_check", "machine": machine(options.device), "failures": []}
-    if options.device == "cuda":
-        result["build"] = build()
-        target = str(options.output / "bench_ops.json")
-        result["operations"] = step([sys.executable, "-m", "bench.bench_ops", "--output", target])
-    result["ceilings"] = machine_ceilings(options.device)
-    result["shapes"] = []
     file = options.output / "gpu_check.json"
+
+    def write() -> None:
+        file.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+
+    steps: dict[str, Any] = {}
+    result["steps"], result["shapes"] = steps, []
+    if options.device == "cuda":
+        steps["build"] = build()
+        target = str(options.output / "bench_ops.json")
+        steps["operations"] = step([sys.executable, "-m", "bench.bench_ops", "--output", target])
+        write()
+    result["ceilings"] = machine_ceilings(options.device)
     for dtype in options.dtypes.split(","):
         for shape in options.shapes.split(","):
             found = bench_apart(shape, dtype, options.device, options.repeats)
             result["failures" if "error" in found else "shapes"].append(found)
-            file.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+            write()
             print(f"{shape} {dtype} done, {len(result['failures'])} failures", flush=True)
-    result["checks"] = check(options.device)  # last: every kernel in every variant is compiled: minutes
-    file.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    steps |= check(options.device)  # last: every kernel in every variant is compiled: minutes
+    write()
     accurate = all(row["accurate"] for shape in result["shapes"] for row in shape["cases"])
-    failed = [name for name, each in result["checks"].items() if each["returncode"] != 0]
-    print("failed checks:", ", ".join(failed) or "none")
+    failed = [name for name, each in steps.items() if each["returncode"] != 0]
+    print("failed steps:", ", ".join(failed) or "none")
     sys.exit(bool(result["failures"] or failed) or not accurate)
 
 

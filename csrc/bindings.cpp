@@ -11,6 +11,7 @@ extern "C" int gliclass_disentangled_attention(const void* qkv, const void* key_
                                                int bf16, int rows, void* stream);
 
 extern "C" int gliclass_shared_bytes(int rows);
+extern "C" int gliclass_usable();
 
 namespace {
 
@@ -34,5 +35,8 @@ PYBIND11_MODULE(_compiled, module) {
   module.attr("cuda_version") = CUDART_VERSION;
   module.attr("cuda_architectures") = CUDA_ARCHITECTURES;
   module.def("disentangled_attention", &disentangled_attention);
+  module.def(
+      "check_device", [] { check(gliclass_usable()); },
+      "Raises RuntimeError where the current device or its driver does not take these kernels.");
   module.def("shared_bytes", &gliclass_shared_bytes, "Shared memory of a block of 64 or 128 queries.");
 }

@@ -28,8 +28,8 @@ class GLiClassModel:
     """Drop-in for `gliclass.GLiClassModel`, for inference.
 
     Built from stock weights for one device and dtype; `to` builds anew from the same weights. `config` holds
-    the fields of the checkpoint's config.json, `ops.chosen` the implementation of every operation, `graphs`
-    the CUDA graphs, where the model can run from them.
+    the fields of the checkpoint's config.json, `ops.chosen` the implementation of every operation (outside an
+    encoder in int8), `graphs` the CUDA graphs, where the model can run from them.
     """
 
     device: torch.device
@@ -51,6 +51,8 @@ class GLiClassModel:
     ) -> None:
         if precision not in (None, "int8"):
             raise ValueError(f"precision {precision!r} is not supported; supported: None, 'int8'")
+        if backend == "int8" or (precision is not None and backend is not None):
+            raise ValueError("int8 is asked for as precision='int8', without a backend")
         self.config = config
         self._read_tensors, self._source, self._backend = read_tensors, source, backend
         self._dtype, self._cuda_graphs, self._precision = dtype, cuda_graphs, precision
@@ -165,6 +167,8 @@ class GLiClassModel:
         self.dtype, self.ops = dtype, choose_ops(self.device, dtype, self._backend, width)
         encoder_ops = self.ops
         if self._precision is not None:
+            if self.device.type != "cpu":
+                raise ValueError(f"precision {self._precision!r} runs on CPUs; give device='cpu'")
             encoder_ops = choose_ops(self.device, dtype, self._precision, width)
         checkpoint = Checkpoint(tensors, self._source)
         with torch.device("meta"):

@@ -139,6 +139,8 @@ def _compiled_reason(device: torch.device, dtype: torch.dtype, head_width: int |
         return f"compiled CUDA kernels are for heads {compiled.HEAD_WIDTH} wide, not {head_width}"
     if torch.cuda.get_device_capability(device) < (8, 0):
         return "compiled CUDA kernels need a GPU of compute capability 8.0 (Ampere) or later"
+    if problem := compiled.problem(device):
+        return f"this GPU does not take the compiled CUDA kernels: {problem}"
     return None
 
 

@@ -24,12 +24,20 @@ TILE_ROWS = 128
 
 def absence() -> str | None:
     """Why there is no compiled extension, or None where there is one."""
-    if _compiled is not None:
-        return None
-    reason = Path(__file__).with_name("_not_built.txt")
-    if reason.exists():
-        return f"the compiled extension was not built: {reason.read_text(encoding='utf-8').strip()}"
-    return f"the compiled extension cannot be imported: {_import_error}"
+    note = Path(__file__).with_name("_not_built.txt")
+    if note.exists():  # also where an older one is still there
+        return f"the compiled extension was not built: {note.read_text(encoding='utf-8').strip()}"
+    return None if _compiled is not None else f"the compiled extension cannot be imported: {_import_error}"
+
+
+def problem(device: torch.device) -> str | None:
+    """Why a GPU does not take the compiled kernels (its driver is too old, say), or None where it does."""
+    try:
+        with torch.cuda.device(device):
+            _compiled.check_device()
+    except RuntimeError as error:
+        return str(error)
+    return None
 
 
 def description() -> str:

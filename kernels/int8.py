@@ -1,16 +1,19 @@
 """Linear maps in int8 on a CPU: weights with one scale per output, inputs with one per token.
 
     y = (round(x / step) @ rows.T) * step * scale,   step [T, 1] = max|x| / 127 per row,
-                                                     scale [N]   = max|weight| / 127 per row
+                                                     scale [N]   = max|weight| / limit per row
 
 Contracts as in `linear`, float32 in and out, but for the rounding: an element of y is off by at most
-step / 2 * |weight|_1 + scale / 2 * |x|_1 + step * scale * K / 4. Products accumulate in int32, exactly.
+step / 2 * |weight|_1 + scale / 2 * |x|_1 + step * scale * K / 4. The products are exact: x86 processors
+without VNNI add them in pairs in saturating int16, so there the limit of weights is 64 instead of 127.
 
 `pack_int8` puts the scales, float32 [N], and the rows, int8 [N, K], one after the other into one buffer of
 bytes, so that a weight stays one tensor.
 """
 
 from __future__ import annotations
+
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -21,21 +24,29 @@ LIMIT = 127
 TINY = torch.finfo(torch.float32).tiny  # of rows of zeros
 
 
+@lru_cache
+def weight_limit() -> int:
+    """The largest weight with which this machine's products are exact, by trying the worst case."""
+    largest = torch.full((17, 768), LIMIT, dtype=torch.int8)
+    exact = torch._int_mm(largest, largest.t()) == 768 * LIMIT**2
+    return LIMIT if bool(exact.all()) else 64
+
+
 def pack_int8(weight: Tensor) -> Tensor:
-    rows, scales = _rounded(weight)
+    rows, scales = _rounded(weight, weight_limit())
     return torch.cat((scales.flatten().view(torch.uint8), rows.flatten().view(torch.uint8)))
 
 
-def _rounded(values: Tensor) -> tuple[Tensor, Tensor]:
-    """int8 values and the step [rows, 1] they count."""
-    step = values.abs().amax(1, keepdim=True).div_(LIMIT).clamp_min_(TINY)
+def _rounded(values: Tensor, limit: int) -> tuple[Tensor, Tensor]:
+    """int8 values up to a limit, and the step [rows, 1] they count."""
+    step = values.abs().amax(1, keepdim=True).div_(limit).clamp_min_(TINY)
     return (values / step).round_().to(torch.int8), step
 
 
 def _product(x: Tensor, packed: Tensor, bias: Tensor | None) -> Tensor:
     width = packed.numel() // (x.shape[1] + 4)
     scales, rows = packed[: 4 * width].view(torch.float32), packed[4 * width :].view(torch.int8)
-    values, step = _rounded(x)
+    values, step = _rounded(x, LIMIT)
     y = torch._int_mm(values, rows.view(width, -1).t()).float().mul_(step).mul_(scales)
     return y if bias is None else y.add_(bias)
 

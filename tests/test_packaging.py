@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import tarfile
 import time
 import zipfile
 from collections.abc import Iterator
@@ -114,6 +115,10 @@ def test_the_source_distribution_is_enough_to_build(tmp_path: Path, restored: No
     build = [sys.executable, "-m", "build", "--sdist", "--no-isolation", "--outdir", str(tmp_path)]
     subprocess.run([*build, str(ROOT)], check=True, capture_output=True)
     (archive,) = tmp_path.glob("*.tar.gz")
+    with tarfile.open(archive) as opened_archive:
+        names = [name.split("/", 1)[-1] for name in opened_archive.getnames()]
+    assert {"csrc/cuda/primitives.cuh", "csrc/bindings.cpp", "setup.py"} <= set(names)
+    assert not any(name.endswith((".so", "_not_built.txt")) for name in names)
     install = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "-w", str(tmp_path)]
     subprocess.run([*install, str(archive)], check=True, capture_output=True)
     (file,) = tmp_path.glob("*.whl")

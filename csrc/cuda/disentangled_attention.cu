@@ -47,6 +47,14 @@ int start(const Arguments& arguments, Stream stream) {
   return start<BF16, ROWS, false, false>(arguments, scale_log2, stream);
 }
 
+#ifndef GLICLASS_EMULATE
+// Whether the current device and its driver take these kernels; a cudaError_t.
+extern "C" int gliclass_usable() {
+  cudaFuncAttributes attributes;
+  return cudaFuncGetAttributes(&attributes, disentangled::attend<false, 64, true, true>);
+}
+#endif
+
 extern "C" int gliclass_shared_bytes(int rows) { return rows == 64 ? Layout<64>::BYTES : Layout<128>::BYTES; }
 
 // Returns a cudaError_t. rows: queries per block, 64 or 128.

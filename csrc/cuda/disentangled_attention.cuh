@@ -6,7 +6,7 @@
 // A block takes ROWS queries of one head against steps of KEYS keys. Within a step only ROWS + KEYS - 1
 // consecutive distances occur: number them u = r - c + KEYS - 1 for query r of the block and key c of the step.
 //
-//   q_r . key_table[u]    for 16 queries from r0 on needs u in [r0, r0 + 79]; element (r, u) is for key
+//   q_r . key_table[u]    for 16 queries from r0 on needs u in [r0, r0 + 78]; element (r, u) is for key
 //                         c = r - u + 63.
 //   k_c . query_table[u]  for 16 keys from c0 on needs u in [48 - c0, ROWS + 62 - c0]; element (c, u) is for
 //                         query r = u + c - 63.
@@ -37,7 +37,7 @@ template <int ROWS>
 struct Layout {                                      // of shared memory, in 16 bit values
   static constexpr int TILES = ROWS / (16 * WARPS);  // of 16 queries, per warp
   static constexpr int RING = ROWS + KEYS;
-  // row lengths of the staged bands: an odd multiple of 16 bytes, so that neither access has bank conflicts
+  // row lengths of the staged bands: odd multiples of 16 bytes, so that reads have no bank conflicts
   static constexpr int QUERY_BAND = MARGIN + KEYS + 24;
   static constexpr int KEY_BAND = MARGIN + ROWS + 24;
   static constexpr int K = 0;
@@ -63,16 +63,17 @@ struct Arguments {
   float scale;
 };
 
-// Queries of one head, from an entry of the work list or a part of one; the longest come first.
+// Queries of one head, from an entry of the work list or a part of one; the longest come first. Parts vary
+// slowest: the second parts of short sequences are empty, and no block shall get only those.
 template <int ROWS>
 struct Item {
   int head, first, rows, first_key, length;
 
   DEVICE Item(const Arguments& arguments, int item) {
-    constexpr int PARTS = 128 / ROWS;
-    const int* const tile = arguments.tiles + 4 * (1 + item / (arguments.heads * PARTS));
-    head = item / PARTS % arguments.heads;
-    first = tile[0] + item % PARTS * ROWS;
+    const int whole = item % (arguments.tiles[0] * arguments.heads);
+    const int* const tile = arguments.tiles + 4 * (1 + whole / arguments.heads);
+    head = whole % arguments.heads;
+    first = tile[0] + item / (arguments.tiles[0] * arguments.heads) * ROWS;
     rows = tile[1] - first;
     first_key = tile[2];
     length = tile[3] - first_key;

@@ -3,7 +3,7 @@
 // What it is strict about: shared memory starts as NaN; copies in the background land only when waited for, and
 // their destination is NaN until then; one warp, drawn at random (EMULATOR_SEED), runs as far as it can before
 // another moves, so that a missing barrier shows. What it does not model: bank conflicts, speed, and the order
-// of memory operations within a warp.
+// of memory operations within a warp (so a missing warp_sync).
 #pragma once
 
 #include <ucontext.h>
@@ -156,6 +156,10 @@ inline uint16_t to_half(float value) {
   return bits;
 }
 
+inline void check_aligned(const void* address) {  // to 16 bytes, or a GPU faults
+  if (reinterpret_cast<uintptr_t>(address) % 16) std::abort();
+}
+
 inline uint32_t pair(uint16_t low, uint16_t high) { return low | uint32_t(high) << 16; }
 
 }  // namespace emulator
@@ -169,6 +173,7 @@ inline void warp_sync() { emulator::wait_for_warp(); }
 
 inline void load_matrices(uint32_t (&out)[4], const uint16_t* row) {
   const int lane = emulator::current % emulator::LANES;
+  emulator::check_aligned(row);
   emulator::own().row = row;
   emulator::wait_for_warp();
   for (int matrix = 0; matrix < 4; matrix++) {
@@ -180,6 +185,7 @@ inline void load_matrices(uint32_t (&out)[4], const uint16_t* row) {
 
 inline void load_matrices_transposed(uint32_t (&out)[4], const uint16_t* row) {
   const int lane = emulator::current % emulator::LANES;
+  emulator::check_aligned(row);
   emulator::own().row = row;
   emulator::wait_for_warp();
   for (int matrix = 0; matrix < 4; matrix++) {
@@ -214,6 +220,8 @@ void multiply(float (&acc)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1)
 }
 
 inline void copy_async(uint16_t* to, const uint16_t* from, bool valid) {
+  emulator::check_aligned(to);
+  emulator::check_aligned(from);
   std::fill(to, to + 8, emulator::NOT_A_NUMBER);
   emulator::threads[emulator::current].copies.push_back({to, from, valid});
 }

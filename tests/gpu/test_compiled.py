@@ -16,6 +16,7 @@ from tests.tiny import random_prompt
 
 SHAPES: dict[str, dict[str, Any]] = {
     "ragged": {"reach": 40},
+    "ragged, several items per block": {"lengths": [1] * 300 + [70], "reach": 40},
     "beyond the reach": {"lengths": [300], "reach": 70},
     "no c2p": {"lengths": [7, 70], "without": "c2p"},
     "no p2c": {"lengths": [7, 70], "without": "p2c"},

@@ -70,6 +70,11 @@ def test_where_it_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValueError, match="'cuda' cannot run: compiled CUDA kernels run on GPUs"):
         choose_ops("cpu", half, only="cuda")
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    monkeypatch.setattr(compiled, "problem", lambda device: "CUDA driver version is insufficient")
+    assert "does not take the compiled CUDA kernels: CUDA driver" in str(
+        unavailable_reason("cuda", "cuda", half, 64)
+    )
+    monkeypatch.setattr(compiled, "problem", lambda device: None)
     assert unavailable_reason("cuda", "cuda", half, 64) is None
     chosen = choose_ops("cuda", half, head_width=64)
     assert chosen.chosen["disentangled_attention"] == chosen.chosen["pack_distances"] == "cuda"

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -18,7 +22,8 @@ SHAPES = [(1, 33, 38), (17, 768, 3072), (130, 3072, 768), (2, 5, 7)]
 
 def allowed(x: Tensor, weight: Tensor, y: Tensor) -> Tensor:
     """Of every element, as the module docstring of kernels/int8.py derives it, and float32 rounding."""
-    step, scale = (values.abs().amax(1).double() / 127 for values in (x, weight))
+    step = x.abs().amax(1).double() / int8.LIMIT
+    scale = weight.abs().amax(1).double() / int8.weight_limit()
     of_input = step[:, None] / 2 * weight.double().abs().sum(1)
     of_weight = scale / 2 * x.double().abs().sum(1, keepdim=True)
     both = step[:, None] * scale * x.shape[1] / 4
@@ -36,6 +41,30 @@ def test_rounding_alone_separates_it_from_the_exact_product(shape: tuple[int, in
     assert ((found - exact).abs() <= allowed(x, weight, exact)).all()
     added = int8.linear_add_int8(x, int8.pack_int8(weight), bias, torch.ones(rows, width)).double()
     assert torch.allclose(added, found + 1, rtol=1e-5, atol=1e-4)
+
+
+def test_it_is_exact_on_processors_without_vnni() -> None:
+    """The same tests with oneDNN held to AVX2, as its own process."""
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        __file__,
+        "-k",
+        "rounding or largest or demo",
+    ]
+    environment = {**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX2"}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 0, done.stdout
+
+
+def test_the_largest_values_do_not_saturate() -> None:
+    x, weight = torch.full((17, 768), 3.0), torch.full((96, 768), 2.0)
+    found = int8.linear_int8(x, int8.pack_int8(weight), None)
+    assert torch.allclose(found, torch.full((17, 96), 768 * 6.0))
 
 
 def test_rows_of_zeros_stay_zeros() -> None:
@@ -73,8 +102,12 @@ def test_only_the_encoder_is_quantised(encoder: str) -> None:
 
 
 def test_the_demo_checkpoint_decides_as_in_float32() -> None:
-    texts = ["A rover found ice on Mars.", "Put this song on my list.", "Rates rose again.", ""]
-    labels = ["space", "music", "finance", "cooking"]
+    texts = [
+        "A NASA rover has found organic molecules in a Martian crater.",
+        "The central bank raised interest rates to slow inflation.",
+        "Add this song to my workout playlist, please.",
+    ]
+    labels = ["space exploration", "banking and finance", "music", "cooking"]
     scores = []
     for precision in (None, "int8"):
         model = GLiClassModel.from_pretrained(demo.PATH, device="cpu", precision=precision)
@@ -87,5 +120,7 @@ def test_the_demo_checkpoint_decides_as_in_float32() -> None:
 def test_where_it_runs() -> None:
     assert unavailable_reason("int8", "cuda") == "int8 runs on CPUs"
     assert "float32 weights only" in str(unavailable_reason("int8", "cpu", torch.bfloat16))
+    with pytest.raises(ValueError, match="asked for as precision='int8'"):
+        GLiClassModel.from_pretrained(demo.PATH, device="cpu", backend="int8")
     with pytest.raises(ValueError, match="precision 'int4' is not supported"):
         GLiClassModel.from_pretrained(demo.PATH, device="cpu", precision="int4")

@@ -251,9 +251,4 @@ def norm_linear_triton(
     gated: bool = False,
     add: Tensor | None = None,
 ) -> Tensor:
-    """Statistics cost every block of columns another look at x: few rows would rather save a launch."""
-    if len(x) <= FEW:
-        return _launch(x, weight, bias, activation, gated, add, sums, eps)
-    if gated or add is not None:
-        return _launch(normed(x, eps), weight, bias, activation, gated, add)
-    return linear_triton(normed(x, eps), weight, bias, activation)
+    return _launch(x, weight, bias, activation, gated, add, sums, eps)

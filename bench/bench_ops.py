@@ -70,7 +70,7 @@ def cases(device: str, dtype: torch.dtype) -> list[Case]:
         tiles = HEADS * total * length / 64**2
         name = f"{total // length} x {length}"
         found.append(Case(f"attention, {name}", "attention", (qkv, sequences, work, 0.125), products, tiles))
-        disentangled = (qkv, *tables, slots, sequences, work, 0.07)
+        disentangled = (qkv, *tables, slots, sequences, work, 0.07, length)
         found.append(Case(f"disentangled, {name}", "disentangled_attention", disentangled, products, tiles))
     return found
 
@@ -85,8 +85,7 @@ def implementations(case: Case, device: str, dtype: torch.dtype) -> dict[str, Ca
         if case.operation in ("linear", "norm_linear"):
             arguments[1] = _function("pack_linear", backend)(arguments[1])
         if case.operation == "disentangled_attention":
-            pack = _function("pack_distances", backend)
-            arguments[1:3] = [pack(table, arguments[3]) for table in arguments[1:3]]
+            arguments[1:3] = _function("pack_distances", backend)(*arguments[1:4])
         run = _function(case.operation, backend)
         found[backend] = lambda run=run, arguments=tuple(arguments): run(*arguments)
     return found

@@ -260,7 +260,8 @@ def info(device: Device = "cuda") -> None:
     for key, value in {**versions, "python": platform.python_version(), "device": f"{kind} ({name})"}.items():
         facts.add_row(key, value)
     facts.add_row("threads", str(torch.get_num_threads()))
-    facts.add_row("compiled kernels", compiled_kernels())
+    for part, description in compiled_kernels().items():
+        facts.add_row(f"compiled for {part}", description)
     screen.print(facts)
     table = Table(
         "operation",

@@ -16,6 +16,8 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from gliclass_fast.kernels._extension import absence, cpu_description, cuda_description
+
 logger = logging.getLogger(__name__)
 
 
@@ -39,16 +41,24 @@ IMPLEMENTATIONS: dict[str, dict[str, str]] = {
     "layer_norm": _rows("norm:layer_norm", "reference", "triton"),
     "embedding_norm": _rows("norm:embedding_norm", "reference", "triton"),
     "add_norm": _rows("norm:add_norm", "reference", "triton"),
-    "attention": _rows("attention:attention", "reference", "triton"),
-    "cross_attention": _rows("attention:cross_attention", "reference", "triton"),
+    "attention": {
+        **_rows("attention:attention", "reference", "triton"),
+        **_rows("compiled_cpu:attention", "cpp"),
+    },
+    "cross_attention": {
+        **_rows("attention:cross_attention", "reference", "triton"),
+        **_rows("compiled_cpu:cross_attention", "cpp"),
+    },
     "pack_distances": {
         "reference": "disentangled_attention:pack_distances_reference",
         "triton": "disentangled_attention:pack_distances_by_row",
         "cuda": "disentangled_attention:pack_distances_by_row",
+        "cpp": "compiled_cpu:pack_distances_cpp",
     },
     "disentangled_attention": {
         **_rows("disentangled_attention:disentangled_attention", "reference", "triton"),
-        **_rows("compiled:disentangled_attention", "cuda"),
+        **_rows("compiled_cuda:disentangled_attention", "cuda"),
+        **_rows("compiled_cpu:disentangled_attention", "cpp"),
     },
     "pair_dot": _rows("pairs:pair_dot", "reference", "triton"),
     "pair_add": _rows("pairs:pair_add", "reference", "triton"),
@@ -57,7 +67,7 @@ IMPLEMENTATIONS: dict[str, dict[str, str]] = {
 }
 # operations whose reference walks through the sequences on the host
 _BY_SEQUENCE = ("attention", "cross_attention", "disentangled_attention", "segment_softmax")
-ORDER = {"cuda": ("cuda", "triton", "reference"), "cpu": ("onednn", "reference")}
+ORDER = {"cuda": ("cuda", "triton", "reference"), "cpu": ("cpp", "onednn", "reference")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +84,7 @@ class Ops:
     add_norm: Callable[..., Tensor]
     attention: Callable[..., Tensor]
     cross_attention: Callable[..., Tensor]
-    pack_distances: Callable[..., Tensor]
+    pack_distances: Callable[..., tuple[Tensor | None, Tensor | None]]
     disentangled_attention: Callable[..., Tensor]
     pair_dot: Callable[..., Tensor]
     pair_add: Callable[..., Tensor]
@@ -108,11 +118,13 @@ def unavailable_reason(
     head_width: of the model's attention heads, for kernels made for some widths alone.
     """
     device = torch.device(device)
-    if backend in ("onednn", "int8"):
+    if backend in ("cpp", "onednn", "int8"):
         if device.type != "cpu":
             return f"{backend} runs on CPUs"
         if dtype is not torch.float32:
-            return f"{backend} packs float32 weights only, not {dtype}"
+            return f"{backend} computes in float32 only, not {dtype}"
+        if backend == "cpp":
+            return absence("cpu")
         if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
             return "this torch build has no oneDNN"
     if backend == "triton":
@@ -123,16 +135,16 @@ def unavailable_reason(
         if device.type == "cuda" and torch.cuda.get_device_capability(device) < (8, 0):
             return "Triton kernels need a GPU of compute capability 8.0 (Ampere) or later"
     if backend == "cuda":
-        return _compiled_reason(device, dtype, head_width)
+        return _cuda_reason(device, dtype, head_width)
     return None
 
 
-def _compiled_reason(device: torch.device, dtype: torch.dtype, head_width: int | None) -> str | None:
-    compiled = importlib.import_module("gliclass_fast.kernels.compiled")
+def _cuda_reason(device: torch.device, dtype: torch.dtype, head_width: int | None) -> str | None:
+    compiled = importlib.import_module("gliclass_fast.kernels.compiled_cuda")
     if device.type != "cuda":
         return "compiled CUDA kernels run on GPUs"
-    if absence := compiled.absence():
-        return str(absence)
+    if reason := absence("cuda"):
+        return reason
     if dtype not in compiled.DTYPES:
         return f"compiled CUDA kernels are for 16 bit, not {dtype}"
     if head_width not in (None, compiled.HEAD_WIDTH):
@@ -144,10 +156,9 @@ def _compiled_reason(device: torch.device, dtype: torch.dtype, head_width: int |
     return None
 
 
-def compiled_kernels() -> str:
-    """What the compiled extension holds, or why there is none."""
-    compiled = importlib.import_module("gliclass_fast.kernels.compiled")
-    return str(compiled.description())
+def compiled_kernels() -> dict[str, str]:
+    """What the compiled extension holds for CPUs and for GPUs, or why it does not."""
+    return {"CPU": cpu_description(), "CUDA": cuda_description()}
 
 
 def choose_ops(

@@ -10,13 +10,15 @@ load, as `pack_distances_*` returned them; None where the model lacks the conten
 position-to-content term.
 slots: int64 [2 * reach + 1], the table column of every distance -reach .. reach; it never decreases.
 Distances further out use the first and the last column.
+longest: no sequence is longer; a bound known without reading cu_seqlens, from which kernels choose.
 
 Nothing is gathered by (i, j). One GEMM against the table columns of consecutive distances gives a band whose
 element (i, distance) is read back as (i, j) by its address alone: a row further down starts one column
 further left. The reference makes one band per block of rows and reads it through strides. The Triton kernel
 makes one per tile, in a scratch buffer of its program that stays in the L2 cache, from tables expanded to
-one row per distance; the compiled kernel (csrc/cuda) one per step, in shared memory. The scale goes into
-the factors, not the sum, so that products which fit float16 stay finite.
+one row per distance; the compiled kernels (csrc) one per step, in shared memory on a GPU, and on a CPU one
+for a few rows at a time, where writing it un-skews it. The scale goes into the factors, not the sum, so that
+products which fit float16 stay finite.
 """
 
 from __future__ import annotations
@@ -35,13 +37,21 @@ BAND_ROWS = 128  # of the reference's bands: more of them would be mostly unused
 TILE = {(2, False): (32, 4), (2, True): (64, 8), (4, False): (16, 4), (4, True): (16, 4)}
 
 
-def pack_distances_reference(table: Tensor, slots: Tensor) -> Tensor:
-    return table
+def pack_distances_reference(
+    key_table: Tensor | None, query_table: Tensor | None, slots: Tensor
+) -> tuple[Tensor | None, Tensor | None]:
+    return key_table, query_table
 
 
-def pack_distances_by_row(table: Tensor, slots: Tensor) -> Tensor:
+def pack_distances_by_row(
+    key_table: Tensor | None, query_table: Tensor | None, slots: Tensor
+) -> tuple[Tensor | None, Tensor | None]:
     """[H, D, slots] -> [H, 2 * reach + 1, D], one contiguous row per distance -reach .. reach."""
-    return table.index_select(2, slots).transpose(1, 2).contiguous()
+
+    def rows(table: Tensor | None) -> Tensor | None:
+        return None if table is None else table.index_select(2, slots).transpose(1, 2).contiguous()
+
+    return rows(key_table), rows(query_table)
 
 
 def distance_columns(table: Tensor, slots: Tensor, length: int) -> Tensor:
@@ -79,6 +89,7 @@ def disentangled_attention_reference(
     cu_seqlens: Tensor,
     tiles: Tensor,
     scale: float,
+    longest: int,
 ) -> Tensor:
     total, _, heads, width = qkv.shape
     out = torch.zeros(total, heads, width, dtype=qkv.dtype, device=qkv.device)
@@ -176,6 +187,7 @@ def disentangled_attention_triton(
     cu_seqlens: Tensor,
     tiles: Tensor,
     scale: float,
+    longest: int,
 ) -> Tensor:
     count, _, heads, width = qkv.shape
     side, warps = TILE[qkv.element_size(), capability(qkv.device) >= (9, 0)]

@@ -6,8 +6,10 @@ Where there is no GPU, Triton kernels run in Triton's interpreter, asked for bef
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -42,3 +44,23 @@ def poison_uninitialised_memory(monkeypatch: pytest.MonkeyPatch) -> Iterator[Non
     for name in ("empty", "empty_like"):
         monkeypatch.setattr(torch, name, _poisoned(getattr(torch, name)))
     yield
+
+
+@pytest.fixture
+def source_copy(tmp_path: Path) -> Path:
+    """What a build needs, copied: it writes into its folder, which other tests read."""
+    root, copy = Path(__file__).parent.parent, tmp_path / "source"
+    ignored = shutil.ignore_patterns("__pycache__", "*.so", "_not_built.txt")
+    for name in ("csrc", "gliclass_fast", "kernels"):
+        shutil.copytree(root / name, copy / name, symlinks=True, ignore=ignored)
+    for name in (
+        "LICENSE",
+        "MANIFEST.in",
+        "Makefile",
+        "README.md",
+        "constraints.txt",
+        "pyproject.toml",
+        "setup.py",
+    ):
+        shutil.copy(root / name, copy)
+    return copy

@@ -221,7 +221,7 @@ def test_bad_files_are_named(tmp_path: Path) -> None:
 def test_info_names_every_operation() -> None:
     result = run("info", "--device", "cpu", env={"COLUMNS": "200"})
     assert result.exit_code == 0
-    for word in (*IMPLEMENTATIONS, "torch", "compiled kernels", "first choice"):
+    for word in (*IMPLEMENTATIONS, "torch", "compiled for CPU", "compiled for CUDA", "first choice"):
         assert word in result.stdout
 
 

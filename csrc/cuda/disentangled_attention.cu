@@ -12,7 +12,7 @@ constexpr int BLOCKS = 3;  // fewer than items, as on a GPU
 
 template <bool BF16, int ROWS, bool C2P, bool P2C>
 int start(const Arguments& arguments, float scale_log2, Stream) {
-  emulator::launch(BLOCKS, disentangled::THREADS, Layout<ROWS>::BYTES,
+  emulator::launch(BLOCKS, Layout<ROWS>::THREADS, Layout<ROWS>::BYTES,
                    [=] { disentangled::attend<BF16, ROWS, C2P, P2C>(arguments, scale_log2); });
   return 0;
 }
@@ -30,9 +30,9 @@ int start(const Arguments& arguments, float scale_log2, Stream stream) {
   if (cudaError_t error = cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device))
     return error;
   if (cudaError_t error =
-          cudaOccupancyMaxActiveBlocksPerMultiprocessor(&resident, kernel, disentangled::THREADS, bytes))
+          cudaOccupancyMaxActiveBlocksPerMultiprocessor(&resident, kernel, Layout<ROWS>::THREADS, bytes))
     return error;
-  kernel<<<processors * resident, disentangled::THREADS, bytes, stream>>>(arguments, scale_log2);
+  kernel<<<processors * resident, Layout<ROWS>::THREADS, bytes, stream>>>(arguments, scale_log2);
   return cudaGetLastError();
 }
 #endif
@@ -53,14 +53,27 @@ extern "C" int gliclass_usable() {
   cudaFuncAttributes attributes;
   return cudaFuncGetAttributes(&attributes, disentangled::attend<false, 64, true, true>);
 }
+
+extern "C" int gliclass_cuda_version() { return CUDART_VERSION; }
+extern "C" const char* gliclass_cuda_error(int error) {
+  return cudaGetErrorString(static_cast<cudaError_t>(error));
+}
 #endif
 
-extern "C" int gliclass_shared_bytes(int rows) { return rows == 64 ? Layout<64>::BYTES : Layout<128>::BYTES; }
+extern "C" int gliclass_shared_bytes(int rows) {
+  return rows == 16 ? Layout<16>::BYTES : rows == 64 ? Layout<64>::BYTES : Layout<128>::BYTES;
+}
 
-// Returns a cudaError_t. rows: queries per block, 64 or 128.
+template <int ROWS>
+int start(const Arguments& arguments, bool bf16, void* stream) {
+  const auto on = static_cast<Stream>(stream);
+  return bf16 ? start<true, ROWS>(arguments, on) : start<false, ROWS>(arguments, on);
+}
+
+// Returns a cudaError_t. rows: queries per block, 16, 64 or 128. longest: no tile has more rows.
 extern "C" int gliclass_disentangled_attention(const void* qkv, const void* key_table, const void* query_table,
                                                const void* tiles, void* out, int heads, int reach, float scale,
-                                               int bf16, int rows, void* stream) {
+                                               int bf16, int rows, int longest, void* stream) {
   const Arguments arguments{static_cast<const uint16_t*>(qkv),
                             static_cast<const uint16_t*>(key_table),
                             static_cast<const uint16_t*>(query_table),
@@ -68,8 +81,9 @@ extern "C" int gliclass_disentangled_attention(const void* qkv, const void* key_
                             static_cast<uint16_t*>(out),
                             heads,
                             reach,
+                            (longest + rows - 1) / rows,
                             scale};
-  const auto on = static_cast<Stream>(stream);
-  if (bf16) return rows == 64 ? start<true, 64>(arguments, on) : start<true, 128>(arguments, on);
-  return rows == 64 ? start<false, 64>(arguments, on) : start<false, 128>(arguments, on);
+  if (rows == 16) return start<16>(arguments, bf16, stream);
+  if (rows == 64) return start<64>(arguments, bf16, stream);
+  return start<128>(arguments, bf16, stream);
 }

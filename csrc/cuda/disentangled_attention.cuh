@@ -6,15 +6,18 @@
 // A block takes ROWS queries of one head against steps of KEYS keys. Within a step only ROWS + KEYS - 1
 // consecutive distances occur: number them u = r - c + KEYS - 1 for query r of the block and key c of the step.
 //
-//   q_r . key_table[u]    for 16 queries from r0 on needs u in [r0, r0 + 78]; element (r, u) is for key
-//                         c = r - u + 63.
-//   k_c . query_table[u]  for 16 keys from c0 on needs u in [48 - c0, ROWS + 62 - c0]; element (c, u) is for
-//                         query r = u + c - 63.
+//   q_r . key_table[u]    for 16 queries from r0 on needs u in [r0, r0 + KEYS + 14]; element (r, u) is for key
+//                         c = r - u + KEYS - 1.
+//   k_c . query_table[u]  for 16 keys from c0 on needs u in [KEYS - 16 - c0, KEYS + ROWS - 2 - c0]; element
+//                         (c, u) is for query r = u + c - (KEYS - 1).
 //
 // Each is a GEMM on tensor cores (a band), written to shared memory where (r, c) belongs and read back from
 // there as the start of the scores: the address alone un-skews it, nothing is gathered. Elements outside the
 // step land in margins beside it. A step further, every u is KEYS larger, so table rows stay where they are in
 // a ring, row u at (u + shift) % RING, and only KEYS new ones are loaded.
+//
+// Where every distance of a step is beyond the reach of the tables, all its table rows are the same one: the
+// first term is the same for all keys, the second for all queries, and neither needs a band.
 #pragma once
 
 #include "primitives.cuh"
@@ -22,20 +25,22 @@
 namespace disentangled {
 
 constexpr int HEAD = 64;  // width of a head
-constexpr int KEYS = 64;  // keys per step
-constexpr int WARPS = 4;  // each takes a quarter of the queries, and of a step's keys for the second band
-constexpr int THREADS = 32 * WARPS;
 constexpr int CHUNK = 8;  // values of a 16 byte copy
 constexpr int CHUNKS = HEAD / CHUNK;
-constexpr int LOADED = THREADS / CHUNKS;  // rows that all threads copy at a time
-constexpr int MARGIN = 16;                // columns before a staged band's first, for elements outside the step
+constexpr int MARGIN = 16;  // columns before a staged band's first, for elements outside the step
 constexpr float LOWEST = -1e30f;
 // Bands are staged in float16, at a sixteenth of their size: q . table may exceed its range.
 constexpr float STAGED = 1.0f / 16;
 
+// Blocks of 128 or 64 queries are of four warps, blocks of 16 queries, for short sequences, of one.
 template <int ROWS>
-struct Layout {                                      // of shared memory, in 16 bit values
-  static constexpr int TILES = ROWS / (16 * WARPS);  // of 16 queries, per warp
+struct Layout {                                     // of shared memory, in 16 bit values
+  static constexpr int WARPS = ROWS == 16 ? 1 : 4;  // each takes an equal part of the queries
+  static constexpr int KEYS = 16 * WARPS;           // per step; each warp takes 16 for the second band
+  static constexpr int THREADS = 32 * WARPS;
+  static constexpr int LOADED = THREADS / CHUNKS;  // rows that all threads copy at a time
+  static constexpr int RESIDENT = ROWS == 128 ? 1 : ROWS == 64 ? 2 : 12;  // blocks per multiprocessor, at least
+  static constexpr int TILES = ROWS / (16 * WARPS);                       // of 16 queries, per warp
   static constexpr int RING = ROWS + KEYS;
   // row lengths of the staged bands: odd multiples of 16 bytes, so that reads have no bank conflicts
   static constexpr int QUERY_BAND = MARGIN + KEYS + 24;
@@ -60,6 +65,7 @@ struct Arguments {
   const int* tiles;             // [1 + W, 4]: (count, 128, 0, 0), then (first row, end, first key, end of keys)
   uint16_t* out;                // [T, heads, 64]
   int heads, reach;
+  int parts;  // of ROWS queries, in a tile
   float scale;
 };
 
@@ -100,15 +106,28 @@ DEVICE void band_of(float (&acc)[2][4], const uint32_t (&a)[4][4], const uint16_
   }
 }
 
+// acc[0] and acc[2] = rows `group` and `group + 8` of a [16, 64] times a table row, eight times in a row.
+template <bool BF16>
+DEVICE void product_of(float (&acc)[4], const uint32_t (&a)[4][4], const uint16_t* table,
+                       const int (&b_at)[4]) {
+  for (int e = 0; e < 4; e++) acc[e] = 0;
+  for (int k = 0; k < 4; k++) {
+    uint32_t b[4];
+    load_matrices(b, table + b_at[k]);
+    multiply<BF16>(acc, a[k], b[0], b[1]);
+  }
+}
+
 template <bool BF16, int ROWS, bool C2P, bool P2C>
-KERNEL(THREADS, ROWS == 128 ? 1 : 2)
+KERNEL(Layout<ROWS>::THREADS, Layout<ROWS>::RESIDENT)
 attend(Arguments arguments, float scale_log2) {
   using Shared = Layout<ROWS>;
-  constexpr int TILES = Shared::TILES, RING = Shared::RING;
+  constexpr int TILES = Shared::TILES, RING = Shared::RING, KEYS = Shared::KEYS, LOADED = Shared::LOADED;
   uint16_t* const memory = shared_memory();
   uint16_t *const k_rows = memory + Shared::K, *const v_rows = memory + Shared::V;
   uint16_t *const key_table = memory + Shared::KEY_TABLE, *const query_table = memory + Shared::QUERY_TABLE;
   uint16_t* const key_stage = memory + Shared::KEY_STAGE;
+  float* const of_keys = reinterpret_cast<float*>(key_stage);  // where a step needs no band
 
   const int thread = thread_index(), warp = thread / 32, lane = thread % 32;
   // An accumulator holds rows `group` and `group + 8`, columns 2 * `within` and the next, of its 16 x 8 tile.
@@ -125,15 +144,15 @@ attend(Arguments arguments, float scale_log2) {
   const int copied_row = thread / CHUNKS, copied_chunk = thread % CHUNKS;
 
   uint16_t* const query_stage = memory + Shared::QUERY_STAGE + warp * 16 * Shared::QUERY_BAND;
-  // (r, u) of the first band goes to row r, column r - u + 63; (c, u) of the second to row c, column u + c -
-  // 63, where u counts from the first distance of the band.
+  // (r, u) of the first band goes to row r, column r - u + KEYS - 1; (c, u) of the second to row c, column
+  // u + c - (KEYS - 1), where u counts from the first distance of the band.
   uint16_t* const query_band = query_stage + group * (Shared::QUERY_BAND + 1) + MARGIN + KEYS - 1 - 2 * within;
   uint16_t* const key_band =
       key_stage + warp * 16 * Shared::KEY_BAND + group * (Shared::KEY_BAND + 1) + MARGIN - 15 + 2 * within;
 
   const int heads = arguments.heads, reach = arguments.reach, token = 3 * heads * HEAD;
-  const int items = arguments.tiles[0] * heads * (128 / ROWS);
-  for (int item = block_index(); item < items; item += block_count()) {
+  for (int item = block_index(); item < arguments.tiles[0] * arguments.heads * arguments.parts;
+       item += block_count()) {
     const Item<ROWS> load(arguments, item);
     if (load.rows <= 0) continue;
     const int first_key = load.first_key, length = load.length;
@@ -185,25 +204,46 @@ attend(Arguments arguments, float scale_log2) {
       wait_for_copies();
       block_sync();
 
+      const auto far = [&] {  // worked out again at every use: registers are what is short
+        const int smallest = forgotten(farthest - key);
+        return smallest >= reach || smallest + RING - 1 <= -reach;
+      };
+
       if (P2C) {  // 16 keys of this warp, all queries
         uint32_t k[4][4];
         for (int d = 0; d < 4; d++) load_matrices(k[d], k_rows + warp * 16 * HEAD + a_at[d]);
-        for (int n = 0; n < ROWS / 16 + 1; n++) {
-          float band[2][4];
-          const int u = 48 - 16 * warp + 16 * n + shift;  // sixteen rows never straddle the ring's end
-          band_of<BF16>(band, k, query_table + (u < RING ? u : u - RING) * HEAD, b_at);
-          for (int x = 0; x < 2; x++) {
-            uint16_t* const to = key_band + 16 * n + 8 * x;
-            store_pair(to, 1, pack_half(band[x][0] * STAGED, band[x][1] * STAGED));
-            store_pair(to + 8 * (Shared::KEY_BAND + 1), 1, pack_half(band[x][2] * STAGED, band[x][3] * STAGED));
+        if (far()) {
+          float same[4];
+          product_of<BF16>(same, k, query_table, b_at);
+          if (within == 0)
+            for (int side = 0; side < 2; side++) of_keys[16 * warp + group + 8 * side] = same[2 * side];
+        } else {
+          for (int n = 0; n < ROWS / 16 + 1; n++) {
+            float band[2][4];
+            const int u = KEYS - 16 - 16 * warp + 16 * n + shift;  // sixteen rows never straddle the ring's end
+            band_of<BF16>(band, k, query_table + (u < RING ? u : u - RING) * HEAD, b_at);
+            for (int x = 0; x < 2; x++) {
+              uint16_t* const to = key_band + 16 * n + 8 * x;
+              store_pair(to, 1, pack_half(band[x][0] * STAGED, band[x][1] * STAGED));
+              store_pair(to + 8 * (Shared::KEY_BAND + 1), 1,
+                         pack_half(band[x][2] * STAGED, band[x][3] * STAGED));
+            }
           }
         }
       }
       block_sync();  // the second band is complete
 
-      float scores[TILES][8][4];
+      float scores[TILES][KEYS / 8][4];
 #pragma unroll  // too long for the compiler to do it unasked, and registers cannot be indexed
       for (int m = 0; m < TILES; m++) {
+        if (far()) {
+          float same[4] = {};
+          if (C2P) product_of<BF16>(same, q[m], key_table, b_at);
+          for (int n = 0; n < KEYS / 8; n++)
+            for (int e = 0; e < 4; e++)
+              scores[m][n][e] = same[e] + (P2C ? of_keys[8 * n + 2 * within + e % 2] : 0);
+          continue;
+        }
         if (C2P) {  // 16 queries of this warp, all keys
           for (int n = 0; n < KEYS / 16 + 1; n++) {
             float band[2][4];
@@ -219,15 +259,15 @@ attend(Arguments arguments, float scale_log2) {
           warp_sync();
         }
         for (int n = 0; n < KEYS / 16; n++) {
-          uint32_t of_queries[4] = {0, 0, 0, 0}, of_keys[4] = {0, 0, 0, 0};
+          uint32_t by_query[4] = {0, 0, 0, 0}, by_key[4] = {0, 0, 0, 0};
           if (C2P)
-            load_matrices(of_queries,
+            load_matrices(by_query,
                           query_stage + a_row * Shared::QUERY_BAND + MARGIN + (2 * n + a_half) * CHUNK);
           if (P2C)
-            load_matrices_transposed(of_keys, key_stage + (16 * n + b_row) * Shared::KEY_BAND + MARGIN +
-                                                  ((warp * TILES + m) * 2 + b_half) * CHUNK);
+            load_matrices_transposed(by_key, key_stage + (16 * n + b_row) * Shared::KEY_BAND + MARGIN +
+                                                 ((warp * TILES + m) * 2 + b_half) * CHUNK);
           for (int x = 0; x < 4; x++) {
-            const uint32_t sum = add_halves(of_queries[x], of_keys[x]);
+            const uint32_t sum = add_halves(by_query[x], by_key[x]);
             scores[m][2 * n + x / 2][2 * (x % 2)] = low_half(sum) * (1 / STAGED);
             scores[m][2 * n + x / 2][2 * (x % 2) + 1] = high_half(sum) * (1 / STAGED);
           }
@@ -245,33 +285,35 @@ attend(Arguments arguments, float scale_log2) {
         }
       if (length - key < KEYS)
         for (int m = 0; m < TILES; m++)
-          for (int n = 0; n < 8; n++)
+          for (int n = 0; n < KEYS / 8; n++)
             for (int e = 0; e < 4; e++)
               if (8 * n + 2 * within + e % 2 >= length - key) scores[m][n][e] = LOWEST;
 
-      uint32_t weights[TILES][4][4];
+      uint32_t weights[TILES][KEYS / 16][4];
       for (int m = 0; m < TILES; m++)
         for (int side = 0; side < 2; side++) {  // rows of an accumulator
           float top = highest[m][side];
-          for (int n = 0; n < 8; n++)
+          for (int n = 0; n < KEYS / 8; n++)
             top = fmaxf(top, fmaxf(scores[m][n][2 * side], scores[m][n][2 * side + 1]));
           top = fmaxf(top, exchange(top, 1));
           top = fmaxf(top, exchange(top, 2));
           const float fade = power_of_two((highest[m][side] - top) * scale_log2);
           highest[m][side] = top;
           float sum = total[m][side] * fade;
-          for (int n = 0; n < 8; n++) {
+          for (int n = 0; n < KEYS / 8; n++) {
             const float low = power_of_two((scores[m][n][2 * side] - top) * scale_log2);
             const float high = power_of_two((scores[m][n][2 * side + 1] - top) * scale_log2);
             sum += low + high;
             weights[m][n / 2][2 * (n % 2) + side] = pack<BF16>(low, high);
+          }
+          for (int n = 0; n < HEAD / 8; n++) {
             out[m][n][2 * side] *= fade;
             out[m][n][2 * side + 1] *= fade;
           }
           total[m][side] = sum;
         }
-      for (int d = 0; d < 4; d++)
-        for (int n = 0; n < 4; n++) {
+      for (int d = 0; d < KEYS / 16; d++)
+        for (int n = 0; n < HEAD / 16; n++) {
           uint32_t b[4];
           load_matrices_transposed(b, v_rows + 16 * d * HEAD + a_at[n]);
           for (int m = 0; m < TILES; m++) {

@@ -158,16 +158,15 @@ class Layer(PostNormLayer):
             key = (self.distance_key.weight, self.distance_key.bias)
         if self.distance_query is not None:
             query = (self.distance_query.weight, self.distance_query.bias)
-        if "c2p" in self.config.position_terms:
-            self.key_table = self._project(distances, *key)
-        if "p2c" in self.config.position_terms:
-            self.query_table = self._project(distances, *query)
+        terms = self.config.position_terms
+        key_table = self._project(distances, *key) if "c2p" in terms else None
+        query_table = self._project(distances, *query) if "p2c" in terms else None
+        self.key_table, self.query_table = self.ops.pack_distances(key_table, query_table, slots)
         self.distance_key = self.distance_query = None
 
     def _project(self, distances: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         table = F.linear(distances, weight.float(), bias.float()).to(weight.dtype)
-        table = table.view(len(distances), self.config.num_attention_heads, -1).permute(1, 2, 0).contiguous()
-        return self.ops.pack_distances(table, self.slots)
+        return table.view(len(distances), self.config.num_attention_heads, -1).permute(1, 2, 0).contiguous()
 
     def attend(self, qkv: Tensor, batch: PackedBatch) -> Tensor:
         if self.key_table is None and self.query_table is None:
@@ -180,6 +179,7 @@ class Layer(PostNormLayer):
             batch.cu_seqlens,
             batch.tiles,
             self.config.scale,
+            batch.max_seqlen,
         )
 
 

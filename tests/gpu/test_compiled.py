@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from gliclass_fast.kernels import compiled
+from gliclass_fast.kernels import compiled_cuda
 from tests.accuracy import assert_accurate
 from tests.kernels import cases
 from tests.parity import check_logits
@@ -20,15 +20,16 @@ SHAPES: dict[str, dict[str, Any]] = {
     "beyond the reach": {"lengths": [300], "reach": 70},
     "no c2p": {"lengths": [7, 70], "without": "c2p"},
     "no p2c": {"lengths": [7, 70], "without": "p2c"},
+    "short": {"lengths": [1, 16, 4, 9, 12, 2], "reach": 5},
 }
 WIDE = {"hidden_size": 128, "num_attention_heads": 2, "intermediate_size": 192}
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("rows", [64, 128])
+@pytest.mark.parametrize("rows", [16, 64, 128])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_contract(dtype: torch.dtype, rows: int, shape: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compiled, "processors", lambda device: 10**6 if rows == 64 else 0)
+    monkeypatch.setattr(compiled_cuda, "block_rows", lambda *_: rows)
     arguments, slow = cases.disentangled_attention(dtype, width=64, **SHAPES[shape])
     run = cases.implementation("disentangled_attention", "cuda")
     out = run(*cases.packed("disentangled_attention", "cuda", cases.moved(arguments, "cuda")))
@@ -37,12 +38,12 @@ def test_contract(dtype: torch.dtype, rows: int, shape: str, monkeypatch: pytest
 
 def test_pytorch_accepts_the_operation() -> None:
     arguments, _ = cases.disentangled_attention(torch.float16, width=64)
-    qkv, key, query, slots, _, tiles, scale = cases.packed(
+    qkv, key, query, slots, _, tiles, scale, longest = cases.packed(
         "disentangled_attention", "cuda", cases.moved(arguments, "cuda")
     )
     torch.library.opcheck(
-        compiled._disentangled_attention,
-        (qkv, key, query, tiles, slots.numel() // 2, scale),
+        compiled_cuda._disentangled_attention,
+        (qkv, key, query, tiles, slots.numel() // 2, scale, longest),
         test_utils=("test_schema", "test_faketensor"),
     )
 

@@ -80,7 +80,7 @@ def disentangled_attention(
             scores = scores + torch.einsum("jhd,hdij->hij", k, queries.to(precision)[:, :, slot])
         return slow_attention(scores * scale, v, cu)
 
-    return (with_spare(qkv), keys, queries, slots, cu, work(cu, spare=SPARE), scale), slow
+    return (with_spare(qkv), keys, queries, slots, cu, work(cu, spare=SPARE), scale, max(lengths)), slow
 
 
 def attention(
@@ -317,8 +317,7 @@ def packed(operation: str, backend: str, arguments: tuple[Any, ...]) -> tuple[An
     if operation in ("linear", "linear_add", "norm_linear"):
         values[1] = implementation("pack_linear", backend if backend == "onednn" else "reference")(values[1])
     if operation == "disentangled_attention":
-        pack = implementation("pack_distances", backend)
-        values[1:3] = [None if table is None else pack(table, values[3]) for table in values[1:3]]
+        values[1:3] = implementation("pack_distances", backend)(*values[1:4])
     return tuple(values)
 
 

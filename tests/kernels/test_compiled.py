@@ -13,9 +13,8 @@ import torch
 from torch._subclasses import FakeTensorMode
 
 from bench.compiled_resources import measure
-from gliclass_fast import ops
-from gliclass_fast.kernels import compiled
-from gliclass_fast.ops import choose_ops, unavailable_reason
+from gliclass_fast.kernels import _extension, compiled_cuda
+from gliclass_fast.ops import choose_ops, compiled_kernels, unavailable_reason
 
 RECORDED = Path(__file__).parent.parent.parent / "bench" / "results" / "compiled.json"
 SHARED_LIMIT = {80: 163 * 1024, 86: 99 * 1024, 89: 99 * 1024, 90: 227 * 1024}
@@ -23,8 +22,8 @@ RATCHET = 0.1
 
 
 def test_it_was_built() -> None:
-    assert compiled.absence() is None
-    assert "sm_80, sm_86, sm_89, sm_90" in compiled.description()
+    assert compiled_kernels()["CPU"].endswith("portable (the first is used)")
+    assert "sm_80, sm_86, sm_89, sm_90" in compiled_kernels()["CUDA"]
 
 
 def test_resources_are_the_recorded_ones() -> None:
@@ -34,7 +33,7 @@ def test_resources_are_the_recorded_ones() -> None:
         for row in json.loads(RECORDED.read_text(encoding="utf-8"))["rows"]
     }
     found = {(row["kernel"], row["architecture"]): row for row in measure()}
-    assert found.keys() == recorded.keys() and len(found) == 16 * len(SHARED_LIMIT)
+    assert found.keys() == recorded.keys() and len(found) == 24 * len(SHARED_LIMIT)
     for launch, row in found.items():
         assert row["spilled_bytes"] == 0, launch
         assert row["shared_bytes"] <= SHARED_LIMIT[row["architecture"]], launch
@@ -46,7 +45,7 @@ def test_resources_are_the_recorded_ones() -> None:
 def test_a_launch_that_fails_raises_what_cuda_says() -> None:
     program = (
         "from gliclass_fast.kernels import _compiled\n"
-        "_compiled.disentangled_attention(0, 0, 0, 0, 0, 1, 1, 1.0, False, 64, 0)"
+        "_compiled.disentangled_attention_cuda(0, 0, 0, 0, 0, 1, 1, 1.0, False, 64, 1, 0)"
     )
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
     command = [sys.executable, "-c", program]
@@ -60,7 +59,7 @@ def test_the_operation_has_a_shape_without_running() -> None:
         tiles = torch.empty(3, 4, dtype=torch.int32, device="cuda")
         slots = torch.empty(1025, dtype=torch.int64, device="cuda")
         table = torch.empty(12, 1025, 64, dtype=torch.float16, device="cuda")
-        out = compiled.disentangled_attention_cuda(qkv, table, None, slots, tiles, tiles, 0.1)
+        out = compiled_cuda.disentangled_attention_cuda(qkv, table, None, slots, tiles, tiles, 0.1, 7)
         assert out.shape == (7, 768) and out.dtype is torch.float16 and out.device.type == "cuda"
 
 
@@ -70,11 +69,11 @@ def test_where_it_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValueError, match="'cuda' cannot run: compiled CUDA kernels run on GPUs"):
         choose_ops("cpu", half, only="cuda")
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
-    monkeypatch.setattr(compiled, "problem", lambda device: "CUDA driver version is insufficient")
+    monkeypatch.setattr(compiled_cuda, "problem", lambda device: "CUDA driver version is insufficient")
     assert "does not take the compiled CUDA kernels: CUDA driver" in str(
         unavailable_reason("cuda", "cuda", half, 64)
     )
-    monkeypatch.setattr(compiled, "problem", lambda device: None)
+    monkeypatch.setattr(compiled_cuda, "problem", lambda device: None)
     assert unavailable_reason("cuda", "cuda", half, 64) is None
     chosen = choose_ops("cuda", half, head_width=64)
     assert chosen.chosen["disentangled_attention"] == chosen.chosen["pack_distances"] == "cuda"
@@ -88,7 +87,9 @@ def test_where_it_runs(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_without_the_extension(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compiled, "_compiled", None)
-    monkeypatch.setattr(compiled, "_import_error", ImportError("no such module"), raising=False)
-    assert "cannot be imported: no such module" in ops.compiled_kernels()
-    assert "cannot be imported" in str(unavailable_reason("cuda", "cuda", torch.float16, 64))
+    monkeypatch.setattr(_extension, "_compiled", None)
+    monkeypatch.setattr(_extension, "_import_error", ImportError("no such module"), raising=False)
+    assert set(compiled_kernels().values()) == {"compiled kernels cannot be imported: no such module"}
+    for backend, device, dtype in (("cuda", "cuda", torch.float16), ("cpp", "cpu", torch.float32)):
+        assert "cannot be imported" in str(unavailable_reason(backend, device, dtype, 64))
+    assert choose_ops("cpu").chosen["attention"] == "reference"

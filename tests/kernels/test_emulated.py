@@ -26,6 +26,7 @@ SHAPES: dict[str, dict[str, Any]] = {
     "700 tokens": {"lengths": [700], "reach": 512},
     "no c2p": {"lengths": [7, 70], "without": "c2p"},
     "no p2c": {"lengths": [7, 70], "without": "p2c"},
+    "short": {"lengths": [1, 16, 4, 9, 12, 2], "reach": 5},
 }
 
 
@@ -42,22 +43,28 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def attend(library: Path, arguments: tuple[Any, ...], rows: int) -> Tensor:
-    qkv, key_table, query_table, slots, _, tiles, scale = arguments
-    tables = [
-        None if each is None else pack_distances_by_row(each, slots) for each in (key_table, query_table)
-    ]
+    qkv, key_table, query_table, slots, _, tiles, scale, longest = arguments
+    tables = pack_distances_by_row(key_table, query_table, slots)
     out = torch.full((qkv.shape[0], qkv.shape[2] * 64), float("nan"), dtype=qkv.dtype)
     run = ctypes.CDLL(str(library)).gliclass_disentangled_attention
-    run.argtypes = [ctypes.c_void_p] * 5 + [ctypes.c_int] * 2 + [ctypes.c_float] + [ctypes.c_int] * 2
+    run.argtypes = [ctypes.c_void_p] * 5 + [ctypes.c_int] * 2 + [ctypes.c_float] + [ctypes.c_int] * 3
     run.argtypes += [ctypes.c_void_p]
     addresses = [None if each is None else each.data_ptr() for each in (qkv, *tables, tiles, out)]
-    sizes = (qkv.shape[2], slots.numel() // 2, scale, qkv.dtype is torch.bfloat16, rows, None)
+    sizes = (
+        qkv.shape[2],
+        slots.numel() // 2,
+        scale,
+        qkv.dtype is torch.bfloat16,
+        rows,
+        min(longest, 128),
+        None,
+    )
     assert run(*addresses, *sizes) == 0
     return out
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("rows", [64, 128])
+@pytest.mark.parametrize("rows", [16, 64, 128])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_contract(library: Path, dtype: torch.dtype, rows: int, shape: str) -> None:
     arguments, slow = cases.disentangled_attention(dtype, width=64, **SHAPES[shape])
@@ -67,11 +74,11 @@ def test_contract(library: Path, dtype: torch.dtype, rows: int, shape: str) -> N
 
 @pytest.mark.parametrize("dtype", RELATIVE_ERROR)
 def test_error_on_inputs_of_a_trained_model_s_size(library: Path, dtype: torch.dtype) -> None:
-    (qkv, *tables, slots, cu, tiles, scale), _ = cases.disentangled_attention(dtype, width=64)
+    (qkv, *tables, slots, cu, tiles, scale, longest), _ = cases.disentangled_attention(dtype, width=64)
     tables = [each * 0.5 for each in tables]
-    exact_arguments = (qkv.double(), *(each.double() for each in tables), slots, cu, tiles, scale)
+    exact_arguments = (qkv.double(), *(each.double() for each in tables), slots, cu, tiles, scale, longest)
     exact = cases.implementation("disentangled_attention", "reference")(*exact_arguments)
-    out = attend(library, (qkv, *tables, slots, cu, tiles, scale), 128)
+    out = attend(library, (qkv, *tables, slots, cu, tiles, scale, longest), 128)
     assert (out.double() - exact).norm() / exact.norm() <= RELATIVE_ERROR[dtype]
 
 
@@ -104,7 +111,7 @@ def verdict(library: Path, rows: int, seed: int) -> str:
 
 
 def test_every_schedule_gives_the_same(library: Path) -> None:
-    assert {verdict(library, rows, seed) for rows in (64, 128) for seed in range(3)} == {"right"}
+    assert {verdict(library, rows, seed) for rows in (16, 64, 128) for seed in range(3)} == {"right"}
 
 
 @pytest.mark.parametrize("statement", ["block_sync();", "wait_for_copies();"])

@@ -14,6 +14,7 @@ from tests.kernels.cases import CASES, check
 DTYPES = {
     "reference": [torch.float32, torch.float16, torch.bfloat16],
     "onednn": [torch.float32],
+    "cpp": [torch.float32],
     "triton": [torch.float32, torch.float16],
 }
 RUNS = [

@@ -1,0 +1,234 @@
+// Attention a tile of up to 128 rows of one head at a time, over steps of 128 keys with an online softmax
+// (Milakov and Gimelshein, arXiv:1805.02867). Everything but the softmax is `multiply`.
+//
+// The position terms of disentangled attention are products with a table whose columns are the distances
+// (lane's place) - (row's place), of which ROWS neighbouring rows need little more than the step is wide:
+//
+//   q_i . key_table[j - i]    rows i, lanes j, goes to scores[i][j]
+//   k_j . query_table[i - j]  rows j, lanes i, goes to by_key[j][i], which is transposed onto the scores
+//
+// Element (row, distance) belongs in column distance + row: written with a row stride of STRIDE + 1 it lands
+// there by its address alone, and elements of neighbouring rows only land in the margins.
+#include "attention.h"
+
+#include "product.h"
+
+namespace ISA {
+namespace {
+
+constexpr int TILE = 128;   // rows
+constexpr int KEYS = 128;   // per step
+constexpr int MARGIN = 32;  // columns beside a step's
+constexpr int STRIDE = MARGIN + KEYS + MARGIN;
+constexpr float LOWEST = -1e30f;
+constexpr float LOG2_E = 1.4426950408889634f;
+
+static_assert(MARGIN >= ROWS + LANES - 2 && TILE == KEYS && LANES % ROWS == 0);
+
+struct Buffers {
+  float* queries;       // [TILE, padded], scaled
+  float* keys;          // [KEYS, padded]
+  float* key_panels;    // [KEYS / LANES, padded, LANES]
+  float* value_panels;  // [padded / LANES, KEYS, LANES]
+  float* out;           // [TILE, padded]
+  float* scores;        // [TILE, STRIDE], becomes the weights
+  float* by_key;        // [KEYS, STRIDE]
+  float* bias;          // by j - i + TILE - 1
+  float* highest;       // [TILE] of the scores so far
+  float* total;         // [TILE] of the weights so far
+
+  explicit Buffers(int padded) {
+    const int rows = TILE * padded, square = TILE * STRIDE, line = TILE + KEYS + LANES;
+    queries = workspace(5 * rows + 2 * square + line + 2 * TILE);
+    keys = queries + rows, key_panels = keys + rows, value_panels = key_panels + rows;
+    out = value_panels + rows, scores = out + rows, by_key = scores + square, bias = by_key + square;
+    highest = bias + line, total = highest + TILE;
+  }
+};
+
+// One tile of one head.
+class Tile {
+ public:
+  Tile(const Attention& a, int head, const int32_t* tile)
+      : a(a),
+        head(head),
+        first(tile[0]),
+        rows(tile[1] - tile[0]),
+        first_key(tile[2]),
+        end_key(tile[3]),
+        padded(round_up(a.width, LANES)),
+        buffers(padded) {}
+
+  void attend() {
+    if (first_key < end_key) load_rows(a.q, a.q_stride, first, rows, a.scale * LOG2_E, buffers.queries);
+    for (int n = 0; n < rows * padded; n++) buffers.out[n] = 0;
+    for (int row = 0; row < rows; row++) buffers.highest[row] = LOWEST, buffers.total[row] = 0;
+    int low = first_key, high = end_key;
+    if (a.window >= 0) {
+      if (low < first - a.window) low = first - a.window;
+      if (high > first + rows + a.window) high = first + rows + a.window;
+    }
+    for (int key = low; key < high; key += KEYS) step(key, high - key < KEYS ? high - key : KEYS);
+    write();
+  }
+
+ private:
+  const Attention& a;
+  const int head, first, rows, first_key, end_key, padded;
+  const Buffers buffers;
+
+  // Rows of this head times `scale`, turned to their positions, and rows of zeros up to full vectors of them.
+  void load_rows(const float* from, ptrdiff_t stride, int start, int count, float scale, float* to) const {
+    const int half = a.width / 2;
+    for (int row = 0; row < round_up(count, LANES); row++, to += padded) {
+      const float* const x = from + (start + row) * stride + head * a.width;
+      const int used = row < count ? a.width : 0;
+      for (int d = used; d < padded; d++) to[d] = 0;
+      if (!a.cosines) {
+        for (int d = 0; d < used; d++) to[d] = x[d] * scale;
+        continue;
+      }
+      const ptrdiff_t angle = ptrdiff_t(start + row - first_key) * half;
+      for (int d = 0; d < used / 2; d++) {
+        const float cosine = a.cosines[angle + d] * scale, sine = a.sines[angle + d] * scale;
+        to[d] = x[d] * cosine - x[half + d] * sine;
+        to[half + d] = x[half + d] * cosine + x[d] * sine;
+      }
+    }
+  }
+
+  void pack_keys(int count) const {
+    for (int panel = 0; panel < round_up(count, LANES) / LANES; panel++)
+      for (int d = 0; d < padded; d += LANES) {
+        Vector square[LANES];
+        for (int n = 0; n < LANES; n++) square[n] = load(buffers.keys + (panel * LANES + n) * padded + d);
+        transpose(square);
+        for (int n = 0; n < LANES; n++) store(buffers.key_panels + (panel * padded + d + n) * LANES, square[n]);
+      }
+  }
+
+  void pack_values(int key, int count) const {
+    const float* x = a.v + key * a.kv_stride + head * a.width;
+    for (int n = 0; n < count; n++, x += a.kv_stride)
+      for (int d = 0; d < padded; d += LANES) {
+        float* const to = buffers.value_panels + d * KEYS + n * LANES;
+        if (d + LANES <= a.width)
+          store(to, load(x + d));
+        else
+          for (int lane = 0; lane < LANES; lane++) to[lane] = d + lane < a.width ? x[d + lane] : 0;
+      }
+  }
+
+  // x [count, width], at places from `row` on in their sequence, times the distances to `lanes` places from
+  // `lane` on.
+  void multiply_distances(const float* x, int count, int row, int lane, int lanes, const float* table,
+                          float* square) const {
+    const Panels distances{table + size_t(head) * a.table_panels * a.width * LANES, a.width, a.table_panels};
+    const int zero = a.table_panels / 2;  // the panel that starts at distance 0
+    for (int r = 0; r < count; r += ROWS) {
+      const int nearest = zero * LANES + lane - (row + r + ROWS - 1);
+      const int farthest = zero * LANES + lane + lanes - 1 - (row + r);
+      const int from = floor_panel(nearest), panels = floor_panel(farthest) - from + 1;
+      float* const to = square + r * STRIDE + MARGIN + (from - zero) * LANES + row + r - lane;
+      multiply(x + r * padded, padded, distances, a.width, from, panels, to, STRIDE + 1, false);
+    }
+  }
+
+  static int floor_panel(int column) { return (column - (column < 0 ? LANES - 1 : 0)) / LANES; }
+
+  void add_by_key(int count) const {
+    const float scale = a.scale * LOG2_E;
+    for (int row = 0; row < rows; row += LANES)
+      for (int key = 0; key < count; key += LANES) {
+        Vector square[LANES];
+        for (int n = 0; n < LANES; n++) square[n] = load(buffers.by_key + (key + n) * STRIDE + MARGIN + row);
+        transpose(square);
+        for (int n = 0; n < LANES; n++) {
+          float* const to = buffers.scores + (row + n) * STRIDE + MARGIN + key;
+          store(to, load(to) + square[n] * scale);
+        }
+      }
+  }
+
+  void load_bias(int key) const {
+    const float* const biases = a.bias + size_t(head) * (2 * a.reach + 1) + a.reach;
+    for (int n = 0; n < TILE + KEYS; n++) {
+      const int distance = first - key - (n - (TILE - 1));
+      const int known = distance < -a.reach ? -a.reach : distance > a.reach ? a.reach : distance;
+      buffers.bias[n] = biases[known] * LOG2_E;
+    }
+  }
+
+  // Scores of a row become weights; what was summed up before fades if they rise above it.
+  void soften(int row, int key, int count) const {
+    const int place = first + row - key;  // the column of the row's own token
+    const int from = a.window < 0 ? 0 : place - a.window;
+    const int to = a.window < 0 || place + a.window >= count ? count : place + a.window + 1;
+    float* const scores = buffers.scores + row * STRIDE + MARGIN;
+    const Integers lane = lane_numbers();
+    Vector top = splat(buffers.highest[row]);
+    for (int n = 0; n < count; n += LANES) {
+      Vector score = load(scores + n);
+      if (a.bias) score += load(buffers.bias + TILE - 1 - row + n);
+      score = (lane + n >= from) & (lane + n < to) ? score : splat(LOWEST);
+      store(scores + n, score);
+      top = larger(top, score);
+    }
+    const float highest = largest_of(top);
+    const float fade = power_of_two(splat(buffers.highest[row] - highest))[0];
+    buffers.highest[row] = highest;
+    Vector sum{};
+    for (int n = 0; n < count; n += LANES) {
+      const Vector weight = power_of_two(load(scores + n) - highest);
+      const Vector allowed = (lane + n >= from) & (lane + n < to) ? weight : Vector{};
+      store(scores + n, allowed);
+      sum += allowed;
+    }
+    buffers.total[row] = buffers.total[row] * fade + sum_of(sum);
+    if (fade == 1) return;
+    for (int d = 0; d < padded; d += LANES) {
+      float* const faded = buffers.out + row * padded + d;
+      store(faded, load(faded) * fade);
+    }
+  }
+
+  void step(int key, int count) const {
+    load_rows(a.k, a.kv_stride, key, count, 1, buffers.keys);
+    pack_keys(count);
+    pack_values(key, count);
+    if (a.query_table) multiply_distances(buffers.keys, count, key, first, rows, a.query_table, buffers.by_key);
+    if (a.key_table) multiply_distances(buffers.queries, rows, first, key, count, a.key_table, buffers.scores);
+    const Panels keys{buffers.key_panels, padded, KEYS / LANES};
+    const int panels = round_up(count, LANES) / LANES;
+    for (int row = 0; row < rows; row += ROWS)
+      multiply(buffers.queries + row * padded, padded, keys, a.width, 0, panels,
+               buffers.scores + row * STRIDE + MARGIN, STRIDE, a.key_table);
+    if (a.query_table) add_by_key(count);
+    if (a.bias) load_bias(key);
+    for (int row = 0; row < rows; row++) soften(row, key, count);
+    const Panels values{buffers.value_panels, KEYS, padded / LANES};
+    for (int row = 0; row < rows; row += ROWS)
+      multiply(buffers.scores + row * STRIDE + MARGIN, STRIDE, values, count, 0, padded / LANES,
+               buffers.out + row * padded, padded, true);
+  }
+
+  void write() const {
+    for (int row = 0; row < rows; row++) {
+      const float factor = buffers.total[row] > 0 ? 1 / buffers.total[row] : 0;  // without keys: zeros
+      float* const to = a.out + (size_t(first + row) * a.heads + head) * a.width;
+      for (int d = 0; d < a.width; d++) to[d] = buffers.out[row * padded + d] * factor;
+    }
+  }
+};
+
+}  // namespace
+
+void attend(const Attention& a) {
+  const int items = a.tiles[0] * a.heads;
+#pragma omp parallel for schedule(dynamic) num_threads(a.threads)
+  for (int item = 0; item < items; item++) Tile(a, item % a.heads, a.tiles + 4 * (1 + item / a.heads)).attend();
+}
+
+extern const int lanes = LANES;
+
+}  // namespace ISA

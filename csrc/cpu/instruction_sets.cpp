@@ -1,0 +1,46 @@
+// What the kernel was compiled for, and the memory its threads work in. Compiled for any processor.
+#include <cstdlib>
+#include <memory>
+#include <new>
+
+#include "attention.h"
+
+#define DECLARE(name)            \
+  namespace name {               \
+  extern const int lanes;        \
+  void attend(const Attention&); \
+  }
+
+DECLARE(portable)
+#ifdef __x86_64__
+DECLARE(avx2)
+DECLARE(avx512)
+#endif
+
+const InstructionSet INSTRUCTION_SETS[] = {
+#ifdef __x86_64__
+    {"avx512", avx512::lanes, [] { return bool(__builtin_cpu_supports("avx512f")); }, avx512::attend},
+    {"avx2", avx2::lanes, [] { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); },
+     avx2::attend},
+#endif
+    {"portable", portable::lanes, [] { return true; }, portable::attend},
+};
+const int INSTRUCTION_SET_COUNT = sizeof(INSTRUCTION_SETS) / sizeof(InstructionSet);
+
+float* workspace(size_t floats) {
+  struct Free {
+    void operator()(float* memory) const { std::free(memory); }
+  };
+  static thread_local std::unique_ptr<float, Free> memory;
+  static thread_local size_t size = 0;
+  if (floats > size) {
+    constexpr size_t LINE = 64;
+    size = 0;
+    memory.reset();
+    memory.reset(
+        static_cast<float*>(std::aligned_alloc(LINE, (floats * sizeof(float) + LINE - 1) / LINE * LINE)));
+    if (!memory) throw std::bad_alloc();
+    size = floats;
+  }
+  return memory.get();
+}

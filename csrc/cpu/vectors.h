@@ -1,0 +1,86 @@
+// Vectors of floats as wide as the instruction set has them. Files that include this are compiled once per
+// instruction set (ISA), each into a namespace of its own, and use nothing of the standard library that the
+// linker could take from another set's build.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace ISA {
+
+#if defined(__AVX512F__)
+constexpr int LANES = 16;
+#elif defined(__AVX2__)
+constexpr int LANES = 8;
+#else
+constexpr int LANES = 4;
+#endif
+
+typedef float Vector __attribute__((vector_size(4 * LANES)));
+typedef int32_t Integers __attribute__((vector_size(4 * LANES)));
+typedef Vector Anywhere __attribute__((aligned(4), may_alias));  // in memory, at any address
+
+inline Vector load(const float* from) { return *reinterpret_cast<const Anywhere*>(from); }
+inline void store(float* to, Vector values) { *reinterpret_cast<Anywhere*>(to) = values; }
+inline Vector splat(float value) { return value - Vector{}; }  // no instruction, as value + 0 would be
+inline Vector larger(Vector a, Vector b) { return a > b ? a : b; }
+
+inline constexpr int round_up(int count, int multiple) { return (count + multiple - 1) / multiple * multiple; }
+
+// 0, 1, 2 ... LANES - 1
+inline Integers lane_numbers() {
+  Integers numbers;
+  for (int lane = 0; lane < LANES; lane++) numbers[lane] = lane;
+  return numbers;
+}
+
+inline float sum_of(Vector values) {
+  float sum = 0;
+  for (int lane = 0; lane < LANES; lane++) sum += values[lane];
+  return sum;
+}
+
+inline float largest_of(Vector values) {
+  float largest = values[0];
+  for (int lane = 1; lane < LANES; lane++) largest = values[lane] > largest ? values[lane] : largest;
+  return largest;
+}
+
+// 2^x for x <= 0, flat below -126: 2^(whole part) by its exponent bits, the rest, within +-1/2, by its Taylor
+// series, whose first omitted term is 1.2e-7.
+inline Vector power_of_two(Vector x) {
+  constexpr float ROUNDING = 12582912.0f;  // 1.5 * 2^23: the sum has no bits for fractions
+  constexpr float LN2 = 0.6931471805599453f;
+  x = larger(x, splat(-126.0f));
+  const Vector shifted = x + ROUNDING;
+  const Vector rest = (x - (shifted - ROUNDING)) * LN2;
+  Vector power = splat(1.0f / 720);
+  power = power * rest + 1.0f / 120;
+  power = power * rest + 1.0f / 24;
+  power = power * rest + 1.0f / 6;
+  power = power * rest + 0.5f;
+  power = power * rest + 1.0f;
+  power = power * rest + 1.0f;
+  return (Vector)((Integers)power + ((Integers)shifted << 23));
+}
+
+// a[0], b[0], a[1], b[1] ... from the first or the second halves of a and b
+inline Vector interleave(Vector a, Vector b, bool second) {
+  Integers order;
+  for (int lane = 0; lane < LANES; lane++) order[lane] = lane / 2 + (lane % 2) * LANES + second * (LANES / 2);
+  return __builtin_shuffle(a, b, order);
+}
+
+// The rows become the columns: log2(LANES) rounds in which rows half the square apart are interleaved.
+inline void transpose(Vector (&square)[LANES]) {
+  for (int round = 1; round < LANES; round *= 2) {
+    Vector next[LANES];
+    for (int row = 0; row < LANES / 2; row++) {
+      next[2 * row] = interleave(square[row], square[row + LANES / 2], false);
+      next[2 * row + 1] = interleave(square[row], square[row + LANES / 2], true);
+    }
+    for (int row = 0; row < LANES; row++) square[row] = next[row];
+  }
+}
+
+}  // namespace ISA

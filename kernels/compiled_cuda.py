@@ -1,0 +1,81 @@
+"""The CUDA kernel of csrc/cuda as a PyTorch operation; its contract stands in disentangled_attention.py."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from gliclass_fast.kernels._extension import address, extension
+from gliclass_fast.kernels._triton import ceil_div, processors
+
+DTYPES = (torch.float16, torch.bfloat16)
+HEAD_WIDTH = 64
+TILE_ROWS = 128
+
+
+def problem(device: torch.device) -> str | None:
+    """Why a GPU does not take the compiled kernels (its driver is too old, say), or None where it does."""
+    try:
+        with torch.cuda.device(device):
+            extension().check_device()
+    except RuntimeError as error:
+        return str(error)
+    return None
+
+
+def block_rows(tokens: int, heads: int, longest: int, device: torch.device) -> int:
+    """Queries per block: 16 where a warp holds a sequence, 64 where there are too few for blocks of 128."""
+    if longest <= 16:
+        return 16
+    return 64 if ceil_div(tokens, TILE_ROWS) * heads < processors(device) else TILE_ROWS
+
+
+@torch.library.custom_op("gliclass_fast::disentangled_attention", mutates_args=(), device_types="cuda")
+def _disentangled_attention(
+    qkv: Tensor,
+    key_table: Tensor | None,
+    query_table: Tensor | None,
+    tiles: Tensor,
+    reach: int,
+    scale: float,
+    longest: int,
+) -> Tensor:
+    count, _, heads, width = qkv.shape
+    if qkv.dtype not in DTYPES or width != HEAD_WIDTH:
+        raise ValueError(f"needs 16 bit and heads {HEAD_WIDTH} wide, got {qkv.dtype} and {width}")
+    qkv, tiles = qkv.contiguous(), tiles.contiguous()
+    out = torch.empty(count, heads * width, dtype=qkv.dtype, device=qkv.device)
+    extension().disentangled_attention_cuda(
+        qkv.data_ptr(), address(key_table), address(query_table), tiles.data_ptr(), out.data_ptr(),
+        heads, reach, scale, qkv.dtype is torch.bfloat16, block_rows(count, heads, longest, qkv.device),
+        min(longest, TILE_ROWS), torch.cuda.current_stream(qkv.device).cuda_stream,
+    )  # fmt: skip
+    return out
+
+
+@_disentangled_attention.register_fake
+def _(
+    qkv: Tensor,
+    key_table: Tensor | None,
+    query_table: Tensor | None,
+    tiles: Tensor,
+    reach: int,
+    scale: float,
+    longest: int,
+) -> Tensor:
+    return qkv.new_empty(qkv.shape[0], qkv.shape[2] * qkv.shape[3])
+
+
+def disentangled_attention_cuda(
+    qkv: Tensor,
+    key_table: Tensor | None,
+    query_table: Tensor | None,
+    slots: Tensor,
+    cu_seqlens: Tensor,
+    tiles: Tensor,
+    scale: float,
+    longest: int,
+) -> Tensor:
+    reach = slots.numel() // 2
+    out: Tensor = _disentangled_attention(qkv, key_table, query_table, tiles, reach, scale, longest)
+    return out

@@ -1,0 +1,111 @@
+"""The compiled CPU kernel beyond its contract: instruction sets, sanitizers, threads, PyTorch's rules."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from gliclass_fast.kernels import compiled_cpu
+from gliclass_fast.kernels._extension import extension
+from tests.kernels import cases
+
+ROOT = Path(__file__).parent.parent.parent
+NAMES = [name for name, (operation, _) in cases.CASES.items() if "attention" in operation]
+SETS = extension().instruction_sets()
+
+
+@pytest.mark.parametrize("number", SETS, ids=[name for name, _ in SETS.values()])
+def test_every_instruction_set(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compiled_cpu, "instruction_set", lambda: (number, SETS[number][1]))
+    for name in NAMES:
+        cases.check(name, "cpp", torch.float32)
+
+
+def test_the_fastest_instruction_set_is_used() -> None:
+    assert compiled_cpu.instruction_set() == (min(SETS), max(lanes for _, lanes in SETS.values()))
+
+
+SANITIZED = """
+import importlib.util, sys
+import torch  # whose OpenMP the extension uses
+spec = importlib.util.spec_from_file_location("gliclass_fast.kernels._compiled", sys.argv[1])
+sys.modules[spec.name] = module = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(module)
+from tests.kernels import test_cpu
+import pytest
+assert test_cpu.extension().__file__ == sys.argv[1]
+for number in test_cpu.SETS:
+    with pytest.MonkeyPatch.context() as patch:
+        torch.manual_seed(0)
+        test_cpu.test_every_instruction_set(number, patch)
+print("clean")
+"""
+
+
+@pytest.mark.slow
+def test_no_access_out_of_bounds_and_nothing_undefined(tmp_path: Path, source_copy: Path) -> None:
+    """The extension built with AddressSanitizer and UndefinedBehaviorSanitizer, which end the process."""
+    sanitizers = "-fsanitize=address,undefined -fno-sanitize-recover=all"
+    build = [sys.executable, "setup.py", "--quiet", "build_ext"]
+    build += ["--build-lib", str(tmp_path), "--build-temp", str(tmp_path / "objects")]
+    environment = {**os.environ, "CXX": "g++", "CXXFLAGS": f"{sanitizers} -O1 -g", "LDFLAGS": sanitizers}
+    subprocess.run(build, check=True, cwd=source_copy, env={**environment, "GLICLASS_FAST_BUILD": "cpu"})
+    (library,) = tmp_path.glob("gliclass_fast/kernels/_compiled*.so")
+    find = ["g++", "-print-file-name=libasan.so"]
+    preload = subprocess.run(find, capture_output=True, text=True, check=True).stdout.strip()
+    environment |= {"LD_PRELOAD": preload, "ASAN_OPTIONS": "detect_leaks=0"}
+    command = [sys.executable, "-c", SANITIZED, str(library)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, env=environment)
+    assert done.stdout.strip() == "clean", done.stderr
+
+
+def disentangled() -> tuple[torch.Tensor, ...]:
+    arguments, _ = cases.CASES["disentangled attention, reach 40"][1](torch.float32)
+    return cases.packed("disentangled_attention", "cpp", arguments)
+
+
+def test_threads_change_nothing() -> None:
+    arguments, before = disentangled(), torch.get_num_threads()
+    outs = []
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            outs.append(compiled_cpu.disentangled_attention_cpp(*arguments))
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(outs[0], outs[1]) and torch.equal(outs[0], outs[2])
+
+
+def test_pytorch_accepts_the_operation() -> None:
+    qkv, key, query, _, _, tiles, scale, _ = disentangled()
+    arguments = (*qkv.nan_to_num().unbind(1), tiles, scale, None, None, None, None, key, query)
+    torch.library.opcheck(
+        compiled_cpu._attention,
+        arguments,
+        test_utils=("test_schema", "test_faketensor", "test_aot_dispatch_dynamic"),
+    )
+
+
+def test_it_is_part_of_a_compiled_graph() -> None:
+    qkv, key, query, slots, cu, tiles, scale, longest = disentangled()
+
+    def twice(qkv: torch.Tensor) -> torch.Tensor:
+        return 2 * compiled_cpu.disentangled_attention_cpp(qkv, key, query, slots, cu, tiles, scale, longest)
+
+    traced = torch.compile(twice, fullgraph=True, backend="aot_eager")
+    assert torch.equal(traced(qkv), twice(qkv))
+
+
+def test_what_the_kernel_cannot_read_raises() -> None:
+    qkv, key, query, slots, cu, tiles, scale, longest = disentangled()
+    with pytest.raises(ValueError, match="needs float32, got"):
+        compiled_cpu.disentangled_attention_cpp(qkv.half(), key, query, slots, cu, tiles, scale, longest)
+    with pytest.raises(ValueError, match="rows of q, k and v must be contiguous"):
+        compiled_cpu.attention_cpp(qkv.transpose(2, 3), cu, tiles, scale)
+    with pytest.raises(ValueError, match="work list"):
+        compiled_cpu.attention_cpp(qkv, cu, tiles.long(), scale)

@@ -6,7 +6,7 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint const
 SETUP := pyproject.toml constraints.txt setup.py $(wildcard csrc/*/*) csrc/bindings.cpp
 SOURCES := $(wildcard csrc/*/*) csrc/bindings.cpp
 
-.PHONY: demo test check format bench clean
+.PHONY: demo test check format bench resources clean
 
 demo: $(VENV)/.demo
 	@$(BIN)/gliclass-fast classify \
@@ -31,8 +31,13 @@ format: $(VENV)/.dev
 	$(BIN)/clang-format -i $(SOURCES)
 
 bench: $(VENV)/.dev
-	$(BIN)/python -m bench.bench_cpu --output bench/results/cpu.json
-	$(BIN)/python -m bench.report
+	$(BIN)/python -m gliclass_fast.bench.bench_cpu --output bench/results/cpu.json
+	$(BIN)/python -m gliclass_fast.bench.report
+
+# what the compilers made of every kernel, recorded: after a change to csrc or to a Triton kernel
+resources: $(VENV)/.dev
+	$(BIN)/python -m gliclass_fast.bench.compiled_resources --output bench/results/compiled.json
+	$(BIN)/python -m gliclass_fast.bench.kernel_resources --output bench/results/kernels.json
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

@@ -1,6 +1,6 @@
 """Every implementation of the operations that take the time, at DeBERTa-v3-base and ModernBERT-base shapes.
 
-    python -m bench.bench_ops [--device cuda] [--output FILE.json]
+    python -m gliclass_fast.bench.bench_ops [--device cuda] [--output FILE.json]
 
 For attention on a GPU also the clocks a multiprocessor spends per 64 x 64 tile of scores.
 """
@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from bench.timing import Times, alternate, as_record, machine
 from gliclass_fast.batch import work_list
+from gliclass_fast.bench.timing import Times, alternate, as_record, machine
 from gliclass_fast.ops import IMPLEMENTATIONS, unavailable_reason
 
 HEADS, DIM, REACH = 12, 64, 512
@@ -77,7 +77,7 @@ def cases(device: str, dtype: torch.dtype) -> list[Case]:
 
 def implementations(case: Case, device: str, dtype: torch.dtype) -> dict[str, Callable[[], Any]]:
     """Backend -> a call of the case, with weights and tables as that backend keeps them."""
-    found = {}
+    found: dict[str, Callable[[], Any]] = {}
     for backend in IMPLEMENTATIONS[case.operation]:
         if unavailable_reason(backend, device, dtype, DIM) is not None:
             continue
@@ -87,7 +87,7 @@ def implementations(case: Case, device: str, dtype: torch.dtype) -> dict[str, Ca
         if case.operation == "disentangled_attention":
             arguments[1:3] = _function("pack_distances", backend)(*arguments[1:4])
         run = _function(case.operation, backend)
-        found[backend] = lambda run=run, arguments=tuple(arguments): run(*arguments)
+        found[backend] = partial(run, *arguments)
     return found
 
 
@@ -114,7 +114,7 @@ def repeated(run: Callable[[], Any], calls: int) -> None:
 
 
 def per_call(times: Times, calls: int) -> Times:
-    return Times(times.median / calls, times.p20 / calls, times.p80 / calls, times.runs)
+    return Times(times.median / calls, times.p20 / calls, times.p80 / calls, times.p99 / calls, times.runs)
 
 
 def clocks_per_tile(case: Case, milliseconds: float) -> float | None:
@@ -122,7 +122,8 @@ def clocks_per_tile(case: Case, milliseconds: float) -> float | None:
     kilohertz = getattr(properties, "clock_rate", None)  # absent in some versions of PyTorch
     if not case.tiles or kilohertz is None:
         return None
-    return round(milliseconds * kilohertz * properties.multi_processor_count / case.tiles, 1)
+    clocks: float = round(milliseconds * kilohertz * properties.multi_processor_count / case.tiles, 1)
+    return clocks
 
 
 @torch.inference_mode()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from transformers import AutoTokenizer
 from transformers.models.auto import CONFIG_MAPPING
 
 from gliclass_fast import demo
+from gliclass_fast.model import resolve_folder
 
 MARKERS = ("<<LABEL>>", "<<SEP>>", "<<EXAMPLE>>")
 LABELS = ["sports", "politics", "music", "travel", "food", "science", "business", "weather"]
@@ -65,6 +67,11 @@ class Case:
     name: str
     lengths: tuple[int, ...]
     labels: tuple[str, ...] = tuple(LABELS)
+    text_tokens: int | None = None  # of every text, in a grid
+
+    @property
+    def tokens(self) -> int:
+        return sum(self.lengths)
 
 
 RAGGED = (40, 50, 60, 70, 80, 90, 100, 128)
@@ -84,7 +91,8 @@ GPU_CASES = (
 )
 
 
-def tokenizer() -> Any:
+@lru_cache(maxsize=1)
+def demo_tokenizer() -> Any:
     """The demo checkpoint's: stock ones need a network, and speed does not depend on it."""
     return AutoTokenizer.from_pretrained(demo.PATH)
 
@@ -95,7 +103,7 @@ def random_model(shape: str, seed: int = 0) -> Any:
 
     torch.manual_seed(seed)
     model_type, backbone, options = SHAPES[shape]
-    ids = tokenizer().convert_tokens_to_ids(list(MARKERS))
+    ids = demo_tokenizer().convert_tokens_to_ids(list(MARKERS))
     names = ("class_token_index", "text_token_index", "example_token_index")
     encoder = CONFIG_MAPPING[model_type](**{"pad_token_id": 0, **backbone})
     config = gliclass.GLiClassModelConfig(
@@ -109,32 +117,59 @@ def random_model(shape: str, seed: int = 0) -> Any:
     return model
 
 
-def _words() -> list[str]:
-    """Words of one token each."""
-    return sorted(
-        word for word in tokenizer().get_vocab() if word.isalpha() and word.isascii() and len(word) > 2
-    )
+def load(name: str) -> tuple[Any, Any]:
+    """The reference's model and the tokenizer of a stock shape, or of a checkpoint in float32."""
+    if name in SHAPES:
+        return random_model(name), demo_tokenizer()
+    import gliclass
+
+    folder = str(resolve_folder(name))
+    model = gliclass.GLiClassModel.from_pretrained(folder, dtype=torch.float32).eval()
+    return model, AutoTokenizer.from_pretrained(folder)
+
+
+@lru_cache(maxsize=4)
+def words(tokenizer: Any) -> list[str]:
+    """Words of one token each, inside a sentence."""
+    pieces = {
+        piece.lstrip("\u2581\u0120") for piece in tokenizer.get_vocab()
+    }  # of SentencePiece and byte-level BPE
+    known = sorted(word for word in pieces if word.isalpha() and word.isascii() and len(word) > 2)
+    ids = tokenizer([f"a {word}" for word in known], add_special_tokens=False)["input_ids"]
+    shortest = min(map(len, ids))
+    return [word for word, each in zip(known, ids, strict=True) if len(each) == shortest]
 
 
 def label_cases(counts: tuple[int, ...] = (1, 32, 128), text_tokens: int = 256, batch: int = 8) -> list[Case]:
     """A fixed text under a growing number of labels of two tokens each, the marker included."""
-    words = random.Random(0).sample(_words(), max(counts))
+    names = random.Random(0).sample(words(demo_tokenizer()), max(counts))
     return [
         Case(
             f"{batch}x{text_tokens} text, {count} labels",
             (text_tokens + 2 * count + 1 + SPECIAL_TOKENS,) * batch,
-            tuple(words[:count]),
+            tuple(names[:count]),
+            text_tokens,
         )
         for count in counts
     ]
 
 
-def texts(case: Case, seed: int = 0) -> list[str]:
-    """Texts of single-token words that bring every prompt to its length exactly."""
-    stock = tokenizer()
+def texts(case: Case, tokenizer: Any, seed: int = 0) -> list[str]:
+    """Texts of known words that bring every prompt to its length exactly, where the tokenizer lets them."""
     rng = random.Random(seed)
     block = "".join(f"<<LABEL>>{label}" for label in case.labels) + "<<SEP>>"
-    taken = len(stock(block, add_special_tokens=False)["input_ids"]) + SPECIAL_TOKENS
+    taken = len(tokenizer(block)["input_ids"])
     if min(case.lengths) <= taken:
         raise ValueError(f"{case.name}: the labels alone take {taken} tokens")
-    return [" ".join(rng.choices(_words(), k=length - taken)) for length in case.lengths]
+    return [_text(block, length, length - taken, tokenizer, rng) for length in case.lengths]
+
+
+def _text(block: str, length: int, count: int, tokenizer: Any, rng: random.Random) -> str:
+    """As many words as tokens are missing, then fewer or more where some split."""
+    chosen = rng.choices(words(tokenizer), k=2 * count)
+    for _ in range(8):
+        found = len(tokenizer(block + " ".join(chosen[:count]))["input_ids"])
+        if found == length:
+            break
+        count += length - found
+    return " ".join(chosen[:count])

@@ -1,6 +1,6 @@
 """Registers, spills and shared memory of the compiled CUDA kernels, read from the built extension; no GPU.
 
-python -m bench.compiled_resources [--output bench/results/compiled.json]
+python -m gliclass_fast.bench.compiled_resources [--output bench/results/compiled.json]
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from bench.kernel_resources import TOOLS
-from gliclass_fast.kernels import _compiled
+from gliclass_fast.bench.kernel_resources import TOOLS
+from gliclass_fast.kernels._extension import extension
 
 KERNEL = re.compile(r"attendILb(\d)ELi(\d+)ELb(\d)ELb(\d)E")
 USAGE = re.compile(r"REG:(\d+) STACK:(\d+) SHARED:(\d+) LOCAL:(\d+)")
 
 
 def measure() -> Iterator[dict[str, Any]]:
-    command = [str(TOOLS / "cuobjdump"), "--dump-resource-usage", _compiled.__file__]
+    command = [str(TOOLS / "cuobjdump"), "--dump-resource-usage", extension().__file__]
     listing = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     architecture, kernel = 0, ""
     for line in listing.splitlines():
@@ -38,7 +38,7 @@ def measure() -> Iterator[dict[str, Any]]:
                 "architecture": architecture,
                 "registers": registers,
                 "spilled_bytes": stack + local,
-                "shared_bytes": static + _compiled.shared_bytes(rows),
+                "shared_bytes": static + extension().shared_bytes(rows),
             }
 
 
@@ -48,7 +48,7 @@ def main() -> None:
     )
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()
-    result = {"benchmark": "compiled_resources", "cuda": _compiled.cuda_version, "rows": list(measure())}
+    result = {"benchmark": "compiled_resources", "cuda": extension().cuda_version, "rows": list(measure())}
     for row in result["rows"]:
         print(*(f"{key} {value}" for key, value in row.items()), sep="  ")
     if options.output:

@@ -17,8 +17,10 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 ROOT = Path(__file__).parent.parent
@@ -27,7 +29,9 @@ SANITIZERS = ("memcheck", "racecheck")
 PYTEST = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider"]
 
 
-def step(command: list[str], limit: float = 300, **environment: str) -> dict[str, Any]:
+def step(
+    command: list[str], limit: float = 300, environment: Mapping[str, str] = MappingProxyType({})
+) -> dict[str, Any]:
     """Runs a command in the repository: its exit status, seconds and last lines."""
     start = time.perf_counter()
     try:
@@ -42,7 +46,9 @@ def step(command: list[str], limit: float = 300, **environment: str) -> dict[str
 
 
 def build() -> dict[str, Any]:
-    return step([sys.executable, "setup.py", "build_ext", "--inplace"], GLICLASS_FAST_BUILD="cuda")
+    return step(
+        [sys.executable, "setup.py", "build_ext", "--inplace"], environment={"GLICLASS_FAST_BUILD": "cuda"}
+    )
 
 
 def check(device: str) -> dict[str, Any]:
@@ -61,7 +67,7 @@ def check(device: str) -> dict[str, Any]:
     environment = {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
     with ThreadPoolExecutor(len(commands)) as pool:
         running = {
-            name: pool.submit(step, command, **(environment if name in SANITIZERS else {}))
+            name: pool.submit(step, command, environment=environment if name in SANITIZERS else {})
             for name, command in commands.items()
         }
         return {name: future.result() for name, future in running.items()}
@@ -71,7 +77,15 @@ def bench_apart(shape: str, dtype: str, device: str, repeats: int) -> dict[str, 
     """One shape in a process of its own: an illegal access would end every later one in the same process."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "shape.json"
-        command = [sys.executable, "-m", "bench.bench_gpu", "--output", str(file), "--shape", shape]
+        command = [
+            sys.executable,
+            "-m",
+            "gliclass_fast.bench.bench_gpu",
+            "--output",
+            str(file),
+            "--shape",
+            shape,
+        ]
         command += ["--dtype", dtype, "--device", device, "--repeats", str(repeats)]
         done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
         if done.returncode == 0:
@@ -84,7 +98,7 @@ def machine_ceilings(device: str) -> dict[str, float]:
     """Copy bandwidth in GB/s (read plus write) and bfloat16 GEMM rate in TFLOP/s."""
     import torch
 
-    from bench.timing import alternate
+    from gliclass_fast.bench.timing import alternate
 
     big = torch.empty(1 << 28 if device == "cuda" else 1 << 22, dtype=torch.float32, device=device)
     other = torch.empty_like(big)
@@ -115,7 +129,7 @@ def main() -> None:
 
     import torch
 
-    from bench.timing import machine
+    from gliclass_fast.bench.timing import machine
 
     if options.device == "cuda" and not torch.cuda.is_available():
         sys.exit("no CUDA device is visible; --device cpu only tries the script out")
@@ -131,7 +145,9 @@ def main() -> None:
     if options.device == "cuda":
         steps["build"] = build()
         target = str(options.output / "bench_ops.json")
-        steps["operations"] = step([sys.executable, "-m", "bench.bench_ops", "--output", target])
+        steps["operations"] = step(
+            [sys.executable, "-m", "gliclass_fast.bench.bench_ops", "--output", target]
+        )
         write()
     result["ceilings"] = machine_ceilings(options.device)
     for dtype in options.dtypes.split(","):

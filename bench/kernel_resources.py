@@ -1,6 +1,6 @@
 """What every Triton kernel costs on every GPU generation, compiled ahead of time; no GPU is needed.
 
-    python -m bench.kernel_resources [--output FILE] [--architectures 80,86,89,90]
+    python -m gliclass_fast.bench.kernel_resources [--output FILE] [--architectures 80,86,89,90]
 
 Operations run at the sizes of stock models with a recorder in place of each kernel: what would have been
 launched is compiled instead. Per launch and architecture: registers per thread, shared memory and spills in
@@ -95,6 +95,7 @@ def cases() -> dict[str, Callable[[], Any]]:
 
         qkv, x, vector = make(256, 3, HEADS, DIM), make(256, WIDTH), make(WIDTH)
         cu, tiles, spans = whole(4), whole(3, 4), whole(3, 2)
+        text = make(256, 16, 48)
         angles = (torch.zeros(256, DIM // 2), torch.zeros(256, DIM // 2))
         table, slots = make(HEADS, 2 * 512 + 1, DIM), torch.zeros(2 * 512 + 1, dtype=torch.int64)
         many, up, bias = make(4096, WIDTH), make(INNER, WIDTH), make(INNER)
@@ -111,9 +112,9 @@ def cases() -> dict[str, Callable[[], Any]]:
                 attention.attention_triton, make(256, 3, HEADS, 32), cu, tiles, 0.125
             ),
             "cross attention": partial(
-                attention.cross_attention_triton, make(40, 16, 48), *[make(256, 16, 48)] * 2, cu, spans, tiles
+                attention.cross_attention_triton, make(40, 16, 48), text, text, cu, spans, tiles
             ),
-            "disentangled attention": partial(disentangle, qkv, table, table, slots, cu, tiles, 0.07),
+            "disentangled attention": partial(disentangle, qkv, table, table, slots, cu, tiles, 0.07, 256),
             "layer norm": partial(norm.layer_norm_triton, x, vector, vector, 1e-7),
             "add norm": partial(norm.add_norm_triton, x, x, vector, vector, 1e-7),
             "embedding norm": partial(
@@ -145,7 +146,7 @@ def launches(name: str, architecture: int) -> list[dict[str, Any]]:
     for place in sorted({rows["triton"] for rows in IMPLEMENTATIONS.values() if "triton" in rows}):
         kernels = importlib.import_module(f"gliclass_fast.kernels.{place.split(':')[0]}")
         if hasattr(kernels, "capability"):
-            kernels.capability = lambda device: divmod(architecture, 10)
+            vars(kernels)["capability"] = lambda device: divmod(architecture, 10)
         for attribute, value in list(vars(kernels).items()):
             kernel = value.kernel if isinstance(value, Recorder) else value
             if isinstance(kernel, JITFunction) and attribute.endswith("_kernel"):

@@ -1,79 +1,87 @@
 """Writes the tables of the README and of the demo's card from bench/results/*.json, between their markers.
 
-python -m bench.report
+python -m gliclass_fast.bench.report
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parent.parent
+from gliclass_fast.bench.tables import grid_table, machine_line, markdown, ratio_table
+
+ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "bench" / "results"
 
 
-def cpu_table(result: dict[str, Any]) -> str:
-    machine = result["machine"]
-    versions = ", ".join(
-        f"{name} {machine['versions'][name]}" for name in ("torch", "transformers", "gliclass")
-    )
-    lines = [
-        f"{machine['processor']}, {machine['threads']} threads; {versions}.",
-        "",
-        "| shape | batch | forward, ms: reference | engine | | int8 | | pipeline, ms: reference | engine | |"
-        " int8 | | logit error |",
-        "|---|---|---|---|---|---|---|---|---|---|---|---|---|",
+def compared(result: dict[str, Any]) -> str:
+    """Times of a preset that has no grid, part by part, and the largest error of the engine."""
+    tables = [f"{part}:\n\n{markdown(*ratio_table(result, part))}" for part in result["parts"]]
+    errors = (row["errors"]["gliclass-fast"] for run in result["runs"] for row in run["rows"])
+    tables.append(f"Largest error of a float32 logit: {max(errors):.0e}.")
+    return "\n\n".join([machine_line(result["machine"]), *tables])
+
+
+def grids(result: dict[str, Any]) -> str:
+    tables = [markdown(*grid_table(run, part)) for run in result["runs"] for part in result["parts"]]
+    return "\n\n".join([machine_line(result["machine"]), *tables])
+
+
+def started(result: dict[str, Any]) -> str:
+    columns = ["engine", *next(iter(result["engines"].values()))]
+    rows = [[name, *(f"{value:g}" for value in each.values())] for name, each in result["engines"].items()]
+    return f"{machine_line(result['machine'])} Model: {result['model']}.\n\n{markdown(columns, rows)}"
+
+
+def decided(result: dict[str, Any]) -> str:
+    columns = ["set", "texts", "labels", "precision", "macro F1", "reference's", "best label changed"]
+    columns += ["decisions changed", "largest score difference"]
+    keys = ["set", "texts", "labels", "precision", "macro_f1", "reference_macro_f1", "changed_best"]
+    rows = [
+        [
+            *(str(row[key]) for key in keys),
+            str(row["changed_multi"]),
+            f"{row['largest_score_difference']:.1e}",
+        ]
+        for row in result["rows"]
     ]
-    for shape in result["shapes"]:
-        for row in shape["cases"]:
-            parts = [
-                cell
-                for part in ("forward", "pipeline")
-                for cell in (
-                    f"{row[part]['reference']['median']:.0f}",
-                    f"{row[part]['engine']['median']:.0f}",
-                    f"**{row[part]['speedup']:.2f}x**",
-                    f"{row[part]['int8']['median']:.0f}",
-                    f"**{row[part]['int8_speedup']:.2f}x**",
-                )
-            ]
-            cells = [shape["shape"], row["case"], *parts, f"{row['logit_error']:.0e}"]
-            lines.append(f"| {' | '.join(cells)} |")
-    lines += ["", "Peak memory of loading and one batch of 8x256, MiB: "]
-    peaks = []
-    for shape in result["shapes"]:
-        memory = shape["peak_memory_mib"]
-        peaks.append(f"{shape['shape']} {memory['engine']} (reference {memory['reference']})")
-    lines[-1] += "; ".join(peaks) + "."
-    return "\n".join(lines)
+    return f"{machine_line(result['machine'])}\n\n{markdown(columns, rows)}"
 
 
-def demo_table(results: list[dict[str, Any]]) -> str:
-    lines = ["| set | rows | labels | accuracy |", "|---|---|---|---|"]
-    for row in results:
-        lines.append(
-            f"| {row['set']} | {row['rows']:,} | {', '.join(row['labels'])} | {row['accuracy']:.3f} |"
-        )
-    return "\n".join(lines)
+def accuracies(result: list[dict[str, Any]]) -> str:
+    rows = [
+        [row["set"], f"{row['rows']:,}", ", ".join(row["labels"]), f"{row['accuracy']:.3f}"] for row in result
+    ]
+    return markdown(["set", "rows", "labels", "accuracy"], rows)
 
 
-# page -> (name of the table, result file, renderer)
-PAGES: dict[Path, tuple[str, str, Callable[[Any], str]]] = {
-    ROOT / "README.md": ("cpu table", "cpu.json", cpu_table),
-    ROOT / "gliclass_fast" / "demo" / "README.md": ("demo table", "demo.json", demo_table),
+# page -> result file -> renderer; the place is between <!-- FILE: begin --> and <!-- FILE: end -->
+PAGES: dict[Path, dict[str, Callable[[Any], str]]] = {
+    ROOT / "README.md": {
+        "cpu.json": compared,
+        "card-cpu.json": grids,
+        "paper-cpu.json": grids,
+        "cold-start-cpu.json": started,
+        "quality-cpu.json": decided,
+    },
+    ROOT / "gliclass_fast" / "demo" / "README.md": {"demo.json": accuracies},
 }
 
 
 def rendered(page: Path) -> str:
-    """The page with its table made from its result file."""
-    name, file, render = PAGES[page]
-    begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
-    before, rest = page.read_text(encoding="utf-8").split(begin)
-    _, after = rest.split(end)
-    table = render(json.loads((RESULTS / file).read_text(encoding="utf-8")))
-    return f"{before}{begin}\n{table}\n{end}{after}"
+    """The page with its tables made from their result files."""
+    text = page.read_text(encoding="utf-8")
+    for file, render in PAGES[page].items():
+        begin, end = f"<!-- {file}: begin -->", f"<!-- {file}: end -->"
+        table = render(json.loads((RESULTS / file).read_text(encoding="utf-8")))
+        pattern = f"{re.escape(begin)}.*?{re.escape(end)}"
+        text, places = re.subn(pattern, lambda _: f"{begin}\n{table}\n{end}", text, flags=re.DOTALL)  # noqa: B023
+        if places != 1:
+            raise ValueError(f"{page.name}: {begin} and {end} stand there {places} times")
+    return text
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""The command line: gliclass-fast classify | info | check."""
+"""The command line: gliclass-fast classify | info | check | bench."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from gliclass_fast import demo, records, selfcheck
+from gliclass_fast.bench.command import bench
 from gliclass_fast.model import GLiClassModel
 from gliclass_fast.ops import IMPLEMENTATIONS, ORDER, choose_ops, compiled_kernels, unavailable_reason
 from gliclass_fast.pipeline import ZeroShotClassificationPipeline
@@ -243,6 +244,9 @@ def _to_file(
         )
     finally:
         writer.close()
+
+
+app.command()(_without_traceback(bench))
 
 
 @app.command()

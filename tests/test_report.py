@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.report import PAGES, rendered
+from gliclass_fast.bench.report import PAGES, rendered
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.parent.name)

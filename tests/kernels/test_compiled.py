@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch._subclasses import FakeTensorMode
 
-from bench.compiled_resources import measure
+from gliclass_fast.bench.compiled_resources import measure
 from gliclass_fast.kernels import _extension, compiled_cuda
 from gliclass_fast.ops import choose_ops, compiled_kernels, unavailable_reason
 
@@ -27,7 +27,7 @@ def test_it_was_built() -> None:
 
 
 def test_resources_are_the_recorded_ones() -> None:
-    """After a change to csrc: python -m bench.compiled_resources --output bench/results/compiled.json"""
+    """After a change to csrc: make resources"""
     recorded = {
         (row["kernel"], row["architecture"]): row
         for row in json.loads(RECORDED.read_text(encoding="utf-8"))["rows"]

@@ -1,7 +1,7 @@
 """Every Triton kernel compiled ahead of time for every GPU generation, against recorded resources.
 
 A change of more than 10 % has to be committed knowingly:
-    python -m bench.kernel_resources --output bench/results/kernels.json
+    python -m gliclass_fast.bench.kernel_resources --output bench/results/kernels.json
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def compile_all(file: Path, packages: Path | None = None) -> dict[tuple[str, int
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     if packages is not None:
         environment["PYTHONPATH"] = str(packages)
-    command = [sys.executable, "-m", "bench.kernel_resources", "--output", str(file)]
+    command = [sys.executable, "-m", "gliclass_fast.bench.kernel_resources", "--output", str(file)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, env=environment)
     assert done.returncode == 0, done.stderr
     return by_launch(json.loads(file.read_text(encoding="utf-8")))

@@ -1,1 +1,0 @@
-"""Benchmarks: this engine beside the reference package, in one process, as ratios."""

@@ -1,0 +1,183 @@
+"""gliclass-fast bench: measures the engine and its peers on this machine."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from gliclass_fast import demo
+from gliclass_fast.bench import cases, peers
+from gliclass_fast.bench.presets import PRESETS, Preset
+from gliclass_fast.bench.tables import CASE_COLUMNS, case_rows, grid_table, machine_line
+from gliclass_fast.bench.timing import machine
+
+screen = Console()
+if not screen.is_terminal:
+    screen.width = 120
+OTHERS = {
+    "ops": "every implementation of the operations that take the time",
+    "cold-start": "from nothing to a first result, and peak memory",
+    "quality": "decisions on labelled sentences in every precision (needs --data)",
+}
+DTYPES = {"cpu": "float32", "cuda": "float16"}
+PRESET_HELP = "; ".join(
+    f"{name}: {about}" for name, about in [*((n, p.about) for n, p in PRESETS.items()), *OTHERS.items()]
+)
+
+
+def _option(text: str, default: str | bool = True, **settings: Any) -> Any:
+    return typer.Option(help=text, show_default=default, **settings)
+
+
+def bench(
+    preset: Annotated[str, _option(f"{PRESET_HELP}.")] = "quick",
+    model: Annotated[
+        str, _option(f"Checkpoints, or stock shapes with random weights ({', '.join(cases.SHAPES)}).")
+    ] = "deberta-v3-base",
+    peer_names: Annotated[
+        str | None, typer.Option("--peers", help="Names, 'all' or 'none'.", show_default="by preset")
+    ] = None,
+    dtype: Annotated[str | None, _option("float32, float16 or bfloat16.", "by device")] = None,
+    device: Annotated[str | None, _option("cuda or cpu.", "a GPU where there is one")] = None,
+    threads: Annotated[int | None, _option("Of the CPU.", "torch's")] = None,
+    repeats: Annotated[int | None, _option("Timed runs.", "by preset", min=1)] = None,
+    data: Annotated[Path | None, _option("Folder of labelled sentences, for --preset quality.")] = None,
+    rows: Annotated[int | None, _option("Texts per set of --preset quality.", "all", min=1)] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the result to a file.")] = None,
+    report: Annotated[Path | None, _option("Folder for report.html and the plots as PNG and SVG.")] = None,
+) -> None:
+    """Measure the engine and other engines on this machine, in one process."""
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if threads is not None:
+        torch.set_num_threads(threads)
+    if preset not in PRESETS and preset not in OTHERS:
+        raise ValueError(f"preset {preset!r} does not exist; choose one of: {', '.join([*PRESETS, *OTHERS])}")
+    result: dict[str, Any] = {"benchmark": preset, "machine": machine(device), "device": device}
+    if preset in PRESETS:
+        names, precision = _chosen(peer_names, PRESETS[preset]), _dtype(dtype, device)
+        result |= _compare(PRESETS[preset], model.split(","), names, precision, device, repeats)
+    elif preset == "ops":
+        from gliclass_fast.bench.bench_ops import measure
+
+        result["rows"] = measure(device, _dtype(dtype, device), repeats or 9)
+    elif preset == "cold-start":
+        result |= {"model": model, "engines": _cold_start(model, device, repeats or 3)}
+    else:
+        result["rows"] = _quality(data, model, device, rows)
+    if json_file:
+        json_file.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    if report:
+        _report(result, report)
+
+
+def _dtype(name: str | None, device: str) -> torch.dtype:
+    name = name or DTYPES[device]
+    if name not in ("float32", "float16", "bfloat16"):
+        raise ValueError(f"dtype {name!r}: choose float32, float16 or bfloat16")
+    dtype: torch.dtype = getattr(torch, name)
+    return dtype
+
+
+def _cold_start(model: str, device: str, repeats: int) -> dict[str, dict[str, float]]:
+    from gliclass_fast.bench import cold_start
+
+    found = cold_start.measure(model, device, repeats)
+    steps = list(next(iter(found.values())))
+    _print(["engine", *steps], [[name, *map(str, each.values())] for name, each in found.items()], model)
+    return found
+
+
+def _chosen(names: str | None, preset: Preset) -> list[str]:
+    known = peers.available()
+    if names in (None, "none", "all"):
+        return list({None: preset.peers, "none": (), "all": known}[names])
+    found = [name.strip() for name in str(names).split(",")]
+    if unknown := set(found) - set(known):
+        raise ValueError(f"unknown peers {sorted(unknown)}; known: {', '.join(known)}")
+    return found
+
+
+@contextmanager
+def _progress(total: int | None) -> Iterator[Callable[[str], None]]:
+    """A bar with the time left, moved by calls with the name of the next step."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("starting", total=total)
+        first = True
+
+        def step(name: str) -> None:
+            nonlocal first
+            bar.update(task, description=name, advance=0 if first else 1)
+            first = False
+
+        yield step
+
+
+def _compare(
+    preset: Preset, models: list[str], names: list[str], dtype: torch.dtype, device: str, repeats: int | None
+) -> dict[str, Any]:
+    from gliclass_fast.bench.run import Bench
+
+    chosen = preset.cases(device)
+    result: dict[str, Any] = {
+        "parts": list(preset.parts),
+        "by_label_count": preset.by_label_count,
+        "runs": [],
+    }
+    with _progress(len(models) * (1 + len(names) + len(chosen))) as step:
+        for model in models:
+            measured = Bench(model, device, dtype, repeats or preset.repeats, step)
+            result["runs"].append(measured.measure(chosen, preset.parts, names))
+    screen.print(machine_line(machine(device)), highlight=False)
+    for run in result["runs"]:
+        for part in preset.parts:
+            if preset.by_label_count:
+                _print(*grid_table(run, part), title=f"{part}: texts per second by number of labels")
+            else:
+                _print(CASE_COLUMNS, case_rows(run, part), title=f"{run['shape']}, {run['dtype']}: {part}")
+        for name, reason in run["absent"].items():
+            screen.print(f"{name}: {reason}", highlight=False, markup=False)
+    return result
+
+
+def _quality(data: Path | None, model: str, device: str, rows: int | None) -> list[dict[str, Any]]:
+    from gliclass_fast.bench import quality
+
+    if data is None:
+        raise ValueError(f"--data FOLDER is needed; {str(quality.__doc__).splitlines()[-1]}")
+    folder = str(demo.PATH) if model in cases.SHAPES else model  # random weights decide nothing
+    with _progress(len(quality.SETS) * (1 + len(quality.precisions(device)))) as step:
+        found = list(quality.measure(data, folder, device, rows, step))
+    columns = list(found[0])
+    _print(columns, [[_short(row[key]) for key in columns] for row in found])
+    return found
+
+
+def _short(value: Any) -> str:
+    return f"{value:.2g}" if isinstance(value, float) and value < 0.01 else str(value)
+
+
+def _print(columns: list[str], rows: list[list[str]], title: str | None = None) -> None:
+    table = Table(*columns, title=title)
+    for row in rows:
+        table.add_row(*row)
+    screen.print(table)
+
+
+def _report(result: dict[str, Any], folder: Path) -> None:
+    from gliclass_fast.bench import page, plots
+
+    if "runs" not in result:
+        raise ValueError(f"--report is for presets with timings: {', '.join(PRESETS)}")
+    folder.mkdir(parents=True, exist_ok=True)
+    page.write(result, plots.draw(result, folder), folder / "report.html")
+    screen.print(f"wrote {folder / 'report.html'}", highlight=False)

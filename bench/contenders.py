@@ -1,0 +1,130 @@
+"""What is measured, behind one interface: the engine, and the reference package with parts replaced."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from gliclass_fast import GLiClassModel, ZeroShotClassificationPipeline
+from gliclass_fast.bench.cases import Case, texts
+from gliclass_fast.prompts import Request, build_prompt
+
+WINDOW = 2048  # tokens, so that 512 of text and 256 labels fit
+Run = Callable[[], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """A reference model on a device in a dtype, which contenders copy or read."""
+
+    model: Any  # gliclass.GLiClassModel
+    tokenizer: Any
+    device: str
+    dtype: torch.dtype
+
+    @property
+    def model_type(self) -> str:
+        """Of the encoder."""
+        return str(self.model.model.encoder_model.config.model_type)
+
+    def copy_of_model(self) -> Any:
+        return copy.deepcopy(self.model)
+
+
+class Contender(Protocol):
+    def logits(self, case: Case, count: int) -> list[np.ndarray]:
+        """Float32 logits of the first `count` texts."""
+        ...
+
+    def forward(self, case: Case) -> Run:
+        """The model alone, on inputs that are on its device."""
+        ...
+
+    def pipeline(self, case: Case) -> Run | None:
+        """Strings in, results out; None where there is no such thing."""
+        ...
+
+
+class Stock:
+    """The reference package's pipeline around a model of it, possibly with its encoder replaced."""
+
+    def __init__(self, setting: Setting, model: Any) -> None:
+        import gliclass
+
+        self.tokenizer = setting.tokenizer
+        self.pipe = gliclass.ZeroShotClassificationPipeline(
+            model, setting.tokenizer, max_length=WINDOW, device=setting.device, progress_bar=False
+        )
+
+    def inputs(self, texts: list[str], labels: tuple[str, ...]) -> dict[str, Any]:
+        return dict(self.pipe.pipe.prepare_inputs(texts, list(labels), same_labels=True))
+
+    @torch.no_grad()
+    def logits(self, case: Case, count: int) -> list[np.ndarray]:
+        """Text by text: for most poolings the reference's scores depend on the padding of a batch."""
+        found = []
+        for text in texts(case, self.tokenizer)[:count]:
+            inputs = self.inputs([text], case.labels)
+            logits = self.pipe.pipe.model(**inputs, max_num_classes=len(case.labels)).logits
+            found.append(logits[0].float().cpu().numpy())
+        return found
+
+    def forward(self, case: Case) -> Run:
+        inputs = self.inputs(texts(case, self.tokenizer), case.labels)
+
+        @torch.no_grad()
+        def run() -> Any:
+            return self.pipe.pipe.model(**inputs, max_num_classes=len(case.labels))
+
+        return run
+
+    def pipeline(self, case: Case) -> Run | None:
+        strings, labels = texts(case, self.tokenizer), list(case.labels)
+        return lambda: self.pipe(strings, labels, batch_size=len(strings))
+
+
+class Engine:
+    """gliclass-fast."""
+
+    def __init__(self, setting: Setting, precision: str | None = None, cuda_graphs: bool = True) -> None:
+        self.model = GLiClassModel.from_gliclass(
+            setting.model,
+            device=setting.device,
+            dtype=setting.dtype,
+            precision=precision,
+            cuda_graphs=cuda_graphs,
+        )
+        self.tokenizer = setting.tokenizer
+        self.pipe = ZeroShotClassificationPipeline(
+            self.model, setting.tokenizer, max_length=WINDOW, device=setting.device, progress_bar=False
+        )
+
+    def logits(self, case: Case, count: int) -> list[np.ndarray]:
+        """Of the whole batch, in the last of several runs: by then CUDA graphs are replayed."""
+        requests = [Request(text, case.labels) for text in texts(case, self.tokenizer)]
+        runs = 1 if self.model.graphs is None else 3
+        *_, scored = (self.pipe.engine.score(requests) for _ in range(runs))
+        return [each.logits for each in scored[:count]]
+
+    def forward(self, case: Case) -> Run:
+        """On a packed batch; from CUDA graphs with the copies to and from the device."""
+        encoder = self.pipe.engine.tokenizer
+        requests = [Request(text, case.labels) for text in texts(case, self.tokenizer)]
+        prompts = [build_prompt(each, encoder.markers, self.model.config.prompt_first) for each in requests]
+        encoded = encoder.encode(prompts, WINDOW)
+        tokens = sum(len(prompt.token_ids) for prompt in encoded)
+        graphs = self.model.graphs
+        if graphs and (capacity := graphs.capacity(tokens, len(case.labels) * len(encoded))):
+            padded = self.model.pack(encoded, capacity)
+            return lambda: graphs(padded)
+        batch = self.model.pack(encoded).to(self.model.device)
+        return lambda: self.model(batch)
+
+    def pipeline(self, case: Case) -> Run | None:
+        strings, labels = texts(case, self.tokenizer), list(case.labels)
+        return lambda: self.pipe(strings, labels)

@@ -1,0 +1,51 @@
+"""Engines to compare with, one file each: a name, the packages it needs, and how it runs a reference model.
+
+A peer is optional. One whose packages are absent is listed as not installed, one that fails shows its error.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import pkgutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from gliclass_fast.bench.contenders import Contender, Setting
+
+
+class Peer(Protocol):
+    """A module of this folder."""
+
+    NAME: str
+    PACKAGES: tuple[str, ...]  # import names
+    SAME_MODEL: bool  # whether its logits shall be the reference's
+    unsuitable: Callable[[Setting], str | None]  # why it cannot run this model on this device
+    build: Callable[[Setting], Contender]
+
+
+@dataclass(frozen=True, slots=True)
+class Absent:
+    """A peer that does not run here."""
+
+    reason: str
+
+
+def available() -> dict[str, Peer]:
+    """Every peer by its name."""
+    names = sorted(module.name for module in pkgutil.iter_modules(__path__))
+    modules: list[Peer] = [importlib.import_module(f"{__name__}.{name}") for name in names]  # type: ignore[misc]
+    return {module.NAME: module for module in modules}
+
+
+def build(peer: Peer, setting: Setting) -> Contender | Absent:
+    missing = [name for name in peer.PACKAGES if importlib.util.find_spec(name) is None]
+    if missing:
+        return Absent(f"not installed: {', '.join(missing)}")
+    if reason := peer.unsuitable(setting):
+        return Absent(reason)
+    try:
+        return peer.build(setting)
+    except Exception as error:  # a peer's failure is a result, not ours to handle
+        return Absent(f"failed: {error!r}"[:300])

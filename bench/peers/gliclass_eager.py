@@ -1,0 +1,17 @@
+"""The reference package as it is: padded batches, eager."""
+
+from __future__ import annotations
+
+from gliclass_fast.bench.contenders import Contender, Setting, Stock
+
+NAME = "gliclass"
+PACKAGES = ("gliclass",)
+SAME_MODEL = True
+
+
+def unsuitable(setting: Setting) -> str | None:
+    return None
+
+
+def build(setting: Setting) -> Contender:
+    return Stock(setting, setting.model)

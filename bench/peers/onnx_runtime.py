@@ -1,0 +1,105 @@
+"""The reference model exported to ONNX, in ONNX Runtime."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import tempfile
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from gliclass_fast.bench.cases import CPU_CASES, Case, texts
+from gliclass_fast.bench.contenders import Contender, Run, Setting, Stock
+
+NAME = "ONNX Runtime"
+PACKAGES = ("gliclass", "onnx", "onnxruntime")
+SAME_MODEL = True
+OPSET = 17
+INPUTS = ("input_ids", "attention_mask")
+SESSIONS = 2  # kept: one for a single text, one for a batch
+
+
+def unsuitable(setting: Setting) -> str | None:
+    if setting.device == "cpu":
+        return None if setting.dtype is torch.float32 else "exported in float32 on CPUs"
+    import onnxruntime
+
+    providers = onnxruntime.get_available_providers()
+    return None if "CUDAExecutionProvider" in providers else "this onnxruntime has no CUDA provider"
+
+
+class _Logits(nn.Module):
+    """Tensors in, logits out."""
+
+    def __init__(self, model: Any, labels: int) -> None:
+        super().__init__()
+        self.model, self.labels = model, labels
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        logits: Tensor = self.model(
+            input_ids=input_ids, attention_mask=attention_mask, max_num_classes=self.labels
+        ).logits
+        return logits
+
+
+class _OnnxRuntime(Stock):
+    def __init__(self, setting: Setting) -> None:
+        super().__init__(setting, setting.model)
+        self.on_cpu = setting.device == "cpu"
+        self.sessions: dict[tuple[int, int], Any] = {}  # by texts and labels
+        self._run(
+            texts(CPU_CASES[0], self.tokenizer), CPU_CASES[0].labels
+        )  # a model that cannot be exported fails here
+
+    def _run(self, strings: list[str], labels: tuple[str, ...]) -> Run:
+        """A graph is traced for a number of texts and of labels, and has any number of tokens."""
+        import onnxruntime
+
+        size = (len(strings), len(labels))
+        inputs = self.inputs(strings, labels)
+        if size not in self.sessions:
+            if len(self.sessions) == SESSIONS:
+                del self.sessions[next(iter(self.sessions))]
+            options = onnxruntime.SessionOptions()
+            options.intra_op_num_threads = torch.get_num_threads()
+            options.add_session_config_entry("session.force_spinning_stop", "1")  # between runs
+            provider = "CPUExecutionProvider" if self.on_cpu else "CUDAExecutionProvider"
+            with tempfile.TemporaryDirectory() as folder:
+                file = Path(folder) / "model.onnx"
+                _export(_Logits(self.pipe.pipe.model, len(labels)).eval(), inputs, file)
+                self.sessions[size] = onnxruntime.InferenceSession(file, options, providers=[provider])
+        session, feeds = self.sessions[size], {name: inputs[name].cpu().numpy() for name in INPUTS}
+        return lambda: session.run(None, feeds)
+
+    def logits(self, case: Case, count: int) -> list[np.ndarray]:
+        return [self._run([text], case.labels)()[0][0] for text in texts(case, self.tokenizer)[:count]]
+
+    def forward(self, case: Case) -> Run:
+        return self._run(texts(case, self.tokenizer), case.labels)
+
+    def pipeline(self, case: Case) -> Run | None:
+        return None
+
+
+def _export(model: nn.Module, inputs: dict[str, Tensor], file: Path) -> None:
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            model,
+            tuple(inputs[name] for name in INPUTS),
+            str(file),
+            input_names=list(INPUTS),
+            output_names=["logits"],
+            dynamic_axes={name: {1: "tokens"} for name in INPUTS},
+            opset_version=OPSET,
+            dynamo=False,
+        )
+
+
+def build(setting: Setting) -> Contender:
+    return _OnnxRuntime(setting)

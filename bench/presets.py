@@ -1,0 +1,74 @@
+"""What `gliclass-fast bench --preset` measures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from gliclass_fast.bench.cases import CPU_CASES, GPU_CASES, RAGGED, Case, label_cases
+
+LABEL_COUNTS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+TEXT_TOKENS = (64, 256, 512)
+IN_THE_CARD = ("gliclass", "ONNX Runtime", "cross-encoder (NLI)")
+
+
+@dataclass(frozen=True, slots=True)
+class Preset:
+    about: str
+    cases: Callable[[str], list[Case]]  # of a device
+    parts: tuple[str, ...] = ("forward",)  # and "pipeline"
+    repeats: int = 9
+    peers: tuple[str, ...] = ("gliclass", "ONNX Runtime")
+    by_label_count: bool = False  # a grid, whose table has a column per number of labels
+
+
+def _grid(batch: int, counts: tuple[int, ...]) -> list[Case]:
+    return [case for length in TEXT_TOKENS for case in label_cases(counts, length, batch)]
+
+
+def _latency(device: str) -> list[Case]:
+    return [Case(f"1x{length}", (length,)) for length in (32, 64, 128, 256, 512, 1024)]
+
+
+def _throughput(device: str) -> list[Case]:
+    """Batches of lengths as they come: the reference pads them to the longest."""
+    batches = (8, 32) if device == "cpu" else (8, 32, 128)
+    return [Case(f"{batch} of {RAGGED[0]}-{RAGGED[-1]}", RAGGED * (batch // 8)) for batch in batches]
+
+
+PRESETS = {
+    "quick": Preset(
+        "what the engine gains, in three minutes",
+        lambda device: [CPU_CASES[0], CPU_CASES[2]] if device == "cpu" else list(GPU_CASES[1:4]),
+        ("forward", "pipeline"),
+        repeats=7,
+    ),
+    "standard": Preset(
+        "the cases of the README",
+        lambda device: list(CPU_CASES) if device == "cpu" else [*GPU_CASES, *label_cases()],
+        ("forward", "pipeline"),
+    ),
+    "card": Preset(
+        "the model card's grid: batch 8, texts of 64, 256 and 512 tokens, 1 to 256 labels",
+        lambda device: _grid(8, LABEL_COUNTS),
+        repeats=3,
+        peers=IN_THE_CARD,
+        by_label_count=True,
+    ),
+    "paper": Preset(
+        "the paper's grid: batch 1, texts of 64, 256 and 512 tokens, 1 to 128 labels",
+        lambda device: _grid(1, LABEL_COUNTS[:-1]),
+        repeats=5,
+        peers=IN_THE_CARD,
+        by_label_count=True,
+    ),
+    "latency": Preset(
+        "one text at a time, median and 99th percentile", _latency, ("forward", "pipeline"), 30
+    ),
+    "throughput": Preset("batches of mixed lengths", _throughput, ("forward", "pipeline")),
+    "labels": Preset(
+        "time against the number of labels, at 256 tokens of text",
+        lambda device: label_cases(LABEL_COUNTS[:-1], 256, 1),
+        by_label_count=True,
+    ),
+}

@@ -1,0 +1,139 @@
+"""Contenders on cases: accuracy first, then times by alternation, in one process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from gliclass_fast.bench import cases, peers
+from gliclass_fast.bench.cases import Case
+from gliclass_fast.bench.contenders import Contender, Engine, Setting, Stock
+from gliclass_fast.bench.peers import Absent
+from gliclass_fast.bench.timing import Times, alternate, as_record
+from gliclass_fast.selfcheck import ALLOWED_ERROR, logit_error
+
+ENGINE = "gliclass-fast"
+CHECKED = 2  # texts of a case that the reference scores one by one, to compare with
+PATIENCE = {"cpu": 15.0, "cuda": 5.0}  # seconds a peer may take for one run; longer ones are left out
+
+
+@dataclass(slots=True)
+class Entrant:
+    """A contender with what is known of it."""
+
+    contender: Contender
+    same_model: bool = True  # its logits are the reference's
+    rounds: bool = False  # on purpose: its error is written down and not judged
+    patience: float = float("inf")
+    pace: float = 0.0  # seconds per unit of work, from the case before
+
+    def work(self, case: Case) -> int:
+        return case.tokens * (1 if self.same_model else len(case.labels))
+
+
+@dataclass(slots=True)
+class Bench:
+    """One model in one dtype on one device.
+
+    step: called with what is about to be measured.
+    """
+
+    model: str  # a stock shape or a checkpoint
+    device: str
+    dtype: torch.dtype
+    repeats: int
+    step: Callable[[str], None] = lambda name: None
+    entrants: dict[str, Entrant] = field(default_factory=dict)
+
+    def measure(
+        self, chosen: Sequence[Case], parts: Sequence[str], peer_names: Sequence[str]
+    ) -> dict[str, Any]:
+        """Who took part or why not, and a row per case with errors and milliseconds."""
+        self.step(f"loading {self.model}")
+        model, tokenizer = cases.load(self.model)
+        setting = Setting(model.to(self.device), tokenizer, self.device, self.dtype)
+        reference = Stock(setting, model)
+        exact = {case.name: reference.logits(case, CHECKED) for case in chosen}
+        model.to(self.dtype)
+        engine = Engine(setting)
+        self.entrants = {ENGINE: Entrant(engine)}
+        if self.device != "cpu":
+            self.entrants[f"{ENGINE}, no graphs"] = Entrant(Engine(setting, cuda_graphs=False))
+        elif self.dtype is torch.float32:
+            self.entrants[f"{ENGINE}, int8"] = Entrant(Engine(setting, precision="int8"), rounds=True)
+        absent = self._invite(peer_names, setting)
+        found: dict[str, Any] = {"shape": self.model, "dtype": str(self.dtype).removeprefix("torch.")}
+        found |= {"ops": engine.model.ops.chosen, "absent": absent}
+        found["rows"] = [self._row(case, exact[case.name], reference, parts) for case in chosen]
+        return found
+
+    def _invite(self, names: Sequence[str], setting: Setting) -> dict[str, str]:
+        """Adds the peers; returns why some are not there."""
+        known, absent = peers.available(), {}
+        for name in names:
+            self.step(f"loading {name}")
+            built = peers.build(known[name], setting)
+            if isinstance(built, Absent):
+                absent[name] = built.reason
+            else:
+                patience = PATIENCE[self.device]
+                self.entrants[name] = Entrant(built, known[name].SAME_MODEL, patience=patience)
+        return absent
+
+    def _row(
+        self, case: Case, exact: list[np.ndarray], reference: Stock, parts: Sequence[str]
+    ) -> dict[str, Any]:
+        self.step(case.name)
+        row: dict[str, Any] = {"case": case.name, "texts": len(case.lengths), "labels": len(case.labels)}
+        row |= {"text_tokens": case.text_tokens, "tokens": case.tokens, "errors": {}, "left_out": {}}
+        allowed = ALLOWED_ERROR
+        if self.dtype is not torch.float32:  # at most twice the reference's own error
+            allowed = max(allowed, 2 * logit_error(reference.logits(case, CHECKED), exact))
+        able = {}
+        for name, entrant in self.entrants.items():
+            if (seconds := entrant.pace * entrant.work(case)) > entrant.patience:
+                row["left_out"][name] = f"about {seconds:.0f} s a run"
+                continue
+            if reason := self._reject(name, entrant, case, exact, allowed, row["errors"]):
+                row["left_out"][name] = reason
+                continue
+            able[name] = entrant
+        for part in parts:
+            functions = {
+                name: run
+                for name, entrant in able.items()
+                if (run := getattr(entrant.contender, part)(case)) is not None
+            }
+            times = alternate(functions, self.repeats, warmup=1, device=self.device)
+            row[part] = as_record(times)
+            if part == "forward":
+                self._note_pace(times, case)
+        return row
+
+    def _reject(
+        self,
+        name: str,
+        entrant: Entrant,
+        case: Case,
+        exact: list[np.ndarray],
+        allowed: float,
+        errors: dict[str, float],
+    ) -> str | None:
+        """Why an entrant is not timed: no time stands beside a wrong answer."""
+        if not entrant.same_model:
+            return None
+        try:
+            errors[name] = error = logit_error(entrant.contender.logits(case, CHECKED), exact)
+        except Exception as failure:
+            if name == ENGINE:
+                raise
+            return f"failed: {failure!r}"[:300]
+        return None if entrant.rounds or error <= allowed else f"wrong: logit error {error:.1e}"
+
+    def _note_pace(self, times: dict[str, Times], case: Case) -> None:
+        for name, each in times.items():
+            self.entrants[name].pace = each.median / 1e3 / self.entrants[name].work(case)

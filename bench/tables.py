@@ -1,0 +1,95 @@
+"""Results as tables: speed-ups over the reference package, and grids of samples per second."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+REFERENCE = "gliclass"
+
+
+def names_in(result: dict[str, Any], part: str) -> list[str]:
+    """Contenders that have a time somewhere, in the order they took part."""
+    return list(dict.fromkeys(name for run in result["runs"] for row in run["rows"] for name in row[part]))
+
+
+CASE_COLUMNS = ["batch", "engine", "ms", "p99", "speed-up", "texts/s", "logit error"]
+
+
+def case_rows(run: dict[str, Any], part: str) -> list[list[str]]:
+    """Milliseconds of every contender on every case of a run, and the ratio to the reference's."""
+    return [
+        [row["case"], name, *_cells(row, part, name)]
+        for row in run["rows"]
+        for name in dict.fromkeys([*row[part], *row["left_out"]])
+    ]
+
+
+def _cells(row: dict[str, Any], part: str, name: str) -> list[str]:
+    error = f"{row['errors'][name]:.0e}" if name in row["errors"] else ""
+    if name not in row[part]:
+        return [row["left_out"][name], "", "", "", error]
+    times, ratio = row[part][name], speedup(row, part, name)
+    rate = row["texts"] / times["median"] * 1e3
+    shown = "" if ratio is None else f"{ratio:.2f}x"
+    return [f"{times['median']:.1f}", f"{times['p99']:.1f}", shown, f"{rate:.1f}", error]
+
+
+def speedup(row: dict[str, Any], part: str, name: str) -> float | None:
+    """How many times faster than the reference package, in one row; None where either has no time."""
+    times = row[part]
+    if name not in times or REFERENCE not in times:
+        return None
+    ratio: float = times[REFERENCE]["median"] / times[name]["median"]
+    return ratio
+
+
+def samples_per_second(row: dict[str, Any], part: str, name: str) -> float | None:
+    times = row[part].get(name)
+    return None if times is None else row["texts"] / times["median"] * 1e3
+
+
+def grid_table(run: dict[str, Any], part: str) -> tuple[list[str], list[list[str]]]:
+    """(columns, rows): samples per second by number of labels, the mean over the lengths of text.
+
+    A mean needs every length: where a contender was left out of one, there is none.
+    """
+    counts = sorted({row["labels"] for row in run["rows"]})
+    names = list(dict.fromkeys(name for row in run["rows"] for name in row[part]))
+    rows = []
+    for name in names:
+        means = [grid_mean([r for r in run["rows"] if r["labels"] == count], part, name) for count in counts]
+        known = [mean for mean in means if mean is not None]
+        average = f"{sum(known) / len(known):.1f}" if len(known) == len(counts) else "-"
+        rows.append([name, *("-" if mean is None else f"{mean:.1f}" for mean in means), average])
+    return [run["shape"], *map(str, counts), "mean"], rows
+
+
+def grid_mean(rows: Sequence[dict[str, Any]], part: str, name: str) -> float | None:
+    rates = [rate for row in rows if (rate := samples_per_second(row, part, name)) is not None]
+    return sum(rates) / len(rates) if len(rates) == len(rows) else None
+
+
+def ratio_table(result: dict[str, Any], part: str) -> tuple[list[str], list[list[str]]]:
+    """(columns, rows): a row per case, milliseconds of every contender and how many times as fast it is."""
+    names = [name for name in names_in(result, part) if name != REFERENCE]
+    rows = []
+    for run in result["runs"]:
+        for row in run["rows"]:
+            cells = [run["shape"], row["case"], f"{row[part][REFERENCE]['median']:.0f}"]
+            for name in names:
+                ratio = speedup(row, part, name)
+                cells.append("" if ratio is None else f"{row[part][name]['median']:.0f} (**{ratio:.2f}x**)")
+            rows.append(cells)
+    return ["shape", "batch", *(f"{name}, ms" for name in (REFERENCE, *names))], rows
+
+
+def markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [columns, ["---"] * len(columns), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def machine_line(machine: dict[str, Any]) -> str:
+    versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
+    device = machine.get("gpu") or f"{machine['processor']}, {machine['threads']} threads"
+    return f"{device}; {versions}; commit {machine['commit']}."

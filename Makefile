@@ -6,7 +6,7 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint const
 SETUP := pyproject.toml constraints.txt setup.py $(wildcard csrc/*/*) csrc/bindings.cpp
 SOURCES := $(wildcard csrc/*/*) csrc/bindings.cpp
 
-.PHONY: demo test check format bench resources clean
+.PHONY: demo test check format bench results resources clean
 
 demo: $(VENV)/.demo
 	@$(BIN)/gliclass-fast classify \
@@ -30,8 +30,18 @@ format: $(VENV)/.dev
 	$(BIN)/ruff format .
 	$(BIN)/clang-format -i $(SOURCES)
 
+# has anything become slower? ratios to the reference, against recorded ones
 bench: $(VENV)/.dev
-	$(BIN)/python -m gliclass_fast.bench.bench_cpu --output bench/results/cpu.json
+	$(BIN)/python -m pytest bench/test_speed.py
+
+# the figures of the README, about an hour on two cores; DATA is a folder of labelled sentences
+CPU_BENCH := $(BIN)/gliclass-fast bench --device cpu
+results: $(VENV)/.dev
+	$(CPU_BENCH) --preset standard --model deberta-v3-base,modernbert-base --json bench/results/cpu.json
+	$(CPU_BENCH) --preset card --model ettin-32m,deberta-v3-base --json bench/results/card-cpu.json
+	$(CPU_BENCH) --preset paper --model ettin-32m,deberta-v3-base --json bench/results/paper-cpu.json
+	$(CPU_BENCH) --preset cold-start --json bench/results/cold-start-cpu.json
+	$(CPU_BENCH) --preset quality --data $(DATA) --json bench/results/quality-cpu.json
 	$(BIN)/python -m gliclass_fast.bench.report
 
 # what the compilers made of every kernel, recorded: after a change to csrc or to a Triton kernel

@@ -37,18 +37,16 @@ def started(result: dict[str, Any]) -> str:
 
 
 def decided(result: dict[str, Any]) -> str:
-    columns = ["set", "texts", "labels", "precision", "macro F1", "reference's", "best label changed"]
-    columns += ["decisions changed", "largest score difference"]
-    keys = ["set", "texts", "labels", "precision", "macro_f1", "reference_macro_f1", "changed_best"]
+    columns = {
+        "set": "set", "texts": "texts", "labels": "labels", "precision": "precision", "macro_f1": "macro F1",
+        "reference_macro_f1": "reference's", "changed_best": "best label changed",
+        "changed_multi": "decisions changed", "largest_score_difference": "largest score difference",
+    }  # fmt: skip
     rows = [
-        [
-            *(str(row[key]) for key in keys),
-            str(row["changed_multi"]),
-            f"{row['largest_score_difference']:.1e}",
-        ]
+        [f"{row[key]:.1g}" if "difference" in key else str(row[key]) for key in columns]
         for row in result["rows"]
     ]
-    return f"{machine_line(result['machine'])}\n\n{markdown(columns, rows)}"
+    return f"{machine_line(result['machine'])}\n\n{markdown(list(columns.values()), rows)}"
 
 
 def accuracies(result: list[dict[str, Any]]) -> str:

@@ -56,10 +56,10 @@ class Bench:
         self.step(f"loading {self.model}")
         model, tokenizer = cases.load(self.model)
         setting = Setting(model.to(self.device), tokenizer, self.device, self.dtype)
-        reference = Stock(setting, model)
+        engine, reference = Engine(setting), Stock(setting, model)
+        chosen = [case for case in chosen if max(case.lengths) <= engine.pipe.engine.window]
         exact = {case.name: reference.logits(case, CHECKED) for case in chosen}
         model.to(self.dtype)
-        engine = Engine(setting)
         self.entrants = {ENGINE: Entrant(engine)}
         if self.device != "cpu":
             self.entrants[f"{ENGINE}, no graphs"] = Entrant(Engine(setting, cuda_graphs=False))

@@ -102,10 +102,13 @@ class PackedBatch:
         cls, block: Tensor, capacity: Capacity, max_seqlen: int, prompts: int, labels: int
     ) -> PackedBatch:
         """Views of the first `capacity.size` values of a block."""
-        fields, place = {}, 0
-        for name, shape in capacity.shapes().items():
-            fields[name] = block[place : place + prod(shape)].view(shape)
-            place += _aligned(prod(shape))
+        shapes = capacity.shapes()
+        room = [_aligned(prod(shape)) for shape in shapes.values()]
+        parts = block[: sum(room)].split(room)
+        fields = {
+            name: part[: prod(shape)].view(shape)
+            for (name, shape), part in zip(shapes.items(), parts, strict=True)
+        }
         return cls(
             **fields, max_seqlen=max_seqlen, prompts=prompts, labels=labels, block=block, capacity=capacity
         )

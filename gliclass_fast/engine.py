@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate, pairwise
 from typing import Any, Literal, TypeVar
 
 import numpy as np
@@ -21,7 +22,7 @@ from gliclass_fast.transfer import PendingLogits
 
 logger = logging.getLogger(__name__)
 
-BATCH_TOKENS = {"cpu": 1024, "cuda": MAX_TOKENS}
+BATCH_TOKENS = {"cpu": 2048, "cuda": MAX_TOKENS}
 CHUNK = 256  # prompts tokenised at a time, while a GPU works on those before
 LabelsPerPass = int | Literal["auto"] | None
 Result = TypeVar("Result")
@@ -204,10 +205,13 @@ def _collect(chunk: _Chunk) -> list[np.ndarray]:
     """Logits [1 or 2, labels] of every prompt, waiting for the device."""
     found: dict[int, np.ndarray] = {}
     for group, pending in chunk.batches:
-        bounds = np.cumsum([len(chunk.prompts[index].label_starts) for index in group])[:-1]
-        for index, logits in zip(group, np.split(pending.wait(), bounds, axis=1), strict=True):
-            _check_finite(logits, chunk.texts[index])
-            found[index] = logits
+        everything = pending.wait()
+        bounds = [0, *accumulate(len(chunk.prompts[index].label_starts) for index in group)]
+        finite = np.isfinite(everything).all()
+        for index, (start, end) in zip(group, pairwise(bounds), strict=True):
+            found[index] = everything[:, start:end]
+            if not finite:
+                _check_finite(found[index], chunk.texts[index])
     return [found[index] for index in range(len(chunk.prompts))]
 
 
@@ -226,7 +230,7 @@ def _to_numpy(tensor: Any) -> np.ndarray:
 
 def _joined(parts: list[tuple[np.ndarray, EncodedPrompt]]) -> Scored:
     """The passes of one request as one answer."""
-    logits = np.concatenate([each for each, _ in parts], axis=1)
+    logits = parts[0][0] if len(parts) == 1 else np.concatenate([each for each, _ in parts], axis=1)
     return Scored(
         logits=logits[0],
         uncalibrated=logits[1] if len(logits) == 2 else None,

@@ -165,11 +165,9 @@ class GLiClassModel:
         encoder = self.config.encoder
         width = encoder.hidden_size // encoder.num_attention_heads
         self.dtype, self.ops = dtype, choose_ops(self.device, dtype, self._backend, width)
-        encoder_ops = self.ops
-        if self._precision is not None:
-            if self.device.type != "cpu":
-                raise ValueError(f"precision {self._precision!r} runs on CPUs; give device='cpu'")
-            encoder_ops = choose_ops(self.device, dtype, self._precision, width)
+        if self._precision is not None and self.device.type != "cpu":
+            raise ValueError(f"precision {self._precision!r} runs on CPUs; give device='cpu'")
+        encoder_ops = choose_ops(self.device, dtype, self._backend, width, self._precision)
         checkpoint = Checkpoint(tensors, self._source)
         with torch.device("meta"):
             network = component("architectures", self.config.architecture_type).Architecture(

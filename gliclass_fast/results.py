@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+LARGEST_EXPONENT = 88.0  # exp of more overflows float32; the score is 6e-39 by then
 Prediction = dict[str, Any]
 
 
@@ -18,8 +19,7 @@ def scores_of(logits: np.ndarray, classification_type: str) -> list[float]:
         exponentials = np.exp(logits - logits.max())
         scores = (exponentials / exponentials.sum()).tolist()
         return scores
-    falling = np.exp(-np.abs(logits))  # never overflows
-    scores = np.where(logits >= 0, 1 / (1 + falling), falling / (1 + falling)).tolist()
+    scores = (1 / (1 + np.exp(np.minimum(-logits, LARGEST_EXPONENT)))).tolist()
     return scores
 
 
@@ -36,15 +36,17 @@ def predictions_of(
     initial_scores: a calibrated model's scores before calibration, carried along as `initial_score`.
     """
 
-    def prediction(index: int) -> Prediction:
-        item: Prediction = {"label": labels[index], "score": scores[index]}
-        if initial_scores is not None:
-            item["initial_score"] = initial_scores[index]
-        return item
-
+    chosen: Sequence[int] = range(len(scores))
     if classification_type == "single-label":
-        return [prediction(max(range(len(scores)), key=scores.__getitem__))]
-    return [prediction(index) for index, score in enumerate(scores) if score >= threshold]
+        chosen = [max(chosen, key=scores.__getitem__)]
+        threshold = float("-inf")
+    if initial_scores is None:  # by far the most frequent, and most of what is left to do per label
+        return [{"label": labels[i], "score": scores[i]} for i in chosen if scores[i] >= threshold]
+    return [
+        {"label": labels[i], "score": scores[i], "initial_score": initial_scores[i]}
+        for i in chosen
+        if scores[i] >= threshold
+    ]
 
 
 def hierarchical(

@@ -104,7 +104,11 @@ class PromptTokenizer:
         front = front[: free - 1]  # cut from the right as the reference does, but for labels and <<SEP>>
         back = back[: free - len(front)]
         pieces = (self._prefix, front, block.token_ids, back, self._suffix)
-        token_ids = np.concatenate([np.asarray(piece, dtype=np.int32) for piece in pieces])
+        token_ids = np.empty(sum(map(len, pieces)), dtype=np.int32)
+        place = 0
+        for piece in filter(len, pieces):
+            token_ids[place : place + len(piece)] = piece
+            place += len(piece)
         labels_at = len(self._prefix) + len(front)
         has_example = prompt.has_example and self._example_counts
         if has_example and len(front) + len(back) < length:  # the cut may have taken the examples

@@ -119,7 +119,7 @@ def test_the_demo_checkpoint_decides_as_in_float32() -> None:
 
 def test_where_it_runs() -> None:
     assert unavailable_reason("int8", "cuda") == "int8 runs on CPUs"
-    assert "float32 weights only" in str(unavailable_reason("int8", "cpu", torch.bfloat16))
+    assert "computes in float32 only" in str(unavailable_reason("int8", "cpu", torch.bfloat16))
     with pytest.raises(ValueError, match="asked for as precision='int8'"):
         GLiClassModel.from_pretrained(demo.PATH, device="cpu", backend="int8")
     with pytest.raises(ValueError, match="precision 'int4' is not supported"):

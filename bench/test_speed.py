@@ -1,0 +1,60 @@
+"""Has anything become slower? `make bench`: kernels and the host path, as ratios to the reference in one run.
+
+A ratio may exceed the recorded one by half: these are shared machines. `pytest bench/test_speed.py --record`
+writes the ratios down instead, after a change that is meant.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from gliclass_fast.bench import bench_ops, host_path
+from gliclass_fast.bench.timing import alternate
+from gliclass_fast.ops import choose_ops
+
+RECORD = Path(__file__).parent / "results" / "speed.json"
+ALLOWED = 1.5
+REPEATS = 15
+Pair = tuple[Callable[[], Any], Callable[[], Any]]  # ours, the reference
+
+
+def operation(case: bench_ops.Case) -> Pair:
+    found = bench_ops.implementations(case, "cpu", torch.float32)
+    return found[choose_ops("cpu").chosen[case.operation]], found["reference"]
+
+
+def host(labels: int) -> Pair:
+    found = host_path.functions(labels)
+    return found["gliclass-fast"], found["gliclass"]
+
+
+PAIRS: dict[str, Callable[[], Pair]] = {
+    **{
+        case.name: partial(operation, case)
+        for case in bench_ops.cases("cpu", torch.float32)
+        if choose_ops("cpu").chosen[case.operation] != "reference"
+    },
+    **{f"host path, {count} labels": partial(host, count) for count in host_path.LABEL_COUNTS},
+}
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("name", PAIRS)
+def test_ratio(name: str, benchmark: Any, request: pytest.FixtureRequest) -> None:
+    ours, reference = PAIRS[name]()
+    times = alternate({"ours": ours, "reference": reference}, REPEATS)
+    ratio = times["ours"].median / times["reference"].median
+    benchmark.extra_info["ratio to the reference"] = round(ratio, 3)
+    benchmark.pedantic(ours, rounds=REPEATS)
+    recorded = json.loads(RECORD.read_text(encoding="utf-8")) if RECORD.exists() else {}
+    if request.config.getoption("--record"):
+        recorded[name] = round(ratio, 3)
+        RECORD.write_text(json.dumps(recorded, indent=1) + "\n", encoding="utf-8")
+    assert ratio <= ALLOWED * recorded[name], f"{ratio:.3f} of the reference's time, was {recorded[name]}"

@@ -1,6 +1,6 @@
 """Builds the compiled extension where its tools are found; without it the package is plain Python.
 
-It has two parts: kernels for CPUs (needs a C++ compiler, GCC or Clang) and for GPUs (nvcc as well).
+It has two parts: kernels for CPUs (needs GCC) and for GPUs (nvcc as well).
 GLICLASS_FAST_BUILD=auto (the default) goes without a part whose tools are missing or fail, and writes down
 why for `gliclass-fast info`; =cpu wants the first and leaves the second, =cuda wants both, and they fail
 instead; =none does not try. CXX, NVCC, CUDA_HOME, CXXFLAGS and LDFLAGS are respected, ninja is used where it
@@ -31,8 +31,15 @@ if platform.machine() in ("x86_64", "AMD64"):
 
 
 def find_compiler() -> str | None:
-    names = [os.environ["CXX"]] if "CXX" in os.environ else ["c++", "g++", "clang++"]
-    return next(filter(None, map(shutil.which, names)), None)
+    """GCC, whose OpenMP is the one PyTorch loads; Clang's is not."""
+    names = [os.environ["CXX"]] if "CXX" in os.environ else ["c++", "g++"]
+    return next((found for name in names if (found := shutil.which(name)) and is_gcc(found)), None)
+
+
+def is_gcc(compiler: str) -> bool:
+    command = [compiler, "-dM", "-E", "-x", "c++", os.devnull]
+    macros = subprocess.run(command, capture_output=True, text=True, check=False).stdout
+    return "__GNUC__" in macros and "__clang__" not in macros
 
 
 def find_nvcc() -> str | None:
@@ -46,7 +53,7 @@ def missing() -> dict[str, str]:
     reasons = {part: f"GLICLASS_FAST_BUILD={MODE}" for part in ("cpu", "cuda") if part not in WANTED[MODE]}
     for part in WANTED[MODE]:
         if find_compiler() is None:
-            reasons[part] = "no C++ compiler was found"
+            reasons[part] = "GCC was not found (on PATH or as $CXX)"
         elif part == "cuda" and find_nvcc() is None:
             reasons[part] = "nvcc was not found (on PATH, in $CUDA_HOME or as $NVCC)"
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -56,6 +57,8 @@ def bench(
     report: Annotated[Path | None, _option("Folder for report.html and the plots as PNG and SVG.")] = None,
 ) -> None:
     """Measure the engine and other engines on this machine, in one process."""
+    if importlib.util.find_spec("gliclass") is None:
+        raise ValueError("the reference package is not installed: pip install 'gliclass-fast[bench]'")
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     if threads is not None:
         torch.set_num_threads(threads)

@@ -37,21 +37,28 @@ class Setting:
 
 
 class Contender(Protocol):
+    def tokens(self, case: Case) -> int:
+        """That one run computes, about; times of other cases are foretold from it."""
+        ...
+
     def logits(self, case: Case, count: int) -> list[np.ndarray]:
         """Float32 logits of the first `count` texts."""
         ...
 
-    def forward(self, case: Case) -> Run:
-        """The model alone, on inputs that are on its device."""
+    def forward(self, case: Case) -> Run | None:
+        """The model alone, on inputs that are on its device; None where there is no such thing."""
         ...
 
     def pipeline(self, case: Case) -> Run | None:
-        """Strings in, results out; None where there is no such thing."""
+        """Strings in, results out."""
         ...
 
 
 class Stock:
     """The reference package's pipeline around a model of it, possibly with its encoder replaced."""
+
+    def tokens(self, case: Case) -> int:
+        return len(case.lengths) * max(case.lengths)
 
     def __init__(self, setting: Setting, model: Any) -> None:
         import gliclass
@@ -74,7 +81,7 @@ class Stock:
             found.append(logits[0].float().cpu().numpy())
         return found
 
-    def forward(self, case: Case) -> Run:
+    def forward(self, case: Case) -> Run | None:
         inputs = self.inputs(texts(case, self.tokenizer), case.labels)
 
         @torch.no_grad()
@@ -90,6 +97,9 @@ class Stock:
 
 class Engine:
     """gliclass-fast."""
+
+    def tokens(self, case: Case) -> int:
+        return sum(case.lengths)
 
     def __init__(self, setting: Setting, precision: str | None = None, cuda_graphs: bool = True) -> None:
         self.model = GLiClassModel.from_gliclass(
@@ -111,7 +121,7 @@ class Engine:
         *_, scored = (self.pipe.engine.score(requests) for _ in range(runs))
         return [each.logits for each in scored[:count]]
 
-    def forward(self, case: Case) -> Run:
+    def forward(self, case: Case) -> Run | None:
         """On a packed batch; from CUDA graphs with the copies to and from the device."""
         encoder = self.pipe.engine.tokenizer
         requests = [Request(text, case.labels) for text in texts(case, self.tokenizer)]

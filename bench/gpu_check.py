@@ -103,6 +103,7 @@ def bench_here(shape: str, dtype: str, device: str, repeats: int) -> dict[str, A
     if device == "cuda":
         for row in found["rows"]:
             run = bench.entrants[f"{ENGINE}, no graphs"].contender.forward(cases[row["case"]])
+            assert run is not None
             row["kernels"] = kernels_launched(run)
         engine: Any = bench.entrants[ENGINE].contender
         if (graphs := engine.model.graphs) is not None:

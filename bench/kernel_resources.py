@@ -124,6 +124,9 @@ def cases() -> dict[str, Callable[[], Any]]:
             "linear gelu, many rows": partial(linear.linear_triton, many, up, bias, "gelu"),
             "norm, gated linear, few rows": partial(normed, x, gate, None, activation="gelu", gated=True),
             "norm, gated linear, many rows": partial(normed, many, gate, None, activation="gelu", gated=True),
+            "RMS norm, gated linear": partial(
+                linear.norm_linear_triton, x, gate, None, sums=None, eps=1e-5, activation="gelu", gated=True
+            ),
             "norm, linear add gelu": partial(normed, x, up, bias, activation="gelu", add=make(256, INNER)),
             "pair dot": partial(pairs.pair_dot_triton, x, x, whole(256)),
             "pair add relu": partial(pairs.pair_add_triton, x, x, whole(256), "relu"),

@@ -9,6 +9,7 @@ from gliclass_fast.bench.cases import CPU_CASES, GPU_CASES, RAGGED, Case, label_
 
 LABEL_COUNTS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 TEXT_TOKENS = (64, 256, 512)
+EVERYONE_WITH_A_PIPELINE = ("gliclass", "ONNX Runtime", "fast-gliner", "GLiNER2")
 IN_THE_CARD = ("gliclass", "ONNX Runtime", "cross-encoder (NLI)")
 
 
@@ -47,6 +48,7 @@ PRESETS = {
         "the cases of the README",
         lambda device: list(CPU_CASES) if device == "cpu" else [*GPU_CASES, *label_cases()],
         ("forward", "pipeline"),
+        peers=EVERYONE_WITH_A_PIPELINE,
     ),
     "card": Preset(
         "the model card's grid: batch 8, texts of 64, 256 and 512 tokens, 1 to 256 labels",

@@ -13,7 +13,7 @@ from gliclass_fast.bench import cases, peers
 from gliclass_fast.bench.cases import Case
 from gliclass_fast.bench.contenders import Contender, Engine, Setting, Stock
 from gliclass_fast.bench.peers import Absent
-from gliclass_fast.bench.timing import Times, alternate, as_record
+from gliclass_fast.bench.timing import alternate, as_record
 from gliclass_fast.selfcheck import ALLOWED_ERROR, logit_error
 
 ENGINE = "gliclass-fast"
@@ -29,10 +29,7 @@ class Entrant:
     same_model: bool = True  # its logits are the reference's
     rounds: bool = False  # on purpose: its error is written down and not judged
     patience: float = float("inf")
-    pace: float = 0.0  # seconds per unit of work, from the case before
-
-    def work(self, case: Case) -> int:
-        return case.tokens * (1 if self.same_model else len(case.labels))
+    pace: float = 0.0  # seconds per token, from the case before
 
 
 @dataclass(slots=True)
@@ -95,7 +92,7 @@ class Bench:
             allowed = max(allowed, 2 * logit_error(reference.logits(case, CHECKED), exact))
         able = {}
         for name, entrant in self.entrants.items():
-            if (seconds := entrant.pace * entrant.work(case)) > entrant.patience:
+            if (seconds := entrant.pace * entrant.contender.tokens(case)) > entrant.patience:
                 row["left_out"][name] = f"about {seconds:.0f} s a run"
                 continue
             if reason := self._reject(name, entrant, case, exact, allowed, row["errors"]):
@@ -110,8 +107,8 @@ class Bench:
             }
             times = alternate(functions, self.repeats, warmup=1, device=self.device)
             row[part] = as_record(times)
-            if part == "forward":
-                self._note_pace(times, case)
+            for name, each in times.items():
+                self.entrants[name].pace = each.median / 1e3 / able[name].contender.tokens(case)
         return row
 
     def _reject(
@@ -133,7 +130,3 @@ class Bench:
                 raise
             return f"failed: {failure!r}"[:300]
         return None if entrant.rounds or error <= allowed else f"wrong: logit error {error:.1e}"
-
-    def _note_pace(self, times: dict[str, Times], case: Case) -> None:
-        for name, each in times.items():
-            self.entrants[name].pace = each.median / 1e3 / self.entrants[name].work(case)

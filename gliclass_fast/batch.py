@@ -104,7 +104,7 @@ class PackedBatch:
         """Views of the first `capacity.size` values of a block."""
         shapes = capacity.shapes()
         room = [_aligned(prod(shape)) for shape in shapes.values()]
-        parts = block[: sum(room)].split(room)
+        parts = torch.split(block[: sum(room)], room)
         fields = {
             name: part[: prod(shape)].view(shape)
             for (name, shape), part in zip(shapes.items(), parts, strict=True)

@@ -8,27 +8,38 @@ from gliclass_fast.ops import Ops
 
 
 class NormLinear(nn.Module):
-    """A linear map of a layer-normed input, [T, C] -> [T, out], the norm's weight and bias folded into it.
+    """A linear map of a normed input, [T, C] -> [T, out], the norm's weight and bias folded into it.
 
     What remains of the norm, the statistics of every row, is part of the operation.
     """
 
     def __init__(
-        self, width: int, out: int, ops: Ops, eps: float, norm_bias: bool = True, bias: bool = True
+        self,
+        width: int,
+        out: int,
+        ops: Ops,
+        eps: float,
+        norm_bias: bool = True,
+        bias: bool = True,
+        rms: bool = False,
     ) -> None:
         super().__init__()
         self.ops, self.eps = ops, eps
-        self.norm = nn.LayerNorm(width, bias=norm_bias)
+        self.norm = nn.RMSNorm(width) if rms else nn.LayerNorm(width, bias=norm_bias)
         self.linear = nn.Linear(width, out, bias=bias)
 
     def fold(self) -> None:
-        """linear(norm(x)) = n @ (weight * scale).T + (weight @ shift + bias), n = (x - mean) / deviation."""
-        weight, bias, shift = self.linear.weight, self.linear.bias, self.norm.bias
+        """linear(norm(x)) = n @ (weight * scale).T + (weight @ shift + bias), n = (x - mean) / deviation.
+
+        An RMSNorm subtracts no mean: it needs no sums, and has no shift.
+        """
+        weight, bias, shift = self.linear.weight, self.linear.bias, getattr(self.norm, "bias", None)
         if shift is not None:
             moved = weight.float() @ shift.float() + (0 if bias is None else bias.float())
             self.linear.bias = nn.Parameter(moved.to(weight.dtype), requires_grad=False)
         self.linear.weight = nn.Parameter(weight * self.norm.weight, requires_grad=False)
-        self.sums = self.linear.weight.float().sum(1)
+        rms = isinstance(self.norm, nn.RMSNorm)
+        self.sums = None if rms else self.linear.weight.float().sum(1)
         del self.norm
 
     def forward(

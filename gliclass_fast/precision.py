@@ -41,8 +41,9 @@ def dtype_candidates(
 
 
 def _known_to_overflow(config: ModelConfig) -> bool:
-    """mDeBERTa, the one DeBERTa with a multilingual vocabulary."""
-    return config.model_type == "deberta-v2" and config.vocab_size > 200_000
+    """mDeBERTa, the one DeBERTa with a multilingual vocabulary, and T5, which was trained in bfloat16."""
+    mdeberta = config.model_type == "deberta-v2" and config.vocab_size > 200_000
+    return mdeberta or config.model_type in ("t5", "mt5", "umt5")
 
 
 def probe(config: ModelConfig) -> list[EncodedPrompt]:

@@ -103,7 +103,7 @@ class PromptTokenizer:
         length = len(front) + len(back)
         front = front[: free - 1]  # cut from the right as the reference does, but for labels and <<SEP>>
         back = back[: free - len(front)]
-        pieces = (self._prefix, front, block.token_ids, back, self._suffix)
+        pieces: list[Sequence[int] | np.ndarray] = [self._prefix, front, block.token_ids, back, self._suffix]
         token_ids = np.empty(sum(map(len, pieces)), dtype=np.int32)
         place = 0
         for piece in filter(len, pieces):

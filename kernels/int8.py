@@ -67,10 +67,10 @@ def norm_linear_int8(
     x: Tensor,
     weight: Tensor,
     bias: Tensor | None,
-    sums: Tensor,
+    sums: Tensor | None,
     eps: float,
     activation: str = "none",
     gated: bool = False,
     add: Tensor | None = None,
 ) -> Tensor:
-    return finished(_product(normed(x, eps), weight, bias), activation, gated, add)
+    return finished(_product(normed(x, eps, sums is None), weight, bias), activation, gated, add)

@@ -6,7 +6,7 @@
   gated (Shazeer, arXiv:2002.05202; GeGLU with "gelu") activation(y[:, :F]) * y[:, F:]. Shapes: x [T, K],
   weight [N, K], bias [N] or None, sums float32 [N], add [T, N] or None -> [T, N], gated [T, F] with N = 2F.
   A norm's own weight and bias are folded into these; sums are the weight's rows summed, so that
-  n @ weight.T = (x @ weight.T - mean * sums) / sqrt(var + eps).
+  n @ weight.T = (x @ weight.T - mean * sums) / sqrt(var + eps). Without sums n = x / sqrt(mean(x^2) + eps).
 
 Outputs have x's dtype. Weights are as `pack_*` returned them, once per weight at load. Activations are those
 of `ACTIVATIONS`; "gelu" is the exact erf form (Hendrycks & Gimpel, arXiv:1606.08415).
@@ -77,18 +77,18 @@ def norm_linear_reference(
     x: Tensor,
     weight: Tensor,
     bias: Tensor | None,
-    sums: Tensor,
+    sums: Tensor | None,
     eps: float,
     activation: str = "none",
     gated: bool = False,
     add: Tensor | None = None,
 ) -> Tensor:
-    return finished(F.linear(normed(x, eps), weight, bias), activation, gated, add)
+    return finished(F.linear(normed(x, eps, sums is None), weight, bias), activation, gated, add)
 
 
-def normed(x: Tensor, eps: float) -> Tensor:
-    """x without its mean, over its deviation."""
-    return F.layer_norm(x, x.shape[-1:], eps=eps)
+def normed(x: Tensor, eps: float, rms: bool) -> Tensor:
+    """x without its mean, over its deviation; with rms x over its root mean square."""
+    return F.rms_norm(x, x.shape[-1:], eps=eps) if rms else F.layer_norm(x, x.shape[-1:], eps=eps)
 
 
 def finished(y: Tensor, activation: str, gated: bool, add: Tensor | None) -> Tensor:
@@ -120,13 +120,13 @@ def norm_linear_onednn(
     x: Tensor,
     weight: Tensor,
     bias: Tensor | None,
-    sums: Tensor,
+    sums: Tensor | None,
     eps: float,
     activation: str = "none",
     gated: bool = False,
     add: Tensor | None = None,
 ) -> Tensor:
-    return finished(linear_onednn(normed(x, eps), weight, bias), activation, gated, add)
+    return finished(linear_onednn(normed(x, eps, sums is None), weight, bias), activation, gated, add)
 
 
 @triton.jit
@@ -149,7 +149,8 @@ def activated(x, ACTIVATION: tl.constexpr):
 def _linear_kernel(
     x, weight, bias, sums, add, out, rows, eps, WIDTH: tl.constexpr, DEPTH: tl.constexpr,
     BLOCK_ROWS: tl.constexpr, BLOCK_WIDTH: tl.constexpr, BLOCK_DEPTH: tl.constexpr, GROUP: tl.constexpr,
-    ACTIVATION: tl.constexpr, GATED: tl.constexpr, BIAS: tl.constexpr, NORM: tl.constexpr, ADD: tl.constexpr,
+    ACTIVATION: tl.constexpr, GATED: tl.constexpr, BIAS: tl.constexpr, NORM: tl.constexpr, RMS: tl.constexpr,
+    ADD: tl.constexpr,
 ):  # fmt: skip
     across = tl.cdiv(WIDTH, BLOCK_WIDTH)
     group = tl.program_id(0) // (GROUP * across)
@@ -172,19 +173,23 @@ def _linear_kernel(
         acc = tl.dot(a, tl.trans(b), acc, input_precision="ieee")
         if NORM:
             values = a.to(tl.float32)
-            total += tl.sum(values, 1)
+            if not RMS:
+                total += tl.sum(values, 1)
             squares += tl.sum(values * values, 1)
         if GATED:
             b = tl.load(w_place + WIDTH * DEPTH + start, mask=within_width[:, None] & within_depth, other=0.0)
             gate = tl.dot(a, tl.trans(b), gate, input_precision="ieee")
     if NORM:
-        mean = total / DEPTH
-        variance = tl.maximum(squares / DEPTH - mean * mean, 0.0)
-        factor = tl.rsqrt(variance + eps)[:, None]
-        acc = (acc - mean[:, None] * tl.load(sums + column, mask=within_width, other=0.0)[None, :]) * factor
+        mean = total / DEPTH  # zero for RMS
+        factor = tl.rsqrt(tl.maximum(squares / DEPTH - mean * mean, 0.0) + eps)[:, None]
+        if not RMS:
+            acc -= mean[:, None] * tl.load(sums + column, mask=within_width, other=0.0)[None, :]
+        acc *= factor
         if GATED:
-            gate_sums = tl.load(sums + WIDTH + column, mask=within_width, other=0.0)
-            gate = (gate - mean[:, None] * gate_sums[None, :]) * factor
+            if not RMS:
+                gate_sums = tl.load(sums + WIDTH + column, mask=within_width, other=0.0)
+                gate -= mean[:, None] * gate_sums[None, :]
+            gate *= factor
     if BIAS:
         acc += tl.load(bias + column, mask=within_width, other=0.0).to(tl.float32)[None, :]
     place = row.to(tl.int64)[:, None] * WIDTH + column[None, :]
@@ -207,9 +212,9 @@ def _launch(
     gated: bool = False,
     add: Tensor | None = None,
     sums: Tensor | None = None,
-    eps: float = 0.0,
+    eps: float | None = None,
 ) -> Tensor:
-    """sums: x is normed on the way."""
+    """eps: x is normed on the way."""
     x = x.contiguous()
     rows, depth = x.shape
     width = weight.shape[0] // (2 if gated else 1)
@@ -221,9 +226,10 @@ def _launch(
     absent = weight
     _linear_kernel[grid](
         x, weight, absent if bias is None else bias, absent if sums is None else sums,
-        absent if add is None else add, out, rows, eps, WIDTH=width, DEPTH=depth,
+        absent if add is None else add, out, rows, eps or 0.0, WIDTH=width, DEPTH=depth,
         BLOCK_ROWS=block_rows, BLOCK_WIDTH=block_width, BLOCK_DEPTH=block_depth, GROUP=GROUP,
-        ACTIVATION=activation, GATED=gated, BIAS=bias is not None, NORM=sums is not None, ADD=add is not None,
+        ACTIVATION=activation, GATED=gated, BIAS=bias is not None,
+        NORM=eps is not None, RMS=sums is None, ADD=add is not None,
         num_warps=warps, num_stages=stages,
     )  # fmt: skip
     return out
@@ -245,7 +251,7 @@ def norm_linear_triton(
     x: Tensor,
     weight: Tensor,
     bias: Tensor | None,
-    sums: Tensor,
+    sums: Tensor | None,
     eps: float,
     activation: str = "none",
     gated: bool = False,

@@ -247,4 +247,4 @@ def test_check_compares_with_the_reference() -> None:
 def test_the_installed_command_runs() -> None:
     command = [sys.executable, "-m", "gliclass_fast", "--help"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert all(name in done.stdout for name in ("classify", "info", "check"))
+    assert all(name in done.stdout for name in ("classify", "info", "check", "bench"))

@@ -90,7 +90,7 @@ def test_a_wheel_without_compiled_kernels_says_why(case: str, tmp_path: Path, so
     nvcc.touch()
     environment, reason = {
         "none": ({"GLICLASS_FAST_BUILD": "none"}, "GLICLASS_FAST_BUILD=none"),
-        "no compiler": ({"PATH": "", "NVCC": str(nvcc)}, "no C++ compiler was found"),
+        "no compiler": ({"PATH": "", "NVCC": str(nvcc)}, "GCC was not found"),
     }[case]
     file, _ = wheel(source_copy, tmp_path, "--no-isolation", **environment)
     assert file.name.endswith("py3-none-any.whl")

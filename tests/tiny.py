@@ -30,6 +30,10 @@ ENCODERS: dict[str, dict[str, Any]] = {
     "modernbert": {"num_hidden_layers": 4, "local_attention": 16, "max_position_embeddings": 2048},
     "bert": {"num_hidden_layers": 2, "max_position_embeddings": 2048},
     "roberta": {"num_hidden_layers": 2, "max_position_embeddings": 2050, "type_vocab_size": 1},
+    "t5": {
+        "d_model": WIDTH, "d_kv": WIDTH // HEADS, "d_ff": INNER, "num_heads": HEADS, "num_layers": 2,
+        "feed_forward_proj": "gated-gelu", "relative_attention_max_distance": 40,
+    },
     "xlm-roberta": {"num_hidden_layers": 2, "max_position_embeddings": 2050, "type_vocab_size": 1},
 }  # fmt: skip
 ALL_SCORERS = ("simple", "weighted-dot", "mlp", "hopfield", "cross-attn")
@@ -69,8 +73,7 @@ def reference_model(
     torch.manual_seed(0)
     values = {
         "hidden_size": WIDTH, "num_attention_heads": HEADS, "intermediate_size": INNER,
-        "vocab_size": VOCABULARY,
-        "pad_token_id": 0, **ENCODERS[encoder], **(backbone or {}),
+        "vocab_size": VOCABULARY, "pad_token_id": 0, **ENCODERS.get(encoder, {}), **(backbone or {}),
     }  # fmt: skip
     config = CONFIG_MAPPING[encoder](**values)
     options = {"scorer_type": "simple", "pooling_strategy": "first", "prompt_first": True, **options}

@@ -18,6 +18,7 @@ NAME = "cross-encoder (NLI)"
 PACKAGES = ()
 SAME_MODEL = False
 HYPOTHESIS = "This example is about {}."
+HYPOTHESIS_TOKENS = 8  # with the tokens between and around
 PAIRS_PER_BATCH = 64
 
 
@@ -45,6 +46,11 @@ class _CrossEncoder:
             ).to(self.device)
             for start in range(0, len(pairs), PAIRS_PER_BATCH)
         ]  # fmt: skip
+
+    def tokens(self, case: Case) -> int:
+        """A text and a hypothesis per label; the labels are not part of the text."""
+        block = 2 * len(case.labels)
+        return sum(length - block + HYPOTHESIS_TOKENS for length in case.lengths) * len(case.labels)
 
     def logits(self, case: Case, count: int) -> list[np.ndarray]:
         raise NotImplementedError("the scores of another model")

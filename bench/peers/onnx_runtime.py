@@ -71,7 +71,7 @@ class _OnnxRuntime(Stock):
             provider = "CPUExecutionProvider" if self.on_cpu else "CUDAExecutionProvider"
             with tempfile.TemporaryDirectory() as folder:
                 file = Path(folder) / "model.onnx"
-                _export(_Logits(self.pipe.pipe.model, len(labels)).eval(), inputs, file)
+                export(self.pipe.pipe.model, inputs, file, len(labels))
                 self.sessions[size] = onnxruntime.InferenceSession(file, options, providers=[provider])
         session, feeds = self.sessions[size], {name: inputs[name].cpu().numpy() for name in INPUTS}
         return lambda: session.run(None, feeds)
@@ -86,11 +86,12 @@ class _OnnxRuntime(Stock):
         return None
 
 
-def _export(model: nn.Module, inputs: dict[str, Tensor], file: Path) -> None:
+def export(model: Any, inputs: dict[str, Tensor], file: Path, labels: int) -> None:
+    """Writes a reference model for as many texts as `inputs` holds, of any length."""
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         torch.onnx.export(
-            model,
+            _Logits(model, labels).eval(),
             tuple(inputs[name] for name in INPUTS),
             str(file),
             input_names=list(INPUTS),

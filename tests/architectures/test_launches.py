@@ -16,6 +16,7 @@ from tests.tiny import ENCODERS, random_prompt, reference_model
 POST_NORM = {"linear": 4, "add_norm": 2}
 PER_LAYER = {
     "deberta-v2": {**POST_NORM, "disentangled_attention": 1},
+    "t5": {"attention": 1, "linear_add": 2, "norm_linear": 2},
     "modernbert": {"linear": 1, "attention": 1, "linear_add": 2, "norm_linear": 1, "layer_norm": 1},
     **{name: {**POST_NORM, "attention": 1} for name in ("bert", "roberta", "xlm-roberta")},
 }

@@ -52,10 +52,18 @@ MODERNBERT_EXTRAS: dict[str, dict[str, Any]] = {
         "global_attn_every_n_layers": 2,
     },
 }
+T5_EXTRAS: dict[str, tuple[str, dict[str, Any]]] = {
+    "stock distances": ("t5", {"relative_attention_max_distance": 128}),
+    "not gated": ("t5", {"feed_forward_proj": "relu"}),
+    "wide heads": ("t5", {"d_kv": 24}),
+    "mT5": ("mt5", ENCODERS["t5"]),
+    "umT5": ("umt5", ENCODERS["t5"]),
+}
 CASES = [
     *((name, "stock", {}) for name in ENCODERS),
     *(("deberta-v2", *case) for case in DEBERTA_EXTRAS.items()),
     *(("modernbert", *case) for case in MODERNBERT_EXTRAS.items()),
+    *((encoder, name, extra) for name, (encoder, extra) in T5_EXTRAS.items()),
 ]
 
 

@@ -184,18 +184,19 @@ def norm_linear(
     biased: bool = True,
     gated: bool = False,
     added: bool = False,
+    rms: bool = False,
 ) -> tuple[Any, Slow]:
     (x, weight, bias, _), _ = linear(dtype, rows=rows, biased=biased)
     x = (3 * x.float() + torch.randn(rows, 1)).to(dtype)
     add = torch.randn(rows, 38).to(dtype) if added else None
 
     def slow(precision: torch.dtype) -> Tensor:
-        y = affine(slow_norm(x.to(precision), torch.ones(33), None, rms=False), weight, bias, precision)
+        y = affine(slow_norm(x.to(precision), torch.ones(33), None, rms), weight, bias, precision)
         if gated:
             return ACTIVATIONS[activation](y[:, :19]) * y[:, 19:]
         return ACTIVATIONS[activation](y if add is None else y + add.to(precision))
 
-    return (x, weight, bias, weight.float().sum(1), 1e-7, activation, gated, add), slow
+    return (x, weight, bias, None if rms else weight.float().sum(1), 1e-7, activation, gated, add), slow
 
 
 def pair(dtype: torch.dtype, activation: str | None = None) -> tuple[Any, Slow]:
@@ -287,6 +288,13 @@ CASES: dict[str, tuple[str, Callable[[torch.dtype], tuple[Any, Slow]]]] = {
         "norm_linear",
         partial(norm_linear, activation="silu", biased=False, gated=True),
     ),
+    **{
+        f"RMS norm and linear{', gated' * gated}": (
+            "norm_linear",
+            partial(norm_linear, gated=gated, biased=False, rms=True),
+        )
+        for gated in (False, True)
+    },
     "norm and linear alone": ("norm_linear", partial(norm_linear, activation="none")),
     "pair dot": ("pair_dot", pair),
     "pair add": ("pair_add", partial(pair, activation="none")),

@@ -1,0 +1,190 @@
+"""The benchmark: who is timed and who is not, what is written down, and the command."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from typer.testing import CliRunner, Result
+
+from gliclass_fast import cli, demo
+from gliclass_fast.bench import cases, peers, plots, tables
+from gliclass_fast.bench.cases import Case
+from gliclass_fast.bench.contenders import Setting, Stock
+from gliclass_fast.bench.presets import PRESETS
+from gliclass_fast.bench.run import ENGINE, PATIENCE, Bench
+
+DEMO = str(demo.PATH)
+CASES = [Case("1x40", (40,)), Case("2 of 40-60", (40, 60))]
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(cli.app, ["bench", *arguments], env={"COLUMNS": "200"})
+
+
+def bench(peer_names: list[str], chosen: list[Case] = CASES, parts: tuple[str, ...] = ("forward",)) -> Any:
+    return Bench(DEMO, "cpu", torch.float32, repeats=1).measure(chosen, parts, peer_names)
+
+
+def peer(name: str, change: Any = lambda logits: logits, **options: Any) -> SimpleNamespace:
+    """A peer that runs the reference and changes its logits."""
+
+    class Changed(Stock):
+        def logits(self, case: Case, count: int) -> list[np.ndarray]:
+            return [change(each) for each in super().logits(case, count)]
+
+    standard = {"PACKAGES": (), "SAME_MODEL": True, "unsuitable": lambda setting: None}
+    build = lambda setting: Changed(setting, setting.model)  # noqa: E731
+    return SimpleNamespace(**{"NAME": name, "build": build, **standard, **options})
+
+
+def test_every_case_is_checked_and_timed() -> None:
+    found = bench(["gliclass", "ONNX Runtime"], parts=("forward", "pipeline"))
+    assert not found["absent"] and [row["case"] for row in found["rows"]] == ["1x40", "2 of 40-60"]
+    everyone = {ENGINE, f"{ENGINE}, int8", "gliclass", "ONNX Runtime"}
+    for row in found["rows"]:
+        assert row["forward"].keys() == row["errors"].keys() == everyone and not row["left_out"]
+        assert row["pipeline"].keys() == everyone - {"ONNX Runtime"}
+        assert row["errors"][ENGINE] < 1e-4 and row["errors"]["ONNX Runtime"] < 1e-4
+        assert all(times["runs"] == 1 and times["median"] > 0 for times in row["forward"].values())
+    assert found["rows"][1]["tokens"] == 100 and found["rows"][1]["texts"] == 2
+
+
+def test_a_wrong_answer_gets_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(peers, "available", lambda: {"off": peer("off", lambda logits: logits + 0.01)})
+    for row in bench(["off"])["rows"]:
+        assert "off" not in row["forward"] and row["left_out"]["off"].startswith("wrong: logit error")
+
+
+def test_a_peer_that_is_absent_or_fails_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(setting: Setting) -> Any:
+        raise RuntimeError("no such kernel")
+
+    def fail_later(logits: np.ndarray) -> np.ndarray:
+        raise RuntimeError("not today")
+
+    known = {
+        "missing": peer("missing", PACKAGES=("no_such_package",)),
+        "elsewhere": peer("elsewhere", unsuitable=lambda setting: "needs a GPU"),
+        "broken": peer("broken", build=fail),
+        "late": peer("late", fail_later),
+    }
+    monkeypatch.setattr(peers, "available", lambda: known)
+    found = bench(list(known))
+    assert found["absent"]["missing"] == "not installed: no_such_package"
+    assert found["absent"]["elsewhere"] == "needs a GPU"
+    assert "no such kernel" in found["absent"]["broken"]
+    assert "not today" in found["rows"][0]["left_out"]["late"]
+
+
+def test_a_peer_that_would_take_too_long_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(PATIENCE, "cpu", 0.0)
+    first, second = bench(["gliclass"])["rows"]
+    assert "gliclass" in first["forward"] and second["left_out"]["gliclass"].endswith("s a run")
+    assert ENGINE in second["forward"]
+
+
+def test_every_peer_is_a_module_with_what_is_needed() -> None:
+    known = peers.available()
+    assert {"gliclass", "ONNX Runtime", "cross-encoder (NLI)"} <= known.keys()
+    assert all(name == known[name].NAME and callable(known[name].build) for name in known)
+    wanted = {name for preset in PRESETS.values() for name in preset.peers}
+    assert wanted <= known.keys()
+
+
+def test_a_pass_per_label_is_counted_as_such() -> None:
+    case = cases.label_cases((3,), 20, 2)[0]
+    row = bench(["cross-encoder (NLI)"], [case])["rows"][0]
+    assert "cross-encoder (NLI)" in row["forward"] and "cross-encoder (NLI)" not in row["errors"]
+
+
+def test_texts_have_the_length_asked_for() -> None:
+    tokenizer = cases.demo_tokenizer()
+    for case in (*cases.CPU_CASES, *cases.label_cases((1, 64), 64, 2)):
+        block = "".join(f"<<LABEL>>{label}" for label in case.labels) + "<<SEP>>"
+        found = [len(tokenizer(block + text)["input_ids"]) for text in cases.texts(case, tokenizer)]
+        assert found == list(case.lengths)
+
+
+def result(by_label_count: bool) -> dict[str, Any]:
+    """Of a grid of 2 lengths x 2 numbers of labels, or of cases; "slow" is left out once."""
+    rows = []
+    for labels in (1, 2):
+        for length in (10, 20, 30):
+            times = {ENGINE: 10.0 * labels, "gliclass": 40.0 * labels, "slow": 80.0}
+            if (labels, length) == (2, 20):
+                del times["slow"]
+            forward = {n: {"median": t, "p20": t, "p80": t, "p99": t, "runs": 1} for n, t in times.items()}
+            left_out = {} if "slow" in times else {"slow": "about 99 s a run"}
+            row = {"case": f"{length} {labels}", "texts": 1, "labels": labels, "tokens": length}
+            rows.append({**row, "forward": forward, "errors": {ENGINE: 1e-6}, "left_out": left_out})
+    machine = {"processor": "a <processor>", "threads": 2, "versions": {"torch": "2"}, "commit": "abc"}
+    run = {"shape": "tiny", "dtype": "float32", "rows": rows, "absent": {"other": "not installed: other"}}
+    return {
+        "benchmark": "test", "machine": machine, "parts": ["forward"], "by_label_count": by_label_count,
+        "runs": [run],
+    }  # fmt: skip
+
+
+def test_tables() -> None:
+    found = result(by_label_count=True)
+    columns, rows = tables.grid_table(found["runs"][0], "forward")
+    assert columns == ["tiny", "1", "2", "mean"]
+    assert rows == [
+        [ENGINE, "100.0", "50.0", "75.0"],
+        ["gliclass", "25.0", "12.5", "18.8"],
+        ["slow", "12.5", "-", "-"],
+    ]
+    assert tables.case_rows(found["runs"][0], "forward")[0] == [
+        "10 1", ENGINE, "10.0", "10.0", "4.00x", "100.0", "1e-06",
+    ]  # fmt: skip
+    left_out = ["20 2", "slow", "about 99 s a run", "", "", "", ""]
+    assert left_out in tables.case_rows(found["runs"][0], "forward")
+    columns, rows = tables.ratio_table(found, "forward")
+    assert rows[4] == ["tiny", "20 2", "80", "20 (**4.00x**)", ""]
+
+
+@pytest.mark.parametrize("by_label_count", [False, True])
+def test_a_report_opens_without_a_network(by_label_count: bool, tmp_path: Path) -> None:
+    from gliclass_fast.bench import page
+
+    found = result(by_label_count)
+    pictures = plots.draw(found, tmp_path)
+    names = {"labels-tiny"} if by_label_count else {"speedup"}
+    assert {each.stem for each in pictures} == names | {"length"}
+    assert all(each.with_suffix(".png").read_bytes()[1:4] == b"PNG" for each in pictures)
+    page.write(found, pictures, tmp_path / "report.html")
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert text.count("<svg") == len(pictures) and "a &lt;processor&gt;" in text
+    assert "not installed: other" in text and "about 99 s a run" in text
+    assert not any(mark in text for mark in ("<script", "<link", "src=", "@import"))
+
+
+def test_the_command_writes_what_it_measured(tmp_path: Path) -> None:
+    file = tmp_path / "result.json"
+    options = ("--model", DEMO, "--peers", "none", "--repeats", "1", "--device", "cpu", "--json", str(file))
+    done = run(*options, "--report", str(tmp_path / "out"))
+    assert done.exit_code == 0, done.output
+    found = json.loads(file.read_text(encoding="utf-8"))
+    assert found["benchmark"] == "quick" and found["machine"]["threads"] == torch.get_num_threads()
+    assert "gliclass-fast" in done.stdout and (tmp_path / "out" / "report.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--preset", "fast"), "choose one of: quick, standard, card"),
+        (("--peers", "nobody"), "unknown peers ['nobody']; known: "),
+        (("--dtype", "int4"), "choose float32, float16 or bfloat16"),
+        (("--preset", "quality"), "--data FOLDER is needed"),
+        (("--model", "no/such/folder"), "does not exist"),
+    ],
+)
+def test_mistakes(options: tuple[str, ...], message: str) -> None:
+    done = run(*options, "--device", "cpu")
+    assert done.exit_code == 2 and message in " ".join(done.stderr.split())

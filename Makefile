@@ -32,11 +32,12 @@ format: $(VENV)/.dev
 
 # has anything become slower? ratios to the reference, against recorded ones
 bench: $(VENV)/.dev
-	$(BIN)/python -m pytest bench/test_speed.py
+	$(BIN)/python -m pytest tools/test_speed.py
 
 # the figures of the README, about an hour on two cores; DATA is a folder of labelled sentences
 CPU_BENCH := $(BIN)/gliclass-fast bench --device cpu
 results: $(VENV)/.dev
+	@test -d "$(DATA)" || { echo "make results DATA=FOLDER: see bench/quality.py"; exit 2; }
 	$(CPU_BENCH) --preset standard --model deberta-v3-base,modernbert-base --json bench/results/cpu.json
 	$(CPU_BENCH) --preset card --model ettin-32m,deberta-v3-base --json bench/results/card-cpu.json
 	$(CPU_BENCH) --preset paper --model ettin-32m,deberta-v3-base --json bench/results/paper-cpu.json
@@ -50,7 +51,7 @@ resources: $(VENV)/.dev
 	$(BIN)/python -m gliclass_fast.bench.kernel_resources --output bench/results/kernels.json
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info
+	rm -rf $(VENV) build dist *.egg-info kernels/*.so kernels/_not_built.txt
 
 $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python >= 3.10 is needed; set PYTHON=")'

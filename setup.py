@@ -14,8 +14,10 @@ import platform
 import shlex
 import shutil
 import subprocess
+import sys
 import sysconfig
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 from setuptools import Extension, setup
@@ -24,10 +26,12 @@ from setuptools.command.build_ext import build_ext
 ROOT = Path(__file__).parent
 WANTED = {"auto": ("cpu", "cuda"), "cpu": ("cpu",), "cuda": ("cpu", "cuda"), "none": ()}
 MODE = os.environ.get("GLICLASS_FAST_BUILD", "auto")
+BUILDING = {"bdist_wheel", "build", "build_ext", "develop", "editable_wheel", "install"}
 GPUS = ("80", "86", "89", "90")  # and PTX of the last, for later ones
-INSTRUCTION_SETS = {"portable": ""}
+INSTRUCTION_SETS: dict[str, list[str]] = {"portable": []}
 if platform.machine() in ("x86_64", "AMD64"):
-    INSTRUCTION_SETS |= {"avx2": "-mavx2 -mfma", "avx512": "-mavx512f -mavx512vl -mavx512dq -mavx512bw -mfma"}
+    INSTRUCTION_SETS["avx2"] = ["-mavx2", "-mfma"]
+    INSTRUCTION_SETS["avx512"] = ["-mavx2", "-mfma", "-mavx512f", "-mavx512vl", "-mavx512dq", "-mavx512bw"]
 
 
 def find_compiler() -> str | None:
@@ -45,7 +49,8 @@ def is_gcc(compiler: str) -> bool:
 def find_nvcc() -> str | None:
     candidates = [os.environ.get("NVCC"), shutil.which("nvcc")]
     candidates += [f"{os.environ.get('CUDA_HOME', '/usr/local/cuda')}/bin/nvcc"]
-    return next((str(Path(found).resolve()) for found in candidates if found and Path(found).exists()), None)
+    usable = (found for found in candidates if found and os.access(found, os.X_OK))
+    return next((str(Path(found).resolve()) for found in usable), None)
 
 
 def missing() -> dict[str, str]:
@@ -72,7 +77,7 @@ class BuildKernels(build_ext):
             try:
                 self.compile(target, parts)
                 break
-            except subprocess.CalledProcessError as error:
+            except (subprocess.CalledProcessError, OSError) as error:
                 if MODE != "auto":
                     raise
                 print(f"gliclass-fast: no compiled kernels for {parts[-1]}: {error}")
@@ -83,58 +88,51 @@ class BuildKernels(build_ext):
     def compile(self, target: Path, parts: list[str]) -> None:
         import pybind11
 
-        compiler, nvcc = find_compiler(), find_nvcc()
+        compiler, nvcc = str(find_compiler()), str(find_nvcc())
         folder = Path(self.build_temp).resolve()
         for place in (folder, target.parent):
             place.mkdir(parents=True, exist_ok=True)
-        flags = f"-std=gnu++17 -O3 -fPIC -fvisibility=hidden {os.environ.get('CXXFLAGS', '')}"
-        headers = f"-I{pybind11.get_include()} -I{sysconfig.get_path('include')}"
-        gpu = "cuda" in parts
-        if gpu:
-            headers += f" -DWITH_CUDA -DCUDA_ARCHITECTURES='\"{' '.join(GPUS)}\"'"
-        # object -> (source, command that makes it)
-        steps = {
-            folder / "bindings.o": ("csrc/bindings.cpp", f"{compiler} {flags} {headers}"),
-            folder / "instruction_sets.o": ("csrc/cpu/instruction_sets.cpp", f"{compiler} {flags}"),
+        cpp = [compiler, "-std=gnu++17", "-O3", "-fPIC", "-fvisibility=hidden"]
+        cpp += shlex.split(os.environ.get("CXXFLAGS", ""))
+        headers = [f"-I{pybind11.get_include()}", f"-I{sysconfig.get_path('include')}"]
+        cuda = [nvcc, f"-ccbin={compiler}", "-std=c++17", "-O3", "-lineinfo", "--threads=0"]
+        cuda += ["-Xcompiler=-fPIC,-fvisibility=hidden"]
+        cuda += [f"-gencode=arch=compute_{gpu},code=sm_{gpu}" for gpu in GPUS]
+        cuda += [f"-gencode=arch=compute_{GPUS[-1]},code=compute_{GPUS[-1]}"]
+        flags = shlex.split(os.environ.get("LDFLAGS", ""))
+        link = [compiler, "-shared", *flags]
+        if "cuda" in parts:
+            headers += ["-DWITH_CUDA", f'-DCUDA_ARCHITECTURES="{" ".join(GPUS)}"']
+            link = [nvcc, f"-ccbin={compiler}", "-shared"]  # knows where CUDA's libraries are
+            link += ["-Xcompiler=" + flag.replace(",", "\\,") for flag in flags]
+        source = ROOT / "csrc"
+        # object -> command that makes it
+        objects = {
+            "bindings.o": [*cpp, *headers, "-c", str(source / "bindings.cpp")],
+            "instruction_sets.o": [*cpp, "-c", str(source / "cpu" / "instruction_sets.cpp")],
         }
         for name, options in INSTRUCTION_SETS.items():
-            command = f"{compiler} {flags} -fopenmp -DISA={name} {options}"
-            steps[folder / f"attention_{name}.o"] = ("csrc/cpu/attention.cpp", command)
-        if gpu:
-            command = f"{nvcc} -ccbin={compiler} -std=c++17 -O3 -lineinfo --threads=0"
-            command += " -Xcompiler=-fPIC,-fvisibility=hidden"
-            command += "".join(f" -gencode=arch=compute_{a},code=sm_{a}" for a in GPUS)
-            command += f" -gencode=arch=compute_{GPUS[-1]},code=compute_{GPUS[-1]}"
-            steps[folder / "disentangled_attention.o"] = ("csrc/cuda/disentangled_attention.cu", command)
+            command = [*cpp, "-fopenmp", f"-DISA={name}", *options]
+            objects[f"attention_{name}.o"] = [*command, "-c", str(source / "cpu" / "attention.cpp")]
+        if "cuda" in parts:
+            file = source / "cuda" / "disentangled_attention.cu"
+            objects["disentangled_attention.o"] = [*cuda, "-c", str(file)]
+        run(folder, {made: [*do, "-MD", "-MF", f"{made}.d", "-o", made] for made, do in objects.items()})
         # OpenMP is not linked: its symbols are those of the runtime torch has loaded, and its threads
-        linker = f"{nvcc} -ccbin={compiler}" if gpu else str(compiler)
-        extra = os.environ.get("LDFLAGS", "")
-        link = f"{linker} -shared {extra} {' '.join(map(str, steps))} -o {target}"
-        run(
-            folder,
-            {
-                made: f"{command} -MD -MF {made}.d -c {source} -o {made}"
-                for made, (source, command) in steps.items()
-            },
-        )
-        subprocess.run(shlex.split(link), check=True, cwd=ROOT)
+        subprocess.run([*link, *objects, "-o", str(target.resolve())], check=True, cwd=folder)
 
 
-def run(folder: Path, commands: dict[Path, str]) -> None:
+def run(folder: Path, commands: dict[str, list[str]]) -> None:
     """Runs the command of every object; with ninja only of those whose source or headers have changed."""
     if (ninja := shutil.which("ninja")) is None:
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            list(
-                pool.map(
-                    lambda command: subprocess.run(shlex.split(command), check=True, cwd=ROOT),
-                    commands.values(),
-                )
-            )
+            list(pool.map(partial(subprocess.run, check=True, cwd=folder), commands.values()))
         return
-    rule = f"builddir = {folder}\nrule make\n  command = $make\n  deps = gcc\n  depfile = $out.d\n"
-    builds = (f"build {made}: make\n  make = {command}\n" for made, command in commands.items())
-    (folder / "build.ninja").write_text(rule + "".join(builds), encoding="utf-8")
-    subprocess.run([ninja, "--quiet", "-f", str(folder / "build.ninja")], check=True, cwd=ROOT)
+    rules = "rule make\n  command = $make\n  deps = gcc\n  depfile = $out.d\n"
+    for made, command in commands.items():
+        rules += f"build {made}: make\n  make = {shlex.join(command).replace('$', '$$')}\n"
+    (folder / "build.ninja").write_text(rules, encoding="utf-8")
+    subprocess.run([ninja, "--quiet"], check=True, cwd=folder)
 
 
 def write_note(reasons: dict[str, str], folder: Path = ROOT / "kernels") -> None:
@@ -154,7 +152,8 @@ if MODE not in WANTED:
 reasons = missing()
 if MODE in ("cpu", "cuda") and (wanting := [reasons[part] for part in WANTED[MODE] if part in reasons]):
     raise SystemExit(f"GLICLASS_FAST_BUILD={MODE}, but {wanting[0]}")
-write_note(reasons)
+if BUILDING & set(sys.argv):  # and not asking for metadata: what is there already stays as it is
+    write_note(reasons)
 compiled = Extension("gliclass_fast.kernels._compiled", ["csrc/bindings.cpp"], optional=MODE == "auto")
 buildable = any(part not in reasons for part in WANTED[MODE])
 setup(ext_modules=[compiled] if buildable else [], cmdclass={"build_ext": BuildKernels})

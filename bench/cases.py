@@ -16,7 +16,6 @@ from gliclass_fast.model import resolve_folder
 
 MARKERS = ("<<LABEL>>", "<<SEP>>", "<<EXAMPLE>>")
 LABELS = ["sports", "politics", "music", "travel", "food", "science", "business", "weather"]
-SPECIAL_TOKENS = 2
 HEAD_GAIN = 1.7
 
 _DEBERTA = {
@@ -140,22 +139,25 @@ def words(tokenizer: Any) -> list[str]:
     return [word for word, each in zip(known, ids, strict=True) if len(each) == shortest]
 
 
-def label_cases(counts: tuple[int, ...] = (1, 32, 128), text_tokens: int = 256, batch: int = 8) -> list[Case]:
-    """A fixed text under a growing number of labels of two tokens each, the marker included."""
-    names = random.Random(0).sample(words(demo_tokenizer()), max(counts))
-    return [
-        Case(
-            f"{batch}x{text_tokens} text, {count} labels",
-            (text_tokens + 2 * count + 1 + SPECIAL_TOKENS,) * batch,
-            tuple(names[:count]),
-            text_tokens,
-        )
-        for count in counts
-    ]
+def label_cases(
+    tokenizer: Any, counts: tuple[int, ...] = (1, 32, 128), text_tokens: int = 256, batch: int = 8
+) -> list[Case]:
+    """A fixed text under a growing number of labels: a marker and a word of one token each."""
+    names = random.Random(0).sample(words(tokenizer), max(counts))
+    found = []
+    for count in counts:
+        block = "".join(f"<<LABEL>>{name}" for name in names[:count]) + "<<SEP>>"
+        length = text_tokens + len(tokenizer(block)["input_ids"])
+        name = f"{batch}x{text_tokens} text, {count} labels"
+        found.append(Case(name, (length,) * batch, tuple(names[:count]), text_tokens))
+    return found
 
 
 def texts(case: Case, tokenizer: Any, seed: int = 0) -> list[str]:
-    """Texts of known words that bring every prompt to its length exactly, where the tokenizer lets them."""
+    """Texts of known words that bring every prompt to its length exactly.
+
+    ValueError where the tokenizer does not let them.
+    """
     rng = random.Random(seed)
     block = "".join(f"<<LABEL>>{label}" for label in case.labels) + "<<SEP>>"
     taken = len(tokenizer(block)["input_ids"])
@@ -168,8 +170,9 @@ def _text(block: str, length: int, count: int, tokenizer: Any, rng: random.Rando
     """As many words as tokens are missing, then fewer or more where some split."""
     chosen = rng.choices(words(tokenizer), k=2 * count)
     for _ in range(8):
-        found = len(tokenizer(block + " ".join(chosen[:count]))["input_ids"])
+        text = " ".join(chosen[:count])
+        found = len(tokenizer(block + text)["input_ids"])
         if found == length:
-            break
+            return text
         count += length - found
-    return " ".join(chosen[:count])
+    raise ValueError(f"no text brings a prompt to {length} tokens with this tokenizer")

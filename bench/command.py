@@ -6,6 +6,7 @@ import importlib.util
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,6 +25,7 @@ from gliclass_fast.bench.timing import machine
 screen = Console()
 if not screen.is_terminal:
     screen.width = 120
+DEMO = str(demo.PATH)
 OTHERS = {
     "ops": "every implementation of the operations that take the time",
     "cold-start": "from nothing to a first result, and peak memory",
@@ -42,8 +44,12 @@ def _option(text: str, default: str | bool = True, **settings: Any) -> Any:
 def bench(
     preset: Annotated[str, _option(f"{PRESET_HELP}.")] = "quick",
     model: Annotated[
-        str, _option(f"Checkpoints, or stock shapes with random weights ({', '.join(cases.SHAPES)}).")
-    ] = "deberta-v3-base",
+        str | None,
+        _option(
+            f"Checkpoints, or stock shapes with random weights ({', '.join(cases.SHAPES)}).",
+            "deberta-v3-base; for quality the demo checkpoint",
+        ),
+    ] = None,
     peer_names: Annotated[
         str | None, typer.Option("--peers", help="Names, 'all' or 'none'.", show_default="by preset")
     ] = None,
@@ -59,23 +65,26 @@ def bench(
     """Measure the engine and other engines on this machine, in one process."""
     if importlib.util.find_spec("gliclass") is None:
         raise ValueError("the reference package is not installed: pip install 'gliclass-fast[bench]'")
+    if device not in (None, "cpu", "cuda"):
+        raise ValueError(f"device {device!r}: choose cpu or cuda")
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     if threads is not None:
         torch.set_num_threads(threads)
     if preset not in PRESETS and preset not in OTHERS:
         raise ValueError(f"preset {preset!r} does not exist; choose one of: {', '.join([*PRESETS, *OTHERS])}")
+    models = (model or (DEMO if preset == "quality" else "deberta-v3-base")).split(",")
     result: dict[str, Any] = {"benchmark": preset, "machine": machine(device), "device": device}
     if preset in PRESETS:
         names, precision = _chosen(peer_names, PRESETS[preset]), _dtype(dtype, device)
-        result |= _compare(PRESETS[preset], model.split(","), names, precision, device, repeats)
+        result |= _compare(PRESETS[preset], models, names, precision, device, repeats)
     elif preset == "ops":
         from gliclass_fast.bench.bench_ops import measure
 
         result["rows"] = measure(device, _dtype(dtype, device), repeats or 9)
     elif preset == "cold-start":
-        result |= {"model": model, "engines": _cold_start(model, device, repeats or 3)}
+        result |= {"model": models[0], "engines": _cold_start(models[0], device, repeats or 4)}
     else:
-        result["rows"] = _quality(data, model, device, rows)
+        result |= {"model": Path(models[0]).name, "rows": _quality(data, models[0], device, rows)}
     if json_file:
         json_file.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     if report:
@@ -130,16 +139,17 @@ def _compare(
 ) -> dict[str, Any]:
     from gliclass_fast.bench.run import Bench
 
-    chosen = preset.cases(device)
+    choose = partial(preset.cases, device)
+    count = len(choose(cases.demo_tokenizer()))
     result: dict[str, Any] = {
         "parts": list(preset.parts),
         "by_label_count": preset.by_label_count,
         "runs": [],
     }
-    with _progress(len(models) * (1 + len(names) + len(chosen))) as step:
+    with _progress(len(models) * (1 + len(names) + count)) as step:
         for model in models:
             measured = Bench(model, device, dtype, repeats or preset.repeats, step)
-            result["runs"].append(measured.measure(chosen, preset.parts, names))
+            result["runs"].append(measured.measure(choose, preset.parts, names))
     screen.print(machine_line(machine(device)), highlight=False)
     for run in result["runs"]:
         for part in preset.parts:
@@ -157,9 +167,10 @@ def _quality(data: Path | None, model: str, device: str, rows: int | None) -> li
 
     if data is None:
         raise ValueError(f"--data FOLDER is needed; {str(quality.__doc__).splitlines()[-1]}")
-    folder = str(demo.PATH) if model in cases.SHAPES else model  # random weights decide nothing
+    if model in cases.SHAPES:
+        raise ValueError(f"{model} has random weights, which decide nothing; give a checkpoint")
     with _progress(len(quality.SETS) * (1 + len(quality.precisions(device)))) as step:
-        found = list(quality.measure(data, folder, device, rows, step))
+        found = list(quality.measure(data, model, device, rows, step))
     columns = list(found[0])
     _print(columns, [[_short(row[key]) for key in columns] for row in found])
     return found

@@ -4,34 +4,41 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from gliclass_fast.bench.cases import CPU_CASES, GPU_CASES, RAGGED, Case, label_cases
 
 LABEL_COUNTS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 TEXT_TOKENS = (64, 256, 512)
-EVERYONE_WITH_A_PIPELINE = ("gliclass", "ONNX Runtime", "fast-gliner", "GLiNER2")
+EVERYONE = ("gliclass", "ONNX Runtime", "fast-gliner (one text a call)", "GLiNER2 (another model)")
 IN_THE_CARD = ("gliclass", "ONNX Runtime", "cross-encoder (NLI)")
 
 
 @dataclass(frozen=True, slots=True)
 class Preset:
     about: str
-    cases: Callable[[str], list[Case]]  # of a device
+    cases: Callable[[str, Any], list[Case]]  # for a device and a tokenizer
     parts: tuple[str, ...] = ("forward",)  # and "pipeline"
     repeats: int = 9
     peers: tuple[str, ...] = ("gliclass", "ONNX Runtime")
     by_label_count: bool = False  # a grid, whose table has a column per number of labels
 
 
-def _grid(batch: int, counts: tuple[int, ...]) -> list[Case]:
-    return [case for length in TEXT_TOKENS for case in label_cases(counts, length, batch)]
+def _grid(tokenizer: Any, batch: int, counts: tuple[int, ...]) -> list[Case]:
+    """By number of labels: ONNX Runtime's graph is made anew for each."""
+    by_length = [label_cases(tokenizer, counts, length, batch) for length in TEXT_TOKENS]
+    return [case for cases in zip(*by_length, strict=True) for case in cases]
 
 
-def _latency(device: str) -> list[Case]:
+def _standard(device: str, tokenizer: Any) -> list[Case]:
+    return list(CPU_CASES) if device == "cpu" else [*GPU_CASES, *label_cases(tokenizer)]
+
+
+def _latency(device: str, tokenizer: Any) -> list[Case]:
     return [Case(f"1x{length}", (length,)) for length in (32, 64, 128, 256, 512, 1024)]
 
 
-def _throughput(device: str) -> list[Case]:
+def _throughput(device: str, tokenizer: Any) -> list[Case]:
     """Batches of lengths as they come: the reference pads them to the longest."""
     batches = (8, 32) if device == "cpu" else (8, 32, 128)
     return [Case(f"{batch} of {RAGGED[0]}-{RAGGED[-1]}", RAGGED * (batch // 8)) for batch in batches]
@@ -39,38 +46,40 @@ def _throughput(device: str) -> list[Case]:
 
 PRESETS = {
     "quick": Preset(
-        "what the engine gains, in three minutes",
-        lambda device: [CPU_CASES[0], CPU_CASES[2]] if device == "cpu" else list(GPU_CASES[1:4]),
+        "what the engine gains, in two to three minutes",
+        lambda device, tokenizer: [CPU_CASES[0], CPU_CASES[2]] if device == "cpu" else list(GPU_CASES[1:4]),
         ("forward", "pipeline"),
         repeats=7,
     ),
     "standard": Preset(
         "the cases of the README",
-        lambda device: list(CPU_CASES) if device == "cpu" else [*GPU_CASES, *label_cases()],
+        lambda device, tokenizer: (
+            list(CPU_CASES) if device == "cpu" else [*GPU_CASES, *label_cases(tokenizer)]
+        ),
         ("forward", "pipeline"),
-        peers=EVERYONE_WITH_A_PIPELINE,
+        peers=EVERYONE,
     ),
     "card": Preset(
         "the model card's grid: batch 8, texts of 64, 256 and 512 tokens, 1 to 256 labels",
-        lambda device: _grid(8, LABEL_COUNTS),
+        lambda device, tokenizer: _grid(tokenizer, 8, LABEL_COUNTS),
         repeats=3,
         peers=IN_THE_CARD,
         by_label_count=True,
     ),
     "paper": Preset(
         "the paper's grid: batch 1, texts of 64, 256 and 512 tokens, 1 to 128 labels",
-        lambda device: _grid(1, LABEL_COUNTS[:-1]),
+        lambda device, tokenizer: _grid(tokenizer, 1, LABEL_COUNTS[:-1]),
         repeats=5,
         peers=IN_THE_CARD,
         by_label_count=True,
     ),
     "latency": Preset(
-        "one text at a time, median and 99th percentile", _latency, ("forward", "pipeline"), 30
+        "one text at a time, median and 99th percentile", _latency, ("forward", "pipeline"), 100
     ),
     "throughput": Preset("batches of mixed lengths", _throughput, ("forward", "pipeline")),
     "labels": Preset(
         "time against the number of labels, at 256 tokens of text",
-        lambda device: label_cases(LABEL_COUNTS[:-1], 256, 1),
+        lambda device, tokenizer: label_cases(tokenizer, LABEL_COUNTS[:-1], 256, 1),
         by_label_count=True,
     ),
 }

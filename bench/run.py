@@ -47,15 +47,20 @@ class Bench:
     entrants: dict[str, Entrant] = field(default_factory=dict)
 
     def measure(
-        self, chosen: Sequence[Case], parts: Sequence[str], peer_names: Sequence[str]
+        self, choose: Callable[[Any], list[Case]], parts: Sequence[str], peer_names: Sequence[str]
     ) -> dict[str, Any]:
-        """Who took part or why not, and a row per case with errors and milliseconds."""
+        """Who took part or why not, and a row per case with errors and milliseconds.
+
+        choose: gives the cases for a tokenizer.
+        """
         self.step(f"loading {self.model}")
         model, tokenizer = cases.load(self.model)
         setting = Setting(model.to(self.device), tokenizer, self.device, self.dtype)
         engine, reference = Engine(setting), Stock(setting, model)
-        chosen = [case for case in chosen if max(case.lengths) <= engine.pipe.engine.window]
-        exact = {case.name: reference.logits(case, CHECKED) for case in chosen}
+        chosen, window = choose(tokenizer), engine.pipe.engine.window
+        too_long = [case for case in chosen if max(case.lengths) > window]
+        fitting = [case for case in chosen if max(case.lengths) <= window]
+        exact = {case.name: reference.logits(case, CHECKED) for case in fitting}
         model.to(self.dtype)
         self.entrants = {ENGINE: Entrant(engine)}
         if self.device != "cpu":
@@ -65,7 +70,10 @@ class Bench:
         absent = self._invite(peer_names, setting)
         found: dict[str, Any] = {"shape": self.model, "dtype": str(self.dtype).removeprefix("torch.")}
         found |= {"ops": engine.model.ops.chosen, "absent": absent}
-        found["rows"] = [self._row(case, exact[case.name], reference, parts) for case in chosen]
+        found["rows"] = [self._row(case, exact[case.name], reference, parts) for case in fitting]
+        for case in too_long:
+            reason = {ENGINE: f"longer than the model's {window} tokens"}
+            found["rows"].append({**_facts(case), "left_out": reason, **{part: {} for part in parts}})
         return found
 
     def _invite(self, names: Sequence[str], setting: Setting) -> dict[str, str]:
@@ -85,8 +93,7 @@ class Bench:
         self, case: Case, exact: list[np.ndarray], reference: Stock, parts: Sequence[str]
     ) -> dict[str, Any]:
         self.step(case.name)
-        row: dict[str, Any] = {"case": case.name, "texts": len(case.lengths), "labels": len(case.labels)}
-        row |= {"text_tokens": case.text_tokens, "tokens": case.tokens, "errors": {}, "left_out": {}}
+        row = _facts(case)
         allowed = ALLOWED_ERROR
         if self.dtype is not torch.float32:  # at most twice the reference's own error
             allowed = max(allowed, 2 * logit_error(reference.logits(case, CHECKED), exact))
@@ -100,12 +107,16 @@ class Bench:
                 continue
             able[name] = entrant
         for part in parts:
-            functions = {
-                name: run
-                for name, entrant in able.items()
-                if (run := getattr(entrant.contender, part)(case)) is not None
-            }
-            times = alternate(functions, self.repeats, warmup=1, device=self.device)
+            functions = {}
+            for name, entrant in able.items():
+                try:
+                    run = getattr(entrant.contender, part)(case)
+                    if run is not None:
+                        run()  # a warm-up, and where a peer fails
+                        functions[name] = run
+                except Exception as failure:
+                    row["left_out"][name] = _failure(name, failure)
+            times = alternate(functions, self.repeats, warmup=0, device=self.device)
             row[part] = as_record(times)
             for name, each in times.items():
                 self.entrants[name].pace = each.median / 1e3 / able[name].contender.tokens(case)
@@ -126,7 +137,17 @@ class Bench:
         try:
             errors[name] = error = logit_error(entrant.contender.logits(case, CHECKED), exact)
         except Exception as failure:
-            if name == ENGINE:
-                raise
-            return f"failed: {failure!r}"[:300]
+            return _failure(name, failure)
         return None if entrant.rounds or error <= allowed else f"wrong: logit error {error:.1e}"
+
+
+def _facts(case: Case) -> dict[str, Any]:
+    row: dict[str, Any] = {"case": case.name, "texts": len(case.lengths), "labels": len(case.labels)}
+    return row | {"text_tokens": case.text_tokens, "tokens": case.tokens, "errors": {}, "left_out": {}}
+
+
+def _failure(name: str, failure: Exception) -> str:
+    """A peer's failure is a result; the engine's own is not."""
+    if name.startswith(ENGINE):
+        raise failure
+    return f"failed: {failure!r}"[:300]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import shutil
 import subprocess
 import time
 from collections.abc import Callable, Mapping
@@ -16,6 +17,7 @@ import torch
 
 SPINNING = 0.005  # seconds
 PACKAGES = ("gliclass-fast", "gliclass", "torch", "triton", "transformers", "onnxruntime")
+PEERS = ("fast-gliner", "gliner2", "flashdeberta", "disentangled-flash")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +77,7 @@ def machine(device: str = "cpu") -> dict[str, Any]:
         "processor": _processor(),
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
-        "versions": {name: found for name in PACKAGES if (found := _version(name))},
+        "versions": {name: found for name in (*PACKAGES, *PEERS) if (found := _version(name))},
         "commit": _commit(),
     }
     if device != "cpu":
@@ -98,6 +100,10 @@ def _processor() -> str:
 
 
 def _commit() -> str | None:
+    """Of this source tree; None for an installed package."""
+    root = Path(__file__).resolve().parent.parent
+    if not (root / ".git").exists() or shutil.which("git") is None:
+        return None
     command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=Path(__file__).parent)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=root)
     return done.stdout.strip() or None

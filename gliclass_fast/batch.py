@@ -170,7 +170,7 @@ def pack(
         capacity = Capacity(tokens, len(prompts), labels, len(tiles) - 1, len(label_tiles) - 1)
     else:
         longest = capacity.tokens
-    block = torch.empty(capacity.size, dtype=torch.int32, pin_memory=pinned)
+    block = torch.empty(capacity.size, dtype=torch.int32, device="cpu", pin_memory=pinned)
     batch = PackedBatch.over(block, capacity, longest, len(prompts), labels)
     for name, (values, padding) in fields.items():
         target = getattr(batch, name).numpy()

@@ -27,7 +27,7 @@ class PendingLogits:
     @classmethod
     def copy(cls, logits: Tensor) -> PendingLogits:
         """Orders the copy, on the current stream."""
-        host = torch.empty(logits.shape, pin_memory=logits.is_cuda)
+        host = torch.empty(logits.shape, dtype=torch.float32, device="cpu", pin_memory=logits.is_cuda)
         host.copy_(logits, non_blocking=True)
         return cls(host, torch.cuda.current_stream(logits.device).record_event() if logits.is_cuda else None)
 

@@ -21,15 +21,22 @@ def extension() -> Any:
     return _compiled
 
 
+_MARKS = {"cpu": "attention_cpu", "cuda": "disentangled_attention_cuda"}  # of what was built
+
+
 def absence(part: str) -> str | None:
     """Why there are no compiled kernels of a part, "cpu" or "cuda", or None where there are."""
+    if hasattr(_compiled, _MARKS[part]):
+        return None
     note = Path(__file__).with_name("_not_built.txt")
-    if note.exists():  # also where an older extension is still there
+    if note.exists():
         for line in note.read_text(encoding="utf-8").splitlines():
             name, _, reason = line.partition(": ")
             if name == part:
                 return f"compiled kernels were not built: {reason}"
-    return None if _compiled is not None else f"compiled kernels cannot be imported: {_import_error}"
+    if _compiled is None:
+        return f"compiled kernels cannot be imported: {_import_error}"
+    return "the compiled extension is of another version: build it again"
 
 
 def cpu_description() -> str:

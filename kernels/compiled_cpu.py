@@ -39,7 +39,7 @@ def _panels(table: Tensor | None, slots: Tensor) -> Tensor | None:
     _, lanes = instruction_set()
     reach = slots.numel() // 2
     side = (ceil_div(reach, lanes) + 1) * lanes
-    distances = torch.arange(-side, side).clamp_(-reach, reach)
+    distances = torch.arange(-side, side, device=slots.device).clamp_(-reach, reach)
     columns = table.index_select(2, slots[distances + reach])
     return columns.view(heads, width, -1, lanes).transpose(1, 2).contiguous()
 
@@ -60,17 +60,12 @@ def _attention(
 ) -> Tensor:
     """q [R, H, D], k and v [T, H, D], where only the first dimension may be strided -> [R, H * D]."""
     count, heads, width = q.shape
-    for each in (q, k, v, cosines, sines, distance_bias, key_table, query_table):
-        if each is not None and each.dtype is not torch.float32:
-            raise ValueError(f"needs float32, got {each.dtype}")
-    if any(each.stride()[1:] != (width, 1) for each in (q, k, v)) or k.stride(0) != v.stride(0):
-        raise ValueError("rows of q, k and v must be contiguous, k and v strided alike")
-    if tiles.dtype is not torch.int32 or not tiles.is_contiguous() or int(tiles[0, 1]) != TILE_ROWS:
-        raise ValueError(f"tiles must be a contiguous int32 work list of {TILE_ROWS} rows per tile")
-    out = torch.empty(count, heads * width)
+    number, lanes = instruction_set()
+    _check(q, k, v, tiles, cosines, sines, distance_bias, key_table, query_table, lanes)
+    out = torch.empty(count, heads * width, dtype=torch.float32, device=q.device)
     table = query_table if key_table is None else key_table
     extension().attention_cpu(
-        instruction_set()[0], address(q), address(k), address(v), q.stride(0), k.stride(0), address(out),
+        number, address(q), address(k), address(v), q.stride(0), k.stride(0), address(out),
         address(tiles), heads, width, scale, -1 if window is None else window,
         address(cosines), address(sines),
         address(distance_bias), 0 if distance_bias is None else distance_bias.shape[1] // 2,
@@ -78,6 +73,36 @@ def _attention(
         torch.get_num_threads(),
     )  # fmt: skip
     return out
+
+
+def _check(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    tiles: Tensor,
+    cosines: Tensor | None,
+    sines: Tensor | None,
+    distance_bias: Tensor | None,
+    key_table: Tensor | None,
+    query_table: Tensor | None,
+    lanes: int,
+) -> None:
+    """Raises ValueError where the kernel would read something else than it is given."""
+    width = q.shape[2]
+    tables = [each for each in (cosines, sines, distance_bias, key_table, query_table) if each is not None]
+    for each in (q, k, v, *tables):
+        if each.dtype is not torch.float32:
+            raise ValueError(f"needs float32, got {each.dtype}")
+    if any(each.stride()[1:] != (width, 1) for each in (q, k, v)) or k.stride(0) != v.stride(0):
+        raise ValueError("rows of q, k and v must be contiguous, k and v strided alike")
+    if not all(each.is_contiguous() for each in tables):
+        raise ValueError("tables must be contiguous")
+    if any(each is not None and each.shape[1] != width // 2 for each in (cosines, sines)):
+        raise ValueError(f"rotary tables must be {width // 2} wide")
+    if any(each is not None and each.shape[2:] != (width, lanes) for each in (key_table, query_table)):
+        raise ValueError("distance tables must be as `pack_distances_cpp` returned them")
+    if tiles.dtype is not torch.int32 or not tiles.is_contiguous() or int(tiles[0, 1]) != TILE_ROWS:
+        raise ValueError(f"tiles must be a contiguous int32 work list of {TILE_ROWS} rows per tile")
 
 
 @_attention.register_fake

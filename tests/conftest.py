@@ -51,7 +51,7 @@ def source_copy(tmp_path: Path) -> Path:
     """What a build needs, copied: it writes into its folder, which other tests read."""
     root, copy = Path(__file__).parent.parent, tmp_path / "source"
     ignored = shutil.ignore_patterns("__pycache__", "*.so", "_not_built.txt")
-    for name in ("csrc", "gliclass_fast", "kernels"):
+    for name in ("bench", "csrc", "gliclass_fast", "kernels"):
         shutil.copytree(root / name, copy / name, symlinks=True, ignore=ignored)
     for name in (
         "LICENSE",

@@ -28,7 +28,7 @@ def run(*arguments: str) -> Result:
 
 
 def bench(peer_names: list[str], chosen: list[Case] = CASES, parts: tuple[str, ...] = ("forward",)) -> Any:
-    return Bench(DEMO, "cpu", torch.float32, repeats=1).measure(chosen, parts, peer_names)
+    return Bench(DEMO, "cpu", torch.float32, repeats=1).measure(lambda tokenizer: chosen, parts, peer_names)
 
 
 def peer(name: str, change: Any = lambda logits: logits, **options: Any) -> SimpleNamespace:
@@ -98,14 +98,37 @@ def test_every_peer_is_a_module_with_what_is_needed() -> None:
 
 
 def test_a_pass_per_label_is_counted_as_such() -> None:
-    case = cases.label_cases((3,), 20, 2)[0]
+    case = cases.label_cases(cases.demo_tokenizer(), (3,), 20, 2)[0]
     row = bench(["cross-encoder (NLI)"], [case])["rows"][0]
     assert "cross-encoder (NLI)" in row["forward"] and "cross-encoder (NLI)" not in row["errors"]
+    model, tokenizer = cases.load(DEMO)
+    setting = Setting(model, tokenizer, "cpu", torch.float32)
+    contender: Any = peers.build(peers.available()["cross-encoder (NLI)"], setting)
+    (batch,) = contender.inputs(case)
+    assert len(batch["input_ids"]) == 2 * 3
+    assert abs(contender.tokens(case) - int(batch["attention_mask"].sum())) <= 0.1 * contender.tokens(case)
+
+
+def test_a_peer_that_fails_while_it_is_timed_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Broken(Stock):
+        def forward(self, case: Case) -> Any:
+            raise RuntimeError("out of memory, say")
+
+    known = {"broken": peer("broken", build=lambda setting: Broken(setting, setting.model))}
+    monkeypatch.setattr(peers, "available", lambda: known)
+    for row in bench(["broken"])["rows"]:
+        assert "out of memory, say" in row["left_out"]["broken"] and ENGINE in row["forward"]
+
+
+def test_a_case_the_model_has_no_positions_for_is_listed() -> None:
+    first, second = bench([], [Case("1x40", (40,)), Case("1x3000", (3000,))])["rows"]
+    assert ENGINE in first["forward"]
+    assert second["forward"] == {} and "longer than the model's" in second["left_out"][ENGINE]
 
 
 def test_texts_have_the_length_asked_for() -> None:
     tokenizer = cases.demo_tokenizer()
-    for case in (*cases.CPU_CASES, *cases.label_cases((1, 64), 64, 2)):
+    for case in (*cases.CPU_CASES, *cases.label_cases(tokenizer, (1, 64), 64, 2)):
         block = "".join(f"<<LABEL>>{label}" for label in case.labels) + "<<SEP>>"
         found = [len(tokenizer(block + text)["input_ids"]) for text in cases.texts(case, tokenizer)]
         assert found == list(case.lengths)
@@ -141,9 +164,9 @@ def test_tables() -> None:
         ["slow", "12.5", "-", "-"],
     ]
     assert tables.case_rows(found["runs"][0], "forward")[0] == [
-        "10 1", ENGINE, "10.0", "10.0", "4.00x", "100.0", "1e-06",
+        "10 1", ENGINE, "10.0", "10.0", "", "4.00x", "100.0", "1e-06",
     ]  # fmt: skip
-    left_out = ["20 2", "slow", "about 99 s a run", "", "", "", ""]
+    left_out = ["20 2", "slow", "about 99 s a run", "", "", "", "", ""]
     assert left_out in tables.case_rows(found["runs"][0], "forward")
     columns, rows = tables.ratio_table(found, "forward")
     assert rows[4] == ["tiny", "20 2", "80", "20 (**4.00x**)", ""]
@@ -183,8 +206,10 @@ def test_the_command_writes_what_it_measured(tmp_path: Path) -> None:
         (("--dtype", "int4"), "choose float32, float16 or bfloat16"),
         (("--preset", "quality"), "--data FOLDER is needed"),
         (("--model", "no/such/folder"), "does not exist"),
+        (("--preset", "quality", "--data", ".", "--model", "bert-base"), "has random weights"),
+        (("--device", "mps"), "choose cpu or cuda"),
     ],
 )
 def test_mistakes(options: tuple[str, ...], message: str) -> None:
-    done = run(*options, "--device", "cpu")
+    done = run("--device", "cpu", *options)
     assert done.exit_code == 2 and message in " ".join(done.stderr.split())

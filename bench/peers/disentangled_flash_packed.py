@@ -9,7 +9,7 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from gliclass_fast.bench.contenders import Contender, Setting, Stock
 
-NAME = "disentangled-flash, packed"
+NAME = "disentangled-flash (packed)"
 PACKAGES = ("gliclass", "disentangled_flash")
 SAME_MODEL = True
 

@@ -1,4 +1,4 @@
-"""fast-gliner: the exported reference model behind a Rust front end, one text per call."""
+"""fast-gliner: the exported reference model behind a Rust front end; one text a call, threads of its own."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from gliclass_fast.bench.cases import CPU_CASES, Case, texts
 from gliclass_fast.bench.contenders import Contender, Run, Setting, Stock
 from gliclass_fast.bench.peers.onnx_runtime import export
 
-NAME = "fast-gliner"
+NAME = "fast-gliner (one text a call)"
 PACKAGES = ("gliclass", "onnx", "fast_gliner")
 SAME_MODEL = True
 

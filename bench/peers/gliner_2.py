@@ -10,7 +10,7 @@ import numpy as np
 from gliclass_fast.bench.cases import Case, texts
 from gliclass_fast.bench.contenders import Contender, Run, Setting
 
-NAME = "GLiNER2"
+NAME = "GLiNER2 (another model)"
 PACKAGES = ("gliner2", "pydantic")
 SAME_MODEL = False
 

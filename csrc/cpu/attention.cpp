@@ -214,7 +214,7 @@ class Tile {
 
   void write() const {
     for (int row = 0; row < rows; row++) {
-      const float factor = buffers.total[row] > 0 ? 1 / buffers.total[row] : 0;  // without keys: zeros
+      const float factor = buffers.total[row] == 0 ? 0 : 1 / buffers.total[row];  // without keys: zeros
       float* const to = a.out + (size_t(first + row) * a.heads + head) * a.width;
       for (int d = 0; d < a.width; d++) to[d] = buffers.out[row * padded + d] * factor;
     }

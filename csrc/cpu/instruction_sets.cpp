@@ -17,10 +17,18 @@ DECLARE(avx2)
 DECLARE(avx512)
 #endif
 
+#ifdef __x86_64__
+static bool has_avx2() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
+static bool has_avx512() {
+  return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
+         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw");
+}
+#endif
+
 const InstructionSet INSTRUCTION_SETS[] = {
 #ifdef __x86_64__
-    {"avx512", avx512::lanes, [] { return bool(__builtin_cpu_supports("avx512f")); }, avx512::attend},
-    {"avx2", avx2::lanes, [] { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); },
+    {"avx512", avx512::lanes, has_avx512, avx512::attend},
+    {"avx2", avx2::lanes, has_avx2,
      avx2::attend},
 #endif
     {"portable", portable::lanes, [] { return true; }, portable::attend},

@@ -23,7 +23,7 @@ typedef Vector Anywhere __attribute__((aligned(4), may_alias));  // in memory, a
 inline Vector load(const float* from) { return *reinterpret_cast<const Anywhere*>(from); }
 inline void store(float* to, Vector values) { *reinterpret_cast<Anywhere*>(to) = values; }
 inline Vector splat(float value) { return value - Vector{}; }  // no instruction, as value + 0 would be
-inline Vector larger(Vector a, Vector b) { return a > b ? a : b; }
+inline Vector larger(Vector a, Vector b) { return (a > b) | (a != a) ? a : b; }  // NaN if one is
 
 inline constexpr int round_up(int count, int multiple) { return (count + multiple - 1) / multiple * multiple; }
 
@@ -42,16 +42,17 @@ inline float sum_of(Vector values) {
 
 inline float largest_of(Vector values) {
   float largest = values[0];
-  for (int lane = 1; lane < LANES; lane++) largest = values[lane] > largest ? values[lane] : largest;
+  for (int lane = 1; lane < LANES; lane++)
+    if (!(values[lane] <= largest) && largest == largest) largest = values[lane];
   return largest;
 }
 
-// 2^x for x <= 0, flat below -126: 2^(whole part) by its exponent bits, the rest, within +-1/2, by its Taylor
+// 2^x for x <= 0 or NaN, flat below -126: 2^(whole part) by its exponent bits, the rest, within +-1/2, by its Taylor
 // series, whose first omitted term is 1.2e-7.
 inline Vector power_of_two(Vector x) {
   constexpr float ROUNDING = 12582912.0f;  // 1.5 * 2^23: the sum has no bits for fractions
   constexpr float LN2 = 0.6931471805599453f;
-  x = larger(x, splat(-126.0f));
+  x = x < -126.0f ? splat(-126.0f) : x;
   const Vector shifted = x + ROUNDING;
   const Vector rest = (x - (shifted - ROUNDING)) * LN2;
   Vector power = splat(1.0f / 720);
@@ -61,7 +62,7 @@ inline Vector power_of_two(Vector x) {
   power = power * rest + 0.5f;
   power = power * rest + 1.0f;
   power = power * rest + 1.0f;
-  return (Vector)((Integers)power + ((Integers)shifted << 23));
+  return x == x ? (Vector)((Integers)power + ((Integers)shifted << 23)) : x;
 }
 
 // a[0], b[0], a[1], b[1] ... from the first or the second halves of a and b

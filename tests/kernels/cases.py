@@ -84,30 +84,35 @@ def disentangled_attention(
 
 
 def attention(
-    dtype: torch.dtype, rotary: bool = False, window: int | None = None, biased: bool = False
+    dtype: torch.dtype,
+    rotary: bool = False,
+    window: int | None = None,
+    biased: bool = False,
+    lengths: Sequence[int] = LENGTHS,
+    width: int = WIDTH,
 ) -> tuple[Any, Slow]:
-    total, cu = sum(LENGTHS), cumulative(LENGTHS)
-    qkv = torch.randn(total, 3, HEADS, WIDTH).to(dtype)
-    angles = torch.randn(max(LENGTHS), WIDTH // 2)
+    total, cu = sum(lengths), cumulative(lengths)
+    qkv = torch.randn(total, 3, HEADS, width).to(dtype)
+    angles = torch.randn(max(lengths), width // 2)
     bias = torch.randn(HEADS, 2 * 9 + 1) if biased else None
     allowed = None if window is None else distances(total).abs() <= window
 
     def slow(precision: torch.dtype) -> Tensor:
         q, k, v = qkv.to(precision).unbind(1)
         if rotary:
-            turn = angles[torch.cat([torch.arange(length) for length in LENGTHS])]
+            turn = angles[torch.cat([torch.arange(length) for length in lengths])]
             c, s = (t[:, None].to(precision) for t in (turn.cos(), turn.sin()))
             q, k = (
                 torch.cat((a * c - b * s, b * c + a * s), dim=-1)
                 for a, b in (x.chunk(2, dim=-1) for x in (q, k))
             )
-        scores = torch.einsum("ihd,jhd->hij", q, k) * WIDTH**-0.5
+        scores = torch.einsum("ihd,jhd->hij", q, k) * width**-0.5
         if bias is not None:
             scores = scores + bias.to(precision)[:, distances(total).clamp(-9, 9) + 9]
         return slow_attention(scores, v, cu, allowed)
 
     tables = (angles.cos(), angles.sin()) if rotary else None
-    return (with_spare(qkv), cu, work(cu, spare=SPARE), WIDTH**-0.5, tables, window, bias), slow
+    return (with_spare(qkv), cu, work(cu, spare=SPARE), width**-0.5, tables, window, bias), slow
 
 
 def cross_attention(dtype: torch.dtype) -> tuple[Any, Slow]:

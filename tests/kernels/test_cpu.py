@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,10 +14,12 @@ import torch
 
 from gliclass_fast.kernels import compiled_cpu
 from gliclass_fast.kernels._extension import extension
+from tests.accuracy import assert_accurate
 from tests.kernels import cases
 
 ROOT = Path(__file__).parent.parent.parent
 NAMES = [name for name, (operation, _) in cases.CASES.items() if "attention" in operation]
+WIDTHS = (20, 5, 64)
 SETS = extension().instruction_sets()
 
 
@@ -24,6 +28,12 @@ def test_every_instruction_set(number: int, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(compiled_cpu, "instruction_set", lambda: (number, SETS[number][1]))
     for name in NAMES:
         cases.check(name, "cpp", torch.float32)
+    for width in WIDTHS:  # several steps, and widths that are no multiple of a vector
+        for build in (cases.disentangled_attention, partial(cases.attention, window=150, biased=True)):
+            operation = getattr(build, "func", build).__name__
+            arguments, slow = build(torch.float32, lengths=[300, 513], width=width)
+            out = cases.implementation(operation, "cpp")(*cases.packed(operation, "cpp", arguments))
+            assert_accurate(out, slow(torch.float64), slow(torch.float32))
 
 
 def test_the_fastest_instruction_set_is_used() -> None:
@@ -58,7 +68,8 @@ def test_no_access_out_of_bounds_and_nothing_undefined(tmp_path: Path, source_co
     (library,) = tmp_path.glob("gliclass_fast/kernels/_compiled*.so")
     find = ["g++", "-print-file-name=libasan.so"]
     preload = subprocess.run(find, capture_output=True, text=True, check=True).stdout.strip()
-    environment |= {"LD_PRELOAD": preload, "ASAN_OPTIONS": "detect_leaks=0"}
+    filled = "max_malloc_fill_size=1000000000:malloc_fill_byte=255"  # float32 NaN, where nothing was written
+    environment |= {"LD_PRELOAD": preload, "ASAN_OPTIONS": f"detect_leaks=0:{filled}"}
     command = [sys.executable, "-c", SANITIZED, str(library)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, env=environment)
     assert done.stdout.strip() == "clean", done.stderr
@@ -79,6 +90,40 @@ def test_threads_change_nothing() -> None:
     finally:
         torch.set_num_threads(before)
     assert torch.equal(outs[0], outs[1]) and torch.equal(outs[0], outs[2])
+
+
+def test_two_threads_of_python() -> None:
+    arguments = [disentangled() for _ in range(8)]
+    alone = [compiled_cpu.disentangled_attention_cpp(*each) for each in arguments]
+    with ThreadPoolExecutor(2) as pool:
+        together = list(pool.map(lambda each: compiled_cpu.disentangled_attention_cpp(*each), arguments * 4))
+    assert all(torch.equal(one, alone[number % 8]) for number, one in enumerate(together))
+
+
+@pytest.mark.parametrize("number", SETS, ids=[name for name, _ in SETS.values()])
+@pytest.mark.parametrize(("part", "value"), [(0, float("nan")), (0, float("inf")), (1, float("nan"))])
+def test_what_is_not_finite_shows(
+    number: int, part: int, value: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bad value in q spoils its row, one in k every row of its sequence, as in the reference."""
+    monkeypatch.setattr(compiled_cpu, "instruction_set", lambda: (number, SETS[number][1]))
+    (qkv, cu, tiles, *rest), _ = cases.attention(torch.float32)  # of lengths 1, 17, 63 and 130
+    qkv = qkv.nan_to_num()
+    qkv[20, part, 0, 3] = value
+    finite = compiled_cpu.attention_cpp(qkv, cu, tiles, *rest)[:, : qkv.shape[3]].isfinite().all(1)
+    spoiled = slice(20, 21) if part == 0 else slice(18, 81)
+    assert not finite[spoiled].any() and finite.sum() == len(finite) - (spoiled.stop - spoiled.start)
+
+
+def test_the_default_dtype_and_device_do_not_matter() -> None:
+    arguments = disentangled()
+    expected = compiled_cpu.disentangled_attention_cpp(*arguments)
+    try:
+        torch.set_default_dtype(torch.float16)
+        found = compiled_cpu.disentangled_attention_cpp(*arguments)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert found.dtype is torch.float32 and torch.equal(found, expected)
 
 
 def test_pytorch_accepts_the_operation() -> None:
@@ -109,3 +154,9 @@ def test_what_the_kernel_cannot_read_raises() -> None:
         compiled_cpu.attention_cpp(qkv.transpose(2, 3), cu, tiles, scale)
     with pytest.raises(ValueError, match="work list"):
         compiled_cpu.attention_cpp(qkv, cu, tiles.long(), scale)
+    with pytest.raises(ValueError, match="as `pack_distances_cpp` returned them"):
+        compiled_cpu.disentangled_attention_cpp(
+            qkv, key[..., :1].contiguous(), query, slots, cu, tiles, scale, longest
+        )
+    with pytest.raises(ValueError, match="rotary tables"):
+        compiled_cpu.attention_cpp(qkv, cu, tiles, scale, (qkv[:, 0, 0], qkv[:, 0, 0]))

@@ -16,8 +16,9 @@ demo: $(VENV)/.demo
 	  "What a delightful film, I smiled from start to finish." \
 	  --labels "space exploration,banking and finance,music,cooking,positive review,negative review" --table
 
+JOBS ?= 2
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -177,7 +177,7 @@ def _quality(data: Path | None, model: str, device: str, rows: int | None) -> li
 
 
 def _short(value: Any) -> str:
-    return f"{value:.2g}" if isinstance(value, float) and value < 0.01 else str(value)
+    return f"{value:.2g}" if isinstance(value, float) and value < 0.5 else str(value)
 
 
 def _print(columns: list[str], rows: list[list[str]], title: str | None = None) -> None:

@@ -78,8 +78,10 @@ def measure(
     }
     for name, read in SETS.items():
         labelled = read(data)
-        labelled = labelled[:: max(len(labelled) // rows, 1)][:rows] if rows else labelled
-        texts, labels = [text for text, _ in labelled], sorted({label for _, label in labelled})
+        labels = sorted({label for _, label in labelled})
+        if rows is not None and rows < len(labelled):
+            labelled = [labelled[number * len(labelled) // rows] for number in range(rows)]
+        texts = [text for text, _ in labelled]
         truth = np.array([labels.index(label) for _, label in labelled])
         step(f"{name}: the reference")
         expected = _scores(reference, texts, labels, batch=1)

@@ -159,4 +159,4 @@ def test_what_the_kernel_cannot_read_raises() -> None:
             qkv, key[..., :1].contiguous(), query, slots, cu, tiles, scale, longest
         )
     with pytest.raises(ValueError, match="rotary tables"):
-        compiled_cpu.attention_cpp(qkv, cu, tiles, scale, (qkv[:, 0, 0], qkv[:, 0, 0]))
+        compiled_cpu.attention_cpp(qkv, cu, tiles, scale, (torch.ones(200, 24), torch.ones(200, 24)))

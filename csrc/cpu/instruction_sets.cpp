@@ -28,8 +28,7 @@ static bool has_avx512() {
 const InstructionSet INSTRUCTION_SETS[] = {
 #ifdef __x86_64__
     {"avx512", avx512::lanes, has_avx512, avx512::attend},
-    {"avx2", avx2::lanes, has_avx2,
-     avx2::attend},
+    {"avx2", avx2::lanes, has_avx2, avx2::attend},
 #endif
     {"portable", portable::lanes, [] { return true; }, portable::attend},
 };

@@ -47,8 +47,8 @@ inline float largest_of(Vector values) {
   return largest;
 }
 
-// 2^x for x <= 0 or NaN, flat below -126: 2^(whole part) by its exponent bits, the rest, within +-1/2, by its Taylor
-// series, whose first omitted term is 1.2e-7.
+// 2^x for x <= 0 or NaN, flat below -126: 2^(whole part) by its exponent bits, the rest, within +-1/2, by its
+// Taylor series, whose first omitted term is 1.2e-7.
 inline Vector power_of_two(Vector x) {
   constexpr float ROUNDING = 12582912.0f;  // 1.5 * 2^23: the sum has no bits for fractions
   constexpr float LN2 = 0.6931471805599453f;

@@ -32,7 +32,8 @@ def test_what_is_asked_for_is_taken() -> None:
 
 def test_defaults() -> None:
     for encoder in ENCODERS:
-        assert candidates(None, GPU, reference_model(encoder)) == SIXTEEN_BIT
+        expected = SIXTEEN_BIT if encoder != "t5" else [torch.bfloat16]
+        assert candidates(None, GPU, reference_model(encoder)) == expected
         assert candidates(None, CPU, reference_model(encoder)) == [torch.float32]
     multilingual = reference_model(backbone={"vocab_size": 250_105})
     assert candidates(None, GPU, multilingual) == [torch.bfloat16]
@@ -52,9 +53,9 @@ def test_a_model_that_overflows_float16_runs_in_bfloat16(
     folder = [reference.config.to_dict(), reference.state_dict]
     config = ModelConfig.from_hf(folder[0])
     assert GLiClassModel(config, folder[1], "a model", device="cpu").dtype is torch.float16
-    layer = reference.model.encoder_model.get_submodule(
-        "layers.1.mlp.Wi" if encoder == "modernbert" else "encoder.layer.0.intermediate.dense"
-    )
+    others = {"modernbert": "layers.1.mlp.Wi", "t5": "encoder.block.0.layer.1.DenseReluDense.wi_0"}
+    name = others.get(encoder, "encoder.layer.0.intermediate.dense")
+    layer = reference.model.encoder_model.get_submodule(name)
     with torch.no_grad():
         layer.weight *= 1e6
     large = GLiClassModel(config, folder[1], "a model", device="cpu")

@@ -45,7 +45,7 @@ def operations(encoder: str, layers: int, monkeypatch: pytest.MonkeyPatch) -> Co
 
 
 @pytest.mark.parametrize("encoder", ENCODERS)
-def test_a_layer_takes_seven_operations_or_six(encoder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_layer_takes_at_most_seven_operations(encoder: str, monkeypatch: pytest.MonkeyPatch) -> None:
     more, fewer = (operations(encoder, layers, monkeypatch) for layers in (5, 4))
     assert dict(more - fewer) == PER_LAYER[encoder]
-    assert sum(PER_LAYER[encoder].values()) == (6 if encoder == "modernbert" else 7)
+    assert sum(PER_LAYER[encoder].values()) == {"modernbert": 6, "t5": 5}.get(encoder, 7)

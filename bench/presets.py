@@ -53,9 +53,7 @@ PRESETS = {
     ),
     "standard": Preset(
         "the cases of the README",
-        lambda device, tokenizer: (
-            list(CPU_CASES) if device == "cpu" else [*GPU_CASES, *label_cases(tokenizer)]
-        ),
+        _standard,
         ("forward", "pipeline"),
         peers=EVERYONE,
     ),

@@ -12,7 +12,7 @@ from transformers import AutoTokenizer
 from transformers.models.auto import CONFIG_MAPPING
 
 from gliclass_fast import demo
-from gliclass_fast.model import resolve_folder
+from gliclass_fast.folders import resolve_folder
 
 MARKERS = ("<<LABEL>>", "<<SEP>>", "<<EXAMPLE>>")
 LABELS = ["sports", "politics", "music", "travel", "food", "science", "business", "weather"]
@@ -109,11 +109,16 @@ def random_model(shape: str, seed: int = 0) -> Any:
         encoder_config=encoder, encoder_model=shape, **dict(zip(names, ids, strict=True)), **options
     )
     model = gliclass.GLiClassModel(config).eval()
-    with torch.no_grad():  # logits of order one, so that an error in them means something
+    enlarge_heads(model)
+    return model
+
+
+def enlarge_heads(model: Any) -> None:
+    """Logits of order one, so that an error in them means something."""
+    with torch.no_grad():
         for name, parameter in model.named_parameters():
             if parameter.dim() == 2 and ("projector" in name or "scorer" in name):
                 parameter.normal_(0, HEAD_GAIN * parameter.shape[1] ** -0.5)
-    return model
 
 
 def load(name: str) -> tuple[Any, Any]:

@@ -29,6 +29,7 @@ DEMO = str(demo.PATH)
 OTHERS = {
     "ops": "every implementation of the operations that take the time",
     "cold-start": "from nothing to a first result, and peak memory",
+    "families": "every kind of checkpoint beside its reference, at stock shapes on the CPU",
     "quality": "decisions on labelled sentences in every precision (needs --data)",
 }
 DTYPES = {"cpu": "float32", "cuda": "float16"}
@@ -81,6 +82,8 @@ def bench(
         from gliclass_fast.bench.bench_ops import measure
 
         result["rows"] = measure(device, _dtype(dtype, device), repeats or 9)
+    elif preset == "families":
+        result["rows"] = _families(repeats or 5)
     elif preset == "cold-start":
         result |= {"model": models[0], "engines": _cold_start(models[0], device, repeats or 4)}
     else:
@@ -105,6 +108,22 @@ def _cold_start(model: str, device: str, repeats: int) -> dict[str, dict[str, fl
     found = cold_start.measure(model, device, repeats)
     steps = list(next(iter(found.values())))
     _print(["engine", *steps], [[name, *map(str, each.values())] for name, each in found.items()], model)
+    return found
+
+
+def _families(repeats: int) -> list[dict[str, Any]]:
+    from gliclass_fast.bench import families
+
+    with _progress(len(families.FAMILIES)) as step:
+        found = list(families.measure(list(families.FAMILIES), repeats, step))
+    medians = [
+        [f"{row['times'][name]['median']:.0f}" for name in ("gliclass", "gliclass-fast")] for row in found
+    ]
+    rows = [
+        [row["family"], row["shape"], *times, f"{row['error']:.0e}"]
+        for row, times in zip(found, medians, strict=True)
+    ]
+    _print(["family", "shape", "reference, ms", "gliclass-fast, ms", "logit error"], rows)
     return found
 
 

@@ -12,7 +12,7 @@ import torch
 
 from gliclass_fast import GLiClassModel, ZeroShotClassificationPipeline
 from gliclass_fast.bench.cases import Case, texts
-from gliclass_fast.prompts import Request, build_prompt
+from gliclass_fast.prompts import Request
 
 WINDOW = 2048  # tokens, so that 512 of text and 256 labels fit
 Run = Callable[[], Any]
@@ -123,10 +123,8 @@ class Engine:
 
     def forward(self, case: Case) -> Run | None:
         """On a packed batch; from CUDA graphs with the copies to and from the device."""
-        encoder = self.pipe.engine.tokenizer
         requests = [Request(text, case.labels) for text in texts(case, self.tokenizer)]
-        prompts = [build_prompt(each, encoder.markers, self.model.config.prompt_first) for each in requests]
-        encoded = encoder.encode(prompts, WINDOW)
+        encoded = self.pipe.engine.encoder.encode(requests, WINDOW)
         tokens = sum(len(prompt.token_ids) for prompt in encoded)
         graphs = self.model.graphs
         if graphs and (capacity := graphs.capacity(tokens, len(case.labels) * len(encoded))):

@@ -83,6 +83,7 @@ class Recorder:
 def cases() -> dict[str, Callable[[], Any]]:
     """Name -> a call of an operation as a stock model makes it, in 16 bit."""
     from gliclass_fast.kernels import attention, disentangled_attention, linear, norm, pairs
+    from gliclass_fast.kernels import attention_pool as pooling
     from gliclass_fast.kernels import segment_pool as pool
     from gliclass_fast.kernels import segment_softmax as softmax
 
@@ -114,6 +115,9 @@ def cases() -> dict[str, Callable[[], Any]]:
             "cross attention": partial(
                 attention.cross_attention_triton, make(40, 16, 48), text, text, cu, spans, tiles
             ),
+            "attention pool": partial(
+                pooling.attention_pool_triton, make(40, WIDTH), x, 1.0, cu, spans, tiles
+            ),
             "disentangled attention": partial(disentangle, qkv, table, table, slots, cu, tiles, 0.07, 256),
             "layer norm": partial(norm.layer_norm_triton, x, vector, vector, 1e-7),
             "add norm": partial(norm.add_norm_triton, x, x, vector, vector, 1e-7),
@@ -135,7 +139,7 @@ def cases() -> dict[str, Callable[[], Any]]:
         }
 
     bf16 = ("attention, rotary, window", "disentangled attention", "linear gelu, many rows")
-    fp32 = ("attention", "disentangled attention", "linear gelu, many rows")
+    fp32 = ("attention", "attention pool", "disentangled attention", "linear gelu, many rows")
     return {
         **{f"{name}, fp16": call for name, call in of(torch.float16).items()},
         **{f"{name}, bf16": of(torch.bfloat16)[name] for name in bf16},

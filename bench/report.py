@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from gliclass_fast import support
 from gliclass_fast.bench.tables import grid_table, machine_line, markdown, ratio_table
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -26,8 +27,13 @@ def compared(result: dict[str, Any]) -> str:
 
 
 def grids(result: dict[str, Any]) -> str:
-    tables = [markdown(*grid_table(run, part)) for run in result["runs"] for part in result["parts"]]
-    return "\n\n".join([machine_line(result["machine"]), *tables])
+    tables, repeats = [], set()
+    for run in result["runs"]:
+        for part in result["parts"]:
+            tables.append(markdown(*grid_table(run, part)))
+            repeats |= {times["runs"] for row in run["rows"] for times in row[part].values()}
+    counts = " or ".join(map(str, sorted(repeats)))
+    return "\n\n".join([f"{machine_line(result['machine'])} Medians of {counts} runs.", *tables])
 
 
 def started(result: dict[str, Any]) -> str:
@@ -56,12 +62,34 @@ def accuracies(result: list[dict[str, Any]]) -> str:
     return markdown(["set", "rows", "labels", "accuracy"], rows)
 
 
-# page -> result file -> renderer; the place is between <!-- FILE: begin --> and <!-- FILE: end -->
+def runs(_: Any) -> str:
+    """What the package's folders hold."""
+    texts, labels = support.poolings()
+    tables = [markdown(*support.architectures()), markdown(*support.backbones())]
+    return "\n\n".join([*tables, f"Poolings: {texts}; of labels: {labels}."])
+
+
+def families(result: dict[str, Any]) -> str:
+    columns = ["family", "shape", "texts", "labels", "reference, ms", "gliclass-fast, ms", "logit error"]
+    rows = []
+    for row in result["rows"]:
+        theirs, ours = (row["times"][name]["median"] for name in ("gliclass", "gliclass-fast"))
+        shape = f"{row['shape']}, {row['about']}" if row["about"] else row["shape"]
+        cells = [row["family"], shape, str(row["texts"]), str(row["labels"]), f"{theirs:.0f}"]
+        rows.append([*cells, f"{ours:.0f} (**{theirs / ours:.2f}x**)", f"{row['error']:.0e}"])
+    return f"{machine_line(result['machine'])}\n\n{markdown(columns, rows)}"
+
+
+# page -> result file, or what else there is to show -> renderer; the place is between <!-- NAME: begin -->
+# and <!-- NAME: end -->
 PAGES: dict[Path, dict[str, Callable[[Any], str]]] = {
     ROOT / "README.md": {
+        "what it runs": runs,
         "cpu.json": compared,
         "card-cpu.json": grids,
+        "card-base-cpu.json": grids,
         "paper-cpu.json": grids,
+        "paper-base-cpu.json": grids,
         "cold-start-cpu.json": started,
         "quality-cpu.json": decided,
     },
@@ -72,9 +100,10 @@ PAGES: dict[Path, dict[str, Callable[[Any], str]]] = {
 def rendered(page: Path) -> str:
     """The page with its tables made from their result files."""
     text = page.read_text(encoding="utf-8")
-    for file, render in PAGES[page].items():
-        begin, end = f"<!-- {file}: begin -->", f"<!-- {file}: end -->"
-        table = render(json.loads((RESULTS / file).read_text(encoding="utf-8")))
+    for name, render in PAGES[page].items():
+        begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
+        file = RESULTS / name
+        table = render(json.loads(file.read_text(encoding="utf-8")) if file.suffix == ".json" else None)
         pattern = f"{re.escape(begin)}.*?{re.escape(end)}"
         text, places = re.subn(pattern, lambda _: f"{begin}\n{table}\n{end}", text, flags=re.DOTALL)  # noqa: B023
         if places != 1:

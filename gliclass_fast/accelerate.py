@@ -35,7 +35,10 @@ def accelerate(pipeline: Any) -> Any:
         "label_separator": inner.label_separator,
     }
     if inner is not pipeline:
-        pipeline.pipe = ZeroShotClassificationPipeline(inner.model, inner.tokenizer, **settings)
+        labels_tokenizer = getattr(inner, "labels_tokenizer", None)  # of a bi-encoder
+        pipeline.pipe = ZeroShotClassificationPipeline(
+            inner.model, inner.tokenizer, **settings, labels_tokenizer=labels_tokenizer
+        )
         return pipeline
     settings |= {name: getattr(inner, name) for name in chunks}
     fast = ZeroShotClassificationWithChunkingPipeline(inner.model, inner.tokenizer, **settings)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,14 +17,32 @@ _SEQLEN_BUCKETS = (16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192)
 
 @dataclass(frozen=True, slots=True)
 class EncodedPrompt:
-    """One prompt as token ids. Spans are token ranges within it, known from how it was built."""
+    """One prompt as token ids. Spans are token ranges within it, known from how it was built.
+
+    Of architectures that do not read labels and text in one sequence this is the text, and the spans of its
+    labels are empty.
+    """
 
     token_ids: np.ndarray  # int32 [tokens]
-    text_start: int  # the first <<SEP>>; the text part runs from here to the end
+    text_start: int  # the first <<SEP>>, from where the text part runs
     label_starts: np.ndarray  # int32 [labels], the <<LABEL>> tokens
     label_ends: np.ndarray  # int32 [labels], the next <<LABEL>> or the first <<SEP>>
-    has_example: bool  # an <<EXAMPLE>> the configuration knows is present
-    tokens_cut: int  # tokens the window left no room for
+    has_example: bool = False  # an <<EXAMPLE>> the configuration knows is present
+    tokens_cut: int = 0  # tokens the window left no room for
+    text_end: int | None = None  # of the text part; default: the end
+    label_vectors: Tensor | None = None  # [labels, C], of bi-encoders
+    label_prompt: EncodedPrompt | None = None  # the labels' own sequence, of encoder-decoders
+
+    @classmethod
+    def of_text(cls, token_ids: np.ndarray, labels: int, **rest: Any) -> EncodedPrompt:
+        """A text that is read without its labels."""
+        nowhere = np.zeros(labels, dtype=np.int32)
+        return cls(token_ids, 0, nowhere, nowhere, **rest)
+
+    @property
+    def tokens(self) -> int:
+        """Tokens to run, those of the labels' own sequence included."""
+        return len(self.token_ids) + (0 if self.label_prompt is None else self.label_prompt.tokens)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +115,8 @@ class PackedBatch:
     labels: int  # of L, how many are real
     block: Tensor  # all of the above
     capacity: Capacity
+    label_vectors: Tensor | None = None  # [L, C], of bi-encoders
+    label_prompts: PackedBatch | None = None  # the labels' own sequences, of encoder-decoders
 
     @classmethod
     def over(
@@ -105,7 +126,7 @@ class PackedBatch:
         shapes = capacity.shapes()
         room = [_aligned(prod(shape)) for shape in shapes.values()]
         parts = torch.split(block[: sum(room)], room)
-        fields = {
+        fields: dict[str, Any] = {
             name: part[: prod(shape)].view(shape)
             for (name, shape), part in zip(shapes.items(), parts, strict=True)
         }
@@ -118,7 +139,9 @@ class PackedBatch:
         block = self.block.to(device, non_blocking=True)
         if block is self.block:
             return self
-        return PackedBatch.over(block, self.capacity, self.max_seqlen, self.prompts, self.labels)
+        moved = PackedBatch.over(block, self.capacity, self.max_seqlen, self.prompts, self.labels)
+        labels = None if self.label_prompts is None else self.label_prompts.to(device)
+        return replace(moved, label_vectors=self.label_vectors, label_prompts=labels)
 
 
 def _aligned(count: int) -> int:
@@ -143,13 +166,14 @@ def pack(
     starts, tokens, labels = cu_seqlens[:-1], int(cu_seqlens[-1]), int(cu_labels[-1])
     positions = np.arange(tokens, dtype=np.int32) - np.repeat(starts, lengths)
     text_starts = np.array([prompt.text_start for prompt in prompts], dtype=np.int32)
+    text_ends = np.array([prompt.text_end or len(prompt.token_ids) for prompt in prompts], dtype=np.int32)
     segments = (positions >= np.repeat(text_starts, lengths)).astype(np.int32)
     segments[np.repeat([prompt.has_example for prompt in prompts], lengths)] = 2
     offsets = np.repeat(starts, counts)
     label_starts = np.concatenate([prompt.label_starts for prompt in prompts]) + offsets
     label_ends = np.concatenate([prompt.label_ends for prompt in prompts]) + offsets
     whole = np.stack((starts, cu_seqlens[1:]), axis=1)
-    texts = np.stack((starts + text_starts, cu_seqlens[1:]), axis=1)
+    texts = np.stack((starts + text_starts, starts + text_ends), axis=1)
     tiles = work_list(cu_seqlens, whole, spare=0 if capacity is None else capacity.tokens - tokens)
     label_tiles = work_list(cu_labels, whole if whole_text else texts)
     # field -> (values, what follows them in a padded batch)
@@ -175,7 +199,13 @@ def pack(
     for name, (values, padding) in fields.items():
         target = getattr(batch, name).numpy()
         target[: len(values)], target[len(values) :] = values, padding
-    return batch
+    vectors = [prompt.label_vectors for prompt in prompts if prompt.label_vectors is not None]
+    of_labels = [prompt.label_prompt for prompt in prompts if prompt.label_prompt is not None]
+    return replace(
+        batch,
+        label_vectors=torch.cat(vectors) if vectors else None,
+        label_prompts=pack(of_labels, pinned=pinned) if of_labels else None,
+    )
 
 
 def work_list(cumulative: np.ndarray, keys: np.ndarray, spare: int = 0) -> np.ndarray:
@@ -194,6 +224,14 @@ def work_list(cumulative: np.ndarray, keys: np.ndarray, spare: int = 0) -> np.nd
     rows = firsts[owner] + within * TILE_ROWS
     tiles = np.column_stack((rows, np.minimum(rows + TILE_ROWS, ends[owner]), keys[longest_first][owner]))
     return np.concatenate(([[len(owner), TILE_ROWS, 0, 0]], tiles)).astype(np.int32)
+
+
+def with_keys(tiles: Tensor, cumulative: Tensor, keys: Tensor) -> Tensor:
+    """A work list over the row ranges `cumulative` [N+1], its keys exchanged for `keys` [N, 2]; on its
+    device."""
+    owner = torch.searchsorted(cumulative[1:].contiguous(), tiles[1:, 0].contiguous(), right=True)
+    changed = torch.cat((tiles[1:, :2], keys[owner.clamp(max=len(keys) - 1)]), dim=1)
+    return torch.cat((tiles[:1], changed))
 
 
 def plan_batches(lengths: Sequence[int], batch_tokens: int) -> Iterator[list[int]]:

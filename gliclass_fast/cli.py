@@ -20,7 +20,7 @@ from rich.logging import RichHandler
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from gliclass_fast import demo, records, selfcheck
+from gliclass_fast import demo, records, selfcheck, support
 from gliclass_fast.bench.command import bench
 from gliclass_fast.model import GLiClassModel
 from gliclass_fast.ops import IMPLEMENTATIONS, ORDER, choose_ops, compiled_kernels, unavailable_reason
@@ -311,8 +311,10 @@ def check(
     loaded = GLiClassModel.from_pretrained(model, dtype="float32", device=_usable(device))
     pipeline = ZeroShotClassificationPipeline(loaded, model, device=loaded.device, progress_bar=False)
     table = Table("option", "value", title=model)
-    for key, value in asdict(pipeline.model.config).items():
-        rows = {f"encoder.{k}": v for k, v in value.items()} if key == "encoder" else {key: value}
+    for key, value in support.row_of(loaded).items():
+        table.add_row(key, value, style="bold")
+    for key, value in asdict(loaded.config).items():
+        rows = {f"{key}.{k}": v for k, v in value.items()} if isinstance(value, dict) else {key: value}
         for name, each in rows.items():
             table.add_row(name, str(each))
     screen.print(table)

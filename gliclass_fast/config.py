@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from huggingface_hub.errors import StrictDataclassError
@@ -31,7 +31,7 @@ class UnsupportedConfigError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class ModelConfig:
-    """A GLiClass checkpoint, by config.json's field names. `encoder` is the backbone's own Config."""
+    """A GLiClass checkpoint, by config.json's field names. Encoders are the backbones' own Configs."""
 
     architecture_type: str
     model_type: str
@@ -60,27 +60,24 @@ class ModelConfig:
     example_token_index: int
     vocab_size: int
     dtype: str | None  # that config.json asks to compute in
+    decoder: Any = None  # of encoder-decoders
+    label_encoder: Any = None  # of bi-encoders, as is the rest
+    label_model_type: str | None = None
+    label_model_name: str | None = None  # where the tokenizer of the label tower is
 
     @classmethod
     def from_hf(cls, raw: Mapping[str, Any]) -> ModelConfig:
         """From the parsed config.json. Raises UnsupportedConfigError naming option and supported values."""
-        nested = dict(raw.get("encoder_config") or {})
-        if not nested:
-            raise UnsupportedConfigError(
-                "config.json has no 'encoder_config': this is not a GLiClass checkpoint"
-            )
-        model_type = nested.pop("model_type", "deberta-v2")
-        module = _module("encoders", "encoder_config.model_type", model_type)
-        # the file's own vocabulary size counts: the reference resizes the embedding to it
-        nested["vocab_size"] = vocab_size = raw.get("vocab_size") or nested.get("vocab_size")
-        try:
-            backbone = CONFIG_MAPPING[model_type](**nested)
-        except (TypeError, ValueError, StrictDataclassError) as error:
-            raise UnsupportedConfigError(
-                f"encoder_config is not a valid {model_type} config: {error}"
-            ) from None
-        encoder = module.Config.from_hf(backbone)
-        vocab_size = vocab_size or backbone.vocab_size
+        architecture_type = raw.get("architecture_type") or "uni-encoder"
+        # GliZNet has a config.json of its own kind
+        known = [name for name in supported("architectures") if name != "gliznet"]
+        _one_of("architecture_type", architecture_type, known)
+        architecture = component("architectures", architecture_type)
+        # where the reference resizes the embedding to the file's own vocabulary size, that one counts
+        resized = raw.get("vocab_size") if architecture.RESIZES_VOCABULARY else None
+        model_type, backbone = backbone_of(raw, "encoder_config", resized, architecture.backbones())
+        encoder = component("encoders", model_type).Config.from_hf(backbone)
+        vocab_size = raw.get("vocab_size") or encoder.vocab_size
 
         def read(name: str, default: Any) -> Any:
             value = raw.get(name)
@@ -91,7 +88,7 @@ class ModelConfig:
             return vocab_size + offset if value == -1 else int(value)
 
         config = cls(
-            architecture_type=read("architecture_type", "uni-encoder"),
+            architecture_type=architecture_type,
             model_type=model_type,
             encoder=encoder,
             scorer_type=read("scorer_type", "simple"),
@@ -117,9 +114,24 @@ class ModelConfig:
             text_token_index=token("text_token_index", 1),
             example_token_index=token("example_token_index", 2),
             vocab_size=vocab_size,
-            dtype=_dtype_name(read("dtype", raw.get("torch_dtype"))),
+            dtype=dtype_name(read("dtype", raw.get("torch_dtype"))),
         )
+        if "decoder" in architecture.PARTS:
+            decoder = component("decoders", model_type)
+            config = replace(config, decoder=decoder.Config.from_hf(backbone))
+        if "label_encoder" in architecture.PARTS:
+            label_model_type, label_backbone = backbone_of(
+                raw, "label_model_config", None, architecture.backbones()
+            )
+            config = replace(
+                config,
+                label_encoder=component("encoders", label_model_type).Config.from_hf(label_backbone),
+                label_model_type=label_model_type,
+                label_model_name=raw.get("label_model_name"),
+            )
+        _one_of("scorer_type", config.scorer_type, architecture.scorers())
         config._check()
+        architecture.check(config)
         if config.scorer_type == "hopfield" and read("max_labels_alloc", "dynamic") != "dynamic":
             raise UnsupportedConfigError(
                 f"max_labels_alloc={raw['max_labels_alloc']!r} with scorer_type='hopfield': its softmax "
@@ -128,8 +140,6 @@ class ModelConfig:
         return config
 
     def _check(self) -> None:
-        _module("architectures", "architecture_type", self.architecture_type)
-        _module("scorers", "scorer_type", self.scorer_type)
         _one_of("pooling_strategy", self.pooling_strategy, POOLINGS)
         _one_of("class_token_pooling", self.class_token_pooling, CLASS_TOKEN_POOLINGS)
         keeps_rows = self.pooling_strategy == "pass"
@@ -142,6 +152,13 @@ class ModelConfig:
             raise UnsupportedConfigError(
                 "use_calibrator with pooling_strategy='pass': it reads one text vector; supported: "
                 + ", ".join(POOLINGS[:-1])
+            )
+        width = self.encoder.hidden_size
+        replaced = self.use_segment_embeddings or self.architecture_type == "bi-encoder-fused"
+        if replaced and getattr(self.encoder, "embedding_size", width) != width:
+            raise UnsupportedConfigError(
+                f"encoder_config.embedding_size={self.encoder.embedding_size} with use_segment_embeddings or "
+                f"architecture_type='bi-encoder-fused' is not supported; supported: {width}, the hidden_size"
             )
         layers = self.encoder.num_hidden_layers
         if not -layers - 1 <= self.encoder_layer_id <= layers:
@@ -160,7 +177,35 @@ class ModelConfig:
             )
 
 
-def _dtype_name(dtype: Any) -> str | None:
+def backbone_of(
+    raw: Mapping[str, Any], option: str, vocab_size: int | None, known: Sequence[str]
+) -> tuple[str, Any]:
+    """The model type of a backbone, one of `known`, and its Hugging Face config."""
+    nested = dict(raw.get(option) or {})
+    kind = "GliZNet" if option == "backbone_config" else "GLiClass"
+    if not nested:
+        raise UnsupportedConfigError(f"config.json has no {option!r}: this is not a {kind} checkpoint")
+    model_type = nested.pop("model_type", "deberta-v2")
+    _one_of(f"{option}.model_type", model_type, known)
+    if vocab_size is not None:
+        nested["vocab_size"] = vocab_size
+    try:
+        return model_type, CONFIG_MAPPING[model_type](**nested)
+    except (KeyError, TypeError, ValueError, StrictDataclassError) as error:
+        raise UnsupportedConfigError(f"{option} is not a valid {model_type} config: {error}") from None
+
+
+def refuse(config: Any, architecture_type: str, **supported: Any) -> None:
+    """Raises UnsupportedConfigError for options that differ from the one value an architecture knows."""
+    for option, value in supported.items():
+        if getattr(config, option) != value:
+            raise UnsupportedConfigError(
+                f"{option}={getattr(config, option)!r} with architecture_type={architecture_type!r} is not "
+                f"supported; supported: {value!r}"
+            )
+
+
+def dtype_name(dtype: Any) -> str | None:
     return None if dtype is None else str(dtype).removeprefix("torch.")
 
 

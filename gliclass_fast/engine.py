@@ -14,10 +14,18 @@ from tqdm.auto import tqdm
 
 from gliclass_fast.architectures import Output
 from gliclass_fast.batch import EncodedPrompt, PackedBatch, plan_batches
+from gliclass_fast.encoding import (
+    FusedSequence,
+    OneSequence,
+    RequestEncoder,
+    SeparatedLabels,
+    TextAlone,
+    TwoSequences,
+)
 from gliclass_fast.graphs import MAX_TOKENS
+from gliclass_fast.label_vectors import LabelVectors
 from gliclass_fast.model import GLiClassModel
-from gliclass_fast.prompts import Request, build_prompt
-from gliclass_fast.tokenization import PromptTokenizer
+from gliclass_fast.prompts import Request
 from gliclass_fast.transfer import PendingLogits
 
 logger = logging.getLogger(__name__)
@@ -52,15 +60,34 @@ class Engine:
     """A model with its tokenizer, a window in tokens and a token budget per batch."""
 
     def __init__(
-        self, model: GLiClassModel, tokenizer: Any, max_length: int, batch_tokens: int | None = None
+        self,
+        model: GLiClassModel,
+        tokenizer: Any,
+        max_length: int,
+        batch_tokens: int | None = None,
+        labels_tokenizer: Any = None,
     ) -> None:
+        """labels_tokenizer: of a bi-encoder's label tower."""
         self.model = model
-        self.tokenizer = PromptTokenizer(tokenizer, model.config)
         longest = model.config.encoder.max_positions
         self.window = max_length if longest is None else min(max_length, longest)
         self.batch_tokens = batch_tokens or BATCH_TOKENS[model.device.type]
         if model.graphs is not None:
             self.batch_tokens = min(self.batch_tokens, MAX_TOKENS)
+        self.encoder = self._encoder(tokenizer, labels_tokenizer, max_length)
+
+    def _encoder(self, tokenizer: Any, labels_tokenizer: Any, max_length: int) -> RequestEncoder:
+        config = self.model.config
+        if config.architecture_type == "gliznet":
+            return SeparatedLabels(tokenizer, self.model.network.head.means)
+        if config.decoder is not None:
+            return TwoSequences(tokenizer, config)
+        if config.label_encoder is None:
+            return OneSequence(tokenizer, config)
+        vectors = LabelVectors(self.model, labels_tokenizer, max_length, self.batch_tokens)
+        if config.architecture_type == "bi-encoder-fused":
+            return FusedSequence(tokenizer, config, vectors)
+        return TextAlone(tokenizer, vectors)
 
     def score(
         self, requests: Sequence[Request], labels_per_pass: LabelsPerPass = None, progress: bool = False
@@ -91,7 +118,8 @@ class Engine:
     def embed(self, requests: Sequence[Request], progress: bool = False) -> list[dict[str, np.ndarray]]:
         """Per request, in order: logits [labels], text_embedding [C], class_embeddings [labels, C].
 
-        With pooling "pass", text_embedding keeps one row per token of the prompt.
+        With pooling "pass", text_embedding keeps one row per token of the prompt; of GliZNet it has one per
+        label.
         """
         encoded = self._encode(requests)
         self._warn_of_cuts(encoded)
@@ -113,12 +141,17 @@ class Engine:
                     "text_embedding": texts[place],
                     "class_embeddings": labels[own],
                 }
-                if self.model.config.pooling_strategy == "pass":
+                if self.model.config.architecture_type == "gliznet":  # a vector per label
+                    found[index]["text_embedding"] = texts[own]
+                elif self.model.config.pooling_strategy == "pass":
                     found[index]["text_embedding"] = self._text_rows(texts, batch, place)
         return [found[index] for index in range(len(requests))]
 
     def _text_rows(self, rows: np.ndarray, batch: PackedBatch, place: int) -> np.ndarray:
         """One text's rows; `extract_text_features` adds the reference's empty slot per earlier token."""
+        if self.model.config.decoder is not None:  # the text is a sequence of its own
+            first, last = batch.cu_seqlens[place : place + 2].tolist()
+            return rows[first:last]
         start, end = batch.text_spans[place].tolist()
         if not self.model.config.extract_text_features:
             first, last = batch.cu_seqlens[place : place + 2].tolist()
@@ -138,10 +171,10 @@ class Engine:
         return [replace(request, labels=group) for group in groups]
 
     def _fitting_groups(self, labels: tuple[str, ...]) -> list[tuple[str, ...]]:
-        half = self.tokenizer.room(self.window) // 2
+        half = self.encoder.room(self.window) // 2
         groups: list[tuple[str, ...]] = []
         start = used = 0
-        for index, tokens in enumerate(self.tokenizer.label_tokens(labels)):
+        for index, tokens in enumerate(self.encoder.label_tokens(labels)):
             if used + tokens > half and index > start:
                 groups.append(labels[start:index])
                 start, used = index, 0
@@ -149,9 +182,7 @@ class Engine:
         return [*groups, labels[start:]]
 
     def _encode(self, requests: Sequence[Request]) -> list[EncodedPrompt]:
-        markers, prompt_first = self.tokenizer.markers, self.model.config.prompt_first
-        prompts = [build_prompt(request, markers, prompt_first) for request in requests]
-        return self.tokenizer.encode(prompts, self.window) if prompts else []
+        return self.encoder.encode(requests, self.window) if requests else []
 
     def _launch(self, passes: Sequence[tuple[int, Request]]) -> _Chunk:
         """Tokenises prompts and gives them to the device, without waiting for it."""
@@ -163,7 +194,7 @@ class Engine:
         self, prompts: list[EncodedPrompt], run: Callable[[list[int]], Result]
     ) -> Iterator[tuple[list[int], Result]]:
         """`run` on groups of prompts, given as indices, within the token budget."""
-        for group in plan_batches([len(prompt.token_ids) for prompt in prompts], self.batch_tokens):
+        for group in plan_batches([prompt.tokens for prompt in prompts], self.batch_tokens):
             yield from _within_memory(run, group)
 
     def _warn_of_cuts(self, prompts: Sequence[EncodedPrompt]) -> None:
@@ -234,7 +265,7 @@ def _joined(parts: list[tuple[np.ndarray, EncodedPrompt]]) -> Scored:
     return Scored(
         logits=logits[0],
         uncalibrated=logits[1] if len(logits) == 2 else None,
-        tokens=sum(len(prompt.token_ids) for _, prompt in parts),
+        tokens=sum(prompt.tokens for _, prompt in parts),
         tokens_cut=max(prompt.tokens_cut for _, prompt in parts),
         passes=len(parts),
     )

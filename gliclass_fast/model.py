@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gliclass_fast.architectures import Architecture, Output
-from gliclass_fast.batch import Capacity, EncodedPrompt, PackedBatch, pack
+from gliclass_fast.adapters import open_checkpoint
+from gliclass_fast.architectures import Output
+from gliclass_fast.batch import Capacity, EncodedPrompt, PackedBatch, pack, plan_batches
 from gliclass_fast.config import ModelConfig, component
-from gliclass_fast.graphs import LAUNCHING, CudaRecorder, GraphRunner
+from gliclass_fast.folders import read_json, resolve_folder
+from gliclass_fast.gliznet_config import GliznetConfig
+from gliclass_fast.graphs import LAUNCHING, MAX_TOKENS, CudaRecorder, GraphRunner
 from gliclass_fast.ops import Foldable, Ops, choose_ops
-from gliclass_fast.precision import dtype_candidates, probe
+from gliclass_fast.precision import dtype_candidates, probe, probe_labels
 from gliclass_fast.transfer import PendingLogits, stack_logits
-from gliclass_fast.weights import Checkpoint, CheckpointError, SafetensorsFolder
+from gliclass_fast.weights import Checkpoint
 
 logger = logging.getLogger(__name__)
 
@@ -32,15 +36,16 @@ class GLiClassModel:
     encoder in int8), `graphs` the CUDA graphs, where the model can run from them.
     """
 
+    config: Any  # a ModelConfig or a GliznetConfig
     device: torch.device
     dtype: torch.dtype
     ops: Ops
-    network: Architecture
+    network: Any  # an Architecture
     graphs: GraphRunner | None
 
     def __init__(
         self,
-        config: ModelConfig,
+        config: Any,
         read_tensors: Callable[[], Mapping[str, Tensor]],
         source: str,
         dtype: torch.dtype | str | None = None,
@@ -88,18 +93,9 @@ class GLiClassModel:
             ValueError: unknown device, dtype or backend.
         """
         folder = resolve_folder(path_or_repo_id)
-        file = folder / "config.json"
-        if not file.exists():
-            raise CheckpointError(f"{file} does not exist")
-        try:
-            raw = json.loads(file.read_text(encoding="utf-8"))
-        except json.JSONDecodeError as error:
-            raise CheckpointError(f"{file} is not valid JSON: {error}") from None
-        if not isinstance(raw, dict):
-            raise CheckpointError(f"{file} holds a {type(raw).__name__}, not an object of options")
         return cls(
-            ModelConfig.from_hf(raw),
-            lambda: SafetensorsFolder(folder),
+            read_config(read_json(folder)),
+            lambda: open_checkpoint(folder),
             str(folder),
             dtype,
             device,
@@ -153,17 +149,25 @@ class GLiClassModel:
         *first, last = dtype_candidates(self._dtype, device, self.config, tensors)
         for dtype in first:
             self._fill(tensors, dtype)
-            if stack_logits(self(self.pack(probe(self.config)))).isfinite().all():
+            if stack_logits(self(self.pack(self._probe()))).isfinite().all():
                 break
             logger.info("%s overflows %s", self._source, dtype)
         else:
             self._fill(tensors, last)
-        recordable = device.type == "cuda" and self._cuda_graphs and not self.network.reads_host
+        recordable = device.type == "cuda" and self._cuda_graphs and self.network.recordable
         self.graphs = GraphRunner(self.network, device, CudaRecorder(device)) if recordable else None
 
+    def _probe(self) -> list[EncodedPrompt]:
+        prompts = probe(self.config)
+        if self.config.label_encoder is None:
+            return prompts
+        vectors = self.label_vectors(probe_labels(self.config), batch_tokens=MAX_TOKENS)
+        return [replace(each, label_vectors=vectors[: len(each.label_starts)]) for each in prompts]
+
     def _fill(self, tensors: Mapping[str, Tensor], dtype: torch.dtype) -> None:
-        encoder = self.config.encoder
-        width = encoder.hidden_size // encoder.num_attention_heads
+        backbones = filter(None, (self.config.encoder, self.config.label_encoder))
+        widths = {each.hidden_size // each.num_attention_heads for each in backbones}
+        width = widths.pop() if len(widths) == 1 else 0  # 0: no kernel made for one width suits both
         self.dtype, self.ops = dtype, choose_ops(self.device, dtype, self._backend, width)
         if self._precision is not None and self.device.type != "cpu":
             raise ValueError(f"precision {self._precision!r} runs on CPUs; give device='cpu'")
@@ -177,7 +181,7 @@ class GLiClassModel:
         for module in list(network.modules()):
             if isinstance(module, Foldable):
                 module.fold()
-        of_encoder = set(network.encoder.modules())
+        of_encoder = {module for encoder in network.encoders for module in encoder.modules()}
         for module in network.modules():
             if isinstance(module, nn.Linear):
                 pack_linear = (encoder_ops if module in of_encoder else self.ops).pack_linear
@@ -196,7 +200,8 @@ class GLiClassModel:
     def __call__(self, batch: PackedBatch) -> Output:
         """Runs a packed batch, on the host or on this model's device, without CUDA graphs."""
         with self._inference():
-            return self.network.forward(batch.to(self.device))
+            output: Output = self.network.forward(batch.to(self.device))
+            return output
 
     def score(self, prompts: Sequence[EncodedPrompt]) -> PendingLogits:
         """Launches a batch, from CUDA graphs where it can; `wait` gives the logits of its labels."""
@@ -209,10 +214,19 @@ class GLiClassModel:
         with self._inference():
             return PendingLogits.copy(stack_logits(self(batch)))
 
+    def label_vectors(self, prompts: Sequence[EncodedPrompt], batch_tokens: int) -> Tensor:
+        """Of a bi-encoder: vectors of labels that are sequences of their own, [labels, C], in order."""
+        groups = list(plan_batches([prompt.tokens for prompt in prompts], batch_tokens))
+        with self._inference():
+            packed = (self.pack([prompts[index] for index in group]).to(self.device) for group in groups)
+            vectors = torch.cat([self.network.label_vectors(batch) for batch in packed])
+            return vectors[np.argsort(np.concatenate(groups))]
+
     def empty_text_vector(self) -> Tensor:
         """What a slot without a token becomes after projection, [1, C]."""
         with self._inference():
-            return self.network.empty_text_vector()
+            vector: Tensor = self.network.empty_text_vector()
+            return vector
 
     def to(
         self,
@@ -252,30 +266,9 @@ class GLiClassModel:
         return self.to("cuda")
 
 
-def resolve_folder(path_or_repo_id: str | Path) -> Path:
-    """The local folder of a checkpoint: the path itself, or a download of the repository's files."""
-    folder = Path(path_or_repo_id).expanduser()
-    if folder.exists():
-        if not folder.is_dir():
-            raise CheckpointError(
-                f"{folder} is a file; give the folder that holds config.json and model.safetensors"
-            )
-        return folder
-    name = str(path_or_repo_id)
-    if name.count("/") != 1 or name.startswith((".", "/", "~")):
-        raise CheckpointError(
-            f"{folder} does not exist, and {name!r} is not a repository id of the form owner/name"
-        )
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    try:
-        return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.model", "*.txt"]))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise CheckpointError(
-            f"no folder named {name!r}, and the download of that repository failed: {reason}"
-        ) from None
+def read_config(raw: Mapping[str, Any]) -> ModelConfig | GliznetConfig:
+    """The configuration of a checkpoint of either kind, from its parsed config.json."""
+    return (GliznetConfig if raw.get("model_type") == "gliznet" else ModelConfig).from_hf(raw)
 
 
 def _with_index(device: torch.device) -> torch.device:

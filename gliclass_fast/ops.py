@@ -60,13 +60,14 @@ IMPLEMENTATIONS: dict[str, dict[str, str]] = {
         **_rows("compiled_cuda:disentangled_attention", "cuda"),
         **_rows("compiled_cpu:disentangled_attention", "cpp"),
     },
+    "attention_pool": _rows("attention_pool:attention_pool", "reference", "triton"),
     "pair_dot": _rows("pairs:pair_dot", "reference", "triton"),
     "pair_add": _rows("pairs:pair_add", "reference", "triton"),
     "segment_pool": _rows("segment_pool:segment_pool", "reference", "triton"),
     "segment_softmax": _rows("segment_softmax:segment_softmax", "reference", "triton"),
 }
 # operations whose reference walks through the sequences on the host
-_BY_SEQUENCE = ("attention", "cross_attention", "disentangled_attention", "segment_softmax")
+_BY_SEQUENCE = ("attention", "cross_attention", "attention_pool", "disentangled_attention", "segment_softmax")
 ORDER = {"cuda": ("cuda", "triton", "reference"), "cpu": ("cpp", "onednn", "reference")}
 
 
@@ -86,6 +87,7 @@ class Ops:
     cross_attention: Callable[..., Tensor]
     pack_distances: Callable[..., tuple[Tensor | None, Tensor | None]]
     disentangled_attention: Callable[..., Tensor]
+    attention_pool: Callable[..., Tensor]
     pair_dot: Callable[..., Tensor]
     pair_add: Callable[..., Tensor]
     segment_pool: Callable[..., Tensor]

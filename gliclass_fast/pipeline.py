@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,11 +10,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import AutoTokenizer, PretrainedConfig
 
 from gliclass_fast import inputs, results
 from gliclass_fast.engine import Engine, LabelsPerPass, Scored
-from gliclass_fast.model import GLiClassModel, resolve_folder
+from gliclass_fast.folders import load_tokenizer
+from gliclass_fast.model import GLiClassModel
 from gliclass_fast.prompts import Request, flatten_labels
 
 
@@ -42,6 +41,7 @@ class BasePipeline:
         progress_bar: bool = True,
         label_separator: str = ".",
         batch_tokens: int | None = None,
+        labels_tokenizer: Any = None,
     ) -> None:
         """
         Args:
@@ -57,6 +57,8 @@ class BasePipeline:
             label_separator: joins the levels of nested labels.
             batch_tokens: tokens per batch; batches are formed by tokens, not by number of texts. With CUDA
                 graphs at most 16384.
+            labels_tokenizer: of a bi-encoder's label tower, a fast one or its folder or repository id;
+                default: where config.json's `label_model_name` says.
         """
         if tokenizer is None:
             if not isinstance(model, (str, Path)):
@@ -67,10 +69,21 @@ class BasePipeline:
                 raise ValueError(f"{name} must be at least 1, got {value}")
         self.model = load_model(model, _usable_device(device))
         self.tokenizer = load_tokenizer(tokenizer) if isinstance(tokenizer, (str, Path)) else tokenizer
-        self.engine = Engine(self.model, self.tokenizer, max_length, batch_tokens)
+        self.labels_tokenizer = self._load_labels_tokenizer(labels_tokenizer)
+        self.engine = Engine(
+            self.model, self.tokenizer, max_length, batch_tokens, labels_tokenizer=self.labels_tokenizer
+        )
         self.max_classes, self.max_length = max_classes, max_length
         self.classification_type = inputs.check_classification_type(classification_type)
         self.progress_bar, self.label_separator = progress_bar, label_separator
+
+    def _load_labels_tokenizer(self, given: Any) -> Any:
+        config = self.model.config
+        if given is None and config.label_encoder is not None:
+            given = config.label_model_name
+            if given is None:
+                raise ValueError("config.json names no 'label_model_name': give labels_tokenizer")
+        return load_tokenizer(given) if isinstance(given, (str, Path)) else given
 
     @property
     def device(self) -> torch.device:
@@ -204,17 +217,6 @@ def load_model(model: Any, device: torch.device) -> GLiClassModel:
     if isinstance(model, torch.nn.Module) and hasattr(model, "config"):
         return GLiClassModel.from_gliclass(model, device=device)
     raise TypeError(f"model must be a GLiClassModel, a path or a repository id, got {type(model).__name__}")
-
-
-def load_tokenizer(path_or_repo_id: str | Path) -> Any:
-    """The tokenizer of a folder or repository, as AutoTokenizer gives it; no remote code is run."""
-    folder = resolve_folder(path_or_repo_id)
-    file = folder / "config.json"
-    options: dict[str, Any] = {"trust_remote_code": False}
-    if file.exists() and json.loads(file.read_text(encoding="utf-8")).get("model_type") == "GLiClass":
-        # a model type transformers does not know; an empty config selects the same class without a warning
-        options["config"] = PretrainedConfig()
-    return AutoTokenizer.from_pretrained(folder, **options)
 
 
 def _usable_device(device: str | torch.device) -> torch.device:

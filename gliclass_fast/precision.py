@@ -7,6 +7,7 @@ that gets there on a batch of random tokens, or is of a family known to, runs in
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -41,9 +42,9 @@ def dtype_candidates(
 
 
 def _known_to_overflow(config: ModelConfig) -> bool:
-    """mDeBERTa, the one DeBERTa with a multilingual vocabulary, and T5, which was trained in bfloat16."""
+    """mDeBERTa, the one DeBERTa with a multilingual vocabulary, and those that were trained in bfloat16."""
     mdeberta = config.model_type == "deberta-v2" and config.vocab_size > 200_000
-    return mdeberta or config.model_type in ("t5", "mt5", "umt5")
+    return mdeberta or config.model_type in ("t5", "mt5", "umt5", "llama", "qwen2")
 
 
 def probe(config: ModelConfig) -> list[EncodedPrompt]:
@@ -56,5 +57,13 @@ def probe(config: ModelConfig) -> list[EncodedPrompt]:
         starts = np.arange(1, min(2 * _PROBE_LABELS, len(ids) - 2), 2, dtype=np.int32)
         ends = starts + 2
         ids[starts], ids[ends[-1]] = config.class_token_index, config.text_token_index
-        prompts.append(EncodedPrompt(ids, int(ends[-1]), starts, ends, has_example=False, tokens_cut=0))
+        prompt = EncodedPrompt(ids, int(ends[-1]), starts, ends)  # every label is its marker and one token
+        prompts.append(prompt if config.decoder is None else replace(prompt, label_prompt=prompt))
     return prompts
+
+
+def probe_labels(config: ModelConfig) -> list[EncodedPrompt]:
+    """As many labels of random tokens as a prompt of `probe` has, for the label tower of a bi-encoder."""
+    rng = np.random.default_rng(0)
+    size = config.label_encoder.vocab_size
+    return [EncodedPrompt.of_text(rng.integers(0, size, 16, dtype=np.int32), 1) for _ in range(_PROBE_LABELS)]

@@ -3,6 +3,9 @@ on them.
 
 prompt first:  <<LABEL>>a<<LABEL>>b<<SEP>>{task prompt}{text}{examples}
 text first:    {text}<<LABEL>>a<<LABEL>>b<<SEP>>{task prompt}{examples}
+
+Bi-encoders read texts without labels, fused ones with a bare <<LABEL>> for each; encoder-decoders read text
+and labels as two sequences.
 """
 
 from __future__ import annotations
@@ -51,6 +54,37 @@ def build_prompt(request: Request, markers: Markers, prompt_first: bool) -> Prom
     if prompt_first:
         return Prompt(request.labels, "", f"{markers.sep}{request.task}{text}{shots}", has_example)
     return Prompt(request.labels, text, f"{markers.sep}{request.task}{shots}", has_example)
+
+
+def build_fused_prompt(request: Request, markers: Markers, prompt_first: bool) -> Prompt:
+    """{task prompt} <<LABEL>><<LABEL>><<SEP>>{text}{examples}, or with the text in front of all."""
+    text = request.text + format_retrieved(request.retrieved, markers)
+    task = f"{request.task} " if request.task else ""
+    shots = format_examples(request.examples, markers)
+    bare = ("",) * len(request.labels)
+    if prompt_first:
+        return Prompt(bare, task, f"{markers.sep}{text}{shots}", bool(shots))
+    return Prompt(bare, text + task, f"{markers.sep}{shots}", bool(shots))
+
+
+def build_label_prompt(request: Request, markers: Markers) -> Prompt:
+    """<<LABEL>>a<<LABEL>>b<<SEP>>{task prompt}"""
+    return Prompt(request.labels, "", f"{markers.sep}{request.task}", has_example=False)
+
+
+def full_text(request: Request, markers: Markers) -> str:
+    """{text}{examples}, of encoder-decoders."""
+    return (
+        request.text
+        + format_retrieved(request.retrieved, markers)
+        + format_examples(request.examples, markers)
+    )
+
+
+def plain_text(request: Request) -> str:
+    """{task prompt} {text}, of bi-encoders; their reference leaves examples out."""
+    text = request.text + format_retrieved(request.retrieved, Markers())
+    return f"{request.task} {text}" if request.task else text
 
 
 def format_examples(examples: Sequence[Mapping[str, Any]], markers: Markers) -> str:

@@ -116,12 +116,13 @@ def normalize(vectors: Tensor) -> Tensor:
 
 
 class Projector(nn.Module):
-    """linear_2(activation(linear_1(x))), [*, encoder width] -> [*, encoder width]."""
+    """linear_2(activation(linear_1(x))), [*, width] -> [*, encoder width]."""
 
-    def __init__(self, config: ModelConfig, ops: Ops) -> None:
+    def __init__(self, config: ModelConfig, ops: Ops, width: int | None = None) -> None:
+        """width: of what is projected; default: the encoder's."""
         super().__init__()
         self.ops, self.activation = ops, config.projector_hidden_act
-        self.linear_1 = nn.Linear(config.encoder.hidden_size, config.hidden_size)
+        self.linear_1 = nn.Linear(width or config.encoder.hidden_size, config.hidden_size)
         self.linear_2 = nn.Linear(config.hidden_size, config.encoder.hidden_size)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -10,8 +10,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from gliclass_fast.folders import read_json, resolve_folder
+from gliclass_fast.gliznet_reference import written_reference
+from gliclass_fast.gliznet_tokenizer import GliZNETTokenizer
 from gliclass_fast.model import GLiClassModel
 from gliclass_fast.pipeline import ZeroShotClassificationPipeline
+from gliclass_fast.weights import SafetensorsFolder
 
 TEXTS = (
     "The rover sent back the first pictures from the crater this morning.",
@@ -48,12 +52,24 @@ def logit_error(found: Sequence[np.ndarray], expected: Sequence[np.ndarray]) -> 
 def compare_with_reference(pipeline: ZeroShotClassificationPipeline, folder: str) -> Comparison:
     """Runs a few texts through the engine and, one at a time in float32, through `gliclass`.
 
-    Raises ReferenceMissingError without the package.
+    GliZNet is compared with `gliznet_reference`. Raises ReferenceMissingError without the package.
     """
+    labels = list(LABELS)
+    found = [each["logits"] for each in pipeline.get_embeddings(list(TEXTS), labels)]
+    score = _gliznet if pipeline.model.config.architecture_type == "gliznet" else _gliclass
+    expected = score(pipeline, folder, labels)
+    changed = sum(int(((f >= 0) != (e >= 0)).sum()) for f, e in zip(found, expected, strict=True))
+    return Comparison(logit_error(found, expected), changed, len(TEXTS) * len(labels))
+
+
+def _gliclass(pipeline: ZeroShotClassificationPipeline, folder: str, labels: list[str]) -> list[np.ndarray]:
     if importlib.util.find_spec("gliclass") is None:
         raise ReferenceMissingError("the reference package is not installed: pip install gliclass")
     import gliclass
 
+    model_type = pipeline.model.config.model_type
+    if model_type in ("llama", "qwen2") and importlib.util.find_spec("llm2vec") is None:
+        raise ReferenceMissingError(f"the reference runs {model_type} through llm2vec: pip install llm2vec")
     model: Any = gliclass.GLiClassModel.from_pretrained(folder, dtype=torch.float32)
     reference = gliclass.ZeroShotClassificationPipeline(
         model,
@@ -62,11 +78,18 @@ def compare_with_reference(pipeline: ZeroShotClassificationPipeline, folder: str
         device=str(pipeline.device),
         progress_bar=False,
     )
-    labels = list(LABELS)
-    found = [each["logits"] for each in pipeline.get_embeddings(list(TEXTS), labels)]
-    expected = [reference.get_embeddings([text], labels)[0]["logits"] for text in TEXTS]
-    changed = sum(int(((f >= 0) != (e >= 0)).sum()) for f, e in zip(found, expected, strict=True))
-    return Comparison(logit_error(found, expected), changed, len(TEXTS) * len(labels))
+    return [reference.get_embeddings([text], labels)[0]["logits"] for text in TEXTS]
+
+
+@torch.inference_mode()
+def _gliznet(pipeline: ZeroShotClassificationPipeline, folder: str, labels: list[str]) -> list[np.ndarray]:
+    place = resolve_folder(folder)
+    raw = read_json(place)
+    tensors = SafetensorsFolder(place)
+    reference = written_reference(pipeline.model.network.head, raw["backbone_config"])  # type: ignore[attr-defined]
+    reference.load_state_dict({name: tensors[name] for name in reference.state_dict()})
+    tokenizer = GliZNETTokenizer(pipeline.tokenizer)
+    return [reference.eval()(**tokenizer([(text, labels)]))[0].numpy() for text in TEXTS]
 
 
 def compare_precision(

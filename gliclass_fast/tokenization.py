@@ -1,9 +1,9 @@
-"""Prompts -> token ids with the spans of every label and of the text.
+"""Strings and prompts -> token ids, with the spans of every label and of the text.
 
-The marker tokens are renamed, in a private copy of the tokenizer, to strings nobody can guess. A text that
-contains `<<LABEL>>` is therefore ordinary text, and the spans come from how the prompt was built. Everything
-else is as if the stock tokenizer had seen the joined string: added tokens split a string before anything else
-happens to it, so pieces tokenised next to a marker can be spliced.
+The marker tokens of prompts are renamed, in a private copy of the tokenizer, to strings nobody can guess. A
+text that contains `<<LABEL>>` is therefore ordinary text, and the spans come from how the prompt was built.
+Everything else is as if the stock tokenizer had seen the joined string: added tokens split a string before
+anything else happens to it, so pieces tokenised next to a marker can be spliced.
 """
 
 from __future__ import annotations
@@ -34,24 +34,52 @@ class _LabelBlock:
     ends: np.ndarray
 
 
-class PromptTokenizer:
-    """Encodes prompts for one checkpoint; the last few label lists stay tokenised."""
+class SequenceTokenizer:
+    """Token ids of strings as the stock tokenizer gives them."""
 
-    def __init__(self, tokenizer: Any, config: ModelConfig) -> None:
-        """tokenizer: a fast one. Raises ValueError where it does not belong to the checkpoint."""
+    def __init__(self, tokenizer: Any, markers: Sequence[str] = ()) -> None:
+        """tokenizer: a fast one, else ValueError. markers: tokens that get other names, see `names`."""
         backend = getattr(tokenizer, "backend_tokenizer", None)
         if not isinstance(backend, Tokenizer):
             raise ValueError(
                 f"{type(tokenizer).__name__} is not a fast tokenizer; load it with AutoTokenizer from a "
                 "folder that has a tokenizer.json"
             )
+        self._backend, self.names = _private_copy(backend, markers)
+        self._prefix, self._suffix = _template(tokenizer)
+
+    def whole(self, strings: list[str], window: int) -> list[tuple[np.ndarray, int]]:
+        """Every string as a sequence of its own, at most `window` tokens with the special ones: its ids,
+        int32, and the number of tokens cut off."""
+        room = max(0, window - len(self._prefix) - len(self._suffix))
+        return [
+            (
+                np.array([*self._prefix, *ids[:room], *self._suffix], dtype=np.int32),
+                max(0, len(ids) - room),
+            )
+            for ids in self.pieces(strings)
+        ]
+
+    def pieces(self, strings: list[str]) -> list[list[int]]:
+        """Ids without special tokens."""
+        return [
+            encoding.ids for encoding in self._backend.encode_batch_fast(strings, add_special_tokens=False)
+        ]
+
+
+class PromptTokenizer(SequenceTokenizer):
+    """Encodes prompts for one checkpoint; the last few label lists stay tokenised."""
+
+    def __init__(self, tokenizer: Any, config: ModelConfig) -> None:
+        """tokenizer: a fast one. Raises ValueError where it does not belong to the checkpoint."""
+        stock = (Markers().label, Markers().sep, Markers().example)
+        super().__init__(tokenizer, stock)
+        self.markers = Markers(*(self.names.get(marker, marker) for marker in stock))
         self.config = config
-        self._backend, self.markers = _with_private_markers(backend, Markers())
         self.label_id = self._marker_id(self.markers.label, "class_token_index", config.class_token_index)
         self.sep_id = self._marker_id(self.markers.sep, "text_token_index", config.text_token_index)
         example_id = self._backend.token_to_id(self.markers.example)
         self._example_counts = example_id is not None and example_id == config.example_token_index
-        self._prefix, self._suffix = _template(tokenizer)
         self._block = lru_cache(maxsize=_CACHED_LABEL_LISTS)(self._tokenize_labels)
 
     def _marker_id(self, marker: str, option: str, expected: int) -> int:
@@ -68,12 +96,12 @@ class PromptTokenizer:
 
         Raises ValueError where the labels alone do not fit.
         """
-        after = self._encode_plain([prompt.after for prompt in prompts])
+        after = self.pieces([prompt.after for prompt in prompts])
         before: Iterable[list[int]] = ([] for _ in prompts)
-        if not self.config.prompt_first:  # the marker that follows keeps what the tokenizer does at its edge
+        if any(prompt.before for prompt in prompts):
+            # the marker that follows keeps what the tokenizer does at its edge
             before = (
-                ids[:-1]
-                for ids in self._encode_plain([prompt.before + self.markers.label for prompt in prompts])
+                ids[:-1] for ids in self.pieces([prompt.before + self.markers.label for prompt in prompts])
             )
         return [
             self._assemble(prompt, self._block(prompt.labels), front, back, window)
@@ -124,33 +152,25 @@ class PromptTokenizer:
 
     def _tokenize_labels(self, labels: tuple[str, ...]) -> _LabelBlock:
         label, sep = self.markers.label, self.markers.sep
-        pieces = [ids[:-1] for ids in self._encode_plain([f"{label}{text}{sep}" for text in labels])]
+        pieces = [ids[:-1] for ids in self.pieces([f"{label}{text}{sep}" for text in labels])]
         ends = np.cumsum([len(piece) for piece in pieces], dtype=np.int32)
         starts = np.concatenate(([0], ends[:-1])).astype(np.int32)
         return _LabelBlock(
             np.concatenate([np.array(piece, dtype=np.int32) for piece in pieces]), starts, ends
         )
 
-    def _encode_plain(self, strings: list[str]) -> list[list[int]]:
-        return [
-            encoding.ids for encoding in self._backend.encode_batch_fast(strings, add_special_tokens=False)
-        ]
 
+def _private_copy(backend: Tokenizer, markers: Sequence[str]) -> tuple[Tokenizer, dict[str, str]]:
+    """A copy of the tokenizer that neither cuts nor pads, and whose marker tokens have unguessable names.
 
-def _with_private_markers(backend: Tokenizer, markers: Markers) -> tuple[Tokenizer, Markers]:
-    """A copy of the tokenizer whose marker tokens have unguessable names; ids and all other behaviour stay.
-
-    The names end in "|", which no Unicode normalisation joins with what follows.
+    Ids and all other behaviour stay. The names end in "|", which no Unicode normalisation joins with what
+    follows.
     """
     state = json.loads(backend.to_str())
     state["truncation"] = state["padding"] = None
     known = {token["content"] for token in state["added_tokens"]}
     nonce = secrets.token_hex(8)
-    renamed = {
-        getattr(markers, name): f"|{name}{nonce}|"
-        for name in ("label", "sep", "example")
-        if getattr(markers, name) in known
-    }
+    renamed = {marker: f"|{index}{nonce}|" for index, marker in enumerate(markers) if marker in known}
     for token in state["added_tokens"]:
         token["content"] = renamed.get(token["content"], token["content"])
     vocabulary = state["model"].get("vocab")
@@ -158,8 +178,7 @@ def _with_private_markers(backend: Tokenizer, markers: Markers) -> tuple[Tokeniz
         state["model"]["vocab"] = {renamed.get(piece, piece): id_ for piece, id_ in vocabulary.items()}
     elif isinstance(vocabulary, list):
         state["model"]["vocab"] = [[renamed.get(piece, piece), score] for piece, score in vocabulary]
-    private = Markers(*(renamed.get(m, m) for m in (markers.label, markers.sep, markers.example)))
-    return Tokenizer.from_str(json.dumps(state)), private
+    return Tokenizer.from_str(json.dumps(state)), renamed
 
 
 def _template(tokenizer: Any) -> tuple[list[int], list[int]]:

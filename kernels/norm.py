@@ -128,6 +128,8 @@ def add_norm_triton(
 def embedding_norm_triton(
     sources: Sequence[tuple[Tensor, Tensor]], weight: Tensor, bias: Tensor | None, eps: float
 ) -> Tensor:
+    if len(sources) > 3:
+        raise ValueError(f"embedding_norm takes up to three sources, got {len(sources)}")
     first = sources[0]
     flat = [tensor for pair in (*sources, first, first)[:3] for tensor in pair]
     count, width = first[1].shape[0], weight.shape[0]

@@ -20,17 +20,34 @@ ALLOWED = {
     "ops": {"kernels"},
     "config": set(),
     "weights": set(),
+    "folders": {"weights"},
+    "adapters": {"weights"},
     "layers": {"ops"},
     "encoders": {"batch", "config", "layers", "ops", "weights"},
+    "decoders": {"batch", "config", "encoders", "layers", "ops", "weights"},
     "representations": {"batch", "config", "ops"},
     "scorers": {"batch", "config", "layers", "ops", "representations", "weights"},
     "calibrator": {"batch", "config", "ops", "weights"},
-    "architectures": {"batch", "calibrator", "config", "ops", "representations", "weights"},
+    "tower": {"batch", "config", "ops", "representations", "weights"},
+    "gliznet_config": {"config"},
+    "gliznet_heads": {
+        *("architectures", "batch", "gliznet_config", "layers", "ops", "representations", "weights")
+    },
+    "architectures": {
+        *("batch", "calibrator", "config", "gliznet_config", "gliznet_heads", "ops", "representations"),
+        *("tower", "weights"),
+    },
     "transfer": {"architectures"},
     "graphs": {"architectures", "batch", "transfer"},
     "precision": {"batch", "config"},
-    "model": {"architectures", "batch", "config", "graphs", "ops", "precision", "transfer", "weights"},
+    "model": {
+        *("adapters", "architectures", "batch", "config", "folders", "gliznet_config", "graphs", "ops"),
+        *("precision", "transfer", "weights"),
+    },
     "tokenization": {"batch", "config", "prompts"},
+    "gliznet_tokenizer": {"batch", "folders", "tokenization"},
+    "label_vectors": {"batch", "model", "tokenization"},
+    "encoding": {"batch", "config", "gliznet_tokenizer", "label_vectors", "prompts", "tokenization"},
 }
 
 

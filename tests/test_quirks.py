@@ -17,7 +17,7 @@ from gliclass_fast.config import ModelConfig, component
 from gliclass_fast.encoders.deberta_v2 import Config as DebertaConfig
 from gliclass_fast.encoders.deberta_v2 import distance_slots
 from gliclass_fast.precision import dtype_candidates
-from gliclass_fast.prompts import Request, build_prompt
+from gliclass_fast.prompts import Request
 from tests.accuracy import assert_same_logits
 from tests.sentences import LABELS, TEXTS
 from tests.tiny import alone, byte_tokenizer, fast_pipeline, reference_model, reference_pipeline
@@ -67,11 +67,9 @@ def test_3_segments_and_the_misused_argmin() -> None:
     assert_parity(model)
     assert_parity(model, examples=[{"text": "good", "labels": ["a"]}])
     pipeline = fast_pipeline(model)
-    tokenizer = pipeline.engine.tokenizer
     shots = [{"text": "good", "labels": ["a"]}]
     requests = [Request("x", ("a",)), Request("x", ("a",), examples=shots)]
-    prompts = tokenizer.encode([build_prompt(r, tokenizer.markers, True) for r in requests], 512)
-    batch = pack(prompts)
+    batch = pack(pipeline.engine.encoder.encode(requests, 512))
     first, second = batch.segments.split(batch.cu_seqlens.diff().tolist())
     assert first.tolist() == [0, 0, 0, 1, 1, 1]  # [CLS] <<LABEL>> a | <<SEP>> x [SEP]
     assert second.unique().tolist() == [2]
@@ -199,8 +197,11 @@ def test_16_the_stored_dtype_is_kept_on_a_gpu_if_asked_for_and_widened_on_a_cpu(
 
 @pytest.mark.parametrize("encoder", ["deberta-v2", "modernbert", "bert"])
 def test_17_encoder_layer_id(encoder: str) -> None:
-    """The reference does not request hidden states, so the expected states are put in by hand."""
-    model = reference_model(encoder, scorer_type="mlp")
+    """The reference does not request hidden states, so the expected states are put in by hand.
+
+    Labels are means of their tokens: in the embedding output all <<LABEL>> tokens may be the same.
+    """
+    model = reference_model(encoder, scorer_type="mlp", class_token_pooling="average")
     layers = model.config.encoder_config.num_hidden_layers
     for layer in [*range(layers + 1), -2]:
         model.config.encoder_layer_id = layer

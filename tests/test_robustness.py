@@ -11,8 +11,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gliclass_fast import ZeroShotClassificationPipeline
+from gliclass_fast.gliznet import GliZNETTokenizer
 from tests.accuracy import ALONE_TOLERANCE
-from tests.tiny import byte_tokenizer, fast_pipeline, reference_model
+from tests.architectures.test_gliznet import VARIANTS, loaded, tiny
+from tests.tiny import backbone_config, byte_tokenizer, fast_pipeline, reference_model
 
 WINDOW = 384
 
@@ -41,35 +43,60 @@ REQUEST = st.fixed_dictionaries(
 )
 
 
+UNI = {"class_token_pooling": "average", "use_segment_embeddings": True}
+FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
+    "labels first": (
+        "deberta-v2",
+        {**UNI, "prompt_first": True, "scorer_type": "cross-attn", "extract_text_features": True},
+    ),
+    "text first": (
+        "deberta-v2",
+        {**UNI, "prompt_first": False, "scorer_type": "mlp", "pooling_strategy": "avg"},
+    ),
+    "bi-encoder": ("bert", {"architecture_type": "bi-encoder", "pooling_strategy": "avg"}),
+    "bi-encoder-fused": ("bert", {"architecture_type": "bi-encoder-fused", "prompt_first": False}),
+    "encoder-decoder": ("t5", {"architecture_type": "encoder-decoder", "scorer_type": "cross-attn"}),
+    "encoder-decoder-cls": ("t5", {"architecture_type": "encoder-decoder-cls"}),
+}
+
+
 @lru_cache
-def pipeline(prompt_first: bool) -> ZeroShotClassificationPipeline:
-    options: dict[str, Any] = {"class_token_pooling": "average", "use_segment_embeddings": True}
-    if prompt_first:
-        options |= {"scorer_type": "cross-attn", "extract_text_features": True}
-    else:
-        options |= {"scorer_type": "mlp", "pooling_strategy": "avg"}
-    model = reference_model("deberta-v2", prompt_first=prompt_first, **options)
-    return fast_pipeline(model, byte_tokenizer(), max_length=WINDOW, batch_tokens=700)
+def pipeline(family: str) -> ZeroShotClassificationPipeline:
+    settings: dict[str, Any] = {"max_length": WINDOW, "batch_tokens": 700}
+    if family == "GliZNet":
+        return fast_pipeline(
+            loaded(tiny(VARIANTS["D"])), GliZNETTokenizer(byte_tokenizer(lab=True)), **settings
+        )
+    encoder, options = FAMILIES[family]
+    if family.startswith("bi-encoder"):
+        options = options | {
+            "label_model_name": "given below",
+            "label_model_config": backbone_config("deberta-v2").to_dict(),
+        }
+    model = reference_model(encoder, **options)
+    return fast_pipeline(model, byte_tokenizer(), labels_tokenizer=byte_tokenizer(), **settings)
 
 
-def answer(prompt_first: bool, request: dict[str, Any]) -> list[Any] | None:
+def answer(family: str, request: dict[str, Any]) -> list[Any] | None:
     """The scores, or None where the labels do not fit, which is the one error these requests may meet."""
+    if family == "GliZNet":
+        request = {**request, "prompt": None, "examples": []}  # it takes none
     try:
-        return pipeline(prompt_first)(**request, threshold=0.0)
+        return pipeline(family)(**request, threshold=0.0)
     except ValueError as error:
         assert "do not fit the window" in str(error)
         return None
 
 
 @settings(max_examples=2000, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
-@given(prompt_first=st.booleans(), request=REQUEST)
-def test_random_requests(prompt_first: bool, request: dict[str, Any]) -> None:
-    together = answer(prompt_first, request)
-    alone = [answer(prompt_first, {**request, "texts": text}) for text in request["texts"]]
+@given(family=st.sampled_from([*FAMILIES, "GliZNet"]), request=REQUEST)
+def test_random_requests(family: str, request: dict[str, Any]) -> None:
+    together = answer(family, request)
+    alone = [answer(family, {**request, "texts": text}) for text in request["texts"]]
     if together is None:
         assert None in alone
         return
-    labels = pipeline(prompt_first).flatten_labels(request["labels"])
+    labels = pipeline(family).flatten_labels(request["labels"])
     for found, single in zip(together, alone, strict=True):
         assert single is not None
         assert all(math.isfinite(each["score"]) and 0 <= each["score"] <= 1 for each in found)

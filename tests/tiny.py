@@ -36,13 +36,24 @@ ENCODERS: dict[str, dict[str, Any]] = {
     },
     "xlm-roberta": {"num_hidden_layers": 2, "max_position_embeddings": 2050, "type_vocab_size": 1},
 }  # fmt: skip
+# made of the layers of those above: tests of what runs a backbone need not repeat them
+MORE_ENCODERS: dict[str, dict[str, Any]] = {
+    "distilbert": {"num_hidden_layers": 2, "max_position_embeddings": 2048, "hidden_dim": INNER},
+    "electra": {"num_hidden_layers": 2, "max_position_embeddings": 2048, "embedding_size": WIDTH},
+    "deberta": {
+        "num_hidden_layers": 2, "max_position_embeddings": 64, "type_vocab_size": 0,
+        "relative_attention": True, "max_relative_positions": -1, "pos_att_type": "c2p|p2c",
+        "position_biased_input": False,
+    },
+}  # fmt: skip
+_OF_SUMS = ("model.text_projector.linear_1.weight", "model.biencoder_projector.linear_1.weight")
 ALL_SCORERS = ("simple", "weighted-dot", "mlp", "hopfield", "cross-attn")
 VECTOR_POOLINGS = ("first", "last", "avg", "sum", "max", "rms", "abs_max", "abs_avg")
 
 
 @lru_cache
-def byte_tokenizer(with_example: bool = True) -> PreTrainedTokenizerFast:
-    """One token per UTF-8 byte, so that every string has ids; BERT's template."""
+def byte_tokenizer(with_example: bool = True, lab: bool = False) -> PreTrainedTokenizerFast:
+    """One token per UTF-8 byte, so that every string has ids; BERT's template. lab: GliZNet's token too."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocabulary = {token: index for index, token in enumerate([*SPECIALS, *alphabet])}
     backend = Tokenizer(models.BPE(vocabulary, [], unk_token="[UNK]"))
@@ -56,6 +67,8 @@ def byte_tokenizer(with_example: bool = True) -> PreTrainedTokenizerFast:
         tokenizer_object=backend, pad_token="[PAD]", cls_token="[CLS]", sep_token="[SEP]", unk_token="[UNK]"
     )
     tokenizer.add_tokens(MARKERS if with_example else MARKERS[:2], special_tokens=True)
+    if lab:
+        tokenizer.add_tokens(["[LAB]"], special_tokens=True)
     return tokenizer
 
 
@@ -66,16 +79,22 @@ def random_prompt(tokens: int, labels: int, seed: int = 0) -> EncodedPrompt:
     return EncodedPrompt(ids, labels, starts, starts + 1, has_example=False, tokens_cut=0)
 
 
+def backbone_config(encoder: str, changes: dict[str, Any] | None = None) -> Any:
+    """A tiny transformers config."""
+    values = {
+        "hidden_size": WIDTH, "num_attention_heads": HEADS, "intermediate_size": INNER,
+        "vocab_size": VOCABULARY, "pad_token_id": 0, **(ENCODERS | MORE_ENCODERS).get(encoder, {}),
+        **(changes or {}),
+    }  # fmt: skip
+    return CONFIG_MAPPING[encoder](**values)
+
+
 def reference_model(
     encoder: str = "deberta-v2", backbone: dict[str, Any] | None = None, **options: Any
 ) -> Any:
     """A `gliclass.GLiClassModel` with weights large enough for logits of order one."""
     torch.manual_seed(0)
-    values = {
-        "hidden_size": WIDTH, "num_attention_heads": HEADS, "intermediate_size": INNER,
-        "vocab_size": VOCABULARY, "pad_token_id": 0, **ENCODERS.get(encoder, {}), **(backbone or {}),
-    }  # fmt: skip
-    config = CONFIG_MAPPING[encoder](**values)
+    config = backbone_config(encoder, backbone)
     options = {"scorer_type": "simple", "pooling_strategy": "first", "prompt_first": True, **options}
     if options["scorer_type"] == "cross-attn":
         options |= {"pooling_strategy": "pass", "scorer_num_heads": 4, "scorer_mlp_hidden_size": 24}
@@ -85,19 +104,28 @@ def reference_model(
     model = gliclass.GLiClassModel(
         gliclass.GLiClassModelConfig(encoder_config=config, encoder_model="tiny", **{**markers, **options})
     )
+    enlarge(model)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if name in ("model.scorer.q_proj.weight", "model.scorer.k_proj.weight"):
                 # hopfield: a softmax argument in the hundreds turns float32 rounding into 1e-3 of a score
                 parameter.normal_(0, 0.1 * WIDTH**-0.5)
-            elif name == "model.text_projector.linear_1.weight" and options["pooling_strategy"] == "sum":
+            elif name in _OF_SUMS and options["pooling_strategy"] == "sum":
                 # a sum of a hundred rows, brought back to the size of one: logits of 90 lose digits
                 parameter.normal_(0, 0.01 * WIDTH**-0.5)
-            elif parameter.dim() > 1:
+    return model.eval()
+
+
+def enlarge(model: torch.nn.Module) -> None:
+    """Weights large enough for logits of order one."""
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.dim() > 1:
                 parameter.normal_(0, 0.5 if "embed" in name else 1.2 * parameter.shape[-1] ** -0.5)
             elif name.endswith("bias"):
                 parameter.normal_(0, 0.1)
-    return model.eval()
+            elif parameter.dim() == 1:  # of norms, so that folding one into what follows shows
+                parameter.uniform_(0.5, 1)
 
 
 def reference_pipeline(model: Any, tokenizer: Any = None, **settings: Any) -> Any:

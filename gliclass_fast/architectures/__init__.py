@@ -1,11 +1,16 @@
-"""Architectures, one file per `architecture_type`: a packed batch in, logits out."""
+"""Architectures, one file per `architecture_type`: a packed batch in, logits out.
+
+Each has PARTS (what it reads of config.json beside the encoder), RESIZES_VOCABULARY (whether the reference
+brings the encoder's embedding to config.json's own vocabulary size), `backbones` and `scorers` (those it goes
+with), `check` (raises UnsupportedConfigError for other options it does not have) and Architecture.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Protocol
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from gliclass_fast.batch import PackedBatch
 
@@ -23,7 +28,8 @@ class Output:
 class Architecture(Protocol):
     """What a model asks of an architecture; `forward` is `score(encode(batch), batch)`."""
 
-    reads_host: bool  # whether a pass waits for values of the batch, so that it cannot be a CUDA graph
+    encoders: list[nn.Module]  # whose linear maps may run in another precision
+    recordable: bool  # whether a pass can be a CUDA graph: it waits for no value, and reads the block alone
 
     def encode(self, batch: PackedBatch) -> tuple[Tensor, ...]:
         """What `score` needs of the tokens, [T, C] each; reads no field of labels or prompts."""

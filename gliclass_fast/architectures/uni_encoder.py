@@ -10,10 +10,12 @@ from torch import Tensor, nn
 from gliclass_fast import calibrator, representations
 from gliclass_fast.architectures import Output
 from gliclass_fast.batch import PackedBatch
-from gliclass_fast.config import ModelConfig, component
+from gliclass_fast.config import ModelConfig, component, supported
 from gliclass_fast.ops import Ops
 from gliclass_fast.weights import Checkpoint, Weights, affine
 
+PARTS: tuple[str, ...] = ()
+RESIZES_VOCABULARY = True
 HEAD_WEIGHTS: Weights = {
     "logit_scale": ("logit_scale",),
     "segments": ("segment_embeddings.weight",),
@@ -39,6 +41,19 @@ HEAD_WEIGHTS: Weights = {
 }
 
 
+def backbones() -> list[str]:
+    """All but BART, of which the reference would run the decoder too."""
+    return [name for name in supported("encoders") if name != "bart"]
+
+
+def scorers() -> list[str]:
+    return supported("scorers")
+
+
+def check(config: ModelConfig) -> None:
+    """Has all options."""
+
+
 class Heads(nn.Module):
     """Everything between encoder and scorer that has weights."""
 
@@ -59,7 +74,7 @@ class Architecture(nn.Module):
         """checkpoint: asked only for the number of layers the mixer was made for."""
         super().__init__()
         self.config, self.ops = config, ops
-        self.reads_host = config.use_lstm or ops.reads_host or encoder_ops.reads_host
+        self.recordable = not (config.use_lstm or ops.reads_host or encoder_ops.reads_host)
         gates = checkpoint.shape("model.layer_wise_attention.W2.weight")
         layers = config.encoder.num_hidden_layers
         self.encoder = component("encoders", config.model_type).Encoder(config.encoder, encoder_ops)
@@ -77,6 +92,10 @@ class Architecture(nn.Module):
         if self.calibrator is not None:
             checkpoint.fill(self.calibrator, calibrator.WEIGHTS, "calibrator.", device, dtype)
         checkpoint.close(ignored=[f"model.encoder_model.{name}" for name in encoder.UNUSED])
+
+    @property
+    def encoders(self) -> list[nn.Module]:
+        return [self.encoder]
 
     @property
     def mixer(self) -> representations.LayerMixer | None:

@@ -11,22 +11,37 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Protocol
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from gliclass_fast.batch import PackedBatch
+
+
+def word_source(table: Tensor, batch: PackedBatch, words: Tensor | None) -> tuple[Tensor, Tensor]:
+    """The word embeddings as a source of `embedding_norm`: a table and the row of every token."""
+    if words is None:
+        return table, batch.token_ids
+    return words, torch.arange(words.shape[0], dtype=torch.int32, device=words.device)
 
 
 class Encoder(Protocol):
     """What an architecture asks of a backbone."""
 
-    def states(self, batch: PackedBatch, segments: Tensor | None = None) -> Iterator[Tensor]:
-        """Embedding output, then each layer's; segments: a table [3, C] added per `batch.segments`.
+    words: nn.Embedding
 
-        A state may be overwritten once the next one is asked for.
+    def states(
+        self, batch: PackedBatch, segments: Tensor | None = None, words: Tensor | None = None
+    ) -> Iterator[Tensor]:
+        """Embedding output, then each layer's. A state may be overwritten once the next one is asked for.
+
+        segments: a table [3, C] added per `batch.segments`; words: what stands for the word embeddings of the
+        tokens, [T, C], where something else does; they may be overwritten.
         """
         ...
 
-    def mix_last(self, batch: PackedBatch, segments: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def mix_last(
+        self, batch: PackedBatch, segments: Tensor | None = None, words: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """The last layer's input and what its attention makes of it, [T, C] each."""
         ...
 

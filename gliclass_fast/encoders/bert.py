@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from gliclass_fast.batch import PackedBatch
 from gliclass_fast.config import UnsupportedConfigError, hf_activation
+from gliclass_fast.encoders import word_source
 from gliclass_fast.ops import Ops
 from gliclass_fast.weights import affine
 
@@ -91,9 +92,17 @@ class PostNormLayer(nn.Module):
 
     def finish(self, x: Tensor, attended: Tensor) -> Tensor:
         """The part that treats every row alone, from the layer's input and `mix` of it."""
+        return self.feed(self.add(x, attended))
+
+    def add(self, x: Tensor, attended: Tensor) -> Tensor:
+        """Ends the attention half."""
+        attended = self.ops.linear(attended, self.out.weight, self.out.bias)
+        norm = self.attention_norm
+        return self.ops.add_norm(attended, x, norm.weight, norm.bias, self.config.norm_eps)
+
+    def feed(self, x: Tensor) -> Tensor:
+        """The feed-forward half."""
         ops, eps = self.ops, self.config.norm_eps
-        attended = ops.linear(attended, self.out.weight, self.out.bias)
-        x = ops.add_norm(attended, x, self.attention_norm.weight, self.attention_norm.bias, eps)
         inner = ops.linear(x, self.up.weight, self.up.bias, self.config.activation)
         inner = ops.linear(inner, self.down.weight, self.down.bias)
         return ops.add_norm(inner, x, self.output_norm.weight, self.output_norm.bias, eps)
@@ -107,11 +116,15 @@ class PostNormEncoder(nn.Module):
 
     layers: nn.ModuleList
 
-    def states(self, batch: PackedBatch, segments: Tensor | None = None) -> Iterator[Tensor]:
+    def states(
+        self, batch: PackedBatch, segments: Tensor | None = None, words: Tensor | None = None
+    ) -> Iterator[Tensor]:
         raise NotImplementedError
 
-    def mix_last(self, batch: PackedBatch, segments: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        x = next(islice(self.states(batch, segments), len(self.layers) - 1, None))
+    def mix_last(
+        self, batch: PackedBatch, segments: Tensor | None = None, words: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        x = next(islice(self.states(batch, segments, words), len(self.layers) - 1, None))
         return x, self.layers[-1].mix(x, batch)  # type: ignore[operator]
 
     def finish_last(self, x: Tensor, attended: Tensor) -> Tensor:
@@ -130,27 +143,39 @@ class Encoder(PostNormEncoder):
         self.config, self.ops = config, ops
         self.words = nn.Embedding(config.vocab_size, config.hidden_size)
         self.places = nn.Embedding(config.table_length, config.hidden_size)
-        self.types = nn.Embedding(config.type_vocab_size, config.hidden_size)
+        self.types = None
+        if config.type_vocab_size:
+            self.types = nn.Embedding(config.type_vocab_size, config.hidden_size)
         self.norm = nn.LayerNorm(config.hidden_size)
         self.layers = nn.ModuleList(Layer(config, ops) for _ in range(config.num_hidden_layers))
 
     def fold(self) -> None:
         """Every token has type 0: its embedding becomes part of the position table."""
-        folded = self.places.weight + self.types.weight[0]
-        self.places.weight = nn.Parameter(folded, requires_grad=False)
+        if self.types is not None:
+            folded = self.places.weight + self.types.weight[0]
+            self.places.weight, self.types = nn.Parameter(folded, requires_grad=False), None
 
-    def place(self, batch: PackedBatch, segmented: bool) -> Tensor:
-        """Row of the position table for every token, [T]."""
+    def place(self, batch: PackedBatch, embedded: bool) -> Tensor:
+        """Row of the position table for every token, [T]; embedded: the reference then passes no ids."""
         return batch.positions
 
-    def states(self, batch: PackedBatch, segments: Tensor | None = None) -> Iterator[Tensor]:
+    def embed(
+        self, batch: PackedBatch, segments: Tensor | None = None, words: Tensor | None = None
+    ) -> Tensor:
+        """What the first layer reads, [T, C]."""
+        embedded = segments is not None or words is not None
         sources = [
-            (self.words.weight, batch.token_ids),
-            (self.places.weight, self.place(batch, segments is not None)),
+            word_source(self.words.weight, batch, words),
+            (self.places.weight, self.place(batch, embedded)),
         ]
         if segments is not None:
             sources.append((segments, batch.segments))
-        x = self.ops.embedding_norm(sources, self.norm.weight, self.norm.bias, self.config.norm_eps)
+        return self.ops.embedding_norm(sources, self.norm.weight, self.norm.bias, self.config.norm_eps)
+
+    def states(
+        self, batch: PackedBatch, segments: Tensor | None = None, words: Tensor | None = None
+    ) -> Iterator[Tensor]:
+        x = self.embed(batch, segments, words)
         yield x
         for layer in self.layers:
             x = layer(x, batch)

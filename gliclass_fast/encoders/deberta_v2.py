@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from gliclass_fast.batch import PackedBatch
 from gliclass_fast.config import UnsupportedConfigError, hf_activation
+from gliclass_fast.encoders import word_source
 from gliclass_fast.encoders.bert import PostNormEncoder, PostNormLayer
 from gliclass_fast.ops import Ops
 from gliclass_fast.weights import affine
@@ -205,15 +206,15 @@ class Encoder(PostNormEncoder):
         self.layers = nn.ModuleList(Layer(config, ops) for _ in range(config.num_hidden_layers))
 
     def fold(self) -> None:
-        """Projects position tables; adds the type-0 embedding to the words; widens narrow embeddings."""
-        if self.types is not None:
-            folded = self.words.weight + self.types.weight[0]
-            self.words.weight = nn.Parameter(folded, requires_grad=False)
+        """Projects position tables; widens narrow embeddings; adds the type-0 embedding to the positions."""
         if self.widen is not None:
-            for table in (self.words, self.places):
+            for table in (self.words, self.places, self.types):
                 if table is not None:
                     table.weight.data = F.linear(table.weight.data, self.widen.weight)
             self.widen = None
+        if self.types is not None and self.places is not None:
+            folded = self.places.weight + self.types.weight[0]
+            self.places.weight, self.types = nn.Parameter(folded, requires_grad=False), None
         if self.distances is not None:
             distances = self.distances.weight.float()
             if self.distance_norm is not None:
@@ -227,10 +228,14 @@ class Encoder(PostNormEncoder):
                 layer.fold_tables(distances, slots)
             self.distances = None
 
-    def states(self, batch: PackedBatch, segments: Tensor | None = None) -> Iterator[Tensor]:
-        sources = [(self.words.weight, batch.token_ids)]
+    def states(
+        self, batch: PackedBatch, segments: Tensor | None = None, words: Tensor | None = None
+    ) -> Iterator[Tensor]:
+        sources = [word_source(self.words.weight, batch, words)]
         if self.places is not None:
             sources.append((self.places.weight, batch.positions))
+        if self.types is not None:  # every token has type 0
+            sources.append((self.types.weight, torch.zeros_like(batch.positions)))
         if segments is not None:
             sources.append((segments, batch.segments))
         embedded = self.ops.embedding_norm(sources, self.norm.weight, self.norm.bias, self.config.norm_eps)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from gliclass_fast.batch import PackedBatch
 from gliclass_fast.config import UnsupportedConfigError, hf_activation
+from gliclass_fast.encoders import word_source
 from gliclass_fast.layers import NormLinear
 from gliclass_fast.ops import Ops
 from gliclass_fast.weights import affine
@@ -133,10 +134,12 @@ class Encoder(nn.Module):
             self._rotary[theta, length] = tables
         return self._rotary[theta, length]
 
-    def _streams(self, batch: PackedBatch, segments: Tensor | None) -> Iterator[tuple[Tensor, Tensor]]:
+    def _streams(
+        self, batch: PackedBatch, segments: Tensor | None, words: Tensor | None
+    ) -> Iterator[tuple[Tensor, Tensor]]:
         """(residual stream, the norm of it the next layer reads): of the embedding, then of every layer."""
         ops, eps = self.ops, self.config.norm_eps
-        sources = [(self.words.weight, batch.token_ids)]
+        sources = [word_source(self.words.weight, batch, words)]
         if segments is not None:
             sources.append((segments, batch.segments))
         x = normed = ops.embedding_norm(sources, self.norm.weight, self.norm.bias, eps)
@@ -157,13 +160,17 @@ class Encoder(nn.Module):
         assert isinstance(norm, nn.LayerNorm)
         return norm
 
-    def states(self, batch: PackedBatch, segments: Tensor | None = None) -> Iterator[Tensor]:
-        for number, (x, normed) in enumerate(self._streams(batch, segments)):
+    def states(
+        self, batch: PackedBatch, segments: Tensor | None = None, words: Tensor | None = None
+    ) -> Iterator[Tensor]:
+        for number, (x, normed) in enumerate(self._streams(batch, segments, words)):
             yield normed if number == len(self.layers) else x
 
-    def mix_last(self, batch: PackedBatch, segments: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def mix_last(
+        self, batch: PackedBatch, segments: Tensor | None = None, words: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         last = len(self.layers) - 1
-        x, normed = next(islice(self._streams(batch, segments), last, None))
+        x, normed = next(islice(self._streams(batch, segments, words), last, None))
         return x, self._mix(last, normed, batch)
 
     def finish_last(self, x: Tensor, attended: Tensor) -> Tensor:

@@ -22,9 +22,9 @@ class Config(bert.Config):
 
 
 class Encoder(bert.Encoder):
-    def place(self, batch: PackedBatch, segmented: bool) -> Tensor:
+    def place(self, batch: PackedBatch, embedded: bool) -> Tensor:
         padding = self.config.pad_token_id
-        if segmented:  # the reference then passes embeddings, not ids, and counts every token
+        if embedded:  # without ids every token is counted
             return batch.positions + (padding + 1)
         return positions_after_padding(batch, padding)
 

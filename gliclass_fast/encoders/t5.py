@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
@@ -21,26 +21,31 @@ from gliclass_fast.layers import NormLinear
 from gliclass_fast.ops import Ops
 from gliclass_fast.weights import affine
 
-_ATTENTION = "encoder.block.{i}.layer.0"
-_FEED_FORWARD = "encoder.block.{i}.layer.1"
-_INNER = f"{_FEED_FORWARD}.DenseReluDense"
-WEIGHTS = {
-    "words.weight": ("shared.weight",),
-    "final_norm.weight": ("encoder.final_layer_norm.weight",),
-    "layers.{i}.biases.weight": (f"{_ATTENTION}.SelfAttention.relative_attention_bias.weight",),
-    **affine(
-        {
-            "layers.{i}.qkv.norm": f"{_ATTENTION}.layer_norm",
-            "layers.{i}.qkv.linear": [f"{_ATTENTION}.SelfAttention.{part}" for part in "qkv"],
-            "layers.{i}.out": f"{_ATTENTION}.SelfAttention.o",
-            "layers.{i}.up.norm": f"{_FEED_FORWARD}.layer_norm",
-            "layers.{i}.up.linear": f"{_INNER}.wi",
-            "layers.{i}.gated_up.norm": f"{_FEED_FORWARD}.layer_norm",
-            "layers.{i}.gated_up.linear": [f"{_INNER}.wi_0", f"{_INNER}.wi_1"],
-            "layers.{i}.down": f"{_INNER}.wo",
-        }
-    ),
-}
+
+def stack_weights(stack: str, feed_forward: int) -> dict[str, tuple[str, ...]]:
+    """WEIGHTS of the encoder or the decoder; feed_forward: which part of a block it is."""
+    attention, dense = f"{stack}.block.{{i}}.layer.0", f"{stack}.block.{{i}}.layer.{feed_forward}"
+    inner = f"{dense}.DenseReluDense"
+    return {
+        "words.weight": ("shared.weight",),
+        "final_norm.weight": (f"{stack}.final_layer_norm.weight",),
+        "layers.{i}.biases.weight": (f"{attention}.SelfAttention.relative_attention_bias.weight",),
+        **affine(
+            {
+                "layers.{i}.qkv.norm": f"{attention}.layer_norm",
+                "layers.{i}.qkv.linear": [f"{attention}.SelfAttention.{part}" for part in "qkv"],
+                "layers.{i}.out": f"{attention}.SelfAttention.o",
+                "layers.{i}.up.norm": f"{dense}.layer_norm",
+                "layers.{i}.up.linear": f"{inner}.wi",
+                "layers.{i}.gated_up.norm": f"{dense}.layer_norm",
+                "layers.{i}.gated_up.linear": [f"{inner}.wi_0", f"{inner}.wi_1"],
+                "layers.{i}.down": f"{inner}.wo",
+            }
+        ),
+    }
+
+
+WEIGHTS = stack_weights("encoder", feed_forward=1)
 UNUSED = ("encoder.embed_tokens.weight",)  # where it differs from `shared`, the latter counts
 
 
@@ -61,10 +66,11 @@ class Config:
     max_positions: int | None
 
     @classmethod
-    def from_hf(cls, hf: Any) -> Config:
+    def from_hf(cls, hf: Any, **changes: Any) -> Config:
+        """changes: of a decoder."""
         if getattr(hf, "is_decoder", False):
             raise UnsupportedConfigError("encoder_config.is_decoder=true is not supported; supported: false")
-        return cls(
+        encoder = cls(
             vocab_size=hf.vocab_size,
             hidden_size=hf.d_model,
             num_hidden_layers=hf.num_layers,
@@ -79,20 +85,22 @@ class Config:
             biased_layers=hf.num_layers if hf.model_type == "umt5" else 1,
             max_positions=None,
         )
+        return replace(encoder, **changes)
 
 
-def distance_buckets(config: Config) -> Tensor:
+def distance_buckets(config: Config, of_decoder: bool = False) -> Tensor:
     """Row of the bias table for distances i - j = -max_distance .. max_distance; beyond, the ends repeat.
 
-    Half the rows are for keys behind the query. Of each half the first half is for single distances, the rest
-    for ranges that grow logarithmically: m + ln(d / m) / ln(max_distance / m) * m, rounded down, in float32.
+    Half the rows are for keys ahead of the query; a decoder's are all for keys before it, and those ahead
+    count as its own place. Of the rows for one direction the first half is for single distances, the rest for
+    ranges that grow logarithmically: m + ln(d / m) / ln(max_distance / m) * m, rounded down, in float32.
     """
-    reach, half = config.max_distance, config.buckets // 2
-    behind = -torch.arange(-reach, reach + 1)  # j - i
-    away, single = behind.abs(), half // 2
-    growth = torch.log(away.float() / single) / math.log(reach / single) * (half - single)
-    far = (single + growth.clamp(min=0).long()).clamp(max=half - 1)
-    return torch.where(away < single, away, far) + (behind > 0) * half
+    reach, rows = config.max_distance, config.buckets // (1 if of_decoder else 2)
+    distance = torch.arange(-reach, reach + 1)
+    away, single = distance.clamp(min=0) if of_decoder else distance.abs(), rows // 2
+    growth = torch.log(away.float() / single) / math.log(reach / single) * (rows - single)
+    far = (single + growth.clamp(min=0).long()).clamp(max=rows - 1)
+    return torch.where(away < single, away, far) + (0 if of_decoder else (distance < 0) * rows)
 
 
 class Layer(nn.Module):
@@ -122,7 +130,10 @@ class Layer(nn.Module):
 
     def finish(self, x: Tensor, attended: Tensor) -> Tensor:
         """The part that treats every row alone. May overwrite x."""
-        x = self.ops.linear_add(attended, self.out.weight, None, x)
+        return self.feed(self.ops.linear_add(attended, self.out.weight, None, x))
+
+    def feed(self, x: Tensor) -> Tensor:
+        """The feed-forward half. May overwrite x."""
         activation = self.config.activation
         if self.gated_up is not None:
             inner = self.gated_up(x, activation, gated=True)
@@ -132,30 +143,30 @@ class Layer(nn.Module):
         return self.ops.linear_add(inner, self.down.weight, None, x)
 
 
-class Encoder(nn.Module):
-    def __init__(self, config: Config, ops: Ops) -> None:
+def bias_tables(layers: nn.ModuleList, buckets: Tensor) -> list[Tensor]:
+    """Every layer's biases by distance, taken out of it; layers without share the first one's."""
+    tables: list[Tensor] = []
+    for layer in layers:
+        assert isinstance(layer, Layer)
+        table = layer.fold_biases(buckets)
+        tables.append(tables[0] if table is None else table)
+    return tables
+
+
+class PreNormEncoder(nn.Module):
+    """What backbones of pre-RMSNorm layers share; subclasses supply `layers` and `mix`."""
+
+    layers: nn.ModuleList
+
+    def __init__(self, config: Any, ops: Ops) -> None:
         super().__init__()
         self.config, self.ops = config, ops
         self.words = nn.Embedding(config.vocab_size, config.hidden_size)
-        self.layers = nn.ModuleList(Layer(config, ops, number) for number in range(config.num_hidden_layers))
         self.final_norm = nn.RMSNorm(config.hidden_size)
-        self.biases: list[Tensor] = []
 
-    def fold(self) -> None:
-        """The bias of every distance, per layer."""
-        buckets = distance_buckets(self.config).to(self.words.weight.device)
-        for layer in self.layers:
-            assert isinstance(layer, Layer)
-            table = layer.fold_biases(buckets)
-            self.biases.append(self.biases[0] if table is None else table)
-
-    def _embed(self, batch: PackedBatch, segments: Tensor | None) -> Tensor:
-        x: Tensor = self.words(batch.token_ids)
-        return x if segments is None else x + segments[batch.segments]
-
-    def _mix(self, number: int, x: Tensor, batch: PackedBatch) -> Tensor:
-        mixed: Tensor = self.layers[number].mix(x, batch, self.biases[number])  # type: ignore[operator]
-        return mixed
+    def mix(self, number: int, x: Tensor, batch: PackedBatch) -> Tensor:
+        """The part of a layer that looks at other tokens."""
+        raise NotImplementedError
 
     def _finish(self, number: int, x: Tensor, attended: Tensor) -> Tensor:
         finished: Tensor = self.layers[number].finish(x, attended)  # type: ignore[operator]
@@ -163,17 +174,38 @@ class Encoder(nn.Module):
             return finished
         return self.ops.layer_norm(finished, self.final_norm.weight, None, self.config.norm_eps, True)
 
-    def states(self, batch: PackedBatch, segments: Tensor | None = None) -> Iterator[Tensor]:
-        x = self._embed(batch, segments)
+    def states(
+        self, batch: PackedBatch, segments: Tensor | None = None, words: Tensor | None = None
+    ) -> Iterator[Tensor]:
+        x: Tensor = self.words(batch.token_ids) if words is None else words
+        if segments is not None:
+            x = x + segments[batch.segments]
         yield x
         for number in range(len(self.layers)):
-            x = self._finish(number, x, self._mix(number, x, batch))
+            x = self._finish(number, x, self.mix(number, x, batch))
             yield x
 
-    def mix_last(self, batch: PackedBatch, segments: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def mix_last(
+        self, batch: PackedBatch, segments: Tensor | None = None, words: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         last = len(self.layers) - 1
-        x = next(islice(self.states(batch, segments), last, None))
-        return x, self._mix(last, x, batch)
+        x = next(islice(self.states(batch, segments, words), last, None))
+        return x, self.mix(last, x, batch)
 
     def finish_last(self, x: Tensor, attended: Tensor) -> Tensor:
         return self._finish(len(self.layers) - 1, x, attended)
+
+
+class Encoder(PreNormEncoder):
+    def __init__(self, config: Config, ops: Ops) -> None:
+        super().__init__(config, ops)
+        self.layers = nn.ModuleList(Layer(config, ops, number) for number in range(config.num_hidden_layers))
+        self.biases: list[Tensor] = []
+
+    def fold(self) -> None:
+        """The bias of every distance, per layer."""
+        self.biases = bias_tables(self.layers, distance_buckets(self.config).to(self.words.weight.device))
+
+    def mix(self, number: int, x: Tensor, batch: PackedBatch) -> Tensor:
+        mixed: Tensor = self.layers[number].mix(x, batch, self.biases[number])  # type: ignore[operator]
+        return mixed

@@ -64,5 +64,5 @@ def test_the_lstm_does_and_says_so() -> None:
     with pytest.raises(DataDependentOutputException):
         logits_of_nothing("bert", {}, {"use_lstm": True})
     model = GLiClassModel.from_gliclass(reference_model("bert", use_lstm=True), device="cpu")
-    assert model.network.reads_host
+    assert not model.network.recordable
     assert torch.is_tensor(model(model.pack([random_prompt(20, 3)])).logits)

@@ -7,7 +7,7 @@ import torch
 
 from gliclass_fast import GLiClassModel
 from gliclass_fast.batch import Capacity, pack
-from gliclass_fast.prompts import Request, build_prompt
+from gliclass_fast.prompts import Request
 from tests.accuracy import ALONE_TOLERANCE
 from tests.sentences import LABELS, TEXTS
 from tests.tiny import ALL_SCORERS, ENCODERS, fast_pipeline, reference_model
@@ -24,9 +24,8 @@ def test_padding_changes_nothing(encoder: str, backend: str, scorer: str) -> Non
         model = GLiClassModel.from_gliclass(
             reference_model(encoder, scorer_type=scorer, **options), device="cpu", backend=backend
         )
-        tokenizer = fast_pipeline(model).engine.tokenizer
         requests = [Request(text, tuple(own)) for text, own in zip(TEXTS[:3], LABELS[:3], strict=True)]
-        prompts = tokenizer.encode([build_prompt(r, tokenizer.markers, True) for r in requests], 1024)
+        prompts = fast_pipeline(model).engine.encoder.encode(requests, 1024)
         whole = not model.config.extract_text_features
         tight, padded = pack(prompts, whole_text=whole), pack(prompts, ROOM, whole_text=whole)
         expected, found = model(tight).logits, model(padded).logits

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import copy
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.nn.functional import layer_norm
+from transformers.models.deberta.modeling_deberta import DebertaLayerNorm
 
 from gliclass_fast import GLiClassModel
 from gliclass_fast.batch import EncodedPrompt, pack
 from tests.accuracy import assert_accurate
-from tests.tiny import ENCODERS, VOCABULARY, reference_model
+from tests.tiny import ENCODERS, MORE_ENCODERS, VOCABULARY, reference_model
 
 LENGTHS = [1, 17, 63, 130]
 DEBERTA_EXTRAS: dict[str, dict[str, Any]] = {
@@ -59,14 +62,48 @@ T5_EXTRAS: dict[str, tuple[str, dict[str, Any]]] = {
     "mT5": ("mt5", ENCODERS["t5"]),
     "umT5": ("umt5", ENCODERS["t5"]),
 }
+MORE_EXTRAS: dict[str, tuple[str, dict[str, Any]]] = {
+    "ReLU": ("distilbert", {"activation": "relu"}),
+    "embeddings narrower than layers": ("electra", {"embedding_size": 12}),
+    "embeddings wider than layers": ("electra", {"embedding_size": 40}),
+    "distances of 24": ("deberta", {"max_relative_positions": 24}),
+    "keys only": ("deberta", {"pos_att_type": ["c2p"]}),
+    "queries only": ("deberta", {"pos_att_type": ["p2c"]}),
+    "v1 with absolute positions": (
+        "deberta",
+        {"position_biased_input": True, "max_position_embeddings": 160},
+    ),
+    "v1 with token types": ("deberta", {"type_vocab_size": 2}),
+    "v1 with narrow embeddings": ("deberta", {"embedding_size": 12}),
+    "v1 without distances": ("deberta", {"relative_attention": False}),
+    "v1 with v2's options": (
+        "deberta",
+        {"position_buckets": 16, "share_att_key": True, "norm_rel_ebd": "layer_norm", "conv_kernel_size": 3},
+    ),
+}
 # of the variants, those that reach the kernels in another way
 IN_TRITON = ("stock", "stock buckets", "c2p only", "p2c only", "convolution", "biases", "not gated", "umT5")
 CASES = [
-    *((name, "stock", {}) for name in ENCODERS),
+    *((name, "stock", {}) for name in (*ENCODERS, *MORE_ENCODERS)),
     *(("deberta-v2", *case) for case in DEBERTA_EXTRAS.items()),
     *(("modernbert", *case) for case in MODERNBERT_EXTRAS.items()),
-    *((encoder, name, extra) for name, (encoder, extra) in T5_EXTRAS.items()),
+    *((encoder, name, extra) for name, (encoder, extra) in (T5_EXTRAS | MORE_EXTRAS).items()),
 ]
+
+
+def in_double(encoder: Any) -> Any:
+    """A copy in float64. The norm of DeBERTa v1 always computes in float32: torch's replaces it."""
+    encoder = copy.deepcopy(encoder).double()
+    for norm in encoder.modules():
+        if isinstance(norm, DebertaLayerNorm):
+            norm.forward = partial(
+                layer_norm,
+                normalized_shape=norm.weight.shape,
+                weight=norm.weight,
+                bias=norm.bias,
+                eps=norm.variance_epsilon,
+            )
+    return encoder
 
 
 def expected_states(encoder: Any, prompts: list[Tensor]) -> list[Tensor]:
@@ -108,7 +145,7 @@ def check(encoder: str, extra: dict[str, Any], backend: str) -> None:
     with torch.inference_mode():
         found = [state.clone() for state in ours.states(packed(prompts))]
     low = expected_states(theirs, prompts)
-    exact = expected_states(copy.deepcopy(theirs).double(), prompts)
+    exact = expected_states(in_double(theirs), prompts)
     assert len(found) == len(exact)
     for ours_state, exact_state, low_state in zip(found, exact, low, strict=True):
         assert_accurate(ours_state, exact_state, low_state)

@@ -133,6 +133,20 @@ def cross_attention(dtype: torch.dtype) -> tuple[Any, Slow]:
     return (q, k, v, cu, spans, work(cu, spans)), slow
 
 
+def attention_pool(dtype: torch.dtype, width: int = 45) -> tuple[Any, Slow]:
+    cu, spans = cumulative([3, 1, 20]), torch.tensor([[2, 6], [6, 7], [10, 67]]).int()
+    queries, rows = torch.randn(24, width).to(dtype), torch.randn(67, width).to(dtype)
+
+    def slow(precision: torch.dtype) -> Tensor:
+        out = []
+        for n, (start, end) in enumerate(spans.tolist()):
+            own = rows[start:end].to(precision)
+            out.append((0.3 * queries[cu[n] : cu[n + 1]].to(precision) @ own.T).softmax(-1) @ own)
+        return torch.cat(out)
+
+    return (queries, rows, 0.3, cu, spans, work(cu, spans)), slow
+
+
 def slow_norm(x: Tensor, weight: Tensor, bias: Tensor | None, rms: bool) -> Tensor:
     centred = x if rms else x - x.mean(-1, keepdim=True)
     scaled = centred / (centred.square().mean(-1, keepdim=True) + 1e-7).sqrt() * weight.to(x.dtype)
@@ -266,6 +280,10 @@ CASES: dict[str, tuple[str, Callable[[torch.dtype], tuple[Any, Slow]]]] = {
     "attention with distance bias": ("attention", partial(attention, biased=True)),
     "attention with distance bias and window": ("attention", partial(attention, biased=True, window=20)),
     "cross attention": ("cross_attention", cross_attention),
+    **{
+        f"attention pool, {width} wide": ("attention_pool", partial(attention_pool, width=width))
+        for width in (45, 160)
+    },
     **{
         f"layer norm, bias {biased}, rms {rms}": ("layer_norm", partial(norm, biased=biased, rms=rms))
         for biased, rms in ((True, False), (False, False), (False, True))

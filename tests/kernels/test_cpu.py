@@ -14,11 +14,12 @@ import torch
 
 from gliclass_fast.kernels import compiled_cpu
 from gliclass_fast.kernels._extension import extension
+from gliclass_fast.ops import IMPLEMENTATIONS
 from tests.accuracy import assert_accurate
 from tests.kernels import cases
 
 ROOT = Path(__file__).parent.parent.parent
-NAMES = [name for name, (operation, _) in cases.CASES.items() if "attention" in operation]
+NAMES = [name for name, (operation, _) in cases.CASES.items() if "cpp" in IMPLEMENTATIONS[operation]]
 WIDTHS = (20, 5, 64)
 SETS = extension().instruction_sets()
 

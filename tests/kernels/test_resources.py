@@ -17,6 +17,7 @@ import pytest
 
 from gliclass_fast.kernels import (
     attention,
+    attention_pool,
     disentangled_attention,
     linear,
     norm,
@@ -67,7 +68,9 @@ def test_resources_are_the_recorded_ones(compiled: dict[tuple[str, int], dict[st
 
 
 def test_every_kernel_is_compiled(compiled: dict[tuple[str, int], dict[str, Any]]) -> None:
-    modules = (attention, disentangled_attention, linear, norm, pairs, segment_pool, segment_softmax)
+    modules = (
+        attention, attention_pool, disentangled_attention, linear, norm, pairs, segment_pool, segment_softmax,
+    )  # fmt: skip
     kernels = {name for module in modules for name in vars(module) if name.endswith("_kernel")}
     assert {row["kernel"] for row in compiled.values()} == kernels
 

@@ -1,0 +1,267 @@
+"""Every kind of checkpoint beside the reference, at stock shapes with random weights: `--preset families`.
+
+The reference is the `gliclass` package; of GliZNet, which has none, the written one of
+`gliznet_reference.py`; of decoders that the package runs through llm2vec, transformers without the causal
+mask. Both take strings and give logits; the reference gets the texts in batches of 8, as its pipeline does by
+default. The error compares texts with the reference's at batch size 1.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from transformers.models.auto import CONFIG_MAPPING
+
+from gliclass_fast import GLiClassModel, ZeroShotClassificationPipeline
+from gliclass_fast.bench import cases
+from gliclass_fast.bench.timing import alternate
+from gliclass_fast.gliznet_reference import GliZNet
+from gliclass_fast.gliznet_tokenizer import GliZNETTokenizer
+from gliclass_fast.model import read_config
+from gliclass_fast.selfcheck import logit_error
+
+VOCABULARY = 30528
+_BASE = {**cases._size(12, 768, 12, 3072), "vocab_size": VOCABULARY, "pad_token_id": 0}
+_SMALL = {**cases._size(12, 384, 12, 1536), "vocab_size": VOCABULARY, "pad_token_id": 0}
+_DEBERTA = {**cases._DEBERTA, "vocab_size": VOCABULARY, "pad_token_id": 0}
+_T5 = {
+    "vocab_size": VOCABULARY, "d_model": 768, "d_kv": 64, "d_ff": 2048, "num_heads": 12, "num_layers": 12,
+    "num_decoder_layers": 12, "feed_forward_proj": "gated-gelu", "pad_token_id": 0,
+}  # fmt: skip
+_XL = _T5 | {"d_model": 2048, "d_ff": 5120, "num_heads": 32, "num_layers": 4}
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """lengths in words; about: what differs from the stock shape."""
+
+    shape: str
+    backbone: tuple[str, dict[str, Any]]
+    options: dict[str, Any] = field(default_factory=dict)
+    label_tower: tuple[str, dict[str, Any]] | None = None
+    texts: int = 8
+    labels: int = 10
+    about: str = ""
+
+
+_EIGHT = {"prompt_first": True, "scorer_type": "mlp"}
+FAMILIES: dict[str, Family] = {
+    "GliZNet": Family("DeBERTa-v3-base", ("deberta-v2", {**_DEBERTA, **cases._size(12, 768, 12, 3072)})),
+    "bi-encoder": Family(
+        "DeBERTa-v3-base, labels BGE-small",
+        ("deberta-v2", {**_DEBERTA, **cases._size(12, 768, 12, 3072)}),
+        {"architecture_type": "bi-encoder"},
+        ("bert", _SMALL),
+        texts=64,
+        labels=256,
+    ),
+    "bi-encoder-fused": Family(
+        "BERT-base, labels BGE-small",
+        ("bert", _BASE),
+        {"architecture_type": "bi-encoder-fused", "prompt_first": True},
+        ("bert", _SMALL),
+    ),
+    "encoder-decoder": Family("T5-v1.1-base", ("t5", _T5), {"architecture_type": "encoder-decoder"}),
+    "encoder-decoder-cls": Family(
+        "BART-base",
+        (
+            "bart",
+            {
+                "vocab_size": VOCABULARY,
+                "d_model": 768,
+                "encoder_layers": 6,
+                "decoder_layers": 6,
+                "encoder_attention_heads": 12,
+                "decoder_attention_heads": 12,
+                "encoder_ffn_dim": 3072,
+                "decoder_ffn_dim": 3072,
+                "pad_token_id": 0,
+                "bos_token_id": 1,
+                "eos_token_id": 2,
+            },
+        ),
+        {"architecture_type": "encoder-decoder-cls"},
+    ),
+    "uni-encoder, umT5": Family("umT5-XL", ("umt5", _XL), {**cases._CROSS}, about="4 of 24 layers"),
+    "uni-encoder, DistilBERT": Family(
+        "distilbert-base",
+        (
+            "distilbert",
+            {"vocab_size": VOCABULARY, "dim": 768, "n_heads": 12, "n_layers": 6, "hidden_dim": 3072},
+        ),
+        _EIGHT,
+    ),
+    "uni-encoder, ELECTRA": Family("electra-base", ("electra", {**_BASE, "embedding_size": 768}), _EIGHT),
+    "uni-encoder, DeBERTa v1": Family(
+        "deberta-base",
+        (
+            "deberta",
+            {
+                **_BASE,
+                "relative_attention": True,
+                "pos_att_type": "c2p|p2c",
+                "type_vocab_size": 0,
+                "position_biased_input": False,
+                "max_relative_positions": -1,
+                "layer_norm_eps": 1e-7,
+            },
+        ),
+        _EIGHT,
+    ),
+    "uni-encoder, Qwen2": Family(
+        "Qwen2-0.5B",
+        (
+            "qwen2",
+            {
+                **cases._size(6, 896, 14, 4864),
+                "num_key_value_heads": 2,
+                "vocab_size": VOCABULARY,
+                "rms_norm_eps": 1e-6,
+            },
+        ),
+        _EIGHT,
+        about="6 of 24 layers",
+    ),
+    "uni-encoder, Llama": Family(
+        "Llama-1.3B",
+        ("llama", {**cases._size(4, 2048, 16, 5504), "vocab_size": VOCABULARY}),
+        _EIGHT,
+        about="4 of 24 layers",
+    ),
+}
+Score = Callable[[list[str], list[str]], list[np.ndarray]]
+
+
+class Bidirectional(torch.nn.Module):
+    """A decoder without its causal mask, under an encoder's interface."""
+
+    def __init__(self, config: Any) -> None:
+        super().__init__()
+        from transformers import AutoModel
+
+        self.inner, self.config = AutoModel.from_config(config, attn_implementation="eager"), config
+
+    def forward(self, input_ids: Any, attention_mask: Any, **_: Any) -> Any:
+        lowest = torch.finfo(torch.float32).min
+        mask = (1.0 - attention_mask[:, None, None].float()) * lowest
+        return self.inner(
+            input_ids, attention_mask=mask.expand(-1, -1, input_ids.shape[1], -1), use_cache=False
+        )
+
+
+def reference(family: Family, folder: str) -> tuple[Any, dict[str, Any], Callable[[], Any]]:
+    """The reference's model, the config.json and the tensors of the checkpoint it would be."""
+    import gliclass
+
+    torch.manual_seed(0)
+    model_type, values = family.backbone
+    tokenizer = cases.demo_tokenizer()
+    options = dict(family.options)
+    if family.label_tower is not None:
+        label_type, label_values = family.label_tower
+        options["label_model_config"] = CONFIG_MAPPING[label_type](**label_values).to_dict()
+        options["label_model_name"] = folder
+    ids = tokenizer.convert_tokens_to_ids(list(cases.MARKERS))
+    names = ("class_token_index", "text_token_index", "example_token_index")
+    decoder_only = model_type in ("llama", "qwen2")
+    encoder = (
+        CONFIG_MAPPING["bert"](**_tiny(values)) if decoder_only else CONFIG_MAPPING[model_type](**values)
+    )
+    config = gliclass.GLiClassModelConfig(
+        encoder_config=encoder, encoder_model="stock", **dict(zip(names, ids, strict=True)), **options
+    )
+    model: Any = gliclass.GLiClassModel(config)
+    raw = config.to_dict()
+    if decoder_only:
+        backbone = CONFIG_MAPPING[model_type](**values)
+        model.model.encoder_model, raw["encoder_config"] = Bidirectional(backbone), backbone.to_dict()
+    cases.enlarge_heads(model)
+
+    def tensors() -> dict[str, Any]:
+        return {
+            name.replace(".encoder_model.inner.", ".encoder_model."): t
+            for name, t in model.state_dict().items()
+        }
+
+    return model.eval(), raw, tensors
+
+
+def _tiny(values: dict[str, Any]) -> dict[str, Any]:
+    """A small BERT that stands where a decoder goes; the head reads its width."""
+    width = values["hidden_size"]
+    return {
+        **cases._size(1, width, values["num_attention_heads"], 8),
+        "vocab_size": VOCABULARY,
+        "pad_token_id": 0,
+    }
+
+
+def contenders(family: Family, folder: str, device: str) -> tuple[Score, Score]:
+    """(reference, engine)."""
+    import gliclass
+
+    if not family.options:
+        return _gliznet(family)
+    model, raw, tensors = reference(family, folder)
+    tokenizer = cases.demo_tokenizer()
+    pipeline: Any = gliclass.ZeroShotClassificationPipeline(
+        model, tokenizer, device=device, progress_bar=False
+    )
+    ours = GLiClassModel(read_config(raw), tensors, "random weights", device=device)
+    fast = ZeroShotClassificationPipeline(ours, tokenizer, device=device, progress_bar=False)
+    return (
+        lambda texts, labels: [each["logits"] for each in pipeline.get_embeddings(texts, labels)],
+        lambda texts, labels: [each["logits"] for each in fast.get_embeddings(texts, labels)],
+    )
+
+
+def _gliznet(family: Family) -> tuple[Score, Score]:
+    torch.manual_seed(0)
+    model_type, values = family.backbone
+    tokenizer = GliZNETTokenizer(cases.demo_tokenizer())
+    model = GliZNet(CONFIG_MAPPING[model_type](**values), tokenizer.lab_token_id).eval()
+    ours = GLiClassModel(read_config(model.config_json()), model.state_dict, "random weights", device="cpu")
+    fast = ZeroShotClassificationPipeline(ours, tokenizer, device="cpu", progress_bar=False)
+
+    @torch.inference_mode()
+    def score(texts: list[str], labels: list[str]) -> list[np.ndarray]:
+        return [row.numpy() for row in model(**tokenizer([(text, labels) for text in texts]))]
+
+    return score, lambda texts, labels: [each["logits"] for each in fast.get_embeddings(texts, labels)]
+
+
+def measure(names: list[str], repeats: int, step: Callable[[str], None] = print) -> Iterator[dict[str, Any]]:
+    """A row per family: shape, milliseconds of both, error."""
+    with tempfile.TemporaryDirectory() as folder:
+        cases.demo_tokenizer().save_pretrained(folder)
+        for name in names:
+            step(name)
+            family = FAMILIES[name]
+            found = _compare(family, *contenders(family, folder, "cpu"), repeats)
+            yield {
+                "family": name, "shape": family.shape, "about": family.about, "texts": family.texts,
+                "labels": family.labels, **found,
+            }  # fmt: skip
+
+
+def _compare(family: Family, theirs: Score, ours: Score, repeats: int) -> dict[str, Any]:
+    known = cases.words(cases.demo_tokenizer())
+    lengths = [cases.RAGGED[index % len(cases.RAGGED)] for index in range(family.texts)]
+    texts = [" ".join(known[index : index + length]) for index, length in enumerate(lengths)]
+    labels = known[200 : 200 + family.labels]
+    few, some = texts[:3], labels[:10]
+    # of encoder-decoders the reference's logits go on to max_num_classes
+    expected = [theirs([text], some)[0][: len(some)] for text in few]
+    error = logit_error(ours(few, some), expected)
+    slow = family.texts > 8  # a reference that takes minutes is timed once, the engine with it
+    times = alternate(
+        {"gliclass": lambda: theirs(texts, labels), "gliclass-fast": lambda: ours(texts, labels)},
+        repeats=1 if slow else repeats,
+        warmup=0 if slow else 1,
+    )
+    return {"error": error, "times": {name: asdict(each) for name, each in times.items()}}

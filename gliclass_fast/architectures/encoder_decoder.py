@@ -1,0 +1,117 @@
+"""`encoder-decoder`: the encoder reads the text, the decoder the labels, in both directions.
+
+`encoder-decoder-cls` is the same with the parts exchanged; it has a file of its own.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from gliclass_fast import calibrator, representations
+from gliclass_fast.architectures import Output
+from gliclass_fast.architectures.uni_encoder import HEAD_WEIGHTS, Heads
+from gliclass_fast.batch import PackedBatch
+from gliclass_fast.config import ModelConfig, component, refuse, supported
+from gliclass_fast.ops import Ops
+from gliclass_fast.weights import Checkpoint
+
+PARTS = ("decoder",)
+RESIZES_VOCABULARY = False
+NORMALIZE_EPS = 1e-8
+
+
+def backbones() -> list[str]:
+    return supported("decoders")
+
+
+def scorers() -> list[str]:
+    """All but the one whose softmax over labels would, in the reference, run over empty slots."""
+    return [name for name in supported("scorers") if name != "hopfield"]
+
+
+def check(config: ModelConfig) -> None:
+    """Refuses what the reference would ignore here."""
+    refuse(
+        config,
+        config.architecture_type,
+        squeeze_layers=False,
+        encoder_layer_id=-1,
+        use_segment_embeddings=False,
+    )
+
+
+def whole(batch: PackedBatch) -> Tensor:
+    """The rows of every sequence, [N, 2]."""
+    return torch.stack((batch.cu_seqlens[:-1], batch.cu_seqlens[1:]), dim=1)
+
+
+class Architecture(nn.Module):
+    recordable = False  # labels come as a batch of their own
+    causal = False
+
+    def __init__(self, config: ModelConfig, ops: Ops, checkpoint: Checkpoint, encoder_ops: Ops) -> None:
+        super().__init__()
+        self.config, self.ops = config, ops
+        self.encoder = component("encoders", config.model_type).Encoder(config.encoder, encoder_ops)
+        self.decoder = component("decoders", config.model_type).Decoder(
+            config.decoder, encoder_ops, self.causal
+        )
+        self.heads = Heads(config, ops, mixed_layers=0)
+        self.scorer = component("scorers", config.scorer_type).Scorer(config, ops)
+        self.calibrator = calibrator.Calibrator(config, ops) if config.use_calibrator else None
+
+    @property
+    def encoders(self) -> list[nn.Module]:
+        return [self.encoder, self.decoder]
+
+    def fill(self, checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype) -> None:
+        """Takes this architecture's tensors out of a checkpoint; raises CheckpointError unless all match."""
+        prefix, model_type = "model.encoder_decoder_model.", self.config.model_type
+        encoder, decoder = component("encoders", model_type), component("decoders", model_type)
+        checkpoint.fill(self.encoder, encoder.WEIGHTS, prefix, device, dtype)
+        checkpoint.fill(self.decoder, decoder.WEIGHTS, prefix, device, dtype)
+        checkpoint.fill(self.heads, HEAD_WEIGHTS, "model.", device, dtype)
+        scorer = component("scorers", self.config.scorer_type)
+        checkpoint.fill(self.scorer, scorer.WEIGHTS, "model.scorer.", device, dtype)
+        if self.calibrator is not None:
+            checkpoint.fill(self.calibrator, calibrator.WEIGHTS, "calibrator.", device, dtype)
+        checkpoint.close(ignored=[f"{prefix}{name}" for name in (*encoder.UNUSED, *decoder.UNUSED)])
+
+    def encode(self, batch: PackedBatch) -> tuple[Tensor, ...]:
+        """The encoder's last states, of the text."""
+        return (deque(self.encoder.states(batch), maxlen=1)[0],)
+
+    def score(self, encoded: tuple[Tensor, ...], batch: PackedBatch) -> Output:
+        """Reads the labels in the light of the text and compares them."""
+        assert batch.label_prompts is not None
+        rows, spans = encoded[0], whole(batch)
+        decoded = self.decoder(batch.label_prompts, rows, spans)
+        if self.heads.lstm is not None:
+            rows = self.heads.lstm(rows, spans)
+        pooled = representations.TEXT_POOLINGS[self.config.pooling_strategy](
+            rows, spans, batch.cu_seqlens.diff(), self.ops
+        )
+        return self._compare(pooled, decoded, batch)
+
+    def _compare(self, pooled: Tensor, label_rows: Tensor, batch: PackedBatch) -> Output:
+        assert batch.label_prompts is not None
+        heads, config = self.heads, self.config
+        labels = representations.pool_labels(label_rows, batch.label_prompts, config, self.ops)
+        texts, labels = self._normalized(heads.text_projector(pooled)), heads.label_projector(labels)
+        labels = self._normalized(labels)
+        logits = self.scorer(texts, labels, batch)
+        if config.normalize_features:
+            logits = logits * heads.logit_scale
+        if self.calibrator is None:
+            return Output(logits, None, texts, labels)
+        return Output(self.calibrator(texts, labels, logits, batch), logits, texts, labels)
+
+    def forward(self, batch: PackedBatch) -> Output:
+        return self.score(self.encode(batch), batch)
+
+    def _normalized(self, vectors: Tensor) -> Tensor:
+        return F.normalize(vectors, eps=NORMALIZE_EPS) if self.config.normalize_features else vectors

@@ -1,0 +1,136 @@
+"""Requests -> encoded prompts: the sequences a text and its labels make, by kind of architecture."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, Protocol
+
+from gliclass_fast.batch import EncodedPrompt
+from gliclass_fast.config import ModelConfig
+from gliclass_fast.gliznet_tokenizer import GliZNETTokenizer
+from gliclass_fast.label_vectors import LabelVectors
+from gliclass_fast.prompts import (
+    Request,
+    build_fused_prompt,
+    build_label_prompt,
+    build_prompt,
+    full_text,
+    plain_text,
+)
+from gliclass_fast.tokenization import PromptTokenizer, SequenceTokenizer
+
+
+class RequestEncoder(Protocol):
+    """What an engine asks of one."""
+
+    def encode(self, requests: Sequence[Request], window: int) -> list[EncodedPrompt]:
+        """Sequences of at most `window` tokens; ValueError where labels do not fit."""
+        ...
+
+    def label_tokens(self, labels: Sequence[str]) -> list[int]:
+        """Tokens every label takes of a window."""
+        ...
+
+    def room(self, window: int) -> int:
+        """Tokens a window leaves for labels."""
+        ...
+
+
+class OneSequence:
+    """Text and labels together, as `uni-encoder` reads them."""
+
+    def __init__(self, tokenizer: Any, config: ModelConfig) -> None:
+        self._tokenizer, self._prompt_first = PromptTokenizer(tokenizer, config), config.prompt_first
+        self.label_tokens, self.room = self._tokenizer.label_tokens, self._tokenizer.room
+
+    def encode(self, requests: Sequence[Request], window: int) -> list[EncodedPrompt]:
+        prompts = [build_prompt(each, self._tokenizer.markers, self._prompt_first) for each in requests]
+        return self._tokenizer.encode(prompts, window)
+
+
+class SeparatedLabels:
+    """The text, then every label with a token behind it, as GliZNet reads them."""
+
+    def __init__(self, tokenizer: Any, means: bool) -> None:
+        """tokenizer: a GliZNETTokenizer or the fast tokenizer it would wrap; means: labels are the mean of
+        their tokens."""
+        given = isinstance(tokenizer, GliZNETTokenizer)
+        self._tokenizer = tokenizer if given else GliZNETTokenizer(tokenizer)
+        self._means = means
+
+    def encode(self, requests: Sequence[Request], window: int) -> list[EncodedPrompt]:
+        if any(each.task or each.examples or each.retrieved for each in requests):
+            raise ValueError("GliZNet takes a text and labels alone: no prompt, no examples")
+        if self._means:
+            for label in {label for each in requests for label in each.labels}:
+                if not self._tokenizer.labels((label,))[0]:
+                    raise ValueError(
+                        f"label {label!r} has no tokens: this checkpoint reads labels as their mean"
+                    )
+        return self._tokenizer.encode(
+            [each.text for each in requests], [each.labels for each in requests], window
+        )
+
+    def label_tokens(self, labels: Sequence[str]) -> list[int]:
+        return [len(ids) + 1 for ids in self._tokenizer.labels(tuple(labels))]
+
+    def room(self, window: int) -> int:
+        return min(window, self._tokenizer.max_length) - 2 - self._tokenizer.min_text_tokens
+
+
+class TwoSequences:
+    """Text and labels apart, as `encoder-decoder` and `encoder-decoder-cls` read them."""
+
+    def __init__(self, tokenizer: Any, config: ModelConfig) -> None:
+        self._tokenizer = PromptTokenizer(tokenizer, config)
+        self.label_tokens, self.room = self._tokenizer.label_tokens, self._tokenizer.room
+
+    def encode(self, requests: Sequence[Request], window: int) -> list[EncodedPrompt]:
+        markers = self._tokenizer.markers
+        texts = self._tokenizer.whole([full_text(each, markers) for each in requests], window)
+        labels = self._tokenizer.encode([build_label_prompt(each, markers) for each in requests], window)
+        return [
+            EncodedPrompt.of_text(ids, len(own.label_starts), tokens_cut=cut, label_prompt=own)
+            for (ids, cut), own in zip(texts, labels, strict=True)
+        ]
+
+
+class TextAlone:
+    """The text without its labels, which have vectors of their own, as `bi-encoder` reads it."""
+
+    def __init__(self, tokenizer: Any, vectors: LabelVectors) -> None:
+        self._tokenizer, self._vectors = SequenceTokenizer(tokenizer), vectors
+
+    def encode(self, requests: Sequence[Request], window: int) -> list[EncodedPrompt]:
+        texts = self._tokenizer.whole([plain_text(each) for each in requests], window)
+        vectors = self._vectors.of([each.labels for each in requests])
+        return [
+            EncodedPrompt.of_text(ids, len(own), tokens_cut=cut, label_vectors=own)
+            for (ids, cut), own in zip(texts, vectors, strict=True)
+        ]
+
+    def label_tokens(self, labels: Sequence[str]) -> list[int]:
+        return [0] * len(labels)
+
+    def room(self, window: int) -> int:
+        return window
+
+
+class FusedSequence:
+    """The text with a bare <<LABEL>> for every label, which its vector replaces, as `bi-encoder-fused` reads
+    it."""
+
+    def __init__(self, tokenizer: Any, config: ModelConfig, vectors: LabelVectors) -> None:
+        self._tokenizer, self._prompt_first = PromptTokenizer(tokenizer, config), config.prompt_first
+        self._vectors, self.room = vectors, self._tokenizer.room
+
+    def encode(self, requests: Sequence[Request], window: int) -> list[EncodedPrompt]:
+        markers = self._tokenizer.markers
+        prompts = [build_fused_prompt(each, markers, self._prompt_first) for each in requests]
+        encoded = self._tokenizer.encode(prompts, window)
+        vectors = self._vectors.of([each.labels for each in requests])
+        return [replace(each, label_vectors=own) for each, own in zip(encoded, vectors, strict=True)]
+
+    def label_tokens(self, labels: Sequence[str]) -> list[int]:
+        return [1] * len(labels)

@@ -1,0 +1,150 @@
+"""GliZNet (Kameni, 2025) on the packed engine, under the author's names: import these in place of theirs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from gliclass_fast import inputs, results
+from gliclass_fast.config import UnsupportedConfigError
+from gliclass_fast.engine import Engine, LabelsPerPass
+from gliclass_fast.gliznet_config import GliznetConfig
+from gliclass_fast.gliznet_tokenizer import GliZNETTokenizer
+from gliclass_fast.model import GLiClassModel
+from gliclass_fast.prompts import Request
+
+__all__ = [
+    "GliZNETTokenizer",
+    "GliZNetForSequenceClassification",
+    "LabelScore",
+    "PredictionOutput",
+    "ZeroShotClassificationPipeline",
+]
+_KINDS = {"multi-label": "multi-label", "multi-class": "single-label"}  # ours of theirs
+
+
+@dataclass(frozen=True, slots=True)
+class LabelScore:
+    label: str
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class PredictionOutput:
+    """A text and its labels, the best first."""
+
+    text: str
+    labels: list[LabelScore]
+
+
+class GliZNetForSequenceClassification(GLiClassModel):
+    """A GliZNet checkpoint loaded on a device; arguments as of `GLiClassModel.from_pretrained`."""
+
+    @classmethod
+    def from_pretrained(cls, path_or_repo_id: str | Path, *args: Any, **kwargs: Any) -> Any:
+        model = super().from_pretrained(path_or_repo_id, *args, **kwargs)
+        if not isinstance(model.config, GliznetConfig):
+            raise UnsupportedConfigError(f"{path_or_repo_id} is a GLiClass checkpoint, not one of GliZNet")
+        return model
+
+    @classmethod
+    def from_pretrained_with_tokenizer(cls, path_or_repo_id: str | Path, **kwargs: Any) -> tuple[Any, Any]:
+        """The model and its tokenizer, from one place."""
+        return cls.from_pretrained(path_or_repo_id, **kwargs), GliZNETTokenizer(path_or_repo_id)
+
+
+class ZeroShotClassificationPipeline:
+    """Zero-shot classification with the author's arguments and results."""
+
+    def __init__(
+        self,
+        model: GLiClassModel,
+        tokenizer: GliZNETTokenizer | Any,
+        classification_type: str = "multi-label",
+        device: str | torch.device | None = None,
+        batch_tokens: int | None = None,
+    ) -> None:
+        """
+        Args:
+            model: one of GliZNet.
+            tokenizer: a GliZNETTokenizer, or the fast tokenizer it would wrap.
+            classification_type: "multi-label" (a score of its own for every label) or "multi-class" (scores
+                that add up to 1), unless a call says otherwise.
+            device: default: where the model is.
+            batch_tokens: tokens per batch.
+        """
+        self.model = model if device is None else model.to(torch.device(device))
+        self.tokenizer = tokenizer if isinstance(tokenizer, GliZNETTokenizer) else GliZNETTokenizer(tokenizer)
+        self.classification_type = _kind(classification_type) and classification_type
+        self.engine = Engine(self.model, self.tokenizer, self.tokenizer.max_length, batch_tokens)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        model_name_or_path: str | Path,
+        classification_type: str = "multi-label",
+        device: str | torch.device | None = None,
+        **kwargs: Any,
+    ) -> ZeroShotClassificationPipeline:
+        """kwargs: of the model."""
+        model, tokenizer = GliZNetForSequenceClassification.from_pretrained_with_tokenizer(
+            model_name_or_path, device=device, **kwargs
+        )
+        return cls(model, tokenizer, classification_type)
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.device
+
+    def __call__(
+        self,
+        text: str | Sequence[str],
+        labels: Sequence[str] | Sequence[Sequence[str]],
+        threshold: float | None = None,
+        classification_type: str | None = None,
+        *,
+        labels_per_pass: LabelsPerPass = None,
+    ) -> Any:
+        """Classifies a text, or every one of a list.
+
+        Args:
+            text: one or several.
+            labels: for all texts, or a list per text.
+            threshold: labels with lower scores are left out; default: none are.
+            labels_per_pass: at most so many labels at a time ("auto": as many as leave half the window to the
+                text). Their scores are then those of the group they were in.
+
+        Returns:
+            A PredictionOutput, or a list of them for a list of texts.
+
+        Raises:
+            TypeError, ValueError: an argument is not as described above, or labels do not fit the window.
+        """
+        texts = inputs.check_texts(text)
+        flat, _ = inputs.labels_per_text(labels, len(texts), ".")
+        inputs.check_labels_per_pass(labels_per_pass)
+        kind = _kind(self.classification_type if classification_type is None else classification_type)
+        requests = [Request(*pair) for pair in zip(texts, flat, strict=True)]
+        lowest = float("-inf") if threshold is None else inputs.thresholds_per_text(threshold, 1)[0]
+        found = [
+            self._output(request, results.scores_of(each.logits, kind), lowest)
+            for request, each in zip(requests, self.engine.score(requests, labels_per_pass), strict=True)
+        ]
+        return found[0] if isinstance(text, str) else found
+
+    def _output(self, request: Request, scores: list[float], lowest: float) -> PredictionOutput:
+        pairs = [LabelScore(*pair) for pair in zip(request.labels, scores, strict=True)]
+        best_first = sorted(pairs, key=lambda pair: pair.score, reverse=True)
+        return PredictionOutput(request.text, [pair for pair in best_first if pair.score >= lowest])
+
+
+def _kind(classification_type: Any) -> str:
+    if classification_type not in _KINDS:
+        raise ValueError(
+            f"unsupported classification type {classification_type!r}: choose 'multi-label' or 'multi-class'"
+        )
+    return _KINDS[classification_type]

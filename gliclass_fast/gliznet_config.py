@@ -1,0 +1,57 @@
+"""GliznetConfig: what the engine reads of a GliZNet checkpoint's config.json, checked once and frozen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from gliclass_fast.config import UnsupportedConfigError, backbone_of, component, dtype_name
+
+
+@dataclass(frozen=True, slots=True)
+class GliznetConfig:
+    """By config.json's field names. Everything else depends on the tensors, see `gliznet_heads.py`."""
+
+    model_type: str  # the backbone's
+    encoder: Any  # the backbone's own Config
+    vocab_size: int
+    lab_token_id: int
+    dtype: str | None  # that config.json asks to compute in
+    use_lab_token_for_labels: bool  # of variants 0 and A; the others always do
+
+    # what other parts of the engine ask of a config
+    architecture_type: ClassVar[str] = "gliznet"
+    pooling_strategy: ClassVar[str] = "per label"
+    extract_text_features: ClassVar[bool] = True
+    decoder: ClassVar[None] = None
+    label_encoder: ClassVar[None] = None
+
+    @classmethod
+    def from_hf(cls, raw: Mapping[str, Any]) -> GliznetConfig:
+        """From the parsed config.json. Raises UnsupportedConfigError naming option and supported values."""
+        model_type, backbone = backbone_of(
+            raw, "backbone_config", raw.get("vocab_size"), component("architectures", "gliznet").backbones()
+        )
+        encoder = component("encoders", model_type).Config.from_hf(backbone)
+        lab_token_id = raw.get("lab_token_id")
+        if not isinstance(lab_token_id, int):
+            raise UnsupportedConfigError(
+                f"lab_token_id={lab_token_id!r}: config.json must give the id of the [LAB] token"
+            )
+        return cls(
+            model_type=model_type,
+            encoder=encoder,
+            vocab_size=encoder.vocab_size,
+            lab_token_id=lab_token_id,
+            dtype=dtype_name(raw.get("dtype") or raw.get("torch_dtype")),
+            use_lab_token_for_labels=bool(raw.get("use_lab_token_for_labels", False)),
+        )
+
+    @property
+    def class_token_index(self) -> int:
+        return self.lab_token_id
+
+    @property
+    def text_token_index(self) -> int:
+        return self.lab_token_id

@@ -1,0 +1,77 @@
+"""Vectors of labels that a tower of their own reads: each computed once, however many texts ask for it."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from threading import Lock
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gliclass_fast.batch import EncodedPrompt
+from gliclass_fast.model import GLiClassModel
+from gliclass_fast.tokenization import SequenceTokenizer
+
+CAPACITY = 16384  # labels
+LISTS = 16  # label lists whose vectors stay together, as most callers send the same one again
+
+
+class LabelVectors:
+    """A cache of one model's label vectors, by the label's text; the least recently used are dropped."""
+
+    def __init__(
+        self,
+        model: GLiClassModel,
+        tokenizer: Any,
+        max_length: int,
+        batch_tokens: int,
+        capacity: int = CAPACITY,
+    ) -> None:
+        """tokenizer: of the label tower; max_length: its window in tokens, special tokens included."""
+        longest = model.config.label_encoder.max_positions
+        self._model, self._tokenizer = model, SequenceTokenizer(tokenizer)
+        self._window = max_length if longest is None else min(max_length, longest)
+        self._batch_tokens, self._capacity = batch_tokens, capacity
+        self._vectors: OrderedDict[str, Tensor] = OrderedDict()
+        self._lists: OrderedDict[tuple[str, ...], Tensor] = OrderedDict()
+        self._network = model.network
+        self._lock = Lock()
+
+    def of(self, lists: Sequence[tuple[str, ...]]) -> list[Tensor]:
+        """The vectors of every list of labels, [labels, C] each, on the model's device."""
+        with self._lock:
+            if self._network is not self._model.network:  # the model was moved, its vectors were not
+                self._vectors.clear()
+                self._lists.clear()
+                self._network = self._model.network
+            wanted = dict.fromkeys(lists)
+            found = {labels: self._lists[labels] for labels in wanted if labels in self._lists}
+            fresh = [labels for labels in wanted if labels not in found]
+            self._compute([label for labels in fresh for label in labels])
+            for labels in fresh:
+                found[labels] = torch.stack([self._vectors[label] for label in labels])
+            for labels in found:
+                self._remember(labels, found[labels])
+            while len(self._vectors) > self._capacity:
+                self._vectors.popitem(last=False)
+            return [found[labels] for labels in lists]
+
+    def _compute(self, labels: list[str]) -> None:
+        """Makes the vectors that are missing; afterwards those of `labels` are the most recently used."""
+        missing = [label for label in dict.fromkeys(labels) if label not in self._vectors]
+        prompts = [EncodedPrompt.of_text(ids, 1) for ids, _ in self._tokenizer.whole(missing, self._window)]
+        if prompts:
+            vectors = self._model.label_vectors(prompts, self._batch_tokens)
+            # copies: a view would keep all of them in memory
+            self._vectors.update((label, row.clone()) for label, row in zip(missing, vectors, strict=True))
+        for label in labels:
+            self._vectors.move_to_end(label)
+
+    def _remember(self, labels: tuple[str, ...], vectors: Tensor) -> None:
+        if len(labels) <= self._capacity // LISTS:  # together no more than the vectors themselves
+            self._lists[labels] = vectors
+            self._lists.move_to_end(labels)
+        if len(self._lists) > LISTS:
+            self._lists.popitem(last=False)

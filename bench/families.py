@@ -60,6 +60,14 @@ FAMILIES: dict[str, Family] = {
         texts=64,
         labels=256,
     ),
+    "bi-encoder, twin towers": Family(
+        "BERT-base twice",
+        ("bert", _BASE),
+        {"architecture_type": "bi-encoder"},
+        ("bert", _BASE),
+        texts=64,
+        labels=256,
+    ),
     "bi-encoder-fused": Family(
         "BERT-base, labels BGE-small",
         ("bert", _BASE),
@@ -181,6 +189,8 @@ def reference(family: Family, folder: str) -> tuple[Any, dict[str, Any], Callabl
         backbone = CONFIG_MAPPING[model_type](**values)
         model.model.encoder_model, raw["encoder_config"] = Bidirectional(backbone), backbone.to_dict()
     cases.enlarge_heads(model)
+    if family.label_tower is not None:  # a product of so many projections is hundreds
+        model.model.logit_scale.data.fill_(0.02)
 
     def tensors() -> dict[str, Any]:
         return {

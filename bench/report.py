@@ -91,6 +91,7 @@ PAGES: dict[Path, dict[str, Callable[[Any], str]]] = {
         "paper-cpu.json": grids,
         "paper-base-cpu.json": grids,
         "cold-start-cpu.json": started,
+        "families-cpu.json": families,
         "quality-cpu.json": decided,
     },
     ROOT / "gliclass_fast" / "demo" / "README.md": {"demo.json": accuracies},

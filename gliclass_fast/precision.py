@@ -43,8 +43,14 @@ def dtype_candidates(
 
 def _known_to_overflow(config: ModelConfig) -> bool:
     """mDeBERTa, the one DeBERTa with a multilingual vocabulary, and those that were trained in bfloat16."""
-    mdeberta = config.model_type == "deberta-v2" and config.vocab_size > 200_000
-    return mdeberta or config.model_type in ("t5", "mt5", "umt5", "llama", "qwen2")
+    towers = [(config.model_type, config.encoder)]
+    if config.label_encoder is not None:
+        towers.append((str(config.label_model_type), config.label_encoder))
+    return any(
+        (model_type == "deberta-v2" and encoder.vocab_size > 200_000)
+        or model_type in ("t5", "mt5", "umt5", "llama", "qwen2")
+        for model_type, encoder in towers
+    )
 
 
 def probe(config: ModelConfig) -> list[EncodedPrompt]:

@@ -35,17 +35,17 @@ def predictions_of(
 
     initial_scores: a calibrated model's scores before calibration, carried along as `initial_score`.
     """
-
-    chosen: Sequence[int] = range(len(scores))
     if classification_type == "single-label":
-        chosen = [max(chosen, key=scores.__getitem__)]
-        threshold = float("-inf")
+        best = max(range(len(scores)), key=scores.__getitem__)
+        labels, scores, threshold = [labels[best]], [scores[best]], float("-inf")
+        initial_scores = None if initial_scores is None else [initial_scores[best]]
     if initial_scores is None:  # by far the most frequent, and most of what is left to do per label
-        return [{"label": labels[i], "score": scores[i]} for i in chosen if scores[i] >= threshold]
+        pairs = zip(labels, scores, strict=True)
+        return [{"label": label, "score": score} for label, score in pairs if score >= threshold]
     return [
-        {"label": labels[i], "score": scores[i], "initial_score": initial_scores[i]}
-        for i in chosen
-        if scores[i] >= threshold
+        {"label": label, "score": score, "initial_score": before}
+        for label, score, before in zip(labels, scores, initial_scores, strict=True)
+        if score >= threshold
     ]
 
 

@@ -36,12 +36,14 @@ def check_logits(
     low = reference_pipeline(model)
     low.pipe.model.to(device=device, dtype=dtype)
     low.pipe.device = torch.device(device)
-    assert_sixteen_bit_logits(found, exact, [_logits(low, *row) for row in zip(TEXTS, LABELS, strict=True)])
+    assert_sixteen_bit_logits(
+        found, exact, [reference_logits(low, *row) for row in zip(TEXTS, LABELS, strict=True)]
+    )
     return ours
 
 
 @torch.no_grad()
-def _logits(pipeline: Any, text: str, labels: list[str]) -> np.ndarray:
+def reference_logits(pipeline: Any, text: str, labels: list[str]) -> np.ndarray:
     """The reference's logits at batch size 1 (its get_embeddings cannot turn bfloat16 into NumPy)."""
     inputs = pipeline.pipe.prepare_inputs([text], labels, same_labels=True)
     logits: np.ndarray = (

@@ -46,6 +46,11 @@ MORE_ENCODERS: dict[str, dict[str, Any]] = {
         "position_biased_input": False,
     },
 }  # fmt: skip
+BART: dict[str, Any] = {
+    "d_model": WIDTH, "encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": HEADS,
+    "decoder_attention_heads": HEADS, "encoder_ffn_dim": INNER, "decoder_ffn_dim": INNER,
+    "max_position_embeddings": 1024, "scale_embedding": True, "eos_token_id": 2, "bos_token_id": 1,
+}  # fmt: skip
 _OF_SUMS = ("model.text_projector.linear_1.weight", "model.biencoder_projector.linear_1.weight")
 ALL_SCORERS = ("simple", "weighted-dot", "mlp", "hopfield", "cross-attn")
 VECTOR_POOLINGS = ("first", "last", "avg", "sum", "max", "rms", "abs_max", "abs_avg")

@@ -12,10 +12,9 @@ from tests.accuracy import assert_same_logits
 from tests.sentences import LABELS, TEXTS
 from tests.tiny import (
     ALL_SCORERS,
-    HEADS,
-    INNER,
+    BART,
+    ENCODERS,
     VECTOR_POOLINGS,
-    WIDTH,
     alone,
     fast_pipeline,
     reference_model,
@@ -23,11 +22,6 @@ from tests.tiny import (
 )
 
 KINDS = ("encoder-decoder", "encoder-decoder-cls")
-BART = {
-    "d_model": WIDTH, "encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": HEADS,
-    "decoder_attention_heads": HEADS, "encoder_ffn_dim": INNER, "decoder_ffn_dim": INNER,
-    "max_position_embeddings": 1024, "scale_embedding": True, "eos_token_id": 2, "bos_token_id": 1,
-}  # fmt: skip
 T5 = {"num_decoder_layers": 3}
 BACKBONES = {"t5": ("t5", T5), "mt5": ("mt5", T5), "umt5": ("umt5", T5), "bart": ("bart", BART)}
 
@@ -35,8 +29,6 @@ BACKBONES = {"t5": ("t5", T5), "mt5": ("mt5", T5), "umt5": ("umt5", T5), "bart":
 def tiny(kind: str, backbone: str = "t5", **options: Any) -> Any:
     name, extra = BACKBONES[backbone]
     if name in ("mt5", "umt5"):
-        from tests.tiny import ENCODERS
-
         extra = ENCODERS["t5"] | extra
     return reference_model(name, extra, architecture_type=kind, **options)
 

@@ -47,11 +47,14 @@ class Family:
     texts: int = 8
     labels: int = 10
     about: str = ""
+    gliznet: bool = False
 
 
 _EIGHT = {"prompt_first": True, "scorer_type": "mlp"}
 FAMILIES: dict[str, Family] = {
-    "GliZNet": Family("DeBERTa-v3-base", ("deberta-v2", {**_DEBERTA, **cases._size(12, 768, 12, 3072)})),
+    "GliZNet": Family(
+        "DeBERTa-v3-base", ("deberta-v2", {**_DEBERTA, **cases._size(12, 768, 12, 3072)}), gliznet=True
+    ),
     "bi-encoder": Family(
         "DeBERTa-v3-base, labels BGE-small",
         ("deberta-v2", {**_DEBERTA, **cases._size(12, 768, 12, 3072)}),
@@ -152,7 +155,7 @@ class Bidirectional(torch.nn.Module):
         super().__init__()
         from transformers import AutoModel
 
-        self.inner, self.config = AutoModel.from_config(config, attn_implementation="eager"), config
+        self.inner, self.config = AutoModel.from_config(config), config
 
     def forward(self, input_ids: Any, attention_mask: Any, **_: Any) -> Any:
         lowest = torch.finfo(torch.float32).min
@@ -211,19 +214,19 @@ def _tiny(values: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def contenders(family: Family, folder: str, device: str) -> tuple[Score, Score]:
+def contenders(family: Family, folder: str) -> tuple[Score, Score]:
     """(reference, engine)."""
     import gliclass
 
-    if not family.options:
+    if family.gliznet:
         return _gliznet(family)
     model, raw, tensors = reference(family, folder)
     tokenizer = cases.demo_tokenizer()
     pipeline: Any = gliclass.ZeroShotClassificationPipeline(
-        model, tokenizer, device=device, progress_bar=False
+        model, tokenizer, device="cpu", progress_bar=False
     )
-    ours = GLiClassModel(read_config(raw), tensors, "random weights", device=device)
-    fast = ZeroShotClassificationPipeline(ours, tokenizer, device=device, progress_bar=False)
+    ours = GLiClassModel(read_config(raw), tensors, "random weights", device="cpu")
+    fast = ZeroShotClassificationPipeline(ours, tokenizer, device="cpu", progress_bar=False)
     return (
         lambda texts, labels: [each["logits"] for each in pipeline.get_embeddings(texts, labels)],
         lambda texts, labels: [each["logits"] for each in fast.get_embeddings(texts, labels)],
@@ -235,6 +238,7 @@ def _gliznet(family: Family) -> tuple[Score, Score]:
     model_type, values = family.backbone
     tokenizer = GliZNETTokenizer(cases.demo_tokenizer())
     model = GliZNet(CONFIG_MAPPING[model_type](**values), tokenizer.lab_token_id).eval()
+    torch.nn.init.normal_(model.aggregator.scoring.bilinear.weight)  # logits of order one
     ours = GLiClassModel(read_config(model.config_json()), model.state_dict, "random weights", device="cpu")
     fast = ZeroShotClassificationPipeline(ours, tokenizer, device="cpu", progress_bar=False)
 
@@ -252,7 +256,7 @@ def measure(names: list[str], repeats: int, step: Callable[[str], None] = print)
         for name in names:
             step(name)
             family = FAMILIES[name]
-            found = _compare(family, *contenders(family, folder, "cpu"), repeats)
+            found = _compare(family, *contenders(family, folder), repeats)
             yield {
                 "family": name, "shape": family.shape, "about": family.about, "texts": family.texts,
                 "labels": family.labels, **found,

@@ -8,6 +8,7 @@ A weight is merged when it is asked for, in float32, and rounded to its own dtyp
 from __future__ import annotations
 
 import json
+import logging
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,6 +19,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from gliclass_fast.weights import CheckpointError, SafetensorsFolder
+
+logger = logging.getLogger(__name__)
 
 _CONFIG, _TENSORS = "adapter_config.json", "adapter_model.safetensors"
 _WRAPPER = "base_model.model."  # what PEFT puts before the names of a model it wraps
@@ -34,6 +37,11 @@ _SWITCHES = (
 _STARTS = ("pissa", "olora", "loftq", "corda", "lora_ga")
 
 
+def adapter_place(folder: Path) -> Path | None:
+    """Where a checkpoint's adapter is described, None where it has none."""
+    return next((each for each in (folder, folder / "adapter") if (each / _CONFIG).exists()), None)
+
+
 def open_checkpoint(folder: Path) -> Mapping[str, Tensor]:
     """A folder's tensors under the names of a plain checkpoint, its adapter merged where it has one.
 
@@ -46,12 +54,13 @@ def open_checkpoint(folder: Path) -> Mapping[str, Tensor]:
     """
     tensors = SafetensorsFolder(folder)
     wrapped = any(_WRAPPER in name for name in tensors)
-    place = next((each for each in (folder, folder / "adapter") if (each / _CONFIG).exists()), None)
+    place = adapter_place(folder)
     if place is None:
         if wrapped:
             raise CheckpointError(f"{folder} holds a model wrapped by PEFT, but {_CONFIG} does not exist")
         return tensors
     options = _read_options(place / _CONFIG, starts_from_base=not wrapped)
+    logger.info("merging the LoRA adapter of %s", place)
     if not wrapped:
         adapter = _AdapterFile(place / _TENSORS)
         return MergedLora(tensors, adapter, list(adapter), options, place / _TENSORS)

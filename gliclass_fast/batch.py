@@ -44,6 +44,11 @@ class EncodedPrompt:
         """Tokens to run, those of the labels' own sequence included."""
         return len(self.token_ids) + (0 if self.label_prompt is None else self.label_prompt.tokens)
 
+    @property
+    def cost(self) -> int:
+        """What it takes of a batch's token budget: a label that comes as a vector is a quarter of a token."""
+        return self.tokens + (0 if self.label_vectors is None else len(self.label_vectors) // 4)
+
 
 @dataclass(frozen=True, slots=True)
 class Capacity:
@@ -89,7 +94,10 @@ class Capacity:
 
 @dataclass(frozen=True, slots=True)
 class PackedBatch:
-    """N prompts, T tokens, L labels laid end to end; all tensors int32 views of one block on one device.
+    """N prompts, T tokens, L labels laid end to end; int32 views of one block on one device.
+
+    Bi-encoders add the vectors of labels, which are always on the model's device, encoder-decoders a second
+    batch; such batches are not for CUDA graphs.
 
     Padding, where there is any, follows the real prompts: cu_seqlens, cu_labels, text and label spans repeat
     the number of real tokens or labels, so that a padded span is empty and may start behind the last row;

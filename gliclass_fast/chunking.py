@@ -34,11 +34,12 @@ class ZeroShotClassificationWithChunkingPipeline(BasePipeline):
         labels_chunk_size: int = 8,
         label_separator: str = ".",
         batch_tokens: int | None = None,
+        labels_tokenizer: Any = None,
     ) -> None:
         """text_chunk_size and text_chunk_overlap are in characters, labels_chunk_size in labels per pass."""
         super().__init__(
             model, tokenizer, max_classes, max_length, classification_type, device, progress_bar,
-            label_separator, batch_tokens,
+            label_separator, batch_tokens, labels_tokenizer,
         )  # fmt: skip
         self.text_chunk_size, self.text_chunk_overlap = text_chunk_size, text_chunk_overlap
         self.labels_chunk_size = labels_chunk_size

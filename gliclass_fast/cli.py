@@ -21,7 +21,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from gliclass_fast import demo, records, selfcheck, support
+from gliclass_fast.adapters import adapter_place
 from gliclass_fast.bench.command import bench
+from gliclass_fast.folders import resolve_folder
 from gliclass_fast.model import GLiClassModel
 from gliclass_fast.ops import IMPLEMENTATIONS, ORDER, choose_ops, compiled_kernels, unavailable_reason
 from gliclass_fast.pipeline import ZeroShotClassificationPipeline
@@ -311,7 +313,9 @@ def check(
     loaded = GLiClassModel.from_pretrained(model, dtype="float32", device=_usable(device))
     pipeline = ZeroShotClassificationPipeline(loaded, model, device=loaded.device, progress_bar=False)
     table = Table("option", "value", title=model)
-    for key, value in support.row_of(loaded).items():
+    adapter = adapter_place(resolve_folder(model))
+    row = support.row_of(loaded) | ({} if adapter is None else {"adapter": f"LoRA, merged, of {adapter}"})
+    for key, value in row.items():
         table.add_row(key, value, style="bold")
     for key, value in asdict(loaded.config).items():
         rows = {f"{key}.{k}": v for k, v in value.items()} if isinstance(value, dict) else {key: value}

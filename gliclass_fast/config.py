@@ -153,6 +153,12 @@ class ModelConfig:
                 "use_calibrator with pooling_strategy='pass': it reads one text vector; supported: "
                 + ", ".join(POOLINGS[:-1])
             )
+        for option in ("class_token_index", "text_token_index"):
+            index = getattr(self, option)
+            if self.architecture_type != "bi-encoder" and not 0 <= index < self.encoder.vocab_size:
+                raise UnsupportedConfigError(
+                    f"{option}={index} is not one of the encoder's {self.encoder.vocab_size} tokens"
+                )
         width = self.encoder.hidden_size
         replaced = self.use_segment_embeddings or self.architecture_type == "bi-encoder-fused"
         if replaced and getattr(self.encoder, "embedding_size", width) != width:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
 from gliclass_fast.batch import EncodedPrompt
 from gliclass_fast.config import ModelConfig
+from gliclass_fast.gliznet_config import GliznetConfig
 from gliclass_fast.gliznet_tokenizer import GliZNETTokenizer
 from gliclass_fast.label_vectors import LabelVectors
 from gliclass_fast.prompts import (
@@ -19,6 +21,8 @@ from gliclass_fast.prompts import (
     plain_text,
 )
 from gliclass_fast.tokenization import PromptTokenizer, SequenceTokenizer
+
+logger = logging.getLogger(__name__)
 
 
 class RequestEncoder(Protocol):
@@ -32,8 +36,8 @@ class RequestEncoder(Protocol):
         """Tokens every label takes of a window."""
         ...
 
-    def room(self, window: int) -> int:
-        """Tokens a window leaves for labels."""
+    def label_budget(self, window: int) -> int:
+        """Tokens for labels that leave half the window to a text in the same sequence."""
         ...
 
 
@@ -42,7 +46,10 @@ class OneSequence:
 
     def __init__(self, tokenizer: Any, config: ModelConfig) -> None:
         self._tokenizer, self._prompt_first = PromptTokenizer(tokenizer, config), config.prompt_first
-        self.label_tokens, self.room = self._tokenizer.label_tokens, self._tokenizer.room
+        self.label_tokens = self._tokenizer.label_tokens
+
+    def label_budget(self, window: int) -> int:
+        return self._tokenizer.room(window) // 2
 
     def encode(self, requests: Sequence[Request], window: int) -> list[EncodedPrompt]:
         prompts = [build_prompt(each, self._tokenizer.markers, self._prompt_first) for each in requests]
@@ -52,31 +59,33 @@ class OneSequence:
 class SeparatedLabels:
     """The text, then every label with a token behind it, as GliZNet reads them."""
 
-    def __init__(self, tokenizer: Any, means: bool) -> None:
-        """tokenizer: a GliZNETTokenizer or the fast tokenizer it would wrap; means: labels are the mean of
-        their tokens."""
+    def __init__(self, tokenizer: Any, config: GliznetConfig, means: bool) -> None:
+        """tokenizer: a GliZNETTokenizer or the fast tokenizer it would wrap, else ValueError; means: labels
+        are the mean of their tokens."""
         given = isinstance(tokenizer, GliZNETTokenizer)
         self._tokenizer = tokenizer if given else GliZNETTokenizer(tokenizer)
-        self._means = means
+        self.longest, self._means = self._tokenizer.max_length, means
+        if self._tokenizer.lab_token_id != config.lab_token_id:
+            raise ValueError(
+                f"the tokenizer does not belong to this checkpoint: its {self._tokenizer.lab_token} has id "
+                f"{self._tokenizer.lab_token_id}, but config.json says lab_token_id={config.lab_token_id}"
+            )
 
     def encode(self, requests: Sequence[Request], window: int) -> list[EncodedPrompt]:
         if any(each.task or each.examples or each.retrieved for each in requests):
             raise ValueError("GliZNet takes a text and labels alone: no prompt, no examples")
-        if self._means:
-            for label in {label for each in requests for label in each.labels}:
-                if not self._tokenizer.labels((label,))[0]:
-                    raise ValueError(
-                        f"label {label!r} has no tokens: this checkpoint reads labels as their mean"
-                    )
-        return self._tokenizer.encode(
+        encoded = self._tokenizer.encode(
             [each.text for each in requests], [each.labels for each in requests], window
         )
+        if self._means and any((each.label_ends - each.label_starts == 1).any() for each in encoded):
+            raise ValueError("a label has no tokens, of which this checkpoint takes the mean")
+        return encoded
 
     def label_tokens(self, labels: Sequence[str]) -> list[int]:
         return [len(ids) + 1 for ids in self._tokenizer.labels(tuple(labels))]
 
-    def room(self, window: int) -> int:
-        return min(window, self._tokenizer.max_length) - 2 - self._tokenizer.min_text_tokens
+    def label_budget(self, window: int) -> int:
+        return (window - 2) // 2
 
 
 class TwoSequences:
@@ -84,14 +93,16 @@ class TwoSequences:
 
     def __init__(self, tokenizer: Any, config: ModelConfig) -> None:
         self._tokenizer = PromptTokenizer(tokenizer, config)
-        self.label_tokens, self.room = self._tokenizer.label_tokens, self._tokenizer.room
+        self.label_tokens, self.label_budget = self._tokenizer.label_tokens, self._tokenizer.room
 
     def encode(self, requests: Sequence[Request], window: int) -> list[EncodedPrompt]:
         markers = self._tokenizer.markers
         texts = self._tokenizer.whole([full_text(each, markers) for each in requests], window)
         labels = self._tokenizer.encode([build_label_prompt(each, markers) for each in requests], window)
         return [
-            EncodedPrompt.of_text(ids, len(own.label_starts), tokens_cut=cut, label_prompt=own)
+            EncodedPrompt.of_text(
+                ids, len(own.label_starts), tokens_cut=cut + own.tokens_cut, label_prompt=own
+            )
             for (ids, cut), own in zip(texts, labels, strict=True)
         ]
 
@@ -103,6 +114,8 @@ class TextAlone:
         self._tokenizer, self._vectors = SequenceTokenizer(tokenizer), vectors
 
     def encode(self, requests: Sequence[Request], window: int) -> list[EncodedPrompt]:
+        if any(each.examples for each in requests):
+            logger.warning("bi-encoders read no examples: they are left out, as by the reference")
         texts = self._tokenizer.whole([plain_text(each) for each in requests], window)
         vectors = self._vectors.of([each.labels for each in requests])
         return [
@@ -113,7 +126,7 @@ class TextAlone:
     def label_tokens(self, labels: Sequence[str]) -> list[int]:
         return [0] * len(labels)
 
-    def room(self, window: int) -> int:
+    def label_budget(self, window: int) -> int:
         return window
 
 
@@ -123,7 +136,10 @@ class FusedSequence:
 
     def __init__(self, tokenizer: Any, config: ModelConfig, vectors: LabelVectors) -> None:
         self._tokenizer, self._prompt_first = PromptTokenizer(tokenizer, config), config.prompt_first
-        self._vectors, self.room = vectors, self._tokenizer.room
+        self._vectors = vectors
+
+    def label_budget(self, window: int) -> int:
+        return self._tokenizer.room(window) // 2
 
     def encode(self, requests: Sequence[Request], window: int) -> list[EncodedPrompt]:
         markers = self._tokenizer.markers

@@ -79,7 +79,9 @@ class Engine:
     def _encoder(self, tokenizer: Any, labels_tokenizer: Any, max_length: int) -> RequestEncoder:
         config = self.model.config
         if config.architecture_type == "gliznet":
-            return SeparatedLabels(tokenizer, self.model.network.head.means)
+            separated = SeparatedLabels(tokenizer, config, self.model.network.head.means)
+            self.window = min(self.window, separated.longest)
+            return separated
         if config.decoder is not None:
             return TwoSequences(tokenizer, config)
         if config.label_encoder is None:
@@ -171,11 +173,11 @@ class Engine:
         return [replace(request, labels=group) for group in groups]
 
     def _fitting_groups(self, labels: tuple[str, ...]) -> list[tuple[str, ...]]:
-        half = self.encoder.room(self.window) // 2
+        budget = self.encoder.label_budget(self.window)
         groups: list[tuple[str, ...]] = []
         start = used = 0
         for index, tokens in enumerate(self.encoder.label_tokens(labels)):
-            if used + tokens > half and index > start:
+            if used + tokens > budget and index > start:
                 groups.append(labels[start:index])
                 start, used = index, 0
             used += tokens
@@ -194,7 +196,7 @@ class Engine:
         self, prompts: list[EncodedPrompt], run: Callable[[list[int]], Result]
     ) -> Iterator[tuple[list[int], Result]]:
         """`run` on groups of prompts, given as indices, within the token budget."""
-        for group in plan_batches([prompt.tokens for prompt in prompts], self.batch_tokens):
+        for group in plan_batches([prompt.cost for prompt in prompts], self.batch_tokens):
             yield from _within_memory(run, group)
 
     def _warn_of_cuts(self, prompts: Sequence[EncodedPrompt]) -> None:

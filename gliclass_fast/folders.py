@@ -13,8 +13,11 @@ from gliclass_fast.weights import CheckpointError
 _OURS = ("GLiClass", "gliznet")  # model types transformers does not know
 
 
-def resolve_folder(path_or_repo_id: str | Path) -> Path:
-    """The local folder of a checkpoint: the path itself, or a download of the repository's files."""
+def resolve_folder(path_or_repo_id: str | Path, weights: bool = True) -> Path:
+    """The local folder of a checkpoint: the path itself, or a download of the repository's files.
+
+    weights: with them, or only what a tokenizer needs.
+    """
     folder = Path(path_or_repo_id).expanduser()
     if folder.exists():
         if not folder.is_dir():
@@ -31,7 +34,8 @@ def resolve_folder(path_or_repo_id: str | Path) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.model", "*.txt"]))
+        patterns = ["*.json", "*.model", "*.txt", *(["*.safetensors"] if weights else [])]
+        return Path(snapshot_download(name, allow_patterns=patterns))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         reason = str(error).strip().splitlines()[0]
         raise CheckpointError(
@@ -55,7 +59,7 @@ def read_json(folder: Path) -> dict[str, Any]:
 
 def load_tokenizer(path_or_repo_id: str | Path, **options: Any) -> Any:
     """The tokenizer of a folder or repository, as AutoTokenizer gives it; no remote code is run."""
-    folder = resolve_folder(path_or_repo_id)
+    folder = resolve_folder(path_or_repo_id, weights=False)
     if (folder / "config.json").exists() and read_json(folder).get("model_type") in _OURS:
         options["config"] = PretrainedConfig()  # an empty one selects the same class without a warning
     return AutoTokenizer.from_pretrained(folder, trust_remote_code=False, **options)

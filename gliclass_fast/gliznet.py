@@ -12,9 +12,10 @@ import torch
 from gliclass_fast import inputs, results
 from gliclass_fast.config import UnsupportedConfigError
 from gliclass_fast.engine import Engine, LabelsPerPass
+from gliclass_fast.folders import read_json, resolve_folder
 from gliclass_fast.gliznet_config import GliznetConfig
 from gliclass_fast.gliznet_tokenizer import GliZNETTokenizer
-from gliclass_fast.model import GLiClassModel
+from gliclass_fast.model import GLiClassModel, read_config
 from gliclass_fast.prompts import Request
 
 __all__ = [
@@ -46,10 +47,9 @@ class GliZNetForSequenceClassification(GLiClassModel):
 
     @classmethod
     def from_pretrained(cls, path_or_repo_id: str | Path, *args: Any, **kwargs: Any) -> Any:
-        model = super().from_pretrained(path_or_repo_id, *args, **kwargs)
-        if not isinstance(model.config, GliznetConfig):
+        if not isinstance(read_config(read_json(resolve_folder(path_or_repo_id))), GliznetConfig):
             raise UnsupportedConfigError(f"{path_or_repo_id} is a GLiClass checkpoint, not one of GliZNet")
-        return model
+        return super().from_pretrained(path_or_repo_id, *args, **kwargs)
 
     @classmethod
     def from_pretrained_with_tokenizer(cls, path_or_repo_id: str | Path, **kwargs: Any) -> tuple[Any, Any]:

@@ -19,6 +19,10 @@ class GliznetConfig:
     lab_token_id: int
     dtype: str | None  # that config.json asks to compute in
     use_lab_token_for_labels: bool  # of variants 0 and A; the others always do
+    # where config.json says them, they have to agree with the tensors
+    similarity_metric: str | None  # of variants 0 and A
+    scoring_method: str | None  # of variants C and D
+    enrich_labels: bool | None  # of variant D
 
     # what other parts of the engine ask of a config
     architecture_type: ClassVar[str] = "gliznet"
@@ -35,9 +39,10 @@ class GliznetConfig:
         )
         encoder = component("encoders", model_type).Config.from_hf(backbone)
         lab_token_id = raw.get("lab_token_id")
-        if not isinstance(lab_token_id, int):
+        if not isinstance(lab_token_id, int) or not 0 <= lab_token_id < encoder.vocab_size:
             raise UnsupportedConfigError(
-                f"lab_token_id={lab_token_id!r}: config.json must give the id of the [LAB] token"
+                f"lab_token_id={lab_token_id!r}: config.json must give the id of the [LAB] token, one of the "
+                f"backbone's {encoder.vocab_size}"
             )
         return cls(
             model_type=model_type,
@@ -46,6 +51,9 @@ class GliznetConfig:
             lab_token_id=lab_token_id,
             dtype=dtype_name(raw.get("dtype") or raw.get("torch_dtype")),
             use_lab_token_for_labels=bool(raw.get("use_lab_token_for_labels", False)),
+            similarity_metric=raw.get("similarity_metric"),
+            scoring_method=raw.get("scoring_method"),
+            enrich_labels=raw.get("enrich_labels"),
         )
 
     @property

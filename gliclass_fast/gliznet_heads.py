@@ -25,6 +25,7 @@ from torch.nn import functional as F
 
 from gliclass_fast.architectures import Output
 from gliclass_fast.batch import PackedBatch, with_keys
+from gliclass_fast.config import UnsupportedConfigError
 from gliclass_fast.gliznet_config import GliznetConfig
 from gliclass_fast.layers import linear_of
 from gliclass_fast.ops import Ops
@@ -50,7 +51,7 @@ class Parts:
     variant: str
     score: str  # cosine, dot or bilinear
     pair: str  # of the tensors of dot and bilinear scores
-    scale: str | None  # of cosine scores
+    scale: str  # of cosine scores
     temperature: str | None
     projected: int | None  # width of projected vectors
     norms: bool  # behind the projections
@@ -86,11 +87,28 @@ class Parts:
             context=variant == "D" and has("label_context.fuse.weight"),
         )
 
+    def check(self, config: GliznetConfig) -> None:
+        """Raises UnsupportedConfigError where config.json says something else than the tensors."""
+        old = self.variant in "0A"
+        said = {"similarity_metric": config.similarity_metric} if old else {}
+        if self.variant in "CD":
+            said["scoring_method"] = config.scoring_method
+        for option, value in said.items():
+            if value not in (None, self.score):
+                raise UnsupportedConfigError(
+                    f"{option}={value!r}, but the tensors are of variant {self.variant} with {self.score!r}"
+                )
+        if self.variant == "D" and config.enrich_labels not in (None, self.context):
+            raise UnsupportedConfigError(
+                f"enrich_labels={config.enrich_labels!r}, but tensors of a label context are "
+                f"{'there' if self.context else 'missing'}"
+            )
+
     @property
     def weights(self) -> Weights:
         attention = "label_context.attn"
         return {
-            "scale": (self.scale or "",),
+            "scale": (self.scale,),
             "temperature": (self.temperature or "",),
             "pair.weight": (f"{self.pair}.weight",),
             "pair.bias": (f"{self.pair}.bias",),
@@ -150,6 +168,7 @@ class LabelContext(nn.Module):
 class Head(nn.Module):
     def __init__(self, config: GliznetConfig, parts: Parts, ops: Ops) -> None:
         super().__init__()
+        parts.check(config)
         self.config, self.parts, self.ops = config, parts, ops
         width = config.encoder.hidden_size
         self.text = self.label = None

@@ -145,6 +145,9 @@ class GliZNet(nn.Module):
             "backbone_config": self.backbone.config.to_dict(),
             "lab_token_id": self.lab_token_id,
             "use_lab_token_for_labels": self.options.lab_tokens,
+            "similarity_metric": self.options.metric,
+            "scoring_method": self.options.metric,
+            "enrich_labels": self.options.enrich_labels,
         }
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, lmask: Tensor) -> list[Tensor]:

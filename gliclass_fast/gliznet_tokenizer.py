@@ -34,7 +34,7 @@ class GliZNETTokenizer:
         """
         Args:
             pretrained_model_name_or_path: a folder or repository id, or a fast tokenizer.
-            lab_token: follows every label; added where the tokenizer does not have it.
+            lab_token: follows every label; added to the tokenizer where it does not have it.
             max_tokens_per_span: tokens of a label that count; default: what the tokenizer was saved with, 64.
             min_text_tokens, min_label_tokens: what is left of a text and of each label where a window is too
                 small; default: what the tokenizer was saved with, 10 and 2.
@@ -84,6 +84,8 @@ class GliZNETTokenizer:
         lmask is k on the tokens of label k, counted from 1, and 0 elsewhere. return_tensors: "pt", or None
         for lists. Raises ValueError where labels do not fit the window.
         """
+        if not examples:
+            raise ValueError("no examples: give at least one pair of a text and its labels")
         encoded = self.encode([text for text, _ in examples], [tuple(own) for _, own in examples])
         longest = max(len(each.token_ids) for each in encoded)
         batch = {
@@ -165,11 +167,12 @@ class GliZNETTokenizer:
             kept = [label[: self.min_label_tokens + more] for label, more in zip(labels, share, strict=True)]
             return text, kept
         kept = [label[: self.min_label_tokens] for label in labels]
-        left = room - len(labels) - least
-        if left < min(self.min_text_tokens, len(text)):
+        text = text[: max(room - len(labels) - least, self.min_text_tokens)]
+        needed = len(text) + sum(map(len, kept)) + len(labels)
+        if needed > room:
             raise ValueError(
-                f"{len(labels)} label(s) do not fit the window of {room + 2} tokens: with "
-                f"{self.min_label_tokens} tokens each and {self.min_text_tokens} of text they need "
-                f"{room - left + 2 + self.min_text_tokens}. Use several passes: labels_per_pass='auto'"
+                f"{len(labels)} label(s) do not fit the window of {room + 2} tokens: with at most "
+                f"{self.min_label_tokens} tokens each and {len(text)} of text they need {needed + 2}. "
+                "Use several passes: labels_per_pass='auto'"
             )
-        return text[:left], kept
+        return text, kept

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections import OrderedDict
 from collections.abc import Sequence
 from threading import Lock
@@ -36,16 +37,19 @@ class LabelVectors:
         self._batch_tokens, self._capacity = batch_tokens, capacity
         self._vectors: OrderedDict[str, Tensor] = OrderedDict()
         self._lists: OrderedDict[tuple[str, ...], Tensor] = OrderedDict()
-        self._network = model.network
+        self._network = weakref.ref(model.network)  # not to keep it where the model moves on
         self._lock = Lock()
 
     def of(self, lists: Sequence[tuple[str, ...]]) -> list[Tensor]:
-        """The vectors of every list of labels, [labels, C] each, on the model's device."""
-        with self._lock:
-            if self._network is not self._model.network:  # the model was moved, its vectors were not
+        """The vectors of every list of labels, [labels, C] each, on the model's device.
+
+        Raises ValueError where a label does not fit the window.
+        """
+        with self._lock, self._model.inference():
+            if self._network() is not self._model.network:  # the model was moved, its vectors were not
                 self._vectors.clear()
                 self._lists.clear()
-                self._network = self._model.network
+                self._network = weakref.ref(self._model.network)
             wanted = dict.fromkeys(lists)
             found = {labels: self._lists[labels] for labels in wanted if labels in self._lists}
             fresh = [labels for labels in wanted if labels not in found]
@@ -61,7 +65,14 @@ class LabelVectors:
     def _compute(self, labels: list[str]) -> None:
         """Makes the vectors that are missing; afterwards those of `labels` are the most recently used."""
         missing = [label for label in dict.fromkeys(labels) if label not in self._vectors]
-        prompts = [EncodedPrompt.of_text(ids, 1) for ids, _ in self._tokenizer.whole(missing, self._window)]
+        prompts = []
+        for label, (ids, cut) in zip(missing, self._tokenizer.whole(missing, self._window), strict=True):
+            if cut:
+                raise ValueError(
+                    f"1 label(s) do not fit the window of {self._window} tokens: {label!r} needs "
+                    f"{len(ids) + cut}. Shorten it"
+                )
+            prompts.append(EncodedPrompt.of_text(ids, 1))
         if prompts:
             vectors = self._model.label_vectors(prompts, self._batch_tokens)
             # copies: a view would keep all of them in memory

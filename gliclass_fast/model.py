@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -128,7 +129,7 @@ class GLiClassModel:
         )
 
     @contextmanager
-    def _inference(self) -> Iterator[None]:
+    def inference(self) -> Iterator[None]:
         """Inference mode, with this model's GPU as the current one and to itself: Triton launches there."""
         with ExitStack() as stack:
             stack.enter_context(torch.inference_mode())
@@ -139,7 +140,7 @@ class GLiClassModel:
 
     def _build(self, device: torch.device) -> None:
         self.device = device
-        with self._inference():
+        with self.inference():
             self._build_here()
             if device.type == "cuda":
                 torch.cuda.synchronize()  # other streams may use the weights from here on
@@ -165,13 +166,15 @@ class GLiClassModel:
         return [replace(each, label_vectors=vectors[: len(each.label_starts)]) for each in prompts]
 
     def _fill(self, tensors: Mapping[str, Tensor], dtype: torch.dtype) -> None:
-        backbones = filter(None, (self.config.encoder, self.config.label_encoder))
-        widths = {each.hidden_size // each.num_attention_heads for each in backbones}
-        width = widths.pop() if len(widths) == 1 else 0  # 0: no kernel made for one width suits both
-        self.dtype, self.ops = dtype, choose_ops(self.device, dtype, self._backend, width)
         if self._precision is not None and self.device.type != "cpu":
             raise ValueError(f"precision {self._precision!r} runs on CPUs; give device='cpu'")
-        encoder_ops = choose_ops(self.device, dtype, self._backend, width, self._precision)
+
+        def ops_of(backbone: Any, precision: str | None = None) -> Ops:
+            width = backbone.hidden_size // backbone.num_attention_heads
+            return choose_ops(self.device, dtype, self._backend, width, precision)
+
+        self.dtype, self.ops = dtype, ops_of(self.config.encoder)
+        encoder_ops = partial(ops_of, precision=self._precision)
         checkpoint = Checkpoint(tensors, self._source)
         with torch.device("meta"):
             network = component("architectures", self.config.architecture_type).Architecture(
@@ -181,10 +184,11 @@ class GLiClassModel:
         for module in list(network.modules()):
             if isinstance(module, Foldable):
                 module.fold()
+        packed = encoder_ops(self.config.encoder)
         of_encoder = {module for encoder in network.encoders for module in encoder.modules()}
         for module in network.modules():
             if isinstance(module, nn.Linear):
-                pack_linear = (encoder_ops if module in of_encoder else self.ops).pack_linear
+                pack_linear = (packed if module in of_encoder else self.ops).pack_linear
                 module.weight = nn.Parameter(pack_linear(module.weight), requires_grad=False)
         self.network = network.eval()
 
@@ -199,7 +203,7 @@ class GLiClassModel:
 
     def __call__(self, batch: PackedBatch) -> Output:
         """Runs a packed batch, on the host or on this model's device, without CUDA graphs."""
-        with self._inference():
+        with self.inference():
             output: Output = self.network.forward(batch.to(self.device))
             return output
 
@@ -210,21 +214,20 @@ class GLiClassModel:
             labels = sum(len(prompt.label_starts) for prompt in prompts)
             if capacity := self.graphs.capacity(tokens, labels):
                 return self.graphs(self.pack(prompts, capacity))
-        batch = self.pack(prompts)
-        with self._inference():
-            return PendingLogits.copy(stack_logits(self(batch)))
+        with self.inference():
+            return PendingLogits.copy(stack_logits(self(self.pack(prompts))))
 
     def label_vectors(self, prompts: Sequence[EncodedPrompt], batch_tokens: int) -> Tensor:
         """Of a bi-encoder: vectors of labels that are sequences of their own, [labels, C], in order."""
         groups = list(plan_batches([prompt.tokens for prompt in prompts], batch_tokens))
-        with self._inference():
+        with self.inference():
             packed = (self.pack([prompts[index] for index in group]).to(self.device) for group in groups)
             vectors = torch.cat([self.network.label_vectors(batch) for batch in packed])
             return vectors[np.argsort(np.concatenate(groups))]
 
     def empty_text_vector(self) -> Tensor:
-        """What a slot without a token becomes after projection, [1, C]."""
-        with self._inference():
+        """Of a uni-encoder: what a slot without a token becomes after projection, [1, C]."""
+        with self.inference():
             vector: Tensor = self.network.empty_text_vector()
             return vector
 

@@ -79,6 +79,8 @@ class BasePipeline:
 
     def _load_labels_tokenizer(self, given: Any) -> Any:
         config = self.model.config
+        if given is not None and config.label_encoder is None:
+            raise ValueError("labels_tokenizer is for bi-encoders: this model has no label tower")
         if given is None and config.label_encoder is not None:
             given = config.label_model_name
             if given is None:

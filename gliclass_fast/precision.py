@@ -59,10 +59,11 @@ def probe(config: ModelConfig) -> list[EncodedPrompt]:
     longest = config.encoder.max_positions or max(_PROBE_LENGTHS)
     prompts = []
     for length in _PROBE_LENGTHS:
-        ids = rng.integers(0, config.vocab_size, min(length, longest), dtype=np.int32)
+        ids = rng.integers(0, config.encoder.vocab_size, min(length, longest), dtype=np.int32)
         starts = np.arange(1, min(2 * _PROBE_LABELS, len(ids) - 2), 2, dtype=np.int32)
         ends = starts + 2
-        ids[starts], ids[ends[-1]] = config.class_token_index, config.text_token_index
+        if config.architecture_type != "bi-encoder":  # which may have no markers
+            ids[starts], ids[ends[-1]] = config.class_token_index, config.text_token_index
         prompt = EncodedPrompt(ids, int(ends[-1]), starts, ends)  # every label is its marker and one token
         prompts.append(prompt if config.decoder is None else replace(prompt, label_prompt=prompt))
     return prompts

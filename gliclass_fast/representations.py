@@ -10,13 +10,14 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.nn.utils.rnn import pack_sequence, unpack_sequence
 
 from gliclass_fast.batch import PackedBatch
 from gliclass_fast.config import ModelConfig
 from gliclass_fast.ops import Ops
 
-NORMALIZE_EPS = 1e-8
+NORMALIZE_EPS = 1e-8  # of the reference, in both ways it normalises
 
 
 def _filled(spans: Tensor) -> Tensor:
@@ -79,11 +80,16 @@ TEXT_POOLINGS: dict[str, Callable[[Tensor, Tensor, Tensor, Ops], Tensor]] = {
 }
 
 
+def whole(batch: PackedBatch) -> Tensor:
+    """The rows of every sequence, [N, 2]."""
+    return torch.stack((batch.cu_seqlens[:-1], batch.cu_seqlens[1:]), dim=1)
+
+
 def text_spans(batch: PackedBatch, config: ModelConfig) -> Tensor:
     """The rows the text vector is pooled from, [N, 2]: from the first <<SEP>>, or the whole prompt."""
     if config.extract_text_features:
         return batch.text_spans
-    return torch.stack((batch.cu_seqlens[:-1], batch.cu_seqlens[1:]), dim=1)
+    return whole(batch)
 
 
 def pool_text(rows: Tensor, batch: PackedBatch, config: ModelConfig, ops: Ops) -> Tensor:
@@ -113,6 +119,11 @@ def pool_labels(rows: Tensor, batch: PackedBatch, config: ModelConfig, ops: Ops)
 def normalize(vectors: Tensor) -> Tensor:
     lengths: Tensor = torch.linalg.vector_norm(vectors, dim=-1, keepdim=True)
     return vectors / (lengths + NORMALIZE_EPS)
+
+
+def unit(vectors: Tensor) -> Tensor:
+    """`normalize` as bi-encoders and encoder-decoders do it: the length is at least NORMALIZE_EPS."""
+    return F.normalize(vectors, dim=-1, eps=NORMALIZE_EPS)
 
 
 class Projector(nn.Module):
@@ -161,11 +172,10 @@ class LayerMixer(nn.Module):
     def forward(self, states: Sequence[Tensor], batch: PackedBatch) -> Tensor:
         """states: the embedding output and every layer's output; a mixer of n gates leaves the first out."""
         linear, states = self.ops.linear, states[-self.layers :]
-        whole = torch.stack((batch.cu_seqlens[:-1], batch.cu_seqlens[1:]), dim=1)
         squeezed = torch.cat(
             [linear(state, self.squeeze.weight, self.squeeze.bias) for state in states], dim=1
         )
-        means = self.ops.segment_pool(squeezed, whole, "sum") / batch.cu_seqlens.diff()[:, None]
+        means = self.ops.segment_pool(squeezed, whole(batch), "sum") / batch.cu_seqlens.diff()[:, None]
         gates = linear(
             linear(means, self.W1.weight, self.W1.bias, "relu"), self.W2.weight, self.W2.bias
         ).sigmoid()

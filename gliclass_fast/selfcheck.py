@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
+from gliclass_fast.adapters import adapter_place, open_checkpoint
 from gliclass_fast.folders import read_json, resolve_folder
 from gliclass_fast.gliznet_reference import written_reference
 from gliclass_fast.gliznet_tokenizer import GliZNETTokenizer
 from gliclass_fast.model import GLiClassModel
 from gliclass_fast.pipeline import ZeroShotClassificationPipeline
-from gliclass_fast.weights import SafetensorsFolder
+from gliclass_fast.weights import CheckpointError
 
 TEXTS = (
     "The rover sent back the first pictures from the crater this morning.",
@@ -65,12 +68,13 @@ def compare_with_reference(pipeline: ZeroShotClassificationPipeline, folder: str
 def _gliclass(pipeline: ZeroShotClassificationPipeline, folder: str, labels: list[str]) -> list[np.ndarray]:
     if importlib.util.find_spec("gliclass") is None:
         raise ReferenceMissingError("the reference package is not installed: pip install gliclass")
+    if reason := _not_comparable(pipeline.model.config, folder):
+        raise ReferenceMissingError(reason)
     import gliclass
 
-    model_type = pipeline.model.config.model_type
-    if model_type in ("llama", "qwen2") and importlib.util.find_spec("llm2vec") is None:
-        raise ReferenceMissingError(f"the reference runs {model_type} through llm2vec: pip install llm2vec")
-    model: Any = gliclass.GLiClassModel.from_pretrained(folder, dtype=torch.float32)
+    place = resolve_folder(folder)
+    model: Any = gliclass.GLiClassModel(gliclass.GLiClassModelConfig.from_pretrained(place))
+    _load(model, open_checkpoint(place))
     reference = gliclass.ZeroShotClassificationPipeline(
         model,
         pipeline.tokenizer,
@@ -78,18 +82,42 @@ def _gliclass(pipeline: ZeroShotClassificationPipeline, folder: str, labels: lis
         device=str(pipeline.device),
         progress_bar=False,
     )
-    return [reference.get_embeddings([text], labels)[0]["logits"] for text in TEXTS]
+    # of encoder-decoders the logits go on to max_num_classes
+    found = (reference.get_embeddings([text], labels)[0]["logits"] for text in TEXTS)
+    return [logits[: len(labels)] for logits in found]
+
+
+def _not_comparable(config: Any, folder: str) -> str | None:
+    """Why the reference's scores of a checkpoint are not what the engine's should be."""
+    if adapter_place(resolve_folder(folder)) is not None:
+        return "the reference does not merge the adapter that this checkpoint has"
+    if config.model_type in ("llama", "qwen2") and importlib.util.find_spec("llm2vec") is None:
+        return f"the reference runs {config.model_type} through llm2vec: pip install llm2vec"
+    if config.label_encoder is not None and config.pooling_strategy != "first":
+        return "the reference pools a label over the padding that other labels add"
+    return None
 
 
 @torch.inference_mode()
 def _gliznet(pipeline: ZeroShotClassificationPipeline, folder: str, labels: list[str]) -> list[np.ndarray]:
     place = resolve_folder(folder)
-    raw = read_json(place)
-    tensors = SafetensorsFolder(place)
-    reference = written_reference(pipeline.model.network.head, raw["backbone_config"])  # type: ignore[attr-defined]
-    reference.load_state_dict({name: tensors[name] for name in reference.state_dict()})
+    reference = written_reference(pipeline.model.network.head, read_json(place)["backbone_config"])
+    _load(reference, open_checkpoint(place))
     tokenizer = GliZNETTokenizer(pipeline.tokenizer)
-    return [reference.eval()(**tokenizer([(text, labels)]))[0].numpy() for text in TEXTS]
+    return [reference(**tokenizer([(text, labels)]))[0].numpy() for text in TEXTS]
+
+
+def _load(model: torch.nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Every tensor by its name, in float32: `from_pretrained` of transformers 5 leaves tied ones out."""
+    known = {name: tensors[name].float() for name in model.state_dict() if name in tensors}
+    for name in model.state_dict():
+        shared = re.sub(r"(en|de)coder\.embed_tokens\.weight$", "shared.weight", name)
+        if shared in known:
+            known[name] = known[shared]
+    missing, _ = model.load_state_dict(known, strict=False)
+    if wanted := [name for name in missing if "pooler" not in name]:  # which nothing reads
+        raise CheckpointError(f"the reference needs tensors that are not there: {', '.join(wanted)}")
+    model.float().eval()
 
 
 def compare_precision(

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from gliclass_fast.batch import PackedBatch
 from gliclass_fast.config import component
 from gliclass_fast.ops import Ops
-from gliclass_fast.representations import TEXT_POOLINGS, within
+from gliclass_fast.representations import TEXT_POOLINGS, whole, within
 from gliclass_fast.weights import Checkpoint
 
 
@@ -48,5 +48,4 @@ class Tower(nn.Module):
         """One vector per sequence, [N, C]."""
         if self.finishes_few_rows:
             return self.rows(encoded, batch.cu_seqlens[:-1])
-        spans = torch.stack((batch.cu_seqlens[:-1], batch.cu_seqlens[1:]), dim=1)
-        return TEXT_POOLINGS[self.pooling](encoded[0], spans, batch.cu_seqlens.diff(), self.ops)
+        return TEXT_POOLINGS[self.pooling](encoded[0], whole(batch), batch.cu_seqlens.diff(), self.ops)

@@ -19,6 +19,7 @@ from tests.parity import reference_logits
 from tests.sentences import LABELS, TEXTS
 from tests.tiny import (
     BART,
+    ENCODERS,
     backbone_config,
     byte_tokenizer,
     enlarge,
@@ -29,11 +30,19 @@ from tests.tiny import (
 # a label given twice, or none at all, says nothing here
 DISTINCT = [list(dict.fromkeys(label or "empty" for label in own)) for own in LABELS]
 Score = Callable[[torch.dtype, str], list[np.ndarray]]
-GLICLASS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
-    "bi-encoder": ("deberta-v2", {}, {}),
-    "bi-encoder-fused": ("bert", {}, {"scorer_type": "mlp"}),
-    "encoder-decoder": ("t5", {"num_decoder_layers": 3}, {"scorer_type": "mlp"}),
-    "encoder-decoder-cls": ("bart", BART, {}),
+# name -> (architecture, encoder, backbone options, GLiClass options)
+GLICLASS: dict[str, tuple[str, str, dict[str, Any], dict[str, Any]]] = {
+    "bi-encoder": ("bi-encoder", "deberta-v2", {}, {}),
+    "bi-encoder-fused": ("bi-encoder-fused", "bert", {}, {"scorer_type": "mlp"}),
+    "encoder-decoder, T5": ("encoder-decoder", "t5", {"num_decoder_layers": 3}, {}),
+    "encoder-decoder, BART": ("encoder-decoder", "bart", BART, {"scorer_type": "mlp"}),
+    "encoder-decoder-cls, umT5": (
+        "encoder-decoder-cls",
+        "umt5",
+        {"num_decoder_layers": 3, **ENCODERS["t5"]},
+        {},
+    ),
+    "encoder-decoder-cls, BART": ("encoder-decoder-cls", "bart", BART, {}),
 }
 GLIZNET = {
     "GliZNet A": Options("A", "cosine", projected=40, norms=True, lab_tokens=False),
@@ -63,12 +72,12 @@ def check(kind: str, dtype: torch.dtype, device: str, folder: Path, backend: str
 
 
 def _gliclass(kind: str, folder: Path) -> tuple[Any, Any, Any, Score]:
-    encoder, backbone, options = GLICLASS[kind]
+    architecture, encoder, backbone, options = GLICLASS[kind]
     if kind.startswith("bi-encoder"):
         byte_tokenizer().save_pretrained(folder)  # the reference loads the label tower's tokenizer by name
         tower = backbone_config("bert").to_dict()
         options = {"label_model_name": str(folder), "label_model_config": tower, **options}
-    model = reference_model(encoder, backbone, architecture_type=kind, **options)
+    model = reference_model(encoder, backbone, architecture_type=architecture, **options)
 
     def score(dtype: torch.dtype, device: str) -> list[np.ndarray]:
         pipeline = reference_pipeline(model, max_length=512)

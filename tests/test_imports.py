@@ -31,7 +31,8 @@ ALLOWED = {
     "tower": {"batch", "config", "ops", "representations", "weights"},
     "gliznet_config": {"config"},
     "gliznet_heads": {
-        *("architectures", "batch", "gliznet_config", "layers", "ops", "representations", "weights")
+        *("architectures", "batch", "config", "gliznet_config", "layers", "ops", "representations"),
+        "weights",
     },
     "architectures": {
         *("batch", "calibrator", "config", "gliznet_config", "gliznet_heads", "ops", "representations"),
@@ -47,7 +48,10 @@ ALLOWED = {
     "tokenization": {"batch", "config", "prompts"},
     "gliznet_tokenizer": {"batch", "folders", "tokenization"},
     "label_vectors": {"batch", "model", "tokenization"},
-    "encoding": {"batch", "config", "gliznet_tokenizer", "label_vectors", "prompts", "tokenization"},
+    "encoding": {
+        *("batch", "config", "gliznet_config", "gliznet_tokenizer", "label_vectors", "prompts"),
+        "tokenization",
+    },
 }
 
 

@@ -73,8 +73,8 @@ def pipeline(family: str) -> ZeroShotClassificationPipeline:
             "label_model_name": "given below",
             "label_model_config": backbone_config("deberta-v2").to_dict(),
         }
-    model = reference_model(encoder, **options)
-    return fast_pipeline(model, byte_tokenizer(), labels_tokenizer=byte_tokenizer(), **settings)
+        settings["labels_tokenizer"] = byte_tokenizer()
+    return fast_pipeline(reference_model(encoder, **options), byte_tokenizer(), **settings)
 
 
 def answer(family: str, request: dict[str, Any]) -> list[Any] | None:

@@ -125,7 +125,11 @@ def enlarge(model: torch.nn.Module) -> None:
     """Weights large enough for logits of order one."""
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            if parameter.dim() > 1:
+            if "encoder_decoder_model" in name and name.endswith("Attention.q.weight"):
+                # T5's scores are not divided by a root: as small as its own initial values, or every softmax
+                # takes one token and 16 bit decide which
+                parameter.normal_(0, 1.2 * (parameter.shape[-1] * WIDTH // HEADS) ** -0.5)
+            elif parameter.dim() > 1:
                 parameter.normal_(0, 0.5 if "embed" in name else 1.2 * parameter.shape[-1] ** -0.5)
             elif name.endswith("bias"):
                 parameter.normal_(0, 0.1)

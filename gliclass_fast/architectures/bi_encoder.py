@@ -8,20 +8,17 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from gliclass_fast import calibrator
-from gliclass_fast.architectures import Output
+from gliclass_fast.architectures import Comparison, OpsOf, Output
 from gliclass_fast.batch import PackedBatch
-from gliclass_fast.config import ModelConfig, component, refuse, supported
+from gliclass_fast.config import ModelConfig, refuse, supported
 from gliclass_fast.ops import Ops
-from gliclass_fast.representations import Projector
+from gliclass_fast.representations import Projector, unit
 from gliclass_fast.tower import Tower
 from gliclass_fast.weights import Checkpoint, Weights, affine
 
 PARTS = ("label_encoder",)
 RESIZES_VOCABULARY = False
-NORMALIZE_EPS = 1e-8
 HEAD_WEIGHTS: Weights = {
     "logit_scale": ("logit_scale",),
     **affine(
@@ -70,16 +67,19 @@ class Heads(nn.Module):
 class Architecture(nn.Module):
     recordable = False  # labels come as vectors, outside the block of a batch
 
-    def __init__(self, config: ModelConfig, ops: Ops, checkpoint: Checkpoint, encoder_ops: Ops) -> None:
+    def __init__(self, config: ModelConfig, ops: Ops, checkpoint: Checkpoint, ops_of: OpsOf) -> None:
         super().__init__()
         self.config = config
-        pooling = config.pooling_strategy
         assert config.label_model_type is not None
-        self.texts = Tower(config.model_type, config.encoder, pooling, ops, encoder_ops)
-        self.labels = Tower(config.label_model_type, config.label_encoder, pooling, ops, encoder_ops)
+        self.texts, self.labels = (
+            Tower(model_type, backbone, config.pooling_strategy, ops, ops_of(backbone))
+            for model_type, backbone in (
+                (config.model_type, config.encoder),
+                (config.label_model_type, config.label_encoder),
+            )
+        )
         self.heads = Heads(config, ops)
-        self.scorer = component("scorers", config.scorer_type).Scorer(config, ops)
-        self.calibrator = calibrator.Calibrator(config, ops) if config.use_calibrator else None
+        self.comparison = Comparison(config, ops)
 
     @property
     def encoders(self) -> list[nn.Module]:
@@ -90,10 +90,7 @@ class Architecture(nn.Module):
         unused = self.texts.fill(checkpoint, "model.encoder_model.", device, dtype)
         unused += self.labels.fill(checkpoint, "model.label_encoder.", device, dtype)
         checkpoint.fill(self.heads, HEAD_WEIGHTS, "model.", device, dtype)
-        scorer = component("scorers", self.config.scorer_type)
-        checkpoint.fill(self.scorer, scorer.WEIGHTS, "model.scorer.", device, dtype)
-        if self.calibrator is not None:
-            checkpoint.fill(self.calibrator, calibrator.WEIGHTS, "calibrator.", device, dtype)
+        self.comparison.fill(checkpoint, device, dtype)
         checkpoint.close(ignored=unused)
 
     def label_vectors(self, batch: PackedBatch) -> Tensor:
@@ -111,13 +108,11 @@ class Architecture(nn.Module):
 
     def _compare(self, pooled: Tensor, labels: Tensor, batch: PackedBatch) -> Output:
         texts = self._normalized(self.heads.text(pooled))
-        logits = self.scorer(texts, labels, batch) * self.heads.logit_scale
-        if self.calibrator is None:
-            return Output(logits, None, texts, labels)
-        return Output(self.calibrator(texts, labels, logits, batch), logits, texts, labels)
+        output: Output = self.comparison(texts, labels, batch, self.heads.logit_scale)
+        return output
 
     def forward(self, batch: PackedBatch) -> Output:
         return self.score(self.encode(batch), batch)
 
     def _normalized(self, vectors: Tensor) -> Tensor:
-        return F.normalize(vectors, eps=NORMALIZE_EPS) if self.config.normalize_features else vectors
+        return unit(vectors) if self.config.normalize_features else vectors

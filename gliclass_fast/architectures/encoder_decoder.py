@@ -9,19 +9,18 @@ from collections import deque
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from gliclass_fast import calibrator, representations
-from gliclass_fast.architectures import Output
+from gliclass_fast import representations
+from gliclass_fast.architectures import Comparison, OpsOf, Output
 from gliclass_fast.architectures.uni_encoder import HEAD_WEIGHTS, Heads
 from gliclass_fast.batch import PackedBatch
 from gliclass_fast.config import ModelConfig, component, refuse, supported
 from gliclass_fast.ops import Ops
+from gliclass_fast.representations import unit, whole
 from gliclass_fast.weights import Checkpoint
 
 PARTS = ("decoder",)
 RESIZES_VOCABULARY = False
-NORMALIZE_EPS = 1e-8
 
 
 def backbones() -> list[str]:
@@ -44,25 +43,19 @@ def check(config: ModelConfig) -> None:
     )
 
 
-def whole(batch: PackedBatch) -> Tensor:
-    """The rows of every sequence, [N, 2]."""
-    return torch.stack((batch.cu_seqlens[:-1], batch.cu_seqlens[1:]), dim=1)
-
-
 class Architecture(nn.Module):
     recordable = False  # labels come as a batch of their own
     causal = False
 
-    def __init__(self, config: ModelConfig, ops: Ops, checkpoint: Checkpoint, encoder_ops: Ops) -> None:
+    def __init__(self, config: ModelConfig, ops: Ops, checkpoint: Checkpoint, ops_of: OpsOf) -> None:
         super().__init__()
-        self.config, self.ops = config, ops
+        self.config, self.ops, encoder_ops = config, ops, ops_of(config.encoder)
         self.encoder = component("encoders", config.model_type).Encoder(config.encoder, encoder_ops)
         self.decoder = component("decoders", config.model_type).Decoder(
             config.decoder, encoder_ops, self.causal
         )
         self.heads = Heads(config, ops, mixed_layers=0)
-        self.scorer = component("scorers", config.scorer_type).Scorer(config, ops)
-        self.calibrator = calibrator.Calibrator(config, ops) if config.use_calibrator else None
+        self.comparison = Comparison(config, ops)
 
     @property
     def encoders(self) -> list[nn.Module]:
@@ -75,10 +68,8 @@ class Architecture(nn.Module):
         checkpoint.fill(self.encoder, encoder.WEIGHTS, prefix, device, dtype)
         checkpoint.fill(self.decoder, decoder.WEIGHTS, prefix, device, dtype)
         checkpoint.fill(self.heads, HEAD_WEIGHTS, "model.", device, dtype)
-        scorer = component("scorers", self.config.scorer_type)
-        checkpoint.fill(self.scorer, scorer.WEIGHTS, "model.scorer.", device, dtype)
-        if self.calibrator is not None:
-            checkpoint.fill(self.calibrator, calibrator.WEIGHTS, "calibrator.", device, dtype)
+        self.comparison.fill(checkpoint, device, dtype)
+        self.decoder.words.weight = self.encoder.words.weight  # one table, not two
         checkpoint.close(ignored=[f"{prefix}{name}" for name in (*encoder.UNUSED, *decoder.UNUSED)])
 
     def encode(self, batch: PackedBatch) -> tuple[Tensor, ...]:
@@ -103,15 +94,12 @@ class Architecture(nn.Module):
         labels = representations.pool_labels(label_rows, batch.label_prompts, config, self.ops)
         texts, labels = self._normalized(heads.text_projector(pooled)), heads.label_projector(labels)
         labels = self._normalized(labels)
-        logits = self.scorer(texts, labels, batch)
-        if config.normalize_features:
-            logits = logits * heads.logit_scale
-        if self.calibrator is None:
-            return Output(logits, None, texts, labels)
-        return Output(self.calibrator(texts, labels, logits, batch), logits, texts, labels)
+        scale = heads.logit_scale if config.normalize_features else None
+        output: Output = self.comparison(texts, labels, batch, scale)
+        return output
 
     def forward(self, batch: PackedBatch) -> Output:
         return self.score(self.encode(batch), batch)
 
     def _normalized(self, vectors: Tensor) -> Tensor:
-        return F.normalize(vectors, eps=NORMALIZE_EPS) if self.config.normalize_features else vectors
+        return unit(vectors) if self.config.normalize_features else vectors

@@ -10,9 +10,10 @@ from collections import deque
 from torch import Tensor
 
 from gliclass_fast.architectures import Output, encoder_decoder
-from gliclass_fast.architectures.encoder_decoder import PARTS, RESIZES_VOCABULARY, backbones, whole
+from gliclass_fast.architectures.encoder_decoder import PARTS, RESIZES_VOCABULARY, backbones
 from gliclass_fast.batch import PackedBatch
 from gliclass_fast.config import ModelConfig, refuse
+from gliclass_fast.representations import whole
 
 __all__ = ["PARTS", "RESIZES_VOCABULARY", "Architecture", "backbones", "check", "scorers"]
 

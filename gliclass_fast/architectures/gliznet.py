@@ -7,7 +7,7 @@ from collections import deque
 import torch
 from torch import Tensor, nn
 
-from gliclass_fast.architectures import Output
+from gliclass_fast.architectures import OpsOf, Output
 from gliclass_fast.architectures.bi_encoder import backbones
 from gliclass_fast.batch import PackedBatch
 from gliclass_fast.config import component
@@ -28,10 +28,10 @@ def scorers() -> list[str]:
 
 
 class Architecture(nn.Module):
-    def __init__(self, config: GliznetConfig, ops: Ops, checkpoint: Checkpoint, encoder_ops: Ops) -> None:
+    def __init__(self, config: GliznetConfig, ops: Ops, checkpoint: Checkpoint, ops_of: OpsOf) -> None:
         """checkpoint: asked which variant of GliZNet its tensors are of."""
         super().__init__()
-        self.config = config
+        self.config, encoder_ops = config, ops_of(config.encoder)
         self.recordable = not (ops.reads_host or encoder_ops.reads_host)
         self.encoder = component("encoders", config.model_type).Encoder(config.encoder, encoder_ops)
         self.head = Head(config, Parts.of(checkpoint), ops)

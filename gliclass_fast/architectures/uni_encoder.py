@@ -7,8 +7,8 @@ from itertools import islice
 import torch
 from torch import Tensor, nn
 
-from gliclass_fast import calibrator, representations
-from gliclass_fast.architectures import Output
+from gliclass_fast import representations
+from gliclass_fast.architectures import Comparison, OpsOf, Output
 from gliclass_fast.batch import PackedBatch
 from gliclass_fast.config import ModelConfig, component, supported
 from gliclass_fast.ops import Ops
@@ -70,27 +70,23 @@ class Heads(nn.Module):
 
 
 class Architecture(nn.Module):
-    def __init__(self, config: ModelConfig, ops: Ops, checkpoint: Checkpoint, encoder_ops: Ops) -> None:
+    def __init__(self, config: ModelConfig, ops: Ops, checkpoint: Checkpoint, ops_of: OpsOf) -> None:
         """checkpoint: asked only for the number of layers the mixer was made for."""
         super().__init__()
-        self.config, self.ops = config, ops
+        self.config, self.ops, encoder_ops = config, ops, ops_of(config.encoder)
         self.recordable = not (config.use_lstm or ops.reads_host or encoder_ops.reads_host)
         gates = checkpoint.shape("model.layer_wise_attention.W2.weight")
         layers = config.encoder.num_hidden_layers
         self.encoder = component("encoders", config.model_type).Encoder(config.encoder, encoder_ops)
         self.heads = Heads(config, ops, gates[0] if gates else layers)
-        self.scorer = component("scorers", config.scorer_type).Scorer(config, ops)
-        self.calibrator = calibrator.Calibrator(config, ops) if config.use_calibrator else None
+        self.comparison = Comparison(config, ops)
 
     def fill(self, checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype) -> None:
         """Takes this architecture's tensors out of a checkpoint; raises CheckpointError unless all match."""
         encoder = component("encoders", self.config.model_type)
-        scorer = component("scorers", self.config.scorer_type)
         checkpoint.fill(self.encoder, encoder.WEIGHTS, "model.encoder_model.", device, dtype)
         checkpoint.fill(self.heads, HEAD_WEIGHTS, "model.", device, dtype)
-        checkpoint.fill(self.scorer, scorer.WEIGHTS, "model.scorer.", device, dtype)
-        if self.calibrator is not None:
-            checkpoint.fill(self.calibrator, calibrator.WEIGHTS, "calibrator.", device, dtype)
+        self.comparison.fill(checkpoint, device, dtype)
         checkpoint.close(ignored=[f"model.encoder_model.{name}" for name in encoder.UNUSED])
 
     @property
@@ -132,13 +128,9 @@ class Architecture(nn.Module):
         text_vectors, label_vectors = self._project_text(pooled), heads.label_projector(pooled_labels)
         if config.normalize_features:
             label_vectors = representations.normalize(label_vectors)
-        logits = self.scorer(text_vectors, label_vectors, batch)
-        if config.normalize_features:
-            logits = logits * heads.logit_scale
-        if self.calibrator is None:
-            return Output(logits, None, text_vectors, label_vectors)
-        calibrated = self.calibrator(text_vectors, label_vectors, logits, batch)
-        return Output(calibrated, logits, text_vectors, label_vectors)
+        scale = heads.logit_scale if config.normalize_features else None
+        output: Output = self.comparison(text_vectors, label_vectors, batch, scale)
+        return output
 
     def forward(self, batch: PackedBatch) -> Output:
         return self.score(self.encode(batch), batch)

@@ -67,6 +67,8 @@ class Encoder(bert.Encoder):
 
     def fold(self) -> None:
         """Scales the word embeddings."""
+        if self.config.embedding_scale == 1.0:  # they stay those of the checkpoint, shared by both parts
+            return
         scaled = self.words.weight * self.config.embedding_scale
         self.words.weight = nn.Parameter(scaled, requires_grad=False)
 

@@ -175,6 +175,28 @@ def test_refused(kind: str, option: str, value: Any) -> None:
         ModelConfig.from_hf(raw)
 
 
+def test_markers_need_not_exist_but_where_they_are_read() -> None:
+    """gliclass gives bi-encoders indices beyond the vocabulary; a load on a GPU probes the model."""
+    beyond = {"class_token_index": 9999, "text_token_index": 9999}
+    model = GLiClassModel.from_gliclass(tiny("bi-encoder", **beyond), device="cpu")
+    assert model(model.pack(model._probe())).logits.isfinite().all()
+    with pytest.raises(UnsupportedConfigError, match="class_token_index=9999"):
+        GLiClassModel.from_gliclass(tiny("bi-encoder-fused", **beyond), device="cpu")
+
+
+def test_a_label_is_never_cut() -> None:
+    pipeline = fast_pipeline(tiny("bi-encoder"), max_length=12)
+    with pytest.raises(ValueError, match="do not fit the window of 12 tokens: 'finance and banking'"):
+        pipeline("a text", ["finance and banking", "finance and sports"])
+
+
+def test_examples_are_left_out_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    pipeline = fast_pipeline(tiny("bi-encoder"))
+    shots = [{"text": "so good", "labels": ["x"]}]
+    assert pipeline("a", ["b"], examples=shots, threshold=0.0) == pipeline("a", ["b"], threshold=0.0)
+    assert "read no examples" in caplog.text
+
+
 def test_a_label_tokenizer_is_needed() -> None:
     model = GLiClassModel.from_gliclass(tiny("bi-encoder"), device="cpu")
     with pytest.raises(ValueError, match="label_model_name"):

@@ -86,6 +86,15 @@ def test_backends(kind: str, backbone: str, backend: str) -> None:
     check_parity(tiny(kind, backbone), 3, backend)
 
 
+def test_cuts_of_both_sequences_are_told_and_auto_fills_the_labels_own() -> None:
+    pipeline = fast_pipeline(tiny("encoder-decoder"), max_length=40)
+    _, (info,) = pipeline("t" * 50, ["a", "b"], prompt="p" * 60, return_info=True)
+    assert info.tokens_cut == 50 - 38 + 60 - (40 - 2 - 4 - 1)
+    labels = [f"label{number}" for number in range(4)]  # 4 * 7 tokens of 36
+    _, (info,) = pipeline("a text", labels, labels_per_pass="auto", return_info=True)
+    assert info.passes == 1
+
+
 @pytest.mark.parametrize(
     ("option", "value"), [("squeeze_layers", True), ("encoder_layer_id", 1), ("use_segment_embeddings", True)]
 )

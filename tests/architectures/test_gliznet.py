@@ -294,9 +294,24 @@ def test_labels_that_do_not_fit_raise_or_take_several_passes() -> None:
     assert {pair.label for pair in found.labels} == set(many)
 
 
+def test_config_and_tokenizer_have_to_agree_with_the_tensors() -> None:
+    model = tiny(VARIANTS["D"])
+    for option, value in (("scoring_method", "cosine"), ("enrich_labels", False)):
+        config = read_config(model.config_json() | {option: value})
+        with pytest.raises(UnsupportedConfigError, match=option):
+            GLiClassModel(config, model.state_dict, "x", device="cpu")
+    with pytest.raises(UnsupportedConfigError, match="lab_token_id=1000000"):
+        read_config(model.config_json() | {"lab_token_id": 1_000_000})
+    other = GLiClassModel(
+        read_config(model.config_json() | {"lab_token_id": 5}), model.state_dict, "x", device="cpu"
+    )
+    with pytest.raises(ValueError, match="lab_token_id=5"):
+        ZeroShotClassificationPipeline(other, tokenizer())
+
+
 def test_a_label_without_tokens_has_no_mean() -> None:
     pipeline = ZeroShotClassificationPipeline(loaded(tiny(VARIANTS["A"])), tokenizer())
-    with pytest.raises(ValueError, match="label '' has no tokens"):
+    with pytest.raises(ValueError, match="a label has no tokens"):
         pipeline("a text", ["a", ""])
 
 

@@ -13,13 +13,16 @@ Prediction = dict[str, Any]
 
 def scores_of(logits: np.ndarray, classification_type: str) -> list[float]:
     """Softmax ("single-label") or sigmoid ("multi-label") of one text's logits [labels], in float32."""
-    logits = logits.astype(np.float32)
+    logits = logits.astype(np.float32, copy=False)
     scores: list[float]
     if classification_type == "single-label":
         exponentials = np.exp(logits - logits.max())
         scores = (exponentials / exponentials.sum()).tolist()
         return scores
-    scores = (1 / (1 + np.exp(np.minimum(-logits, LARGEST_EXPONENT)))).tolist()
+    parts = np.minimum(-logits, LARGEST_EXPONENT)
+    np.exp(parts, out=parts)
+    parts += 1
+    scores = np.reciprocal(parts, out=parts).tolist()
     return scores
 
 

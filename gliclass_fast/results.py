@@ -13,16 +13,13 @@ Prediction = dict[str, Any]
 
 def scores_of(logits: np.ndarray, classification_type: str) -> list[float]:
     """Softmax ("single-label") or sigmoid ("multi-label") of one text's logits [labels], in float32."""
-    logits = logits.astype(np.float32, copy=False)
+    logits = logits.astype(np.float32)
     scores: list[float]
     if classification_type == "single-label":
         exponentials = np.exp(logits - logits.max())
         scores = (exponentials / exponentials.sum()).tolist()
         return scores
-    parts = np.minimum(-logits, LARGEST_EXPONENT)
-    np.exp(parts, out=parts)
-    parts += 1
-    scores = np.reciprocal(parts, out=parts).tolist()
+    scores = (1 / (1 + np.exp(np.minimum(-logits, LARGEST_EXPONENT)))).tolist()
     return scores
 
 

@@ -44,6 +44,7 @@ IMPLEMENTATIONS: dict[str, dict[str, str]] = {
     "attention": {
         **_rows("attention:attention", "reference", "triton"),
         **_rows("compiled_cpu:attention", "cpp"),
+        **_rows("flash_attention:attention", "flash"),
     },
     "cross_attention": {
         **_rows("attention:cross_attention", "reference", "triton"),
@@ -68,6 +69,7 @@ IMPLEMENTATIONS: dict[str, dict[str, str]] = {
 }
 # operations whose reference walks through the sequences on the host
 _BY_SEQUENCE = ("attention", "cross_attention", "attention_pool", "disentangled_attention", "segment_softmax")
+PACKAGES = ("flash",)  # other people's kernels, run only where they are asked for
 ORDER = {"cuda": ("cuda", "triton", "reference"), "cpu": ("cpp", "onednn", "reference")}
 
 
@@ -138,6 +140,10 @@ def unavailable_reason(
             return "Triton kernels need a GPU of compute capability 8.0 (Ampere) or later"
     if backend == "cuda":
         return _cuda_reason(device, dtype, head_width)
+    if backend == "flash":
+        flash = importlib.import_module("gliclass_fast.kernels.flash_attention")
+        reason: str | None = flash.unusable(device, dtype, head_width)
+        return reason
     return None
 
 
@@ -172,14 +178,17 @@ def choose_ops(
 ) -> Ops:
     """The implementations for `device` and `dtype`: per operation the first of `ORDER` that can run there.
 
-    only: a backend's name. Operations it implements use it and the rest use the reference. It never falls
-    back silently: an unknown or unavailable backend raises ValueError and names what exists.
+    only: a backend's name. Operations it implements use it and the rest use the reference; of a package of
+    one operation (`PACKAGES`) the rest are the table's. It never falls back silently: an unknown or
+    unavailable backend raises ValueError and names what exists.
     precision: a backend that rounds on purpose, preferred for the operations it implements.
     """
     kind = torch.device(device).type
     if kind not in ORDER:
         raise ValueError(f"device {kind!r} is not supported; supported: {', '.join(ORDER)}")
     order = ORDER[kind] if only is None else tuple(dict.fromkeys((only, "reference")))
+    if only in PACKAGES:
+        order = (only, *ORDER[kind])
     for wanted in filter(None, (only, precision)):
         known = dict.fromkeys(backend for rows in IMPLEMENTATIONS.values() for backend in rows)
         if wanted not in known:

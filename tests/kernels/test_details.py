@@ -38,7 +38,7 @@ def test_backends_with_a_layout_of_their_own_implement_all_that_reads_it() -> No
 
 
 def test_an_explicit_backend_never_falls_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ValueError, match="choose one of: reference, onednn, int8, triton, cpp, cuda"):
+    with pytest.raises(ValueError, match="choose one of: reference, onednn, int8, triton, cpp, flash, cuda"):
         choose_ops("cpu", only="cudnn")
     assert choose_ops("cpu", only="triton").chosen["attention"] == "triton"  # interpreted
     assert choose_ops("cpu", only="onednn").chosen["attention"] == "reference"

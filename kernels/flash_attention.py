@@ -1,0 +1,60 @@
+"""`attention` by the flash-attn package (Dao, arXiv:2307.08691): `pip install "gliclass-fast[flash]"`.
+
+The contract stands in attention.py. On GPUs in 16 bit, for heads of up to 256 values in multiples of 8,
+without a distance bias. It runs where `backend="flash"` asks for it.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+
+import torch
+from torch import Tensor
+
+from gliclass_fast.kernels.attention import _rotate
+
+DTYPES = (torch.float16, torch.bfloat16)
+
+
+def unusable(device: torch.device, dtype: torch.dtype, head_width: int | None) -> str | None:
+    """Why it cannot run, or None where it can."""
+    if importlib.util.find_spec("flash_attn") is None:
+        return "flash-attn is not installed: pip install 'gliclass-fast[flash]'"
+    if device.type != "cuda":
+        return "flash-attn runs on GPUs"
+    if dtype not in DTYPES:
+        return f"flash-attn is for 16 bit, not {dtype}"
+    if head_width is not None and (head_width > 256 or head_width % 8):
+        return f"flash-attn is for heads of up to 256 in multiples of 8, not {head_width}"
+    return None
+
+
+def attention_flash(
+    qkv: Tensor,
+    cu_seqlens: Tensor,
+    tiles: Tensor,
+    scale: float,
+    rotary: tuple[Tensor, Tensor] | None = None,
+    window: int | None = None,
+    distance_bias: Tensor | None = None,
+) -> Tensor:
+    """Raises ValueError where there is a distance bias."""
+    from flash_attn import flash_attn_varlen_qkvpacked_func
+
+    if distance_bias is not None:
+        raise ValueError("flash-attn adds no distance bias to scores; use another backend for this model")
+    total = qkv.shape[0]
+    row = torch.arange(total, dtype=torch.int32, device=qkv.device)
+    if rotary is not None:
+        owner = torch.searchsorted(cu_seqlens[1:].contiguous(), row, right=True)
+        place = (row - cu_seqlens[owner.clamp(max=len(cu_seqlens) - 2)]).clamp(0, len(rotary[0]) - 1)
+        cos, sin = (table[place][:, None] for table in rotary)
+        q, k, v = qkv.unbind(1)
+        qkv = torch.stack((_rotate(q, cos, sin), _rotate(k, cos, sin), v), dim=1)
+    reach = -1 if window is None else window
+    # no sequence is longer than all rows, and to read how long they are would wait for the GPU
+    out = flash_attn_varlen_qkvpacked_func(
+        qkv, cu_seqlens, total, softmax_scale=scale, window_size=(reach, reach)
+    )
+    known = row < cu_seqlens[-1]  # the package leaves other rows as they were
+    return torch.where(known[:, None], out.flatten(1), torch.zeros((), dtype=qkv.dtype, device=qkv.device))

@@ -34,14 +34,10 @@ Score = Callable[[torch.dtype, str], list[np.ndarray]]
 GLICLASS: dict[str, tuple[str, str, dict[str, Any], dict[str, Any]]] = {
     "bi-encoder": ("bi-encoder", "deberta-v2", {}, {}),
     "bi-encoder-fused": ("bi-encoder-fused", "bert", {}, {"scorer_type": "mlp"}),
-    "encoder-decoder, T5": ("encoder-decoder", "t5", {"num_decoder_layers": 3}, {}),
+    "encoder-decoder, umT5": ("encoder-decoder", "umt5", {"num_decoder_layers": 3, **ENCODERS["t5"]}, {}),
     "encoder-decoder, BART": ("encoder-decoder", "bart", BART, {"scorer_type": "mlp"}),
-    "encoder-decoder-cls, umT5": (
-        "encoder-decoder-cls",
-        "umt5",
-        {"num_decoder_layers": 3, **ENCODERS["t5"]},
-        {},
-    ),
+    # not umT5, whose decoder looks ahead in transformers 5.17
+    "encoder-decoder-cls, T5": ("encoder-decoder-cls", "t5", {"num_decoder_layers": 3}, {}),
     "encoder-decoder-cls, BART": ("encoder-decoder-cls", "bart", BART, {}),
 }
 GLIZNET = {

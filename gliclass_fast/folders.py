@@ -10,14 +10,18 @@ from transformers import AutoTokenizer, PretrainedConfig
 
 from gliclass_fast.weights import CheckpointError
 
+HUB_OPTIONS = ("revision", "token", "cache_dir", "local_files_only")
+_VOCABULARIES = ("tokenizer.json", "*.model", "vocab.txt", "vocab.json")
 _OURS = ("GLiClass", "gliznet")  # model types transformers does not know
 
 
-def resolve_folder(path_or_repo_id: str | Path, weights: bool = True) -> Path:
+def resolve_folder(path_or_repo_id: str | Path, weights: bool = True, **hub: Any) -> Path:
     """The local folder of a checkpoint: the path itself, or a download of the repository's files.
 
-    weights: with them, or only what a tokenizer needs.
+    weights: with them, or only what a tokenizer needs. hub: how to download (`HUB_OPTIONS`).
     """
+    if unknown := set(hub) - set(HUB_OPTIONS):
+        raise TypeError(f"unexpected arguments {sorted(unknown)}; of the Hub: {', '.join(HUB_OPTIONS)}")
     folder = Path(path_or_repo_id).expanduser()
     if folder.exists():
         if not folder.is_dir():
@@ -35,7 +39,7 @@ def resolve_folder(path_or_repo_id: str | Path, weights: bool = True) -> Path:
 
     try:
         patterns = ["*.json", "*.model", "*.txt", *(["*.safetensors"] if weights else [])]
-        return Path(snapshot_download(name, allow_patterns=patterns))
+        return Path(snapshot_download(name, allow_patterns=patterns, **hub))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         reason = str(error).strip().splitlines()[0]
         raise CheckpointError(
@@ -60,6 +64,8 @@ def read_json(folder: Path) -> dict[str, Any]:
 def load_tokenizer(path_or_repo_id: str | Path, **options: Any) -> Any:
     """The tokenizer of a folder or repository, as AutoTokenizer gives it; no remote code is run."""
     folder = resolve_folder(path_or_repo_id, weights=False)
+    if not any(any(folder.glob(pattern)) for pattern in _VOCABULARIES):
+        raise CheckpointError(f"{folder} holds no tokenizer: there is no tokenizer.json")
     if (folder / "config.json").exists() and read_json(folder).get("model_type") in _OURS:
         options["config"] = PretrainedConfig()  # an empty one selects the same class without a warning
     return AutoTokenizer.from_pretrained(folder, trust_remote_code=False, **options)

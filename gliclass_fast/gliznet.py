@@ -77,6 +77,11 @@ class ZeroShotClassificationPipeline:
             device: default: where the model is.
             batch_tokens: tokens per batch.
         """
+        if not isinstance(model, GLiClassModel):
+            raise TypeError(
+                f"model must be a loaded one, got {type(model).__name__}; for a path or a repository id use "
+                "ZeroShotClassificationPipeline.from_pretrained"
+            )
         self.model = model if device is None else model.to(torch.device(device))
         self.tokenizer = tokenizer if isinstance(tokenizer, GliZNETTokenizer) else GliZNETTokenizer(tokenizer)
         self.classification_type = _kind(classification_type) and classification_type
@@ -129,6 +134,8 @@ class ZeroShotClassificationPipeline:
         inputs.check_labels_per_pass(labels_per_pass)
         kind = _kind(self.classification_type if classification_type is None else classification_type)
         requests = [Request(*pair) for pair in zip(texts, flat, strict=True)]
+        if isinstance(threshold, (list, tuple)):
+            raise TypeError("threshold must be one number for all texts")
         lowest = float("-inf") if threshold is None else inputs.thresholds_per_text(threshold, 1)[0]
         found = [
             self._output(request, results.scores_of(each.logits, kind), lowest)

@@ -21,11 +21,17 @@ CLASSIFICATION_TYPES = {
 def check_texts(texts: Any) -> list[str]:
     if isinstance(texts, str):
         texts = [texts]
+    texts = _as_list(texts)
     if isinstance(texts, Mapping) or not isinstance(texts, Sequence):
         raise TypeError(f"texts must be a string or a list of strings, got {type(texts).__name__}")
     for index, text in enumerate(texts):
         _check_string(text, f"texts[{index}]")
     return list(texts)
+
+
+def _as_list(values: Any) -> Any:
+    """A column of a table or an array as a list."""
+    return values.tolist() if hasattr(values, "tolist") else values
 
 
 def _check_string(value: Any, name: str) -> None:
@@ -39,6 +45,7 @@ def _check_string(value: Any, name: str) -> None:
 
 def labels_per_text(labels: Any, count: int, separator: str) -> tuple[list[tuple[str, ...]], list[Any]]:
     """Flat labels per text, and the structure each came from (a list, or a nested dict)."""
+    labels = _as_list(labels)
     if isinstance(labels, str) or not isinstance(labels, (Sequence, Mapping)):
         raise TypeError(
             f"labels must be a list, a nested dict, or one of these per text; got {type(labels).__name__}"

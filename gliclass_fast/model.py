@@ -73,6 +73,8 @@ class GLiClassModel:
         backend: str | None = None,
         cuda_graphs: bool = True,
         precision: str | None = None,
+        torch_dtype: torch.dtype | str | None = None,
+        **hub: Any,
     ) -> GLiClassModel:
         """Loads a stock checkpoint from a folder or a Hugging Face repository.
 
@@ -87,18 +89,20 @@ class GLiClassModel:
             cuda_graphs: on a GPU, record the launches of batches of similar size and replay them.
             precision: "int8" runs the encoder's linear layers in int8, on CPUs. It changes scores a little:
                 `gliclass-fast check --precision int8` shows how much on texts of yours.
+            torch_dtype: an older name of dtype.
+            hub: revision, token, cache_dir or local_files_only, for a download.
 
         Raises:
             CheckpointError: a file or tensor is missing, truncated, of the wrong shape, or a pickle.
             UnsupportedConfigError: the configuration asks for something the engine does not have.
             ValueError: unknown device, dtype or backend.
         """
-        folder = resolve_folder(path_or_repo_id)
+        folder = resolve_folder(path_or_repo_id, **hub)
         return cls(
             read_config(read_json(folder)),
             lambda: open_checkpoint(folder),
             str(folder),
-            dtype,
+            torch_dtype if dtype is None else dtype,
             device,
             backend,
             cuda_graphs,
@@ -275,7 +279,9 @@ def read_config(raw: Mapping[str, Any]) -> ModelConfig | GliznetConfig:
 
 
 def _with_index(device: torch.device) -> torch.device:
-    """`cuda` is the current GPU, so that `cuda` and `cuda:0` compare equal."""
+    """`cuda` is the current GPU, so that `cuda` and `cuda:0` compare equal; ValueError without a GPU."""
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"device {str(device)!r}: this torch sees no GPU; give device='cpu'")
     if device.type == "cuda" and device.index is None and torch.cuda.is_available():
         return torch.device("cuda", torch.cuda.current_device())
     return device

@@ -16,6 +16,7 @@ from gliclass_fast.engine import Engine, LabelsPerPass, Scored
 from gliclass_fast.folders import load_tokenizer
 from gliclass_fast.model import GLiClassModel
 from gliclass_fast.prompts import Request, flatten_labels
+from gliclass_fast.weights import CheckpointError
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +86,16 @@ class BasePipeline:
             given = config.label_model_name
             if given is None:
                 raise ValueError("config.json names no 'label_model_name': give labels_tokenizer")
-        return load_tokenizer(given) if isinstance(given, (str, Path)) else given
+        if not isinstance(given, (str, Path)):
+            return given
+        try:
+            return load_tokenizer(given)
+        except CheckpointError as error:
+            raise CheckpointError(
+                "the label tower's tokenizer, which config.json's "
+                f"label_model_name={config.label_model_name!r} or labels_tokenizer= names, cannot be loaded: "
+                f"{error}"
+            ) from None
 
     @property
     def device(self) -> torch.device:

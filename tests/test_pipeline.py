@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import gliclass
+import numpy as np
 import pytest
 import torch
 
@@ -279,3 +280,10 @@ def test_the_demo_checkpoint_matches_the_reference() -> None:
         found = pipeline(TEXTS, labels, classification_type=kind)
         wanted = [reference(text, labels, classification_type=kind)[0] for text in TEXTS]
         assert_same_results(found, wanted)
+
+
+def test_columns_and_arrays_are_lists() -> None:
+    pipeline = fast_pipeline(reference_model())
+    texts, labels = ["a text", "another"], ["x", "y"]
+    expected = pipeline(texts, labels, threshold=0.0)
+    assert pipeline(np.array(texts), np.array(labels), threshold=0.0) == expected

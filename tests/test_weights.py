@@ -137,7 +137,7 @@ def test_repositories_that_cannot_be_reached(monkeypatch: pytest.MonkeyPatch) ->
         ("dtype", "int4", "supported: float32, float16, bfloat16"),
         ("dtype", torch.int8, "supported: float32"),
         ("device", "meta", "supported: cuda, cpu"),
-        ("backend", "cudnn", "choose one of: reference, onednn, int8, triton, cpp, cuda"),
+        ("backend", "cudnn", "choose one of: reference, onednn, int8, triton, cpp, flash, cuda"),
     ],
 )
 def test_wrong_arguments(folder: Path, argument: str, value: object, message: str) -> None:
@@ -155,3 +155,13 @@ def test_sixteen_bit_models_run_and_convert_back(folder: Path, name: str) -> Non
     assert (model.half().dtype, model.bfloat16().dtype) == (torch.float16, torch.bfloat16)
     back = fast_pipeline(model.float().cpu().eval()).get_embeddings("x", ["a", "b"])[0]["logits"]
     assert_same_logits(back, exact)
+
+
+def test_options_of_the_hub_and_a_missing_gpu(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded = GLiClassModel.from_pretrained(folder, torch_dtype="bfloat16", device="cpu", revision="main")
+    assert loaded.dtype is torch.bfloat16
+    with pytest.raises(TypeError, match=r"\['attn'\]; of the Hub: revision"):
+        GLiClassModel.from_pretrained(folder, device="cpu", attn="eager")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ValueError, match="sees no GPU"):
+        loaded.to("cuda")

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from gliclass_fast import GLiClassModel, UnsupportedConfigError, ZeroShotClassificationPipeline
+from gliclass_fast import (
+    CheckpointError,
+    GLiClassModel,
+    UnsupportedConfigError,
+    ZeroShotClassificationPipeline,
+)
 from gliclass_fast import label_vectors as vectors_module
 from gliclass_fast.config import ModelConfig
 from tests.accuracy import ALONE_TOLERANCE, assert_same_logits
@@ -208,3 +214,9 @@ def _unnamed(model: GLiClassModel) -> GLiClassModel:
 
     model.config = replace(model.config, label_model_name=None)
     return model
+
+
+def test_a_label_tokenizer_that_is_not_there_says_whose_it_is(tmp_path: Path) -> None:
+    model = GLiClassModel.from_gliclass(tiny("bi-encoder"), device="cpu")
+    with pytest.raises(CheckpointError, match=r"label_model_name=.*labels_tokenizer=.*no tokenizer"):
+        ZeroShotClassificationPipeline(model, byte_tokenizer(), device="cpu", labels_tokenizer=tmp_path)

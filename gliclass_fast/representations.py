@@ -99,6 +99,11 @@ def pool_text(rows: Tensor, batch: PackedBatch, config: ModelConfig, ops: Ops) -
     return TEXT_POOLINGS[config.pooling_strategy](rows, spans, slots, ops)
 
 
+def pool_whole(rows: Tensor, batch: PackedBatch, pooling: str, ops: Ops) -> Tensor:
+    """A vector per sequence from all of its rows, [N, C], or all rows [T, C] for "pass"."""
+    return TEXT_POOLINGS[pooling](rows, whole(batch), batch.cu_seqlens.diff(), ops)
+
+
 def first_label_rows(batch: PackedBatch, config: ModelConfig) -> Tensor:
     """The row of every <<LABEL>>, or the one after it, [L]."""
     return batch.label_spans[:, 0] + (0 if config.embed_class_token else 1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from typing import Any
 
 import torch
@@ -10,8 +9,9 @@ from torch import Tensor, nn
 
 from gliclass_fast.batch import PackedBatch
 from gliclass_fast.config import component
+from gliclass_fast.encoders import last_state
 from gliclass_fast.ops import Ops
-from gliclass_fast.representations import TEXT_POOLINGS, whole, within
+from gliclass_fast.representations import pool_whole, within
 from gliclass_fast.weights import Checkpoint
 
 
@@ -36,7 +36,7 @@ class Tower(nn.Module):
         if self.finishes_few_rows:
             x, attended = self.backbone.mix_last(batch, words=words)
             return x, attended
-        return (deque(self.backbone.states(batch, words=words), maxlen=1)[0],)
+        return (last_state(self.backbone.states(batch, words=words)),)
 
     def rows(self, encoded: tuple[Tensor, ...], places: Tensor) -> Tensor:
         """The last state of some tokens, [R, C]."""
@@ -48,4 +48,4 @@ class Tower(nn.Module):
         """One vector per sequence, [N, C]."""
         if self.finishes_few_rows:
             return self.rows(encoded, batch.cu_seqlens[:-1])
-        return TEXT_POOLINGS[self.pooling](encoded[0], whole(batch), batch.cu_seqlens.diff(), self.ops)
+        return pool_whole(encoded[0], batch, self.pooling, self.ops)

@@ -28,15 +28,15 @@ ALLOWED = {
     "representations": {"batch", "config", "ops"},
     "scorers": {"batch", "config", "layers", "ops", "representations", "weights"},
     "calibrator": {"batch", "config", "ops", "weights"},
-    "tower": {"batch", "config", "ops", "representations", "weights"},
+    "tower": {"batch", "config", "encoders", "ops", "representations", "weights"},
     "gliznet_config": {"config"},
     "gliznet_heads": {
         *("architectures", "batch", "config", "gliznet_config", "layers", "ops", "representations"),
         "weights",
     },
     "architectures": {
-        *("batch", "calibrator", "config", "gliznet_config", "gliznet_heads", "ops", "representations"),
-        *("tower", "weights"),
+        *("batch", "calibrator", "config", "encoders", "gliznet_config", "gliznet_heads", "ops"),
+        *("representations", "tower", "weights"),
     },
     "transfer": {"architectures"},
     "graphs": {"architectures", "batch", "transfer"},

@@ -5,18 +5,16 @@
 
 from __future__ import annotations
 
-from collections import deque
-
 import torch
 from torch import Tensor, nn
 
-from gliclass_fast import representations
 from gliclass_fast.architectures import Comparison, OpsOf, Output
 from gliclass_fast.architectures.uni_encoder import HEAD_WEIGHTS, Heads
 from gliclass_fast.batch import PackedBatch
 from gliclass_fast.config import ModelConfig, component, refuse, supported
+from gliclass_fast.encoders import last_state
 from gliclass_fast.ops import Ops
-from gliclass_fast.representations import unit, whole
+from gliclass_fast.representations import pool_labels, pool_whole, unit, whole
 from gliclass_fast.weights import Checkpoint
 
 PARTS = ("decoder",)
@@ -74,7 +72,7 @@ class Architecture(nn.Module):
 
     def encode(self, batch: PackedBatch) -> tuple[Tensor, ...]:
         """The encoder's last states, of the text."""
-        return (deque(self.encoder.states(batch), maxlen=1)[0],)
+        return (last_state(self.encoder.states(batch)),)
 
     def score(self, encoded: tuple[Tensor, ...], batch: PackedBatch) -> Output:
         """Reads the labels in the light of the text and compares them."""
@@ -83,15 +81,13 @@ class Architecture(nn.Module):
         decoded = self.decoder(batch.label_prompts, rows, spans)
         if self.heads.lstm is not None:
             rows = self.heads.lstm(rows, spans)
-        pooled = representations.TEXT_POOLINGS[self.config.pooling_strategy](
-            rows, spans, batch.cu_seqlens.diff(), self.ops
-        )
+        pooled = pool_whole(rows, batch, self.config.pooling_strategy, self.ops)
         return self._compare(pooled, decoded, batch)
 
     def _compare(self, pooled: Tensor, label_rows: Tensor, batch: PackedBatch) -> Output:
         assert batch.label_prompts is not None
         heads, config = self.heads, self.config
-        labels = representations.pool_labels(label_rows, batch.label_prompts, config, self.ops)
+        labels = pool_labels(label_rows, batch.label_prompts, config, self.ops)
         texts, labels = self._normalized(heads.text_projector(pooled)), heads.label_projector(labels)
         labels = self._normalized(labels)
         scale = heads.logit_scale if config.normalize_features else None

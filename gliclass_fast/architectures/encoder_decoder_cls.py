@@ -5,14 +5,13 @@ The text's vector is the decoder's state of its last token.
 
 from __future__ import annotations
 
-from collections import deque
-
 from torch import Tensor
 
 from gliclass_fast.architectures import Output, encoder_decoder
 from gliclass_fast.architectures.encoder_decoder import PARTS, RESIZES_VOCABULARY, backbones
 from gliclass_fast.batch import PackedBatch
 from gliclass_fast.config import ModelConfig, refuse
+from gliclass_fast.encoders import last_state
 from gliclass_fast.representations import whole
 
 __all__ = ["PARTS", "RESIZES_VOCABULARY", "Architecture", "backbones", "check", "scorers"]
@@ -35,7 +34,7 @@ class Architecture(encoder_decoder.Architecture):
     def encode(self, batch: PackedBatch) -> tuple[Tensor, ...]:
         """The encoder's last states, of the labels."""
         assert batch.label_prompts is not None
-        return (deque(self.encoder.states(batch.label_prompts), maxlen=1)[0],)
+        return (last_state(self.encoder.states(batch.label_prompts)),)
 
     def score(self, encoded: tuple[Tensor, ...], batch: PackedBatch) -> Output:
         """Reads the text in the light of the labels and compares them."""

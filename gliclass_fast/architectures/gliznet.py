@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
-
 import torch
 from torch import Tensor, nn
 
@@ -11,6 +9,7 @@ from gliclass_fast.architectures import OpsOf, Output
 from gliclass_fast.architectures.bi_encoder import backbones
 from gliclass_fast.batch import PackedBatch
 from gliclass_fast.config import component
+from gliclass_fast.encoders import last_state
 from gliclass_fast.gliznet_config import GliznetConfig
 from gliclass_fast.gliznet_heads import Head, Parts
 from gliclass_fast.ops import Ops
@@ -48,7 +47,7 @@ class Architecture(nn.Module):
         checkpoint.close(ignored=[*UNUSED, *(f"backbone.{name}" for name in encoder.UNUSED)])
 
     def encode(self, batch: PackedBatch) -> tuple[Tensor, ...]:
-        return (deque(self.encoder.states(batch), maxlen=1)[0],)
+        return (last_state(self.encoder.states(batch)),)
 
     def score(self, encoded: tuple[Tensor, ...], batch: PackedBatch) -> Output:
         output: Output = self.head(encoded[0], batch)

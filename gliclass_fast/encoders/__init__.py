@@ -8,6 +8,7 @@ steps, of which the second treats every row alone: a caller who needs few rows f
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 from typing import Protocol
 
@@ -22,6 +23,11 @@ def word_source(table: Tensor, batch: PackedBatch, words: Tensor | None) -> tupl
     if words is None:
         return table, batch.token_ids
     return words, torch.arange(words.shape[0], dtype=torch.int32, device=words.device)
+
+
+def last_state(states: Iterator[Tensor]) -> Tensor:
+    """The last of what `Encoder.states` yields, without keeping the others."""
+    return deque(states, maxlen=1)[0]
 
 
 class Encoder(Protocol):

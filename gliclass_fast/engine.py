@@ -9,11 +9,10 @@ from itertools import accumulate, pairwise
 from typing import Any, Literal, TypeVar
 
 import numpy as np
-import torch
 from tqdm.auto import tqdm
 
 from gliclass_fast.architectures import Output
-from gliclass_fast.batch import EncodedPrompt, PackedBatch, plan_batches
+from gliclass_fast.batch import EncodedPrompt, PackedBatch
 from gliclass_fast.encoding import (
     FusedSequence,
     OneSequence,
@@ -24,6 +23,7 @@ from gliclass_fast.encoding import (
 )
 from gliclass_fast.graphs import MAX_TOKENS
 from gliclass_fast.label_vectors import LabelVectors
+from gliclass_fast.memory import run_batches
 from gliclass_fast.model import GLiClassModel
 from gliclass_fast.prompts import Request
 from gliclass_fast.transfer import PendingLogits
@@ -196,8 +196,8 @@ class Engine:
         self, prompts: list[EncodedPrompt], run: Callable[[list[int]], Result]
     ) -> Iterator[tuple[list[int], Result]]:
         """`run` on groups of prompts, given as indices, within the token budget."""
-        for group in plan_batches([prompt.cost for prompt in prompts], self.batch_tokens):
-            yield from _within_memory(run, group)
+        costs = [prompt.cost for prompt in prompts]
+        return run_batches(costs, self.batch_tokens, run, self.model.free_graphs)
 
     def _warn_of_cuts(self, prompts: Sequence[EncodedPrompt]) -> None:
         if cut := [prompt.tokens_cut for prompt in prompts if prompt.tokens_cut]:
@@ -214,24 +214,6 @@ def _one_behind(items: Iterable[Result]) -> Iterator[Result]:
         yield from waiting
         waiting = [item]
     yield from waiting
-
-
-def _within_memory(
-    run: Callable[[list[int]], Result], group: list[int]
-) -> Iterator[tuple[list[int], Result]]:
-    """Runs a group, in halves where the device has too little memory for the whole."""
-    try:
-        result = run(group)
-    except torch.OutOfMemoryError:
-        if len(group) == 1:
-            raise
-    else:
-        yield group, result
-        return
-    logger.warning("out of memory on a batch of %d prompts: it runs in halves", len(group))
-    middle = len(group) // 2
-    for half in (group[:middle], group[middle:]):
-        yield from _within_memory(run, half)
 
 
 def _collect(chunk: _Chunk) -> list[np.ndarray]:

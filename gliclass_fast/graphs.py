@@ -6,8 +6,7 @@ one static block of int32, where all graphs read it; encoders leave their states
 tails find them. Batches run one at a time on one stream, so all graphs share one pool of memory.
 
 The first batch of a bucket runs without a graph, which also compiles what it needs; the second is recorded.
-Graphs are only ever dropped all together: to free one alone frees workspaces of cuBLAS that the others use
-(pytorch/pytorch#193402).
+Of too many graphs the least recently used one goes; where they hold too much memory, which they share, all.
 """
 
 from __future__ import annotations
@@ -47,7 +46,10 @@ class Recorder(Protocol):
         ...
 
     def record(self, run: Run) -> Run:
-        """Records what `run` launches, without running it; the result replays it into the same memory."""
+        """Records what `run` launches, without running it; the result replays it into the same memory.
+
+        To drop the result, once `finish` was called, drops the recording.
+        """
         ...
 
     def finish(self) -> None:
@@ -69,14 +71,13 @@ class GraphRunner:
     def __init__(
         self, network: Architecture, device: torch.device, recorder: Recorder, max_graphs: int = MAX_GRAPHS
     ) -> None:
-        """max_graphs: with more of them, or more memory than the recorder's limit, all are recorded anew."""
+        """max_graphs: at most so many at a time, one or more."""
         self._network, self._recorder, self._max_graphs = network, recorder, max_graphs
         largest = Capacity.padded(MAX_TOKENS, MAX_TOKENS // 2)
         self._block = torch.zeros(largest.size, dtype=torch.int32, device=device)
         self._arenas: dict[int, tuple[Tensor, ...]] = {}
-        self._graphs: dict[Capacity | int, Run] = {}
+        self._graphs: dict[Capacity | int, Run] = {}  # the least recently used first
         self._met: set[Capacity | int] = set()
-        self._lock = threading.Lock()
 
     @staticmethod
     def capacity(tokens: int, labels: int) -> Capacity | None:
@@ -102,10 +103,17 @@ class GraphRunner:
         """Graphs held."""
         return len(self._graphs)
 
+    def free(self) -> bool:
+        """Gives back the memory of all graphs and arenas; False if there were no graphs."""
+        with LAUNCHING, self._recorder.turn():
+            held = bool(self._graphs)
+            self._clear()
+            return held
+
     @torch.inference_mode()
     def __call__(self, batch: PackedBatch) -> PendingLogits:
         """Launches a batch on the host, padded to a bucket."""
-        with self._lock, self._recorder.turn():
+        with LAUNCHING, self._recorder.turn():
             try:
                 return self._launch(batch)
             except torch.OutOfMemoryError:
@@ -128,13 +136,16 @@ class GraphRunner:
             out = run()
             self._met.add(bucket)
             return out
-        if bucket not in self._graphs:
-            self._graphs[bucket] = self._record(run)
-        return self._graphs[bucket]()
+        replay = self._graphs.pop(bucket, None) or self._record(run)
+        self._graphs[bucket] = replay
+        return replay()
 
     def _record(self, run: Run) -> Run:
-        if len(self._graphs) >= self._max_graphs or self._recorder.memory() > self._recorder.memory_limit:
+        if self._recorder.memory() > self._recorder.memory_limit:
             self._drop_graphs()
+        elif len(self._graphs) >= self._max_graphs:
+            self._recorder.finish()
+            del self._graphs[next(iter(self._graphs))]
         return self._recorder.record(run)
 
     def _encode(self, batch: PackedBatch) -> Tensor:
@@ -172,31 +183,31 @@ class CudaRecorder:
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-        # Recording has a stream to itself: the allocator of pinned memory leaves events on those that copy.
-        # Streams of high priority come from a set that nobody else is likely to draw from.
+        # Recording has streams to itself: the allocator of pinned memory leaves events on those that copy.
+        # Streams of high priority come from a set that nobody else is likely to draw from. They are two as
+        # a graph that is freed takes along the cuBLAS workspaces of the stream its recording began on,
+        # which other graphs still use (pytorch/pytorch#193402): launches go to the other one.
+        self._first_stream = torch.cuda.Stream(device, priority=-1)  # type: ignore[no-untyped-call]
         self._recording_stream = torch.cuda.Stream(device, priority=-1)  # type: ignore[no-untyped-call]
         self.renew()
         self.memory_limit = int(MEMORY_SHARE * torch.cuda.get_device_properties(device).total_memory)
 
     @contextmanager
     def turn(self) -> Iterator[None]:
-        with LAUNCHING:
-            caller = torch.cuda.current_stream(self._device)
-            self._stream.wait_stream(caller)
-            with torch.cuda.stream(self._stream):
-                yield
-            caller.wait_stream(self._stream)
+        caller = torch.cuda.current_stream(self._device)
+        self._stream.wait_stream(caller)
+        with torch.cuda.stream(self._stream):
+            yield
+        caller.wait_stream(self._stream)
 
     def record(self, run: Run) -> Run:
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.stream(self._recording_stream):
             # every thread has its own, and none can be made while recording
             torch.cuda.current_blas_handle()  # type: ignore[no-untyped-call]
-        recording = torch.cuda.graph(
-            graph, self._pool, self._recording_stream, capture_error_mode="thread_local"
-        )
+        recording = torch.cuda.graph(graph, self._pool, self._first_stream, capture_error_mode="thread_local")
         try:
-            with recording:
+            with recording, self._recording_stream_joined():
                 out = run()
         except BaseException:
             graph.reset()
@@ -207,6 +218,16 @@ class CudaRecorder:
             return out
 
         return replay
+
+    @contextmanager
+    def _recording_stream_joined(self) -> Iterator[None]:
+        """Launches on the recording stream become part of what the first stream records."""
+        self._recording_stream.wait_stream(self._first_stream)
+        try:
+            with torch.cuda.stream(self._recording_stream):
+                yield
+        finally:
+            self._first_stream.wait_stream(self._recording_stream)
 
     def finish(self) -> None:
         self._stream.synchronize()

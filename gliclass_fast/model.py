@@ -16,11 +16,12 @@ from torch import Tensor, nn
 
 from gliclass_fast.adapters import open_checkpoint
 from gliclass_fast.architectures import Output
-from gliclass_fast.batch import Capacity, EncodedPrompt, PackedBatch, pack, plan_batches
+from gliclass_fast.batch import Capacity, EncodedPrompt, PackedBatch, pack
 from gliclass_fast.config import ModelConfig, component
 from gliclass_fast.folders import read_json, resolve_folder
 from gliclass_fast.gliznet_config import GliznetConfig
 from gliclass_fast.graphs import LAUNCHING, MAX_TOKENS, CudaRecorder, GraphRunner
+from gliclass_fast.memory import run_batches
 from gliclass_fast.ops import Foldable, Ops, choose_ops
 from gliclass_fast.precision import dtype_candidates, probe, probe_labels
 from gliclass_fast.transfer import PendingLogits, stack_logits
@@ -223,11 +224,20 @@ class GLiClassModel:
 
     def label_vectors(self, prompts: Sequence[EncodedPrompt], batch_tokens: int) -> Tensor:
         """Of a bi-encoder: vectors of labels that are sequences of their own, [labels, C], in order."""
-        groups = list(plan_batches([prompt.tokens for prompt in prompts], batch_tokens))
+
+        def run(group: list[int]) -> Tensor:
+            batch = self.pack([prompts[index] for index in group]).to(self.device)
+            vectors: Tensor = self.network.label_vectors(batch)
+            return vectors
+
         with self.inference():
-            packed = (self.pack([prompts[index] for index in group]).to(self.device) for group in groups)
-            vectors = torch.cat([self.network.label_vectors(batch) for batch in packed])
-            return vectors[np.argsort(np.concatenate(groups))]
+            costs = [prompt.tokens for prompt in prompts]
+            groups, vectors = zip(*run_batches(costs, batch_tokens, run, self.free_graphs), strict=True)
+            return torch.cat(vectors)[np.argsort(np.concatenate(groups))]
+
+    def free_graphs(self) -> bool:
+        """Gives back the memory of recorded CUDA graphs, which are recorded anew; False if there was none."""
+        return self.graphs is not None and self.graphs.free()
 
     def empty_text_vector(self) -> Tensor:
         """Of a uni-encoder: what a slot without a token becomes after projection, [1, C]."""

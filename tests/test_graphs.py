@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from weakref import WeakSet
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from torch import Tensor
 from gliclass_fast import GLiClassModel, ZeroShotClassificationPipeline, graphs
 from gliclass_fast.batch import EncodedPrompt
 from gliclass_fast.graphs import MAX_TOKENS, GraphRunner
+from gliclass_fast.memory import run_batches
 from tests.accuracy import ALONE_TOLERANCE
 from tests.sentences import LABELS, TEXTS
 from tests.tiny import ALL_SCORERS, ENCODERS, fast_pipeline, random_prompt, reference_model
@@ -28,6 +30,7 @@ class Again:
         self.recorded = self.renewed = self.held = 0
         self.busy = threading.Lock()
         self.failures: list[Exception] = []
+        self.recordings: WeakSet[Callable[[], Tensor]] = WeakSet()
 
     @contextmanager
     def turn(self) -> Iterator[None]:
@@ -44,7 +47,16 @@ class Again:
         self.held += out.nbytes
         self.recorded += 1
         out.fill_(float("nan"))  # a recording runs nothing
-        return lambda: out.copy_(run())
+
+        def replay() -> Tensor:
+            return out.copy_(run())
+
+        self.recordings.add(replay)
+        return replay
+
+    def alive(self) -> int:
+        """Recordings that somebody still holds."""
+        return len(self.recordings)
 
     def finish(self) -> None:
         pass
@@ -136,17 +148,19 @@ def test_any_number_of_labels_replays_one_encoder() -> None:
     assert recorder.recorded == 1 + 6  # tails for up to 16, 32, 64, 128, 256 and 512 labels
 
 
-def test_more_graphs_than_allowed_are_all_recorded_anew() -> None:
+def test_the_least_recently_used_graph_is_dropped() -> None:
     recorder = Again()
     model = with_graphs(tiny_model(), recorder, max_graphs=4)
-    for tokens in (16, 16, 32, 32, 16, 32):
+    for tokens in (16, 16, 32, 32, 16):
         check_equal(model, [random_prompt(tokens, 1)])
-    assert model.graphs is not None and model.graphs.count == recorder.recorded == 4
+    assert model.graphs is not None and model.graphs.count == recorder.recorded == recorder.alive() == 4
     for tokens in (48, 48):
         check_equal(model, [random_prompt(tokens, 1)])
-    assert recorder.renewed == 1 and model.graphs.count == 2 and recorder.recorded == 6
+    assert model.graphs.count == recorder.alive() == 4 and recorder.recorded == 6
+    check_equal(model, [random_prompt(16, 1)])  # was used after the graphs of 32
+    assert recorder.recorded == 6
     check_equal(model, [random_prompt(32, 1)])
-    assert recorder.renewed == 1 and recorder.recorded == 8
+    assert recorder.recorded == 8 and recorder.alive() == 4 and recorder.renewed == 0
 
 
 def test_a_limit_met_between_encoder_and_tail_loses_nothing() -> None:
@@ -154,7 +168,33 @@ def test_a_limit_met_between_encoder_and_tail_loses_nothing() -> None:
     model = with_graphs(tiny_model(), recorder, max_graphs=1)
     for seed in range(6):
         check_equal(model, [random_prompt(20, 2, seed)])
-    assert recorder.renewed > 3
+    assert recorder.recorded == 10 and recorder.alive() == 1
+
+
+def test_graphs_are_freed_before_a_batch_runs_in_halves() -> None:
+    recorder = Again()
+    model = with_graphs(tiny_model(), recorder)
+    for _ in range(2):
+        check_equal(model, [random_prompt(20, 2)])
+    failures = [torch.OutOfMemoryError("first"), torch.OutOfMemoryError("second")]
+
+    def run(group: list[int]) -> int:
+        if len(group) > 1 and failures:
+            raise failures.pop()
+        return len(group)
+
+    found = list(run_batches([1] * 4, 4, run, model.free_graphs))
+    assert recorder.alive() == 0
+    assert found == [([0, 1], 2), ([2, 3], 2)]
+    check_equal(model, [random_prompt(20, 2)])
+
+
+def test_a_prompt_that_does_not_fit_alone_is_an_error() -> None:
+    def run(group: list[int]) -> None:
+        raise torch.OutOfMemoryError("never")
+
+    with pytest.raises(torch.OutOfMemoryError, match="never"):
+        list(run_batches([5, 5, 5], 15, run, lambda: False))
 
 
 def test_a_failed_recording_leaves_a_runner_that_works() -> None:

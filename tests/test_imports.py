@@ -41,9 +41,10 @@ ALLOWED = {
     "transfer": {"architectures"},
     "graphs": {"architectures", "batch", "transfer"},
     "precision": {"batch", "config"},
+    "memory": {"batch"},
     "model": {
-        *("adapters", "architectures", "batch", "config", "folders", "gliznet_config", "graphs", "ops"),
-        *("precision", "transfer", "weights"),
+        *("adapters", "architectures", "batch", "config", "folders", "gliznet_config", "graphs", "memory"),
+        *("ops", "precision", "transfer", "weights"),
     },
     "tokenization": {"batch", "config", "prompts"},
     "gliznet_tokenizer": {"batch", "folders", "tokenization"},

@@ -109,15 +109,20 @@ def test_a_thread_that_never_ran_anything_records() -> None:
     assert model.graphs is not None and model.graphs.count == 2 and np.array_equal(found, expected)
 
 
-def test_graphs_recorded_anew_replay_as_before() -> None:
-    model = gpu_model("deberta-v2")
+@pytest.mark.parametrize("encoder", ["deberta-v2", "modernbert"])
+def test_graphs_outlive_those_dropped_before_them(encoder: str) -> None:
+    """Dropping a graph must free nothing that others use: what is free is overwritten here."""
+    model = gpu_model(encoder)
     model.graphs = GraphRunner(model.network, model.device, CudaRecorder(model.device), max_graphs=5)
     batches = [[random_prompt(30 * n, n)] for n in (1, 2, 3, 4)]
     expected = [model.score(prompts).wait() for prompts in batches]
     for _ in range(6):
         for prompts, logits in zip(batches, expected, strict=True):
             assert np.array_equal(model.score(prompts).wait(), logits)
+            torch.full((64 << 20,), 255, dtype=torch.uint8, device="cuda")
             torch.cuda.empty_cache()
+    assert model.graphs.count == 5 and model.free_graphs() and model.graphs.count == 0
+    assert np.array_equal(model.score(batches[0]).wait(), expected[0])
 
 
 def test_out_of_memory_splits_and_continues(caplog: pytest.LogCaptureFixture) -> None:

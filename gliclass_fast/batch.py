@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from itertools import accumulate
 from math import prod
 from typing import Any
 
@@ -25,8 +26,7 @@ class EncodedPrompt:
 
     token_ids: np.ndarray  # int32 [tokens]
     text_start: int  # the first <<SEP>>, from where the text part runs
-    label_starts: np.ndarray  # int32 [labels], the <<LABEL>> tokens
-    label_ends: np.ndarray  # int32 [labels], the next <<LABEL>> or the first <<SEP>>
+    label_spans: np.ndarray  # int32 [labels, 2], from <<LABEL>> to the next one or the first <<SEP>>
     has_example: bool = False  # an <<EXAMPLE>> the configuration knows is present
     tokens_cut: int = 0  # tokens the window left no room for
     text_end: int | None = None  # of the text part; default: the end
@@ -36,8 +36,11 @@ class EncodedPrompt:
     @classmethod
     def of_text(cls, token_ids: np.ndarray, labels: int, **rest: Any) -> EncodedPrompt:
         """A text that is read without its labels."""
-        nowhere = np.zeros(labels, dtype=np.int32)
-        return cls(token_ids, 0, nowhere, nowhere, **rest)
+        return cls(token_ids, 0, np.zeros((labels, 2), dtype=np.int32), **rest)
+
+    @property
+    def labels(self) -> int:
+        return len(self.label_spans)
 
     @property
     def tokens(self) -> int:
@@ -127,10 +130,8 @@ class PackedBatch:
     label_prompts: PackedBatch | None = None  # the labels' own sequences, of encoder-decoders
 
     @classmethod
-    def over(
-        cls, block: Tensor, capacity: Capacity, max_seqlen: int, prompts: int, labels: int
-    ) -> PackedBatch:
-        """Views of the first `capacity.size` values of a block."""
+    def over(cls, block: Tensor, capacity: Capacity, **rest: Any) -> PackedBatch:
+        """Views of the first `capacity.size` values of a block; the rest are fields of their own."""
         shapes = capacity.shapes()
         room = [_aligned(prod(shape)) for shape in shapes.values()]
         parts = torch.split(block[: sum(room)], room)
@@ -138,18 +139,22 @@ class PackedBatch:
             name: part[: prod(shape)].view(shape)
             for (name, shape), part in zip(shapes.items(), parts, strict=True)
         }
-        return cls(
-            **fields, max_seqlen=max_seqlen, prompts=prompts, labels=labels, block=block, capacity=capacity
-        )
+        return cls(**fields, **rest, block=block, capacity=capacity)
 
     def to(self, device: torch.device | str) -> PackedBatch:
         """The same batch on a device, by one copy; asynchronous from pinned memory."""
         block = self.block.to(device, non_blocking=True)
         if block is self.block:
             return self
-        moved = PackedBatch.over(block, self.capacity, self.max_seqlen, self.prompts, self.labels)
-        labels = None if self.label_prompts is None else self.label_prompts.to(device)
-        return replace(moved, label_vectors=self.label_vectors, label_prompts=labels)
+        return PackedBatch.over(
+            block,
+            self.capacity,
+            max_seqlen=self.max_seqlen,
+            prompts=self.prompts,
+            labels=self.labels,
+            label_vectors=self.label_vectors,
+            label_prompts=None if self.label_prompts is None else self.label_prompts.to(device),
+        )
 
 
 def _aligned(count: int) -> int:
@@ -169,17 +174,16 @@ def pack(
     with its text part. pinned: in page-locked memory, for asynchronous copies to a GPU.
     """
     lengths = np.array([len(prompt.token_ids) for prompt in prompts], dtype=np.int32)
-    counts = np.array([len(prompt.label_starts) for prompt in prompts], dtype=np.int32)
+    counts = np.array([prompt.labels for prompt in prompts], dtype=np.int32)
     cu_seqlens, cu_labels = (np.concatenate(([0], np.cumsum(c))).astype(np.int32) for c in (lengths, counts))
     starts, tokens, labels = cu_seqlens[:-1], int(cu_seqlens[-1]), int(cu_labels[-1])
     positions = np.arange(tokens, dtype=np.int32) - np.repeat(starts, lengths)
     text_starts = np.array([prompt.text_start for prompt in prompts], dtype=np.int32)
     text_ends = np.array([prompt.text_end or len(prompt.token_ids) for prompt in prompts], dtype=np.int32)
     segments = (positions >= np.repeat(text_starts, lengths)).astype(np.int32)
-    segments[np.repeat([prompt.has_example for prompt in prompts], lengths)] = 2
-    offsets = np.repeat(starts, counts)
-    label_starts = np.concatenate([prompt.label_starts for prompt in prompts]) + offsets
-    label_ends = np.concatenate([prompt.label_ends for prompt in prompts]) + offsets
+    if any(prompt.has_example for prompt in prompts):
+        segments[np.repeat([prompt.has_example for prompt in prompts], lengths)] = 2
+    label_spans = np.concatenate([prompt.label_spans for prompt in prompts])
     whole = np.stack((starts, cu_seqlens[1:]), axis=1)
     texts = np.stack((starts + text_starts, starts + text_ends), axis=1)
     tiles = work_list(cu_seqlens, whole, spare=0 if capacity is None else capacity.tokens - tokens)
@@ -192,7 +196,7 @@ def pack(
         "tiles": (tiles, 0),
         "cu_seqlens": (cu_seqlens, tokens),
         "text_spans": (texts, tokens),
-        "label_spans": (np.stack((label_starts, label_ends), axis=1), tokens),
+        "label_spans": (label_spans + np.repeat(starts, counts)[:, None], tokens),
         "label_text": (np.repeat(np.arange(len(prompts), dtype=np.int32), counts), len(prompts)),
         "cu_labels": (cu_labels, labels),
         "label_tiles": (label_tiles, 0),
@@ -203,17 +207,27 @@ def pack(
     else:
         longest = capacity.tokens
     block = torch.empty(capacity.size, dtype=torch.int32, device="cpu", pin_memory=pinned)
-    batch = PackedBatch.over(block, capacity, longest, len(prompts), labels)
-    for name, (values, padding) in fields.items():
-        target = getattr(batch, name).numpy()
-        target[: len(values)], target[len(values) :] = values, padding
     vectors = [prompt.label_vectors for prompt in prompts if prompt.label_vectors is not None]
     of_labels = [prompt.label_prompt for prompt in prompts if prompt.label_prompt is not None]
-    return replace(
-        batch,
+    batch = PackedBatch.over(
+        block,
+        capacity,
+        max_seqlen=longest,
+        prompts=len(prompts),
+        labels=labels,
         label_vectors=torch.cat(vectors) if vectors else None,
         label_prompts=pack(of_labels, pinned=pinned) if of_labels else None,
     )
+    for name, (values, padding) in fields.items():
+        target = getattr(batch, name).numpy()
+        target[: len(values)], target[len(values) :] = values, padding
+    return batch
+
+
+def consecutive_spans(lengths: Sequence[int], start: int = 0) -> np.ndarray:
+    """Spans of such lengths, each beginning where the one before ends: int32 [len(lengths), 2]."""
+    bounds = np.array(list(accumulate(lengths, initial=start)), dtype=np.int32)
+    return np.stack((bounds[:-1], bounds[1:]), axis=1)
 
 
 def work_list(cumulative: np.ndarray, keys: np.ndarray, spare: int = 0) -> np.ndarray:
@@ -230,8 +244,11 @@ def work_list(cumulative: np.ndarray, keys: np.ndarray, spare: int = 0) -> np.nd
     owner = np.repeat(np.arange(len(per_range)), per_range)
     within = np.arange(len(owner)) - np.repeat(np.cumsum(per_range) - per_range, per_range)
     rows = firsts[owner] + within * TILE_ROWS
-    tiles = np.column_stack((rows, np.minimum(rows + TILE_ROWS, ends[owner]), keys[longest_first][owner]))
-    return np.concatenate(([[len(owner), TILE_ROWS, 0, 0]], tiles)).astype(np.int32)
+    tiles = np.empty((1 + len(owner), 4), dtype=np.int32)
+    tiles[0] = len(owner), TILE_ROWS, 0, 0
+    tiles[1:, 0], tiles[1:, 1] = rows, np.minimum(rows + TILE_ROWS, ends[owner])
+    tiles[1:, 2:] = keys[longest_first][owner]
+    return tiles
 
 
 def with_keys(tiles: Tensor, cumulative: Tensor, keys: Tensor) -> Tensor:

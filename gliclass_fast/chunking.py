@@ -106,7 +106,8 @@ class ZeroShotClassificationWithChunkingPipeline(BasePipeline):
         self, request: Request, structure: Any, chunks: list[Scored], threshold: float, nested: bool
     ) -> Any:
         single = self.classification_type == "single-label"
-        scores = [results.scores_of(chunk.logits, self.classification_type) for chunk in chunks]
+        types = [self.classification_type] * len(chunks)
+        scores = results.scores_of([chunk.logits for chunk in chunks], types)
         if len(chunks) == 1:
             pairs = list(zip(request.labels, scores[0], strict=True))
         else:

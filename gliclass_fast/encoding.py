@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
+import numpy as np
+
 from gliclass_fast.batch import EncodedPrompt
 from gliclass_fast.config import ModelConfig
 from gliclass_fast.gliznet_config import GliznetConfig
@@ -77,7 +79,7 @@ class SeparatedLabels:
         encoded = self._tokenizer.encode(
             [each.text for each in requests], [each.labels for each in requests], window
         )
-        if self._means and any((each.label_ends - each.label_starts == 1).any() for each in encoded):
+        if self._means and any((np.diff(each.label_spans) == 1).any() for each in encoded):
             raise ValueError("a label has no tokens, of which this checkpoint takes the mean")
         return encoded
 
@@ -100,9 +102,7 @@ class TwoSequences:
         texts = self._tokenizer.whole([full_text(each, markers) for each in requests], window)
         labels = self._tokenizer.encode([build_label_prompt(each, markers) for each in requests], window)
         return [
-            EncodedPrompt.of_text(
-                ids, len(own.label_starts), tokens_cut=cut + own.tokens_cut, label_prompt=own
-            )
+            EncodedPrompt.of_text(ids, own.labels, tokens_cut=cut + own.tokens_cut, label_prompt=own)
             for (ids, cut), own in zip(texts, labels, strict=True)
         ]
 

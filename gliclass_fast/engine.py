@@ -221,7 +221,7 @@ def _collect(chunk: _Chunk) -> list[np.ndarray]:
     found: dict[int, np.ndarray] = {}
     for group, pending in chunk.batches:
         everything = pending.wait()
-        bounds = [0, *accumulate(len(chunk.prompts[index].label_starts) for index in group)]
+        bounds = [0, *accumulate(chunk.prompts[index].labels for index in group)]
         finite = np.isfinite(everything).all()
         for index, (start, end) in zip(group, pairwise(bounds), strict=True):
             found[index] = everything[:, start:end]
@@ -249,7 +249,7 @@ def _joined(parts: list[tuple[np.ndarray, EncodedPrompt]]) -> Scored:
     return Scored(
         logits=logits[0],
         uncalibrated=logits[1] if len(logits) == 2 else None,
-        tokens=sum(prompt.tokens for _, prompt in parts),
-        tokens_cut=max(prompt.tokens_cut for _, prompt in parts),
+        tokens=sum([prompt.tokens for _, prompt in parts]),
+        tokens_cut=max([prompt.tokens_cut for _, prompt in parts]),
         passes=len(parts),
     )

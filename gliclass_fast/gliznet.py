@@ -137,10 +137,9 @@ class ZeroShotClassificationPipeline:
         if isinstance(threshold, (list, tuple)):
             raise TypeError("threshold must be one number for all texts")
         lowest = float("-inf") if threshold is None else inputs.thresholds_per_text(threshold, 1)[0]
-        found = [
-            self._output(request, results.scores_of(each.logits, kind), lowest)
-            for request, each in zip(requests, self.engine.score(requests, labels_per_pass), strict=True)
-        ]
+        scored = self.engine.score(requests, labels_per_pass)
+        scores = results.scores_of([each.logits for each in scored], [kind] * len(scored))
+        found = [self._output(*pair, lowest) for pair in zip(requests, scores, strict=True)]
         return found[0] if isinstance(text, str) else found
 
     def _output(self, request: Request, scores: list[float], lowest: float) -> PredictionOutput:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gliclass_fast.batch import EncodedPrompt
+from gliclass_fast.batch import EncodedPrompt, consecutive_spans
 from gliclass_fast.folders import load_tokenizer
 from gliclass_fast.tokenization import SequenceTokenizer
 
@@ -96,7 +96,7 @@ class GliZNETTokenizer:
         for row, each in enumerate(encoded):
             batch["input_ids"][row, : len(each.token_ids)] = each.token_ids
             batch["attention_mask"][row, : len(each.token_ids)] = 1
-            for number, (start, end) in enumerate(zip(each.label_starts, each.label_ends, strict=True), 1):
+            for number, (start, end) in enumerate(each.label_spans, 1):
                 batch["lmask"][row, start : end - 1] = number
         if return_tensors != "pt":
             return {name: values.tolist() for name, values in batch.items()}
@@ -141,13 +141,11 @@ class GliZNETTokenizer:
         text_end = len(ids)
         for label in kept:
             ids += [*label, self.lab_token_id]
-        ends = text_end + np.cumsum([len(label) + 1 for label in kept], dtype=np.int32)
         return EncodedPrompt(
             token_ids=np.array(ids, dtype=np.int32),
             text_start=0,
             text_end=text_end,
-            label_starts=np.concatenate(([text_end], ends[:-1])).astype(np.int32),
-            label_ends=ends.astype(np.int32),
+            label_spans=consecutive_spans([len(label) + 1 for label in kept], text_end),
             tokens_cut=len(text) - len(kept_text) + sum(map(len, labels)) - sum(map(len, kept)),
         )
 

@@ -126,7 +126,9 @@ class GraphRunner:
     def _launch(self, batch: PackedBatch) -> PendingLogits:
         self._block[: len(batch.block)].copy_(batch.block, non_blocking=True)
         room = batch.capacity
-        static = PackedBatch.over(self._block, room, batch.max_seqlen, room.prompts, room.labels)
+        static = PackedBatch.over(
+            self._block, room, max_seqlen=batch.max_seqlen, prompts=room.prompts, labels=room.labels
+        )
         self._run(room.tokens, lambda: self._encode(static))
         logits = self._run(room, lambda: self._score(static))
         return PendingLogits.copy(logits[:, : batch.labels])

@@ -168,7 +168,7 @@ class GLiClassModel:
         if self.config.label_encoder is None:
             return prompts
         vectors = self.label_vectors(probe_labels(self.config), batch_tokens=MAX_TOKENS)
-        return [replace(each, label_vectors=vectors[: len(each.label_starts)]) for each in prompts]
+        return [replace(each, label_vectors=vectors[: each.labels]) for each in prompts]
 
     def _fill(self, tensors: Mapping[str, Tensor], dtype: torch.dtype) -> None:
         if self._precision is not None and self.device.type != "cpu":
@@ -216,7 +216,7 @@ class GLiClassModel:
         """Launches a batch, from CUDA graphs where it can; `wait` gives the logits of its labels."""
         if self.graphs is not None:
             tokens = sum(len(prompt.token_ids) for prompt in prompts)
-            labels = sum(len(prompt.label_starts) for prompt in prompts)
+            labels = sum(prompt.labels for prompt in prompts)
             if capacity := self.graphs.capacity(tokens, labels):
                 return self.graphs(self.pack(prompts, capacity))
         with self.inference():

@@ -201,19 +201,15 @@ class ZeroShotClassificationPipeline(BasePipeline):
             classification_type, len(requests), self.classification_type
         )
         scored = self.engine.score(requests, labels_per_pass, self.progress_bar)
-        rows = zip(requests, structures, scored, types, thresholds, strict=True)
-        found = [self._result(*row, return_hierarchical) for row in rows]
+        scores = results.scores_of([each.logits for each in scored], types)
+        uncalibrated = [each.uncalibrated for each in scored if each.uncalibrated is not None]
+        before: list[Any] = list(results.scores_of(uncalibrated, types)) or [None] * len(scored)
+        labels = [request.labels for request in requests]
+        found: list[Any] = list(map(results.predictions_of, labels, scores, types, thresholds, before))
+        if return_hierarchical:
+            rows = zip(structures, labels, scores, found, strict=True)
+            found = [results.hierarchical(*row, self.label_separator) for row in rows]
         return (found, infos_of(scored)) if return_info else found
-
-    def _result(
-        self, request: Request, structure: Any, scored: Scored, kind: str, threshold: float, nested: bool
-    ) -> Any:
-        scores = results.scores_of(scored.logits, kind)
-        before = None if scored.uncalibrated is None else results.scores_of(scored.uncalibrated, kind)
-        found = results.predictions_of(request.labels, scores, kind, threshold, before)
-        if nested:
-            return results.hierarchical(structure, request.labels, scores, found, self.label_separator)
-        return found
 
 
 def infos_of(scored: Sequence[Scored]) -> list[TextInfo]:

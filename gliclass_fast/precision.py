@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gliclass_fast.batch import EncodedPrompt
+from gliclass_fast.batch import EncodedPrompt, consecutive_spans
 from gliclass_fast.config import ModelConfig
 
 DTYPES = {name: getattr(torch, name) for name in ("float32", "float16", "bfloat16")}
@@ -60,11 +60,12 @@ def probe(config: ModelConfig) -> list[EncodedPrompt]:
     prompts = []
     for length in _PROBE_LENGTHS:
         ids = rng.integers(0, config.encoder.vocab_size, min(length, longest), dtype=np.int32)
-        starts = np.arange(1, min(2 * _PROBE_LABELS, len(ids) - 2), 2, dtype=np.int32)
-        ends = starts + 2
+        # every label is its marker and one token
+        spans = consecutive_spans([2] * min(_PROBE_LABELS, (len(ids) - 2) // 2), 1)
+        text_start = int(spans[-1, 1])
         if config.architecture_type != "bi-encoder":  # which may have no markers
-            ids[starts], ids[ends[-1]] = config.class_token_index, config.text_token_index
-        prompt = EncodedPrompt(ids, int(ends[-1]), starts, ends)  # every label is its marker and one token
+            ids[spans[:, 0]], ids[text_start] = config.class_token_index, config.text_token_index
+        prompt = EncodedPrompt(ids, text_start, spans)
         prompts.append(prompt if config.decoder is None else replace(prompt, label_prompt=prompt))
     return prompts
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate, pairwise
 from typing import Any
 
 import numpy as np
@@ -11,15 +12,22 @@ LARGEST_EXPONENT = 88.0  # exp of more overflows float32; the score is 6e-39 by 
 Prediction = dict[str, Any]
 
 
-def scores_of(logits: np.ndarray, classification_type: str) -> list[float]:
-    """Softmax ("single-label") or sigmoid ("multi-label") of one text's logits [labels], in float32."""
-    logits = logits.astype(np.float32)
-    scores: list[float]
-    if classification_type == "single-label":
-        exponentials = np.exp(logits - logits.max())
-        scores = (exponentials / exponentials.sum()).tolist()
-        return scores
-    scores = (1 / (1 + np.exp(np.minimum(-logits, LARGEST_EXPONENT)))).tolist()
+def scores_of(logits: Sequence[np.ndarray], types: Sequence[str]) -> list[list[float]]:
+    """Softmax ("single-label") or sigmoid ("multi-label") of every text's logits [labels], in float32."""
+    if not logits:
+        return []
+    everything = np.concatenate(logits, dtype=np.float32)
+    sigmoids = (1 / (1 + np.exp(np.minimum(-everything, LARGEST_EXPONENT)))).tolist()
+    bounds = pairwise(accumulate(map(len, logits), initial=0))
+    return [
+        _softmax(everything[start:end]) if kind == "single-label" else sigmoids[start:end]
+        for kind, (start, end) in zip(types, bounds, strict=True)
+    ]
+
+
+def _softmax(logits: np.ndarray) -> list[float]:
+    exponentials = np.exp(logits - logits.max())
+    scores: list[float] = (exponentials / exponentials.sum()).tolist()
     return scores
 
 

@@ -13,25 +13,26 @@ import secrets
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import chain
 from typing import Any
 
 import numpy as np
 from tokenizers import Tokenizer
 
-from gliclass_fast.batch import EncodedPrompt
+from gliclass_fast.batch import EncodedPrompt, consecutive_spans
 from gliclass_fast.config import ModelConfig
 from gliclass_fast.prompts import Markers, Prompt
 
+LEAST_TEXT = 2  # tokens: <<SEP>> and one of the text
 _CACHED_LABEL_LISTS = 256
 
 
 @dataclass(frozen=True, slots=True)
 class _LabelBlock:
-    """The labels of one list, each behind its marker, as they stand in a prompt."""
+    """The labels of one list, each behind its marker, as they stand in a prompt with nothing before them."""
 
-    token_ids: np.ndarray
-    starts: np.ndarray
-    ends: np.ndarray
+    token_ids: np.ndarray  # int32, from the special tokens a prompt begins with to the last label
+    spans: np.ndarray  # int32 [labels, 2]
 
 
 class SequenceTokenizer:
@@ -53,10 +54,7 @@ class SequenceTokenizer:
         int32, and the number of tokens cut off."""
         room = max(0, window - len(self._prefix) - len(self._suffix))
         return [
-            (
-                np.array([*self._prefix, *ids[:room], *self._suffix], dtype=np.int32),
-                max(0, len(ids) - room),
-            )
+            (_ids([*self._prefix, *ids[:room], *self._suffix]), max(0, len(ids) - room))
             for ids in self.pieces(strings)
         ]
 
@@ -111,41 +109,37 @@ class PromptTokenizer(SequenceTokenizer):
     def label_tokens(self, labels: Sequence[str]) -> list[int]:
         """Tokens every label takes in a prompt, its marker included."""
         block = self._block(tuple(labels))
-        return [int(tokens) for tokens in block.ends - block.starts]
+        return [int(end - start) for start, end in block.spans]
 
     def room(self, window: int) -> int:
-        """Tokens a window leaves for labels: all but the special tokens, <<SEP>> and one token of text."""
-        return window - len(self._prefix) - len(self._suffix) - 2
+        """Tokens a window leaves for labels."""
+        return window - len(self._prefix) - len(self._suffix) - LEAST_TEXT
 
     def _assemble(
         self, prompt: Prompt, block: _LabelBlock, front: list[int], back: list[int], window: int
     ) -> EncodedPrompt:
-        if len(block.token_ids) > self.room(window):
-            needed = len(block.token_ids) + window - self.room(window)
+        head, spans = block.token_ids, block.spans
+        free = window - len(head) - len(self._suffix)
+        if free < LEAST_TEXT:
             remedy = "Shorten it" if len(prompt.labels) == 1 else "Use several passes: labels_per_pass='auto'"
             raise ValueError(
                 f"{len(prompt.labels)} label(s) do not fit the window of {window} tokens: with one token of "
-                f"text they need {needed}. {remedy}, or raise max_length where the model allows it"
+                f"text they need {window - free + LEAST_TEXT}. {remedy}, or raise max_length where the model "
+                "allows it"
             )
-        free = window - len(self._prefix) - len(self._suffix) - len(block.token_ids)
         length = len(front) + len(back)
         front = front[: free - 1]  # cut from the right as the reference does, but for labels and <<SEP>>
         back = back[: free - len(front)]
-        pieces: list[Sequence[int] | np.ndarray] = [self._prefix, front, block.token_ids, back, self._suffix]
-        token_ids = np.empty(sum(map(len, pieces)), dtype=np.int32)
-        place = 0
-        for piece in filter(len, pieces):
-            token_ids[place : place + len(piece)] = piece
-            place += len(piece)
-        labels_at = len(self._prefix) + len(front)
+        if front:
+            head = np.insert(head, len(self._prefix), front)
+            spans = spans + len(front)
         has_example = prompt.has_example and self._example_counts
         if has_example and len(front) + len(back) < length:  # the cut may have taken the examples
             has_example = self.config.example_token_index in back or self.config.example_token_index in front
         return EncodedPrompt(
-            token_ids=token_ids,
-            text_start=labels_at + len(block.token_ids),
-            label_starts=block.starts + labels_at,
-            label_ends=block.ends + labels_at,
+            token_ids=np.concatenate((head, _ids([*back, *self._suffix]))),
+            text_start=len(head),
+            label_spans=spans,
             has_example=has_example,
             tokens_cut=length - len(front) - len(back),
         )
@@ -153,11 +147,12 @@ class PromptTokenizer(SequenceTokenizer):
     def _tokenize_labels(self, labels: tuple[str, ...]) -> _LabelBlock:
         label, sep = self.markers.label, self.markers.sep
         pieces = [ids[:-1] for ids in self.pieces([f"{label}{text}{sep}" for text in labels])]
-        ends = np.cumsum([len(piece) for piece in pieces], dtype=np.int32)
-        starts = np.concatenate(([0], ends[:-1])).astype(np.int32)
-        return _LabelBlock(
-            np.concatenate([np.array(piece, dtype=np.int32) for piece in pieces]), starts, ends
-        )
+        token_ids = _ids([*self._prefix, *chain.from_iterable(pieces)])
+        return _LabelBlock(token_ids, consecutive_spans([len(piece) for piece in pieces], len(self._prefix)))
+
+
+def _ids(values: list[int]) -> np.ndarray:
+    return np.array(values, dtype=np.int32)
 
 
 def _private_copy(backend: Tokenizer, markers: Sequence[str]) -> tuple[Tokenizer, dict[str, str]]:

@@ -11,8 +11,9 @@ from gliclass_fast.batch import Capacity, EncodedPrompt, pack, plan_batches, wor
 def prompt(
     ids: list[int], text_start: int, labels: list[tuple[int, int]], has_example: bool = False
 ) -> EncodedPrompt:
-    starts, ends = (np.array(column, dtype=np.int32) for column in zip(*labels, strict=True))
-    return EncodedPrompt(np.array(ids, dtype=np.int32), text_start, starts, ends, has_example, 0)
+    return EncodedPrompt(
+        np.array(ids, dtype=np.int32), text_start, np.array(labels, dtype=np.int32), has_example
+    )
 
 
 def test_pack_by_hand() -> None:

@@ -123,8 +123,10 @@ def test_ids_equal_the_joined_string(family: str, prompt_first: bool) -> None:
         joined = prompt.before + "".join(f"<<LABEL>>{label}" for label in prompt.labels) + prompt.after
         assert found.token_ids.tolist() == stock(joined)["input_ids"], repr(joined)
         marked = np.flatnonzero(found.token_ids == ours.label_id)
-        assert marked.tolist() == found.label_starts.tolist()
-        assert found.text_start == np.flatnonzero(found.token_ids == ours.sep_id)[0] == found.label_ends[-1]
+        assert marked.tolist() == found.label_spans[:, 0].tolist()
+        assert (
+            found.text_start == np.flatnonzero(found.token_ids == ours.sep_id)[0] == found.label_spans[-1, 1]
+        )
 
 
 @pytest.mark.parametrize("family", ["wordpiece", "unigram", "deberta"])
@@ -151,7 +153,7 @@ def test_marker_strings_in_texts_and_labels_are_ordinary_text(family: str, text:
     found = ours.encode([build_prompt(request, ours.markers, True)], 1 << 20)[0]
     ids = found.token_ids.tolist()
     assert [ids.count(marker) for marker in stock.convert_tokens_to_ids(MARKERS)] == [2, 2, 1]
-    assert len(found.label_starts) == 2 and ids[found.text_start] == ours.sep_id
+    assert found.labels == 2 and ids[found.text_start] == ours.sep_id
 
 
 @pytest.mark.parametrize("prompt_first", [True, False])
@@ -165,9 +167,8 @@ def test_the_window_shortens_the_text_and_never_a_label(prompt_first: bool) -> N
         found = ours.encode([prompt], window)[0]
         assert len(found.token_ids) == window and found.token_ids[-1] == 2
         assert found.tokens_cut == len(whole.token_ids) - window
-        for name in ("label_starts", "label_ends"):
-            shift = found.text_start - whole.text_start
-            assert (getattr(found, name) == getattr(whole, name) + shift).all()
+        shift = found.text_start - whole.text_start
+        assert (found.label_spans == whole.label_spans + shift).all()
         assert found.token_ids[found.text_start] == ours.sep_id
         assert found.has_example == (ours.config.example_token_index in found.token_ids.tolist())
     with pytest.raises(ValueError, match=r"window of 10 tokens.*need 11.*labels_per_pass"):

@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerFast
 from transformers.models.auto import CONFIG_MAPPING
 
 from gliclass_fast import GLiClassModel, ZeroShotClassificationPipeline
-from gliclass_fast.batch import EncodedPrompt
+from gliclass_fast.batch import EncodedPrompt, consecutive_spans
 
 MARKERS = ["<<LABEL>>", "<<SEP>>", "<<EXAMPLE>>"]
 SPECIALS = ["[PAD]", "[CLS]", "[SEP]", "[UNK]"]
@@ -80,8 +80,7 @@ def byte_tokenizer(with_example: bool = True, lab: bool = False) -> PreTrainedTo
 def random_prompt(tokens: int, labels: int, seed: int = 0) -> EncodedPrompt:
     """Labels of one token each, then a text, all of random tokens."""
     ids = np.random.default_rng(seed).integers(4, VOCABULARY - 3, tokens, dtype=np.int32)
-    starts = np.arange(labels, dtype=np.int32)
-    return EncodedPrompt(ids, labels, starts, starts + 1, has_example=False, tokens_cut=0)
+    return EncodedPrompt(ids, text_start=labels, label_spans=consecutive_spans([1] * labels))
 
 
 def backbone_config(encoder: str, changes: dict[str, Any] | None = None) -> Any:

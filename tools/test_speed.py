@@ -1,4 +1,5 @@
-"""Has anything become slower? `make bench`: kernels and the host path, as ratios to the reference in one run.
+"""Has anything become slower? `make bench`: kernels and the host path, as ratios to the reference in one run,
+the host path also to tokenising the bare texts.
 
 A ratio may exceed the recorded one by half: machines are shared. `pytest tools/test_speed.py --record` writes
 the ratios down instead, after a change that is meant, or on a processor of another kind.
@@ -30,9 +31,9 @@ def operation(case: bench_ops.Case) -> Pair:
     return found[choose_ops("cpu").chosen[case.operation]], found["reference"]
 
 
-def host(labels: int) -> Pair:
+def host(labels: int, against: str) -> Pair:
     found = host_path.functions(labels)
-    return found["gliclass-fast"], found["gliclass"]
+    return found["gliclass-fast"], found[against]
 
 
 PAIRS: dict[str, Callable[[], Pair]] = {
@@ -41,7 +42,11 @@ PAIRS: dict[str, Callable[[], Pair]] = {
         for case in bench_ops.cases("cpu", torch.float32)
         if choose_ops("cpu").chosen[case.operation] != "reference"
     },
-    **{f"host path, {count} labels": partial(host, count) for count in host_path.LABEL_COUNTS},
+    **{
+        f"host path, {count} labels, to {against}": partial(host, count, against)
+        for count in host_path.LABEL_COUNTS
+        for against in ("gliclass", "bare texts")
+    },
 }
 
 

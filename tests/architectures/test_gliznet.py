@@ -273,7 +273,7 @@ def test_labels_become_shorter_before_texts(window: int) -> None:
     tokens = tokenizer(min_text_tokens=10, min_label_tokens=2)
     labels = ("a" * 30, "b" * 6, "c")  # 37 tokens, and 3 [LAB]s
     found = tokens.encode(["t" * 20], [labels], window)[0]
-    kept = [int(end - start - 1) for start, end in zip(found.label_starts, found.label_ends, strict=True)]
+    kept = [int(end - start - 1) for start, end in found.label_spans]
     text = found.text_end - 2
     assert len(found.token_ids) <= window
     spare = window - 2 - 20 - 3 - 6

@@ -39,7 +39,9 @@ def logits_of_nothing(encoder: str, backbone: dict[str, Any], options: dict[str,
     batch = model.pack([random_prompt(20, 3)], Capacity.padded(64, 16))
     with FakeTensorMode(allow_non_fake_inputs=True) as mode:
         block = mode.from_tensor(batch.block)
-        return model(PackedBatch.over(block, batch.capacity, batch.max_seqlen, 1, 3)).logits
+        return model(
+            PackedBatch.over(block, batch.capacity, max_seqlen=batch.max_seqlen, prompts=1, labels=3)
+        ).logits
 
 
 @pytest.fixture(autouse=True)

@@ -116,8 +116,7 @@ def expected_states(encoder: Any, prompts: list[Tensor]) -> list[Tensor]:
 
 
 def packed(prompts: list[Tensor]) -> Any:
-    zero = np.zeros(1, dtype=np.int32)
-    return pack([EncodedPrompt(ids.numpy().astype(np.int32), 0, zero, zero + 1, False, 0) for ids in prompts])
+    return pack([EncodedPrompt.of_text(ids.numpy().astype(np.int32), labels=1) for ids in prompts])
 
 
 @pytest.mark.parametrize(

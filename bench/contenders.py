@@ -125,10 +125,9 @@ class Engine:
         """On a packed batch; from CUDA graphs with the copies to and from the device."""
         requests = [Request(text, case.labels) for text in texts(case, self.tokenizer)]
         encoded = self.pipe.engine.encoder.encode(requests, WINDOW)
-        tokens = sum(len(prompt.token_ids) for prompt in encoded)
         graphs = self.model.graphs
-        if graphs and (capacity := graphs.capacity(tokens, len(case.labels) * len(encoded))):
-            padded = self.model.pack(encoded, capacity)
+        if graphs and (room := graphs.room(encoded)):
+            padded = self.model.pack(encoded, room)
             return lambda: graphs(padded)
         batch = self.model.pack(encoded).to(self.model.device)
         return lambda: self.model(batch)

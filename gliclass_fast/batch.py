@@ -100,7 +100,7 @@ class PackedBatch:
     """N prompts, T tokens, L labels laid end to end; int32 views of one block on one device.
 
     Bi-encoders add the vectors of labels, which are always on the model's device, encoder-decoders a second
-    batch; such batches are not for CUDA graphs.
+    batch; no CUDA graph may read either.
 
     Padding, where there is any, follows the real prompts: cu_seqlens, cu_labels, text and label spans repeat
     the number of real tokens or labels, so that a padded span is empty and may start behind the last row;

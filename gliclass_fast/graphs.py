@@ -1,9 +1,10 @@
 """CUDA graphs: a model's launches recorded once per bucket of sizes, then replayed as a whole.
 
 A pass takes two graphs. The encoder's depends on the bucket of tokens alone, so any number of labels replays
-it; the tail's (pooling, projectors, scorer) on the buckets of tokens and of labels. Every batch is copied to
-one static block of int32, where all graphs read it; encoders leave their states in a static arena, where
-tails find them. Batches run one at a time on one stream, so all graphs share one pool of memory.
+it; the tail's (pooling, projectors, scorer) on the buckets of tokens and of labels. A tail that reads more
+than the batch's block, as where labels come as vectors, runs without. Every batch is copied to one static
+block of int32, where all graphs read it; encoders leave their states in a static arena, where tails find
+them. Batches run one at a time on one stream, so all graphs share one pool of memory.
 
 The first batch of a bucket runs without a graph, which also compiles what it needs; the second is recorded.
 Of too many graphs the least recently used one goes; where they hold too much memory, which they share, all.
@@ -12,15 +13,16 @@ Of too many graphs the least recently used one goes; where they hold too much me
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from gliclass_fast.architectures import Architecture
-from gliclass_fast.batch import Capacity, PackedBatch
+from gliclass_fast.batch import Capacity, EncodedPrompt, PackedBatch
 from gliclass_fast.transfer import PendingLogits, stack_logits
 
 MAX_TOKENS = 16384  # longer batches run without graphs
@@ -79,9 +81,17 @@ class GraphRunner:
         self._graphs: dict[Capacity | int, Run] = {}  # the least recently used first
         self._met: set[Capacity | int] = set()
 
+    def room(self, prompts: Sequence[EncodedPrompt]) -> Capacity | None:
+        """What a batch of these prompts is padded to, None where it is too large for graphs."""
+        labels = sum(prompt.labels for prompt in prompts)
+        bucket = self.bucket(sum(len(prompt.token_ids) for prompt in prompts), labels)
+        if bucket is None or self._network.score_recordable:
+            return bucket
+        return replace(bucket, prompts=len(prompts), labels=labels, label_tiles=labels)
+
     @staticmethod
-    def capacity(tokens: int, labels: int) -> Capacity | None:
-        """The bucket a batch is padded to, None where it is too large for one.
+    def bucket(tokens: int, labels: int) -> Capacity | None:
+        """The bucket of a batch with so many tokens and labels, None where it is too large for one.
 
         Tokens go up in steps of an eighth of the power of two below, and of 16 at least: 6.6 % of padding in
         the mean. Labels go up by powers of two.
@@ -112,7 +122,7 @@ class GraphRunner:
 
     @torch.inference_mode()
     def __call__(self, batch: PackedBatch) -> PendingLogits:
-        """Launches a batch on the host, padded to a bucket."""
+        """Launches a batch on the host, padded to its `room`."""
         with LAUNCHING, self._recorder.turn():
             try:
                 return self._launch(batch)
@@ -127,10 +137,19 @@ class GraphRunner:
         self._block[: len(batch.block)].copy_(batch.block, non_blocking=True)
         room = batch.capacity
         static = PackedBatch.over(
-            self._block, room, max_seqlen=batch.max_seqlen, prompts=room.prompts, labels=room.labels
+            self._block,
+            room,
+            max_seqlen=batch.max_seqlen,
+            prompts=room.prompts,
+            labels=room.labels,
+            label_vectors=batch.label_vectors,
+            label_prompts=None if batch.label_prompts is None else batch.label_prompts.to(self._block.device),
         )
         self._run(room.tokens, lambda: self._encode(static))
-        logits = self._run(room, lambda: self._score(static))
+        if self._network.score_recordable:
+            logits = self._run(room, lambda: self._score(static))
+        else:
+            logits = self._score(static)
         return PendingLogits.copy(logits[:, : batch.labels])
 
     def _run(self, bucket: Capacity | int, run: Run) -> Tensor:

@@ -160,7 +160,7 @@ class GLiClassModel:
             logger.info("%s overflows %s", self._source, dtype)
         else:
             self._fill(tensors, last)
-        recordable = device.type == "cuda" and self._cuda_graphs and self.network.recordable
+        recordable = device.type == "cuda" and self._cuda_graphs and self.network.encode_recordable
         self.graphs = GraphRunner(self.network, device, CudaRecorder(device)) if recordable else None
 
     def _probe(self) -> list[EncodedPrompt]:
@@ -214,11 +214,8 @@ class GLiClassModel:
 
     def score(self, prompts: Sequence[EncodedPrompt]) -> PendingLogits:
         """Launches a batch, from CUDA graphs where it can; `wait` gives the logits of its labels."""
-        if self.graphs is not None:
-            tokens = sum(len(prompt.token_ids) for prompt in prompts)
-            labels = sum(prompt.labels for prompt in prompts)
-            if capacity := self.graphs.capacity(tokens, labels):
-                return self.graphs(self.pack(prompts, capacity))
+        if self.graphs is not None and (room := self.graphs.room(prompts)):
+            return self.graphs(self.pack(prompts, room))
         with self.inference():
             return PendingLogits.copy(stack_logits(self(self.pack(prompts))))
 

@@ -47,18 +47,27 @@ GLIZNET = {
 KINDS = (*GLICLASS, *GLIZNET)
 
 
-def check(kind: str, dtype: torch.dtype, device: str, folder: Path, backend: str | None = None) -> None:
-    """float32: within 1e-4; 16-bit: the rule of `assert_sixteen_bit_logits`, both in a ragged batch."""
+def pipeline(
+    kind: str, dtype: torch.dtype, device: str, folder: Path, backend: str | None = None
+) -> tuple[ZeroShotClassificationPipeline, Score]:
+    """Ours, and what the reference gives for TEXTS and DISTINCT in a dtype on a device."""
     if kind in GLIZNET:
         config, tensors, tokenizer, score = _gliznet(GLIZNET[kind])
     else:
         config, tensors, tokenizer, score = _gliclass(kind, folder)
     ours = GLiClassModel(config, tensors, kind, dtype, device, backend)
-    assert stack_logits(ours(ours.pack(ours._probe()))).isfinite().all()  # what a GPU is asked at load
-    pipeline = ZeroShotClassificationPipeline(
+    found = ZeroShotClassificationPipeline(
         ours, tokenizer, device=device, progress_bar=False, batch_tokens=256, max_length=512
     )
-    found = [each["logits"] for each in pipeline.get_embeddings(TEXTS, DISTINCT)]
+    return found, score
+
+
+def check(kind: str, dtype: torch.dtype, device: str, folder: Path, backend: str | None = None) -> None:
+    """float32: within 1e-4; 16-bit: the rule of `assert_sixteen_bit_logits`, both in a ragged batch."""
+    ours, score = pipeline(kind, dtype, device, folder, backend)
+    model = ours.model
+    assert stack_logits(model(model.pack(model._probe()))).isfinite().all()  # what a GPU is asked at load
+    found = [each["logits"] for each in ours.get_embeddings(TEXTS, DISTINCT)]
     exact = score(torch.float32, "cpu")
     if dtype is torch.float32:
         for mine, theirs in zip(found, exact, strict=True):
@@ -76,11 +85,11 @@ def _gliclass(kind: str, folder: Path) -> tuple[Any, Any, Any, Score]:
     model = reference_model(encoder, backbone, architecture_type=architecture, **options)
 
     def score(dtype: torch.dtype, device: str) -> list[np.ndarray]:
-        pipeline = reference_pipeline(model, max_length=512)
-        pipeline.pipe.model.to(device=device, dtype=dtype)
-        pipeline.pipe.device = torch.device(device)
+        reference = reference_pipeline(model, max_length=512)
+        reference.pipe.model.to(device=device, dtype=dtype)
+        reference.pipe.device = torch.device(device)
         pairs = list(zip(TEXTS, DISTINCT, strict=True))
-        return [reference_logits(pipeline, text, own)[: len(own)] for text, own in pairs]
+        return [reference_logits(reference, text, own)[: len(own)] for text, own in pairs]
 
     tensors = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     return read_config(model.config.to_dict()), lambda: tensors, byte_tokenizer(), score

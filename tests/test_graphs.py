@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 from weakref import WeakSet
 
 import numpy as np
@@ -17,6 +18,8 @@ from gliclass_fast import GLiClassModel, ZeroShotClassificationPipeline, graphs
 from gliclass_fast.batch import EncodedPrompt
 from gliclass_fast.graphs import MAX_TOKENS, GraphRunner
 from gliclass_fast.memory import run_batches
+from gliclass_fast.prompts import Request
+from tests import families
 from tests.accuracy import ALONE_TOLERANCE
 from tests.sentences import LABELS, TEXTS
 from tests.tiny import ALL_SCORERS, ENCODERS, fast_pipeline, random_prompt, reference_model
@@ -70,6 +73,7 @@ class Again:
 
 
 def with_graphs(model: GLiClassModel, recorder: Again, max_graphs: int = 256) -> GLiClassModel:
+    model.network.score_recordable = True  # nothing is read too early where Python runs again
     model.graphs = GraphRunner(model.network, model.device, recorder, max_graphs)
     return model
 
@@ -87,15 +91,15 @@ def check_equal(model: GLiClassModel, prompts: list[EncodedPrompt]) -> None:
 def test_buckets() -> None:
     bounds = set()
     for tokens in range(1, MAX_TOKENS + 1):
-        capacity = GraphRunner.capacity(tokens, labels=1)
+        capacity = GraphRunner.bucket(tokens, labels=1)
         assert capacity is not None and capacity.labels == 16
-        assert capacity == GraphRunner.capacity(capacity.tokens, 16)  # a full batch stays in its bucket
+        assert capacity == GraphRunner.bucket(capacity.tokens, 16)  # a full batch stays in its bucket
         assert tokens <= capacity.tokens <= max(tokens + 15, tokens * 9 / 8) and capacity.tokens % 16 == 0
         bounds.add(capacity.tokens)
     assert len(bounds) == 64 and max(bounds) == MAX_TOKENS
-    assert GraphRunner.capacity(MAX_TOKENS + 1, 1) is None
+    assert GraphRunner.bucket(MAX_TOKENS + 1, 1) is None
     for labels in range(1, 5000):
-        capacity = GraphRunner.capacity(MAX_TOKENS, labels)
+        capacity = GraphRunner.bucket(MAX_TOKENS, labels)
         assert capacity is not None and labels <= capacity.labels < max(17, 2 * labels)
 
 
@@ -230,6 +234,24 @@ def test_without_memory_for_a_recording_all_are_dropped_and_it_is_tried_again() 
     assert recorder.renewed == 1 and model.graphs is not None and model.graphs.count == 0
     check_equal(model, [random_prompt(32, 1)])
     assert model.graphs.count == 2
+
+
+@pytest.mark.parametrize("kind", ["bi-encoder", "encoder-decoder, BART", "encoder-decoder, umT5"])
+def test_where_labels_come_beside_the_block_only_encoders_are_recorded(kind: str, tmp_path: Path) -> None:
+    pipeline, _ = families.pipeline(kind, torch.float32, "cpu", tmp_path)
+    engine, model, recorder = pipeline.engine, pipeline.model, Again()
+    engine.batch_tokens = MAX_TOKENS
+    plain = [
+        [Request(text, tuple(own[:most])) for text, own in zip(TEXTS, families.DISTINCT, strict=True)]
+        for most in (9, 2, 1)
+    ]
+    expected = [engine.score(requests) for requests in plain]
+    model.graphs = GraphRunner(model.network, model.device, recorder)
+    assert not model.network.score_recordable
+    for requests, scored in zip(plain * 2, expected * 2, strict=True):
+        for ours, theirs in zip(engine.score(requests), scored, strict=True):
+            assert np.abs(ours.logits - theirs.logits).max() <= ALONE_TOLERANCE
+    assert recorder.recorded == recorder.alive() == 1  # all texts at once, with any labels
 
 
 def test_threads_share_a_model() -> None:

@@ -41,14 +41,15 @@ class Architecture(Protocol):
     """
 
     encoders: list[nn.Module]  # whose linear maps may run in another precision
-    recordable: bool  # whether a pass can be a CUDA graph: it waits for no value, and reads the block alone
+    encode_recordable: bool  # whether it can be a CUDA graph: it waits for no value
+    score_recordable: bool  # likewise, and it reads nothing but the block of a batch; only where `encode` is
 
     def fill(self, checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype) -> None:
         """Takes its tensors out of a checkpoint; raises CheckpointError unless all match."""
         ...
 
     def encode(self, batch: PackedBatch) -> tuple[Tensor, ...]:
-        """What `score` needs of the tokens, [T, C] each; where a pass is recordable, from no field of labels
+        """What `score` needs of the tokens, [T, C] each; where that is recordable, from no field of labels
         or prompts."""
         ...
 

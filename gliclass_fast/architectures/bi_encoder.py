@@ -65,10 +65,12 @@ class Heads(nn.Module):
 
 
 class Architecture(nn.Module):
-    recordable = False  # labels come as vectors, outside the block of a batch
+    score_recordable = False  # labels come as vectors, outside the block of a batch
+    encodes_labels = False
 
     def __init__(self, config: ModelConfig, ops: Ops, checkpoint: Checkpoint, ops_of: OpsOf) -> None:
         super().__init__()
+        self.encode_recordable = not (self.encodes_labels or ops_of(config.encoder).reads_host)
         self.config = config
         assert config.label_model_type is not None
         self.texts, self.labels = (

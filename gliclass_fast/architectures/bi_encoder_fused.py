@@ -15,6 +15,8 @@ __all__ = ["PARTS", "RESIZES_VOCABULARY", "Architecture", "backbones", "check", 
 
 
 class Architecture(bi_encoder.Architecture):
+    encodes_labels = True
+
     def encode(self, batch: PackedBatch) -> tuple[Tensor, ...]:
         assert batch.label_vectors is not None
         words = self.texts.backbone.words(batch.token_ids)

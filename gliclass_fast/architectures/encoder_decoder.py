@@ -42,12 +42,13 @@ def check(config: ModelConfig) -> None:
 
 
 class Architecture(nn.Module):
-    recordable = False  # labels come as a batch of their own
+    score_recordable = False  # labels come as a batch of their own
     causal = False
 
     def __init__(self, config: ModelConfig, ops: Ops, checkpoint: Checkpoint, ops_of: OpsOf) -> None:
         super().__init__()
         self.config, self.ops, encoder_ops = config, ops, ops_of(config.encoder)
+        self.encode_recordable = not (self.causal or encoder_ops.reads_host)
         self.encoder = component("encoders", config.model_type).Encoder(config.encoder, encoder_ops)
         self.decoder = component("decoders", config.model_type).Decoder(
             config.decoder, encoder_ops, self.causal

@@ -5,7 +5,9 @@ Operations whose reference walks through sequences on the host, as no Triton ker
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +18,7 @@ from torch._subclasses.fake_tensor import DataDependentOutputException
 
 from gliclass_fast import GLiClassModel, ops
 from gliclass_fast.batch import Capacity, PackedBatch
+from tests import families
 from tests.tiny import ALL_SCORERS, ENCODERS, VECTOR_POOLINGS, random_prompt, reference_model
 
 OPTIONS: list[dict[str, Any]] = [
@@ -34,14 +37,17 @@ def shape(first: Tensor, *_: Any, **__: Any) -> Tensor:
     return first.new_empty(first.shape[0], first.shape[-2] * first.shape[-1]) if first.dim() > 1 else first
 
 
-def logits_of_nothing(encoder: str, backbone: dict[str, Any], options: dict[str, Any]) -> Tensor:
-    model = GLiClassModel.from_gliclass(reference_model(encoder, backbone, **options), device="cpu")
+def without_values(model: GLiClassModel, run: Callable[[PackedBatch], Any]) -> Any:
     batch = model.pack([random_prompt(20, 3)], Capacity.padded(64, 16))
     with FakeTensorMode(allow_non_fake_inputs=True) as mode:
         block = mode.from_tensor(batch.block)
-        return model(
-            PackedBatch.over(block, batch.capacity, max_seqlen=batch.max_seqlen, prompts=1, labels=3)
-        ).logits
+        return run(PackedBatch.over(block, batch.capacity, max_seqlen=batch.max_seqlen, prompts=1, labels=3))
+
+
+def logits_of_nothing(encoder: str, backbone: dict[str, Any], options: dict[str, Any]) -> Tensor:
+    model = GLiClassModel.from_gliclass(reference_model(encoder, backbone, **options), device="cpu")
+    logits: Tensor = without_values(model, model).logits
+    return logits
 
 
 @pytest.fixture(autouse=True)
@@ -62,9 +68,16 @@ def test_no_configuration_reads_a_value(encoder: str, backbone: dict[str, Any]) 
         assert logits.shape == (16,), options
 
 
+@pytest.mark.parametrize("kind", ["bi-encoder", "encoder-decoder, BART", "encoder-decoder, umT5"])
+def test_no_encoder_that_is_recorded_alone_reads_a_value(kind: str, tmp_path: Path) -> None:
+    model = families.pipeline(kind, torch.float32, "cpu", tmp_path)[0].model
+    assert all(state.shape[0] == 64 for state in without_values(model, model.network.encode))
+
+
 def test_the_lstm_does_and_says_so() -> None:
     with pytest.raises(DataDependentOutputException):
         logits_of_nothing("bert", {}, {"use_lstm": True})
     model = GLiClassModel.from_gliclass(reference_model("bert", use_lstm=True), device="cpu")
-    assert not model.network.recordable
+    assert not model.network.score_recordable
+    assert without_values(model, model.network.encode)[0].shape[0] == 64
     assert torch.is_tensor(model(model.pack([random_prompt(20, 3)])).logits)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from gliclass_fast import GLiClassModel, ZeroShotClassificationPipeline
 from gliclass_fast.config import ModelConfig
 from gliclass_fast.graphs import CudaRecorder, GraphRunner
 from gliclass_fast.prompts import Request
+from tests import families
 from tests.accuracy import assert_same_logits
 from tests.sentences import LABELS, TEXTS
 from tests.tiny import ALL_SCORERS, ENCODERS, byte_tokenizer, random_prompt, reference_model
@@ -62,6 +64,16 @@ def test_nothing_waits_between_batch_and_logits(encoder: str, scorer: str) -> No
     with nothing_waits():
         replayed = model.score([random_prompt(40, 3)])
     assert np.array_equal(first.wait(), replayed.wait())
+
+
+@pytest.mark.parametrize("kind", families.KINDS)
+def test_other_kinds_replay_what_they_ran(kind: str, tmp_path: Path) -> None:
+    pipeline, _ = families.pipeline(kind, torch.float16, "cuda", tmp_path)
+    requests = [Request(text, tuple(own)) for text, own in zip(TEXTS, families.DISTINCT, strict=True)]
+    eager, *replayed = ([each.logits for each in pipeline.engine.score(requests)] for _ in range(4))
+    recorded = kind not in ("bi-encoder-fused", "encoder-decoder-cls, T5", "encoder-decoder-cls, BART")
+    assert (pipeline.model.graphs is not None) == recorded
+    assert all(np.array_equal(*pair) for found in replayed for pair in zip(found, eager, strict=True))
 
 
 def test_any_number_of_labels_replays_one_encoder() -> None:

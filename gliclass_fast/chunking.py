@@ -52,7 +52,8 @@ class ZeroShotClassificationWithChunkingPipeline(BasePipeline):
             return [text]
         if size <= 0 or not 0 <= shared < size:
             raise ValueError(
-                f"chunks of {size} characters cannot overlap by {shared}: need 0 <= overlap < chunk size"
+                f"chunks of {size} characters cannot overlap by {shared}: need "
+                "0 <= text_chunk_overlap < text_chunk_size"
             )
         starts = range(0, len(text) - shared, size - shared)
         return [text[start : start + size] for start in starts]

@@ -23,8 +23,8 @@ from rich.table import Table
 from gliclass_fast import demo, records, selfcheck, support
 from gliclass_fast.adapters import adapter_place
 from gliclass_fast.bench.command import bench
-from gliclass_fast.folders import resolve_folder
-from gliclass_fast.model import GLiClassModel
+from gliclass_fast.folders import read_json, resolve_folder
+from gliclass_fast.model import GLiClassModel, head_width, read_config
 from gliclass_fast.ops import IMPLEMENTATIONS, ORDER, choose_ops, compiled_kernels, unavailable_reason
 from gliclass_fast.pipeline import ZeroShotClassificationPipeline
 from gliclass_fast.version import __version__
@@ -124,6 +124,13 @@ def classify(
         typer.Option("--table/--json", help="Default: a table on a terminal, JSON lines in a pipe."),
     ] = None,
     device: Device = "cuda",
+    dtype: Annotated[
+        str | None,
+        typer.Option(help="float32, float16 or bfloat16.", show_default="16 bit on a GPU, else float32"),
+    ] = None,
+    precision: Annotated[
+        str | None, typer.Option(help="int8: faster on a CPU, and less exact; see `check --precision`.")
+    ] = None,
 ) -> None:
     """Score texts against any labels."""
     given = _labels(labels, labels_file)
@@ -136,9 +143,10 @@ def classify(
     inputs = _texts(texts, column)
     if output is not None and texts and output.resolve() == Path(texts[0]).resolve():
         raise ValueError(f"--output {output} is the input file")
+    loaded = GLiClassModel.from_pretrained(model, dtype, _usable(device), precision=precision)
     pipeline = ZeroShotClassificationPipeline(
-        model, max_length=max_length, device=_usable(device), progress_bar=False, batch_tokens=batch_tokens,
-        classification_type="single-label" if single else "multi-label",
+        loaded, model, max_length=max_length, device=loaded.device, progress_bar=False,
+        batch_tokens=batch_tokens, classification_type="single-label" if single else "multi-label",
     )  # fmt: skip
 
     def run(part: list[str]) -> Any:
@@ -147,7 +155,14 @@ def classify(
         )
 
     if output is not None:
-        _to_file(inputs, run, records.open_writer(output, resume), output)
+        options = {
+            "labels": given, "model": model, "threshold": threshold, "single": single, "prompt": prompt,
+            "examples": shots, "labels-per-pass": passes, "max-length": max_length, "precision": precision,
+        }  # fmt: skip
+        note = records.RunNote(output, options)
+        if resume:
+            note.check()
+        _to_file(inputs, run, records.open_writer(output, resume), output, note)
     elif screen.is_terminal if table is None else table:
         _to_table(inputs, run)
     else:
@@ -220,7 +235,11 @@ def _to_table(inputs: list[str], run: Callable[[list[str]], Any]) -> None:
 
 
 def _to_file(
-    inputs: list[str], run: Callable[[list[str]], Any], writer: records.ResultWriter, output: Path
+    inputs: list[str],
+    run: Callable[[list[str]], Any],
+    writer: records.ResultWriter,
+    output: Path,
+    note: records.RunNote,
 ) -> None:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     done = len(writer.kept)
@@ -234,12 +253,15 @@ def _to_file(
             for start in range(done, len(inputs), TEXTS_AT_A_TIME):
                 part = inputs[start : start + TEXTS_AT_A_TIME]
                 found = run(part)
-                writer.start()  # not before: a mistake in the arguments must not cost an earlier result
+                # not before: a mistake in the arguments must not cost an earlier result
+                note.write()
+                writer.start()
                 for text, predictions in zip(part, found, strict=True):
                     writer.write(text, predictions)
                     done += 1
                 progress.advance(bar, len(part))
             writer.start()
+            note.remove()
     except KeyboardInterrupt:
         _fail(
             f"interrupted after {done} of {len(inputs)} texts; add --resume to continue {output}", INTERRUPTED
@@ -253,7 +275,12 @@ app.command()(_without_traceback(bench))
 
 @app.command()
 @_without_traceback
-def info(device: Device = "cuda") -> None:
+def info(
+    device: Device = "cuda",
+    model: Annotated[
+        str | None, typer.Option(help="A checkpoint, as some kernels are for heads of one width.")
+    ] = None,
+) -> None:
     """Versions, device, and which implementation of every operation runs and why."""
     kind = torch.device(_usable(device)).type
     name = torch.cuda.get_device_name() if kind == "cuda" else platform.processor() or platform.machine()
@@ -276,10 +303,11 @@ def info(device: Device = "cuda") -> None:
         title=f"operations on {kind}; order of preference: {', '.join(ORDER[kind])}",
     )
     dtype = torch.float16 if kind == "cuda" else torch.float32
-    for operation, chosen in choose_ops(kind, dtype).chosen.items():
+    width = None if model is None else head_width(read_config(read_json(resolve_folder(model))).encoder)
+    for operation, chosen in choose_ops(kind, dtype, head_width=width).chosen.items():
         passed_over = ORDER[kind][: ORDER[kind].index(chosen)]
         reasons = [
-            f"{backend}: {unavailable_reason(backend, kind, dtype)}"
+            f"{backend}: {unavailable_reason(backend, kind, dtype, width)}"
             for backend in passed_over
             if backend in IMPLEMENTATIONS[operation]
         ]

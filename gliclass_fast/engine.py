@@ -202,7 +202,8 @@ class Engine:
     def _warn_of_cuts(self, prompts: Sequence[EncodedPrompt]) -> None:
         if cut := [prompt.tokens_cut for prompt in prompts if prompt.tokens_cut]:
             logger.warning(
-                "%d of %d prompts exceed the window of %d tokens: text was cut, by at most %d tokens",
+                "%d of %d prompts exceed the window of %d tokens: text was cut, by at most %d tokens. Raise "
+                "max_length where the model allows it, or classify in chunks, of a smaller text_chunk_size",
                 len(cut), len(prompts), self.window, max(cut),
             )  # fmt: skip
 

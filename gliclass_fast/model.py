@@ -175,8 +175,7 @@ class GLiClassModel:
             raise ValueError(f"precision {self._precision!r} runs on CPUs; give device='cpu'")
 
         def ops_of(backbone: Any, precision: str | None = None) -> Ops:
-            width = backbone.hidden_size // backbone.num_attention_heads
-            return choose_ops(self.device, dtype, self._backend, width, precision)
+            return choose_ops(self.device, dtype, self._backend, head_width(backbone), precision)
 
         self.dtype, self.ops = dtype, ops_of(self.config.encoder)
         encoder_ops = partial(ops_of, precision=self._precision)
@@ -283,6 +282,12 @@ class GLiClassModel:
 def read_config(raw: Mapping[str, Any]) -> ModelConfig | GliznetConfig:
     """The configuration of a checkpoint of either kind, from its parsed config.json."""
     return (GliznetConfig if raw.get("model_type") == "gliznet" else ModelConfig).from_hf(raw)
+
+
+def head_width(backbone: Any) -> int:
+    """Of the attention heads of a backbone, given its configuration."""
+    given: int | None = getattr(backbone, "head_width", None)
+    return given or backbone.hidden_size // backbone.num_attention_heads
 
 
 def _with_index(device: torch.device) -> torch.device:

@@ -90,6 +90,32 @@ def _pyarrow_parquet() -> Any:
     return pyarrow.parquet
 
 
+class RunNote:
+    """What an unfinished result file is made with, in a file beside it, for those who resume the run."""
+
+    def __init__(self, output: Path, options: dict[str, Any]) -> None:
+        """options: JSON values by name."""
+        self._path, self._options = output.with_name(f"{output.name}.options.json"), options
+        self._output = output
+
+    def check(self) -> None:
+        """Raises ValueError where the unfinished run had other options."""
+        if not self._path.exists():
+            return
+        before = json.loads(self._path.read_text(encoding="utf-8"))
+        if other := [name for name in self._options if self._options[name] != before.get(name)]:
+            raise ValueError(
+                f"{self._output} was made with other options; --resume continues with the same: "
+                f"{', '.join(other)} (see {self._path.name})"
+            )
+
+    def write(self) -> None:
+        self._path.write_text(json.dumps(self._options, ensure_ascii=False) + "\n", encoding="utf-8")
+
+    def remove(self) -> None:
+        self._path.unlink(missing_ok=True)
+
+
 class ResultWriter(Protocol):
     """Appends results. Nothing is written, and nothing that exists is touched, before `start`."""
 

@@ -72,6 +72,16 @@ def test_files_in(inputs: dict[str, Path], suffix: str) -> None:
     assert [row["text"] for row in json_lines(result)] == TEXTS
 
 
+def test_precisions() -> None:
+    scores = {}
+    for options in ((), ("--precision", "int8"), ("--dtype", "bfloat16")):
+        found = json_lines(run("classify", TEXTS[0], *LABELS, "--threshold", "0", *options))
+        scores[options] = [each["score"] for each in found[0]["predictions"]]
+    exact, *others = scores.values()
+    for other in others:
+        assert other != exact and other == pytest.approx(exact, abs=0.1)
+
+
 @pytest.mark.parametrize("suffix", records.OUTPUT_SUFFIXES)
 def test_an_interrupted_run_leaves_a_valid_file_and_resumes(
     inputs: dict[str, Path], tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch
@@ -98,8 +108,11 @@ def test_an_interrupted_run_leaves_a_valid_file_and_resumes(
         and "--resume" in result.stderr
     )
     assert records.open_writer(output, resume=True).kept == TEXTS[:2]
+    result = run(*command, "--resume", "--threshold", "0.1")
+    assert result.exit_code == 2 and "with the same: threshold (see out" in " ".join(result.stderr.split())
     result = run(*command, "--resume")
     assert result.exit_code == 0, result.stderr
+    assert sorted(each.name for each in tmp_path.glob("out*")) == [output.name]
     assert records.open_writer(output, resume=True).kept == TEXTS
     if suffix != ".parquet":
         assert len(output.read_bytes().splitlines()) == len(whole.splitlines())
@@ -195,6 +208,7 @@ MISTAKES = [
     (["classify", "x", *LABELS[:2], "--device", "gpu"], "unknown device 'gpu'; choose one of: cuda, cpu"),
     (["classify", "x", *LABELS, "--labels-per-pass", "some"], "labels_per_pass must be"),
     (["info", "--device", "nonsense"], "unknown device"),
+    (["info", "--model", "nowhere"], "nowhere does not exist"),
     (["check", "nowhere/at/all"], "does not exist"),
 ]
 
@@ -219,7 +233,7 @@ def test_bad_files_are_named(tmp_path: Path) -> None:
 
 
 def test_info_names_every_operation() -> None:
-    result = run("info", "--device", "cpu", env={"COLUMNS": "200"})
+    result = run("info", "--device", "cpu", "--model", str(demo.PATH), env={"COLUMNS": "200"})
     assert result.exit_code == 0
     for word in (*IMPLEMENTATIONS, "torch", "compiled for CPU", "compiled for CUDA", "first choice"):
         assert word in result.stdout

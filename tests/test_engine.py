@@ -119,6 +119,7 @@ def test_cut_texts_are_counted_over_all_chunks(
     small = fast_pipeline(reference_model(), byte_tokenizer(), max_length=100).engine
     cut = [each.tokens_cut for each in small.score([Request("a" * n, ("b",)) for n in (10, 200, 300)])]
     assert cut[0] == 0 and cut[1] > 0 and cut[2] == cut[1] + 100
-    assert [record.message for record in caplog.records] == [
-        f"2 of 3 prompts exceed the window of 100 tokens: text was cut, by at most {cut[2]} tokens"
-    ]
+    [record] = caplog.records
+    assert f"2 of 3 prompts exceed the window of 100 tokens: text was cut, by at most {cut[2]} tok" in (
+        record.message
+    )

@@ -114,25 +114,15 @@ class Layer(nn.Module):
         self.up = NormLinear(width, 2 * inner, ops, eps, bias=config.mlp_bias, rms=True)
         self.down = nn.Linear(inner, width, bias=config.mlp_bias)
 
-    def fold(self) -> None:
-        """Gives every head of queries its own copy of the keys and values it shares with its group.
-
-        The attention takes as many heads of each: copied in the weights, once, they need no kernel of their
-        own.
-        """
-        linear, heads = self.qkv.linear, self.config.num_attention_heads
-        shared = self.config.num_key_value_heads
-        used = torch.arange(heads) // (heads // shared)  # the query heads of a group follow each other
-        sources = torch.cat((torch.arange(heads), heads + used, heads + shared + used))
-        for name, rows in list(linear.named_parameters()):
-            by_head = rows.view(-1, self.config.head_width, *rows.shape[1:])
-            copied = by_head[sources.to(rows.device)].flatten(0, 1)
-            setattr(linear, name, nn.Parameter(copied, requires_grad=False))
-
     def mix(self, x: Tensor, batch: PackedBatch, rotary: tuple[Tensor, Tensor]) -> Tensor:
         """The part that looks at other tokens, [T, C] -> [T, H * D]."""
-        width = self.config.head_width
-        qkv = self.qkv(x).view(x.shape[0], 3, self.config.num_attention_heads, width)
+        width, heads = self.config.head_width, self.config.num_attention_heads
+        tokens, shared = x.shape[0], self.config.num_key_value_heads
+        rows = self.qkv(x).view(tokens, heads + 2 * shared, width)
+        # the attention takes as many heads of keys and values as of queries: every one of a group gets a copy
+        qkv = rows.new_empty(tokens, 3, heads, width)
+        qkv[:, 0] = rows[:, :heads]
+        qkv[:, 1:].view(tokens, 2, shared, -1, width)[:] = rows[:, heads:].view(tokens, 2, shared, 1, width)
         return self.ops.attention(qkv, batch.cu_seqlens, batch.tiles, width**-0.5, rotary)
 
     def finish(self, x: Tensor, attended: Tensor) -> Tensor:

@@ -1,10 +1,10 @@
 """Everything that only a GPU shows, in one command: build, times, parity, sanitizer, tests; one JSON.
 
-    python bench/gpu_check.py --output FOLDER [--wheels FOLDER] [--shapes a,b] [--repeats N]
+    python bench/gpu_check.py --output FOLDER [--wheels FOLDER] [--shapes a,b] [--repeats N] [--minutes M]
 
-Writes FOLDER/gpu_check.json. Needs torch, transformers, nvcc, a C++ compiler and pybind11; --wheels names a
-folder of wheels (gliclass, the peers, and pytest where it is absent) to install first, for machines without a
-network.
+Writes FOLDER/gpu_check.json within M minutes, 8 by default; what finds no time is a failure there. Needs torch,
+transformers, nvcc, a C++ compiler and pybind11; --wheels names a folder of wheels (gliclass, the peers, and
+pytest where it is absent) to install first, for machines without a network.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ ROOT = Path(__file__).parent.parent
 SHAPES = "deberta-v3-base,modernbert-base,ettin-32m,bert-base,mdeberta-v3-base"
 TOO_SLOW = ("gliclass + torch.compile", "cross-encoder (NLI)")  # for a check of eight minutes
 SANITIZERS = ("memcheck", "racecheck")
+FOR_TESTS = 240  # seconds of them; the shapes share what is left before
 PYTEST = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider"]
 
 
@@ -53,9 +54,9 @@ def build() -> dict[str, Any]:
     )
 
 
-def check(device: str) -> dict[str, Any]:
+def check(device: str, limit: float) -> dict[str, Any]:
     """The files of tests/gpu, and the compiled kernels' contracts under compute-sanitizer, side by side:
-    what takes their time is compilation, on the host.
+    what takes their time is compilation, on the host. limit: seconds.
     """
     commands = {
         path.stem: [*PYTEST, str(path)] for path in sorted((ROOT / "tests" / "gpu").glob("test_*.py"))
@@ -69,23 +70,24 @@ def check(device: str) -> dict[str, Any]:
     environment = {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
     with ThreadPoolExecutor(len(commands)) as pool:
         running = {
-            name: pool.submit(step, command, environment=environment if name in SANITIZERS else {})
+            name: pool.submit(step, command, limit, environment if name in SANITIZERS else {})
             for name, command in commands.items()
         }
         return {name: future.result() for name, future in running.items()}
 
 
-def bench_apart(shape: str, dtype: str, device: str, repeats: int) -> dict[str, Any]:
-    """One shape in a process of its own: an illegal access would end every later one in the same process."""
+def bench_apart(shape: str, dtype: str, device: str, repeats: int, limit: float) -> dict[str, Any]:
+    """One shape in a process of its own: an illegal access would end every later one in the same process.
+    limit: seconds."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "shape.json"
         command = [sys.executable, __file__, "--output", str(file), "--only", "--shapes", shape]
         command += ["--dtypes", dtype, "--device", device, "--repeats", str(repeats)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
-        if done.returncode == 0:
+        done = step(command, max(1.0, limit))
+        if done["returncode"] == 0:
             found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
             return found
-    return {"shape": shape, "dtype": dtype, "error": done.stderr.splitlines()[-30:]}
+    return {"shape": shape, "dtype": dtype, "error": done["tail"]}
 
 
 def bench_here(shape: str, dtype: str, device: str, repeats: int) -> dict[str, Any]:
@@ -153,9 +155,11 @@ def main() -> None:
     parser.add_argument("--shapes", default=SHAPES)
     parser.add_argument("--dtypes", default="float16", help="the others are in the tests")
     parser.add_argument("--repeats", type=int, default=9)
+    parser.add_argument("--minutes", type=float, default=8)
     parser.add_argument("--device", default="cuda", help="cpu only tries the script out")
     parser.add_argument("--only", action="store_true", help="one shape, in this process")
     options = parser.parse_args()
+    end = time.perf_counter() + 60 * options.minutes
     sys.path.insert(0, str(ROOT))
     if options.only:
         found = bench_here(options.shapes, options.dtypes, options.device, options.repeats)
@@ -190,11 +194,13 @@ def main() -> None:
     result["ceilings"] = machine_ceilings(options.device)
     for dtype in options.dtypes.split(","):
         for shape in options.shapes.split(","):
-            found = bench_apart(shape, dtype, options.device, options.repeats)
+            limit = end - FOR_TESTS - time.perf_counter()
+            found = bench_apart(shape, dtype, options.device, options.repeats, limit)
             result["failures" if "error" in found else "shapes"].append(found)
             write()
             print(f"{shape} {dtype} done, {len(result['failures'])} failures", flush=True)
-    steps |= check(options.device)  # last: every kernel in every variant is compiled: minutes
+    # last: every kernel in every variant is compiled, which takes minutes
+    steps |= check(options.device, end - time.perf_counter())
     write()
     rows = [row for shape in result["shapes"] for row in shape["rows"]]
     accurate = not any("gliclass-fast" in row["left_out"] for row in rows)

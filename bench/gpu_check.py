@@ -2,9 +2,9 @@
 
     python bench/gpu_check.py --output FOLDER [--wheels FOLDER] [--shapes a,b] [--repeats N] [--minutes M]
 
-Writes FOLDER/gpu_check.json within M minutes, 8 by default; what finds no time is a failure there. Needs torch,
-transformers, nvcc, a C++ compiler and pybind11; --wheels names a folder of wheels (gliclass, the peers, and
-pytest where it is absent) to install first, for machines without a network.
+Writes FOLDER/gpu_check.json within M minutes, 8 by default; what finds no time is a failure there. Needs
+torch, transformers, nvcc, a C++ compiler and pybind11; --wheels names a folder of wheels (gliclass, the
+peers, and pytest where it is absent) to install first, for machines without a network.
 """
 
 from __future__ import annotations

@@ -70,9 +70,9 @@ class Capacity:
     def padded(cls, tokens: int, labels: int) -> Capacity:
         """For any batch of at most so many tokens and labels.
 
-        A prompt has a label and at least two tokens, so neither prompts nor tiles need a bound of their own.
+        A prompt has a label and a token, so neither prompts nor tiles need a bound of their own.
         """
-        return cls(tokens, prompts=labels, labels=labels, tiles=tokens // 2, label_tiles=labels)
+        return cls(tokens, prompts=labels, labels=labels, tiles=tokens, label_tiles=labels)
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """What the encoder reads comes first, so that its place does not depend on the labels."""
@@ -146,14 +146,19 @@ class PackedBatch:
         block = self.block.to(device, non_blocking=True)
         if block is self.block:
             return self
+        return self.on(block, self.prompts, self.labels)
+
+    def on(self, block: Tensor, prompts: int, labels: int) -> PackedBatch:
+        """The same batch over a block that starts with a copy of its own; so many prompts and labels of it
+        count as real."""
         return PackedBatch.over(
             block,
             self.capacity,
             max_seqlen=self.max_seqlen,
-            prompts=self.prompts,
-            labels=self.labels,
+            prompts=prompts,
+            labels=labels,
             label_vectors=self.label_vectors,
-            label_prompts=None if self.label_prompts is None else self.label_prompts.to(device),
+            label_prompts=None if self.label_prompts is None else self.label_prompts.to(block.device),
         )
 
 

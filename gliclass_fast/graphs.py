@@ -16,6 +16,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
+from functools import cache
 from typing import Protocol
 
 import torch
@@ -73,7 +74,7 @@ class GraphRunner:
     def __init__(
         self, network: Architecture, device: torch.device, recorder: Recorder, max_graphs: int = MAX_GRAPHS
     ) -> None:
-        """max_graphs: at most so many at a time, one or more."""
+        """max_graphs: at most so many at a time, two or more: the memory they share lives while one does."""
         self._network, self._recorder, self._max_graphs = network, recorder, max_graphs
         largest = Capacity.padded(MAX_TOKENS, MAX_TOKENS // 2)
         self._block = torch.zeros(largest.size, dtype=torch.int32, device=device)
@@ -113,12 +114,10 @@ class GraphRunner:
         """Graphs held."""
         return len(self._graphs)
 
-    def free(self) -> bool:
-        """Gives back the memory of all graphs and arenas; False if there were no graphs."""
+    def free(self) -> None:
+        """Gives back the memory of all graphs and arenas, which are made anew when next wanted."""
         with LAUNCHING, self._recorder.turn():
-            held = bool(self._graphs)
             self._clear()
-            return held
 
     @torch.inference_mode()
     def __call__(self, batch: PackedBatch) -> PendingLogits:
@@ -126,25 +125,14 @@ class GraphRunner:
         with LAUNCHING, self._recorder.turn():
             try:
                 return self._launch(batch)
-            except torch.OutOfMemoryError:
-                self._clear()
             except BaseException:
                 self._clear()  # whatever a failed recording left in the memory that all share
                 raise
-            return self._launch(batch)
 
     def _launch(self, batch: PackedBatch) -> PendingLogits:
         self._block[: len(batch.block)].copy_(batch.block, non_blocking=True)
         room = batch.capacity
-        static = PackedBatch.over(
-            self._block,
-            room,
-            max_seqlen=batch.max_seqlen,
-            prompts=room.prompts,
-            labels=room.labels,
-            label_vectors=batch.label_vectors,
-            label_prompts=None if batch.label_prompts is None else batch.label_prompts.to(self._block.device),
-        )
+        static = batch.on(self._block, room.prompts, room.labels)
         self._run(room.tokens, lambda: self._encode(static))
         if self._network.score_recordable:
             logits = self._run(room, lambda: self._score(static))
@@ -198,18 +186,26 @@ class GraphRunner:
         self._met.clear()
 
 
+@cache
+def recording_streams(device: torch.device) -> tuple[torch.cuda.Stream, torch.cuda.Stream]:
+    """What all recordings of a process begin on, and what their launches go to.
+
+    They have streams to themselves, as the allocator of pinned memory leaves events on those that copy; of
+    high priority, which come from a set that nobody else is likely to draw from. They are two as a graph that
+    is freed takes along the cuBLAS workspaces of the stream its recording began on, which other graphs still
+    use (pytorch/pytorch#193402).
+    """
+    first = torch.cuda.Stream(device, priority=-1)  # type: ignore[no-untyped-call]
+    return first, torch.cuda.Stream(device, priority=-1)  # type: ignore[no-untyped-call]
+
+
 class CudaRecorder:
     """Recordings as CUDA graphs in a memory pool of their own."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-        # Recording has streams to itself: the allocator of pinned memory leaves events on those that copy.
-        # Streams of high priority come from a set that nobody else is likely to draw from. They are two as
-        # a graph that is freed takes along the cuBLAS workspaces of the stream its recording began on,
-        # which other graphs still use (pytorch/pytorch#193402): launches go to the other one.
-        self._first_stream = torch.cuda.Stream(device, priority=-1)  # type: ignore[no-untyped-call]
-        self._recording_stream = torch.cuda.Stream(device, priority=-1)  # type: ignore[no-untyped-call]
+        self._first_stream, self._recording_stream = recording_streams(device)
         self.renew()
         self.memory_limit = int(MEMORY_SHARE * torch.cuda.get_device_properties(device).total_memory)
 
@@ -217,9 +213,11 @@ class CudaRecorder:
     def turn(self) -> Iterator[None]:
         caller = torch.cuda.current_stream(self._device)
         self._stream.wait_stream(caller)
-        with torch.cuda.stream(self._stream):
-            yield
-        caller.wait_stream(self._stream)
+        try:
+            with torch.cuda.stream(self._stream):
+                yield
+        finally:
+            caller.wait_stream(self._stream)
 
     def record(self, run: Run) -> Run:
         graph = torch.cuda.CUDAGraph()
@@ -227,12 +225,18 @@ class CudaRecorder:
             # every thread has its own, and none can be made while recording
             torch.cuda.current_blas_handle()  # type: ignore[no-untyped-call]
         recording = torch.cuda.graph(graph, self._pool, self._first_stream, capture_error_mode="thread_local")
+        failures: list[BaseException] = []  # the first is the cause of those from ending the recording
         try:
             with recording, self._recording_stream_joined():
-                out = run()
-        except BaseException:
+                try:
+                    out = run()
+                except BaseException as error:
+                    failures.append(error)
+        except RuntimeError as error:
+            failures.append(error)
+        if failures:
             graph.reset()
-            raise
+            raise failures[0]
 
         def replay() -> Tensor:
             graph.replay()
@@ -244,11 +248,9 @@ class CudaRecorder:
     def _recording_stream_joined(self) -> Iterator[None]:
         """Launches on the recording stream become part of what the first stream records."""
         self._recording_stream.wait_stream(self._first_stream)
-        try:
-            with torch.cuda.stream(self._recording_stream):
-                yield
-        finally:
-            self._first_stream.wait_stream(self._recording_stream)
+        with torch.cuda.stream(self._recording_stream):
+            yield
+        self._first_stream.wait_stream(self._recording_stream)
 
     def finish(self) -> None:
         self._stream.synchronize()

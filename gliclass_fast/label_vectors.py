@@ -38,6 +38,7 @@ class LabelVectors:
         self._vectors: OrderedDict[str, Tensor] = OrderedDict()
         self._lists: OrderedDict[tuple[str, ...], Tensor] = OrderedDict()
         self._network = weakref.ref(model.network)  # not to keep it where the model moves on
+        self._made: torch.cuda.Event | None = None  # on a GPU, the last of them, by whoever made it
         self._lock = Lock()
 
     def of(self, lists: Sequence[tuple[str, ...]]) -> list[Tensor]:
@@ -50,6 +51,8 @@ class LabelVectors:
                 self._vectors.clear()
                 self._lists.clear()
                 self._network = weakref.ref(self._model.network)
+            if self._made is not None:
+                torch.cuda.current_stream(self._model.device).wait_event(self._made)
             wanted = dict.fromkeys(lists)
             found = {labels: self._lists[labels] for labels in wanted if labels in self._lists}
             fresh = [labels for labels in wanted if labels not in found]
@@ -58,6 +61,8 @@ class LabelVectors:
                 found[labels] = torch.stack([self._vectors[label] for label in labels])
             for labels in found:
                 self._remember(labels, found[labels])
+            if fresh and self._model.device.type == "cuda":
+                self._made = torch.cuda.current_stream(self._model.device).record_event()
             while len(self._vectors) > self._capacity:
                 self._vectors.popitem(last=False)
             return [found[labels] for labels in lists]

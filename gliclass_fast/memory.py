@@ -17,28 +17,29 @@ Group = list[int]
 
 
 def run_batches(
-    costs: Sequence[int], budget: int, run: Callable[[Group], Result], relieve: Callable[[], bool]
+    costs: Sequence[int], budget: int, run: Callable[[Group], Result], relieve: Callable[[], None]
 ) -> Iterator[tuple[Group, Result]]:
     """`run` on groups of prompts, given as indices, as `plan_batches` makes them.
 
-    Without memory for a group, what `relieve` may give back (it says whether there was any) is given back
-    first; after that the group runs in halves. Raises torch.OutOfMemoryError for a prompt that does not fit
-    alone.
+    Without memory for a group, `relieve` gives back what it can and the group runs again; without it still,
+    in halves. Raises torch.OutOfMemoryError for a prompt that does not fit alone.
     """
-    waiting = list(reversed(list(plan_batches(costs, budget))))
+    waiting = [(group, False) for group in plan_batches(costs, budget)][::-1]
     while waiting:
-        group = waiting.pop()
+        group, relieved = waiting.pop()
         try:
             result = run(group)
         except torch.OutOfMemoryError:
-            if relieve():
-                waiting.append(group)
-                continue
-            if len(group) == 1:
+            if relieved and len(group) == 1:
                 raise
         else:
             yield group, result
             continue
+        if not relieved:
+            logger.warning("out of memory on a batch of %d prompts: CUDA graphs give back theirs", len(group))
+            relieve()
+            waiting.append((group, True))
+            continue
         logger.warning("out of memory on a batch of %d prompts: it runs in halves", len(group))
         middle = len(group) // 2
-        waiting += group[middle:], group[:middle]
+        waiting += (group[middle:], True), (group[:middle], True)

@@ -144,7 +144,7 @@ class GLiClassModel:
             yield
 
     def _build(self, device: torch.device) -> None:
-        self.device = device
+        self.device, self.graphs = device, None
         with self.inference():
             self._build_here()
             if device.type == "cuda":
@@ -213,9 +213,9 @@ class GLiClassModel:
 
     def score(self, prompts: Sequence[EncodedPrompt]) -> PendingLogits:
         """Launches a batch, from CUDA graphs where it can; `wait` gives the logits of its labels."""
-        if self.graphs is not None and (room := self.graphs.room(prompts)):
-            return self.graphs(self.pack(prompts, room))
         with self.inference():
+            if self.graphs is not None and (room := self.graphs.room(prompts)):
+                return self.graphs(self.pack(prompts, room))
             return PendingLogits.copy(stack_logits(self(self.pack(prompts))))
 
     def label_vectors(self, prompts: Sequence[EncodedPrompt], batch_tokens: int) -> Tensor:
@@ -231,9 +231,10 @@ class GLiClassModel:
             groups, vectors = zip(*run_batches(costs, batch_tokens, run, self.free_graphs), strict=True)
             return torch.cat(vectors)[np.argsort(np.concatenate(groups))]
 
-    def free_graphs(self) -> bool:
-        """Gives back the memory of recorded CUDA graphs, which are recorded anew; False if there was none."""
-        return self.graphs is not None and self.graphs.free()
+    def free_graphs(self) -> None:
+        """Gives back the memory of CUDA graphs, which are recorded anew when next wanted."""
+        if self.graphs is not None:
+            self.graphs.free()
 
     def empty_text_vector(self) -> Tensor:
         """Of a uni-encoder: what a slot without a token becomes after projection, [1, C]."""

@@ -97,9 +97,10 @@ class Ops:
     chosen: dict[str, str]
 
     @property
-    def reads_host(self) -> bool:
-        """Whether an operation waits for values of its arguments."""
-        return any(self.chosen[operation] == "reference" for operation in _BY_SEQUENCE)
+    def recordable(self) -> bool:
+        """Whether a CUDA graph of any of these holds for another batch: none waits for values of its
+        arguments or is launched for their number of sequences."""
+        return not any(self.chosen[operation] in ("reference", *PACKAGES) for operation in _BY_SEQUENCE)
 
 
 @runtime_checkable

@@ -203,12 +203,15 @@ class ZeroShotClassificationPipeline(BasePipeline):
         scored = self.engine.score(requests, labels_per_pass, self.progress_bar)
         scores = results.scores_of([each.logits for each in scored], types)
         uncalibrated = [each.uncalibrated for each in scored if each.uncalibrated is not None]
-        before: list[Any] = list(results.scores_of(uncalibrated, types)) or [None] * len(scored)
+        before: list[Any] = [None] * len(scored)
+        if uncalibrated:
+            before = list(results.scores_of(uncalibrated, types))
         labels = [request.labels for request in requests]
-        found: list[Any] = list(map(results.predictions_of, labels, scores, types, thresholds, before))
+        rows = zip(labels, scores, types, thresholds, before, strict=True)
+        found: list[Any] = [results.predictions_of(*row) for row in rows]
         if return_hierarchical:
-            rows = zip(structures, labels, scores, found, strict=True)
-            found = [results.hierarchical(*row, self.label_separator) for row in rows]
+            shaped = zip(structures, labels, scores, found, strict=True)
+            found = [results.hierarchical(*row, self.label_separator) for row in shaped]
         return (found, infos_of(scored)) if return_info else found
 
 

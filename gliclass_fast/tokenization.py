@@ -109,7 +109,7 @@ class PromptTokenizer(SequenceTokenizer):
     def label_tokens(self, labels: Sequence[str]) -> list[int]:
         """Tokens every label takes in a prompt, its marker included."""
         block = self._block(tuple(labels))
-        return [int(end - start) for start, end in block.spans]
+        return np.diff(block.spans)[:, 0].tolist()  # type: ignore[no-any-return]
 
     def room(self, window: int) -> int:
         """Tokens a window leaves for labels."""
@@ -148,7 +148,9 @@ class PromptTokenizer(SequenceTokenizer):
         label, sep = self.markers.label, self.markers.sep
         pieces = [ids[:-1] for ids in self.pieces([f"{label}{text}{sep}" for text in labels])]
         token_ids = _ids([*self._prefix, *chain.from_iterable(pieces)])
-        return _LabelBlock(token_ids, consecutive_spans([len(piece) for piece in pieces], len(self._prefix)))
+        spans = consecutive_spans([len(piece) for piece in pieces], len(self._prefix))
+        spans.flags.writeable = False  # prompts share it
+        return _LabelBlock(token_ids, spans)
 
 
 def _ids(values: list[int]) -> np.ndarray:

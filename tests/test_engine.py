@@ -86,7 +86,7 @@ def test_out_of_memory_splits_a_batch(
 
     monkeypatch.setattr(GLiClassModel, "score", failing(GLiClassModel.score, 2))
     check_same(logits(tiny), expected)
-    assert calls == [7, 3, 1, 2, 4, 2, 2] and "halves" in caplog.text
+    assert calls == [7, 7, 3, 1, 2, 4, 2, 2] and "halves" in caplog.text
     monkeypatch.undo()
     monkeypatch.setattr(GLiClassModel, "__call__", failing(GLiClassModel.__call__, 2))
     check_same([each["logits"] for each in tiny.embed(REQUESTS)], [each["logits"] for each in vectors])

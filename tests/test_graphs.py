@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from weakref import WeakSet
 
@@ -169,10 +170,11 @@ def test_the_least_recently_used_graph_is_dropped() -> None:
 
 def test_a_limit_met_between_encoder_and_tail_loses_nothing() -> None:
     recorder = Again()
-    model = with_graphs(tiny_model(), recorder, max_graphs=1)
+    model = with_graphs(tiny_model(), recorder, max_graphs=2)
     for seed in range(6):
         check_equal(model, [random_prompt(20, 2, seed)])
-    assert recorder.recorded == 10 and recorder.alive() == 1
+        check_equal(model, [random_prompt(40, 2, seed)])
+    assert recorder.recorded == 20 and recorder.alive() == 2
 
 
 def test_graphs_are_freed_before_a_batch_runs_in_halves() -> None:
@@ -180,15 +182,16 @@ def test_graphs_are_freed_before_a_batch_runs_in_halves() -> None:
     model = with_graphs(tiny_model(), recorder)
     for _ in range(2):
         check_equal(model, [random_prompt(20, 2)])
-    failures = [torch.OutOfMemoryError("first"), torch.OutOfMemoryError("second")]
+    tried: list[tuple[list[int], int]] = []
 
     def run(group: list[int]) -> int:
-        if len(group) > 1 and failures:
-            raise failures.pop()
+        tried.append((group, recorder.alive()))
+        if len(group) > 2:
+            raise torch.OutOfMemoryError
         return len(group)
 
     found = list(run_batches([1] * 4, 4, run, model.free_graphs))
-    assert recorder.alive() == 0
+    assert tried == [([0, 1, 2, 3], 2), ([0, 1, 2, 3], 0), ([0, 1], 0), ([2, 3], 0)]
     assert found == [([0, 1], 2), ([2, 3], 2)]
     check_equal(model, [random_prompt(20, 2)])
 
@@ -198,7 +201,7 @@ def test_a_prompt_that_does_not_fit_alone_is_an_error() -> None:
         raise torch.OutOfMemoryError("never")
 
     with pytest.raises(torch.OutOfMemoryError, match="never"):
-        list(run_batches([5, 5, 5], 15, run, lambda: False))
+        list(run_batches([5, 5, 5], 15, run, lambda: None))
 
 
 def test_a_failed_recording_leaves_a_runner_that_works() -> None:
@@ -226,32 +229,55 @@ def test_memory_is_bounded_and_reported() -> None:
 
 def test_without_memory_for_a_recording_all_are_dropped_and_it_is_tried_again() -> None:
     recorder = Again()
-    model = with_graphs(tiny_model(), recorder)
-    for tokens in (16, 16, 32):
-        check_equal(model, [random_prompt(tokens, 1)])
+    pipeline = fast_pipeline(with_graphs(tiny_model(), recorder))
+    assert pipeline.model.graphs is not None
+    text, longer = Request("x" * 20, ("a",)), Request("x" * 60, ("a",))
+    expected = [each.logits for request in (text, text, longer) for each in pipeline.engine.score([request])]
+    assert pipeline.model.graphs.count == 2
     recorder.failures = [torch.OutOfMemoryError("no memory for a recording")]
-    check_equal(model, [random_prompt(32, 1)])
-    assert recorder.renewed == 1 and model.graphs is not None and model.graphs.count == 0
-    check_equal(model, [random_prompt(32, 1)])
-    assert model.graphs.count == 2
+    for _ in range(2):
+        [found] = pipeline.engine.score([longer])
+        assert np.abs(found.logits - expected[-1]).max() <= ALONE_TOLERANCE
+    assert not recorder.failures and pipeline.model.graphs.count == 2
+
+
+def check_only_encoders_are_recorded(pipeline: ZeroShotClassificationPipeline) -> None:
+    """One recording for any labels and any number of texts of as many tokens."""
+    engine, model, recorder = pipeline.engine, pipeline.model, Again()
+    engine.batch_tokens = MAX_TOKENS
+    short = [Request("ab", ("a", "b"))] * 20
+    least, total = (sum(len(each.token_ids) for each in engine._encode(part)) for part in (short[:1], short))
+    long = Request("x" * (2 + total - least), ("a", "b"))
+    calls = [[long], short, [long], [Request(each.text, ("b", "c")) for each in short]]
+    expected = [engine.score(requests) for requests in calls]
+    model.graphs = GraphRunner(model.network, model.device, recorder)
+    assert not model.network.score_recordable
+    for requests, scored in zip(calls * 2, expected * 2, strict=True):
+        for ours, theirs in zip(engine.score(requests), scored, strict=True):
+            assert np.abs(ours.logits - theirs.logits).max() <= ALONE_TOLERANCE
+    assert recorder.recorded == recorder.alive() == 1
 
 
 @pytest.mark.parametrize("kind", ["bi-encoder", "encoder-decoder, BART", "encoder-decoder, umT5"])
-def test_where_labels_come_beside_the_block_only_encoders_are_recorded(kind: str, tmp_path: Path) -> None:
-    pipeline, _ = families.pipeline(kind, torch.float32, "cpu", tmp_path)
-    engine, model, recorder = pipeline.engine, pipeline.model, Again()
-    engine.batch_tokens = MAX_TOKENS
-    plain = [
-        [Request(text, tuple(own[:most])) for text, own in zip(TEXTS, families.DISTINCT, strict=True)]
-        for most in (9, 2, 1)
+def test_where_labels_come_beside_the_block(kind: str, tmp_path: Path) -> None:
+    check_only_encoders_are_recorded(families.pipeline(kind, torch.float32, "cpu", tmp_path)[0])
+
+
+def test_where_an_lstm_reads_the_text() -> None:
+    check_only_encoders_are_recorded(fast_pipeline(tiny_model("bert", use_lstm=True)))
+
+
+def test_texts_of_one_token_each(tmp_path: Path) -> None:
+    pipeline, _ = families.pipeline("encoder-decoder, umT5", torch.float32, "cpu", tmp_path)
+    model = pipeline.model
+    prompts = [
+        replace(each, token_ids=each.token_ids[:1])
+        for each in pipeline.engine._encode([Request("", ("a", "b"))] * 20)
     ]
-    expected = [engine.score(requests) for requests in plain]
-    model.graphs = GraphRunner(model.network, model.device, recorder)
-    assert not model.network.score_recordable
-    for requests, scored in zip(plain * 2, expected * 2, strict=True):
-        for ours, theirs in zip(engine.score(requests), scored, strict=True):
-            assert np.abs(ours.logits - theirs.logits).max() <= ALONE_TOLERANCE
-    assert recorder.recorded == recorder.alive() == 1  # all texts at once, with any labels
+    expected = model.score(prompts).wait()
+    model.graphs = GraphRunner(model.network, model.device, Again())
+    for _ in range(3):
+        assert np.abs(model.score(prompts).wait() - expected).max() <= ALONE_TOLERANCE
 
 
 def test_threads_share_a_model() -> None:

@@ -41,16 +41,17 @@ class Architecture(Protocol):
     """
 
     encoders: list[nn.Module]  # whose linear maps may run in another precision
-    encode_recordable: bool  # whether it can be a CUDA graph: it waits for no value
-    score_recordable: bool  # likewise, and it reads nothing but the block of a batch; only where `encode` is
+    # Whether they can be CUDA graphs: they wait for no value and read nothing but the block of a batch;
+    # `encode`, of that only what there is per token (not cu_seqlens, whose length is another's).
+    encode_recordable: bool
+    score_recordable: bool  # only where `encode` is
 
     def fill(self, checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype) -> None:
         """Takes its tensors out of a checkpoint; raises CheckpointError unless all match."""
         ...
 
     def encode(self, batch: PackedBatch) -> tuple[Tensor, ...]:
-        """What `score` needs of the tokens, [T, C] each; where that is recordable, from no field of labels
-        or prompts."""
+        """What `score` needs of the tokens, [T, C] each."""
         ...
 
     def score(self, encoded: tuple[Tensor, ...], batch: PackedBatch) -> Output:

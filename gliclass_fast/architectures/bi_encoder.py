@@ -70,16 +70,16 @@ class Architecture(nn.Module):
 
     def __init__(self, config: ModelConfig, ops: Ops, checkpoint: Checkpoint, ops_of: OpsOf) -> None:
         super().__init__()
-        self.encode_recordable = not (self.encodes_labels or ops_of(config.encoder).reads_host)
         self.config = config
         assert config.label_model_type is not None
-        self.texts, self.labels = (
-            Tower(model_type, backbone, config.pooling_strategy, ops, ops_of(backbone))
-            for model_type, backbone in (
-                (config.model_type, config.encoder),
-                (config.label_model_type, config.label_encoder),
-            )
+        of_texts, of_labels, pooling = (
+            ops_of(config.encoder),
+            ops_of(config.label_encoder),
+            config.pooling_strategy,
         )
+        self.texts = Tower(config.model_type, config.encoder, pooling, ops, of_texts)
+        self.labels = Tower(config.label_model_type, config.label_encoder, pooling, ops, of_labels)
+        self.encode_recordable = of_texts.recordable and not self.encodes_labels
         self.heads = Heads(config, ops)
         self.comparison = Comparison(config, ops)
 

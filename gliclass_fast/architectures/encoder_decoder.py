@@ -48,7 +48,7 @@ class Architecture(nn.Module):
     def __init__(self, config: ModelConfig, ops: Ops, checkpoint: Checkpoint, ops_of: OpsOf) -> None:
         super().__init__()
         self.config, self.ops, encoder_ops = config, ops, ops_of(config.encoder)
-        self.encode_recordable = not (self.causal or encoder_ops.reads_host)
+        self.encode_recordable = encoder_ops.recordable and not self.causal
         self.encoder = component("encoders", config.model_type).Encoder(config.encoder, encoder_ops)
         self.decoder = component("decoders", config.model_type).Decoder(
             config.decoder, encoder_ops, self.causal

@@ -31,8 +31,8 @@ class Architecture(nn.Module):
         """checkpoint: asked which variant of GliZNet its tensors are of."""
         super().__init__()
         self.config, encoder_ops = config, ops_of(config.encoder)
-        self.encode_recordable = not encoder_ops.reads_host
-        self.score_recordable = self.encode_recordable and not ops.reads_host
+        self.encode_recordable = encoder_ops.recordable
+        self.score_recordable = encoder_ops.recordable and ops.recordable
         self.encoder = component("encoders", config.model_type).Encoder(config.encoder, encoder_ops)
         self.head = Head(config, Parts.of(checkpoint), ops)
 

@@ -74,8 +74,8 @@ class Architecture(nn.Module):
         """checkpoint: asked only for the number of layers the mixer was made for."""
         super().__init__()
         self.config, self.ops, encoder_ops = config, ops, ops_of(config.encoder)
-        self.encode_recordable = not encoder_ops.reads_host
-        self.score_recordable = self.encode_recordable and not (config.use_lstm or ops.reads_host)
+        self.encode_recordable = encoder_ops.recordable
+        self.score_recordable = encoder_ops.recordable and ops.recordable and not config.use_lstm
         gates = checkpoint.shape("model.layer_wise_attention.W2.weight")
         layers = config.encoder.num_hidden_layers
         self.encoder = component("encoders", config.model_type).Encoder(config.encoder, encoder_ops)

@@ -119,22 +119,33 @@ def test_a_thread_that_never_ran_anything_records() -> None:
     with ThreadPoolExecutor(1) as thread:
         found = thread.submit(lambda: model.score(prompts).wait()).result()
     assert model.graphs is not None and model.graphs.count == 2 and np.array_equal(found, expected)
+    del thread  # what was recorded outlives it
+    torch.cuda.empty_cache()
+    torch.full((64 << 20,), 255, dtype=torch.uint8, device="cuda")
+    assert np.array_equal(model.score(prompts).wait(), expected)
 
 
 @pytest.mark.parametrize("encoder", ["deberta-v2", "modernbert"])
-def test_graphs_outlive_those_dropped_before_them(encoder: str) -> None:
-    """Dropping a graph must free nothing that others use: what is free is overwritten here."""
-    model = gpu_model(encoder)
-    model.graphs = GraphRunner(model.network, model.device, CudaRecorder(model.device), max_graphs=5)
-    batches = [[random_prompt(30 * n, n)] for n in (1, 2, 3, 4)]
+def test_graphs_outlive_those_dropped_before_them(encoder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Dropping a graph must free nothing that others use: what is free is overwritten here.
+
+    The first size is used between all others, so its two graphs, recorded once, outlive dozens of them.
+    """
+    model, recorded = gpu_model(encoder, intermediate_size=4096), []
+    record = CudaRecorder.record
+    monkeypatch.setattr(CudaRecorder, "record", lambda *given: recorded.append(1) or record(*given))
+    model.graphs = GraphRunner(model.network, model.device, CudaRecorder(model.device), max_graphs=6)
+    batches = [[random_prompt(30 * n, n)] for n in (20, 1, 2, 3, 4)]
     expected = [model.score(prompts).wait() for prompts in batches]
     for _ in range(6):
-        for prompts, logits in zip(batches, expected, strict=True):
+        for prompts, logits in zip(batches[1:], expected[1:], strict=True):
             assert np.array_equal(model.score(prompts).wait(), logits)
             torch.full((64 << 20,), 255, dtype=torch.uint8, device="cuda")
             torch.cuda.empty_cache()
-    assert model.graphs.count == 5 and model.free_graphs() and model.graphs.count == 0
-    assert np.array_equal(model.score(batches[0]).wait(), expected[0])
+            assert np.array_equal(model.score(batches[0]).wait(), expected[0])
+    assert model.graphs.count == 6 and len(recorded) == 2 + 6 * 4 * 2
+    model.free_graphs()
+    assert model.graphs.count == 0 and np.array_equal(model.score(batches[0]).wait(), expected[0])
 
 
 def test_out_of_memory_splits_and_continues(caplog: pytest.LogCaptureFixture) -> None:

@@ -77,7 +77,7 @@ def test_where_it_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     assert unavailable_reason("cuda", "cuda", half, 64) is None
     chosen = choose_ops("cuda", half, head_width=64)
     assert chosen.chosen["disentangled_attention"] == chosen.chosen["pack_distances"] == "cuda"
-    assert chosen.chosen["attention"] == "triton" and not chosen.reads_host
+    assert chosen.chosen["attention"] == "triton" and chosen.recordable
     assert choose_ops("cuda", half, head_width=32).chosen["disentangled_attention"] == "triton"
     assert choose_ops("cuda", torch.float32, head_width=64).chosen["disentangled_attention"] == "triton"
     assert "heads 64 wide, not 32" in str(unavailable_reason("cuda", "cuda", half, 32))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.machinery
 import sys
+from dataclasses import replace
 from itertools import pairwise
 from types import ModuleType
 from typing import Any
@@ -78,4 +79,8 @@ def test_asked_for_it_leaves_the_other_operations_to_the_table(monkeypatch: pyte
 
     usual = ops.choose_ops("cpu").chosen
     monkeypatch.setattr(ops, "unavailable_reason", reason)
-    assert ops.choose_ops("cpu", only="flash").chosen == {**usual, "attention": "flash"}
+    found = ops.choose_ops("cpu", only="flash")
+    assert found.chosen == {**usual, "attention": "flash"}
+    # launched for the number of sequences, which differs between batches of as many tokens
+    assert not replace(found, chosen=dict.fromkeys(usual, "triton") | {"attention": "flash"}).recordable
+    assert replace(found, chosen=dict.fromkeys(usual, "triton")).recordable

@@ -36,7 +36,9 @@ def run_batches(
             yield group, result
             continue
         if not relieved:
-            logger.warning("out of memory on a batch of %d prompts: CUDA graphs give back theirs", len(group))
+            logger.warning(
+                "out of memory on a batch of %d prompts: it runs again without CUDA graphs", len(group)
+            )
             relieve()
             waiting.append((group, True))
             continue

@@ -4,7 +4,7 @@ A pass takes two graphs. The encoder's depends on the bucket of tokens alone, so
 it; the tail's (pooling, projectors, scorer) on the buckets of tokens and of labels. A tail that reads more
 than the batch's block, as where labels come as vectors, runs without. Every batch is copied to one static
 block of int32, where all graphs read it; encoders leave their states in a static arena, where tails find
-them. Batches run one at a time on one stream, so all graphs share one pool of memory.
+them. Batches run one at a time on one stream, so all graphs of a model share one pool of memory.
 
 The first batch of a bucket runs without a graph, which also compiles what it needs; the second is recorded.
 Of too many graphs the least recently used one goes; where they hold too much memory, which they share, all.
@@ -186,48 +186,53 @@ class GraphRunner:
         self._met.clear()
 
 
-@cache
-def recording_streams(device: torch.device) -> tuple[torch.cuda.Stream, torch.cuda.Stream]:
-    """What all recordings of a process begin on, and what their launches go to.
+class Streams:
+    """The streams of a GPU that a process records graphs on, and the one that runs all of them."""
 
-    They have streams to themselves, as the allocator of pinned memory leaves events on those that copy; of
-    high priority, which come from a set that nobody else is likely to draw from. They are two as a graph that
-    is freed takes along the cuBLAS workspaces of the stream its recording began on, which other graphs still
-    use (pytorch/pytorch#193402).
-    """
-    first = torch.cuda.Stream(device, priority=-1)  # type: ignore[no-untyped-call]
-    return first, torch.cuda.Stream(device, priority=-1)  # type: ignore[no-untyped-call]
+    def __init__(self, device: torch.device) -> None:
+        # all graphs are given the workspaces that cuBLAS has for the recording stream: no two may run at once
+        self.running = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        # A graph that is freed takes along the workspaces of the stream its recording began on
+        # (pytorch/pytorch#193402), so launches go to another. Both have a stream to themselves, as the
+        # allocator of pinned memory leaves events on those that copy; few others draw from the set of those
+        # of high priority.
+        self.first = torch.cuda.Stream(device, priority=-1)  # type: ignore[no-untyped-call]
+        self.recording = torch.cuda.Stream(device, priority=-1)  # type: ignore[no-untyped-call]
+
+
+streams_of = cache(Streams)
 
 
 class CudaRecorder:
     """Recordings as CUDA graphs in a memory pool of their own."""
 
     def __init__(self, device: torch.device) -> None:
-        self._device = device
-        self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-        self._first_stream, self._recording_stream = recording_streams(device)
+        self._device, self._streams = device, streams_of(device)
         self.renew()
         self.memory_limit = int(MEMORY_SHARE * torch.cuda.get_device_properties(device).total_memory)
 
     @contextmanager
     def turn(self) -> Iterator[None]:
         caller = torch.cuda.current_stream(self._device)
-        self._stream.wait_stream(caller)
+        self._streams.running.wait_stream(caller)
         try:
-            with torch.cuda.stream(self._stream):
+            with torch.cuda.stream(self._streams.running):
                 yield
         finally:
-            caller.wait_stream(self._stream)
+            caller.wait_stream(self._streams.running)
 
     def record(self, run: Run) -> Run:
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.stream(self._recording_stream):
-            # every thread has its own, and none can be made while recording
+        with torch.cuda.stream(self._streams.first):
+            # Every thread has its own, and none can be made while recording. Its workspace for the other
+            # stream is made there, in the pool, which keeps it however long this thread lives.
             torch.cuda.current_blas_handle()  # type: ignore[no-untyped-call]
-        recording = torch.cuda.graph(graph, self._pool, self._first_stream, capture_error_mode="thread_local")
+        recording = torch.cuda.graph(
+            graph, self._pool, self._streams.first, capture_error_mode="thread_local"
+        )
         failures: list[BaseException] = []  # the first is the cause of those from ending the recording
         try:
-            with recording, self._recording_stream_joined():
+            with recording, self._launches_joined():
                 try:
                     out = run()
                 except BaseException as error:
@@ -245,15 +250,15 @@ class CudaRecorder:
         return replay
 
     @contextmanager
-    def _recording_stream_joined(self) -> Iterator[None]:
+    def _launches_joined(self) -> Iterator[None]:
         """Launches on the recording stream become part of what the first stream records."""
-        self._recording_stream.wait_stream(self._first_stream)
-        with torch.cuda.stream(self._recording_stream):
+        self._streams.recording.wait_stream(self._streams.first)
+        with torch.cuda.stream(self._streams.recording):
             yield
-        self._first_stream.wait_stream(self._recording_stream)
+        self._streams.first.wait_stream(self._streams.recording)
 
     def finish(self) -> None:
-        self._stream.synchronize()
+        self._streams.running.synchronize()
 
     def renew(self) -> None:
         self._pool = torch.cuda.graph_pool_handle()

@@ -13,7 +13,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 import gliclass_fast
-from gliclass_fast import cli, demo, records, selfcheck
+from gliclass_fast import classify, cli, demo, records, selfcheck
 from gliclass_fast.ops import IMPLEMENTATIONS
 
 LABELS = ["--labels", "positive review,negative review", "--device", "cpu"]
@@ -91,19 +91,19 @@ def test_an_interrupted_run_leaves_a_valid_file_and_resumes(
     assert run(*command).exit_code == 0
     whole = output.read_bytes()
 
-    monkeypatch.setattr(cli, "TEXTS_AT_A_TIME", 1)
+    monkeypatch.setattr(classify, "TEXTS_AT_A_TIME", 1)
     calls = iter(range(100))
-    original = cli.ZeroShotClassificationPipeline.__call__
+    original = classify.ZeroShotClassificationPipeline.__call__
 
     def interrupted(self: Any, *args: Any, **kwargs: Any) -> Any:
         if next(calls) == 2:
             raise KeyboardInterrupt
         return original(self, *args, **kwargs)
 
-    monkeypatch.setattr(cli.ZeroShotClassificationPipeline, "__call__", interrupted)
+    monkeypatch.setattr(classify.ZeroShotClassificationPipeline, "__call__", interrupted)
     result = run(*command)
     assert (
-        result.exit_code == cli.INTERRUPTED
+        result.exit_code == classify.INTERRUPTED
         and "2 of 4 texts" in result.stderr
         and "--resume" in result.stderr
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +19,7 @@ from gliclass_fast import demo, records
 from gliclass_fast.model import GLiClassModel
 from gliclass_fast.ops import ORDER
 from gliclass_fast.pipeline import ZeroShotClassificationPipeline
+from gliclass_fast.prompts import flatten_labels
 
 screen = Console()
 errors = Console(stderr=True)
@@ -88,8 +90,8 @@ def classify(
     if resume and output is None:
         raise ValueError("--resume continues an --output file; give one")
     inputs = texts_of(texts, column)
-    if output is not None and texts and output.resolve() == Path(texts[0]).resolve():
-        raise ValueError(f"--output {output} is the input file")
+    if output is not None:
+        _check_output(output, texts, given)
     loaded = GLiClassModel.from_pretrained(model, dtype, usable(device), precision=precision)
     pipeline = ZeroShotClassificationPipeline(
         loaded, model, max_length=max_length, device=loaded.device, progress_bar=False,
@@ -105,10 +107,10 @@ def classify(
         options = {
             "labels": given, "model": model, "threshold": threshold, "single": single, "prompt": prompt,
             "examples": shots, "labels-per-pass": passes, "max-length": max_length, "precision": precision,
+            "dtype": str(loaded.dtype),
         }  # fmt: skip
         note = records.RunNote(output, options)
-        if resume:
-            note.check()
+        note.check(resume)
         _to_file(inputs, run, records.open_writer(output, resume), output, note)
     elif screen.is_terminal if table is None else table:
         _to_table(inputs, run)
@@ -123,7 +125,10 @@ def labels_of(labels: str | None, labels_file: Path | None) -> Any:
     if (labels is None) == (labels_file is None):
         raise ValueError("give the labels either as --labels a,b,c or as --labels-file FILE.json")
     if labels_file is not None:
-        return _json(labels_file)
+        given = _json(labels_file)
+        if isinstance(given, list) and not all(isinstance(label, str) for label in given):
+            raise ValueError(f"{labels_file} must hold a list of strings, or nested objects, for all texts")
+        return given
     return [label.strip() for label in (labels or "").split(",") if label.strip()]
 
 
@@ -152,10 +157,27 @@ def texts_of(texts: list[str] | None, column: str) -> list[str]:
     ]
     if len(texts) > 1 and files:
         raise ValueError(f"{files[0]} is a file: give one file, or texts only")
-    looks_like_a_file = path.exists() or not any(letter.isspace() for letter in texts[0])
-    if len(texts) == 1 and path.suffix.lower() in records.INPUT_SUFFIXES and looks_like_a_file:
+    named_like_one = path.suffix.lower() in records.INPUT_SUFFIXES and len(texts[0].split()) == 1
+    if len(texts) == 1 and (_is_file(path) or named_like_one):
         return records.read_texts(path, column)
     return texts
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a text is no file name: too long, or with a zero byte
+        return False
+
+
+def _check_output(output: Path, texts: list[str] | None, labels: Any) -> None:
+    """What would only show after the work was done, or spoil it."""
+    if texts and output.resolve() == Path(texts[0]).resolve():
+        raise ValueError(f"--output {output} is the input file")
+    if not output.parent.is_dir():
+        raise ValueError(f"--output {output}: there is no folder {output.parent}")
+    if output.suffix.lower() == ".csv" and any("|" in label for label in flatten_labels(labels)):
+        raise ValueError("a label contains '|', which separates labels in .csv: write .jsonl or .parquet")
 
 
 def _to_table(inputs: list[str], run: Callable[[list[str]], Any]) -> None:
@@ -180,6 +202,8 @@ def _to_file(
         raise ValueError(
             f"{output} holds results of other texts; --resume continues a run over the same ones"
         )
+    for ending in {"SIGTERM", "SIGHUP"} & set(dir(signal)):  # as ctrl-C does: what there is gets written
+        signal.signal(getattr(signal, ending), signal.default_int_handler)
     try:
         with Progress(*columns, console=errors, disable=not errors.is_terminal) as progress:
             bar = progress.add_task("classifying", total=len(inputs), completed=done)
@@ -194,7 +218,7 @@ def _to_file(
                     done += 1
                 progress.advance(bar, len(part))
             writer.start()
-            note.remove()
+            note.write(finished=True)
     except KeyboardInterrupt:
         fail(
             f"interrupted after {done} of {len(inputs)} texts; add --resume to continue {output}", INTERRUPTED

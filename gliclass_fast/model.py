@@ -101,7 +101,7 @@ class GLiClassModel:
         folder = resolve_folder(path_or_repo_id, **hub)
         return cls(
             read_config(read_json(folder)),
-            lambda: open_checkpoint(folder),
+            partial(open_checkpoint, folder),
             str(folder),
             torch_dtype if dtype is None else dtype,
             device,
@@ -133,6 +133,11 @@ class GLiClassModel:
             precision,
         )
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A copy, in another process too, is built anew from the stock weights."""
+        given = self._dtype, self.device, self._backend, self._cuda_graphs, self._precision
+        return type(self), (self.config, self._read_tensors, self._source, *given)
+
     @contextmanager
     def inference(self) -> Iterator[None]:
         """Inference mode, with this model's GPU as the current one and to itself: Triton launches there."""
@@ -145,7 +150,7 @@ class GLiClassModel:
 
     def _build(self, device: torch.device) -> None:
         self.device, self.graphs = device, None
-        with self.inference():
+        with self.inference(), _one_thread():
             self._build_here()
             if device.type == "cuda":
                 torch.cuda.synchronize()  # other streams may use the weights from here on
@@ -283,6 +288,17 @@ class GLiClassModel:
 def read_config(raw: Mapping[str, Any]) -> ModelConfig | GliznetConfig:
     """The configuration of a checkpoint of either kind, from its parsed config.json."""
     return (GliznetConfig if raw.get("model_type") == "gliznet" else ModelConfig).from_hf(raw)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Work on the host that leaves no pool of threads behind: a process forked later would wait for them."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def head_width(backbone: Any) -> int:

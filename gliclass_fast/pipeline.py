@@ -78,6 +78,15 @@ class BasePipeline:
         self.classification_type = inputs.check_classification_type(classification_type)
         self.progress_bar, self.label_separator = progress_bar, label_separator
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "engine": self.engine.batch_tokens}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self.engine = Engine(
+            self.model, self.tokenizer, self.max_length, state["engine"], self.labels_tokenizer
+        )
+
     def _load_labels_tokenizer(self, given: Any) -> Any:
         config = self.model.config
         if given is not None and config.label_encoder is None:

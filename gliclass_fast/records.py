@@ -91,29 +91,36 @@ def _pyarrow_parquet() -> Any:
 
 
 class RunNote:
-    """What an unfinished result file is made with, in a file beside it, for those who resume the run."""
+    """What a result file is made with, in a file beside it, for those who resume the run."""
 
     def __init__(self, output: Path, options: dict[str, Any]) -> None:
         """options: JSON values by name."""
         self._path, self._options = output.with_name(f"{output.name}.options.json"), options
         self._output = output
 
-    def check(self) -> None:
-        """Raises ValueError where the unfinished run had other options."""
-        if not self._path.exists():
+    def check(self, resume: bool) -> None:
+        """Raises ValueError where an unfinished run would be lost, or resumed with other options."""
+        if not (self._path.exists() and self._output.exists()):
             return
-        before = json.loads(self._path.read_text(encoding="utf-8"))
-        if other := [name for name in self._options if self._options[name] != before.get(name)]:
+        try:
+            before = json.loads(self._path.read_text(encoding="utf-8"))
+            finished, options = before["finished"], before["options"]
+        except (ValueError, KeyError, TypeError):
+            raise FileFormatError(f"{self._path} is damaged: delete it, or {self._output} as well") from None
+        if not resume and not finished:
+            raise ValueError(
+                f"{self._output} holds the results of an unfinished run: add --resume, or delete it"
+            )
+        other = [name for name in self._options if self._options[name] != options.get(name)]
+        if resume and other:
             raise ValueError(
                 f"{self._output} was made with other options; --resume continues with the same: "
                 f"{', '.join(other)} (see {self._path.name})"
             )
 
-    def write(self) -> None:
-        self._path.write_text(json.dumps(self._options, ensure_ascii=False) + "\n", encoding="utf-8")
-
-    def remove(self) -> None:
-        self._path.unlink(missing_ok=True)
+    def write(self, finished: bool = False) -> None:
+        note = {"finished": finished, "options": self._options}
+        self._path.write_text(json.dumps(note, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 class ResultWriter(Protocol):
@@ -135,7 +142,7 @@ class ResultWriter(Protocol):
 def open_writer(path: Path, resume: bool) -> ResultWriter:
     """A writer for `path`, continuing what is there with `resume`, else starting anew.
 
-    Raises FileFormatError for a suffix that is not supported.
+    Raises FileFormatError for a suffix that is not supported, or a file that is not a result to continue.
     """
     writers: dict[str, type[ResultWriter]] = {
         ".jsonl": _JsonlWriter,
@@ -145,7 +152,10 @@ def open_writer(path: Path, resume: bool) -> ResultWriter:
     writer = writers.get(path.suffix.lower())
     if writer is None:
         raise FileFormatError(f"{path}: unknown result type; supported: {', '.join(OUTPUT_SUFFIXES)}")
-    return writer(path, resume)
+    try:
+        return writer(path, resume)
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, IndexError):
+        raise FileFormatError(f"{path} is not a result of this command: it cannot be continued") from None
 
 
 class _LineWriter:

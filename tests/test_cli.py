@@ -6,6 +6,7 @@ import csv
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,21 @@ def test_files_in(inputs: dict[str, Path], suffix: str) -> None:
     assert [row["text"] for row in json_lines(result)] == TEXTS
 
 
+def test_a_signal_to_end_leaves_a_file_to_resume(tmp_path: Path) -> None:
+    texts, output = tmp_path / "texts.txt", tmp_path / "out.parquet"
+    texts.write_text("A text about music and sport.\n" * 100_000, encoding="utf-8")
+    command = [sys.executable, "-m", "gliclass_fast", "classify", str(texts), *LABELS, "-o", str(output)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        note = output.with_name("out.parquet.options.json")
+        while not note.exists() and process.poll() is None:
+            time.sleep(0.05)
+        process.terminate()
+        assert "add --resume" in process.communicate(timeout=60)[1]
+    assert process.returncode == classify.INTERRUPTED
+    kept = records.open_writer(output, resume=True).kept
+    assert 0 < len(kept) < 100_000 and len(kept) % classify.TEXTS_AT_A_TIME == 0
+
+
 def test_precisions() -> None:
     scores = {}
     for options in ((), ("--precision", "int8"), ("--dtype", "bfloat16")):
@@ -108,11 +124,14 @@ def test_an_interrupted_run_leaves_a_valid_file_and_resumes(
         and "--resume" in result.stderr
     )
     assert records.open_writer(output, resume=True).kept == TEXTS[:2]
+    result = run(*command)
+    assert result.exit_code == 2 and "unfinished run: add --resume" in " ".join(result.stderr.split())
     result = run(*command, "--resume", "--threshold", "0.1")
     assert result.exit_code == 2 and "with the same: threshold (see out" in " ".join(result.stderr.split())
     result = run(*command, "--resume")
     assert result.exit_code == 0, result.stderr
-    assert sorted(each.name for each in tmp_path.glob("out*")) == [output.name]
+    result = run(*command, "--resume", "--dtype", "bfloat16")
+    assert result.exit_code == 2 and "with the same: dtype (see out" in " ".join(result.stderr.split())
     assert records.open_writer(output, resume=True).kept == TEXTS
     if suffix != ".parquet":
         assert len(output.read_bytes().splitlines()) == len(whole.splitlines())

@@ -33,7 +33,7 @@ PYTEST = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider"]
 
 
 def step(
-    command: list[str], limit: float = 300, environment: Mapping[str, str] = MappingProxyType({})
+    command: list[str], limit: float, environment: Mapping[str, str] = MappingProxyType({})
 ) -> dict[str, Any]:
     """Runs a command in the repository: its exit status, seconds and last lines."""
     start = time.perf_counter()
@@ -48,10 +48,9 @@ def step(
     return {"returncode": status, "seconds": round(time.perf_counter() - start, 1), "tail": tail}
 
 
-def build() -> dict[str, Any]:
-    return step(
-        [sys.executable, "setup.py", "build_ext", "--inplace"], environment={"GLICLASS_FAST_BUILD": "cuda"}
-    )
+def build(limit: float) -> dict[str, Any]:
+    command = [sys.executable, "setup.py", "build_ext", "--inplace"]
+    return step(command, limit, {"GLICLASS_FAST_BUILD": "cuda"})
 
 
 def check(device: str, limit: float) -> dict[str, Any]:
@@ -83,7 +82,7 @@ def bench_apart(shape: str, dtype: str, device: str, repeats: int, limit: float)
         file = Path(folder) / "shape.json"
         command = [sys.executable, __file__, "--output", str(file), "--only", "--shapes", shape]
         command += ["--dtypes", dtype, "--device", device, "--repeats", str(repeats)]
-        done = step(command, max(1.0, limit))
+        done = step(command, limit)
         if done["returncode"] == 0:
             found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
             return found
@@ -159,7 +158,7 @@ def main() -> None:
     parser.add_argument("--device", default="cuda", help="cpu only tries the script out")
     parser.add_argument("--only", action="store_true", help="one shape, in this process")
     options = parser.parse_args()
-    end = time.perf_counter() + 60 * options.minutes
+    end: float = time.perf_counter() + 60 * options.minutes
     sys.path.insert(0, str(ROOT))
     if options.only:
         found = bench_here(options.shapes, options.dtypes, options.device, options.repeats)
@@ -179,23 +178,26 @@ def main() -> None:
     result: dict[str, Any] = {"benchmark": "gpu_check", "machine": machine(options.device), "failures": []}
     file = options.output / "gpu_check.json"
 
+    def left() -> float:
+        """Seconds until the tests must start."""
+        return max(1.0, end - FOR_TESTS - time.perf_counter())
+
     def write() -> None:
         file.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
     steps: dict[str, Any] = {}
     result["steps"], result["shapes"] = steps, []
     if options.device == "cuda":
-        steps["build"] = build()
+        steps["build"] = build(left())
         target = str(options.output / "bench_ops.json")
         steps["operations"] = step(
-            [sys.executable, "-m", "gliclass_fast.bench.bench_ops", "--output", target]
+            [sys.executable, "-m", "gliclass_fast.bench.bench_ops", "--output", target], left()
         )
         write()
     result["ceilings"] = machine_ceilings(options.device)
     for dtype in options.dtypes.split(","):
         for shape in options.shapes.split(","):
-            limit = end - FOR_TESTS - time.perf_counter()
-            found = bench_apart(shape, dtype, options.device, options.repeats, limit)
+            found = bench_apart(shape, dtype, options.device, options.repeats, left())
             result["failures" if "error" in found else "shapes"].append(found)
             write()
             print(f"{shape} {dtype} done, {len(result['failures'])} failures", flush=True)

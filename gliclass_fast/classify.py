@@ -7,30 +7,20 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
-import torch
 import typer
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from gliclass_fast import demo, records
+from gliclass_fast import records
 from gliclass_fast.model import GLiClassModel
-from gliclass_fast.ops import ORDER
 from gliclass_fast.pipeline import ZeroShotClassificationPipeline
 from gliclass_fast.prompts import flatten_labels
-
-screen = Console()
-errors = Console(stderr=True)
+from gliclass_fast.terminal import DEMO_MODEL, Device, Model, errors, fail, screen, usable
 
 TEXTS_AT_A_TIME = 128
 INTERRUPTED = 130
-Device = Annotated[str, typer.Option(help="cuda or cpu; a GPU is used where there is one.")]
-Model = Annotated[
-    str, typer.Option(help="Checkpoint folder or repository id.", show_default="the demo checkpoint")
-]
-DEMO_MODEL = str(demo.PATH)
 
 
 def classify(
@@ -139,13 +129,6 @@ def _json(path: Path) -> Any:
         raise ValueError(f"{path} is not valid JSON: {error}") from None
 
 
-def usable(device: str) -> str:
-    """The device to use for --device: the CPU where no GPU is to be had."""
-    if device.split(":")[0] not in ORDER:
-        raise ValueError(f"unknown device {device!r}; choose one of: {', '.join(ORDER)}")
-    return device if device == "cpu" or torch.cuda.is_available() else "cpu"
-
-
 def texts_of(texts: list[str] | None, column: str) -> list[str]:
     if not texts:
         if sys.stdin.isatty():
@@ -153,7 +136,7 @@ def texts_of(texts: list[str] | None, column: str) -> list[str]:
         return [line.rstrip("\n") for line in sys.stdin]
     path = Path(texts[0])
     files = [
-        text for text in texts if Path(text).suffix.lower() in records.INPUT_SUFFIXES and Path(text).exists()
+        text for text in texts if Path(text).suffix.lower() in records.INPUT_SUFFIXES and _is_file(Path(text))
     ]
     if len(texts) > 1 and files:
         raise ValueError(f"{files[0]} is a file: give one file, or texts only")
@@ -210,9 +193,9 @@ def _to_file(
             for start in range(done, len(inputs), TEXTS_AT_A_TIME):
                 part = inputs[start : start + TEXTS_AT_A_TIME]
                 found = run(part)
-                # not before: a mistake in the arguments must not cost an earlier result
-                note.write()
-                writer.start()
+                if start == len(writer.kept):  # not before: a mistake must not cost an earlier result
+                    note.write()
+                    writer.start()
                 for text, predictions in zip(part, found, strict=True):
                     writer.write(text, predictions)
                     done += 1
@@ -225,8 +208,3 @@ def _to_file(
         )
     finally:
         writer.close()
-
-
-def fail(message: str, code: int = 2) -> NoReturn:
-    errors.print("error:", message, style="bold red", markup=False, highlight=False, soft_wrap=True)
-    raise typer.Exit(code)

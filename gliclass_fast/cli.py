@@ -17,24 +17,15 @@ import typer
 from rich.logging import RichHandler
 from rich.table import Table
 
-from gliclass_fast import selfcheck, support
+from gliclass_fast import records, selfcheck, support
 from gliclass_fast.adapters import adapter_place
 from gliclass_fast.bench.command import bench
-from gliclass_fast.classify import (
-    DEMO_MODEL,
-    Device,
-    classify,
-    errors,
-    fail,
-    labels_of,
-    screen,
-    texts_of,
-    usable,
-)
+from gliclass_fast.classify import classify, labels_of
 from gliclass_fast.folders import read_json, resolve_folder
 from gliclass_fast.model import GLiClassModel, head_width, read_config
 from gliclass_fast.ops import IMPLEMENTATIONS, ORDER, choose_ops, compiled_kernels, unavailable_reason
 from gliclass_fast.pipeline import ZeroShotClassificationPipeline
+from gliclass_fast.terminal import DEMO_MODEL, Device, errors, fail, screen, usable
 from gliclass_fast.version import __version__
 
 app = typer.Typer(
@@ -76,7 +67,7 @@ def _without_traceback(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def _check_precision(model: str, precision: str, texts: Path | None, labels: str | None, column: str) -> None:
-    rows = texts_of([str(texts)], column) if texts else list(selfcheck.TEXTS)
+    rows = records.read_texts(texts, column) if texts else list(selfcheck.TEXTS)
     given = labels_of(labels, None) if labels else list(selfcheck.LABELS)
     found = selfcheck.compare_precision(model, model, precision, rows, given)
     share = found.changed / found.pairs

@@ -230,18 +230,21 @@ class CudaRecorder:
         recording = torch.cuda.graph(
             graph, self._pool, self._streams.first, capture_error_mode="thread_local"
         )
-        failures: list[BaseException] = []  # the first is the cause of those from ending the recording
+        failure: BaseException | None = None  # the cause, of which one from ending the recording may come
         try:
             with recording, self._launches_joined():
                 try:
                     out = run()
                 except BaseException as error:
-                    failures.append(error)
+                    failure = error
         except RuntimeError as error:
-            failures.append(error)
-        if failures:
+            failure = failure or error
+        if failure is not None:
             graph.reset()
-            raise failures[0]
+            try:
+                raise failure
+            finally:
+                del failure  # or a cycle keeps its frames, and the memory they hold
 
         def replay() -> Tensor:
             graph.replay()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -150,7 +150,7 @@ class GLiClassModel:
 
     def _build(self, device: torch.device) -> None:
         self.device, self.graphs = device, None
-        with self.inference(), _one_thread():
+        with self.inference(), _one_thread() if device.type == "cpu" else nullcontext():
             self._build_here()
             if device.type == "cuda":
                 torch.cuda.synchronize()  # other streams may use the weights from here on

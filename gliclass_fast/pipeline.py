@@ -71,10 +71,8 @@ class BasePipeline:
         self.model = load_model(model, _usable_device(device))
         self.tokenizer = load_tokenizer(tokenizer) if isinstance(tokenizer, (str, Path)) else tokenizer
         self.labels_tokenizer = self._load_labels_tokenizer(labels_tokenizer)
-        self.engine = Engine(
-            self.model, self.tokenizer, max_length, batch_tokens, labels_tokenizer=self.labels_tokenizer
-        )
         self.max_classes, self.max_length = max_classes, max_length
+        self.engine = self._make_engine(batch_tokens)
         self.classification_type = inputs.check_classification_type(classification_type)
         self.progress_bar, self.label_separator = progress_bar, label_separator
 
@@ -83,9 +81,10 @@ class BasePipeline:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self.engine = Engine(
-            self.model, self.tokenizer, self.max_length, state["engine"], self.labels_tokenizer
-        )
+        self.engine = self._make_engine(state["engine"])
+
+    def _make_engine(self, batch_tokens: int | None) -> Engine:
+        return Engine(self.model, self.tokenizer, self.max_length, batch_tokens, self.labels_tokenizer)
 
     def _load_labels_tokenizer(self, given: Any) -> Any:
         config = self.model.config

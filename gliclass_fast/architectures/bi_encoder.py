@@ -72,13 +72,11 @@ class Architecture(nn.Module):
         super().__init__()
         self.config = config
         assert config.label_model_type is not None
-        of_texts, of_labels, pooling = (
-            ops_of(config.encoder),
-            ops_of(config.label_encoder),
-            config.pooling_strategy,
-        )
+        pooling, of_texts = config.pooling_strategy, ops_of(config.encoder)
         self.texts = Tower(config.model_type, config.encoder, pooling, ops, of_texts)
-        self.labels = Tower(config.label_model_type, config.label_encoder, pooling, ops, of_labels)
+        self.labels = Tower(
+            config.label_model_type, config.label_encoder, pooling, ops, ops_of(config.label_encoder)
+        )
         self.encode_recordable = of_texts.recordable and not self.encodes_labels
         self.heads = Heads(config, ops)
         self.comparison = Comparison(config, ops)

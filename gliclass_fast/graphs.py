@@ -15,7 +15,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import replace
 from functools import cache
 from typing import Protocol
 
@@ -23,11 +22,12 @@ import torch
 from torch import Tensor
 
 from gliclass_fast.architectures import Architecture
-from gliclass_fast.batch import Capacity, EncodedPrompt, PackedBatch
+from gliclass_fast.batch import TILE_ROWS, Capacity, EncodedPrompt, Layout, PackedBatch
 from gliclass_fast.transfer import PendingLogits, stack_logits
 
 MAX_TOKENS = 16384  # longer batches run without graphs
-MIN_LABELS = 16
+MIN_BUCKET = 16
+MIN_TILES = 64
 MIN_ARENA = 1024  # tokens
 MAX_GRAPHS = 512
 MEMORY_SHARE = 0.25  # of the device's memory
@@ -37,6 +37,7 @@ MEMORY_SHARE = 0.25  # of the device's memory
 LAUNCHING = threading.RLock()
 
 Run = Callable[[], Tensor]
+Bucket = Capacity | tuple[int, int]  # of a tail, or of an encoder: tokens and tiles
 
 
 class Recorder(Protocol):
@@ -76,32 +77,37 @@ class GraphRunner:
     ) -> None:
         """max_graphs: at most so many at a time, two or more: the memory they share lives while one does."""
         self._network, self._recorder, self._max_graphs = network, recorder, max_graphs
-        largest = Capacity.padded(MAX_TOKENS, MAX_TOKENS // 2)
-        self._block = torch.zeros(largest.size, dtype=torch.int32, device=device)
+        largest = Capacity.padded(MAX_TOKENS, MAX_TOKENS // 2, MAX_TOKENS // 2, tiles=MAX_TOKENS)
+        self._block = torch.zeros(Layout.of(largest).size, dtype=torch.int32, device=device)
         self._arenas: dict[int, tuple[Tensor, ...]] = {}
-        self._graphs: dict[Capacity | int, Run] = {}  # the least recently used first
-        self._met: set[Capacity | int] = set()
+        self._graphs: dict[Bucket, Run] = {}  # the least recently used first
+        self._met: set[Bucket] = set()
 
     def room(self, prompts: Sequence[EncodedPrompt]) -> Capacity | None:
         """What a batch of these prompts is padded to, None where it is too large for graphs."""
-        labels = sum(prompt.labels for prompt in prompts)
-        bucket = self.bucket(sum(len(prompt.token_ids) for prompt in prompts), labels)
+        tokens = sum([len(prompt.token_ids) for prompt in prompts])
+        labels = sum([len(prompt.label_spans) for prompt in prompts])
+        bucket = self.bucket(tokens, len(prompts), labels)
         if bucket is None or self._network.score_recordable:
             return bucket
-        return replace(bucket, prompts=len(prompts), labels=labels, label_tiles=labels)
+        return Capacity.padded(bucket.tokens, len(prompts), labels, bucket.tiles)
 
     @staticmethod
-    def bucket(tokens: int, labels: int) -> Capacity | None:
-        """The bucket of a batch with so many tokens and labels, None where it is too large for one.
+    def bucket(tokens: int, prompts: int, labels: int) -> Capacity | None:
+        """The bucket of a batch with so many of each, None where it is too large for one.
 
         Tokens go up in steps of an eighth of the power of two below, and of 16 at least: 6.6 % of padding in
-        the mean. Labels go up by powers of two.
+        the mean. Prompts and labels go up by powers of two. Tiles are a quarter of the tokens; where prompts
+        are so short that there may be more, they are as many as the tokens.
         """
-        step = max(16, 1 << max(0, tokens.bit_length() - 4))
+        step = max(MIN_BUCKET, 1 << max(0, tokens.bit_length() - 4))
         padded = -(-tokens // step) * step
         if padded > MAX_TOKENS or labels > MAX_TOKENS // 2:
             return None
-        return Capacity.padded(padded, max(MIN_LABELS, 1 << (labels - 1).bit_length()))
+        few_tiles = max(MIN_TILES, padded // 4)
+        # a prompt's last tile may hold few rows, and so may that of the padding; all others are full
+        tiles = few_tiles if prompts + 1 + padded // TILE_ROWS <= few_tiles else max(few_tiles, padded)
+        return Capacity.padded(padded, _power_of_2(prompts), _power_of_2(labels), tiles)
 
     @property
     def memory(self) -> int:
@@ -131,16 +137,15 @@ class GraphRunner:
 
     def _launch(self, batch: PackedBatch) -> PendingLogits:
         self._block[: len(batch.block)].copy_(batch.block, non_blocking=True)
-        room = batch.capacity
-        static = batch.on(self._block, room.prompts, room.labels)
-        self._run(room.tokens, lambda: self._encode(static))
+        room, static = batch.capacity, batch.on(self._block)
+        self._run((room.tokens, room.tiles), lambda: self._encode(static))
         if self._network.score_recordable:
             logits = self._run(room, lambda: self._score(static))
         else:
             logits = self._score(static)
         return PendingLogits.copy(logits[:, : batch.labels])
 
-    def _run(self, bucket: Capacity | int, run: Run) -> Tensor:
+    def _run(self, bucket: Bucket, run: Run) -> Tensor:
         if bucket not in self._met:
             out = run()
             self._met.add(bucket)
@@ -184,6 +189,11 @@ class GraphRunner:
         self._drop_graphs()
         self._arenas.clear()
         self._met.clear()
+
+
+def _power_of_2(count: int) -> int:
+    """The bucket of a number of prompts or labels."""
+    return max(MIN_BUCKET, 1 << (count - 1).bit_length())
 
 
 class Streams:

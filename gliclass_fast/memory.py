@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import torch
 
-from gliclass_fast.batch import plan_batches
+from gliclass_fast.packing import plan_batches
 
 logger = logging.getLogger(__name__)
 

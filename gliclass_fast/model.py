@@ -16,13 +16,14 @@ from torch import Tensor, nn
 
 from gliclass_fast.adapters import open_checkpoint
 from gliclass_fast.architectures import Output
-from gliclass_fast.batch import Capacity, EncodedPrompt, PackedBatch, pack
+from gliclass_fast.batch import Capacity, EncodedPrompt, PackedBatch
 from gliclass_fast.config import ModelConfig, component
 from gliclass_fast.folders import read_json, resolve_folder
 from gliclass_fast.gliznet_config import GliznetConfig
 from gliclass_fast.graphs import LAUNCHING, MAX_TOKENS, CudaRecorder, GraphRunner
 from gliclass_fast.memory import run_batches
 from gliclass_fast.ops import Foldable, Ops, choose_ops
+from gliclass_fast.packing import pack
 from gliclass_fast.precision import dtype_candidates, probe, probe_labels
 from gliclass_fast.transfer import PendingLogits, stack_logits
 from gliclass_fast.weights import Checkpoint
@@ -207,6 +208,7 @@ class GLiClassModel:
             prompts,
             capacity,
             whole_text=not self.config.extract_text_features,
+            label_offset=0 if self.config.embed_class_token else 1,
             pinned=self.device.type == "cuda",
         )
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from gliclass_fast.batch import Capacity, EncodedPrompt, pack, plan_batches, work_list
+from gliclass_fast.batch import Capacity, EncodedPrompt, Layout
+from gliclass_fast.packing import pack, plan_batches, work_list
 
 
 def prompt(
@@ -27,6 +28,7 @@ def test_pack_by_hand() -> None:
     assert batch.text_spans.tolist() == [[3, 5], [8, 11]]
     assert batch.label_spans.tolist() == [[1, 3], [6, 7], [7, 8]]
     assert batch.label_text.tolist() == [0, 1, 1]
+    assert batch.first_rows.tolist() == [3, 8, 1, 6, 7]
     assert batch.cu_labels.tolist() == [0, 1, 3]
     assert batch.max_seqlen == 16
     assert {getattr(batch, name).dtype for name in ("token_ids", "segments", "label_spans")} == {
@@ -60,19 +62,20 @@ def test_the_work_list_by_hand() -> None:
 
 def test_a_padded_batch_has_the_layout_of_its_capacity() -> None:
     prompts = [prompt([1, 9, 5, 8, 2], 3, [(1, 3)]), prompt([1, 9, 9, 8, 7, 2], 3, [(1, 2), (2, 3)])]
-    capacity = Capacity.padded(tokens=32, labels=8)
+    capacity = Capacity.padded(tokens=32, prompts=6, labels=8, tiles=16)
     batch, tight = pack(prompts, capacity), pack(prompts)
-    assert batch.block.shape == (capacity.size,) and (batch.prompts, batch.labels) == (2, 3)
+    assert batch.block.shape == (Layout.of(capacity).size,) and (batch.prompts, batch.labels) == (2, 3)
     assert batch.token_ids.tolist() == [*tight.token_ids.tolist(), *[0] * 21]
-    assert batch.cu_seqlens.tolist() == [0, 5, 11, *[11] * 6]
+    assert batch.cu_seqlens.tolist() == [0, 5, 11, *[11] * 4]
     assert batch.label_spans.tolist() == [[1, 3], [6, 7], [7, 8], *[[11, 11]] * 5]
     assert batch.label_text.tolist() == [0, 1, 1, *[2] * 5]
-    assert batch.cu_labels.tolist() == [0, 1, 3, *[3] * 6]
+    assert batch.first_rows.tolist() == [3, 8, *[0] * 4, 1, 6, 7, *[0] * 5]
+    assert batch.cu_labels.tolist() == [0, 1, 3, *[3] * 4]
     assert batch.tiles[:4].tolist() == [[3, 128, 0, 0], [5, 11, 5, 11], [0, 5, 0, 5], [11, 32, 0, 0]]
     copied = batch.to("cpu")
     assert copied is batch  # no second copy where none is needed
     encoder_part = [getattr(batch, name).storage_offset() for name in ("token_ids", "positions", "tiles")]
-    other = pack(prompts, Capacity.padded(tokens=32, labels=64))
+    other = pack(prompts, Capacity.padded(tokens=32, prompts=32, labels=64, tiles=16))
     assert encoder_part == [
         getattr(other, name).storage_offset() for name in ("token_ids", "positions", "tiles")
     ]

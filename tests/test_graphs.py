@@ -92,15 +92,15 @@ def check_equal(model: GLiClassModel, prompts: list[EncodedPrompt]) -> None:
 def test_buckets() -> None:
     bounds = set()
     for tokens in range(1, MAX_TOKENS + 1):
-        capacity = GraphRunner.bucket(tokens, labels=1)
-        assert capacity is not None and capacity.labels == 16
-        assert capacity == GraphRunner.bucket(capacity.tokens, 16)  # a full batch stays in its bucket
+        capacity = GraphRunner.bucket(tokens, 1, 1)
+        assert capacity is not None and capacity.labels == capacity.prompts == 16
+        assert capacity == GraphRunner.bucket(capacity.tokens, 1, 16)  # a full batch stays in its bucket
         assert tokens <= capacity.tokens <= max(tokens + 15, tokens * 9 / 8) and capacity.tokens % 16 == 0
         bounds.add(capacity.tokens)
     assert len(bounds) == 64 and max(bounds) == MAX_TOKENS
-    assert GraphRunner.bucket(MAX_TOKENS + 1, 1) is None
+    assert GraphRunner.bucket(MAX_TOKENS + 1, 1, 1) is None
     for labels in range(1, 5000):
-        capacity = GraphRunner.bucket(MAX_TOKENS, labels)
+        capacity = GraphRunner.bucket(MAX_TOKENS, 1, labels)
         assert capacity is not None and labels <= capacity.labels < max(17, 2 * labels)
 
 

@@ -41,10 +41,11 @@ ALLOWED = {
     "transfer": {"architectures"},
     "graphs": {"architectures", "batch", "transfer"},
     "precision": {"batch", "config"},
-    "memory": {"batch"},
+    "packing": {"batch"},
+    "memory": {"packing"},
     "model": {
         *("adapters", "architectures", "batch", "config", "folders", "gliznet_config", "graphs", "memory"),
-        *("ops", "precision", "transfer", "weights"),
+        *("ops", "packing", "precision", "transfer", "weights"),
     },
     "tokenization": {"batch", "config", "prompts"},
     "gliznet_tokenizer": {"batch", "folders", "tokenization"},

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from gliclass_fast import GLiClassModel, UnsupportedConfigError
-from gliclass_fast.batch import pack
 from gliclass_fast.config import ModelConfig, component
 from gliclass_fast.encoders.deberta_v2 import Config as DebertaConfig
 from gliclass_fast.encoders.deberta_v2 import distance_slots
+from gliclass_fast.packing import pack
 from gliclass_fast.precision import dtype_candidates
 from gliclass_fast.prompts import Request
 from tests.accuracy import assert_same_logits

@@ -140,11 +140,8 @@ class Architecture(nn.Module):
         """What is projected: text rows [N, C] (or all, [T, C], for "pass") and label rows [L, C]."""
         config = self.config
         if self.finishes_few_rows:
-            texts = representations.text_spans(batch, config)[:, 0]
-            labels = representations.first_label_rows(batch, config)
-            kept = representations.within(encoded[0], torch.cat((texts, labels)))
-            rows = self.encoder.finish_last(*(state[kept] for state in encoded))
-            return rows[: len(texts)], rows[len(texts) :]
+            rows = self.encoder.finish_last(*(state.index_select(0, batch.first_rows) for state in encoded))
+            return rows[: batch.capacity.prompts], rows[batch.capacity.prompts :]
         rows = encoded[0] if self.mixer is None else self.mixer(encoded, batch)
         pooled_labels = representations.pool_labels(rows, batch, config, self.ops)
         if self.heads.lstm is not None:

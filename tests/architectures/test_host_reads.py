@@ -38,10 +38,10 @@ def shape(first: Tensor, *_: Any, **__: Any) -> Tensor:
 
 
 def without_values(model: GLiClassModel, run: Callable[[PackedBatch], Any]) -> Any:
-    batch = model.pack([random_prompt(20, 3)], Capacity.padded(64, 16))
+    batch = model.pack([random_prompt(20, 3)], Capacity.padded(64, prompts=16, labels=16, tiles=64))
     with FakeTensorMode(allow_non_fake_inputs=True) as mode:
         block = mode.from_tensor(batch.block)
-        return run(PackedBatch.over(block, batch.capacity, max_seqlen=batch.max_seqlen, prompts=1, labels=3))
+        return run(batch.on(block))
 
 
 def logits_of_nothing(encoder: str, backbone: dict[str, Any], options: dict[str, Any]) -> Tensor:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from gliclass_fast import GLiClassModel, ops
-from gliclass_fast.batch import pack
+from gliclass_fast.packing import pack
 from tests.tiny import ENCODERS, random_prompt, reference_model
 
 POST_NORM = {"linear": 4, "add_norm": 2}

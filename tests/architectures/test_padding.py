@@ -6,14 +6,15 @@ import pytest
 import torch
 
 from gliclass_fast import GLiClassModel
-from gliclass_fast.batch import Capacity, pack
+from gliclass_fast.batch import Capacity
+from gliclass_fast.packing import pack
 from gliclass_fast.prompts import Request
 from tests.accuracy import ALONE_TOLERANCE
 from tests.sentences import LABELS, TEXTS
 from tests.tiny import ALL_SCORERS, ENCODERS, fast_pipeline, reference_model
 
 RUNS = [*(("onednn", name) for name in ALL_SCORERS), ("triton", "mlp"), ("triton", "cross-attn")]
-ROOM = Capacity.padded(tokens=512, labels=32)
+ROOM = Capacity.padded(tokens=512, prompts=16, labels=32, tiles=128)
 OPTIONS = [{}, {"squeeze_layers": True}, {"class_token_pooling": "average"}]
 
 

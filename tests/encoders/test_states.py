@@ -14,7 +14,8 @@ from torch.nn.functional import layer_norm
 from transformers.models.deberta.modeling_deberta import DebertaLayerNorm
 
 from gliclass_fast import GLiClassModel
-from gliclass_fast.batch import EncodedPrompt, pack
+from gliclass_fast.batch import EncodedPrompt
+from gliclass_fast.packing import pack
 from tests.accuracy import assert_accurate
 from tests.tiny import ENCODERS, MORE_ENCODERS, VOCABULARY, reference_model
 

@@ -14,10 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gliclass_fast.batch import work_list
 from gliclass_fast.kernels.linear import ACTIVATIONS
 from gliclass_fast.kernels.segment_pool import REDUCTIONS
 from gliclass_fast.ops import IMPLEMENTATIONS
+from gliclass_fast.packing import work_list
 from tests.accuracy import assert_accurate
 
 Slow = Callable[[torch.dtype], Any]

@@ -78,7 +78,7 @@ class ZeroShotClassificationWithChunkingPipeline(BasePipeline):
         first. A text of several chunks gets the best score of each label over its chunks (single-label:
         rescaled to sum 1).
 
-        Raises TypeError and ValueError as `ZeroShotClassificationPipeline` does.
+        Raises TypeError, ValueError and FloatingPointError as `ZeroShotClassificationPipeline` does.
         """
         for name, value in (
             ("labels_chunk_size", labels_chunk_size),
@@ -96,7 +96,12 @@ class ZeroShotClassificationWithChunkingPipeline(BasePipeline):
             for index, request in enumerate(requests)
             for piece in self.chunk_text(request.text)
         ]
-        scored = self.engine.score([chunk for _, chunk in chunks], self.labels_chunk_size, self.progress_bar)
+        scored = self.engine.score(
+            [chunk for _, chunk in chunks],
+            self.labels_chunk_size,
+            self.progress_bar,
+            [index for index, _ in chunks],
+        )
         of_text: list[list[Scored]] = [[] for _ in requests]
         for (index, _), answer in zip(chunks, scored, strict=True):
             of_text[index].append(answer)

@@ -8,6 +8,7 @@ from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from gliclass_fast.folders import read_json, resolve_folder
 from gliclass_fast.gliznet_config import GliznetConfig
 from gliclass_fast.graphs import LAUNCHING, MAX_TOKENS, CudaRecorder, GraphRunner
 from gliclass_fast.memory import run_batches
-from gliclass_fast.ops import Foldable, Ops, choose_ops
+from gliclass_fast.ops import Foldable, Ops, choose_ops, unavailable_reason
 from gliclass_fast.precision import dtype_candidates, probe, probe_labels
 from gliclass_fast.transfer import PendingLogits, stack_logits
 from gliclass_fast.weights import Checkpoint
@@ -63,6 +64,7 @@ class GLiClassModel:
         self.config = config
         self._read_tensors, self._source, self._backend = read_tensors, source, backend
         self._dtype, self._cuda_graphs, self._precision = dtype, cuda_graphs, precision
+        self._twin_lock = Lock()
         self._build(_with_index(torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))))
 
     @classmethod
@@ -150,6 +152,7 @@ class GLiClassModel:
 
     def _build(self, device: torch.device) -> None:
         self.device, self.graphs = device, None
+        self._twin: GLiClassModel | None = None
         with self.inference(), _one_thread() if device.type == "cpu" else nullcontext():
             self._build_here()
             if device.type == "cuda":
@@ -167,6 +170,32 @@ class GLiClassModel:
             self._fill(tensors, last)
         recordable = device.type == "cuda" and self._cuda_graphs and self.network.encode_recordable
         self.graphs = GraphRunner(self.network, device, CudaRecorder(device)) if recordable else None
+
+    def in_float32(self) -> GLiClassModel:
+        """This model in float32, for what overflows 16 bit: itself, or a twin, built on first need and kept.
+
+        The twin is on the same device, without CUDA graphs, and on the same backend if that has float32. Its
+        weights take twice the memory of those in 16 bit, beside them, until `to` builds this model anew.
+        """
+        if self.dtype is torch.float32:
+            return self
+        with self._twin_lock:
+            if self._twin is None:
+                try:
+                    self._twin = self._build_twin()
+                except torch.OutOfMemoryError:
+                    logger.warning("out of memory for weights in float32: CUDA graphs give back theirs")
+                    self.free_graphs()
+                    self._twin = self._build_twin()
+            return self._twin
+
+    def _build_twin(self) -> GLiClassModel:
+        backend, dtype, width = self._backend, torch.float32, head_width(self.config.encoder)
+        if backend is not None and unavailable_reason(backend, self.device, dtype, width):
+            backend = None
+        return type(self)(
+            self.config, self._read_tensors, self._source, dtype, self.device, backend, cuda_graphs=False
+        )
 
     def _probe(self) -> list[EncodedPrompt]:
         prompts = probe(self.config)

@@ -48,7 +48,7 @@ def classify(
         Path | None, typer.Option("--output", "-o", help="Result file: .jsonl, .csv or .parquet.")
     ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Continue an interrupted --output, with the same options.")
+        bool, typer.Option("--resume", help="Continue an interrupted --output; --dtype may be another.")
     ] = False,
     labels_per_pass: Annotated[
         str | None,
@@ -88,18 +88,18 @@ def classify(
         batch_tokens=batch_tokens, classification_type="single-label" if single else "multi-label",
     )  # fmt: skip
 
-    def run(part: list[str]) -> Any:
+    def run(part: list[str], first: int = 0) -> Any:
         return pipeline(
-            part, given, threshold=threshold, prompt=prompt, examples=shots, labels_per_pass=passes
-        )
+            part, given, threshold=threshold, prompt=prompt, examples=shots, labels_per_pass=passes,
+            first_text=first,
+        )  # fmt: skip
 
     if output is not None:
         options = {
             "labels": given, "model": model, "threshold": threshold, "single": single, "prompt": prompt,
             "examples": shots, "labels-per-pass": passes, "max-length": max_length, "precision": precision,
-            "dtype": str(loaded.dtype),
         }  # fmt: skip
-        note = records.RunNote(output, options)
+        note = records.RunNote(output, options, str(loaded.dtype))
         note.check(resume)
         _to_file(inputs, run, records.open_writer(output, resume), output, note)
     elif screen.is_terminal if table is None else table:
@@ -107,7 +107,7 @@ def classify(
     else:
         for start in range(0, len(inputs), TEXTS_AT_A_TIME):
             part = inputs[start : start + TEXTS_AT_A_TIME]
-            for text, found in zip(part, run(part), strict=True):
+            for text, found in zip(part, run(part, start), strict=True):
                 print(json.dumps({"text": text, "predictions": found}, ensure_ascii=False), flush=True)
 
 
@@ -174,7 +174,7 @@ def _to_table(inputs: list[str], run: Callable[[list[str]], Any]) -> None:
 
 def _to_file(
     inputs: list[str],
-    run: Callable[[list[str]], Any],
+    run: Callable[[list[str], int], Any],
     writer: records.ResultWriter,
     output: Path,
     note: records.RunNote,
@@ -192,7 +192,7 @@ def _to_file(
             bar = progress.add_task("classifying", total=len(inputs), completed=done)
             for start in range(done, len(inputs), TEXTS_AT_A_TIME):
                 part = inputs[start : start + TEXTS_AT_A_TIME]
-                found = run(part)
+                found = run(part, start)
                 if start == len(writer.kept):  # not before: a mistake must not cost an earlier result
                     note.write()
                     writer.start()

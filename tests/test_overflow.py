@@ -34,11 +34,11 @@ from gliclass_fast.prompts import Request
 from tests import families
 from tests.accuracy import ALONE_TOLERANCE
 from tests.sentences import TEXTS
-from tests.tiny import byte_tokenizer, fast_pipeline, reference_model
+from tests.tiny import byte_tokenizer, reference_model
 
 LOUD = "~"  # of one token, whose embedding float16 cannot hold
 LOUD_VALUE = 1e5  # above 65504, where float16 ends
-UNI = ("deberta-v2", "modernbert", "t5")
+KINDS = ("deberta-v2", "modernbert", "t5", *families.KINDS)
 ROWS = (2, 5)  # of the texts that overflow
 REQUESTS = [
     Request(text + LOUD if row in ROWS else text, tuple(own))
@@ -47,11 +47,15 @@ REQUESTS = [
 NAMED = "torch.float16 in text 2, 5 (counted from 0): it runs again in float32"
 
 
-def quiet(kind: str, folder: Path, dtype: torch.dtype = torch.float16) -> ZeroShotClassificationPipeline:
+def quiet(
+    kind: str, folder: Path, device: str = "cpu", backend: str | None = None
+) -> ZeroShotClassificationPipeline:
     if kind in families.KINDS:
-        return families.pipeline(kind, dtype, "cpu", folder)[0]
-    reference = reference_model(kind)
-    return fast_pipeline(GLiClassModel.from_gliclass(reference, dtype=dtype, device="cpu"), max_length=512)
+        return families.pipeline(kind, torch.float16, device, folder, backend)[0]
+    ours = GLiClassModel.from_gliclass(reference_model(kind), torch.float16, device, backend)
+    return ZeroShotClassificationPipeline(
+        ours, byte_tokenizer(), device=device, progress_bar=False, batch_tokens=256, max_length=512
+    )
 
 
 def loud_tensors(
@@ -74,10 +78,11 @@ def loud(
 ) -> ZeroShotClassificationPipeline:
     """The same pipeline over such tensors, in a dtype."""
     tensors = loud_tensors(pipeline.model._read_tensors(), part, value)
-    changed = GLiClassModel(pipeline.model.config, lambda: tensors, "a loud model", dtype, "cpu")
+    config, device, backend = pipeline.model.config, pipeline.device, pipeline.model._backend
+    changed = GLiClassModel(config, lambda: tensors, "a loud model", dtype, device, backend)
     tokenizers = {"tokenizer": pipeline.tokenizer, "labels_tokenizer": pipeline.labels_tokenizer}
     return ZeroShotClassificationPipeline(
-        changed, **tokenizers, device="cpu", progress_bar=False, batch_tokens=256, max_length=512
+        changed, **tokenizers, device=device, progress_bar=False, batch_tokens=256, max_length=512
     )
 
 
@@ -100,9 +105,8 @@ def check(
             assert np.array_equal(ours, calm[row])
 
 
-@pytest.mark.parametrize("kind", [*UNI, *families.KINDS])
-def test_only_what_overflows_runs_again(kind: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    calm = quiet(kind, tmp_path)
+def check_scores(calm: ZeroShotClassificationPipeline, caplog: pytest.LogCaptureFixture) -> None:
+    """Logits and embeddings over loud tensors, and the one warning that each of the calls gives."""
     low, exact = loud(calm), loud(calm, torch.float32)
     check(logits(low), logits(calm), logits(exact))
     assert [record.getMessage() for record in caplog.records] == [f"values overflow {NAMED}"]
@@ -112,6 +116,16 @@ def test_only_what_overflows_runs_again(kind: str, tmp_path: Path, caplog: pytes
         found, without, wide = ([row[name] for row in rows] for rows in embeddings)
         check(found, without, wide)
     assert [record.getMessage() for record in caplog.records] == [f"values overflow {NAMED}"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_only_what_overflows_runs_again(kind: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    check_scores(quiet(kind, tmp_path), caplog)
+
+
+def test_no_kernel_hides_an_overflow(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Attention and a scorer with ReLU, in Triton's interpreter."""
+    check_scores(quiet("bi-encoder-fused", tmp_path, backend="triton"), caplog)
 
 
 @pytest.mark.parametrize("kind", ["bi-encoder", "bi-encoder-fused"])

@@ -35,11 +35,12 @@ class ZeroShotClassificationWithChunkingPipeline(BasePipeline):
         label_separator: str = ".",
         batch_tokens: int | None = None,
         labels_tokenizer: Any = None,
+        warm_up: Sequence[int] = (),
     ) -> None:
         """text_chunk_size and text_chunk_overlap are in characters, labels_chunk_size in labels per pass."""
         super().__init__(
             model, tokenizer, max_classes, max_length, classification_type, device, progress_bar,
-            label_separator, batch_tokens, labels_tokenizer,
+            label_separator, batch_tokens, labels_tokenizer, warm_up,
         )  # fmt: skip
         self.text_chunk_size, self.text_chunk_overlap = text_chunk_size, text_chunk_overlap
         self.labels_chunk_size = labels_chunk_size
@@ -78,7 +79,7 @@ class ZeroShotClassificationWithChunkingPipeline(BasePipeline):
         first. A text of several chunks gets the best score of each label over its chunks (single-label:
         rescaled to sum 1).
 
-        Raises TypeError and ValueError as `ZeroShotClassificationPipeline` does.
+        Raises TypeError, ValueError and FloatingPointError as `ZeroShotClassificationPipeline` does.
         """
         for name, value in (
             ("labels_chunk_size", labels_chunk_size),
@@ -96,7 +97,12 @@ class ZeroShotClassificationWithChunkingPipeline(BasePipeline):
             for index, request in enumerate(requests)
             for piece in self.chunk_text(request.text)
         ]
-        scored = self.engine.score([chunk for _, chunk in chunks], self.labels_chunk_size, self.progress_bar)
+        scored = self.engine.score(
+            [chunk for _, chunk in chunks],
+            self.labels_chunk_size,
+            self.progress_bar,
+            [index for index, _ in chunks],
+        )
         of_text: list[list[Scored]] = [[] for _ in requests]
         for (index, _), answer in zip(chunks, scored, strict=True):
             of_text[index].append(answer)

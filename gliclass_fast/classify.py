@@ -48,7 +48,7 @@ def classify(
         Path | None, typer.Option("--output", "-o", help="Result file: .jsonl, .csv or .parquet.")
     ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Continue an interrupted --output, with the same options.")
+        bool, typer.Option("--resume", help="Continue an interrupted --output; --dtype may be another.")
     ] = False,
     labels_per_pass: Annotated[
         str | None,
@@ -57,6 +57,10 @@ def classify(
     max_length: Annotated[int, typer.Option(help="Window in tokens.")] = 1024,
     batch_tokens: Annotated[
         int | None, typer.Option(help="Tokens per batch.", show_default="by device")
+    ] = None,
+    warm_up: Annotated[
+        str | None,
+        typer.Option(help="Tokens of batches to record as CUDA graphs before the first text, as 128,1024."),
     ] = None,
     table: Annotated[
         bool | None,
@@ -77,6 +81,7 @@ def classify(
     passes: Any = labels_per_pass
     if passes is not None and passes.isdecimal():
         passes = int(passes)
+    sizes = [int(size) for size in warm_up.split(",")] if warm_up else []
     if resume and output is None:
         raise ValueError("--resume continues an --output file; give one")
     inputs = texts_of(texts, column)
@@ -86,20 +91,21 @@ def classify(
     pipeline = ZeroShotClassificationPipeline(
         loaded, model, max_length=max_length, device=loaded.device, progress_bar=False,
         batch_tokens=batch_tokens, classification_type="single-label" if single else "multi-label",
+        warm_up=sizes,
     )  # fmt: skip
 
-    def run(part: list[str]) -> Any:
+    def run(part: list[str], first: int = 0) -> Any:
         return pipeline(
-            part, given, threshold=threshold, prompt=prompt, examples=shots, labels_per_pass=passes
-        )
+            part, given, threshold=threshold, prompt=prompt, examples=shots, labels_per_pass=passes,
+            first_text=first,
+        )  # fmt: skip
 
     if output is not None:
         options = {
             "labels": given, "model": model, "threshold": threshold, "single": single, "prompt": prompt,
             "examples": shots, "labels-per-pass": passes, "max-length": max_length, "precision": precision,
-            "dtype": str(loaded.dtype),
         }  # fmt: skip
-        note = records.RunNote(output, options)
+        note = records.RunNote(output, options, str(loaded.dtype))
         note.check(resume)
         _to_file(inputs, run, records.open_writer(output, resume), output, note)
     elif screen.is_terminal if table is None else table:
@@ -107,7 +113,7 @@ def classify(
     else:
         for start in range(0, len(inputs), TEXTS_AT_A_TIME):
             part = inputs[start : start + TEXTS_AT_A_TIME]
-            for text, found in zip(part, run(part), strict=True):
+            for text, found in zip(part, run(part, start), strict=True):
                 print(json.dumps({"text": text, "predictions": found}, ensure_ascii=False), flush=True)
 
 
@@ -174,7 +180,7 @@ def _to_table(inputs: list[str], run: Callable[[list[str]], Any]) -> None:
 
 def _to_file(
     inputs: list[str],
-    run: Callable[[list[str]], Any],
+    run: Callable[[list[str], int], Any],
     writer: records.ResultWriter,
     output: Path,
     note: records.RunNote,
@@ -192,7 +198,7 @@ def _to_file(
             bar = progress.add_task("classifying", total=len(inputs), completed=done)
             for start in range(done, len(inputs), TEXTS_AT_A_TIME):
                 part = inputs[start : start + TEXTS_AT_A_TIME]
-                found = run(part)
+                found = run(part, start)
                 if start == len(writer.kept):  # not before: a mistake must not cost an earlier result
                     note.write()
                     writer.start()

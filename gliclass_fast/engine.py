@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
 from typing import Any, Literal, TypeVar
@@ -11,6 +12,7 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 from tqdm.auto import tqdm
 
+from gliclass_fast import overflow
 from gliclass_fast.architectures import Output
 from gliclass_fast.batch import EncodedPrompt, PackedBatch
 from gliclass_fast.encoding import (
@@ -32,6 +34,8 @@ logger = logging.getLogger(__name__)
 
 BATCH_TOKENS = {"cpu": 2048, "cuda": MAX_TOKENS}
 CHUNK = 256  # prompts tokenised at a time, while a GPU works on those before
+# A GPU waits for the first prompts only, so these are few; a CPU tokenises and computes in turn.
+FIRST_CHUNK = {"cuda": 32}
 LabelsPerPass = int | Literal["auto"] | None
 Result = TypeVar("Result")
 
@@ -51,7 +55,6 @@ class Scored:
 class _Chunk:
     """Prompts a device has been given."""
 
-    texts: list[int]  # the request each prompt is of
     prompts: list[EncodedPrompt]
     batches: list[tuple[list[int], PendingLogits]]  # of which prompts
 
@@ -74,6 +77,8 @@ class Engine:
         self.batch_tokens = batch_tokens or BATCH_TOKENS[model.device.type]
         if model.graphs is not None:
             self.batch_tokens = min(self.batch_tokens, MAX_TOKENS)
+        self._relieve = model.free_graphs  # also of its twin in float32, which has no graphs
+        self._label_vectors: LabelVectors | None = None  # of bi-encoders
         self.encoder = self._encoder(tokenizer, labels_tokenizer, max_length)
 
     def _encoder(self, tokenizer: Any, labels_tokenizer: Any, max_length: int) -> RequestEncoder:
@@ -87,44 +92,71 @@ class Engine:
         if config.label_encoder is None:
             return OneSequence(tokenizer, config)
         vectors = LabelVectors(self.model, labels_tokenizer, max_length, self.batch_tokens)
+        self._label_vectors = vectors
         if config.architecture_type == "bi-encoder-fused":
             return FusedSequence(tokenizer, config, vectors)
         return TextAlone(tokenizer, vectors)
 
     def score(
-        self, requests: Sequence[Request], labels_per_pass: LabelsPerPass = None, progress: bool = False
+        self,
+        requests: Sequence[Request],
+        labels_per_pass: LabelsPerPass = None,
+        progress: bool = False,
+        numbers: Sequence[int] | None = None,
     ) -> list[Scored]:
-        """Logits of every request, in order.
+        """Logits of every request, in order. What overflows 16 bit runs again in float32, with a warning.
 
         labels_per_pass: score at most so many labels at a time, each group in a pass of its own; "auto": as
             many as leave half the window to the text.
+        numbers: of the text each request is about, for messages; default: their order.
 
         Raises ValueError where labels do not fit the window and FloatingPointError where a logit is not
-        finite.
+        finite in float32 either.
         """
         passes = [
             (index, part)
             for index, request in enumerate(requests)
             for part in self._passes(request, labels_per_pass)
         ]
-        chunks = (passes[start : start + CHUNK] for start in range(0, len(passes), CHUNK))
-        parts: list[list[tuple[np.ndarray, EncodedPrompt]]] = [[] for _ in requests]
+        chunks = (
+            passes[part]
+            for part in growing(len(passes), FIRST_CHUNK.get(self.model.device.type, CHUNK), CHUNK)
+        )
+        logits: list[np.ndarray | None] = []
+        prompts: list[EncodedPrompt] = []
         with tqdm(total=len(passes), disable=not progress) as bar:
             for chunk in _one_behind(map(self._launch, chunks)):
-                for index, logits, prompt in zip(chunk.texts, _collect(chunk), chunk.prompts, strict=True):
-                    parts[index].append((logits, prompt))
+                logits += _collect(chunk)
+                prompts += chunk.prompts
                 bar.update(len(chunk.prompts))
-        self._warn_of_cuts([prompt for each in parts for _, prompt in each])
+        self._warn_of_cuts(prompts)
+        own = [index if numbers is None else numbers[index] for index, _ in passes]
+        complete = self._complete(
+            logits, prompts, [part for _, part in passes], own, lambda twin, few: _collect(twin._start(few))
+        )
+        parts: list[list[tuple[np.ndarray, EncodedPrompt]]] = [[] for _ in requests]
+        for (index, _), each, prompt in zip(passes, complete, prompts, strict=True):
+            parts[index].append((each, prompt))
         return [_joined(each) for each in parts]
 
     def embed(self, requests: Sequence[Request], progress: bool = False) -> list[dict[str, np.ndarray]]:
         """Per request, in order: logits [labels], text_embedding [C], class_embeddings [labels, C].
 
         With pooling "pass", text_embedding keeps one row per token of the prompt; of GliZNet it has one per
-        label.
+        label. What overflows 16 bit runs again in float32, with a warning.
+
+        Raises as `score` does, where any value is not finite.
         """
         encoded = self._encode(requests)
         self._warn_of_cuts(encoded)
+        return self._complete(
+            self._embed(encoded, progress), encoded, requests, range(len(requests)), Engine._embed
+        )
+
+    def _embed(
+        self, encoded: list[EncodedPrompt], progress: bool = False
+    ) -> list[dict[str, np.ndarray] | None]:
+        """What `embed` gives, None for a prompt with a value that is not finite."""
         found: dict[int, dict[str, np.ndarray]] = {}
 
         def run(group: list[int]) -> tuple[PackedBatch, Output]:
@@ -137,7 +169,6 @@ class Engine:
             bounds = batch.cu_labels.tolist()
             for place, index in enumerate(group):
                 own = slice(bounds[place], bounds[place + 1])
-                _check_finite(logits[own], index)
                 found[index] = {
                     "logits": logits[own],
                     "text_embedding": texts[place],
@@ -147,7 +178,29 @@ class Engine:
                     found[index]["text_embedding"] = texts[own]
                 elif self.model.config.pooling_strategy == "pass":
                     found[index]["text_embedding"] = self._text_rows(texts, batch, place)
-        return [found[index] for index in range(len(requests))]
+        rows = [found[index] for index in range(len(encoded))]
+        return [row if all(np.isfinite(each).all() for each in row.values()) else None for row in rows]
+
+    def _complete(
+        self,
+        answers: list[Result | None],
+        prompts: Sequence[EncodedPrompt],
+        requests: Sequence[Request],
+        numbers: Sequence[int],
+        run: Callable[[Engine, list[EncodedPrompt]], list[Result | None]],
+    ) -> list[Result]:
+        """All answers: those that are None by `run`, given an engine in float32 and the prompts it lacks."""
+
+        def again(places: list[int]) -> list[Result | None]:
+            twin = copy(self)
+            twin.model = self.model.in_float32()
+            few = [prompts[place] for place in places]
+            if self._label_vectors is not None:
+                vectors = self._label_vectors.by(twin.model).of([requests[place].labels for place in places])
+                few = [replace(prompt, label_vectors=own) for prompt, own in zip(few, vectors, strict=True)]
+            return run(twin, few)
+
+        return overflow.complete(answers, numbers, self.model.dtype, again)
 
     def _text_rows(self, rows: np.ndarray, batch: PackedBatch, place: int) -> np.ndarray:
         """One text's rows; `extract_text_features` adds the reference's empty slot per earlier token."""
@@ -188,16 +241,18 @@ class Engine:
 
     def _launch(self, passes: Sequence[tuple[int, Request]]) -> _Chunk:
         """Tokenises prompts and gives them to the device, without waiting for it."""
-        prompts = self._encode([request for _, request in passes])
+        return self._start(self._encode([request for _, request in passes]))
+
+    def _start(self, prompts: list[EncodedPrompt]) -> _Chunk:
         batches = self._batches(prompts, lambda group: self.model.score([prompts[index] for index in group]))
-        return _Chunk([index for index, _ in passes], prompts, list(batches))
+        return _Chunk(prompts, list(batches))
 
     def _batches(
         self, prompts: list[EncodedPrompt], run: Callable[[list[int]], Result]
     ) -> Iterator[tuple[list[int], Result]]:
         """`run` on groups of prompts, given as indices, within the token budget."""
         costs = [prompt.cost for prompt in prompts]
-        return run_batches(costs, self.batch_tokens, run, self.model.free_graphs)
+        return run_batches(costs, self.batch_tokens, run, self._relieve)
 
     def _warn_of_cuts(self, prompts: Sequence[EncodedPrompt]) -> None:
         if cut := [prompt.tokens_cut for prompt in prompts if prompt.tokens_cut]:
@@ -206,6 +261,15 @@ class Engine:
                 "max_length where the model allows it, or classify in chunks, of a smaller text_chunk_size",
                 len(cut), len(prompts), self.window, max(cut),
             )  # fmt: skip
+
+
+def growing(count: int, first: int, most: int) -> Iterator[slice]:
+    """So many items in parts: `first` of them, then as many as came before, at most `most` at a time."""
+    start = 0
+    while start < count:
+        size = min(max(first, start), most)
+        yield slice(start, start + size)
+        start += size
 
 
 def _one_behind(items: Iterable[Result]) -> Iterator[Result]:
@@ -217,26 +281,17 @@ def _one_behind(items: Iterable[Result]) -> Iterator[Result]:
     yield from waiting
 
 
-def _collect(chunk: _Chunk) -> list[np.ndarray]:
-    """Logits [1 or 2, labels] of every prompt, waiting for the device."""
-    found: dict[int, np.ndarray] = {}
+def _collect(chunk: _Chunk) -> list[np.ndarray | None]:
+    """Logits [1 or 2, labels] of every prompt, None where one is not finite; waits for the device."""
+    found: dict[int, np.ndarray | None] = {}
     for group, pending in chunk.batches:
         everything = pending.wait()
         bounds = [0, *accumulate(chunk.prompts[index].labels for index in group)]
         finite = np.isfinite(everything).all()
         for index, (start, end) in zip(group, pairwise(bounds), strict=True):
-            found[index] = everything[:, start:end]
-            if not finite:
-                _check_finite(found[index], chunk.texts[index])
+            logits = everything[:, start:end]
+            found[index] = logits if finite or np.isfinite(logits).all() else None
     return [found[index] for index in range(len(chunk.prompts))]
-
-
-def _check_finite(logits: np.ndarray, text: int) -> None:
-    if not np.isfinite(logits).all():
-        raise FloatingPointError(
-            f"the model gave a logit that is not finite for text {text}: the checkpoint is damaged or "
-            "its values overflow this dtype; try dtype='float32'"
-        )
 
 
 def _to_numpy(tensor: Any) -> np.ndarray:

@@ -128,6 +128,8 @@ class ZeroShotClassificationPipeline:
 
         Raises:
             TypeError, ValueError: an argument is not as described above, or labels do not fit the window.
+            FloatingPointError: the model gave a value that is not finite in float32 either. (What overflows
+                16 bit runs again in float32, with a warning.)
         """
         texts = inputs.check_texts(text)
         flat, _ = inputs.labels_per_text(labels, len(texts), ".")

@@ -28,6 +28,7 @@ class GliznetConfig:
     architecture_type: ClassVar[str] = "gliznet"
     pooling_strategy: ClassVar[str] = "per label"
     extract_text_features: ClassVar[bool] = True
+    embed_class_token: ClassVar[bool] = True
     decoder: ClassVar[None] = None
     label_encoder: ClassVar[None] = None
 

@@ -82,6 +82,7 @@ class GraphRunner:
         self._arenas: dict[int, tuple[Tensor, ...]] = {}
         self._graphs: dict[Bucket, Run] = {}  # the least recently used first
         self._met: set[Bucket] = set()
+        self.record_others = True  # batches of sizes that were not recorded yet
 
     def room(self, prompts: Sequence[EncodedPrompt]) -> Capacity | None:
         """What a batch of these prompts is padded to, None where it is too large for graphs."""
@@ -146,7 +147,7 @@ class GraphRunner:
         return PendingLogits.copy(logits[:, : batch.labels])
 
     def _run(self, bucket: Bucket, run: Run) -> Tensor:
-        if bucket not in self._met:
+        if bucket not in self._met or not (self.record_others or bucket in self._graphs):
             out = run()
             self._met.add(bucket)
             return out

@@ -18,13 +18,14 @@ CLASSIFICATION_TYPES = {
 }
 
 
-def check_texts(texts: Any) -> list[str]:
+def check_texts(texts: Any, first: int = 0) -> list[str]:
+    """first: the number of the first one, for messages."""
     if isinstance(texts, str):
         texts = [texts]
     texts = _as_list(texts)
     if isinstance(texts, Mapping) or not isinstance(texts, Sequence):
         raise TypeError(f"texts must be a string or a list of strings, got {type(texts).__name__}")
-    for index, text in enumerate(texts):
+    for index, text in enumerate(texts, first):
         _check_string(text, f"texts[{index}]")
     return list(texts)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import weakref
 from collections import OrderedDict
 from collections.abc import Sequence
+from copy import copy
 from threading import Lock
 from typing import Any
 
@@ -32,14 +33,24 @@ class LabelVectors:
     ) -> None:
         """tokenizer: of the label tower; max_length: its window in tokens, special tokens included."""
         longest = model.config.label_encoder.max_positions
-        self._model, self._tokenizer = model, SequenceTokenizer(tokenizer)
+        self._tokenizer = SequenceTokenizer(tokenizer)
         self._window = max_length if longest is None else min(max_length, longest)
         self._batch_tokens, self._capacity = batch_tokens, capacity
+        self._start(model)
+
+    def _start(self, model: GLiClassModel) -> None:
+        self._model = model
         self._vectors: OrderedDict[str, Tensor] = OrderedDict()
         self._lists: OrderedDict[tuple[str, ...], Tensor] = OrderedDict()
         self._network = weakref.ref(model.network)  # not to keep it where the model moves on
         self._made: torch.cuda.Event | None = None  # on a GPU, the last of them, by whoever made it
         self._lock = Lock()
+
+    def by(self, model: GLiClassModel) -> LabelVectors:
+        """An empty cache of the vectors that another build of the model makes of the same labels."""
+        other = copy(self)
+        other._start(model)
+        return other
 
     def of(self, lists: Sequence[tuple[str, ...]]) -> list[Tensor]:
         """The vectors of every list of labels, [labels, C] each, on the model's device.

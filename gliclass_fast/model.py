@@ -7,7 +7,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
+from itertools import product
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -22,9 +24,9 @@ from gliclass_fast.folders import read_json, resolve_folder
 from gliclass_fast.gliznet_config import GliznetConfig
 from gliclass_fast.graphs import LAUNCHING, MAX_TOKENS, CudaRecorder, GraphRunner
 from gliclass_fast.memory import run_batches
-from gliclass_fast.ops import Foldable, Ops, choose_ops
+from gliclass_fast.ops import Foldable, Ops, choose_ops, unavailable_reason
 from gliclass_fast.packing import pack
-from gliclass_fast.precision import dtype_candidates, probe, probe_labels
+from gliclass_fast.precision import PROBE_SIZES, Size, dtype_candidates, probe, probe_labels
 from gliclass_fast.transfer import PendingLogits, stack_logits
 from gliclass_fast.weights import Checkpoint
 
@@ -64,6 +66,7 @@ class GLiClassModel:
         self.config = config
         self._read_tensors, self._source, self._backend = read_tensors, source, backend
         self._dtype, self._cuda_graphs, self._precision = dtype, cuda_graphs, precision
+        self._twin_lock = Lock()
         self._build(_with_index(torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))))
 
     @classmethod
@@ -151,6 +154,7 @@ class GLiClassModel:
 
     def _build(self, device: torch.device) -> None:
         self.device, self.graphs = device, None
+        self._twin: GLiClassModel | None = None
         with self.inference(), _one_thread() if device.type == "cpu" else nullcontext():
             self._build_here()
             if device.type == "cuda":
@@ -169,11 +173,38 @@ class GLiClassModel:
         recordable = device.type == "cuda" and self._cuda_graphs and self.network.encode_recordable
         self.graphs = GraphRunner(self.network, device, CudaRecorder(device)) if recordable else None
 
-    def _probe(self) -> list[EncodedPrompt]:
-        prompts = probe(self.config)
+    def in_float32(self) -> GLiClassModel:
+        """This model in float32, for what overflows 16 bit: itself, or a twin, built on first need and kept.
+
+        The twin is on the same device, without CUDA graphs, and on the same backend if that has float32. Its
+        weights take twice the memory of those in 16 bit, beside them, until `to` builds this model anew.
+        """
+        if self.dtype is torch.float32:
+            return self
+        with self._twin_lock:
+            if self._twin is None:
+                try:
+                    self._twin = self._build_twin()
+                except torch.OutOfMemoryError:
+                    logger.warning("out of memory for weights in float32: CUDA graphs give back theirs")
+                    self.free_graphs()
+                    self._twin = self._build_twin()
+            return self._twin
+
+    def _build_twin(self) -> GLiClassModel:
+        backend, dtype, width = self._backend, torch.float32, head_width(self.config.encoder)
+        if backend is not None and unavailable_reason(backend, self.device, dtype, width):
+            backend = None
+        return type(self)(
+            self.config, self._read_tensors, self._source, dtype, self.device, backend, cuda_graphs=False
+        )
+
+    def _probe(self, sizes: Sequence[Size] = PROBE_SIZES) -> list[EncodedPrompt]:
+        prompts = probe(self.config, sizes)
         if self.config.label_encoder is None:
             return prompts
-        vectors = self.label_vectors(probe_labels(self.config), batch_tokens=MAX_TOKENS)
+        most = max(each.labels for each in prompts)
+        vectors = self.label_vectors(probe_labels(self.config, most), batch_tokens=MAX_TOKENS)
         return [replace(each, label_vectors=vectors[: each.labels]) for each in prompts]
 
     def _fill(self, tensors: Mapping[str, Tensor], dtype: torch.dtype) -> None:
@@ -224,6 +255,40 @@ class GLiClassModel:
             if self.graphs is not None and (room := self.graphs.room(prompts)):
                 return self.graphs(self.pack(prompts, room))
             return PendingLogits.copy(stack_logits(self(self.pack(prompts))))
+
+    def warm_up(
+        self,
+        tokens: Sequence[int],
+        labels: Sequence[int] = (1,),
+        prompts: Sequence[int] = (1,),
+        record_others: bool = True,
+    ) -> None:
+        """Compiles and records what batches of these sizes need, before the first of them comes.
+
+        Every combination of `tokens`, `labels` and `prompts`, each counted over a whole batch, is run with
+        random tokens; it stands for its whole bucket (`GraphRunner.bucket`). A batch has a label a prompt at
+        least, and prompts of 512 tokens at most.
+
+        record_others: whether batches of other sizes will be recorded when they come, which waits for the
+            GPU; False runs them without CUDA graphs, so that nothing is recorded any more.
+
+        Raises ValueError where the tokens have no room for the labels, of two tokens each.
+        """
+        for size in product(tokens, labels, prompts):
+            batch = self._random_batch(*size)
+            for _ in range(2):  # the first run compiles, the second is recorded
+                self.score(batch).wait()
+        if self.graphs is not None:
+            self.graphs.record_others = record_others
+
+    def _random_batch(self, tokens: int, labels: int, prompts: int) -> list[EncodedPrompt]:
+        count = max(prompts, -(-tokens // max(length for length, _ in PROBE_SIZES)))
+        totals = (tokens, max(labels, count))
+        shares = [[total // count + (index < total % count) for index in range(count)] for total in totals]
+        batch = self._probe(list(zip(*shares, strict=True)))
+        if totals != (sum(len(each.token_ids) for each in batch), sum(each.labels for each in batch)):
+            raise ValueError(f"{tokens} tokens have no room for {labels} labels in {count} prompts")
+        return batch
 
     def label_vectors(self, prompts: Sequence[EncodedPrompt], batch_tokens: int) -> Tensor:
         """Of a bi-encoder: vectors of labels that are sequences of their own, [labels, C], in order."""

@@ -43,6 +43,7 @@ class BasePipeline:
         label_separator: str = ".",
         batch_tokens: int | None = None,
         labels_tokenizer: Any = None,
+        warm_up: Sequence[int] = (),
     ) -> None:
         """
         Args:
@@ -60,6 +61,8 @@ class BasePipeline:
                 graphs at most 16384.
             labels_tokenizer: of a bi-encoder's label tower, a fast one or its folder or repository id;
                 default: where config.json's `label_model_name` says.
+            warm_up: batches of so many tokens are compiled, and on a GPU recorded as CUDA graphs, now and not
+                when the first of them comes; `model.warm_up` has more options.
         """
         if tokenizer is None:
             if not isinstance(model, (str, Path)):
@@ -72,6 +75,7 @@ class BasePipeline:
         self.tokenizer = load_tokenizer(tokenizer) if isinstance(tokenizer, (str, Path)) else tokenizer
         self.labels_tokenizer = self._load_labels_tokenizer(labels_tokenizer)
         self.max_classes, self.max_length = max_classes, max_length
+        self.model.warm_up(warm_up)
         self.engine = self._make_engine(batch_tokens)
         self.classification_type = inputs.check_classification_type(classification_type)
         self.progress_bar, self.label_separator = progress_bar, label_separator
@@ -129,10 +133,10 @@ class BasePipeline:
         return self.engine.embed(requests, self.progress_bar)
 
     def _requests(
-        self, texts: Any, labels: Any, prompt: Any, examples: Any, rac_examples: Any
+        self, texts: Any, labels: Any, prompt: Any, examples: Any, rac_examples: Any, first: int = 0
     ) -> tuple[list[Request], list[Any]]:
-        """One request per text, and the label structure each text was given."""
-        texts = inputs.check_texts(texts)
+        """One request per text, and the label structure each was given. first: the first text's number."""
+        texts = inputs.check_texts(texts, first)
         flat, structures = inputs.labels_per_text(labels, len(texts), self.label_separator)
         columns = (
             texts,
@@ -172,6 +176,7 @@ class ZeroShotClassificationPipeline(BasePipeline):
         *,
         labels_per_pass: LabelsPerPass = None,
         return_info: bool = False,
+        first_text: int = 0,
     ) -> Any:
         """Classifies texts.
 
@@ -188,6 +193,7 @@ class ZeroShotClassificationPipeline(BasePipeline):
             labels_per_pass: at most so many labels at a time ("auto": as many as leave half the window to the
                 text).
             return_info: return (results, one `TextInfo` per text).
+            first_text: the number by which messages name the first text, for long inputs given in parts.
 
         Returns:
             Per text a list of {"label": str, "score": float}: single-label the best one, multi-label those at
@@ -195,7 +201,8 @@ class ZeroShotClassificationPipeline(BasePipeline):
 
         Raises:
             TypeError, ValueError: an argument is not as described above, or labels do not fit the window.
-            FloatingPointError: the model gave a value that is not finite.
+            FloatingPointError: the model gave a value that is not finite in float32 either. (What overflows
+                16 bit runs again in float32, with a warning.)
         """
         for name, value in (("adapter_ids", adapter_ids), ("images", images), ("audio", audio)):
             if value is not None:
@@ -203,12 +210,14 @@ class ZeroShotClassificationPipeline(BasePipeline):
                     f"{name} is not supported yet: this engine runs text models without adapters"
                 )
         inputs.check_labels_per_pass(labels_per_pass)
-        requests, structures = self._requests(texts, labels, prompt, examples, rac_examples)
+        requests, structures = self._requests(texts, labels, prompt, examples, rac_examples, first_text)
         thresholds = inputs.thresholds_per_text(threshold, len(requests))
         types = inputs.classification_types_per_text(
             classification_type, len(requests), self.classification_type
         )
-        scored = self.engine.score(requests, labels_per_pass, self.progress_bar)
+        scored = self.engine.score(
+            requests, labels_per_pass, self.progress_bar, range(first_text, first_text + len(requests))
+        )
         scores = results.scores_of([each.logits for each in scored], types)
         uncalibrated = [each.uncalibrated for each in scored if each.uncalibrated is not None]
         before: list[Any] = [None] * len(scored)

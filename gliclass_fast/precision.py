@@ -6,7 +6,7 @@ that gets there on a batch of random tokens, or is of a family known to, runs in
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -17,8 +17,8 @@ from gliclass_fast.batch import EncodedPrompt, consecutive_spans
 from gliclass_fast.config import ModelConfig
 
 DTYPES = {name: getattr(torch, name) for name in ("float32", "float16", "bfloat16")}
-_PROBE_LENGTHS = (512, 64)
-_PROBE_LABELS = 8
+Size = tuple[int, int]  # tokens and labels of a prompt
+PROBE_SIZES: tuple[Size, ...] = ((512, 8), (64, 8))
 
 
 def dtype_candidates(
@@ -53,15 +53,18 @@ def _known_to_overflow(config: ModelConfig) -> bool:
     )
 
 
-def probe(config: ModelConfig) -> list[EncodedPrompt]:
-    """Prompts of random tokens, always the same, to see whether a dtype holds their values."""
+def probe(config: ModelConfig, sizes: Sequence[Size] = PROBE_SIZES) -> list[EncodedPrompt]:
+    """Prompts of random tokens, always the same, to see whether a dtype holds their values.
+
+    A prompt has at most as many tokens as the model's window and as many labels as there is room for.
+    """
     rng = np.random.default_rng(0)
-    longest = config.encoder.max_positions or max(_PROBE_LENGTHS)
     prompts = []
-    for length in _PROBE_LENGTHS:
+    for length, labels in sizes:
+        longest = config.encoder.max_positions or length
         ids = rng.integers(0, config.encoder.vocab_size, min(length, longest), dtype=np.int32)
         # every label is its marker and one token
-        spans = consecutive_spans([2] * min(_PROBE_LABELS, (len(ids) - 2) // 2), 1)
+        spans = consecutive_spans([2] * min(labels, (len(ids) - 2) // 2), 1)
         text_start = int(spans[-1, 1])
         if config.architecture_type != "bi-encoder":  # which may have no markers
             ids[spans[:, 0]], ids[text_start] = config.class_token_index, config.text_token_index
@@ -70,8 +73,8 @@ def probe(config: ModelConfig) -> list[EncodedPrompt]:
     return prompts
 
 
-def probe_labels(config: ModelConfig) -> list[EncodedPrompt]:
-    """As many labels of random tokens as a prompt of `probe` has, for the label tower of a bi-encoder."""
+def probe_labels(config: ModelConfig, labels: int) -> list[EncodedPrompt]:
+    """So many labels of random tokens, for the label tower of a bi-encoder."""
     rng = np.random.default_rng(0)
     size = config.label_encoder.vocab_size
-    return [EncodedPrompt.of_text(rng.integers(0, size, 16, dtype=np.int32), 1) for _ in range(_PROBE_LABELS)]
+    return [EncodedPrompt.of_text(rng.integers(0, size, 16, dtype=np.int32), 1) for _ in range(labels)]

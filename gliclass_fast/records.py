@@ -91,12 +91,17 @@ def _pyarrow_parquet() -> Any:
 
 
 class RunNote:
-    """What a result file is made with, in a file beside it, for those who resume the run."""
+    """What a result file is made with, in a file beside it, for those who resume the run.
 
-    def __init__(self, output: Path, options: dict[str, Any]) -> None:
+    A run goes on with the options it began with. It may go on in another dtype, on another device and in
+    other batches, as they only change how exactly the same model is computed. int8 is one of the options: it
+    rounds the weights themselves, and no text can force a run to leave it.
+    """
+
+    def __init__(self, output: Path, options: dict[str, Any], dtype: str) -> None:
         """options: JSON values by name."""
         self._path, self._options = output.with_name(f"{output.name}.options.json"), options
-        self._output = output
+        self._output, self._dtypes = output, [dtype]
 
     def check(self, resume: bool) -> None:
         """Raises ValueError where an unfinished run would be lost, or resumed with other options."""
@@ -104,7 +109,7 @@ class RunNote:
             return
         try:
             before = json.loads(self._path.read_text(encoding="utf-8"))
-            finished, options = before["finished"], before["options"]
+            finished, options, dtypes = before["finished"], before["options"], before["dtypes"]
         except (ValueError, KeyError, TypeError):
             raise FileFormatError(f"{self._path} is damaged: delete it, or {self._output} as well") from None
         if not resume and not finished:
@@ -117,9 +122,11 @@ class RunNote:
                 f"{self._output} was made with other options; --resume continues with the same: "
                 f"{', '.join(other)} (see {self._path.name})"
             )
+        if resume:
+            self._dtypes = list(dict.fromkeys([*dtypes, *self._dtypes]))
 
     def write(self, finished: bool = False) -> None:
-        note = {"finished": finished, "options": self._options}
+        note = {"finished": finished, "options": self._options, "dtypes": self._dtypes}
         self._path.write_text(json.dumps(note, ensure_ascii=False) + "\n", encoding="utf-8")
 
 

@@ -137,7 +137,7 @@ def activated(x, ACTIVATION: tl.constexpr):
     elif ACTIVATION == "gelu_tanh":
         x *= tl.sigmoid(1.5957691216057308 * (x + 0.044715 * x * x * x))
     elif ACTIVATION == "relu":
-        x = tl.maximum(x, 0.0)
+        x = tl.where(x < 0, 0.0, x)  # tl.maximum would make a NaN 0, and hide an overflow
     elif ACTIVATION == "silu":
         x *= tl.sigmoid(x)
     elif ACTIVATION == "tanh":

@@ -130,8 +130,8 @@ def test_an_interrupted_run_leaves_a_valid_file_and_resumes(
     assert result.exit_code == 2 and "with the same: threshold (see out" in " ".join(result.stderr.split())
     result = run(*command, "--resume")
     assert result.exit_code == 0, result.stderr
-    result = run(*command, "--resume", "--dtype", "bfloat16")
-    assert result.exit_code == 2 and "with the same: dtype (see out" in " ".join(result.stderr.split())
+    result = run(*command, "--resume", "--precision", "int8")
+    assert result.exit_code == 2 and "with the same: precision (see out" in " ".join(result.stderr.split())
     assert records.open_writer(output, resume=True).kept == TEXTS
     if suffix != ".parquet":
         assert len(output.read_bytes().splitlines()) == len(whole.splitlines())

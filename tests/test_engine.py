@@ -11,7 +11,7 @@ import torch
 
 from gliclass_fast import engine
 from gliclass_fast.batch import EncodedPrompt
-from gliclass_fast.engine import Engine
+from gliclass_fast.engine import Engine, growing
 from gliclass_fast.model import GLiClassModel
 from gliclass_fast.prompts import Request
 from gliclass_fast.transfer import PendingLogits
@@ -108,7 +108,7 @@ def test_a_broken_logit_names_its_text(tiny: Engine, monkeypatch: pytest.MonkeyP
         return pending
 
     monkeypatch.setattr(GLiClassModel, "score", breaking)
-    with pytest.raises(FloatingPointError, match="text 2:"):
+    with pytest.raises(FloatingPointError, match=r"float32 for text 2 \(counted from 0\):"):
         tiny.score(REQUESTS)
 
 
@@ -123,3 +123,10 @@ def test_cut_texts_are_counted_over_all_chunks(
     assert f"2 of 3 prompts exceed the window of 100 tokens: text was cut, by at most {cut[2]} tok" in (
         record.message
     )
+
+
+@pytest.mark.parametrize("count", [0, 1, 32, 33, 64, 1000])
+def test_parts_grow_and_cover_everything(count: int) -> None:
+    parts = [range(count)[part] for part in growing(count, first=32, most=256)]
+    assert [index for part in parts for index in part] == list(range(count))
+    assert [len(part) for part in parts[:-1]] == [32, 32, 64, 128, 256, 256, 256][: max(0, len(parts) - 1)]

@@ -280,6 +280,60 @@ def test_texts_of_one_token_each(tmp_path: Path) -> None:
         assert np.abs(model.score(prompts).wait() - expected).max() <= ALONE_TOLERANCE
 
 
+@pytest.mark.parametrize("kind", [None, "bi-encoder", "encoder-decoder, BART", "GliZNet D"])
+def test_what_was_warmed_up_is_replayed_at_once(kind: str | None, tmp_path: Path) -> None:
+    model = tiny_model() if kind is None else families.pipeline(kind, torch.float32, "cpu", tmp_path)[0].model
+    recorder = Again()
+    recordable = model.network.score_recordable
+    model.graphs = GraphRunner(model.network, model.device, recorder)
+    model.warm_up(tokens=(100, 600), labels=(5, 20), prompts=(1, 3))
+    assert recorder.recorded == 2 + recordable * 2 * 2  # 16 prompts at most, 16 or 32 labels
+    batch = model._random_batch(602, 17, 4)
+    found = model.score(batch).wait()
+    assert recorder.recorded == 2 + recordable * 2 * 2
+    model.graphs = None
+    assert np.abs(found - model.score(batch).wait()).max() <= ALONE_TOLERANCE
+
+
+def test_after_warming_up_nothing_else_need_be_recorded() -> None:
+    recorder = Again()
+    model = with_graphs(tiny_model(), recorder)
+    check_equal(model, [random_prompt(200, 1)])  # met before
+    model.warm_up(tokens=[32], record_others=False)
+    for seed in range(3):
+        check_equal(model, [random_prompt(32, 1, seed)])
+        check_equal(model, [random_prompt(200, 1, seed)])
+    assert recorder.recorded == 2
+
+
+def test_warming_up_refuses_what_no_batch_can_be() -> None:
+    with pytest.raises(ValueError, match="20 tokens have no room for 40 labels in 1 prompts"):
+        tiny_model().warm_up(tokens=[20], labels=[40])
+
+
+def test_short_prompts_have_work_lists_of_their_own() -> None:
+    """More tiles than a quarter of the tokens: another layout of the block, so another recording."""
+    recorder = Again()
+    model = with_graphs(tiny_model(), recorder)
+    usual, short = GraphRunner.bucket(512, 100, 100), GraphRunner.bucket(512, 200, 200)
+    assert usual is not None and short is not None and usual.tiles < 200 <= short.tiles
+    for _ in range(3):
+        check_equal(model, [random_prompt(512, 1)])
+        check_equal(model, [random_prompt(2, 1, seed) for seed in range(256)])
+    assert recorder.recorded == 4
+
+
+def test_all_prompts_of_a_bucket_with_labels_to_spare() -> None:
+    model = with_graphs(tiny_model(use_calibrator=True, scorer="hopfield"), Again())
+    prompts = [random_prompt(9, 1 + (seed == 3), seed) for seed in range(16)]
+    for _ in range(3):
+        room = model.graphs.room(prompts)
+        assert (room.prompts, room.labels) == (16, 32)
+        found, expected = model.score(prompts).wait(), model(model.pack(prompts))
+        both = torch.stack((expected.logits, expected.uncalibrated_logits)).numpy()
+        assert np.abs(found - both).max() <= ALONE_TOLERANCE
+
+
 def test_threads_share_a_model() -> None:
     model = with_graphs(tiny_model(), Again())
 

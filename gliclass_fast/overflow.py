@@ -1,0 +1,48 @@
+"""What overflows 16 bit is computed again in float32; what is not finite there either is an error."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import torch
+
+logger = logging.getLogger(__name__)
+
+MOST_NAMED = 10  # texts of one message
+Answer = TypeVar("Answer")
+
+
+def complete(
+    answers: Sequence[Answer | None],
+    numbers: Sequence[int],
+    dtype: torch.dtype,
+    again: Callable[[list[int]], Sequence[Answer | None]],
+) -> list[Answer]:
+    """All answers, where a None stands for values that are not finite in `dtype`.
+
+    numbers: of the text each answer is about, as messages name it. again: the answers of these places in
+    float32; called at most once, after a warning, and not where `dtype` is float32.
+
+    Raises FloatingPointError, which names the texts, where values are not finite in float32.
+    """
+    found = [answer for answer in answers if answer is not None]
+    if len(found) == len(answers):
+        return found
+    broken = [place for place, answer in enumerate(answers) if answer is None]
+    if dtype is torch.float32:
+        raise FloatingPointError(
+            f"the model gave values that are not finite in float32 for {_named(broken, numbers)}: the "
+            "checkpoint is damaged, or its values overflow even float32"
+        )
+    logger.warning("values overflow %s in %s: it runs again in float32", dtype, _named(broken, numbers))
+    rest = complete(again(broken), [numbers[place] for place in broken], torch.float32, again)
+    replaced = iter(rest)
+    return [next(replaced) if answer is None else answer for answer in answers]
+
+
+def _named(places: Sequence[int], numbers: Sequence[int]) -> str:
+    own = sorted({numbers[place] for place in places})
+    more = f" and {len(own) - MOST_NAMED} more" if len(own) > MOST_NAMED else ""
+    return f"text {', '.join(map(str, own[:MOST_NAMED]))}{more} (counted from 0)"

@@ -118,10 +118,8 @@ class Engine:
             for index, request in enumerate(requests)
             for part in self._passes(request, labels_per_pass)
         ]
-        chunks = (
-            passes[part]
-            for part in growing(len(passes), FIRST_CHUNK.get(self.model.device.type, CHUNK), CHUNK)
-        )
+        first = FIRST_CHUNK.get(self.model.device.type, CHUNK)
+        chunks = (passes[part] for part in growing(len(passes), first, CHUNK))
         logits: list[np.ndarray | None] = []
         prompts: list[EncodedPrompt] = []
         with tqdm(total=len(passes), disable=not progress) as bar:

@@ -36,6 +36,11 @@ def host(labels: int, against: str) -> Pair:
     return found["gliclass-fast"], found[against]
 
 
+def launch(count: int, tokens: int) -> Pair:
+    found = host_path.launches(count, tokens)
+    return found["gliclass-fast"], found["bare texts"]
+
+
 PAIRS: dict[str, Callable[[], Pair]] = {
     **{
         case.name: partial(operation, case)
@@ -46,6 +51,10 @@ PAIRS: dict[str, Callable[[], Pair]] = {
         f"host path, {count} labels, to {against}": partial(host, count, against)
         for count in host_path.LABEL_COUNTS
         for against in ("gliclass", "bare texts")
+    },
+    **{
+        f"prompts to launch, {count}x{tokens}, to bare texts": partial(launch, count, tokens)
+        for count, tokens in host_path.LAUNCHED
     },
 }
 

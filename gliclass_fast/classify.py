@@ -81,7 +81,9 @@ def classify(
     passes: Any = labels_per_pass
     if passes is not None and passes.isdecimal():
         passes = int(passes)
-    sizes = [int(size) for size in warm_up.split(",")] if warm_up else []
+    sizes = warm_up.split(",") if warm_up else []
+    if not all(size.isdecimal() for size in sizes):
+        raise ValueError(f"--warm-up takes numbers of tokens, separated by commas, not {warm_up!r}")
     if resume and output is None:
         raise ValueError("--resume continues an --output file; give one")
     inputs = texts_of(texts, column)
@@ -91,7 +93,7 @@ def classify(
     pipeline = ZeroShotClassificationPipeline(
         loaded, model, max_length=max_length, device=loaded.device, progress_bar=False,
         batch_tokens=batch_tokens, classification_type="single-label" if single else "multi-label",
-        warm_up=sizes,
+        warm_up=[int(size) for size in sizes],
     )  # fmt: skip
 
     def run(part: list[str], first: int = 0) -> Any:

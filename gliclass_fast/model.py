@@ -272,7 +272,7 @@ class GLiClassModel:
         record_others: whether batches of other sizes will be recorded when they come, which waits for the
             GPU; False runs them without CUDA graphs, so that nothing is recorded any more.
 
-        Raises ValueError where the tokens have no room for the labels, of two tokens each.
+        Raises ValueError where the tokens have no room for two more in every prompt and two for every label.
         """
         for size in product(tokens, labels, prompts):
             batch = self._random_batch(*size)
@@ -285,10 +285,10 @@ class GLiClassModel:
         count = max(prompts, -(-tokens // max(length for length, _ in PROBE_SIZES)))
         totals = (tokens, max(labels, count))
         shares = [[total // count + (index < total % count) for index in range(count)] for total in totals]
-        batch = self._probe(list(zip(*shares, strict=True)))
-        if totals != (sum(len(each.token_ids) for each in batch), sum(each.labels for each in batch)):
+        sizes = list(zip(*shares, strict=True))
+        if any(length < 2 + 2 * own for length, own in sizes):
             raise ValueError(f"{tokens} tokens have no room for {labels} labels in {count} prompts")
-        return batch
+        return self._probe(sizes)
 
     def label_vectors(self, prompts: Sequence[EncodedPrompt], batch_tokens: int) -> Tensor:
         """Of a bi-encoder: vectors of labels that are sequences of their own, [labels, C], in order."""

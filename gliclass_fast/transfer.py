@@ -13,8 +13,9 @@ from gliclass_fast.architectures import Output
 
 def stack_logits(output: Output) -> Tensor:
     """All logits of a pass as one tensor: float32 [1, L], or [2, L] with the uncalibrated ones second."""
-    before = output.uncalibrated_logits
-    return torch.stack([output.logits] if before is None else [output.logits, before]).float()
+    if output.uncalibrated_logits is None:
+        return output.logits.float()[None]
+    return torch.stack([output.logits, output.uncalibrated_logits]).float()
 
 
 @dataclass(frozen=True, slots=True)

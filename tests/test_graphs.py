@@ -15,7 +15,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from gliclass_fast import GLiClassModel, ZeroShotClassificationPipeline, graphs
+from gliclass_fast import (
+    GLiClassModel,
+    ZeroShotClassificationPipeline,
+    ZeroShotClassificationWithChunkingPipeline,
+    graphs,
+)
 from gliclass_fast.batch import EncodedPrompt
 from gliclass_fast.graphs import MAX_TOKENS, GraphRunner
 from gliclass_fast.memory import run_batches
@@ -307,8 +312,19 @@ def test_after_warming_up_nothing_else_need_be_recorded() -> None:
 
 
 def test_warming_up_refuses_what_no_batch_can_be() -> None:
-    with pytest.raises(ValueError, match="20 tokens have no room for 40 labels in 1 prompts"):
-        tiny_model().warm_up(tokens=[20], labels=[40])
+    model = tiny_model()
+    for tokens, labels in ((20, 40), (3, 1), (0, 1)):
+        with pytest.raises(ValueError, match=f"{tokens} tokens have no room for {labels} labels"):
+            model.warm_up(tokens=[tokens], labels=[labels])
+
+
+def test_a_pipeline_warms_its_model_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[object] = []
+    monkeypatch.setattr(GLiClassModel, "warm_up", lambda model, tokens: asked.append(tokens))
+    plain = fast_pipeline(tiny_model())
+    ZeroShotClassificationPipeline(plain.model, plain.tokenizer, device="cpu", warm_up=(64, 100))
+    ZeroShotClassificationWithChunkingPipeline(plain.model, plain.tokenizer, device="cpu", warm_up=(32,))
+    assert asked == [(), (64, 100), (32,)]
 
 
 def test_short_prompts_have_work_lists_of_their_own() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -146,6 +147,30 @@ def test_graphs_outlive_those_dropped_before_them(encoder: str, monkeypatch: pyt
     assert model.graphs.count == 6 and len(recorded) == 2 + 6 * 4 * 2
     model.free_graphs()
     assert model.graphs.count == 0 and np.array_equal(model.score(batches[0]).wait(), expected[0])
+
+
+def test_after_warming_up_another_thread_may_wait_for_the_gpu() -> None:
+    model = gpu_model("deberta-v2")
+    model.warm_up(tokens=[64, 512], labels=[4], record_others=False)
+    assert model.graphs is not None and model.graphs.count == 4
+    batches = [[random_prompt(size, 3)] for size in (64, 100, 512, 700)]
+    expected = [model.score(prompts).wait() for prompts in batches]
+    done = threading.Event()
+
+    def wait_again_and_again() -> None:
+        while not done.is_set():
+            torch.cuda.synchronize()
+
+    with ThreadPoolExecutor(1) as thread:
+        waiting = thread.submit(wait_again_and_again)
+        try:
+            for _ in range(20):
+                for prompts, logits in zip(batches, expected, strict=True):
+                    assert np.array_equal(model.score(prompts).wait(), logits)
+        finally:
+            done.set()
+        waiting.result()
+    assert model.graphs.count == 4
 
 
 def test_out_of_memory_splits_and_continues(caplog: pytest.LogCaptureFixture) -> None:

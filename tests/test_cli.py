@@ -226,6 +226,7 @@ MISTAKES = [
     (["classify", "missing.csv", *LABELS], "No such file"),
     (["classify", "x", *LABELS[:2], "--device", "gpu"], "unknown device 'gpu'; choose one of: cuda, cpu"),
     (["classify", "x", *LABELS, "--labels-per-pass", "some"], "labels_per_pass must be"),
+    (["classify", "x", *LABELS, "--warm-up", "64,many"], "--warm-up takes numbers of tokens"),
     (["info", "--device", "nonsense"], "unknown device"),
     (["info", "--model", "nowhere"], "nowhere does not exist"),
     (["check", "nowhere/at/all"], "does not exist"),

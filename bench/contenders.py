@@ -124,7 +124,7 @@ class Engine:
     def forward(self, case: Case) -> Run | None:
         """On a packed batch; from CUDA graphs with the copies to and from the device."""
         requests = [Request(text, case.labels) for text in texts(case, self.tokenizer)]
-        encoded = self.pipe.engine.encoder.encode(requests, WINDOW)
+        encoded = self.pipe.engine.encoder.encode(requests, self.pipe.engine.window)
         graphs = self.model.graphs
         if graphs and (room := graphs.room(encoded)):
             padded = self.model.pack(encoded, room)

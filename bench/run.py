@@ -36,7 +36,8 @@ class Entrant:
 class Bench:
     """One model in one dtype on one device.
 
-    step: called with what is about to be measured.
+    step: called with what is about to be measured. keeps_going: a failure of the engine is written down like
+    a peer's, and not raised.
     """
 
     model: str  # a stock shape or a checkpoint
@@ -44,44 +45,62 @@ class Bench:
     dtype: torch.dtype
     repeats: int
     step: Callable[[str], None] = lambda name: None
+    keeps_going: bool = False
     entrants: dict[str, Entrant] = field(default_factory=dict)
+    _setting: Setting = field(init=False)
+    _reference: Stock = field(init=False)
+    _exact: dict[str, list[np.ndarray]] = field(init=False)
 
     def measure(
         self, choose: Callable[[Any], list[Case]], parts: Sequence[str], peer_names: Sequence[str]
     ) -> dict[str, Any]:
         """Who took part or why not, and a row per case with errors and milliseconds.
 
-        choose: gives the cases for a tokenizer.
+        choose: gives the cases for a tokenizer; those longer than the model's window are left out.
         """
-        self.step(f"loading {self.model}")
-        model, tokenizer = cases.load(self.model)
-        setting = Setting(model.to(self.device), tokenizer, self.device, self.dtype)
-        engine, reference = Engine(setting), Stock(setting, model)
-        chosen, window = choose(tokenizer), engine.pipe.engine.window
-        too_long = [case for case in chosen if max(case.lengths) > window]
-        fitting = [case for case in chosen if max(case.lengths) <= window]
-        exact = {case.name: reference.logits(case, CHECKED) for case in fitting}
-        model.to(self.dtype)
-        self.entrants = {ENGINE: Entrant(engine)}
-        if self.device != "cpu":
-            self.entrants[f"{ENGINE}, no graphs"] = Entrant(Engine(setting, cuda_graphs=False))
-        elif self.dtype is torch.float32:
-            self.entrants[f"{ENGINE}, int8"] = Entrant(Engine(setting, precision="int8"), rounds=True)
-        absent = self._invite(peer_names, setting)
+        too_long: list[Case] = []
+
+        def fitting(tokenizer: Any, window: int) -> list[Case]:
+            chosen = choose(tokenizer)
+            too_long.extend(case for case in chosen if max(case.lengths) > window)
+            return [case for case in chosen if max(case.lengths) <= window]
+
+        chosen = self.prepare(fitting)
+        engine: Any = self.entrants[ENGINE].contender
+        if self.device == "cpu" and self.dtype is torch.float32:
+            self.entrants[f"{ENGINE}, int8"] = Entrant(Engine(self._setting, precision="int8"), rounds=True)
+        absent = self.invite(peer_names)
         found: dict[str, Any] = {"shape": self.model, "dtype": str(self.dtype).removeprefix("torch.")}
         found |= {"ops": engine.model.ops.chosen, "absent": absent}
-        found["rows"] = [self._row(case, exact[case.name], reference, parts) for case in fitting]
+        found["rows"] = [self.row(case, parts) for case in chosen]
         for case in too_long:
-            reason = {ENGINE: f"longer than the model's {window} tokens"}
+            reason = {ENGINE: f"longer than the model's {engine.pipe.engine.window} tokens"}
             found["rows"].append({**_facts(case), "left_out": reason, **{part: {} for part in parts}})
         return found
 
-    def _invite(self, names: Sequence[str], setting: Setting) -> dict[str, str]:
+    def prepare(self, choose: Callable[[Any, int], list[Case]]) -> list[Case]:
+        """Loads the model and the engine, alone and without graphs, and what their logits must be.
+
+        choose: gives the cases for a tokenizer and the model's window.
+        """
+        self.step(f"loading {self.model}")
+        model, tokenizer = cases.load(self.model)
+        self._setting = Setting(model.to(self.device), tokenizer, self.device, self.dtype)
+        engine, self._reference = Engine(self._setting), Stock(self._setting, model)
+        chosen = choose(tokenizer, engine.pipe.engine.window)
+        self._exact = {case.name: self._reference.logits(case, CHECKED) for case in chosen}
+        model.to(self.dtype)
+        self.entrants = {ENGINE: Entrant(engine)}
+        if self.device != "cpu":
+            self.entrants[f"{ENGINE}, no graphs"] = Entrant(Engine(self._setting, cuda_graphs=False))
+        return chosen
+
+    def invite(self, names: Sequence[str]) -> dict[str, str]:
         """Adds the peers; returns why some are not there."""
         known, absent = peers.available(), {}
         for name in names:
             self.step(f"loading {name}")
-            built = peers.build(known[name], setting)
+            built = peers.build(known[name], self._setting)
             if isinstance(built, Absent):
                 absent[name] = built.reason
             else:
@@ -89,14 +108,13 @@ class Bench:
                 self.entrants[name] = Entrant(built, known[name].SAME_MODEL, patience=patience)
         return absent
 
-    def _row(
-        self, case: Case, exact: list[np.ndarray], reference: Stock, parts: Sequence[str]
-    ) -> dict[str, Any]:
+    def row(self, case: Case, parts: Sequence[str]) -> dict[str, Any]:
+        """Errors and milliseconds of everybody in one case of those that were prepared."""
         self.step(case.name)
-        row = _facts(case)
+        row, exact = _facts(case), self._exact[case.name]
         allowed = ALLOWED_ERROR
         if self.dtype is not torch.float32:  # at most twice the reference's own error
-            allowed = max(allowed, 2 * logit_error(reference.logits(case, CHECKED), exact))
+            allowed = max(allowed, 2 * logit_error(self._reference.logits(case, CHECKED), exact))
         able = {}
         for name, entrant in self.entrants.items():
             if (seconds := entrant.pace * entrant.contender.tokens(case)) > entrant.patience:
@@ -115,7 +133,7 @@ class Bench:
                         run()  # a warm-up, and where a peer fails
                         functions[name] = run
                 except Exception as failure:
-                    row["left_out"][name] = _failure(name, failure)
+                    row["left_out"][name] = self._failure(name, failure)
             times = alternate(functions, self.repeats, warmup=0, device=self.device)
             row[part] = as_record(times)
             for name, each in times.items():
@@ -137,17 +155,16 @@ class Bench:
         try:
             errors[name] = error = logit_error(entrant.contender.logits(case, CHECKED), exact)
         except Exception as failure:
-            return _failure(name, failure)
+            return self._failure(name, failure)
         return None if entrant.rounds or error <= allowed else f"wrong: logit error {error:.1e}"
+
+    def _failure(self, name: str, failure: Exception) -> str:
+        """A peer's failure is a result; the engine's own is one only where the bench keeps going."""
+        if name.startswith(ENGINE) and not self.keeps_going:
+            raise failure
+        return f"failed: {failure!r}"[:300]
 
 
 def _facts(case: Case) -> dict[str, Any]:
     row: dict[str, Any] = {"case": case.name, "texts": len(case.lengths), "labels": len(case.labels)}
     return row | {"text_tokens": case.text_tokens, "tokens": case.tokens, "errors": {}, "left_out": {}}
-
-
-def _failure(name: str, failure: Exception) -> str:
-    """A peer's failure is a result; the engine's own is not."""
-    if name.startswith(ENGINE):
-        raise failure
-    return f"failed: {failure!r}"[:300]

@@ -1,0 +1,145 @@
+"""Steps in processes of their own, each within a limit and killed whole; what became of them, at once."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import Lock
+from typing import IO, Any
+
+GRACE = 3.0  # seconds between asking a group of processes to end and ending it
+LINES = 400  # of a step's output that are kept, the last ones
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One command."""
+
+    name: str
+    command: Sequence[str]
+    seconds: float = float("inf")  # its own limit, beside the one of its phase
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """Steps that run one after the other, or side by side where they mostly use the host."""
+
+    name: str
+    steps: Sequence[Step]
+    until: float  # seconds after the start of the plan
+    side_by_side: bool = False
+
+
+class Journal:
+    """What is known so far, as gpu_check.json in a folder; steps append rows to rows.jsonl beside it."""
+
+    def __init__(self, folder: Path, **facts: Any) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.file, self.rows_file = folder / "gpu_check.json", folder / "rows.jsonl"
+        self.rows_file.write_text("", encoding="utf-8")
+        self._lock = Lock()
+        self.result: dict[str, Any] = {**facts, "finished": False, "failures": [], "steps": {}, "rows": []}
+        self.write()
+
+    def write(self) -> None:
+        """Exchanges the file for a newer one, so that it is whole at any moment."""
+        lines = self.rows_file.read_text(encoding="utf-8").splitlines(keepends=True)
+        # a killed step may have left half a line
+        self.result["rows"] = [json.loads(line) for line in lines if line.endswith("}\n")]
+        new = self.file.with_suffix(".new")
+        new.write_text(json.dumps(self.result, indent=1, default=str) + "\n", encoding="utf-8")
+        new.replace(self.file)
+
+    def note(self, name: str, record: dict[str, Any]) -> None:
+        """Writes down what became of a step."""
+        with self._lock:
+            self.result["steps"][name] = record
+            if record["returncode"] != 0:
+                self.result["failures"].append(name)
+            self.write()
+
+
+def append_row(file: Path, row: dict[str, Any]) -> None:
+    """Adds a line to rows.jsonl, by one write, so that processes may share the file."""
+    line = (json.dumps(row) + "\n").encode()
+    descriptor = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    try:
+        os.write(descriptor, line)
+    finally:
+        os.close(descriptor)
+
+
+def follow(plan: Sequence[Phase], journal: Journal, folder: Path) -> None:
+    """Runs a plan in `folder`. Whatever a step does, the next ones run, within the limits of their phases."""
+    start = time.perf_counter()
+    for phase in plan:
+        at_a_time = max(1, len(phase.steps)) if phase.side_by_side else 1
+        threads = str(max(1, (os.cpu_count() or 1) // at_a_time))
+
+        def run(step: Step, until: float = phase.until, threads: str = threads) -> None:
+            limit = min(step.seconds, start + until - time.perf_counter())
+            environment = {"OMP_NUM_THREADS": threads, **step.environment}
+            record = run_step(step, limit, folder, environment)
+            print(f"{step.name}: {record['seconds']} s, {record.get('problem') or 'done'}", flush=True)
+            journal.note(step.name, record)
+
+        with ThreadPoolExecutor(at_a_time) as pool:
+            list(pool.map(run, phase.steps))
+
+
+def run_step(step: Step, limit: float, folder: Path, environment: Mapping[str, str]) -> dict[str, Any]:
+    """Runs one step for at most `limit` seconds: returncode (None where it has none), seconds, problem (or
+    None) and the last lines of its output, those of a killed step too."""
+    start = time.perf_counter()
+    returncode: int | None = None
+    with tempfile.TemporaryFile() as output:
+        if limit <= 0:
+            problem: str | None = "no time was left"
+        else:
+            try:
+                returncode, problem = _supervised(step, limit, folder, environment, output)
+            except Exception as error:  # a command that does not exist, say
+                problem = f"{step.command[0]}: {error!r}"
+        output.seek(0)
+        lines = output.read().decode(errors="replace").splitlines()[-LINES:]
+    seconds = round(time.perf_counter() - start, 1)
+    return {"returncode": returncode, "seconds": seconds, "problem": problem, "output": lines}
+
+
+def _supervised(
+    step: Step, limit: float, folder: Path, environment: Mapping[str, str], output: IO[bytes]
+) -> tuple[int | None, str | None]:
+    process = subprocess.Popen(
+        list(step.command), stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, cwd=folder,
+        env={**os.environ, **environment}, start_new_session=True,
+    )  # fmt: skip
+    try:
+        returncode = process.wait(limit)
+    except subprocess.TimeoutExpired:
+        return None, f"killed after {limit:.0f} s"
+    finally:
+        _end_group(process)
+    return returncode, None if returncode == 0 else f"exit status {returncode}"
+
+
+def _end_group(process: subprocess.Popen[bytes]) -> None:
+    """Ends a step and all it started: a tool that is killed alone leaves the program it watches behind."""
+    for ending in (signal.SIGTERM, signal.SIGKILL):
+        try:
+            os.killpg(process.pid, ending)
+        except ProcessLookupError:
+            return
+        if ending is signal.SIGTERM and process.poll() is None:
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(GRACE)
+    process.wait()

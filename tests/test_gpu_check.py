@@ -1,0 +1,146 @@
+"""gpu_check without a GPU: its whole plan, and that nothing a step does costs what the others found."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from gliclass_fast import demo
+from gliclass_fast.bench.supervise import Journal, Phase, Step, append_row, follow
+
+ROOT = Path(__file__).parent.parent
+SCRIPT = ROOT / "bench" / "gpu_check.py"
+HANGS = """
+import subprocess, sys, time
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+print("child", child.pid, flush=True)
+time.sleep(600)
+"""
+
+
+def read(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / "gpu_check.json").read_text(encoding="utf-8"))
+    return found
+
+
+def python(name: str, code: str, seconds: float = 60) -> Step:
+    return Step(name, [sys.executable, "-c", code], seconds)
+
+
+def alive(process: int) -> bool:
+    """Whether a process runs; one that nobody has waited for does not."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text(encoding="utf-8").rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def check(folder: Path, *options: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    given = ["--device", "cpu", "--dtypes", "float32", "--shapes", str(demo.PATH), "--repeats", "1"]
+    inherited = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    return subprocess.run(
+        [sys.executable, str(SCRIPT), "--output", str(folder), *given, *options],
+        capture_output=True, text=True, check=False, env={**inherited, **environment},
+    )  # fmt: skip
+
+
+def test_the_whole_plan(tmp_path: Path) -> None:
+    done = check(tmp_path)
+    found = read(tmp_path)
+    assert done.returncode == 0 and found["finished"] and found["accurate"], done.stdout + done.stderr
+    assert not found["failures"] and all(step["returncode"] == 0 for step in found["steps"].values())
+    tests = ["test_compiled", "test_graphs", "test_overflow", "test_kernels", "test_parity"]
+    shape = f"{demo.PATH} float32"
+    steps = ["facts", f"warm {shape}", *tests[:2], f"shape {shape}", "ceilings", "operations", *tests[2:]]
+    assert sorted(found["steps"]) == sorted(steps)
+    timed = [row for row in found["rows"] if "case" in row and row["step"] == "shape"]
+    alone, beside = ([row for row in timed if row["beside"] == who] for who in ("nobody", "peers"))
+    assert [row["case"] for row in alone] == [row["case"] for row in beside] and len(alone) == 2
+    assert all(row["forward"]["gliclass-fast"]["median"] > 0 for row in timed)
+    assert all("gliclass" in row["pipeline"] for row in beside)
+    assert {row["step"] for row in found["rows"]} == {"facts", "warm", "shape", "ceilings", "operations"}
+    assert len(list(tmp_path.iterdir())) <= 8  # as many files as come back from a lent machine
+
+
+def test_only_what_is_asked_for(tmp_path: Path) -> None:
+    assert check(tmp_path, "--only", "facts").returncode == 0
+    assert list(read(tmp_path)["steps"]) == ["facts"]
+
+
+def test_without_the_reference_the_failure_is_written_down(tmp_path: Path) -> None:
+    absent = tmp_path / "absent"
+    absent.mkdir()
+    (absent / "gliclass.py").write_text("raise ImportError('gliclass is not here')\n", encoding="utf-8")
+    path = os.pathsep.join(filter(None, (str(absent), os.environ.get("PYTHONPATH"))))
+    done = check(tmp_path, "--only", "facts,shape", PYTHONPATH=path)
+    found = read(tmp_path)
+    assert done.returncode == 1 and found["finished"]
+    [failure] = found["failures"]
+    assert "gliclass is not here" in "".join(found["steps"][failure]["output"])
+    assert found["steps"]["facts"]["returncode"] == 0
+
+
+def test_a_step_that_raises_or_hangs_costs_nothing_else(tmp_path: Path) -> None:
+    rows = tmp_path / "rows.jsonl"
+    measuring = f"""
+import sys; sys.path.insert(0, {str(ROOT)!r})
+from pathlib import Path
+from gliclass_fast.bench.supervise import append_row
+append_row(Path({str(rows)!r}), {{"found": 1}})
+open({str(rows)!r}, "a").write('{{"found": 2')
+"""
+    plan = [
+        Phase("one", [python("raises", "print('so far'); raise ValueError('no')")], 60),
+        Phase("two", [python("hangs", measuring + HANGS, seconds=10)], 60),
+        Phase("three", [Step("absent", ["no-such-command"]), python("beside", "print('here')")], 60, True),
+        Phase("four", [python("late", "print('never')")], 0.0),
+        Phase("five", [python("last", "print('done')")], 60),
+    ]
+    journal = Journal(tmp_path, benchmark="gpu_check")
+    assert read(tmp_path)["steps"] == {}  # from the first moment
+    follow(plan, journal, ROOT)
+    steps = read(tmp_path)["steps"]
+    assert steps["raises"]["problem"] == "exit status 1"
+    assert steps["raises"]["output"][0] == "so far" and "ValueError: no" in steps["raises"]["output"][-1]
+    assert steps["hangs"]["problem"] == "killed after 10 s" and steps["hangs"]["returncode"] is None
+    assert not alive(int(steps["hangs"]["output"][-1].split()[1]))
+    assert "no-such-command" in steps["absent"]["problem"] and steps["beside"]["output"] == ["here"]
+    assert steps["late"]["problem"] == "no time was left" and steps["last"]["output"] == ["done"]
+    assert journal.result["failures"] == ["raises", "hangs", "absent", "late"]
+    assert read(tmp_path)["rows"] == [{"found": 1}]  # what the killed step found, without its half line
+
+
+def test_a_killed_check_leaves_what_it_found(tmp_path: Path) -> None:
+    started = tmp_path / "started"
+    hangs = f"import os, time; open({str(started)!r}, 'w').write(str(os.getpid())); time.sleep(600)"
+    code = f"""
+import sys; sys.path.insert(0, {str(ROOT)!r})
+from pathlib import Path
+from gliclass_fast.bench.supervise import Journal, Phase, Step, follow
+codes = {{"first": "print(1)", "second": {hangs!r}}}
+steps = [Step(name, [sys.executable, "-c", code]) for name, code in codes.items()]
+follow([Phase("both", steps, 600)], Journal(Path({str(tmp_path)!r})), Path("."))
+"""
+    process = subprocess.Popen([sys.executable, "-c", code])
+    while not (started.exists() and started.read_text(encoding="utf-8")):
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.kill()
+    process.wait()
+    os.kill(int(started.read_text(encoding="utf-8")), signal.SIGKILL)
+    found = read(tmp_path)
+    assert found["steps"]["first"]["output"] == ["1"] and not found["finished"]
+
+
+def test_rows_of_many_processes_stay_whole(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    for number in range(3):
+        append_row(journal.rows_file, {"number": number})
+    journal.write()
+    assert read(tmp_path)["rows"] == [{"number": 0}, {"number": 1}, {"number": 2}]

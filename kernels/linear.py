@@ -9,7 +9,8 @@
   n @ weight.T = (x @ weight.T - mean * sums) / sqrt(var + eps). Without sums n = x / sqrt(mean(x^2) + eps).
 
 Outputs have x's dtype. Weights are as `pack_*` returned them, once per weight at load. Activations are those
-of `ACTIVATIONS`; "gelu" is the exact erf form (Hendrycks & Gimpel, arXiv:1606.08415).
+of `ACTIVATIONS`; "gelu" is the exact erf form (Hendrycks & Gimpel, arXiv:1606.08415). Triton takes it from a
+polynomial for 16-bit inputs (`_gelu`): its error, below 1e-6, is far less than that of rounding to 16 bit.
 
 oneDNN keeps float32 weights in its own blocked layout, two to three times faster than the row-major GEMM
 behind `torch.nn.functional.linear` on AVX-512 machines. Triton fuses activation and norm into a GEMM; a
@@ -130,10 +131,27 @@ def norm_linear_onednn(
 
 
 @triton.jit
-def activated(x, ACTIVATION: tl.constexpr):
-    """x float32."""
+def _gelu(x):
+    """max(x, 0) - |x| Q(|x|), where Q, the upper tail of the normal distribution, is 2 ** polynomial.
+
+    The polynomial makes the largest error of Q as small as its degree allows, 1.5e-7 (3e-7 of erf). There is
+    no branch in its 10 instructions, while erf takes 32. From 16 on Q is zero.
+    """
+    size = tl.minimum(tl.abs(x), 16.0)
+    power = 1.9176050e-05 * size - 6.5861334e-04
+    power = power * size + 7.7544288e-03
+    power = power * size - 5.2965414e-02
+    power = power * size - 4.5906025e-01
+    power = power * size - 1.1511221
+    power = power * size - 0.99999970
+    return tl.maximum(x, 0.0, propagate_nan=tl.PropagateNan.ALL) - size * tl.math.exp2(power)
+
+
+@triton.jit
+def activated(x, ACTIVATION: tl.constexpr, EXACT: tl.constexpr):
+    """x float32. EXACT: "gelu" is as good as float32 gets, not only good enough for 16 bit."""
     if ACTIVATION == "gelu":
-        x = 0.5 * x * (1.0 + tl.math.erf(x * 0.7071067811865476))
+        x = 0.5 * x * (1.0 + tl.math.erf(x * 0.7071067811865476)) if EXACT else _gelu(x)
     elif ACTIVATION == "gelu_tanh":
         x *= tl.sigmoid(1.5957691216057308 * (x + 0.044715 * x * x * x))
     elif ACTIVATION == "relu":
@@ -196,7 +214,7 @@ def _linear_kernel(
     inside = valid[:, None] & within_width[None, :]
     if ADD:
         acc += tl.load(add + place, mask=inside, other=0.0).to(tl.float32)
-    acc = activated(acc, ACTIVATION)
+    acc = activated(acc, ACTIVATION, x.dtype.element_ty == tl.float32)
     if GATED:
         if BIAS:
             gate += tl.load(bias + WIDTH + column, mask=within_width, other=0.0).to(tl.float32)[None, :]

@@ -14,7 +14,9 @@ polynomial for 16-bit inputs (`_gelu`): its error, below 1e-6, is far less than 
 
 oneDNN keeps float32 weights in its own blocked layout, two to three times faster than the row-major GEMM
 behind `torch.nn.functional.linear` on AVX-512 machines. Triton fuses activation and norm into a GEMM; a
-linear map without them is left to cuBLAS.
+linear map without them is left to cuBLAS. The norm's statistics of few rows are summed in the GEMM, by every
+block of columns, which hides in its waiting for memory; those of many rows would make up half of the loop's
+instructions and are worth a launch of their own.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from gliclass_fast.kernels._triton import ceil_div, tl, triton
+from gliclass_fast.kernels.norm import row_statistics_triton
 
 
 def _gelu_tanh(x: Tensor) -> Tensor:
@@ -165,10 +168,10 @@ def activated(x, ACTIVATION: tl.constexpr, EXACT: tl.constexpr):
 
 @triton.jit(do_not_specialize=["rows"])
 def _linear_kernel(
-    x, weight, bias, sums, add, out, rows, eps, WIDTH: tl.constexpr, DEPTH: tl.constexpr,
+    x, weight, bias, sums, statistics, add, out, rows, eps, WIDTH: tl.constexpr, DEPTH: tl.constexpr,
     BLOCK_ROWS: tl.constexpr, BLOCK_WIDTH: tl.constexpr, BLOCK_DEPTH: tl.constexpr, GROUP: tl.constexpr,
     ACTIVATION: tl.constexpr, GATED: tl.constexpr, BIAS: tl.constexpr, NORM: tl.constexpr, RMS: tl.constexpr,
-    ADD: tl.constexpr,
+    SUMMED: tl.constexpr, ADD: tl.constexpr,
 ):  # fmt: skip
     across = tl.cdiv(WIDTH, BLOCK_WIDTH)
     group = tl.program_id(0) // (GROUP * across)
@@ -189,7 +192,7 @@ def _linear_kernel(
         a = tl.load(x_place + start, mask=valid[:, None] & within_depth, other=0.0)
         b = tl.load(w_place + start, mask=within_width[:, None] & within_depth, other=0.0)
         acc = tl.dot(a, tl.trans(b), acc, input_precision="ieee")
-        if NORM:
+        if NORM and not SUMMED:
             values = a.to(tl.float32)
             if not RMS:
                 total += tl.sum(values, 1)
@@ -198,8 +201,12 @@ def _linear_kernel(
             b = tl.load(w_place + WIDTH * DEPTH + start, mask=within_width[:, None] & within_depth, other=0.0)
             gate = tl.dot(a, tl.trans(b), gate, input_precision="ieee")
     if NORM:
-        mean = total / DEPTH  # zero for RMS
-        factor = tl.rsqrt(tl.maximum(squares / DEPTH - mean * mean, 0.0) + eps)[:, None]
+        if SUMMED:
+            mean = tl.load(statistics + row, mask=valid, other=0.0)
+            factor = tl.load(statistics + rows + row, mask=valid, other=0.0)[:, None]
+        else:
+            mean = total / DEPTH  # zero for RMS
+            factor = tl.rsqrt(tl.maximum(squares / DEPTH - mean * mean, 0.0) + eps)[:, None]
         if not RMS:
             acc -= mean[:, None] * tl.load(sums + column, mask=within_width, other=0.0)[None, :]
         acc *= factor
@@ -241,13 +248,15 @@ def _launch(
     if gated:
         block_width //= 2  # two accumulators
     grid = (ceil_div(rows, block_rows) * ceil_div(width, block_width),)
+    statistics = None if eps is None or rows <= FEW else row_statistics_triton(x, eps, rms=sums is None)
     absent = weight
     _linear_kernel[grid](
         x, weight, absent if bias is None else bias, absent if sums is None else sums,
-        absent if add is None else add, out, rows, eps or 0.0, WIDTH=width, DEPTH=depth,
+        absent if statistics is None else statistics, absent if add is None else add,
+        out, rows, eps or 0.0, WIDTH=width, DEPTH=depth,
         BLOCK_ROWS=block_rows, BLOCK_WIDTH=block_width, BLOCK_DEPTH=block_depth, GROUP=GROUP,
         ACTIVATION=activation, GATED=gated, BIAS=bias is not None,
-        NORM=eps is not None, RMS=sums is None, ADD=add is not None,
+        NORM=eps is not None, RMS=sums is None, SUMMED=statistics is not None, ADD=add is not None,
         num_warps=warps, num_stages=stages,
     )  # fmt: skip
     return out

@@ -50,9 +50,13 @@ results: $(VENV)/.dev
 	$(BIN)/python -m gliclass_fast.bench.report
 
 # what the compilers made of every kernel, recorded: after a change to csrc or to a Triton kernel
+OLDER_TRITON := 3.6.0
 resources: $(VENV)/.dev
 	$(BIN)/python -m gliclass_fast.bench.compiled_resources --output bench/results/compiled.json
 	$(BIN)/python -m gliclass_fast.bench.kernel_resources --output bench/results/kernels.json
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --upgrade --target $(VENV)/triton-$(OLDER_TRITON) triton==$(OLDER_TRITON)
+	PYTHONPATH=$(VENV)/triton-$(OLDER_TRITON) $(BIN)/python -m gliclass_fast.bench.kernel_resources \
+	  --output bench/results/kernels-triton-$(OLDER_TRITON).json
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info kernels/*.so kernels/_not_built.txt

@@ -8,6 +8,8 @@ float32. Inputs and outputs share one dtype; weight and bias are [C], bias may b
 - embedding_norm(sources: up to three (table [V, C], rows int32 [T]) pairs) -> LayerNorm of the sum of the
   gathered rows, [T, C]
 - add_norm(x [T, C], residual [T, C]) -> the norm of x + residual, [T, C]
+- row_statistics(x [T, C]) -> float32 [2, T], of every row the mean, with rms 0, and 1 / sqrt(var + eps), with
+  rms 1 / sqrt(mean(x^2) + eps): what `norm_linear` (linear.py) needs of many rows
 """
 
 from __future__ import annotations
@@ -49,15 +51,24 @@ def add_norm_reference(
 
 
 @triton.jit
+def _statistics(x, eps, WIDTH: tl.constexpr, BLOCK: tl.constexpr, RMS: tl.constexpr):
+    """(mean, x - mean, 1 / deviation) of one row of float32 values, zeros from WIDTH on."""
+    mean = 0.0
+    if not RMS:
+        mean = tl.sum(x, 0) / WIDTH
+        x = tl.where(tl.arange(0, BLOCK) < WIDTH, x - mean, 0.0)
+    return mean, x, tl.rsqrt(tl.sum(x * x, 0) / WIDTH + eps)
+
+
+@triton.jit
 def _normed(
     x, weight, bias, eps, WIDTH: tl.constexpr, BLOCK: tl.constexpr, RMS: tl.constexpr, BIAS: tl.constexpr
 ):
     """The norm of one row of float32 values, zeros from WIDTH on."""
     column = tl.arange(0, BLOCK)
     mask = column < WIDTH
-    if not RMS:
-        x = tl.where(mask, x - tl.sum(x, 0) / WIDTH, 0.0)
-    x *= tl.rsqrt(tl.sum(x * x, 0) / WIDTH + eps)
+    _, x, factor = _statistics(x, eps, WIDTH, BLOCK, RMS)
+    x *= factor
     x *= tl.load(weight + column, mask=mask, other=0.0).to(tl.float32)
     if BIAS:
         x += tl.load(bias + column, mask=mask, other=0.0).to(tl.float32)
@@ -77,6 +88,16 @@ def _norm_kernel(
         values += tl.load(residual + place, mask=mask, other=0.0).to(tl.float32)
     values = _normed(values, weight, bias, eps, WIDTH, BLOCK, RMS, BIAS)
     tl.store(out + place, values.to(out.dtype.element_ty), mask=mask)
+
+
+@triton.jit(do_not_specialize=["rows"])
+def _row_statistics_kernel(x, out, rows, eps, WIDTH: tl.constexpr, BLOCK: tl.constexpr, RMS: tl.constexpr):
+    row = tl.program_id(0).to(tl.int64)
+    column = tl.arange(0, BLOCK)
+    values = tl.load(x + row * WIDTH + column, mask=column < WIDTH, other=0.0).to(tl.float32)
+    mean, _, factor = _statistics(values, eps, WIDTH, BLOCK, RMS)
+    tl.store(out + row, mean)
+    tl.store(out + rows + row, factor)
 
 
 @triton.jit
@@ -123,6 +144,17 @@ def add_norm_triton(
     x: Tensor, residual: Tensor, weight: Tensor, bias: Tensor | None, eps: float, rms: bool = False
 ) -> Tensor:
     return _launch(x, residual, weight, bias, eps, rms)
+
+
+def row_statistics_triton(x: Tensor, eps: float, rms: bool = False) -> Tensor:
+    """x is contiguous."""
+    rows, width = x.shape
+    out = torch.empty(2, rows, dtype=torch.float32, device=x.device)
+    # one warp: a row's sums then need neither shared memory nor a barrier
+    _row_statistics_kernel[(rows,)](
+        x, out, rows, eps, WIDTH=width, BLOCK=power_of_2(width), RMS=rms, num_warps=1
+    )
+    return out
 
 
 def embedding_norm_triton(

@@ -47,7 +47,8 @@ def _pair_add_kernel(
     mask = column < WIDTH
     a = tl.load(text + prompt * WIDTH + column, mask=mask, other=0.0).to(tl.float32)
     b = tl.load(labels + label * WIDTH + column, mask=mask, other=0.0).to(tl.float32)
-    tl.store(out + label * WIDTH + column, activated(a + b, ACTIVATION).to(out.dtype.element_ty), mask=mask)
+    sums = activated(a + b, ACTIVATION, labels.dtype.element_ty == tl.float32)
+    tl.store(out + label * WIDTH + column, sums.to(out.dtype.element_ty), mask=mask)
 
 
 def pair_dot_triton(text: Tensor, labels: Tensor, owner: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ REDUCTIONS: dict[str, tuple[Callable[[Tensor], Tensor], bool]] = {
     "abs_max": (torch.abs, False),
     "square_sum": (torch.square, True),
 }
-BLOCK_ROWS, BLOCK_COLUMNS = 32, 128
+BLOCK_ROWS, BLOCK_COLUMNS = 64, 64  # whole sectors of memory per row, and as few steps along a span as fit
 
 
 def segment_pool_reference(rows: Tensor, spans: Tensor, reduce: str) -> Tensor:

@@ -312,11 +312,11 @@ CASES: dict[str, tuple[str, Callable[[torch.dtype], tuple[Any, Slow]]]] = {
         partial(norm_linear, activation="silu", biased=False, gated=True),
     ),
     **{
-        f"RMS norm and linear{', gated' * gated}": (
+        f"RMS norm and linear, {rows} rows{', gated' * gated}": (
             "norm_linear",
-            partial(norm_linear, gated=gated, biased=False, rms=True),
+            partial(norm_linear, rows=rows, gated=gated, biased=False, rms=True),
         )
-        for gated in (False, True)
+        for rows, gated in ((17, False), (17, True), (1030, True))
     },
     "norm and linear alone": ("norm_linear", partial(norm_linear, activation="none")),
     "pair dot": ("pair_dot", pair),

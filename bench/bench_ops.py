@@ -58,21 +58,28 @@ def cases(device: str, dtype: torch.dtype) -> list[Case]:
         ),
         Case("residual, norm", "add_norm", (x, x, norm, norm, 1e-7), 8 * total * WIDTH),
     ]
-    slots = torch.arange(2 * REACH + 1, device=device) // 2
-    tables = [make(HEADS, DIM, REACH + 1) for _ in range(2)]
     for length in LENGTHS:
-        if length > total:
-            continue
-        cu = np.arange(0, total + 1, length, dtype=np.int32)
-        work = torch.from_numpy(work_list(cu, np.stack((cu[:-1], cu[1:]), axis=1))).to(device)
-        qkv, sequences = make(total, 3, HEADS, DIM), torch.from_numpy(cu).to(device)
-        products = 4 * HEADS * DIM * total * length
-        tiles = HEADS * total * length / 64**2
-        name = f"{total // length} x {length}"
-        found.append(Case(f"attention, {name}", "attention", (qkv, sequences, work, 0.125), products, tiles))
-        disentangled = (qkv, *tables, slots, sequences, work, 0.07, length)
-        found.append(Case(f"disentangled, {name}", "disentangled_attention", disentangled, products, tiles))
+        if length <= total:
+            found += attentions(device, dtype, total // length, length)
     return found
+
+
+def attentions(device: str, dtype: torch.dtype, count: int, length: int) -> list[Case]:
+    """Plain and disentangled attention over so many sequences of so many tokens."""
+    total = count * length
+    slots = torch.arange(2 * REACH + 1, device=device) // 2
+    tables = [torch.randn(HEADS, DIM, REACH + 1, device=device).to(dtype) / 8 for _ in range(2)]
+    cu = np.arange(0, total + 1, length, dtype=np.int32)
+    work = torch.from_numpy(work_list(cu, np.stack((cu[:-1], cu[1:]), axis=1))).to(device)
+    qkv = torch.randn(total, 3, HEADS, DIM, device=device).to(dtype) / 8
+    sequences = torch.from_numpy(cu).to(device)
+    products, tiles = 4 * HEADS * DIM * total * length, HEADS * total * length / 64**2
+    name = f"{count} x {length}"
+    disentangled = (qkv, *tables, slots, sequences, work, 0.07, length)
+    return [
+        Case(f"attention, {name}", "attention", (qkv, sequences, work, 0.125), products, tiles),
+        Case(f"disentangled, {name}", "disentangled_attention", disentangled, products, tiles),
+    ]
 
 
 def implementations(case: Case, device: str, dtype: torch.dtype) -> dict[str, Callable[[], Any]]:

@@ -35,7 +35,8 @@ PYTEST = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider"]
 def plan(options: argparse.Namespace, folder: Path) -> list[Phase]:
     """Phases in order, each with the second by which it must be over; of them what --only names."""
     minute = 60 * options.minutes / MINUTES
-    workers = ["-n", "4"] if find_spec("xdist") else []
+    on_gpu = options.device == "cuda"
+    workers = ["-n", "4"] if on_gpu and find_spec("xdist") else []
 
     def measure(what: str, *more: str) -> list[str]:
         command = [sys.executable, "-m", "gliclass_fast.bench.gpu_steps", what]
@@ -54,7 +55,6 @@ def plan(options: argparse.Namespace, folder: Path) -> list[Phase]:
     def tests(name: str, *more: str) -> Step:
         return Step(name, [*PYTEST, f"tests/gpu/{name}.py", f"--junitxml={folder / name}.xml", *more])
 
-    on_gpu = options.device == "cuda"
     prepare, check = of_shapes("warm"), [tests("test_compiled"), tests("test_graphs")]
     if on_gpu:
         prepare, check = [_build(), *prepare], [*_sanitizers(), *check]
@@ -65,7 +65,11 @@ def plan(options: argparse.Namespace, folder: Path) -> list[Phase]:
         Phase("prepare", prepare, 1.7 * minute, side_by_side=True),
         Phase("check", check, 3.2 * minute, side_by_side=True),
         Phase("shapes", of_shapes("shape", A_SHAPE * options.minutes / MINUTES), 6.2 * minute),
-        Phase("operations", [Step(name, measure(name)) for name in ("ceilings", "operations")], 7 * minute),
+        Phase(
+            "operations",
+            [Step(name, measure(name)) for name in ("ceilings", "tiles", "operations")],
+            7 * minute,
+        ),
         Phase("rest", rest, MINUTES * minute),
     ]
     return phases if options.only is None else _only(phases, set(options.only.split(",")), MINUTES * minute)

@@ -1,8 +1,8 @@
 """The measuring steps of gpu_check, a process each: python -m gliclass_fast.bench.gpu_steps STEP --rows FILE
 
 facts and ceilings of the machine; `warm` compiles what a shape needs, without timing; `shape` times the
-engine in every case first and then beside the peers, with the kernels of a replay; `operations` is bench_ops.
-Every result is a line of FILE as soon as it is there.
+engine in every case first and then beside the peers, with the kernels of a replay; `operations` is bench_ops
+and `tiles` bench_tiles. Every result is a line of FILE as soon as it is there.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from gliclass_fast.bench import bench_ops, peers
+from gliclass_fast.bench import bench_ops, bench_tiles, peers
 from gliclass_fast.bench.cases import CPU_CASES, GPU_CASES, Case, label_cases
 from gliclass_fast.bench.run import ENGINE, Bench
 from gliclass_fast.bench.supervise import append_row
@@ -88,6 +88,11 @@ def operations(options: argparse.Namespace) -> Rows:
     yield from bench_ops.measure(options.device, dtype, options.repeats)
 
 
+def tiles(options: argparse.Namespace) -> Rows:
+    dtype = torch.float16 if options.device == "cuda" else torch.float32
+    yield from bench_tiles.measure(options.device, dtype, options.repeats)
+
+
 def _bench(options: argparse.Namespace, repeats: int) -> Bench:
     return Bench(options.shape, options.device, getattr(torch, options.dtype), repeats, keeps_going=True)
 
@@ -143,6 +148,7 @@ STEPS: dict[str, Callable[[argparse.Namespace], Rows]] = {
     "warm": warm,
     "shape": shape,
     "operations": operations,
+    "tiles": tiles,
 }
 
 

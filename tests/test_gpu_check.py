@@ -57,14 +57,30 @@ def test_the_whole_plan(tmp_path: Path) -> None:
     assert not found["failures"] and all(step["returncode"] == 0 for step in found["steps"].values())
     tests = ["test_compiled", "test_graphs", "test_overflow", "test_kernels", "test_parity"]
     shape = f"{demo.PATH} float32"
-    steps = ["facts", f"warm {shape}", *tests[:2], f"shape {shape}", "ceilings", "operations", *tests[2:]]
+    steps = [
+        "facts",
+        f"warm {shape}",
+        *tests[:2],
+        f"shape {shape}",
+        "ceilings",
+        "tiles",
+        "operations",
+        *tests[2:],
+    ]
     assert sorted(found["steps"]) == sorted(steps)
     timed = [row for row in found["rows"] if "case" in row and row["step"] == "shape"]
     alone, beside = ([row for row in timed if row["beside"] == who] for who in ("nobody", "peers"))
     assert [row["case"] for row in alone] == [row["case"] for row in beside] and len(alone) == 2
     assert all(row["forward"]["gliclass-fast"]["median"] > 0 for row in timed)
     assert all("gliclass" in row["pipeline"] for row in beside)
-    assert {row["step"] for row in found["rows"]} == {"facts", "warm", "shape", "ceilings", "operations"}
+    assert {row["step"] for row in found["rows"]} == {
+        "facts",
+        "warm",
+        "shape",
+        "ceilings",
+        "tiles",
+        "operations",
+    }
     assert len(list(tmp_path.iterdir())) <= 8  # as many files as come back from a lent machine
 
 

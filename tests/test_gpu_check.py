@@ -81,7 +81,7 @@ def test_the_whole_plan(tmp_path: Path) -> None:
         "tiles",
         "operations",
     }
-    assert len(list(tmp_path.iterdir())) <= 8  # as many files as come back from a lent machine
+    assert len(list(tmp_path.iterdir())) <= 8  # few enough to be taken away one by one
 
 
 def test_only_what_is_asked_for(tmp_path: Path) -> None:

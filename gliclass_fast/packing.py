@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,25 +26,13 @@ def pack(
     with its text part. label_offset: where in its span the token is that stands for a label. pinned: in
     page-locked memory, for asynchronous copies to a GPU.
     """
-    count = len(prompts)
-    lengths, counts, text_starts, text_ends, examples = np.array(
-        [len(prompt.token_ids) for prompt in prompts]
-        + [len(prompt.label_spans) for prompt in prompts]
-        + [prompt.text_start for prompt in prompts]
-        + [prompt.text_end or len(prompt.token_ids) for prompt in prompts]
-        + [prompt.has_example for prompt in prompts],
-        dtype=np.int32,
-    ).reshape(5, count)
-    cu_seqlens, cu_labels = _running_sum(lengths), _running_sum(counts)
-    starts, tokens, labels = cu_seqlens[:-1], int(cu_seqlens[-1]), int(cu_labels[-1])
-    whole = _columns(starts, cu_seqlens[1:])
-    texts = _columns(starts + text_starts, starts + text_ends)
-    compared = whole if whole_text else texts
-    tiles = work_list(cu_seqlens, whole, spare=0 if capacity is None else capacity.tokens - tokens)
-    label_tiles = work_list(cu_labels, compared)
+    spare_of = (lambda tokens: 0) if capacity is None else (lambda tokens: capacity.tokens - tokens)
+    lay_out = _one if len(prompts) == 1 else _many
+    fields = lay_out(prompts, spare_of, whole_text, label_offset)
+    tokens, labels, count = len(fields["token_ids"]), len(fields["label_spans"]), len(prompts)
     if capacity is None:
-        capacity = Capacity(tokens, count, labels, len(tiles) - 1, len(label_tiles) - 1)
-        longest = int(lengths.max())
+        capacity = Capacity(tokens, count, labels, len(fields["tiles"]) - 1, len(fields["label_tiles"]) - 1)
+        longest = max([len(prompt.token_ids) for prompt in prompts])
         max_seqlen = next((bound for bound in _SEQLEN_BUCKETS if bound >= longest), longest)
     else:
         max_seqlen = capacity.tokens
@@ -51,27 +40,24 @@ def pack(
     layout = Layout.of(capacity)
     block = torch.empty(layout.size, dtype=torch.int32, device="cpu", pin_memory=pinned)
     values = block.numpy()
-    at = {name: values[place].reshape(shape) for name, (place, shape) in layout.places.items()}
-    first_label = capacity.prompts  # in first_rows
-    np.concatenate([prompt.token_ids for prompt in prompts], out=at["token_ids"][:tokens])
-    np.subtract(np.arange(tokens, dtype=np.int32), starts.repeat(lengths), out=at["positions"][:tokens])
-    segments, halves = _columns(2 * examples, 1 + examples), _columns(text_starts, lengths - text_starts)
-    at["segments"][:tokens] = segments.ravel().repeat(halves.ravel())
-    at["tiles"][: len(tiles)], at["label_tiles"][: len(label_tiles)] = tiles, label_tiles
-    at["cu_seqlens"][: count + 1], at["cu_labels"][: count + 1] = cu_seqlens, cu_labels
-    at["text_spans"][:count] = texts
-    spans = at["label_spans"][:labels]
-    np.concatenate([prompt.label_spans for prompt in prompts], out=spans)
-    spans += starts.repeat(counts)[:, None]
-    at["label_text"][:labels] = np.arange(count).repeat(counts)
-    at["first_rows"][:count] = compared[:, 0]
-    at["first_rows"][first_label : first_label + labels] = spans[:, 0] + label_offset
-
-    at["token_ids"][tokens:] = at["positions"][tokens:] = at["segments"][tokens:] = 0
-    at["cu_seqlens"][count + 1 :], at["cu_labels"][count + 1 :] = tokens, labels
-    at["text_spans"][count:], at["label_spans"][labels:] = tokens, tokens
-    at["label_text"][labels:] = min(count, capacity.prompts - 1)
-    at["first_rows"][count:first_label] = at["first_rows"][first_label + labels :] = 0
+    after = {
+        **dict.fromkeys(("cu_seqlens", "text_spans", "label_spans"), tokens),
+        "cu_labels": labels,
+        "label_text": min(count, capacity.prompts - 1),
+    }
+    for name, (place, shape) in layout.places.items():
+        rows = values[place] if len(shape) == 1 else values[place].reshape(shape)
+        if name == "first_rows":  # those of texts and those of labels are padded apart
+            rows[:] = 0
+            rows[:count], rows[capacity.prompts : capacity.prompts + labels] = (
+                fields["texts"],
+                fields["labels"],
+            )
+            continue
+        found = fields[name]
+        rows[: len(found)] = found
+        if name not in ("tiles", "label_tiles"):
+            rows[len(found) :] = after.get(name, 0)
 
     vectors = [prompt.label_vectors for prompt in prompts if prompt.label_vectors is not None]
     of_labels = [prompt.label_prompt for prompt in prompts if prompt.label_prompt is not None]
@@ -84,6 +70,78 @@ def pack(
         label_vectors=torch.cat(vectors) if vectors else None,
         label_prompts=pack(of_labels, pinned=pinned) if of_labels else None,
     )
+
+
+def _many(
+    prompts: Sequence[EncodedPrompt], spare_of: Callable[[int], int], whole_text: bool, label_offset: int
+) -> dict[str, Any]:
+    """The fields of a batch without padding; of first_rows, `texts` and `labels` apart.
+
+    spare_of: how many tokens of padding follow so many tokens.
+    """
+    count = len(prompts)
+    lengths, counts, text_starts, text_ends, examples = np.array(
+        [len(prompt.token_ids) for prompt in prompts]
+        + [len(prompt.label_spans) for prompt in prompts]
+        + [prompt.text_start for prompt in prompts]
+        + [prompt.text_end or len(prompt.token_ids) for prompt in prompts]
+        + [prompt.has_example for prompt in prompts],
+        dtype=np.int32,
+    ).reshape(5, count)
+    cu_seqlens, cu_labels = _running_sum(lengths), _running_sum(counts)
+    starts, tokens = cu_seqlens[:-1], int(cu_seqlens[-1])
+    whole, texts = _columns(starts, cu_seqlens[1:]), _columns(starts + text_starts, starts + text_ends)
+    compared = whole if whole_text else texts
+    segments, halves = _columns(2 * examples, 1 + examples), _columns(text_starts, lengths - text_starts)
+    label_spans = np.concatenate([prompt.label_spans for prompt in prompts])
+    label_spans += starts.repeat(counts)[:, None]
+    return {
+        "token_ids": np.concatenate([prompt.token_ids for prompt in prompts]),
+        "positions": np.arange(tokens, dtype=np.int32) - starts.repeat(lengths),
+        "segments": segments.ravel().repeat(halves.ravel()),
+        "tiles": work_list(cu_seqlens, whole, spare_of(tokens)),
+        "cu_seqlens": cu_seqlens,
+        "text_spans": texts,
+        "label_spans": label_spans,
+        "label_text": np.arange(count).repeat(counts),
+        "texts": compared[:, 0],
+        "labels": label_spans[:, 0] + label_offset,
+        "cu_labels": cu_labels,
+        "label_tiles": work_list(cu_labels, compared),
+    }
+
+
+def _one(
+    prompts: Sequence[EncodedPrompt], spare_of: Callable[[int], int], whole_text: bool, label_offset: int
+) -> dict[str, Any]:
+    """What `_many` gives for a single prompt, in plain Python: there NumPy's calls are nearly all of the time."""
+    [prompt] = prompts
+    spans, tokens, labels = prompt.label_spans, len(prompt.token_ids), len(prompt.label_spans)
+    text = (prompt.text_start, prompt.text_end or tokens)
+    compared = (0, tokens) if whole_text else text
+    segments = np.full(tokens, 2 if prompt.has_example else 1, dtype=np.int32)
+    if not prompt.has_example:
+        segments[: prompt.text_start] = 0
+    tiles = [*_tiles(0, tokens, (0, tokens)), *_tiles(tokens, tokens + spare_of(tokens), (0, 0))]
+    label_tiles = _tiles(0, labels, compared)
+    return {
+        "token_ids": prompt.token_ids,
+        "positions": np.arange(tokens, dtype=np.int32),
+        "segments": segments,
+        "tiles": [(len(tiles), TILE_ROWS, 0, 0), *tiles],
+        "cu_seqlens": (0, tokens),
+        "text_spans": (text,),
+        "label_spans": spans,
+        "label_text": np.zeros(labels, dtype=np.int32),
+        "texts": (compared[0],),
+        "labels": spans[:, 0] + label_offset,
+        "cu_labels": (0, labels),
+        "label_tiles": [(len(label_tiles), TILE_ROWS, 0, 0), *label_tiles],
+    }
+
+
+def _tiles(start: int, end: int, keys: tuple[int, int]) -> list[tuple[int, int, int, int]]:
+    return [(row, min(row + TILE_ROWS, end), *keys) for row in range(start, end, TILE_ROWS)]
 
 
 def _running_sum(counts: np.ndarray) -> np.ndarray:

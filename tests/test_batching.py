@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from gliclass_fast.batch import Capacity, EncodedPrompt, Layout
-from gliclass_fast.packing import pack, plan_batches, work_list
+from gliclass_fast.packing import _many, pack, plan_batches, work_list
 
 
 def prompt(
@@ -80,3 +80,36 @@ def test_a_padded_batch_has_the_layout_of_its_capacity() -> None:
         getattr(other, name).storage_offset() for name in ("token_ids", "positions", "tiles")
     ]
     assert all(offset % 4 == 0 for offset in encoder_part)
+
+
+@pytest.mark.parametrize("room", [None, Capacity.padded(tokens=640, prompts=16, labels=200, tiles=64)])
+@pytest.mark.parametrize("whole_text", [False, True])
+@pytest.mark.parametrize("tokens", [2, 128, 129, 300])
+def test_a_prompt_alone_is_laid_out_as_one_of_many(
+    tokens: int, whole_text: bool, room: Capacity | None
+) -> None:
+    """`pack` has a shorter way for one prompt, the batch whose latency counts."""
+    labels = min(tokens // 2, 140)
+    spans = np.stack((np.arange(labels), np.arange(labels) + 1), axis=1).astype(np.int32)
+    ids = np.arange(7, 7 + tokens, dtype=np.int32)
+    for rest in ({}, {"has_example": True}, {"text_end": tokens - 1}):
+        single = EncodedPrompt(ids, labels, spans, **rest)
+        batch = pack([single], room, whole_text, label_offset=1)
+        other = _many([single], lambda count: 0 if room is None else room.tokens - count, whole_text, 1)
+        for name in (
+            "token_ids",
+            "positions",
+            "segments",
+            "tiles",
+            "cu_seqlens",
+            "text_spans",
+            "label_spans",
+            "label_text",
+            "cu_labels",
+            "label_tiles",
+        ):
+            found, expected = getattr(batch, name).numpy(), np.asarray(other[name])
+            assert np.array_equal(found[: len(expected)], expected), name
+        first = batch.first_rows.numpy()
+        assert first[0] == other["texts"][0]
+        assert np.array_equal(first[batch.capacity.prompts :][:labels], other["labels"])

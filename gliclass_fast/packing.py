@@ -40,24 +40,21 @@ def pack(
     layout = Layout.of(capacity)
     block = torch.empty(layout.size, dtype=torch.int32, device="cpu", pin_memory=pinned)
     values = block.numpy()
-    after = {
+    after = {  # the padding of a field; what follows the last tile means nothing
+        **dict.fromkeys(("token_ids", "positions", "segments"), 0),
         **dict.fromkeys(("cu_seqlens", "text_spans", "label_spans"), tokens),
         "cu_labels": labels,
         "label_text": min(count, capacity.prompts - 1),
     }
     for name, (place, shape) in layout.places.items():
         rows = values[place] if len(shape) == 1 else values[place].reshape(shape)
-        if name == "first_rows":  # those of texts and those of labels are padded apart
+        if name == "first_rows":  # those of labels follow the padding of those of texts
             rows[:] = 0
-            rows[:count], rows[capacity.prompts : capacity.prompts + labels] = (
-                fields["texts"],
-                fields["labels"],
-            )
-            continue
+            rows[capacity.prompts : capacity.prompts + labels] = fields["label_rows"]
         found = fields[name]
         rows[: len(found)] = found
-        if name not in ("tiles", "label_tiles"):
-            rows[len(found) :] = after.get(name, 0)
+        if name in after:
+            rows[len(found) :] = after[name]
 
     vectors = [prompt.label_vectors for prompt in prompts if prompt.label_vectors is not None]
     of_labels = [prompt.label_prompt for prompt in prompts if prompt.label_prompt is not None]
@@ -75,7 +72,7 @@ def pack(
 def _many(
     prompts: Sequence[EncodedPrompt], spare_of: Callable[[int], int], whole_text: bool, label_offset: int
 ) -> dict[str, Any]:
-    """The fields of a batch without padding; of first_rows, `texts` and `labels` apart.
+    """The fields of a batch without padding; first_rows without those of labels, `label_rows`.
 
     spare_of: how many tokens of padding follow so many tokens.
     """
@@ -104,8 +101,8 @@ def _many(
         "text_spans": texts,
         "label_spans": label_spans,
         "label_text": np.arange(count).repeat(counts),
-        "texts": compared[:, 0],
-        "labels": label_spans[:, 0] + label_offset,
+        "first_rows": compared[:, 0],
+        "label_rows": label_spans[:, 0] + label_offset,
         "cu_labels": cu_labels,
         "label_tiles": work_list(cu_labels, compared),
     }
@@ -114,7 +111,7 @@ def _many(
 def _one(
     prompts: Sequence[EncodedPrompt], spare_of: Callable[[int], int], whole_text: bool, label_offset: int
 ) -> dict[str, Any]:
-    """What `_many` gives for a single prompt, in plain Python: there NumPy's calls are nearly all of the time."""
+    """What `_many` gives for a single prompt, in plain Python: there NumPy's calls are most of the time."""
     [prompt] = prompts
     spans, tokens, labels = prompt.label_spans, len(prompt.token_ids), len(prompt.label_spans)
     text = (prompt.text_start, prompt.text_end or tokens)
@@ -133,8 +130,8 @@ def _one(
         "text_spans": (text,),
         "label_spans": spans,
         "label_text": np.zeros(labels, dtype=np.int32),
-        "texts": (compared[0],),
-        "labels": spans[:, 0] + label_offset,
+        "first_rows": (compared[0],),
+        "label_rows": spans[:, 0] + label_offset,
         "cu_labels": (0, labels),
         "label_tiles": [(len(label_tiles), TILE_ROWS, 0, 0), *label_tiles],
     }

@@ -111,5 +111,5 @@ def test_a_prompt_alone_is_laid_out_as_one_of_many(
             found, expected = getattr(batch, name).numpy(), np.asarray(other[name])
             assert np.array_equal(found[: len(expected)], expected), name
         first = batch.first_rows.numpy()
-        assert first[0] == other["texts"][0]
-        assert np.array_equal(first[batch.capacity.prompts :][:labels], other["labels"])
+        assert first[0] == other["first_rows"][0]
+        assert np.array_equal(first[batch.capacity.prompts :][:labels], other["label_rows"])

@@ -12,7 +12,9 @@ import torch
 
 from gliclass_fast.kernels._triton import ceil_div, processors, tl, triton
 
-PROGRAMS_PER_PROCESSOR = 4
+# A multiprocessor holds 2, 3 or 4 programs at once, by the registers they take in a version of Triton, and 12
+# are whole turns of each; a count that is not ends with a turn in which most multiprocessors have nothing.
+PROGRAMS_PER_PROCESSOR = 12
 
 
 def persistent_grid(rows: int, heads: int, device: torch.device) -> tuple[int]:

@@ -52,6 +52,7 @@ def _pool_kernel(
     start, end = tl.load(spans + 2 * span), tl.load(spans + 2 * span + 1)
     empty = 0.0 if IS_SUM else float("-inf")
     pooled = tl.full([COLUMNS], empty, tl.float32)
+    broken = tl.zeros([COLUMNS], tl.int32)  # values that are NaN, which a maximum leaves out
     for first in range(start, end, ROWS):
         row = first + tl.arange(0, ROWS)
         mask = (row < end)[:, None] & (column < WIDTH)[None, :]
@@ -62,7 +63,12 @@ def _pool_kernel(
         if SQUARE:
             values *= values
         values = tl.where(mask, values, empty)
-        pooled = pooled + tl.sum(values, 0) if IS_SUM else tl.maximum(pooled, tl.max(values, 0))
+        if IS_SUM:
+            pooled += tl.sum(values, 0)
+        else:
+            pooled = tl.maximum(pooled, tl.max(values, 0))
+            broken += tl.sum((values != values).to(tl.int32), 0)
+    pooled = tl.where(broken > 0, float("nan"), pooled)
     tl.store(out + span * WIDTH + column, pooled.to(out.dtype.element_ty), mask=column < WIDTH)
 
 

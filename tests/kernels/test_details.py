@@ -56,6 +56,19 @@ def test_float16_products_that_fit_once_scaled_stay_finite() -> None:
     assert torch.equal(out, torch.full_like(out, 40.0))
 
 
+@pytest.mark.parametrize("backend", ["reference", "triton"])
+@pytest.mark.parametrize("reduce", ["max", "abs_max", "sum"])
+def test_pooling_keeps_what_is_not_a_number(reduce: str, backend: str) -> None:
+    """Or an overflow in one row would become a score that looks right."""
+    rows = torch.randn(70, 40, dtype=torch.float16)
+    rows[66, 3] = float("nan")
+    spans = torch.tensor([[0, 66], [66, 70]], dtype=torch.int32)
+    device = "cuda" if backend == "triton" and torch.cuda.is_available() else "cpu"
+    pool = choose_ops(device, torch.float16, only=backend).segment_pool
+    pooled = pool(rows.to(device), spans.to(device), reduce).cpu()
+    assert pooled[0].isfinite().all() and pooled[1].isnan().tolist() == [place == 3 for place in range(40)]
+
+
 def test_gelu_is_the_exact_form() -> None:
     x = torch.linspace(-6, 6, 101, dtype=torch.float64)
     assert torch.allclose(ACTIVATIONS["gelu"](x), x * (1 + torch.erf(x / math.sqrt(2))) / 2, atol=1e-14)

@@ -128,7 +128,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     facts = {"started": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "options": vars(options)}
     journal = Journal(folder, benchmark="gpu_check", **facts)
     follow(plan(options, folder), journal, ROOT)
-    wrong = [row for row in journal.result["rows"] if "gliclass-fast" in row.get("left_out", {})]
+    rows = journal.result["rows"]
+    wrong = [row for row in rows if "failed" in row or "gliclass-fast" in row.get("left_out", {})]
     journal.result |= {"finished": True, "accurate": not wrong}
     journal.write()
     print("failed steps:", ", ".join(journal.result["failures"]) or "none")

@@ -72,15 +72,24 @@ def shape(options: argparse.Namespace) -> Rows:
     cases = bench.prepare(partial(_cases, options.device))
     engine: Any = bench.entrants[ENGINE].contender
     for case in cases:
-        yield {**about, "beside": "nobody", **bench.row(case, PARTS)}
+        yield tried({**about, "case": case.name, "beside": "nobody"}, partial(bench.row, case, PARTS))
         if options.device == "cuda":
-            yield {**about, "case": case.name, **_replays(engine.forward(case), case.name in PROFILED)}
+            replays = partial(_replays, engine, case)
+            yield tried({**about, "case": case.name, "beside": "itself"}, replays)
     if (graphs := engine.model.graphs) is not None:
         yield {**about, "graphs": graphs.count, "mib": round(graphs.memory / 2**20, 1)}
     absent = bench.invite([name for name in peers.available() if name not in TOO_SLOW])
     yield {**about, "absent": absent}
     for case in cases:
-        yield {**about, "beside": "peers", **bench.row(case, PARTS)}
+        yield tried({**about, "case": case.name, "beside": "peers"}, partial(bench.row, case, PARTS))
+
+
+def tried(about: dict[str, Any], find: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """A row, or what kept it from being found: the cases after it are measured all the same."""
+    try:
+        return {**about, **find()}
+    except Exception as failure:
+        return {**about, "failed": repr(failure)[:300]}
 
 
 def operations(options: argparse.Namespace) -> Rows:
@@ -106,8 +115,9 @@ def _cases(device: str, tokenizer: Any, window: int) -> list[Case]:
     return [case for case in lengths if max(case.lengths) <= window] + fitting[-1:]
 
 
-def _replays(run: Callable[[], Any], profiled: bool) -> dict[str, Any]:
+def _replays(engine: Any, case: Case) -> dict[str, Any]:
     """Milliseconds of a replay on the GPU and on the host, of many launched back to back; and its kernels."""
+    run = engine.forward(case)
     for _ in range(3):  # until it is recorded
         run()
     torch.cuda.synchronize()
@@ -124,7 +134,7 @@ def _replays(run: Callable[[], Any], profiled: bool) -> dict[str, Any]:
         "replay_gpu_ms": round(first.elapsed_time(last) / REPLAYS, 4),
         "replay_host_ms": round(1e3 * host / REPLAYS, 4),
     }
-    return {**found, "kernels": kernels_of(run)} if profiled else found
+    return {**found, "kernels": kernels_of(run)} if case.name in PROFILED else found
 
 
 def kernels_of(run: Callable[[], Any]) -> list[dict[str, Any]]:

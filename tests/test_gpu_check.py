@@ -8,10 +8,16 @@ import signal
 import subprocess
 import sys
 import time
+from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from gliclass_fast import demo
+from gliclass_fast.bench import gpu_steps
+from gliclass_fast.bench.cases import Case
+from gliclass_fast.bench.run import Bench
 from gliclass_fast.bench.supervise import Journal, Phase, Step, append_row, follow
 
 ROOT = Path(__file__).parent.parent
@@ -100,6 +106,22 @@ def test_without_the_reference_the_failure_is_written_down(tmp_path: Path) -> No
     [failure] = found["failures"]
     assert "gliclass is not here" in "".join(found["steps"][failure]["output"])
     assert found["steps"]["facts"]["returncode"] == 0
+
+
+def test_a_case_that_fails_costs_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    row = Bench.row
+
+    def failing(bench: Bench, case: Case, parts: tuple[str, ...]) -> dict[str, Any]:
+        if case.name == "1x128":
+            raise RuntimeError("an illegal access")
+        return row(bench, case, parts)
+
+    monkeypatch.setattr(Bench, "row", failing)
+    monkeypatch.setattr(gpu_steps.peers, "available", dict)
+    options = Namespace(shape=str(demo.PATH), device="cpu", dtype="float32", repeats=1)
+    first, second, *_ = gpu_steps.shape(options)
+    assert first["case"] == "1x128" and first["failed"] == "RuntimeError('an illegal access')"
+    assert second["forward"]["gliclass-fast"]["median"] > 0 and "failed" not in second
 
 
 def test_a_step_that_raises_or_hangs_costs_nothing_else(tmp_path: Path) -> None:

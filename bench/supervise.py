@@ -53,9 +53,11 @@ class Journal:
 
     def write(self) -> None:
         """Exchanges the file for a newer one, so that it is whole at any moment."""
-        lines = self.rows_file.read_text(encoding="utf-8").splitlines(keepends=True)
-        # a killed step may have left half a line
-        self.result["rows"] = [json.loads(line) for line in lines if line.endswith("}\n")]
+        rows = []
+        for line in self.rows_file.read_text(encoding="utf-8", errors="replace").splitlines():
+            with suppress(json.JSONDecodeError):  # a killed step may have left half a line
+                rows.append(json.loads(line))
+        self.result["rows"] = rows
         new = self.file.with_suffix(".new")
         new.write_text(json.dumps(self.result, indent=1, default=str) + "\n", encoding="utf-8")
         new.replace(self.file)
@@ -72,16 +74,22 @@ class Journal:
 def append_row(file: Path, row: dict[str, Any]) -> None:
     """Adds a line to rows.jsonl, by one write, so that processes may share the file."""
     line = (json.dumps(row) + "\n").encode()
-    descriptor = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    descriptor = os.open(file, os.O_RDWR | os.O_APPEND | os.O_CREAT)
     try:
-        os.write(descriptor, line)
+        size = os.fstat(descriptor).st_size
+        torn = size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"  # by a step that was killed
+        os.write(descriptor, b"\n" + line if torn else line)
     finally:
         os.close(descriptor)
 
 
 def follow(plan: Sequence[Phase], journal: Journal, folder: Path) -> None:
-    """Runs a plan in `folder`. Whatever a step does, the next ones run, within the limits of their phases."""
+    """Runs a plan in `folder`. Whatever a step does, the next ones run, within the limits of their phases.
+
+    An exception here, as a signal may raise, ends the steps that run.
+    """
     start = time.perf_counter()
+    running: list[subprocess.Popen[bytes]] = []
     for phase in plan:
         at_a_time = max(1, len(phase.steps)) if phase.side_by_side else 1
         threads = str(max(1, (os.cpu_count() or 1) // at_a_time))
@@ -89,17 +97,30 @@ def follow(plan: Sequence[Phase], journal: Journal, folder: Path) -> None:
         def run(step: Step, until: float = phase.until, threads: str = threads) -> None:
             limit = min(step.seconds, start + until - time.perf_counter())
             environment = {"OMP_NUM_THREADS": threads, **step.environment}
-            record = run_step(step, limit, folder, environment)
+            record = run_step(step, limit, folder, environment, running)
             print(f"{step.name}: {record['seconds']} s, {record.get('problem') or 'done'}", flush=True)
             journal.note(step.name, record)
 
         with ThreadPoolExecutor(at_a_time) as pool:
-            list(pool.map(run, phase.steps))
+            try:
+                list(pool.map(run, phase.steps))
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                for process in tuple(running):
+                    _end_group(process)
+                raise
 
 
-def run_step(step: Step, limit: float, folder: Path, environment: Mapping[str, str]) -> dict[str, Any]:
+def run_step(
+    step: Step,
+    limit: float,
+    folder: Path,
+    environment: Mapping[str, str],
+    running: list[subprocess.Popen[bytes]],
+) -> dict[str, Any]:
     """Runs one step for at most `limit` seconds: returncode (None where it has none), seconds, problem (or
-    None) and the last lines of its output, those of a killed step too."""
+    None) and the last lines of its output, those of a killed step too. running: where its process is while
+    it runs."""
     start = time.perf_counter()
     returncode: int | None = None
     with tempfile.TemporaryFile() as output:
@@ -107,7 +128,7 @@ def run_step(step: Step, limit: float, folder: Path, environment: Mapping[str, s
             problem: str | None = "no time was left"
         else:
             try:
-                returncode, problem = _supervised(step, limit, folder, environment, output)
+                returncode, problem = _supervised(step, limit, folder, environment, running, output)
             except Exception as error:  # a command that does not exist, say
                 problem = f"{step.command[0]}: {error!r}"
         output.seek(0)
@@ -117,17 +138,24 @@ def run_step(step: Step, limit: float, folder: Path, environment: Mapping[str, s
 
 
 def _supervised(
-    step: Step, limit: float, folder: Path, environment: Mapping[str, str], output: IO[bytes]
+    step: Step,
+    limit: float,
+    folder: Path,
+    environment: Mapping[str, str],
+    running: list[subprocess.Popen[bytes]],
+    output: IO[bytes],
 ) -> tuple[int | None, str | None]:
     process = subprocess.Popen(
         list(step.command), stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, cwd=folder,
         env={**os.environ, **environment}, start_new_session=True,
     )  # fmt: skip
+    running.append(process)
     try:
         returncode = process.wait(limit)
     except subprocess.TimeoutExpired:
         return None, f"killed after {limit:.0f} s"
     finally:
+        running.remove(process)
         _end_group(process)
     return returncode, None if returncode == 0 else f"exit status {returncode}"
 

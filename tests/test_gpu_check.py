@@ -92,20 +92,23 @@ def test_the_whole_plan(tmp_path: Path) -> None:
 
 def test_only_what_is_asked_for(tmp_path: Path) -> None:
     assert check(tmp_path, "--only", "facts").returncode == 0
-    assert list(read(tmp_path)["steps"]) == ["facts"]
+    found = read(tmp_path)
+    assert list(found["steps"]) == ["facts"] and found["accurate"] is None
+    mistyped = check(tmp_path, "--only", "shaeps")
+    assert mistyped.returncode == 2 and "no step is shaeps" in mistyped.stderr
 
 
-def test_without_the_reference_the_failure_is_written_down(tmp_path: Path) -> None:
+@pytest.mark.parametrize("package", ["gliclass", "torch"])
+def test_without_a_package_the_failure_is_written_down(package: str, tmp_path: Path) -> None:
     absent = tmp_path / "absent"
     absent.mkdir()
-    (absent / "gliclass.py").write_text("raise ImportError('gliclass is not here')\n", encoding="utf-8")
+    (absent / f"{package}.py").write_text(f"raise ImportError('{package} is not here')\n", encoding="utf-8")
     path = os.pathsep.join(filter(None, (str(absent), os.environ.get("PYTHONPATH"))))
     done = check(tmp_path, "--only", "facts,shape", PYTHONPATH=path)
     found = read(tmp_path)
-    assert done.returncode == 1 and found["finished"]
-    [failure] = found["failures"]
-    assert "gliclass is not here" in "".join(found["steps"][failure]["output"])
-    assert found["steps"]["facts"]["returncode"] == 0
+    assert done.returncode == 1 and found["finished"] and found["accurate"] is None
+    assert f"{package} is not here" in "".join(found["steps"][found["failures"][-1]]["output"])
+    assert (found["steps"]["facts"]["returncode"] == 0) == (package == "gliclass")
 
 
 def test_a_case_that_fails_costs_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -138,7 +141,7 @@ open({str(rows)!r}, "a").write('{{"found": 2')
         Phase("two", [python("hangs", measuring + HANGS, seconds=10)], 60),
         Phase("three", [Step("absent", ["no-such-command"]), python("beside", "print('here')")], 60, True),
         Phase("four", [python("late", "print('never')")], 0.0),
-        Phase("five", [python("last", "print('done')")], 60),
+        Phase("five", [python("last", measuring.replace("1}", "3}") + "print('done')")], 60),
     ]
     journal = Journal(tmp_path, benchmark="gpu_check")
     assert read(tmp_path)["steps"] == {}  # from the first moment
@@ -151,7 +154,8 @@ open({str(rows)!r}, "a").write('{{"found": 2')
     assert "no-such-command" in steps["absent"]["problem"] and steps["beside"]["output"] == ["here"]
     assert steps["late"]["problem"] == "no time was left" and steps["last"]["output"] == ["done"]
     assert journal.result["failures"] == ["raises", "hangs", "absent", "late"]
-    assert read(tmp_path)["rows"] == [{"found": 1}]  # what the killed step found, without its half line
+    # what the killed step found without its half line, after which another line begins
+    assert read(tmp_path)["rows"] == [{"found": 1}, {"found": 3}]
 
 
 def test_a_killed_check_leaves_what_it_found(tmp_path: Path) -> None:
@@ -174,6 +178,27 @@ follow([Phase("both", steps, 600)], Journal(Path({str(tmp_path)!r})), Path("."))
     os.kill(int(started.read_text(encoding="utf-8")), signal.SIGKILL)
     found = read(tmp_path)
     assert found["steps"]["first"]["output"] == ["1"] and not found["finished"]
+
+
+def test_a_check_that_is_asked_to_end_ends_its_step(tmp_path: Path) -> None:
+    started = tmp_path / "started"
+    code = f"""
+import signal, sys; sys.path.insert(0, {str(ROOT)!r})
+from pathlib import Path
+from gliclass_fast.bench.supervise import Journal, Phase, Step, follow
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(9))
+hangs = "import os, time; open({str(started)!r}, 'w').write(str(os.getpid())); time.sleep(600)"
+steps = [Step(name, [sys.executable, "-c", hangs]) for name in ("first", "second")]
+follow([Phase("both", steps, 600)], Journal(Path({str(tmp_path)!r})), Path("."))
+"""
+    process = subprocess.Popen([sys.executable, "-c", code])
+    while not (started.exists() and started.read_text(encoding="utf-8")):
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.terminate()
+    assert process.wait(30) == 9
+    assert not alive(int(started.read_text(encoding="utf-8")))
+    assert list(read(tmp_path)["steps"]) == ["first"]
 
 
 def test_rows_of_many_processes_stay_whole(tmp_path: Path) -> None:

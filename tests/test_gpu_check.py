@@ -49,6 +49,7 @@ def alive(process: int) -> bool:
 
 def check(folder: Path, *options: str, **environment: str) -> subprocess.CompletedProcess[str]:
     given = ["--device", "cpu", "--dtypes", "float32", "--shapes", str(demo.PATH), "--repeats", "1"]
+    given += ["--minutes", "24"]  # a busy machine may be slower than the limits of the default eight
     inherited = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     return subprocess.run(
         [sys.executable, str(SCRIPT), "--output", str(folder), *given, *options],

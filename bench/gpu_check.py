@@ -4,11 +4,11 @@
                               [--shapes a,b] [--dtypes a,b] [--repeats N]
 
 FOLDER/gpu_check.json exists from the first second and is written again after every step; whatever is
-measured is appended to FOLDER/rows.jsonl at once. The plan takes M minutes, 8 by default. A step that fails,
-hangs or finds no time is a failure there, and the next ones run; --only spends another call on steps or
-phases that it names. Needs torch, transformers, nvcc, a C++ compiler and pybind11; --wheels names a folder
-of wheels (gliclass, the peers, and pytest where it is absent) to install first, for machines without a
-network.
+measured is appended to FOLDER/rows.jsonl at once. A later call writes over both. The plan takes M minutes, 8
+by default. A step that fails, hangs or finds no time is a failure there, and the next ones run; --only spends
+another call on steps or phases that it names. Needs torch, transformers, nvcc, a C++ compiler and pybind11;
+--wheels names a folder of wheels (gliclass, the peers, and pytest where it is absent) to install first, for
+machines without a network.
 """
 
 from __future__ import annotations
@@ -79,27 +79,25 @@ def plan(options: argparse.Namespace, folder: Path) -> list[Phase]:
     return phases if options.only is None else _only(phases, set(options.only.split(",")), MINUTES * minute)
 
 
-def _names(phases: list[Phase]) -> set[str]:
-    """What --only may name: phases, and steps by their name or its first word."""
-    steps = [step.name for phase in phases for step in phase.steps]
-    return {*(phase.name for phase in phases), *steps, *(name.split()[0] for name in steps)}
-
-
 def _only(phases: list[Phase], wanted: set[str], seconds: float) -> list[Phase]:
-    """The phases and steps that are named; each may take all the time. ValueError for an unknown name."""
-    if unknown := wanted - (known := _names(phases)):
+    """The steps that are named, by their phase, their name or its first word; each may take all the time.
+
+    Raises ValueError for an unknown name.
+    """
+    known: set[str] = set()
+    chosen = []
+    for phase in phases:
+        steps = []
+        for step in phase.steps:
+            names = {phase.name, step.name, step.name.split()[0]}
+            known |= names
+            if wanted & names:
+                steps.append(step)
+        chosen.append(Phase(phase.name, steps, seconds, phase.side_by_side))
+    if unknown := wanted - known:
         raise ValueError(
             f"--only: no step is {', '.join(sorted(unknown))}; there are {', '.join(sorted(known))}"
         )
-    chosen = [
-        Phase(
-            phase.name,
-            [step for step in phase.steps if wanted & {phase.name, step.name, step.name.split()[0]}],
-            seconds,
-            phase.side_by_side,
-        )
-        for phase in phases
-    ]
     return [phase for phase in chosen if phase.steps]
 
 
@@ -139,12 +137,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--device", default="cuda", help="cpu tries the plan out")
     options = parser.parse_args(arguments)
     folder = options.output.resolve()
-    facts = {"started": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "options": vars(options)}
-    journal = Journal(folder, benchmark="gpu_check", **facts)
     try:
         phases = plan(options, folder)
     except ValueError as error:
         parser.error(str(error))
+    facts = {"started": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "options": vars(options)}
+    journal = Journal(folder, benchmark="gpu_check", **facts)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # or the running step would stay
     follow(phases, journal, ROOT)
     rows = journal.result["rows"]

@@ -88,17 +88,15 @@ def follow(plan: Sequence[Phase], journal: Journal, folder: Path) -> None:
 
     An exception here, as a signal may raise, ends the steps that run.
     """
-    start = time.perf_counter()
-    running: list[subprocess.Popen[bytes]] = []
+    start, runner = time.perf_counter(), Runner(folder)
     for phase in plan:
         at_a_time = max(1, len(phase.steps)) if phase.side_by_side else 1
-        threads = str(max(1, (os.cpu_count() or 1) // at_a_time))
+        threads = max(1, (os.cpu_count() or 1) // at_a_time)
 
-        def run(step: Step, until: float = phase.until, threads: str = threads) -> None:
+        def run(step: Step, until: float = phase.until, threads: int = threads) -> None:
             limit = min(step.seconds, start + until - time.perf_counter())
-            environment = {"OMP_NUM_THREADS": threads, **step.environment}
-            record = run_step(step, limit, folder, environment, running)
-            print(f"{step.name}: {record['seconds']} s, {record.get('problem') or 'done'}", flush=True)
+            record = runner.run(step, limit, threads)
+            print(f"{step.name}: {record['seconds']} s, {record['problem'] or 'done'}", flush=True)
             journal.note(step.name, record)
 
         with ThreadPoolExecutor(at_a_time) as pool:
@@ -106,58 +104,56 @@ def follow(plan: Sequence[Phase], journal: Journal, folder: Path) -> None:
                 list(pool.map(run, phase.steps))
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
-                for process in tuple(running):
-                    _end_group(process)
+                runner.end()
                 raise
 
 
-def run_step(
-    step: Step,
-    limit: float,
-    folder: Path,
-    environment: Mapping[str, str],
-    running: list[subprocess.Popen[bytes]],
-) -> dict[str, Any]:
-    """Runs one step for at most `limit` seconds: returncode (None where it has none), seconds, problem (or
-    None) and the last lines of its output, those of a killed step too. running: where its process is while
-    it runs."""
-    start = time.perf_counter()
-    returncode: int | None = None
-    with tempfile.TemporaryFile() as output:
-        if limit <= 0:
-            problem: str | None = "no time was left"
-        else:
+class Runner:
+    """Runs steps in a folder, from several threads, and can end all that run."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._running: list[subprocess.Popen[bytes]] = []
+
+    def run(self, step: Step, limit: float, threads: int) -> dict[str, Any]:
+        """Runs one step for at most `limit` seconds: returncode (None where it has none), seconds, problem
+        (or None) and the last lines of its output, those of a killed step too."""
+        start = time.perf_counter()
+        returncode: int | None = None
+        with tempfile.TemporaryFile() as output:
             try:
-                returncode, problem = _supervised(step, limit, folder, environment, running, output)
+                returncode, problem = self._wait(step, limit, threads, output)
             except Exception as error:  # a command that does not exist, say
                 problem = f"{step.command[0]}: {error!r}"
-        output.seek(0)
-        lines = output.read().decode(errors="replace").splitlines()[-LINES:]
-    seconds = round(time.perf_counter() - start, 1)
-    return {"returncode": returncode, "seconds": seconds, "problem": problem, "output": lines}
+            output.seek(0)
+            lines = output.read().decode(errors="replace").splitlines()[-LINES:]
+        seconds = round(time.perf_counter() - start, 1)
+        return {"returncode": returncode, "seconds": seconds, "problem": problem, "output": lines}
 
+    def end(self) -> None:
+        for process in tuple(self._running):
+            _end_group(process)
 
-def _supervised(
-    step: Step,
-    limit: float,
-    folder: Path,
-    environment: Mapping[str, str],
-    running: list[subprocess.Popen[bytes]],
-    output: IO[bytes],
-) -> tuple[int | None, str | None]:
-    process = subprocess.Popen(
-        list(step.command), stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, cwd=folder,
-        env={**os.environ, **environment}, start_new_session=True,
-    )  # fmt: skip
-    running.append(process)
-    try:
-        returncode = process.wait(limit)
-    except subprocess.TimeoutExpired:
-        return None, f"killed after {limit:.0f} s"
-    finally:
-        running.remove(process)
-        _end_group(process)
-    return returncode, None if returncode == 0 else f"exit status {returncode}"
+    def _wait(
+        self, step: Step, limit: float, threads: int, output: IO[bytes]
+    ) -> tuple[int | None, str | None]:
+        """The exit status and what is wrong."""
+        if limit <= 0:
+            return None, "no time was left"
+        process = subprocess.Popen(
+            list(step.command), stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
+            cwd=self._folder, env={**os.environ, "OMP_NUM_THREADS": str(threads), **step.environment},
+            start_new_session=True,
+        )  # fmt: skip
+        self._running.append(process)
+        try:
+            returncode = process.wait(limit)
+        except subprocess.TimeoutExpired:
+            return None, f"killed after {limit:.0f} s"
+        finally:
+            self._running.remove(process)
+            _end_group(process)
+        return returncode, None if returncode == 0 else f"exit status {returncode}"
 
 
 def _end_group(process: subprocess.Popen[bytes]) -> None:

@@ -1,7 +1,8 @@
 """CUDA graphs: a model's launches recorded once per bucket of sizes, then replayed as a whole.
 
-A pass takes two graphs. The encoder's depends on the bucket of tokens alone, so any number of labels replays
-it; the tail's (pooling, projectors, scorer) on the buckets of tokens and of labels. A tail that reads more
+A pass takes two graphs. The encoder's depends on the bucket of tokens (and where prompts are very short, on
+having more tiles), so any number of labels replays it; the tail's (pooling, projectors, scorer) on the
+buckets of tokens, prompts and labels. A tail that reads more
 than the batch's block, as where labels come as vectors, runs without. Every batch is copied to one static
 block of int32, where all graphs read it; encoders leave their states in a static arena, where tails find
 them. Batches run one at a time on one stream, so all graphs of a model share one pool of memory.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,10 +26,10 @@ def pack(
     with its text part. label_offset: where in its span the token is that stands for a label. pinned: in
     page-locked memory, for asynchronous copies to a GPU.
     """
-    spare_of = (lambda tokens: 0) if capacity is None else (lambda tokens: capacity.tokens - tokens)
-    lay_out = _one if len(prompts) == 1 else _many
-    fields = lay_out(prompts, spare_of, whole_text, label_offset)
-    tokens, labels, count = len(fields["token_ids"]), len(fields["label_spans"]), len(prompts)
+    tokens, count = sum([len(prompt.token_ids) for prompt in prompts]), len(prompts)
+    spare = 0 if capacity is None else capacity.tokens - tokens
+    fields = (_one if count == 1 else _many)(prompts, spare, whole_text, label_offset)
+    labels = len(fields["label_spans"])
     if capacity is None:
         capacity = Capacity(tokens, count, labels, len(fields["tiles"]) - 1, len(fields["label_tiles"]) - 1)
         longest = max([len(prompt.token_ids) for prompt in prompts])
@@ -70,11 +70,11 @@ def pack(
 
 
 def _many(
-    prompts: Sequence[EncodedPrompt], spare_of: Callable[[int], int], whole_text: bool, label_offset: int
+    prompts: Sequence[EncodedPrompt], spare: int, whole_text: bool, label_offset: int
 ) -> dict[str, Any]:
     """The fields of a batch without padding; first_rows without those of labels, `label_rows`.
 
-    spare_of: how many tokens of padding follow so many tokens.
+    spare: tokens of padding that follow.
     """
     count = len(prompts)
     lengths, counts, text_starts, text_ends, examples = np.array(
@@ -96,7 +96,7 @@ def _many(
         "token_ids": np.concatenate([prompt.token_ids for prompt in prompts]),
         "positions": np.arange(tokens, dtype=np.int32) - starts.repeat(lengths),
         "segments": segments.ravel().repeat(halves.ravel()),
-        "tiles": work_list(cu_seqlens, whole, spare_of(tokens)),
+        "tiles": work_list(cu_seqlens, whole, spare),
         "cu_seqlens": cu_seqlens,
         "text_spans": texts,
         "label_spans": label_spans,
@@ -108,9 +108,7 @@ def _many(
     }
 
 
-def _one(
-    prompts: Sequence[EncodedPrompt], spare_of: Callable[[int], int], whole_text: bool, label_offset: int
-) -> dict[str, Any]:
+def _one(prompts: Sequence[EncodedPrompt], spare: int, whole_text: bool, label_offset: int) -> dict[str, Any]:
     """What `_many` gives for a single prompt, in plain Python: there NumPy's calls are most of the time."""
     [prompt] = prompts
     spans, tokens, labels = prompt.label_spans, len(prompt.token_ids), len(prompt.label_spans)
@@ -119,7 +117,7 @@ def _one(
     segments = np.full(tokens, 2 if prompt.has_example else 1, dtype=np.int32)
     if not prompt.has_example:
         segments[: prompt.text_start] = 0
-    tiles = [*_tiles(0, tokens, (0, tokens)), *_tiles(tokens, tokens + spare_of(tokens), (0, 0))]
+    tiles = [*_tiles(0, tokens, (0, tokens)), *_tiles(tokens, tokens + spare, (0, 0))]
     label_tiles = _tiles(0, labels, compared)
     return {
         "token_ids": prompt.token_ids,

@@ -95,7 +95,7 @@ def test_a_prompt_alone_is_laid_out_as_one_of_many(
     for rest in ({}, {"has_example": True}, {"text_end": tokens - 1}):
         single = EncodedPrompt(ids, labels, spans, **rest)
         batch = pack([single], room, whole_text, label_offset=1)
-        other = _many([single], lambda count: 0 if room is None else room.tokens - count, whole_text, 1)
+        other = _many([single], 0 if room is None else room.tokens - tokens, whole_text, 1)
         for name in (
             "token_ids",
             "positions",

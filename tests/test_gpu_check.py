@@ -47,6 +47,14 @@ def alive(process: int) -> bool:
         return False
 
 
+def wait_for_step(check: subprocess.Popen[bytes], file: Path) -> int:
+    """The process of a step that writes it to a file, once it runs."""
+    while not (file.exists() and file.read_text(encoding="utf-8")):
+        assert check.poll() is None
+        time.sleep(0.05)
+    return int(file.read_text(encoding="utf-8"))
+
+
 def check(folder: Path, *options: str, **environment: str) -> subprocess.CompletedProcess[str]:
     given = ["--device", "cpu", "--dtypes", "float32", "--shapes", str(demo.PATH), "--repeats", "1"]
     given += ["--minutes", "24"]  # a busy machine may be slower than the limits of the default eight
@@ -171,12 +179,10 @@ steps = [Step(name, [sys.executable, "-c", code]) for name, code in codes.items(
 follow([Phase("both", steps, 600)], Journal(Path({str(tmp_path)!r})), Path("."))
 """
     process = subprocess.Popen([sys.executable, "-c", code])
-    while not (started.exists() and started.read_text(encoding="utf-8")):
-        assert process.poll() is None
-        time.sleep(0.05)
+    step = wait_for_step(process, started)
     process.kill()
     process.wait()
-    os.kill(int(started.read_text(encoding="utf-8")), signal.SIGKILL)
+    os.kill(step, signal.SIGKILL)
     found = read(tmp_path)
     assert found["steps"]["first"]["output"] == ["1"] and not found["finished"]
 
@@ -193,12 +199,10 @@ steps = [Step(name, [sys.executable, "-c", hangs]) for name in ("first", "second
 follow([Phase("both", steps, 600)], Journal(Path({str(tmp_path)!r})), Path("."))
 """
     process = subprocess.Popen([sys.executable, "-c", code])
-    while not (started.exists() and started.read_text(encoding="utf-8")):
-        assert process.poll() is None
-        time.sleep(0.05)
+    step = wait_for_step(process, started)
     process.terminate()
     assert process.wait(30) == 9
-    assert not alive(int(started.read_text(encoding="utf-8")))
+    assert not alive(step)
     assert list(read(tmp_path)["steps"]) == ["first"]
 
 

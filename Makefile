@@ -25,6 +25,7 @@ check: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/clang-format --dry-run -Werror $(SOURCES)
 	$(BIN)/mypy -p gliclass_fast
+	$(BIN)/lint-imports --no-cache
 
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
@@ -47,15 +48,15 @@ results: $(VENV)/.dev
 	$(CPU_BENCH) --preset families --json bench/results/families-cpu.json
 	$(CPU_BENCH) --preset cold-start --json bench/results/cold-start-cpu.json
 	$(CPU_BENCH) --preset quality --data $(DATA) --json bench/results/quality-cpu.json
-	$(BIN)/python -m gliclass_fast.bench.report
+	$(BIN)/python -m tools.report
 
 # what the compilers made of every kernel, recorded: after a change to csrc or to a Triton kernel
 OLDER_TRITON := 3.6.0
 resources: $(VENV)/.dev
-	$(BIN)/python -m gliclass_fast.bench.compiled_resources --output bench/results/compiled.json
-	$(BIN)/python -m gliclass_fast.bench.kernel_resources --output bench/results/kernels.json
+	$(BIN)/python -m tools.compiled_resources --output bench/results/compiled.json
+	$(BIN)/python -m tools.kernel_resources --output bench/results/kernels.json
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --upgrade --target $(VENV)/triton-$(OLDER_TRITON) triton==$(OLDER_TRITON)
-	PYTHONPATH=$(VENV)/triton-$(OLDER_TRITON) $(BIN)/python -m gliclass_fast.bench.kernel_resources \
+	PYTHONPATH=$(VENV)/triton-$(OLDER_TRITON) $(BIN)/python -m tools.kernel_resources \
 	  --output bench/results/kernels-triton-$(OLDER_TRITON).json
 
 clean:

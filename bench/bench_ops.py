@@ -21,7 +21,7 @@ import torch
 
 from gliclass_fast.bench.timing import Times, alternate, as_record, machine
 from gliclass_fast.ops import IMPLEMENTATIONS, unavailable_reason
-from gliclass_fast.packing import work_list
+from gliclass_fast.runtime.packing import work_list
 
 HEADS, DIM, REACH = 12, 64, 512
 WIDTH = HEADS * DIM

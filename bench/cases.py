@@ -12,7 +12,7 @@ from transformers import AutoTokenizer
 from transformers.models.auto import CONFIG_MAPPING
 
 from gliclass_fast import demo
-from gliclass_fast.folders import resolve_folder
+from gliclass_fast.checkpoint.files import resolve_folder
 
 MARKERS = ("<<LABEL>>", "<<SEP>>", "<<EXAMPLE>>")
 LABELS = ["sports", "politics", "music", "travel", "food", "science", "business", "weather"]

@@ -12,7 +12,7 @@ import torch
 
 from gliclass_fast import GLiClassModel, ZeroShotClassificationPipeline
 from gliclass_fast.bench.cases import Case, texts
-from gliclass_fast.prompts import Request
+from gliclass_fast.text.prompts import Request
 
 WINDOW = 2048  # tokens, so that 512 of text and 256 labels fit
 Run = Callable[[], Any]

@@ -20,10 +20,10 @@ from transformers.models.auto import CONFIG_MAPPING
 from gliclass_fast import GLiClassModel, ZeroShotClassificationPipeline
 from gliclass_fast.bench import cases
 from gliclass_fast.bench.timing import alternate
-from gliclass_fast.gliznet_reference import GliZNet
-from gliclass_fast.gliznet_tokenizer import GliZNETTokenizer
-from gliclass_fast.model import read_config
+from gliclass_fast.models.gliznet.reference import GliZNet
+from gliclass_fast.runtime.model import read_config
 from gliclass_fast.selfcheck import logit_error
+from gliclass_fast.text.gliznet_tokenizer import GliZNETTokenizer
 
 VOCABULARY = 30528
 _BASE = {**cases._size(12, 768, 12, 3072), "vocab_size": VOCABULARY, "pad_token_id": 0}

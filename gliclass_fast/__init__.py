@@ -1,13 +1,13 @@
 """Fast inference for GLiClass zero-shot text classification: the `gliclass` pipelines on a packed engine."""
 
 from gliclass_fast.accelerate import accelerate
+from gliclass_fast.checkpoint.weights import CheckpointError
 from gliclass_fast.chunking import ZeroShotClassificationWithChunkingPipeline
 from gliclass_fast.config import UnsupportedConfigError
-from gliclass_fast.model import GLiClassModel
 from gliclass_fast.pipeline import TextInfo, ZeroShotClassificationPipeline
-from gliclass_fast.version import __version__
-from gliclass_fast.weights import CheckpointError
+from gliclass_fast.runtime.model import GLiClassModel
 
+__version__ = "0.1.0"
 __all__ = [
     "CheckpointError",
     "GLiClassModel",

@@ -10,7 +10,7 @@ def main() -> None:
     missing = [name for name in ("typer", "rich") if importlib.util.find_spec(name) is None]
     if missing:
         sys.exit(f"the command line needs {' and '.join(missing)}: pip install 'gliclass-fast[cli]'")
-    from gliclass_fast.cli import app
+    from gliclass_fast.cli.app import app
 
     app()
 

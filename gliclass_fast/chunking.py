@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from gliclass_fast import inputs, results
-from gliclass_fast.engine import Scored
+from gliclass_fast.engine.engine import Scored
 from gliclass_fast.pipeline import BasePipeline
-from gliclass_fast.prompts import Request
+from gliclass_fast.text import arguments, results
+from gliclass_fast.text.prompts import Request
 
 
 class ZeroShotClassificationWithChunkingPipeline(BasePipeline):
@@ -91,7 +91,7 @@ class ZeroShotClassificationWithChunkingPipeline(BasePipeline):
         if self.labels_chunk_size < 1:
             raise ValueError(f"labels_chunk_size must be at least 1, got {self.labels_chunk_size}")
         requests, structures = self._requests(texts, labels, prompt, examples, rac_examples)
-        thresholds = inputs.thresholds_per_text(threshold, len(requests))
+        thresholds = arguments.thresholds_per_text(threshold, len(requests))
         chunks = [
             (index, replace(request, text=piece))
             for index, request in enumerate(requests)

@@ -223,13 +223,13 @@ def hf_activation(option: str, name: str) -> str:
 
 def supported(package: str) -> list[str]:
     """The config strings a subpackage has a file for: encoders, scorers or architectures."""
-    folder = importlib.import_module(f"gliclass_fast.{package}")
+    folder = importlib.import_module(f"gliclass_fast.models.{package}")
     return sorted(module.name.replace("_", "-") for module in pkgutil.iter_modules(folder.__path__))
 
 
 def _module(package: str, option: str, name: str) -> Any:
     _one_of(option, name, supported(package))
-    return importlib.import_module(f"gliclass_fast.{package}.{name.replace('-', '_')}")
+    return importlib.import_module(f"gliclass_fast.models.{package}.{name.replace('-', '_')}")
 
 
 def component(package: str, name: str) -> Any:

@@ -9,14 +9,14 @@ from typing import Any
 
 import torch
 
-from gliclass_fast import inputs, results
+from gliclass_fast.checkpoint.files import read_json, resolve_folder
 from gliclass_fast.config import UnsupportedConfigError
-from gliclass_fast.engine import Engine, LabelsPerPass
-from gliclass_fast.folders import read_json, resolve_folder
-from gliclass_fast.gliznet_config import GliznetConfig
-from gliclass_fast.gliznet_tokenizer import GliZNETTokenizer
-from gliclass_fast.model import GLiClassModel, read_config
-from gliclass_fast.prompts import Request
+from gliclass_fast.engine.engine import Engine, LabelsPerPass
+from gliclass_fast.models.gliznet.config import GliznetConfig
+from gliclass_fast.runtime.model import GLiClassModel, read_config
+from gliclass_fast.text import arguments, results
+from gliclass_fast.text.gliznet_tokenizer import GliZNETTokenizer
+from gliclass_fast.text.prompts import Request
 
 __all__ = [
     "GliZNETTokenizer",
@@ -131,14 +131,14 @@ class ZeroShotClassificationPipeline:
             FloatingPointError: the model gave a value that is not finite in float32 either. (What overflows
                 16 bit runs again in float32, with a warning.)
         """
-        texts = inputs.check_texts(text)
-        flat, _ = inputs.labels_per_text(labels, len(texts), ".")
-        inputs.check_labels_per_pass(labels_per_pass)
+        texts = arguments.check_texts(text)
+        flat, _ = arguments.labels_per_text(labels, len(texts), ".")
+        arguments.check_labels_per_pass(labels_per_pass)
         kind = _kind(self.classification_type if classification_type is None else classification_type)
         requests = [Request(*pair) for pair in zip(texts, flat, strict=True)]
         if isinstance(threshold, (list, tuple)):
             raise TypeError("threshold must be one number for all texts")
-        lowest = float("-inf") if threshold is None else inputs.thresholds_per_text(threshold, 1)[0]
+        lowest = float("-inf") if threshold is None else arguments.thresholds_per_text(threshold, 1)[0]
         scored = self.engine.score(requests, labels_per_pass)
         scores = results.scores_of([each.logits for each in scored], [kind] * len(scored))
         found = [self._output(*pair, lowest) for pair in zip(requests, scores, strict=True)]

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from gliclass_fast import inputs, results
-from gliclass_fast.engine import Engine, LabelsPerPass, Scored
-from gliclass_fast.folders import load_tokenizer
-from gliclass_fast.model import GLiClassModel
-from gliclass_fast.prompts import Request, flatten_labels
-from gliclass_fast.weights import CheckpointError
+from gliclass_fast.checkpoint.files import load_tokenizer
+from gliclass_fast.checkpoint.weights import CheckpointError
+from gliclass_fast.engine.engine import Engine, LabelsPerPass, Scored
+from gliclass_fast.runtime.model import GLiClassModel
+from gliclass_fast.text import arguments, results
+from gliclass_fast.text.prompts import Request, flatten_labels
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,7 @@ class BasePipeline:
         self.max_classes, self.max_length = max_classes, max_length
         self.model.warm_up(warm_up)
         self.engine = self._make_engine(batch_tokens)
-        self.classification_type = inputs.check_classification_type(classification_type)
+        self.classification_type = arguments.check_classification_type(classification_type)
         self.progress_bar, self.label_separator = progress_bar, label_separator
 
     def __getstate__(self) -> dict[str, Any]:
@@ -136,14 +136,14 @@ class BasePipeline:
         self, texts: Any, labels: Any, prompt: Any, examples: Any, rac_examples: Any, first: int = 0
     ) -> tuple[list[Request], list[Any]]:
         """One request per text, and the label structure each was given. first: the first text's number."""
-        texts = inputs.check_texts(texts, first)
-        flat, structures = inputs.labels_per_text(labels, len(texts), self.label_separator)
+        texts = arguments.check_texts(texts, first)
+        flat, structures = arguments.labels_per_text(labels, len(texts), self.label_separator)
         columns = (
             texts,
             flat,
-            inputs.tasks_per_text(prompt, len(texts)),
-            inputs.examples_per_text(examples, len(texts)),
-            inputs.examples_per_text(rac_examples, len(texts), "rac_examples"),
+            arguments.tasks_per_text(prompt, len(texts)),
+            arguments.examples_per_text(examples, len(texts)),
+            arguments.examples_per_text(rac_examples, len(texts), "rac_examples"),
         )
         return [Request(*row) for row in zip(*columns, strict=True)], structures
 
@@ -209,10 +209,10 @@ class ZeroShotClassificationPipeline(BasePipeline):
                 raise ValueError(
                     f"{name} is not supported yet: this engine runs text models without adapters"
                 )
-        inputs.check_labels_per_pass(labels_per_pass)
+        arguments.check_labels_per_pass(labels_per_pass)
         requests, structures = self._requests(texts, labels, prompt, examples, rac_examples, first_text)
-        thresholds = inputs.thresholds_per_text(threshold, len(requests))
-        types = inputs.classification_types_per_text(
+        thresholds = arguments.thresholds_per_text(threshold, len(requests))
+        types = arguments.classification_types_per_text(
             classification_type, len(requests), self.classification_type
         )
         scored = self.engine.score(

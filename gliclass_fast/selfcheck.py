@@ -12,13 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gliclass_fast.adapters import adapter_place, open_checkpoint
-from gliclass_fast.folders import read_json, resolve_folder
-from gliclass_fast.gliznet_reference import written_reference
-from gliclass_fast.gliznet_tokenizer import GliZNETTokenizer
-from gliclass_fast.model import GLiClassModel
+from gliclass_fast.checkpoint.files import read_json, resolve_folder
+from gliclass_fast.checkpoint.lora import adapter_place, open_checkpoint
+from gliclass_fast.checkpoint.weights import CheckpointError
+from gliclass_fast.models.gliznet.reference import written_reference
 from gliclass_fast.pipeline import ZeroShotClassificationPipeline
-from gliclass_fast.weights import CheckpointError
+from gliclass_fast.runtime.model import GLiClassModel
+from gliclass_fast.text.gliznet_tokenizer import GliZNETTokenizer
 
 TEXTS = (
     "The rover sent back the first pictures from the crater this morning.",

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 
 from gliclass_fast import GLiClassModel, ZeroShotClassificationPipeline
-from gliclass_fast.gliznet_reference import GliZNet, Options
-from gliclass_fast.gliznet_tokenizer import GliZNETTokenizer
-from gliclass_fast.model import read_config
-from gliclass_fast.transfer import stack_logits
+from gliclass_fast.models.gliznet.reference import GliZNet, Options
+from gliclass_fast.runtime.model import read_config
+from gliclass_fast.runtime.transfer import stack_logits
+from gliclass_fast.text.gliznet_tokenizer import GliZNETTokenizer
 from tests.accuracy import assert_same_logits, assert_sixteen_bit_logits
 from tests.parity import reference_logits
 from tests.sentences import LABELS, TEXTS

@@ -12,19 +12,20 @@ import pytest
 import torch
 from typer.testing import CliRunner, Result
 
-from gliclass_fast import cli, demo
+from gliclass_fast import demo
 from gliclass_fast.bench import cases, peers, plots, tables
 from gliclass_fast.bench.cases import Case
 from gliclass_fast.bench.contenders import Setting, Stock
 from gliclass_fast.bench.presets import PRESETS
 from gliclass_fast.bench.run import ENGINE, PATIENCE, Bench
+from gliclass_fast.cli import app
 
 DEMO = str(demo.PATH)
 CASES = [Case("1x40", (40,)), Case("2 of 40-60", (40, 60))]
 
 
 def run(*arguments: str) -> Result:
-    return CliRunner().invoke(cli.app, ["bench", *arguments], env={"COLUMNS": "200"})
+    return CliRunner().invoke(app.app, ["bench", *arguments], env={"COLUMNS": "200"})
 
 
 def bench(peer_names: list[str], chosen: list[Case] = CASES, parts: tuple[str, ...] = ("forward",)) -> Any:

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 
 from gliclass_fast import GLiClassModel, UnsupportedConfigError
 from gliclass_fast.config import ModelConfig, component
-from gliclass_fast.encoders.deberta_v2 import Config as DebertaConfig
-from gliclass_fast.encoders.deberta_v2 import distance_slots
-from gliclass_fast.packing import pack
-from gliclass_fast.precision import dtype_candidates
-from gliclass_fast.prompts import Request
+from gliclass_fast.models.encoders.deberta_v2 import Config as DebertaConfig
+from gliclass_fast.models.encoders.deberta_v2 import distance_slots
+from gliclass_fast.runtime.dtype import dtype_candidates
+from gliclass_fast.runtime.packing import pack
+from gliclass_fast.text.prompts import Request
 from tests.accuracy import assert_same_logits
 from tests.sentences import LABELS, TEXTS
 from tests.tiny import alone, byte_tokenizer, fast_pipeline, reference_model, reference_pipeline

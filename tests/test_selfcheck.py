@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from gliclass_fast.cli import app
+from gliclass_fast.cli.app import app
 from tests.families import GLICLASS, GLIZNET
 from tests.tiny import backbone_config, byte_tokenizer, reference_model
 
@@ -53,8 +53,8 @@ def test_gliclass(kind: str, pooling: str, tmp_path: Path, capsys: pytest.Captur
 
 @pytest.mark.parametrize("kind", GLIZNET)
 def test_gliznet(kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from gliclass_fast.gliznet_reference import GliZNet
-    from gliclass_fast.gliznet_tokenizer import GliZNETTokenizer
+    from gliclass_fast.models.gliznet.reference import GliZNet
+    from gliclass_fast.text.gliznet_tokenizer import GliZNETTokenizer
     from tests.tiny import enlarge
 
     tokenizer = GliZNETTokenizer(byte_tokenizer.__wrapped__(lab=True))

@@ -16,9 +16,10 @@ from typing import Any
 import pytest
 import torch
 
-from gliclass_fast.bench import bench_ops, host_path
+from gliclass_fast.bench import bench_ops
 from gliclass_fast.bench.timing import alternate, machine
 from gliclass_fast.ops import choose_ops, compiled_kernels
+from tools import host_path
 
 RECORD = Path(__file__).parent.parent / "bench" / "results" / "speed.json"
 ALLOWED = 1.5

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from gliclass_fast.architectures import gliznet
 from gliclass_fast.bench.cases import Case, texts
 from gliclass_fast.bench.contenders import WINDOW, Contender, Run, Setting
-from gliclass_fast.gliznet_reference import GliZNet
-from gliclass_fast.gliznet_tokenizer import GliZNETTokenizer
+from gliclass_fast.models.architectures import gliznet
+from gliclass_fast.models.gliznet.reference import GliZNet
+from gliclass_fast.text.gliznet_tokenizer import GliZNETTokenizer
 
 NAME = "GliZNet (another model)"
 PACKAGES = ()

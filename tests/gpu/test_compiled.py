@@ -1,4 +1,4 @@
-"""The compiled kernels on a GPU. `compute-sanitizer` runs this file too, see bench/gpu_check.py."""
+"""The compiled kernels on a GPU. `compute-sanitizer` runs this file too, see tools/gpu_check.py."""
 
 from __future__ import annotations
 

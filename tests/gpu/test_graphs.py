@@ -14,8 +14,8 @@ import torch
 
 from gliclass_fast import GLiClassModel, ZeroShotClassificationPipeline
 from gliclass_fast.config import ModelConfig
-from gliclass_fast.graphs import CudaRecorder, GraphRunner
-from gliclass_fast.prompts import Request
+from gliclass_fast.runtime.graphs import CudaRecorder, GraphRunner
+from gliclass_fast.text.prompts import Request
 from tests import families
 from tests.accuracy import assert_same_logits
 from tests.sentences import LABELS, TEXTS

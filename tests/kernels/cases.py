@@ -17,7 +17,7 @@ from torch import Tensor
 from gliclass_fast.kernels.linear import ACTIVATIONS
 from gliclass_fast.kernels.segment_pool import REDUCTIONS
 from gliclass_fast.ops import IMPLEMENTATIONS
-from gliclass_fast.packing import work_list
+from gliclass_fast.runtime.packing import work_list
 from tests.accuracy import assert_accurate
 
 Slow = Callable[[torch.dtype], Any]

@@ -12,9 +12,9 @@ import pytest
 import torch
 from torch._subclasses import FakeTensorMode
 
-from gliclass_fast.bench.compiled_resources import measure
 from gliclass_fast.kernels import _extension, compiled_cuda
 from gliclass_fast.ops import choose_ops, compiled_kernels, unavailable_reason
+from tools.compiled_resources import measure
 
 RECORDED = Path(__file__).parent.parent.parent / "bench" / "results" / "compiled.json"
 SHARED_LIMIT = {80: 163 * 1024, 86: 99 * 1024, 89: 99 * 1024, 90: 227 * 1024}

@@ -1,0 +1,1 @@
+"""Folders, tensors and adapters of a checkpoint."""

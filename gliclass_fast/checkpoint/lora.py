@@ -1,0 +1,197 @@
+"""LoRA adapters (Hu et al., arXiv:2106.09685) as PEFT saves them, merged into a checkpoint's weights.
+
+    W + scaling * B @ A,  scaling = alpha / r, or alpha / sqrt(r) with use_rslora (arXiv:2312.03732)
+
+A weight is merged when it is asked for, in float32, and rounded to its own dtype once.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from gliclass_fast.checkpoint.weights import CheckpointError, SafetensorsFolder
+
+logger = logging.getLogger(__name__)
+
+_CONFIG, _TENSORS = "adapter_config.json", "adapter_model.safetensors"
+_WRAPPER = "base_model.model."  # what PEFT puts before the names of a model it wraps
+_LORA = re.compile(
+    r"(?P<prefix>.*?)base_model\.model\.(?P<module>.+)\.lora_(?P<side>[AB])(\.default)?\.weight"
+)
+_ADDED = ("lora_", "modules_to_save.", "original_module.")  # in names of what a wrapped model has besides
+# options that make something else of A and B than the formula above, or change other tensors
+_SWITCHES = (
+    "use_dora", "use_qalora", "use_bdlora", "lora_bias", "layer_replication", "alora_invocation_tokens",
+    "trainable_token_indices", "target_parameters", "arrow_config", "kasa_config", "monteclora_config",
+)  # fmt: skip
+# starting values that are taken out of the base weights
+_STARTS = ("pissa", "olora", "loftq", "corda", "lora_ga")
+
+
+def adapter_place(folder: Path) -> Path | None:
+    """Where a checkpoint's adapter is described, None where it has none."""
+    return next((each for each in (folder, folder / "adapter") if (each / _CONFIG).exists()), None)
+
+
+def open_checkpoint(folder: Path) -> Mapping[str, Tensor]:
+    """A folder's tensors under the names of a plain checkpoint, its adapter merged where it has one.
+
+    An adapter is described by adapter_config.json, in the folder or in `adapter/`. Its tensors are
+    - in model.safetensors, if the model was saved with PEFT's wrappers; or
+    - in adapter_model.safetensors beside adapter_config.json, under names relative to the encoder or to the
+      whole model, and model.safetensors is a plain checkpoint.
+
+    Raises CheckpointError for files that are missing or damaged and for adapters that are not plain LoRA.
+    """
+    tensors = SafetensorsFolder(folder)
+    wrapped = any(_WRAPPER in name for name in tensors)
+    place = adapter_place(folder)
+    if place is None:
+        if wrapped:
+            raise CheckpointError(f"{folder} holds a model wrapped by PEFT, but {_CONFIG} does not exist")
+        return tensors
+    options = _read_options(place / _CONFIG, starts_from_base=not wrapped)
+    logger.info("merging the LoRA adapter of %s", place)
+    if not wrapped:
+        adapter = _AdapterFile(place / _TENSORS)
+        return MergedLora(tensors, adapter, list(adapter), options, place / _TENSORS)
+    added = [name for name in tensors if _WRAPPER in name and any(part in name for part in _ADDED)]
+    return MergedLora(tensors, tensors, added, options, folder)
+
+
+class _AdapterFile(SafetensorsFolder):
+    """The tensors of adapter_model.safetensors."""
+
+    def __init__(self, file: Path) -> None:
+        if not file.exists():
+            raise CheckpointError(f"{file} does not exist; a model without an adapter has no {_CONFIG}")
+        try:
+            with safe_open(file, framework="pt") as opened:
+                self._files = dict.fromkeys(opened.keys(), file)
+        except SafetensorError as error:
+            raise CheckpointError(f"{file} is truncated or not a safetensors file: {error}") from None
+
+
+def _read_options(file: Path, starts_from_base: bool) -> dict[str, Any]:
+    """adapter_config.json, checked. starts_from_base: the base weights are stored as they were before."""
+    try:
+        options = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise CheckpointError(f"{file} is not valid JSON: {error}") from None
+    if not isinstance(options, dict):
+        raise CheckpointError(f"{file} holds a {type(options).__name__}, not an object of options")
+    start = str(options.get("init_lora_weights"))
+    refused = {
+        "peft_type": options.get("peft_type") != "LORA" and "'LORA'",
+        "bias": options.get("bias", "none") != "none" and "'none'",
+        "init_lora_weights": starts_from_base and start.startswith(_STARTS) and "true, 'gaussian'",
+        **{switch: options.get(switch) and "false" for switch in _SWITCHES},
+    }
+    for option, supported in refused.items():
+        if supported:
+            value = options.get(option)
+            raise CheckpointError(f"{file}: {option}={value!r} is not supported; supported: {supported}")
+    return options
+
+
+class _Pair(NamedTuple):
+    """Names of the tensors A [r, in] and B [out, r], with their rank and scaling."""
+
+    a: str
+    b: str
+    rank: int
+    scaling: float
+
+
+class MergedLora(Mapping[str, Tensor]):
+    """A checkpoint's tensors with an adapter merged; none is read before it is asked for."""
+
+    def __init__(
+        self,
+        tensors: Mapping[str, Tensor],
+        adapter: Mapping[str, Tensor],
+        added: Sequence[str],
+        options: Mapping[str, Any],
+        source: Path,
+    ) -> None:
+        """added: the names in `adapter` of its own tensors; source: names them in error messages."""
+        self._tensors, self._adapter, self._source = tensors, adapter, source
+        self._transposed = bool(options.get("fan_in_fan_out"))  # weights are [in, out]
+        own = set(added)
+        # the names of a plain checkpoint -> the stored ones
+        self._stored = {
+            name.replace(_WRAPPER, "", 1).replace(".base_layer.", "."): name
+            for name in tensors
+            if name not in own
+        }
+        sides: dict[tuple[str, str], dict[str, str]] = {}
+        for name in added:
+            weight, module, side = self._place(name)
+            sides.setdefault((weight, module), {})[side] = name
+        for (weight, _), names in sides.items():
+            if len(names) < 2:
+                raise CheckpointError(f"{source}: for {weight} there is only {next(iter(names.values()))}")
+        self._pairs = {
+            weight: _Pair(names["A"], names["B"], *_rank_and_scaling(options, module))
+            for (weight, module), names in sides.items()
+        }
+        if not sides:
+            raise CheckpointError(f"{source} holds no lora_A and lora_B tensors")
+
+    def _place(self, name: str) -> tuple[str, str, str]:
+        """The weight an adapter's tensor belongs to, the name of its module in the adapter, and A or B."""
+        found = _LORA.fullmatch(name)
+        if found is None:
+            raise CheckpointError(
+                f"{self._source}: {name} is not supported; supported: lora_A and lora_B of linear layers "
+                "(no lora_embedding, modules_to_save or others)"
+            )
+        for prefix in (found["prefix"], "model.encoder_model."):
+            if (weight := f"{prefix}{found['module']}.weight") in self._stored:
+                return weight, found["module"], found["side"]
+        raise CheckpointError(f"{self._source}: {name} matches no weight of the checkpoint")
+
+    def __getitem__(self, name: str) -> Tensor:
+        weight, pair = self._tensors[self._stored[name]], self._pairs.get(name)
+        if pair is None:
+            return weight
+        a, b = self._adapter[pair.a], self._adapter[pair.b]
+        out, *width = weight.shape[::-1] if self._transposed else weight.shape
+        if (*b.shape, *a.shape) != (out, pair.rank, pair.rank, *width):
+            raise CheckpointError(
+                f"{self._source}: {pair.a} {list(a.shape)} and {pair.b} {list(b.shape)} do not fit rank "
+                f"{pair.rank} and {name} {list(weight.shape)}"
+            )
+        update = pair.scaling * (b.float() @ a.float())
+        return (weight.float() + (update.T if self._transposed else update)).to(weight.dtype)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._stored  # the inherited one would merge the weight to find out
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._stored)
+
+    def __len__(self) -> int:
+        return len(self._stored)
+
+
+def _rank_and_scaling(options: Mapping[str, Any], module: str) -> tuple[int, float]:
+    """Of a pattern the module's name ends in, else the adapter's own; defaults are PEFT's."""
+
+    def read(patterns: str, option: str) -> Any:
+        for pattern, value in (options.get(patterns) or {}).items():
+            if re.match(rf"(.*\.)?({pattern})$", module):
+                return value
+        return options.get(option, 8)
+
+    rank, alpha = read("rank_pattern", "r"), read("alpha_pattern", "lora_alpha")
+    return rank, alpha / (math.sqrt(rank) if options.get("use_rslora") else rank)

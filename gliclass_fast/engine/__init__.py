@@ -1,0 +1,1 @@
+"""Requests -> logits, in the caller's order."""

@@ -1,0 +1,104 @@
+"""Vectors of labels that a tower of their own reads: each computed once, however many texts ask for it."""
+
+from __future__ import annotations
+
+import weakref
+from collections import OrderedDict
+from collections.abc import Sequence
+from copy import copy
+from threading import Lock
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gliclass_fast.batch import EncodedPrompt
+from gliclass_fast.runtime.model import GLiClassModel
+from gliclass_fast.text.tokenizer import SequenceTokenizer
+
+CAPACITY = 16384  # labels
+LISTS = 16  # label lists whose vectors stay together, as most callers send the same one again
+
+
+class LabelVectors:
+    """A cache of one model's label vectors, by the label's text; the least recently used are dropped."""
+
+    def __init__(
+        self,
+        model: GLiClassModel,
+        tokenizer: Any,
+        max_length: int,
+        batch_tokens: int,
+        capacity: int = CAPACITY,
+    ) -> None:
+        """tokenizer: of the label tower; max_length: its window in tokens, special tokens included."""
+        longest = model.config.label_encoder.max_positions
+        self._tokenizer = SequenceTokenizer(tokenizer)
+        self._window = max_length if longest is None else min(max_length, longest)
+        self._batch_tokens, self._capacity = batch_tokens, capacity
+        self._start(model)
+
+    def _start(self, model: GLiClassModel) -> None:
+        self._model = model
+        self._vectors: OrderedDict[str, Tensor] = OrderedDict()
+        self._lists: OrderedDict[tuple[str, ...], Tensor] = OrderedDict()
+        self._network = weakref.ref(model.network)  # not to keep it where the model moves on
+        self._made: torch.cuda.Event | None = None  # on a GPU, the last of them, by whoever made it
+        self._lock = Lock()
+
+    def by(self, model: GLiClassModel) -> LabelVectors:
+        """An empty cache of the vectors that another build of the model makes of the same labels."""
+        other = copy(self)
+        other._start(model)
+        return other
+
+    def of(self, lists: Sequence[tuple[str, ...]]) -> list[Tensor]:
+        """The vectors of every list of labels, [labels, C] each, on the model's device.
+
+        Raises ValueError where a label does not fit the window.
+        """
+        with self._lock, self._model.inference():
+            if self._network() is not self._model.network:  # the model was moved, its vectors were not
+                self._vectors.clear()
+                self._lists.clear()
+                self._network = weakref.ref(self._model.network)
+            if self._made is not None:
+                torch.cuda.current_stream(self._model.device).wait_event(self._made)
+            wanted = dict.fromkeys(lists)
+            found = {labels: self._lists[labels] for labels in wanted if labels in self._lists}
+            fresh = [labels for labels in wanted if labels not in found]
+            self._compute([label for labels in fresh for label in labels])
+            for labels in fresh:
+                found[labels] = torch.stack([self._vectors[label] for label in labels])
+            for labels in found:
+                self._remember(labels, found[labels])
+            if fresh and self._model.device.type == "cuda":
+                self._made = torch.cuda.current_stream(self._model.device).record_event()
+            while len(self._vectors) > self._capacity:
+                self._vectors.popitem(last=False)
+            return [found[labels] for labels in lists]
+
+    def _compute(self, labels: list[str]) -> None:
+        """Makes the vectors that are missing; afterwards those of `labels` are the most recently used."""
+        missing = [label for label in dict.fromkeys(labels) if label not in self._vectors]
+        prompts = []
+        for label, (ids, cut) in zip(missing, self._tokenizer.whole(missing, self._window), strict=True):
+            if cut:
+                raise ValueError(
+                    f"1 label(s) do not fit the window of {self._window} tokens: {label!r} needs "
+                    f"{len(ids) + cut}. Shorten it"
+                )
+            prompts.append(EncodedPrompt.of_text(ids, 1))
+        if prompts:
+            vectors = self._model.label_vectors(prompts, self._batch_tokens)
+            # copies: a view would keep all of them in memory
+            self._vectors.update((label, row.clone()) for label, row in zip(missing, vectors, strict=True))
+        for label in labels:
+            self._vectors.move_to_end(label)
+
+    def _remember(self, labels: tuple[str, ...], vectors: Tensor) -> None:
+        if len(labels) <= self._capacity // LISTS:  # together no more than the vectors themselves
+            self._lists[labels] = vectors
+            self._lists.move_to_end(labels)
+        if len(self._lists) > LISTS:
+            self._lists.popitem(last=False)

@@ -1,0 +1,152 @@
+"""Requests -> encoded prompts: the sequences a text and its labels make, by kind of architecture."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, Protocol
+
+import numpy as np
+
+from gliclass_fast.batch import EncodedPrompt
+from gliclass_fast.config import ModelConfig
+from gliclass_fast.engine.label_cache import LabelVectors
+from gliclass_fast.models.gliznet.config import GliznetConfig
+from gliclass_fast.text.gliznet_tokenizer import GliZNETTokenizer
+from gliclass_fast.text.prompts import (
+    Request,
+    build_fused_prompt,
+    build_label_prompt,
+    build_prompt,
+    full_text,
+    plain_text,
+)
+from gliclass_fast.text.tokenizer import PromptTokenizer, SequenceTokenizer
+
+logger = logging.getLogger(__name__)
+
+
+class RequestEncoder(Protocol):
+    """What an engine asks of one."""
+
+    def encode(self, requests: Sequence[Request], window: int) -> list[EncodedPrompt]:
+        """Sequences of at most `window` tokens; ValueError where labels do not fit."""
+        ...
+
+    def label_tokens(self, labels: Sequence[str]) -> list[int]:
+        """Tokens every label takes of a window."""
+        ...
+
+    def label_budget(self, window: int) -> int:
+        """Tokens for labels that leave half the window to a text in the same sequence."""
+        ...
+
+
+class OneSequence:
+    """Text and labels together, as `uni-encoder` reads them."""
+
+    def __init__(self, tokenizer: Any, config: ModelConfig) -> None:
+        self._tokenizer, self._prompt_first = PromptTokenizer(tokenizer, config), config.prompt_first
+        self.label_tokens = self._tokenizer.label_tokens
+
+    def label_budget(self, window: int) -> int:
+        return self._tokenizer.room(window) // 2
+
+    def encode(self, requests: Sequence[Request], window: int) -> list[EncodedPrompt]:
+        prompts = [build_prompt(each, self._tokenizer.markers, self._prompt_first) for each in requests]
+        return self._tokenizer.encode(prompts, window)
+
+
+class SeparatedLabels:
+    """The text, then every label with a token behind it, as GliZNet reads them."""
+
+    def __init__(self, tokenizer: Any, config: GliznetConfig, means: bool) -> None:
+        """tokenizer: a GliZNETTokenizer or the fast tokenizer it would wrap, else ValueError; means: labels
+        are the mean of their tokens."""
+        given = isinstance(tokenizer, GliZNETTokenizer)
+        self._tokenizer = tokenizer if given else GliZNETTokenizer(tokenizer)
+        self.longest, self._means = self._tokenizer.max_length, means
+        if self._tokenizer.lab_token_id != config.lab_token_id:
+            raise ValueError(
+                f"the tokenizer does not belong to this checkpoint: its {self._tokenizer.lab_token} has id "
+                f"{self._tokenizer.lab_token_id}, but config.json says lab_token_id={config.lab_token_id}"
+            )
+
+    def encode(self, requests: Sequence[Request], window: int) -> list[EncodedPrompt]:
+        if any(each.task or each.examples or each.retrieved for each in requests):
+            raise ValueError("GliZNet takes a text and labels alone: no prompt, no examples")
+        encoded = self._tokenizer.encode(
+            [each.text for each in requests], [each.labels for each in requests], window
+        )
+        if self._means and any((np.diff(each.label_spans) == 1).any() for each in encoded):
+            raise ValueError("a label has no tokens, of which this checkpoint takes the mean")
+        return encoded
+
+    def label_tokens(self, labels: Sequence[str]) -> list[int]:
+        return [len(ids) + 1 for ids in self._tokenizer.labels(tuple(labels))]
+
+    def label_budget(self, window: int) -> int:
+        return (window - 2) // 2
+
+
+class TwoSequences:
+    """Text and labels apart, as `encoder-decoder` and `encoder-decoder-cls` read them."""
+
+    def __init__(self, tokenizer: Any, config: ModelConfig) -> None:
+        self._tokenizer = PromptTokenizer(tokenizer, config)
+        self.label_tokens, self.label_budget = self._tokenizer.label_tokens, self._tokenizer.room
+
+    def encode(self, requests: Sequence[Request], window: int) -> list[EncodedPrompt]:
+        markers = self._tokenizer.markers
+        texts = self._tokenizer.whole([full_text(each, markers) for each in requests], window)
+        labels = self._tokenizer.encode([build_label_prompt(each, markers) for each in requests], window)
+        return [
+            EncodedPrompt.of_text(ids, own.labels, tokens_cut=cut + own.tokens_cut, label_prompt=own)
+            for (ids, cut), own in zip(texts, labels, strict=True)
+        ]
+
+
+class TextAlone:
+    """The text without its labels, which have vectors of their own, as `bi-encoder` reads it."""
+
+    def __init__(self, tokenizer: Any, vectors: LabelVectors) -> None:
+        self._tokenizer, self._vectors = SequenceTokenizer(tokenizer), vectors
+
+    def encode(self, requests: Sequence[Request], window: int) -> list[EncodedPrompt]:
+        if any(each.examples for each in requests):
+            logger.warning("bi-encoders read no examples: they are left out, as by the reference")
+        texts = self._tokenizer.whole([plain_text(each) for each in requests], window)
+        vectors = self._vectors.of([each.labels for each in requests])
+        return [
+            EncodedPrompt.of_text(ids, len(own), tokens_cut=cut, label_vectors=own)
+            for (ids, cut), own in zip(texts, vectors, strict=True)
+        ]
+
+    def label_tokens(self, labels: Sequence[str]) -> list[int]:
+        return [0] * len(labels)
+
+    def label_budget(self, window: int) -> int:
+        return window
+
+
+class FusedSequence:
+    """The text with a bare <<LABEL>> for every label, which its vector replaces, as `bi-encoder-fused` reads
+    it."""
+
+    def __init__(self, tokenizer: Any, config: ModelConfig, vectors: LabelVectors) -> None:
+        self._tokenizer, self._prompt_first = PromptTokenizer(tokenizer, config), config.prompt_first
+        self._vectors = vectors
+
+    def label_budget(self, window: int) -> int:
+        return self._tokenizer.room(window) // 2
+
+    def encode(self, requests: Sequence[Request], window: int) -> list[EncodedPrompt]:
+        markers = self._tokenizer.markers
+        prompts = [build_fused_prompt(each, markers, self._prompt_first) for each in requests]
+        encoded = self._tokenizer.encode(prompts, window)
+        vectors = self._vectors.of([each.labels for each in requests])
+        return [replace(each, label_vectors=own) for each, own in zip(encoded, vectors, strict=True)]
+
+    def label_tokens(self, labels: Sequence[str]) -> list[int]:
+        return [1] * len(labels)

@@ -1,0 +1,1 @@
+"""The networks: architectures, backbones and scorers, one file each."""

@@ -1,0 +1,66 @@
+"""The optional post-hoc calibrator: logit' = beta * logit + bias, per (text, label) pair.
+
+beta = beta_max * sigmoid(m_0) and bias = m_1 (0 without `calibrator_use_bias`), where m is a GELU network
+over [t, l, t * l, |t - l|, s] with t and l the layer-normed vectors and s six statistics of the text's
+logits: z, |z|, z - max z, z - mean z, the mean binary entropy, and the log of the number of labels.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from gliclass_fast.batch import PackedBatch
+from gliclass_fast.checkpoint.weights import affine
+from gliclass_fast.config import ModelConfig
+from gliclass_fast.ops import Ops
+
+NORM_EPS = 1e-5
+STATISTICS = 6
+WEIGHTS = affine(
+    {name: name for name in ("text_norm", "label_norm")}
+    | {"first": "mlp.0", "second": "mlp.3", "last": "mlp.6"}
+)
+
+
+class Calibrator(nn.Module):
+    def __init__(self, config: ModelConfig, ops: Ops) -> None:
+        super().__init__()
+        width, hidden = config.encoder.hidden_size, config.calibrator_hidden_size
+        self.ops, self.beta_max, self.use_bias = ops, config.calibrator_beta_max, config.calibrator_use_bias
+        self.text_norm, self.label_norm = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.first = nn.Linear(4 * width + STATISTICS, hidden)
+        self.second = nn.Linear(hidden, hidden)
+        self.last = nn.Linear(hidden, 2 if self.use_bias else 1)
+
+    def forward(self, text: Tensor, labels: Tensor, logits: Tensor, batch: PackedBatch) -> Tensor:
+        """text [N, C], labels [L, C], logits [L] -> calibrated logits [L]."""
+        ops, owner = self.ops, batch.label_text
+        text = ops.layer_norm(text, self.text_norm.weight, self.text_norm.bias, NORM_EPS)[owner]
+        labels = ops.layer_norm(labels, self.label_norm.weight, self.label_norm.bias, NORM_EPS)
+        statistics = self._statistics(logits.float(), batch).to(labels.dtype)
+        features = torch.cat((text, labels, text * labels, (text - labels).abs(), statistics), dim=-1)
+        hidden = ops.linear(features, self.first.weight, self.first.bias, "gelu")
+        hidden = ops.linear(hidden, self.second.weight, self.second.bias, "gelu")
+        output = ops.linear(hidden, self.last.weight, self.last.bias).float()
+        calibrated = self.beta_max * output[:, 0].sigmoid() * logits.float()
+        return (calibrated + output[:, 1] if self.use_bias else calibrated).to(logits.dtype)
+
+    def _statistics(self, logits: Tensor, batch: PackedBatch) -> Tensor:
+        owner = batch.label_text
+        per_prompt = torch.stack((batch.cu_labels[:-1], batch.cu_labels[1:]), dim=1)
+        counts = batch.cu_labels.diff()[:, None]
+        chance = logits.sigmoid()
+        entropy = -(chance * F.logsigmoid(logits) + (1 - chance) * F.logsigmoid(-logits))
+        means = self.ops.segment_pool(torch.stack((logits, entropy), dim=1), per_prompt, "sum") / counts
+        highest = self.ops.segment_pool(logits[:, None], per_prompt, "max")[:, 0]
+        columns = (
+            logits,
+            logits.abs(),
+            logits - highest[owner],
+            logits - means[owner, 0],
+            means[owner, 1],
+            counts[owner, 0].log(),
+        )
+        return torch.stack(columns, dim=1)

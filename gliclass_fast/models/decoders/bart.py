@@ -1,0 +1,85 @@
+"""The decoder of BART (Lewis et al., arXiv:1910.13461): the encoder's layers with attention to the encoder's
+states between their halves.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gliclass_fast.batch import PackedBatch, with_keys
+from gliclass_fast.checkpoint.weights import affine
+from gliclass_fast.models.decoders import AHEAD
+from gliclass_fast.models.encoders import bart, bert
+from gliclass_fast.ops import Ops
+
+_CROSS = "decoder.layers.{i}.encoder_attn"
+WEIGHTS = {
+    **bart.stack_weights("decoder"),
+    **affine(
+        {
+            "layers.{i}.q": f"{_CROSS}.q_proj",
+            "layers.{i}.kv": [f"{_CROSS}.{part}_proj" for part in "kv"],
+            "layers.{i}.cross_out": f"{_CROSS}.out_proj",
+            "layers.{i}.cross_norm": f"{_CROSS}_layer_norm",
+        }
+    ),
+}
+UNUSED = ("decoder.embed_tokens.weight",)  # where it differs from `shared`, the latter counts
+
+
+class Config(bart.Config):
+    __slots__ = ()
+
+    @classmethod
+    def from_hf(cls, hf: Any, stack: str = "decoder") -> bart.Config:  # type: ignore[override]
+        return bart.Config.from_hf(hf, stack)
+
+
+class Layer(bert.Layer):
+    def __init__(self, config: bart.Config, ops: Ops) -> None:
+        super().__init__(config, ops)
+        width = config.hidden_size
+        self.q, self.kv = nn.Linear(width, width), nn.Linear(width, 2 * width)
+        self.cross_out, self.cross_norm = nn.Linear(width, width), nn.LayerNorm(width)
+        self.ahead: Tensor | None = None  # in a causal decoder, what hides tokens ahead, by distance
+
+    def cross(self, x: Tensor, memory: Tensor, cu_seqlens: Tensor, spans: Tensor, tiles: Tensor) -> Tensor:
+        """The norm of the tokens and what they find in the memory, [T, C]."""
+        ops, heads, norm = self.ops, self.config.num_attention_heads, self.cross_norm
+        q = ops.linear(x, self.q.weight, self.q.bias).view(x.shape[0], heads, -1)
+        kv = ops.linear(memory, self.kv.weight, self.kv.bias).view(memory.shape[0], 2, heads, -1)
+        found = ops.cross_attention(q, *kv.unbind(1), cu_seqlens, spans, tiles)
+        found = ops.linear(found, self.cross_out.weight, self.cross_out.bias)
+        return ops.add_norm(found, x, norm.weight, norm.bias, self.config.norm_eps)
+
+    def attend(self, qkv: Tensor, batch: PackedBatch) -> Tensor:
+        scale = qkv.shape[-1] ** -0.5
+        return self.ops.attention(qkv, batch.cu_seqlens, batch.tiles, scale, distance_bias=self.ahead)
+
+
+class Decoder(bart.Encoder):
+    def __init__(self, config: bart.Config, ops: Ops, causal: bool) -> None:
+        super().__init__(config, ops)
+        self.causal = causal
+        self.layers = nn.ModuleList(Layer(config, ops) for _ in range(config.num_hidden_layers))
+
+    def fold(self) -> None:
+        """Scales the word embeddings; a causal decoder's bias of distances i - j = -1, 0, 1 and beyond."""
+        super().fold()
+        if self.causal:
+            by_distance = torch.tensor([AHEAD, 0.0, 0.0], device=self.words.weight.device)
+            for layer in self.layers:
+                layer.ahead = by_distance.repeat(self.config.num_attention_heads, 1)
+
+    def forward(self, batch: PackedBatch, memory: Tensor, spans: Tensor) -> Tensor:
+        x = self.embed(batch)
+        tiles = with_keys(batch.tiles, batch.cu_seqlens, spans)
+        for layer in self.layers:
+            assert isinstance(layer, Layer)
+            x = layer.add(x, layer.mix(x, batch))
+            x = layer.cross(x, memory, batch.cu_seqlens, spans, tiles)
+            x = layer.feed(x)
+        return x

@@ -1,0 +1,76 @@
+"""The encoder of BART (Lewis et al., arXiv:1910.13461): BERT's layers, positions from row 2 on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from gliclass_fast.batch import PackedBatch
+from gliclass_fast.checkpoint.weights import affine
+from gliclass_fast.config import hf_activation
+from gliclass_fast.models.encoders import bert
+
+FIRST_POSITION = 2
+NORM_EPS = 1e-5
+
+
+def stack_weights(stack: str) -> dict[str, tuple[str, ...]]:
+    """WEIGHTS of the encoder, and of what the decoder shares with it."""
+    layer = f"{stack}.layers.{{i}}"
+    return {
+        "words.weight": ("shared.weight",),
+        "places.weight": (f"{stack}.embed_positions.weight",),
+        **affine(
+            {
+                "norm": f"{stack}.layernorm_embedding",
+                "layers.{i}.qkv": [f"{layer}.self_attn.{part}_proj" for part in "qkv"],
+                "layers.{i}.out": f"{layer}.self_attn.out_proj",
+                "layers.{i}.attention_norm": f"{layer}.self_attn_layer_norm",
+                "layers.{i}.up": f"{layer}.fc1",
+                "layers.{i}.down": f"{layer}.fc2",
+                "layers.{i}.output_norm": f"{layer}.final_layer_norm",
+            }
+        ),
+    }
+
+
+WEIGHTS = stack_weights("encoder")
+UNUSED = ("encoder.embed_tokens.weight",)  # where it differs from `shared`, the latter counts
+
+
+@dataclass(frozen=True, slots=True)
+class Config(bert.Config):
+    embedding_scale: float
+
+    @classmethod
+    def from_hf(cls, hf: Any, stack: str = "encoder") -> Config:  # type: ignore[override]
+        return cls(
+            vocab_size=hf.vocab_size,
+            hidden_size=hf.d_model,
+            num_hidden_layers=getattr(hf, f"{stack}_layers"),
+            num_attention_heads=getattr(hf, f"{stack}_attention_heads"),
+            intermediate_size=getattr(hf, f"{stack}_ffn_dim"),
+            activation=hf_activation("encoder_config.activation_function", hf.activation_function),
+            norm_eps=NORM_EPS,
+            table_length=hf.max_position_embeddings + FIRST_POSITION,
+            type_vocab_size=0,
+            pad_token_id=hf.pad_token_id,
+            max_positions=hf.max_position_embeddings,
+            embedding_scale=hf.d_model**0.5 if hf.scale_embedding else 1.0,
+        )
+
+
+class Encoder(bert.Encoder):
+    config: Config
+
+    def fold(self) -> None:
+        """Scales the word embeddings."""
+        if self.config.embedding_scale == 1.0:  # they stay those of the checkpoint, shared by both parts
+            return
+        scaled = self.words.weight * self.config.embedding_scale
+        self.words.weight = nn.Parameter(scaled, requires_grad=False)
+
+    def place(self, batch: PackedBatch, embedded: bool) -> Tensor:
+        return batch.positions + FIRST_POSITION

@@ -1,0 +1,89 @@
+"""DeBERTa v1 (He et al., arXiv:2006.03654): v2's layers with one position embedding per distance, always with
+projections of their own, and queries, keys and values packed head by head.
+
+Only queries and values have a bias. Both position terms read row clamp(i - j + span, 0, 2 * span - 1) of the
+position table, as v2's do without buckets: the reference gathers the position-to-content term by key and
+negated distance, then transposes it. Where it cuts the table to the length of the sequence, the rows it cuts
+off are those no distance reaches.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from gliclass_fast.checkpoint.weights import affine
+from gliclass_fast.config import UnsupportedConfigError
+from gliclass_fast.models.encoders import deberta_v2
+from gliclass_fast.models.layers import linear_of
+from gliclass_fast.ops import Ops
+
+_SELF = "encoder.layer.{i}.attention.self"
+WEIGHTS = {
+    **deberta_v2.WEIGHTS,
+    "layers.{i}.qkv.weight": (f"{_SELF}.in_proj.weight",),
+    "layers.{i}.query_value_bias": (f"{_SELF}.q_bias", f"{_SELF}.v_bias"),
+    **affine(
+        {
+            "layers.{i}.distance_key": f"{_SELF}.pos_proj",
+            "layers.{i}.distance_query": f"{_SELF}.pos_q_proj",
+        }
+    ),
+}
+UNUSED = deberta_v2.UNUSED
+
+
+class Config(deberta_v2.Config):
+    __slots__ = ()
+
+    @classmethod
+    def from_hf(cls, hf: Any) -> deberta_v2.Config:
+        if getattr(hf, "talking_head", False):
+            raise UnsupportedConfigError(
+                "encoder_config.talking_head=true is not supported; supported: false"
+            )
+        # v2's options, should a file have them, mean nothing to v1
+        return replace(
+            deberta_v2.Config.from_hf(hf),
+            position_buckets=-1,
+            norm_distances=False,
+            share_att_key=False,
+            conv_kernel_size=0,
+        )
+
+
+class Layer(deberta_v2.Layer):
+    def __init__(self, config: deberta_v2.Config, ops: Ops) -> None:
+        super().__init__(config, ops)
+        width = config.hidden_size
+        self.qkv = nn.Linear(width, 3 * width, bias=False)
+        self.query_value_bias = nn.Parameter(torch.empty(2 * width), requires_grad=False)
+        if self.distance_key is not None:
+            self.distance_key = nn.Linear(width, width, bias=False)
+
+    def unpack(self) -> None:
+        """To v2's form: rows [H, 3, D] in the order [3, H, D], and zeros for the biases that v1 lacks."""
+        width, heads = self.config.hidden_size, self.config.num_attention_heads
+        rows = self.qkv.weight.view(heads, 3, -1, width).transpose(0, 1).reshape(3 * width, width)
+        query, value = self.query_value_bias.chunk(2)
+        none = torch.zeros_like(query)
+        self.qkv = linear_of(rows, torch.cat((query, none, value)))
+        if self.distance_key is not None:
+            self.distance_key = linear_of(self.distance_key.weight, none)
+        del self.query_value_bias
+
+
+class Encoder(deberta_v2.Encoder):
+    def __init__(self, config: deberta_v2.Config, ops: Ops) -> None:
+        super().__init__(config, ops)
+        self.layers = nn.ModuleList(Layer(config, ops) for _ in range(config.num_hidden_layers))
+
+    def fold(self) -> None:
+        """Brings the layers to v2's form, then what v2 makes of weights."""
+        for layer in self.layers:
+            assert isinstance(layer, Layer)
+            layer.unpack()
+        super().fold()

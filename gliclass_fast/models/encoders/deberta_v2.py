@@ -1,0 +1,269 @@
+"""DeBERTa v2, v3 and mDeBERTa (He et al., arXiv:2006.03654 and 2111.09543): post-LN layers, disentangled
+attention.
+
+The projected relative-position embeddings depend on weights alone. The reference projects them in every
+forward; `fold` does it once and keeps, per layer, one [H, D, slots] table for each of the two position terms.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from gliclass_fast.batch import PackedBatch
+from gliclass_fast.checkpoint.weights import affine
+from gliclass_fast.config import UnsupportedConfigError, hf_activation
+from gliclass_fast.models.encoders import word_source
+from gliclass_fast.models.encoders.bert import PostNormEncoder, PostNormLayer
+from gliclass_fast.ops import Ops
+
+_LAYER = "encoder.layer.{i}"
+_SELF = f"{_LAYER}.attention.self"
+WEIGHTS = {
+    "words.weight": ("embeddings.word_embeddings.weight",),
+    "places.weight": ("embeddings.position_embeddings.weight",),
+    "types.weight": ("embeddings.token_type_embeddings.weight",),
+    "widen.weight": ("embeddings.embed_proj.weight",),
+    "distances.weight": ("encoder.rel_embeddings.weight",),
+    **affine(
+        {
+            "norm": "embeddings.LayerNorm",
+            "distance_norm": "encoder.LayerNorm",
+            "conv": "encoder.conv.conv",
+            "conv_norm": "encoder.conv.LayerNorm",
+            "layers.{i}.qkv": [f"{_SELF}.{part}_proj" for part in ("query", "key", "value")],
+            "layers.{i}.distance_key": f"{_SELF}.pos_key_proj",
+            "layers.{i}.distance_query": f"{_SELF}.pos_query_proj",
+            "layers.{i}.out": f"{_LAYER}.attention.output.dense",
+            "layers.{i}.attention_norm": f"{_LAYER}.attention.output.LayerNorm",
+            "layers.{i}.up": f"{_LAYER}.intermediate.dense",
+            "layers.{i}.down": f"{_LAYER}.output.dense",
+            "layers.{i}.output_norm": f"{_LAYER}.output.LayerNorm",
+        }
+    ),
+}
+UNUSED = ("embeddings.position_embeddings.weight", "embeddings.position_ids")
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    vocab_size: int
+    hidden_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    intermediate_size: int
+    activation: str
+    norm_eps: float
+    embedding_size: int
+    type_vocab_size: int
+    position_table: int  # rows of the absolute position table, 0 without one
+    relative: bool
+    position_buckets: int
+    max_distance: int
+    norm_distances: bool
+    share_att_key: bool
+    position_terms: tuple[str, ...]
+    conv_kernel_size: int
+    conv_groups: int
+    conv_activation: str
+    max_positions: int | None
+
+    @classmethod
+    def from_hf(cls, hf: Any) -> Config:
+        terms = hf.pos_att_type or []
+        terms = tuple(t.strip() for t in (terms.split("|") if isinstance(terms, str) else terms))
+        if unknown := set(terms) - {"c2p", "p2c"}:
+            raise UnsupportedConfigError(
+                f"encoder_config.pos_att_type={sorted(unknown)}; supported: c2p, p2c"
+            )
+        if getattr(hf, "attention_head_size", None) not in (None, hf.hidden_size // hf.num_attention_heads):
+            raise UnsupportedConfigError("encoder_config.attention_head_size; supported: hidden_size / heads")
+        biased = bool(getattr(hf, "position_biased_input", True))
+        max_distance = getattr(hf, "max_relative_positions", -1)
+        return cls(
+            vocab_size=hf.vocab_size,
+            hidden_size=hf.hidden_size,
+            num_hidden_layers=hf.num_hidden_layers,
+            num_attention_heads=hf.num_attention_heads,
+            intermediate_size=hf.intermediate_size,
+            activation=hf_activation("encoder_config.hidden_act", hf.hidden_act),
+            norm_eps=hf.layer_norm_eps,
+            embedding_size=getattr(hf, "embedding_size", None) or hf.hidden_size,
+            type_vocab_size=hf.type_vocab_size,
+            position_table=hf.max_position_embeddings if biased else 0,
+            relative=bool(getattr(hf, "relative_attention", False)),
+            position_buckets=getattr(hf, "position_buckets", -1),
+            max_distance=max_distance if max_distance >= 1 else hf.max_position_embeddings,
+            norm_distances="layer_norm" in str(getattr(hf, "norm_rel_ebd", "none")).lower(),
+            share_att_key=bool(getattr(hf, "share_att_key", False)),
+            position_terms=terms,
+            conv_kernel_size=getattr(hf, "conv_kernel_size", 0) or 0,
+            conv_groups=getattr(hf, "conv_groups", 1),
+            conv_activation=hf_activation("encoder_config.conv_act", getattr(hf, "conv_act", "tanh")),
+            max_positions=hf.max_position_embeddings if biased else None,
+        )
+
+    @property
+    def span(self) -> int:
+        """Half the number of rows of the relative-position table."""
+        return self.position_buckets if self.position_buckets > 0 else self.max_distance
+
+    @property
+    def scale(self) -> float:
+        """1 / sqrt(terms * D); content-to-content is always one of the terms."""
+        return 1 / math.sqrt((1 + len(self.position_terms)) * (self.hidden_size // self.num_attention_heads))
+
+
+def distance_slots(config: Config) -> Tensor:
+    """Row of the relative-position table for every distance -reach .. reach; beyond, the ends repeat. int64,
+    host.
+
+    Linear up to half the buckets, then logarithmic: sign(d) * (ceil(ln(|d| / m) / ln((P - 1) / m) * (m - 1))
+    + m) with m = buckets / 2 and P = the largest distance. In float32 as the reference does: |d| = P - 1 sits
+    on a ceil boundary.
+    """
+    reach = max(config.max_distance, config.span)
+    distance = torch.arange(-reach, reach + 1)
+    middle = config.position_buckets // 2
+    if config.position_buckets > 0:
+        away = distance.abs().clamp_min(middle)
+        growth = torch.log(away / middle) / torch.log(torch.tensor((config.max_distance - 1) / middle))
+        bucket = torch.ceil(growth * (middle - 1)) + middle
+        distance = torch.where(distance.abs() <= middle, distance, (bucket * distance.sign()).long())
+    return (distance + config.span).clamp_(0, 2 * config.span - 1)
+
+
+class Layer(PostNormLayer):
+    config: Config
+
+    def __init__(self, config: Config, ops: Ops) -> None:
+        super().__init__(config, ops)
+        separate = config.relative and not config.share_att_key
+        needs = {term: separate and term in config.position_terms for term in ("c2p", "p2c")}
+        self.distance_key = nn.Linear(config.hidden_size, config.hidden_size) if needs["c2p"] else None
+        self.distance_query = nn.Linear(config.hidden_size, config.hidden_size) if needs["p2c"] else None
+        self.key_table: Tensor | None = None
+        self.query_table: Tensor | None = None
+
+    def fold_tables(self, distances: Tensor, slots: Tensor) -> None:
+        """distances: the normed relative-position embeddings [2 * span, C], in float32."""
+        self.slots = slots
+        query, key, _ = zip(self.qkv.weight.chunk(3), self.qkv.bias.chunk(3), strict=True)
+        if self.distance_key is not None:
+            key = (self.distance_key.weight, self.distance_key.bias)
+        if self.distance_query is not None:
+            query = (self.distance_query.weight, self.distance_query.bias)
+        terms = self.config.position_terms
+        key_table = self._project(distances, *key) if "c2p" in terms else None
+        query_table = self._project(distances, *query) if "p2c" in terms else None
+        self.key_table, self.query_table = self.ops.pack_distances(key_table, query_table, slots)
+        self.distance_key = self.distance_query = None
+
+    def _project(self, distances: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        table = F.linear(distances, weight.float(), bias.float()).to(weight.dtype)
+        return table.view(len(distances), self.config.num_attention_heads, -1).permute(1, 2, 0).contiguous()
+
+    def attend(self, qkv: Tensor, batch: PackedBatch) -> Tensor:
+        if self.key_table is None and self.query_table is None:
+            return self.ops.attention(qkv, batch.cu_seqlens, batch.tiles, self.config.scale)
+        return self.ops.disentangled_attention(
+            qkv,
+            self.key_table,
+            self.query_table,
+            self.slots,
+            batch.cu_seqlens,
+            batch.tiles,
+            self.config.scale,
+            batch.max_seqlen,
+        )
+
+
+class Encoder(PostNormEncoder):
+    def __init__(self, config: Config, ops: Ops) -> None:
+        super().__init__()
+        self.config, self.ops = config, ops
+        width, narrow = config.hidden_size, config.embedding_size
+        self.words = nn.Embedding(config.vocab_size, narrow)
+        self.places = nn.Embedding(config.position_table, narrow) if config.position_table else None
+        self.types = nn.Embedding(config.type_vocab_size, narrow) if config.type_vocab_size else None
+        self.widen = nn.Linear(narrow, width, bias=False) if narrow != width else None
+        self.norm = nn.LayerNorm(width)
+        self.distances = nn.Embedding(2 * config.span, width) if config.relative else None
+        self.distance_norm = nn.LayerNorm(width) if config.norm_distances else None
+        self.conv = self.conv_norm = None
+        if config.conv_kernel_size:
+            padding = (config.conv_kernel_size - 1) // 2
+            self.conv = nn.Conv1d(
+                width, width, config.conv_kernel_size, padding=padding, groups=config.conv_groups
+            )
+            self.conv_norm = nn.LayerNorm(width)
+        self.layers = nn.ModuleList(Layer(config, ops) for _ in range(config.num_hidden_layers))
+
+    def fold(self) -> None:
+        """Projects position tables; widens narrow embeddings; adds the type-0 embedding to the positions."""
+        if self.widen is not None:
+            for table in (self.words, self.places, self.types):
+                if table is not None:
+                    table.weight.data = F.linear(table.weight.data, self.widen.weight)
+            self.widen = None
+        if self.types is not None and self.places is not None:
+            folded = self.places.weight + self.types.weight[0]
+            self.places.weight, self.types = nn.Parameter(folded, requires_grad=False), None
+        if self.distances is not None:
+            distances = self.distances.weight.float()
+            if self.distance_norm is not None:
+                shape, norm = distances.shape[1:], self.distance_norm
+                distances = F.layer_norm(
+                    distances, shape, norm.weight.float(), norm.bias.float(), self.config.norm_eps
+                )
+            slots = distance_slots(self.config).to(distances.device)
+            for layer in self.layers:
+                assert isinstance(layer, Layer)
+                layer.fold_tables(distances, slots)
+            self.distances = None
+
+    def states(
+        self, batch: PackedBatch, segments: Tensor | None = None, words: Tensor | None = None
+    ) -> Iterator[Tensor]:
+        sources = [word_source(self.words.weight, batch, words)]
+        if self.places is not None:
+            sources.append((self.places.weight, batch.positions))
+        if self.types is not None:  # every token has type 0
+            sources.append((self.types.weight, torch.zeros_like(batch.positions)))
+        if segments is not None:
+            sources.append((segments, batch.segments))
+        embedded = self.ops.embedding_norm(sources, self.norm.weight, self.norm.bias, self.config.norm_eps)
+        yield embedded
+        x = embedded
+        for number, layer in enumerate(self.layers):
+            x = layer(x, batch)
+            if number == 0 and self.conv is not None:
+                x = self._convolve(embedded, x, batch)
+            yield x
+
+    def _convolve(self, embedded: Tensor, x: Tensor, batch: PackedBatch) -> Tensor:
+        """LayerNorm(x + act(conv(embedded))), each sequence convolved on its own."""
+        assert self.conv is not None and self.conv_norm is not None
+        mixed = self.ops.activation(self._conv_rows(embedded, batch.positions), self.config.conv_activation)
+        return self.ops.add_norm(mixed, x, self.conv_norm.weight, self.conv_norm.bias, self.config.norm_eps)
+
+    def _conv_rows(self, rows: Tensor, positions: Tensor) -> Tensor:
+        """The convolution as one product with the rows around every row, [T, C] -> [T, C].
+
+        A neighbour is of the same sequence where its position is the row's own plus the shift.
+        """
+        assert self.conv is not None and self.conv.bias is not None
+        size, groups = self.config.conv_kernel_size, self.config.conv_groups
+        around = []
+        for shift in range(-((size - 1) // 2), size // 2 + 1):
+            same = positions.roll(-shift) == positions + shift
+            around.append(rows.roll(-shift, 0) * same[:, None])
+        windows = torch.stack(around, dim=-1).view(len(rows), groups, -1)
+        weight = self.conv.weight.view(groups, -1, windows.shape[-1])
+        return torch.einsum("tgi,goi->tgo", windows, weight).flatten(1) + self.conv.bias

@@ -1,0 +1,50 @@
+"""DistilBERT (Sanh et al., arXiv:1910.01108): BERT without token types, under tensor names of its own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gliclass_fast.checkpoint.weights import affine
+from gliclass_fast.config import hf_activation
+from gliclass_fast.models.encoders import bert
+
+_LAYER = "transformer.layer.{i}"
+WEIGHTS = {
+    "words.weight": ("embeddings.word_embeddings.weight",),
+    "places.weight": ("embeddings.position_embeddings.weight",),
+    **affine(
+        {
+            "norm": "embeddings.LayerNorm",
+            "layers.{i}.qkv": [f"{_LAYER}.attention.{part}_lin" for part in "qkv"],
+            "layers.{i}.out": f"{_LAYER}.attention.out_lin",
+            "layers.{i}.attention_norm": f"{_LAYER}.sa_layer_norm",
+            "layers.{i}.up": f"{_LAYER}.ffn.lin1",
+            "layers.{i}.down": f"{_LAYER}.ffn.lin2",
+            "layers.{i}.output_norm": f"{_LAYER}.output_layer_norm",
+        }
+    ),
+}
+UNUSED = ("embeddings.position_ids",)
+
+
+class Config(bert.Config):
+    __slots__ = ()
+
+    @classmethod
+    def from_hf(cls, hf: Any, first_position: int = 0) -> bert.Config:
+        return bert.Config(
+            vocab_size=hf.vocab_size,
+            hidden_size=hf.dim,
+            num_hidden_layers=hf.n_layers,
+            num_attention_heads=hf.n_heads,
+            intermediate_size=hf.hidden_dim,
+            activation=hf_activation("encoder_config.activation", hf.activation),
+            norm_eps=1e-12,  # a constant of the reference
+            table_length=hf.max_position_embeddings,  # learned or sinusoidal, the checkpoint holds it
+            type_vocab_size=0,
+            pad_token_id=hf.pad_token_id or 0,
+            max_positions=hf.max_position_embeddings,
+        )
+
+
+Encoder = bert.Encoder

@@ -1,0 +1,160 @@
+"""Llama (Touvron et al., arXiv:2302.13971) as an encoder: a decoder without its causal mask, as LLM2Vec
+(BehnamGhader et al., arXiv:2404.05961) runs it.
+
+Pre-RMSNorm layers, RoPE, SwiGLU (Shazeer, arXiv:2002.05202) and, in most checkpoints, fewer heads of keys and
+values than of queries (Ainslie et al., arXiv:2305.13245).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+
+from gliclass_fast.batch import PackedBatch
+from gliclass_fast.checkpoint.weights import affine
+from gliclass_fast.config import UnsupportedConfigError, hf_activation
+from gliclass_fast.models.encoders.t5 import PreNormEncoder
+from gliclass_fast.models.layers import NormLinear
+from gliclass_fast.ops import Ops
+
+_LAYER = "layers.{i}"
+WEIGHTS = {
+    "words.weight": ("embed_tokens.weight",),
+    **affine(
+        {
+            "layers.{i}.qkv.norm": f"{_LAYER}.input_layernorm",
+            "layers.{i}.qkv.linear": [f"{_LAYER}.self_attn.{part}_proj" for part in "qkv"],
+            "layers.{i}.out": f"{_LAYER}.self_attn.o_proj",
+            "layers.{i}.up.norm": f"{_LAYER}.post_attention_layernorm",
+            "layers.{i}.up.linear": [f"{_LAYER}.mlp.{part}_proj" for part in ("gate", "up")],
+            "layers.{i}.down": f"{_LAYER}.mlp.down_proj",
+            "final_norm": "norm",
+        }
+    ),
+}
+UNUSED = ("rotary_emb.inv_freq", "layers.*.self_attn.rotary_emb.inv_freq")  # of early checkpoints
+ROPE_TYPES = ("default", "linear", "llama3", "yarn")  # whose frequencies do not change with the prompt
+ROTARY_LENGTH = 16384  # positions with tables from the start; longer prompts get theirs when they come
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    vocab_size: int
+    hidden_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    num_key_value_heads: int
+    head_width: int
+    intermediate_size: int
+    activation: str
+    norm_eps: float
+    qkv_bias: bool
+    out_bias: bool
+    mlp_bias: bool
+    frequencies: tuple[float, ...]  # RoPE's radians per position, [D / 2]
+    rotary_scale: float  # of cos and sin
+    max_positions: int | None
+
+    @classmethod
+    def from_hf(cls, hf: Any) -> Config:
+        head_width = getattr(hf, "head_dim", None) or hf.hidden_size // hf.num_attention_heads
+        frequencies, rotary_scale = rope(hf, head_width)
+        return cls(
+            vocab_size=hf.vocab_size,
+            hidden_size=hf.hidden_size,
+            num_hidden_layers=hf.num_hidden_layers,
+            num_attention_heads=hf.num_attention_heads,
+            num_key_value_heads=hf.num_key_value_heads,
+            head_width=head_width,
+            intermediate_size=hf.intermediate_size,
+            activation=hf_activation("encoder_config.hidden_act", hf.hidden_act),
+            norm_eps=hf.rms_norm_eps,
+            qkv_bias=getattr(hf, "attention_bias", False),
+            out_bias=getattr(hf, "attention_bias", False),
+            mlp_bias=getattr(hf, "mlp_bias", False),
+            frequencies=frequencies,
+            rotary_scale=rotary_scale,
+            max_positions=hf.max_position_embeddings,
+        )
+
+
+def rope(hf: Any, head_width: int) -> tuple[tuple[float, ...], float]:
+    """Frequencies and scale of a configuration's RoPE; raises UnsupportedConfigError."""
+    parameters, option = hf.rope_parameters, "encoder_config.rope_parameters"
+    kind = parameters.get("rope_type")
+    if kind not in ROPE_TYPES:
+        raise UnsupportedConfigError(
+            f"{option}.rope_type={kind!r} is not supported; supported: {', '.join(ROPE_TYPES)}"
+        )
+    if kind == "default":
+        exponents = torch.arange(0, head_width, 2, dtype=torch.float32) / head_width
+        frequencies, scale = 1.0 / parameters["rope_theta"] ** exponents, 1.0
+    else:
+        frequencies, scale = ROPE_INIT_FUNCTIONS[kind](hf, torch.device("cpu"))
+    if 2 * len(frequencies) != head_width:
+        raise UnsupportedConfigError(
+            f"{option} turns {2 * len(frequencies)} values of heads {head_width} wide; supported: all of them"
+        )
+    return tuple(frequencies.tolist()), float(scale)
+
+
+class Layer(nn.Module):
+    def __init__(self, config: Config, ops: Ops) -> None:
+        super().__init__()
+        width, inner, eps = config.hidden_size, config.intermediate_size, config.norm_eps
+        across = config.num_attention_heads * config.head_width
+        of_keys = config.num_key_value_heads * config.head_width
+        self.config, self.ops = config, ops
+        self.qkv = NormLinear(width, across + 2 * of_keys, ops, eps, bias=config.qkv_bias, rms=True)
+        self.out = nn.Linear(across, width, bias=config.out_bias)
+        self.up = NormLinear(width, 2 * inner, ops, eps, bias=config.mlp_bias, rms=True)
+        self.down = nn.Linear(inner, width, bias=config.mlp_bias)
+
+    def mix(self, x: Tensor, batch: PackedBatch, rotary: tuple[Tensor, Tensor]) -> Tensor:
+        """The part that looks at other tokens, [T, C] -> [T, H * D]."""
+        width, heads = self.config.head_width, self.config.num_attention_heads
+        tokens, shared = x.shape[0], self.config.num_key_value_heads
+        rows = self.qkv(x).view(tokens, heads + 2 * shared, width)
+        # the attention takes as many heads of keys and values as of queries: every one of a group gets a copy
+        qkv = rows.new_empty(tokens, 3, heads, width)
+        qkv[:, 0] = rows[:, :heads]
+        qkv[:, 1:].view(tokens, 2, shared, -1, width)[:] = rows[:, heads:].view(tokens, 2, shared, 1, width)
+        return self.ops.attention(qkv, batch.cu_seqlens, batch.tiles, width**-0.5, rotary)
+
+    def finish(self, x: Tensor, attended: Tensor) -> Tensor:
+        """The part that treats every row alone. May overwrite x."""
+        x = self.ops.linear_add(attended, self.out.weight, self.out.bias, x)
+        inner = self.up(x, self.config.activation, gated=True)
+        return self.ops.linear_add(inner, self.down.weight, self.down.bias, x)
+
+
+class Encoder(PreNormEncoder):
+    def __init__(self, config: Config, ops: Ops) -> None:
+        super().__init__(config, ops)
+        self.layers = nn.ModuleList(Layer(config, ops) for _ in range(config.num_hidden_layers))
+        self._rotary: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def fold(self) -> None:
+        """Rotary tables; nothing else here depends on weights alone."""
+        self.rotary(ROTARY_LENGTH)
+
+    def rotary(self, length: int) -> tuple[Tensor, Tensor]:
+        """Scaled cos and sin of position * frequency, float32 [at least length, D / 2]."""
+        length = max(ROTARY_LENGTH, 1 << (length - 1).bit_length())
+        if length not in self._rotary:
+            weight, scale = self.words.weight, self.config.rotary_scale
+            frequencies = torch.tensor(self.config.frequencies, device=weight.device)
+            angles = torch.arange(length, dtype=torch.float32, device=weight.device)[:, None] * frequencies
+            cos, sin = scale * angles.cos(), scale * angles.sin()
+            # the reference rounds both to the working dtype
+            self._rotary[length] = cos.to(weight.dtype).float(), sin.to(weight.dtype).float()
+        return self._rotary[length]
+
+    def mix(self, number: int, x: Tensor, batch: PackedBatch) -> Tensor:
+        rotary = self.rotary(batch.max_seqlen)
+        mixed: Tensor = self.layers[number].mix(x, batch, rotary)  # type: ignore[operator]
+        return mixed

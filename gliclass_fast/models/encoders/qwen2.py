@@ -1,0 +1,24 @@
+"""Qwen2 (Yang et al., arXiv:2407.10671) as an encoder: Llama with biases of queries, keys and values."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from gliclass_fast.config import UnsupportedConfigError
+from gliclass_fast.models.encoders import llama
+
+WEIGHTS, UNUSED, Encoder = llama.WEIGHTS, llama.UNUSED, llama.Encoder
+
+
+class Config(llama.Config):
+    __slots__ = ()
+
+    @classmethod
+    def from_hf(cls, hf: Any) -> llama.Config:
+        if hf.use_sliding_window or set(hf.layer_types) - {"full_attention"}:
+            raise UnsupportedConfigError(
+                f"encoder_config.use_sliding_window={hf.use_sliding_window} with layer_types "
+                f"{sorted(set(hf.layer_types))} is not supported; supported: false, full_attention alone"
+            )
+        return replace(llama.Config.from_hf(hf), qkv_bias=True, out_bias=False, mlp_bias=False)

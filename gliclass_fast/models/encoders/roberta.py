@@ -1,0 +1,38 @@
+"""RoBERTa (Liu et al., arXiv:1907.11692): BERT whose positions start after the padding index."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gliclass_fast.batch import PackedBatch
+from gliclass_fast.models.encoders import bert
+
+WEIGHTS, UNUSED = bert.WEIGHTS, bert.UNUSED
+
+
+class Config(bert.Config):
+    __slots__ = ()
+
+    @classmethod
+    def from_hf(cls, hf: Any, first_position: int = 0) -> bert.Config:
+        return bert.Config.from_hf(hf, first_position=hf.pad_token_id + 1)
+
+
+class Encoder(bert.Encoder):
+    def place(self, batch: PackedBatch, embedded: bool) -> Tensor:
+        padding = self.config.pad_token_id
+        if embedded:  # without ids every token is counted
+            return batch.positions + (padding + 1)
+        return positions_after_padding(batch, padding)
+
+
+def positions_after_padding(batch: PackedBatch, padding: int) -> Tensor:
+    """RoBERTa's positions, int32 [T]: they count, from padding + 1, what is not the padding token."""
+    counted = (batch.token_ids != padding).int()
+    running = counted.cumsum(0, dtype=torch.int32)
+    first = torch.arange(running.shape[0], dtype=torch.int32, device=running.device) - batch.positions
+    before = (running - counted)[first]
+    return (running - before) * counted + padding

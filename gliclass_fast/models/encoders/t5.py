@@ -1,0 +1,211 @@
+"""The encoder of T5 (Raffel et al., arXiv:1910.10683): pre-RMSNorm layers without biases, and unscaled scores
+with a learned bias per distance and head.
+
+T5 and mT5 share the first layer's biases, umT5 has some in every layer.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gliclass_fast.batch import PackedBatch
+from gliclass_fast.checkpoint.weights import affine
+from gliclass_fast.config import UnsupportedConfigError, hf_activation
+from gliclass_fast.models.layers import NormLinear
+from gliclass_fast.ops import Ops
+
+
+def stack_weights(stack: str, feed_forward: int) -> dict[str, tuple[str, ...]]:
+    """WEIGHTS of the encoder or the decoder; feed_forward: which part of a block it is."""
+    attention, dense = f"{stack}.block.{{i}}.layer.0", f"{stack}.block.{{i}}.layer.{feed_forward}"
+    inner = f"{dense}.DenseReluDense"
+    return {
+        "words.weight": ("shared.weight",),
+        "final_norm.weight": (f"{stack}.final_layer_norm.weight",),
+        "layers.{i}.biases.weight": (f"{attention}.SelfAttention.relative_attention_bias.weight",),
+        **affine(
+            {
+                "layers.{i}.qkv.norm": f"{attention}.layer_norm",
+                "layers.{i}.qkv.linear": [f"{attention}.SelfAttention.{part}" for part in "qkv"],
+                "layers.{i}.out": f"{attention}.SelfAttention.o",
+                "layers.{i}.up.norm": f"{dense}.layer_norm",
+                "layers.{i}.up.linear": f"{inner}.wi",
+                "layers.{i}.gated_up.norm": f"{dense}.layer_norm",
+                "layers.{i}.gated_up.linear": [f"{inner}.wi_0", f"{inner}.wi_1"],
+                "layers.{i}.down": f"{inner}.wo",
+            }
+        ),
+    }
+
+
+WEIGHTS = stack_weights("encoder", feed_forward=1)
+UNUSED = ("encoder.embed_tokens.weight",)  # where it differs from `shared`, the latter counts
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    vocab_size: int
+    hidden_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    head_width: int
+    intermediate_size: int
+    activation: str
+    gated: bool
+    norm_eps: float
+    buckets: int
+    max_distance: int
+    biased_layers: int  # from the first one on; the others use the first's
+    max_positions: int | None
+
+    @classmethod
+    def from_hf(cls, hf: Any, **changes: Any) -> Config:
+        """changes: of a decoder."""
+        if getattr(hf, "is_decoder", False):
+            raise UnsupportedConfigError("encoder_config.is_decoder=true is not supported; supported: false")
+        encoder = cls(
+            vocab_size=hf.vocab_size,
+            hidden_size=hf.d_model,
+            num_hidden_layers=hf.num_layers,
+            num_attention_heads=hf.num_heads,
+            head_width=hf.d_kv,
+            intermediate_size=hf.d_ff,
+            activation=hf_activation("encoder_config.feed_forward_proj", hf.dense_act_fn),
+            gated=bool(hf.is_gated_act),
+            norm_eps=hf.layer_norm_epsilon,
+            buckets=hf.relative_attention_num_buckets,
+            max_distance=hf.relative_attention_max_distance,
+            biased_layers=hf.num_layers if hf.model_type == "umt5" else 1,
+            max_positions=None,
+        )
+        return replace(encoder, **changes)
+
+
+def distance_buckets(config: Config, of_decoder: bool = False) -> Tensor:
+    """Row of the bias table for distances i - j = -max_distance .. max_distance; beyond, the ends repeat.
+
+    Half the rows are for keys ahead of the query; a decoder's are all for keys before it, and those ahead
+    count as its own place. Of the rows for one direction the first half is for single distances, the rest for
+    ranges that grow logarithmically: m + ln(d / m) / ln(max_distance / m) * m, rounded down, in float32.
+    """
+    reach, rows = config.max_distance, config.buckets // (1 if of_decoder else 2)
+    distance = torch.arange(-reach, reach + 1)
+    away, single = distance.clamp(min=0) if of_decoder else distance.abs(), rows // 2
+    growth = torch.log(away.float() / single) / math.log(reach / single) * (rows - single)
+    far = (single + growth.clamp(min=0).long()).clamp(max=rows - 1)
+    return torch.where(away < single, away, far) + (0 if of_decoder else (distance < 0) * rows)
+
+
+class Layer(nn.Module):
+    def __init__(self, config: Config, ops: Ops, number: int) -> None:
+        super().__init__()
+        width, inner, eps = config.hidden_size, config.intermediate_size, config.norm_eps
+        across = config.num_attention_heads * config.head_width
+        self.config, self.ops = config, ops
+        biased = number < config.biased_layers
+        self.biases = nn.Embedding(config.buckets, config.num_attention_heads) if biased else None
+        self.qkv = NormLinear(width, 3 * across, ops, eps, bias=False, rms=True)
+        self.out = nn.Linear(across, width, bias=False)
+        self.up = None if config.gated else NormLinear(width, inner, ops, eps, bias=False, rms=True)
+        self.gated_up = NormLinear(width, 2 * inner, ops, eps, bias=False, rms=True) if config.gated else None
+        self.down = nn.Linear(inner, width, bias=False)
+
+    def fold_biases(self, buckets: Tensor) -> Tensor | None:
+        """This layer's biases by distance, float32 [H, 2 * max_distance + 1]."""
+        table = None if self.biases is None else self.biases.weight.float()[buckets].T.contiguous()
+        self.biases = None
+        return table
+
+    def mix(self, x: Tensor, batch: PackedBatch, bias: Tensor) -> Tensor:
+        """The part that looks at other tokens, [T, C] -> [T, H * D]."""
+        qkv = self.qkv(x).view(x.shape[0], 3, self.config.num_attention_heads, -1)
+        return self.ops.attention(qkv, batch.cu_seqlens, batch.tiles, 1.0, distance_bias=bias)
+
+    def finish(self, x: Tensor, attended: Tensor) -> Tensor:
+        """The part that treats every row alone. May overwrite x."""
+        return self.feed(self.ops.linear_add(attended, self.out.weight, None, x))
+
+    def feed(self, x: Tensor) -> Tensor:
+        """The feed-forward half. May overwrite x."""
+        activation = self.config.activation
+        if self.gated_up is not None:
+            inner = self.gated_up(x, activation, gated=True)
+        else:
+            assert self.up is not None
+            inner = self.up(x, activation)
+        return self.ops.linear_add(inner, self.down.weight, None, x)
+
+
+def bias_tables(layers: nn.ModuleList, buckets: Tensor) -> list[Tensor]:
+    """Every layer's biases by distance, taken out of it; layers without share the first one's."""
+    tables: list[Tensor] = []
+    for layer in layers:
+        assert isinstance(layer, Layer)
+        table = layer.fold_biases(buckets)
+        tables.append(tables[0] if table is None else table)
+    return tables
+
+
+class PreNormEncoder(nn.Module):
+    """What backbones of pre-RMSNorm layers share; subclasses supply `layers` and `mix`."""
+
+    layers: nn.ModuleList
+
+    def __init__(self, config: Any, ops: Ops) -> None:
+        super().__init__()
+        self.config, self.ops = config, ops
+        self.words = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.final_norm = nn.RMSNorm(config.hidden_size)
+
+    def mix(self, number: int, x: Tensor, batch: PackedBatch) -> Tensor:
+        """The part of a layer that looks at other tokens."""
+        raise NotImplementedError
+
+    def _finish(self, number: int, x: Tensor, attended: Tensor) -> Tensor:
+        finished: Tensor = self.layers[number].finish(x, attended)  # type: ignore[operator]
+        if number < len(self.layers) - 1:
+            return finished
+        return self.ops.layer_norm(finished, self.final_norm.weight, None, self.config.norm_eps, True)
+
+    def states(
+        self, batch: PackedBatch, segments: Tensor | None = None, words: Tensor | None = None
+    ) -> Iterator[Tensor]:
+        x: Tensor = self.words(batch.token_ids) if words is None else words
+        if segments is not None:
+            x = x + segments[batch.segments]
+        yield x
+        for number in range(len(self.layers)):
+            x = self._finish(number, x, self.mix(number, x, batch))
+            yield x
+
+    def mix_last(
+        self, batch: PackedBatch, segments: Tensor | None = None, words: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        last = len(self.layers) - 1
+        x = next(islice(self.states(batch, segments, words), last, None))
+        return x, self.mix(last, x, batch)
+
+    def finish_last(self, x: Tensor, attended: Tensor) -> Tensor:
+        return self._finish(len(self.layers) - 1, x, attended)
+
+
+class Encoder(PreNormEncoder):
+    def __init__(self, config: Config, ops: Ops) -> None:
+        super().__init__(config, ops)
+        self.layers = nn.ModuleList(Layer(config, ops, number) for number in range(config.num_hidden_layers))
+        self.biases: list[Tensor] = []
+
+    def fold(self) -> None:
+        """The bias of every distance, per layer."""
+        self.biases = bias_tables(self.layers, distance_buckets(self.config).to(self.words.weight.device))
+
+    def mix(self, number: int, x: Tensor, batch: PackedBatch) -> Tensor:
+        mixed: Tensor = self.layers[number].mix(x, batch, self.biases[number])  # type: ignore[operator]
+        return mixed

@@ -1,0 +1,1 @@
+"""GliZNet: its configuration, its heads, and the reference written out."""

@@ -1,0 +1,58 @@
+"""`cross-attn`: every label attends to the rows of its text, then a GELU network over [norm(out(context));
+label].
+
+Queries come from q_norm(label), keys from kv_norm(text), values from the text without a norm; there is no
+residual.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from gliclass_fast.batch import PackedBatch
+from gliclass_fast.checkpoint.weights import affine
+from gliclass_fast.config import ModelConfig
+from gliclass_fast.models.layers import NormLinear, linear_of
+from gliclass_fast.models.pooling import text_spans
+from gliclass_fast.ops import Ops
+
+NORM_EPS = 1e-5
+WEIGHTS = affine(
+    {"q.norm": "q_norm", "q.linear": "q", "k.norm": "kv_norm", "k.linear": "k", "v": "v", "out": "out"}
+    | {"norm": "norm", "first": "score_mlp.0", "second": "score_mlp.2", "last": "score_mlp.4"}
+)
+
+
+class Scorer(nn.Module):
+    def __init__(self, config: ModelConfig, ops: Ops) -> None:
+        super().__init__()
+        width, hidden = config.hidden_size, config.scorer_mlp_hidden_size
+        self.ops, self.config, self.heads = ops, config, config.scorer_num_heads
+        self.q, self.k = (NormLinear(width, width, ops, NORM_EPS) for _ in range(2))
+        self.v, self.out = (nn.Linear(width, width) for _ in range(2))
+        self.norm = nn.LayerNorm(width)
+        self.first = nn.Linear(2 * width, hidden)
+        self.second = nn.Linear(hidden, hidden // 2)
+        self.last = nn.Linear(hidden // 2, 1)
+
+    def fold(self) -> None:
+        """Splits the network's first layer: one part reads the normed context, one the label."""
+        of_context, of_labels = self.first.weight.chunk(2, dim=1)
+        self.context = NormLinear(1, 1, self.ops, NORM_EPS)
+        self.context.norm = self.norm
+        self.context.linear = linear_of(of_context, None)
+        self.context.fold()
+        self.first = linear_of(of_labels, self.first.bias)
+        del self.norm
+
+    def forward(self, text: Tensor, labels: Tensor, batch: PackedBatch) -> Tensor:
+        linear = self.ops.linear
+        q, k, v = self.q(labels), self.k(text), linear(text, self.v.weight, self.v.bias)
+        q, k, v = (x.view(x.shape[0], self.heads, -1) for x in (q, k, v))
+        spans = text_spans(batch, self.config)
+        context = self.ops.cross_attention(q, k, v, batch.cu_labels, spans, batch.label_tiles)
+        context = linear(context, self.out.weight, self.out.bias)
+        hidden = linear(labels, self.first.weight, self.first.bias)
+        hidden = self.context(context, "gelu", add=hidden)
+        hidden = linear(hidden, self.second.weight, self.second.bias, "gelu")
+        return linear(hidden, self.last.weight, self.last.bias)[:, 0]

@@ -1,0 +1,44 @@
+"""`hopfield`: one retrieval step, label + softmax_over_labels(4 * q(label) . k(text)) * v(text), then a ReLU
+network.
+
+The softmax runs over the labels of one prompt. (The reference's runs over the padded label slots of the
+batch, so its scores depend on what else is in the batch; alone they agree.) The network's width is always
+256, as in `mlp`.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from gliclass_fast.batch import PackedBatch
+from gliclass_fast.checkpoint.weights import affine
+from gliclass_fast.config import ModelConfig
+from gliclass_fast.models.scorers.mlp import HIDDEN
+from gliclass_fast.ops import Ops
+
+BETA = 4.0
+WEIGHTS = affine(
+    {"q": "q_proj", "k": "k_proj", "v": "v_proj", "first": "mlp.0", "second": "mlp.2", "last": "mlp.4"}
+)
+
+
+class Scorer(nn.Module):
+    def __init__(self, config: ModelConfig, ops: Ops) -> None:
+        super().__init__()
+        width = config.hidden_size
+        self.ops = ops
+        self.q, self.k, self.v = (nn.Linear(width, width, bias=False) for _ in range(3))
+        self.first = nn.Linear(width, HIDDEN)
+        self.second = nn.Linear(HIDDEN, HIDDEN // 2)
+        self.last = nn.Linear(HIDDEN // 2, 1)
+
+    def forward(self, text: Tensor, labels: Tensor, batch: PackedBatch) -> Tensor:
+        linear, owner = self.ops.linear, batch.label_text
+        queries = linear(labels, self.q.weight, None)
+        keys, values = (linear(text, part.weight, None) for part in (self.k, self.v))
+        similarity = self.ops.pair_dot(keys, queries, owner) * BETA
+        share = self.ops.segment_softmax(similarity, batch.cu_labels)
+        hidden = labels + share[:, None] * values[owner]
+        hidden = linear(hidden, self.first.weight, self.first.bias, "relu")
+        hidden = linear(hidden, self.second.weight, self.second.bias, "relu")
+        return linear(hidden, self.last.weight, self.last.bias)[:, 0]

@@ -1,0 +1,34 @@
+"""`weighted-dot`: a two-layer ReLU network over [t0; l0; t1 * l1]; (t0, t1), (l0, l1) are projections."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from gliclass_fast.batch import PackedBatch
+from gliclass_fast.checkpoint.weights import affine
+from gliclass_fast.config import ModelConfig
+from gliclass_fast.models.scorers.mlp import PairLinear
+from gliclass_fast.ops import Ops
+
+WEIGHTS = affine(
+    {"text": "proj_text", "label": "proj_label", "first.whole": "out_mlp.0", "last": "out_mlp.3"}
+)
+
+
+class Scorer(nn.Module):
+    def __init__(self, config: ModelConfig, ops: Ops) -> None:
+        super().__init__()
+        width = config.hidden_size
+        self.ops = ops
+        self.text = nn.Linear(width, 2 * width)
+        self.label = nn.Linear(width, 2 * width)
+        self.first = PairLinear(width, 2 * width, 4 * width, ops)
+        self.last = nn.Linear(4 * width, 1)
+
+    def forward(self, text: Tensor, labels: Tensor, batch: PackedBatch) -> Tensor:
+        text_sum, text_factor = self.ops.linear(text, self.text.weight, self.text.bias).chunk(2, dim=-1)
+        label_sum, label_factor = self.ops.linear(labels, self.label.weight, self.label.bias).chunk(2, dim=-1)
+        pairs = torch.cat((label_sum, text_factor[batch.label_text] * label_factor), dim=-1)
+        hidden = self.first(text_sum, pairs, batch, "relu")
+        return self.ops.linear(hidden, self.last.weight, self.last.bias)[:, 0]

@@ -1,0 +1,1 @@
+"""A network on a device: batches, CUDA graphs, dtypes, memory."""

@@ -1,0 +1,47 @@
+"""Batches within the memory of a device: smaller ones where it is short."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
+
+import torch
+
+from gliclass_fast.runtime.packing import plan_batches
+
+logger = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
+Group = list[int]
+
+
+def run_batches(
+    costs: Sequence[int], budget: int, run: Callable[[Group], Result], relieve: Callable[[], None]
+) -> Iterator[tuple[Group, Result]]:
+    """`run` on groups of prompts, given as indices, as `plan_batches` makes them.
+
+    Without memory for a group, `relieve` gives back what it can and the group runs again; without it still,
+    in halves. Raises torch.OutOfMemoryError for a prompt that does not fit alone.
+    """
+    waiting = [(group, False) for group in plan_batches(costs, budget)][::-1]
+    while waiting:
+        group, relieved = waiting.pop()
+        try:
+            result = run(group)
+        except torch.OutOfMemoryError:
+            if relieved and len(group) == 1:
+                raise
+        else:
+            yield group, result
+            continue
+        if not relieved:
+            logger.warning(
+                "out of memory on a batch of %d prompts: it runs again without CUDA graphs", len(group)
+            )
+            relieve()
+            waiting.append((group, True))
+            continue
+        logger.warning("out of memory on a batch of %d prompts: it runs in halves", len(group))
+        middle = len(group) // 2
+        waiting += (group[middle:], True), (group[:middle], True)

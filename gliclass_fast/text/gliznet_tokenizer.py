@@ -1,0 +1,176 @@
+"""GliZNETTokenizer: texts and labels -> GliZNet's input, `[CLS] text [SEP] (label tokens [LAB])*`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gliclass_fast.batch import EncodedPrompt, consecutive_spans
+from gliclass_fast.checkpoint.files import load_tokenizer
+from gliclass_fast.text.tokenizer import SequenceTokenizer
+
+_CACHED_LABEL_LISTS = 256
+Pieces = list[list[int]]
+
+
+class GliZNETTokenizer:
+    """The author's tokenizer, but for two things: it never drops a label, and `[LAB]` in a text is text."""
+
+    def __init__(
+        self,
+        pretrained_model_name_or_path: str | Path | Any,
+        lab_token: str = "[LAB]",
+        max_tokens_per_span: int | None = None,
+        min_text_tokens: int | None = None,
+        min_label_tokens: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """
+        Args:
+            pretrained_model_name_or_path: a folder or repository id, or a fast tokenizer.
+            lab_token: follows every label; added to the tokenizer where it does not have it.
+            max_tokens_per_span: tokens of a label that count; default: what the tokenizer was saved with, 64.
+            min_text_tokens, min_label_tokens: what is left of a text and of each label where a window is too
+                small; default: what the tokenizer was saved with, 10 and 2.
+            kwargs: for `AutoTokenizer.from_pretrained`, as model_max_length=512.
+        """
+        given = pretrained_model_name_or_path
+        if isinstance(given, (str, Path)):
+            given = load_tokenizer(given, **kwargs)
+        self.tokenizer = given
+        if lab_token not in self.tokenizer.get_vocab():
+            self.tokenizer.add_special_tokens({"additional_special_tokens": [lab_token]})
+        saved = self.tokenizer.init_kwargs
+
+        def setting(name: str, value: int | None, default: int) -> int:
+            return int(saved.get(name, default)) if value is None else value
+
+        self.max_tokens_per_span = setting("max_tokens_per_span", max_tokens_per_span, 64)
+        self.min_text_tokens = setting("min_text_tokens", min_text_tokens, 10)
+        self.min_label_tokens = setting("min_label_tokens", min_label_tokens, 2)
+        self.lab_token, self.lab_token_id = lab_token, self.tokenizer.convert_tokens_to_ids(lab_token)
+        self.cls_token_id, self.sep_token_id = self.tokenizer.cls_token_id, self.tokenizer.sep_token_id
+        self.pad_token_id = self.tokenizer.pad_token_id
+        self._pieces = SequenceTokenizer(self.tokenizer, [lab_token]).pieces
+        self.labels = lru_cache(maxsize=_CACHED_LABEL_LISTS)(self._labels)
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **kwargs: Any) -> GliZNETTokenizer:
+        return cls(pretrained_model_name_or_path, **kwargs)
+
+    @property
+    def max_length(self) -> int:
+        """The window in tokens."""
+        return int(self.tokenizer.model_max_length)
+
+    @property
+    def vocab_size(self) -> int:
+        return len(self.tokenizer)
+
+    def __len__(self) -> int:
+        return len(self.tokenizer)
+
+    def __call__(
+        self, examples: Sequence[tuple[str, Sequence[str]]], return_tensors: str | None = "pt"
+    ) -> dict[str, Any]:
+        """Padded input of (text, labels) pairs: input_ids, attention_mask, lmask, each [N, S].
+
+        lmask is k on the tokens of label k, counted from 1, and 0 elsewhere. return_tensors: "pt", or None
+        for lists. Raises ValueError where labels do not fit the window.
+        """
+        if not examples:
+            raise ValueError("no examples: give at least one pair of a text and its labels")
+        encoded = self.encode([text for text, _ in examples], [tuple(own) for _, own in examples])
+        longest = max(len(each.token_ids) for each in encoded)
+        batch = {
+            "input_ids": np.full((len(encoded), longest), self.pad_token_id),
+            "attention_mask": np.zeros((len(encoded), longest), dtype=np.int64),
+            "lmask": np.zeros((len(encoded), longest), dtype=np.int64),
+        }
+        for row, each in enumerate(encoded):
+            batch["input_ids"][row, : len(each.token_ids)] = each.token_ids
+            batch["attention_mask"][row, : len(each.token_ids)] = 1
+            for number, (start, end) in enumerate(each.label_spans, 1):
+                batch["lmask"][row, start : end - 1] = number
+        if return_tensors != "pt":
+            return {name: values.tolist() for name, values in batch.items()}
+        return {name: torch.from_numpy(values).long() for name, values in batch.items()}
+
+    def tokenize(
+        self,
+        texts: str | Sequence[str],
+        text_labels: Sequence[str] | Sequence[Sequence[str]],
+        return_tensors: str = "pt",
+    ) -> dict[str, Tensor]:
+        """One text with its labels, or a list of each; of one text without the batch's dimension."""
+        if isinstance(texts, str):
+            whole = self([(texts, text_labels)], return_tensors)  # type: ignore[list-item]
+            return {name: values[0] for name, values in whole.items()}
+        return self(list(zip(texts, text_labels, strict=True)), return_tensors)  # type: ignore[arg-type]
+
+    def decode(self, token_ids: Sequence[int], **kwargs: Any) -> str:
+        text: str = self.tokenizer.decode(token_ids, **kwargs)
+        return text
+
+    def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> Any:
+        names = ("max_tokens_per_span", "min_text_tokens", "min_label_tokens")
+        self.tokenizer.init_kwargs.update({name: getattr(self, name) for name in names})
+        return self.tokenizer.save_pretrained(save_directory, **kwargs)
+
+    def encode(
+        self, texts: Sequence[str], labels: Sequence[tuple[str, ...]], window: int | None = None
+    ) -> list[EncodedPrompt]:
+        """Token ids and spans; a label's span ends with its [LAB]."""
+        return [
+            self._assemble(text, self.labels(own), min(window or self.max_length, self.max_length))
+            for text, own in zip(self._pieces(list(texts)), labels, strict=True)
+        ]
+
+    def _labels(self, labels: tuple[str, ...]) -> Pieces:
+        return [ids[: self.max_tokens_per_span] for ids in self._pieces(list(labels))]
+
+    def _assemble(self, text: list[int], labels: Pieces, window: int) -> EncodedPrompt:
+        kept_text, kept = self._fit(text, labels, window - 2)
+        ids = [self.cls_token_id, *kept_text, self.sep_token_id]
+        text_end = len(ids)
+        for label in kept:
+            ids += [*label, self.lab_token_id]
+        return EncodedPrompt(
+            token_ids=np.array(ids, dtype=np.int32),
+            text_start=0,
+            text_end=text_end,
+            label_spans=consecutive_spans([len(label) + 1 for label in kept], text_end),
+            tokens_cut=len(text) - len(kept_text) + sum(map(len, labels)) - sum(map(len, kept)),
+        )
+
+    def _fit(self, text: list[int], labels: Pieces, room: int) -> tuple[list[int], Pieces]:
+        """Text and labels within `room` tokens, [LAB]s included.
+
+        Labels become shorter first: each keeps its least, and what is left over goes to them in proportion to
+        their lengths. Then the text does.
+        """
+        total = sum(map(len, labels))
+        if len(text) + total + len(labels) <= room:
+            return text, labels
+        least = len(labels) * self.min_label_tokens
+        spare = room - len(text) - len(labels) - least
+        if spare >= 0:
+            share = [int(spare * len(label) / total) if total else 0 for label in labels]
+            kept = [label[: self.min_label_tokens + more] for label, more in zip(labels, share, strict=True)]
+            return text, kept
+        kept = [label[: self.min_label_tokens] for label in labels]
+        text = text[: max(room - len(labels) - least, self.min_text_tokens)]
+        needed = len(text) + sum(map(len, kept)) + len(labels)
+        if needed > room:
+            raise ValueError(
+                f"{len(labels)} label(s) do not fit the window of {room + 2} tokens: with at most "
+                f"{self.min_label_tokens} tokens each and {len(text)} of text they need {needed + 2}. "
+                "Use several passes: labels_per_pass='auto'"
+            )
+        return text, kept

@@ -1,0 +1,188 @@
+"""Strings and prompts -> token ids, with the spans of every label and of the text.
+
+The marker tokens of prompts are renamed, in a private copy of the tokenizer, to strings nobody can guess. A
+text that contains `<<LABEL>>` is therefore ordinary text, and the spans come from how the prompt was built.
+Everything else is as if the stock tokenizer had seen the joined string: added tokens split a string before
+anything else happens to it, so pieces tokenised next to a marker can be spliced.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import chain
+from typing import Any
+
+import numpy as np
+from tokenizers import Tokenizer
+
+from gliclass_fast.batch import EncodedPrompt, consecutive_spans
+from gliclass_fast.config import ModelConfig
+from gliclass_fast.text.prompts import Markers, Prompt
+
+LEAST_TEXT = 2  # tokens: <<SEP>> and one of the text
+_CACHED_LABEL_LISTS = 256
+
+
+@dataclass(frozen=True, slots=True)
+class _LabelBlock:
+    """The labels of one list, each behind its marker, as they stand in a prompt with nothing before them."""
+
+    token_ids: np.ndarray  # int32, from the special tokens a prompt begins with to the last label
+    spans: np.ndarray  # int32 [labels, 2]
+
+
+class SequenceTokenizer:
+    """Token ids of strings as the stock tokenizer gives them."""
+
+    def __init__(self, tokenizer: Any, markers: Sequence[str] = ()) -> None:
+        """tokenizer: a fast one, else ValueError. markers: tokens that get other names, see `names`."""
+        backend = getattr(tokenizer, "backend_tokenizer", None)
+        if not isinstance(backend, Tokenizer):
+            raise ValueError(
+                f"{type(tokenizer).__name__} is not a fast tokenizer; load it with AutoTokenizer from a "
+                "folder that has a tokenizer.json"
+            )
+        self._backend, self.names = _private_copy(backend, markers)
+        self._prefix, self._suffix = _template(tokenizer)
+
+    def whole(self, strings: list[str], window: int) -> list[tuple[np.ndarray, int]]:
+        """Every string as a sequence of its own, at most `window` tokens with the special ones: its ids,
+        int32, and the number of tokens cut off."""
+        room = max(0, window - len(self._prefix) - len(self._suffix))
+        return [
+            (_ids([*self._prefix, *ids[:room], *self._suffix]), max(0, len(ids) - room))
+            for ids in self.pieces(strings)
+        ]
+
+    def pieces(self, strings: list[str]) -> list[list[int]]:
+        """Ids without special tokens."""
+        return [
+            encoding.ids for encoding in self._backend.encode_batch_fast(strings, add_special_tokens=False)
+        ]
+
+
+class PromptTokenizer(SequenceTokenizer):
+    """Encodes prompts for one checkpoint; the last few label lists stay tokenised."""
+
+    def __init__(self, tokenizer: Any, config: ModelConfig) -> None:
+        """tokenizer: a fast one. Raises ValueError where it does not belong to the checkpoint."""
+        stock = (Markers().label, Markers().sep, Markers().example)
+        super().__init__(tokenizer, stock)
+        self.markers = Markers(*(self.names.get(marker, marker) for marker in stock))
+        self.config = config
+        self.label_id = self._marker_id(self.markers.label, "class_token_index", config.class_token_index)
+        self.sep_id = self._marker_id(self.markers.sep, "text_token_index", config.text_token_index)
+        example_id = self._backend.token_to_id(self.markers.example)
+        self._example_counts = example_id is not None and example_id == config.example_token_index
+        self._block = lru_cache(maxsize=_CACHED_LABEL_LISTS)(self._tokenize_labels)
+
+    def _marker_id(self, marker: str, option: str, expected: int) -> int:
+        found = self._backend.token_to_id(marker)
+        if found != expected:
+            raise ValueError(
+                f"the tokenizer does not belong to this checkpoint: its marker token has id {found}, but "
+                f"config.json says {option}={expected}"
+            )
+        return expected
+
+    def encode(self, prompts: Sequence[Prompt], window: int) -> list[EncodedPrompt]:
+        """Token ids within `window` tokens. What does not fit shortens the text part, never a label.
+
+        Raises ValueError where the labels alone do not fit.
+        """
+        after = self.pieces([prompt.after for prompt in prompts])
+        before: Iterable[list[int]] = ([] for _ in prompts)
+        if any(prompt.before for prompt in prompts):
+            # the marker that follows keeps what the tokenizer does at its edge
+            before = (
+                ids[:-1] for ids in self.pieces([prompt.before + self.markers.label for prompt in prompts])
+            )
+        return [
+            self._assemble(prompt, self._block(prompt.labels), front, back, window)
+            for prompt, front, back in zip(prompts, before, after, strict=True)
+        ]
+
+    def label_tokens(self, labels: Sequence[str]) -> list[int]:
+        """Tokens every label takes in a prompt, its marker included."""
+        block = self._block(tuple(labels))
+        return np.diff(block.spans)[:, 0].tolist()  # type: ignore[no-any-return]
+
+    def room(self, window: int) -> int:
+        """Tokens a window leaves for labels."""
+        return window - len(self._prefix) - len(self._suffix) - LEAST_TEXT
+
+    def _assemble(
+        self, prompt: Prompt, block: _LabelBlock, front: list[int], back: list[int], window: int
+    ) -> EncodedPrompt:
+        head, spans = block.token_ids, block.spans
+        free = window - len(head) - len(self._suffix)
+        if free < LEAST_TEXT:
+            remedy = "Shorten it" if len(prompt.labels) == 1 else "Use several passes: labels_per_pass='auto'"
+            raise ValueError(
+                f"{len(prompt.labels)} label(s) do not fit the window of {window} tokens: with one token of "
+                f"text they need {window - free + LEAST_TEXT}. {remedy}, or raise max_length where the model "
+                "allows it"
+            )
+        length = len(front) + len(back)
+        front = front[: free - 1]  # cut from the right as the reference does, but for labels and <<SEP>>
+        back = back[: free - len(front)]
+        if front:
+            head = np.insert(head, len(self._prefix), front)
+            spans = spans + len(front)
+        has_example = prompt.has_example and self._example_counts
+        if has_example and len(front) + len(back) < length:  # the cut may have taken the examples
+            has_example = self.config.example_token_index in back or self.config.example_token_index in front
+        return EncodedPrompt(
+            token_ids=np.concatenate((head, _ids([*back, *self._suffix]))),
+            text_start=len(head),
+            label_spans=spans,
+            has_example=has_example,
+            tokens_cut=length - len(front) - len(back),
+        )
+
+    def _tokenize_labels(self, labels: tuple[str, ...]) -> _LabelBlock:
+        label, sep = self.markers.label, self.markers.sep
+        pieces = [ids[:-1] for ids in self.pieces([f"{label}{text}{sep}" for text in labels])]
+        token_ids = _ids([*self._prefix, *chain.from_iterable(pieces)])
+        spans = consecutive_spans([len(piece) for piece in pieces], len(self._prefix))
+        spans.flags.writeable = False  # prompts share it
+        return _LabelBlock(token_ids, spans)
+
+
+def _ids(values: list[int]) -> np.ndarray:
+    return np.array(values, dtype=np.int32)
+
+
+def _private_copy(backend: Tokenizer, markers: Sequence[str]) -> tuple[Tokenizer, dict[str, str]]:
+    """A copy of the tokenizer that neither cuts nor pads, and whose marker tokens have unguessable names.
+
+    Ids and all other behaviour stay. The names end in "|", which no Unicode normalisation joins with what
+    follows.
+    """
+    state = json.loads(backend.to_str())
+    state["truncation"] = state["padding"] = None
+    known = {token["content"] for token in state["added_tokens"]}
+    nonce = secrets.token_hex(8)
+    renamed = {marker: f"|{index}{nonce}|" for index, marker in enumerate(markers) if marker in known}
+    for token in state["added_tokens"]:
+        token["content"] = renamed.get(token["content"], token["content"])
+    vocabulary = state["model"].get("vocab")
+    if isinstance(vocabulary, dict):
+        state["model"]["vocab"] = {renamed.get(piece, piece): id_ for piece, id_ in vocabulary.items()}
+    elif isinstance(vocabulary, list):
+        state["model"]["vocab"] = [[renamed.get(piece, piece), score] for piece, score in vocabulary]
+    return Tokenizer.from_str(json.dumps(state)), renamed
+
+
+def _template(tokenizer: Any) -> tuple[list[int], list[int]]:
+    """The special tokens a single sequence gets in front and behind."""
+    bare = tokenizer("a", add_special_tokens=False)["input_ids"]
+    full = tokenizer("a")["input_ids"]
+    for start in range(len(full) - len(bare) + 1):
+        if full[start : start + len(bare)] == bare:
+            return full[:start], full[start + len(bare) :]
+    raise ValueError(f"cannot tell which special tokens {type(tokenizer).__name__} adds to a sequence")

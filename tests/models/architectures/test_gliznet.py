@@ -1,0 +1,330 @@
+"""GliZNet: the written reference against small cases by hand, the engine against the written reference."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from gliclass_fast import CheckpointError, GLiClassModel, UnsupportedConfigError
+from gliclass_fast import ZeroShotClassificationPipeline as GliclassPipeline
+from gliclass_fast.cli.app import app
+from gliclass_fast.gliznet import (
+    GliZNetForSequenceClassification,
+    GliZNETTokenizer,
+    ZeroShotClassificationPipeline,
+)
+from gliclass_fast.models.gliznet.reference import GliZNet, Options
+from gliclass_fast.runtime.model import read_config
+from tests.accuracy import ALONE_TOLERANCE, assert_same_logits
+from tests.sentences import LABELS as STOCK_LABELS
+from tests.sentences import TEXTS
+from tests.tiny import backbone_config, byte_tokenizer, enlarge
+
+# one variant takes the mean of a label's tokens, so all have some
+LABELS = [[label or "empty" for label in own] for own in STOCK_LABELS]
+VARIANTS = {
+    "0 cosine": Options("0", "cosine", lab_tokens=False),
+    "0 dot projected": Options("0", "dot", projected=24, norms=True, lab_tokens=False),
+    "0 bilinear of [LAB]": Options("0", "bilinear"),
+    "A": Options("A", "cosine", projected=40, norms=True, lab_tokens=False),
+    "A without norms, of [LAB]": Options("A", "cosine", projected=24),
+    "A bilinear, not projected": Options("A", "bilinear", lab_tokens=False),
+    "B": Options("B"),
+    "C": Options("C"),
+    "C cosine": Options("C", "cosine"),
+    "D": Options("D"),
+    "D plain": Options("D", enrich_labels=False),
+    "D cosine": Options("D", "cosine"),
+}
+
+
+def tokenizer(**settings: Any) -> GliZNETTokenizer:
+    return GliZNETTokenizer(byte_tokenizer.__wrapped__(lab=True), **settings)
+
+
+def tiny(options: Options, backbone: str = "bert") -> GliZNet:
+    torch.manual_seed(0)
+    tokens = tokenizer()
+    config = backbone_config(backbone, {"vocab_size": len(tokens), "num_attention_heads": 2})
+    model = GliZNet(config, tokens.lab_token_id, options)
+    enlarge(model)
+    return model.eval()
+
+
+def loaded(model: GliZNet, **options: Any) -> GLiClassModel:
+    return GLiClassModel(read_config(model.config_json()), model.state_dict, "tiny", device="cpu", **options)
+
+
+def expected(model: GliZNet, texts: list[str] = TEXTS, labels: list[list[str]] = LABELS) -> list[Any]:
+    """Every text alone."""
+    tokens = tokenizer()
+    with torch.no_grad():
+        return [model(**tokens([pair]))[0].numpy() for pair in zip(texts, labels, strict=True)]
+
+
+class Identity(nn.Module):
+    """A backbone whose hidden states are given."""
+
+    def __init__(self, states: Tensor) -> None:
+        super().__init__()
+        self.states = states
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Any:
+        return type("Output", (), {"last_hidden_state": self.states})
+
+
+def by_hand(options: Options, **tensors: list[Any]) -> Tensor:
+    """Logits of [CLS] a [SEP] b [LAB] c [LAB] with states of two values, as below."""
+    states = torch.tensor([[[1.0, 0], [0, 1], [1, 1], [2, 0], [0, 2], [1, 0], [3, 4]]])
+    model = GliZNet(backbone_config("bert"), 9, options)
+    # the tiny backbone is 32 wide, the states are 2
+    from gliclass_fast.models.gliznet.reference import _Aggregator
+
+    model.aggregator, model.backbone = _Aggregator(2, options), Identity(states)
+    with torch.no_grad():
+        for parameter in model.aggregator.parameters():
+            parameter.zero_()
+        for name, values in tensors.items():
+            model.aggregator.get_parameter(name.replace("__", ".")).copy_(torch.tensor(values))
+        ids = torch.tensor([[1, 4, 2, 5, 9, 6, 9]])
+        lmask = torch.tensor([[0, 0, 0, 1, 0, 2, 0]])
+        return model(ids, torch.ones_like(ids), lmask)[0]
+
+
+def softmax(*scores: float) -> list[float]:
+    total = sum(map(math.exp, scores))
+    return [math.exp(score) / total for score in scores]
+
+
+def test_0_by_hand() -> None:
+    # [CLS] = (1, 0); labels are their tokens (2, 0) and (1, 0), or their [LAB]s (0, 2) and (3, 4)
+    means = Options("0", "cosine", lab_tokens=False)
+    assert by_hand(means, similarity_head__logit_scale=0.5).tolist() == pytest.approx([math.exp(0.5)] * 2)
+    lab = by_hand(Options("0", "dot"), similarity_head__classifier__weight=[[2.0, 1.0]],
+                  similarity_head__classifier__bias=[0.25])  # fmt: skip
+    assert lab.tolist() == pytest.approx([0.25, 6.25])
+
+
+def test_a_by_hand() -> None:
+    # texts (1, 0), (0, 1), (1, 1) and, as labels are means, the [LAB]s (0, 2), (3, 4)
+    means = Options("A", "dot", lab_tokens=False)
+    ones = {"similarity_head__classifier__weight": [[1.0, 1.0]]}
+    found = by_hand(means, attention_temperature=-2.0, **ones)
+    shares = softmax(1, 0, 1, 0, 3)  # (2, 0) . text / 2
+    x = shares[0] + shares[2] + 3 * shares[4]
+    assert found[0].item() == pytest.approx(2 * x, rel=1e-6)
+    floor = by_hand(Options("A", "dot"), attention_temperature=0.01, **ones)  # at least 0.1
+    shares = softmax(0, 20, 20)  # (0, 2) . text / 0.1
+    assert floor[0].item() == pytest.approx(2 * (shares[1] + shares[2]), rel=1e-6)
+
+
+def test_b_and_c_by_hand() -> None:
+    weight = [[[0.0, 1.0], [0.0, 0.0]]]  # text_0 * label_1
+    shares = softmax(0, 2 / 2**0.5, 2 / 2**0.5)  # [LAB] (0, 2), over the width's root
+    wanted = 2 * (shares[0] + shares[2])
+    assert by_hand(Options("B"), bilinear__weight=weight)[0].item() == pytest.approx(wanted, rel=1e-6)
+    assert by_hand(Options("C"), scoring__bilinear__weight=weight)[0].item() == pytest.approx(wanted)
+    cosine = by_hand(Options("C", "cosine"), scoring__logit_scale=9.0)[0].item()  # at most 100
+    x, y = shares[0] + shares[2], shares[1] + shares[2]
+    assert cosine == pytest.approx(100 * y / math.hypot(x, y), rel=1e-5)
+
+
+def test_d_by_hand() -> None:
+    weight = [[[0.0, 1.0], [0.0, 0.0]]]
+    plain = Options("D", enrich_labels=False)
+    found = by_hand(plain, scoring__bilinear__weight=weight, attn_temperature=math.log(3.0))
+    root = 0.5**0.5  # all states have length 1: (1, 0), (0, 1), (root, root), [LAB] (0, 1)
+    shares = softmax(0, 3, 3 * root)
+    assert found[0].item() == pytest.approx(shares[0] + root * shares[2], rel=1e-6)
+
+
+def test_context_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One label: attention over itself gives the map of its fused vector."""
+    from gliclass_fast.models.gliznet.reference import _Context
+
+    context = _Context(8)
+    label, text = torch.randn(1, 1, 8), torch.randn(1, 1, 8)
+    fused = context.fuse.weight @ torch.cat((label, text), -1)[0, 0] + context.fuse.bias
+    value = context.attn.in_proj_weight[16:] @ fused + context.attn.in_proj_bias[16:]
+    added = label[0, 0] + context.attn.out_proj.weight @ value + context.attn.out_proj.bias
+    found = context(label, text, torch.zeros(1, 1, dtype=torch.bool))[0, 0]
+    assert torch.allclose(found, added / added.norm(), atol=1e-6)
+
+
+@pytest.mark.parametrize("options", VARIANTS.values(), ids=VARIANTS)
+def test_engine_matches_the_reference(options: Options) -> None:
+    model = tiny(options)
+    pipeline = ZeroShotClassificationPipeline(loaded(model), tokenizer(), batch_tokens=256)
+    wanted = expected(model)
+    from gliclass_fast.text.prompts import Request
+
+    requests = [Request(text, tuple(own)) for text, own in zip(TEXTS, LABELS, strict=True)]
+    for found, theirs in zip(pipeline.engine.score(requests), wanted, strict=True):
+        assert_same_logits(found.logits, theirs)
+    single = pipeline.engine.score(requests[2:3])[0].logits
+    assert abs(single - pipeline.engine.score(requests)[2].logits).max() <= ALONE_TOLERANCE
+
+
+@pytest.mark.parametrize("backbone", ["deberta-v2", "modernbert"])
+@pytest.mark.parametrize("name", ["A", "D"])
+def test_backbones(backbone: str, name: str) -> None:
+    model = tiny(VARIANTS[name], backbone)
+    pipeline = GliclassPipeline(loaded(model), tokenizer(), device="cpu", progress_bar=False)
+    for found, theirs in zip(pipeline.get_embeddings(TEXTS, LABELS), expected(model), strict=True):
+        assert_same_logits(found["logits"], theirs)
+        assert found["text_embedding"].shape == found["class_embeddings"].shape
+
+
+def test_the_written_reference_does_not_depend_on_padding() -> None:
+    model, tokens = tiny(VARIANTS["D"]), tokenizer()
+    with torch.no_grad():
+        together = model(**tokens(list(zip(TEXTS, LABELS, strict=True))))
+    for found, alone in zip(together, expected(model), strict=True):
+        assert_same_logits(found.numpy(), alone)
+
+
+@pytest.mark.parametrize("name", ["0 dot projected", "A", "C", "D"])
+def test_triton(name: str) -> None:
+    model = tiny(VARIANTS[name])
+    ours = loaded(model, backend="triton")
+    assert ours.network.score_recordable == (ours.ops.chosen["attention_pool"] == "triton")
+    pipeline = GliclassPipeline(ours, tokenizer(), device="cpu", progress_bar=False)
+    for found, theirs in zip(pipeline.get_embeddings(TEXTS[:3], LABELS[:3]), expected(model), strict=False):
+        assert_same_logits(found["logits"], theirs)
+
+
+def test_authors_results() -> None:
+    model = tiny(VARIANTS["D"])
+    pipeline = ZeroShotClassificationPipeline(loaded(model), tokenizer())
+    wanted = dict(zip(LABELS[0], expected(model)[0].tolist(), strict=True))
+    one = pipeline(TEXTS[0], LABELS[0])
+    assert one.text == TEXTS[0]
+    scores = [pair.score for pair in one.labels]
+    assert scores == sorted(scores, reverse=True)
+    for pair in one.labels:
+        assert pair.score == pytest.approx(1 / (1 + math.exp(-wanted[pair.label])), abs=1e-4)
+    classes = pipeline([TEXTS[0]], [LABELS[0]], classification_type="multi-class")[0].labels
+    assert sum(pair.score for pair in classes) == pytest.approx(1, abs=1e-5)
+    middle = scores[len(scores) // 2]
+    assert [p.score for p in pipeline(TEXTS[0], LABELS[0], threshold=middle).labels] == scores[
+        : len(scores) // 2 + 1
+    ]
+    shared = pipeline(TEXTS[:2], LABELS[0])
+    assert [len(each.labels) for each in shared] == [len(LABELS[0])] * 2
+    with pytest.raises(ValueError, match="multi-class"):
+        pipeline(TEXTS[0], LABELS[0], classification_type="single")
+
+
+def test_folder_and_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = tiny(VARIANTS["D"])
+    save_file(model.state_dict() | {"loss_fn.bce_scale": torch.ones(())}, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text(json.dumps(model.config_json()))
+    tokenizer(min_text_tokens=7).save_pretrained(tmp_path)
+    pipeline = ZeroShotClassificationPipeline.from_pretrained(tmp_path, device="cpu")
+    assert pipeline.tokenizer.min_text_tokens == 7 and pipeline.tokenizer.min_label_tokens == 2
+    assert pipeline(TEXTS[0], LABELS[0]).labels
+    with pytest.raises(SystemExit) as done:
+        app(
+            [
+                "classify",
+                "so good",
+                "--labels",
+                "a,b",
+                "--model",
+                str(tmp_path),
+                "--device",
+                "cpu",
+                "--threshold",
+                "0",
+            ]
+        )
+    assert done.value.code in (None, 0)
+    assert '"label"' in capsys.readouterr().out
+    ours, _ = GliZNetForSequenceClassification.from_pretrained_with_tokenizer(tmp_path, device="cpu")
+    assert isinstance(ours, GLiClassModel)
+
+
+def test_unknown_tensors_and_other_checkpoints(tmp_path: Path) -> None:
+    model = tiny(VARIANTS["B"])
+    tensors = model.state_dict()
+    form = tensors.pop("aggregator.bilinear.weight")
+    with pytest.raises(CheckpointError, match="no known variant of GliZNet"):
+        GLiClassModel(read_config(model.config_json()), lambda: tensors, "x", device="cpu")
+    left = model.state_dict() | {"aggregator.more.weight": form}
+    with pytest.raises(CheckpointError, match=r"aggregator\.more\.weight"):
+        GLiClassModel(read_config(model.config_json()), lambda: left, "x", device="cpu")
+    with pytest.raises(UnsupportedConfigError, match="lab_token_id"):
+        read_config(model.config_json() | {"lab_token_id": None})
+    with pytest.raises(UnsupportedConfigError, match="not one of GliZNet"):
+        from gliclass_fast import demo
+
+        GliZNetForSequenceClassification.from_pretrained(demo.PATH, device="cpu")
+
+
+@pytest.mark.parametrize("window", [60, 48, 40, 34])
+def test_labels_become_shorter_before_texts(window: int) -> None:
+    tokens = tokenizer(min_text_tokens=10, min_label_tokens=2)
+    labels = ("a" * 30, "b" * 6, "c")  # 37 tokens, and 3 [LAB]s
+    found = tokens.encode(["t" * 20], [labels], window)[0]
+    kept = [int(end - start - 1) for start, end in found.label_spans]
+    text = found.text_end - 2
+    assert len(found.token_ids) <= window
+    spare = window - 2 - 20 - 3 - 6
+    if spare >= 0:
+        assert text == 20 and kept == [min(n, 2 + int(spare * n / 37)) for n in (30, 6, 1)]
+    else:
+        assert text == window - 2 - 3 - 6 and kept == [2, 2, 1]
+
+
+def test_labels_that_do_not_fit_raise_or_take_several_passes() -> None:
+    model = tiny(VARIANTS["D"])
+    pipeline = ZeroShotClassificationPipeline(loaded(model), tokenizer())
+    pipeline.engine.window = 64
+    many = [f"label {number}" for number in range(40)]
+    with pytest.raises(ValueError, match=r"40 label.s. do not fit the window of 64 tokens"):
+        pipeline("a text", many)
+    found = pipeline("a text", many, labels_per_pass="auto")
+    assert {pair.label for pair in found.labels} == set(many)
+
+
+def test_config_and_tokenizer_have_to_agree_with_the_tensors() -> None:
+    model = tiny(VARIANTS["D"])
+    for option, value in (("scoring_method", "cosine"), ("enrich_labels", False)):
+        config = read_config(model.config_json() | {option: value})
+        with pytest.raises(UnsupportedConfigError, match=option):
+            GLiClassModel(config, model.state_dict, "x", device="cpu")
+    with pytest.raises(UnsupportedConfigError, match="lab_token_id=1000000"):
+        read_config(model.config_json() | {"lab_token_id": 1_000_000})
+    other = GLiClassModel(
+        read_config(model.config_json() | {"lab_token_id": 5}), model.state_dict, "x", device="cpu"
+    )
+    with pytest.raises(ValueError, match="lab_token_id=5"):
+        ZeroShotClassificationPipeline(other, tokenizer())
+
+
+def test_a_label_without_tokens_has_no_mean() -> None:
+    pipeline = ZeroShotClassificationPipeline(loaded(tiny(VARIANTS["A"])), tokenizer())
+    with pytest.raises(ValueError, match="a label has no tokens"):
+        pipeline("a text", ["a", ""])
+
+
+def test_a_marker_in_a_text_is_text() -> None:
+    found = tokenizer().encode(["so [LAB] good"], [("a", "b")])[0]
+    assert (found.token_ids == tokenizer().lab_token_id).sum() == 2
+    with pytest.raises(ValueError, match="GliZNet takes a text and labels alone"):
+        GliclassPipeline(loaded(tiny(VARIANTS["D"])), tokenizer(), device="cpu")("a", ["b"], prompt="Do it:")
+
+
+def test_padded_input_of_the_authors_shape() -> None:
+    batch = tokenizer()([("ab", ["c", "de"]), ("a", ["b"])])
+    assert batch["lmask"].tolist() == [[0, 0, 0, 0, 1, 0, 2, 2, 0], [0, 0, 0, 1, 0, 0, 0, 0, 0]]
+    assert batch["attention_mask"].sum(1).tolist() == [9, 5]
+    alone = tokenizer().tokenize("ab", ["c", "de"])
+    assert alone["input_ids"].tolist() == batch["input_ids"][0].tolist()

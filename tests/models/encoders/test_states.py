@@ -1,0 +1,161 @@
+"""Every backbone's hidden states against transformers, prompt by prompt, under the accuracy rule."""
+
+from __future__ import annotations
+
+import copy
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.nn.functional import layer_norm
+from transformers.models.deberta.modeling_deberta import DebertaLayerNorm
+
+from gliclass_fast import GLiClassModel
+from gliclass_fast.batch import EncodedPrompt
+from gliclass_fast.runtime.packing import pack
+from tests.accuracy import assert_accurate
+from tests.tiny import ENCODERS, MORE_ENCODERS, VOCABULARY, reference_model
+
+LENGTHS = [1, 17, 63, 130]
+DEBERTA_EXTRAS: dict[str, dict[str, Any]] = {
+    "stock buckets": {"position_buckets": 256, "max_position_embeddings": 512},
+    "no buckets": {"position_buckets": -1},
+    "given distance": {"max_relative_positions": 24, "position_buckets": 8},
+    "c2p only": {"pos_att_type": ["c2p"]},
+    "p2c only": {"pos_att_type": ["p2c"]},
+    "terms as text": {"pos_att_type": "p2c|c2p"},
+    "separate projections": {"share_att_key": False},
+    "no norm of distances": {"norm_rel_ebd": "none"},
+    "absolute positions": {"position_biased_input": True, "max_position_embeddings": 160},
+    "token types": {"type_vocab_size": 2},
+    "narrow embeddings": {
+        "embedding_size": 12,
+        "position_biased_input": True,
+        "max_position_embeddings": 160,
+    },
+    "convolution": {"conv_kernel_size": 3, "conv_act": "gelu", "conv_groups": 2},
+    "not relative": {"relative_attention": False, "pos_att_type": []},
+    "tanh-GELU": {"hidden_act": "gelu_new"},
+}
+MODERNBERT_EXTRAS: dict[str, dict[str, Any]] = {
+    "window of 128": {"local_attention": 128},
+    "biases": {"norm_bias": True, "attention_bias": True, "mlp_bias": True},
+    "all local": {"layer_types": ["sliding_attention"] * 4},
+    "own thetas": {
+        "rope_parameters": {
+            "full_attention": {"rope_type": "default", "rope_theta": 160000.0},
+            "sliding_attention": {"rope_type": "default", "rope_theta": 500.0},
+        }
+    },
+    "transformers 4 names": {
+        "global_rope_theta": 300.0,
+        "local_rope_theta": 70.0,
+        "global_attn_every_n_layers": 2,
+    },
+}
+T5_EXTRAS: dict[str, tuple[str, dict[str, Any]]] = {
+    "stock distances": ("t5", {"relative_attention_max_distance": 128}),
+    "not gated": ("t5", {"feed_forward_proj": "relu"}),
+    "wide heads": ("t5", {"d_kv": 24}),
+    "mT5": ("mt5", ENCODERS["t5"]),
+    "umT5": ("umt5", ENCODERS["t5"]),
+}
+MORE_EXTRAS: dict[str, tuple[str, dict[str, Any]]] = {
+    "ReLU": ("distilbert", {"activation": "relu"}),
+    "embeddings narrower than layers": ("electra", {"embedding_size": 12}),
+    "embeddings wider than layers": ("electra", {"embedding_size": 40}),
+    "distances of 24": ("deberta", {"max_relative_positions": 24}),
+    "keys only": ("deberta", {"pos_att_type": ["c2p"]}),
+    "queries only": ("deberta", {"pos_att_type": ["p2c"]}),
+    "v1 with absolute positions": (
+        "deberta",
+        {"position_biased_input": True, "max_position_embeddings": 160},
+    ),
+    "v1 with token types": ("deberta", {"type_vocab_size": 2}),
+    "v1 with narrow embeddings": ("deberta", {"embedding_size": 12}),
+    "v1 without distances": ("deberta", {"relative_attention": False}),
+    "v1 with v2's options": (
+        "deberta",
+        {"position_buckets": 16, "share_att_key": True, "norm_rel_ebd": "layer_norm", "conv_kernel_size": 3},
+    ),
+}
+# of the variants, those that reach the kernels in another way
+IN_TRITON = ("stock", "stock buckets", "c2p only", "p2c only", "convolution", "biases", "not gated", "umT5")
+CASES = [
+    *((name, "stock", {}) for name in (*ENCODERS, *MORE_ENCODERS)),
+    *(("deberta-v2", *case) for case in DEBERTA_EXTRAS.items()),
+    *(("modernbert", *case) for case in MODERNBERT_EXTRAS.items()),
+    *((encoder, name, extra) for name, (encoder, extra) in (T5_EXTRAS | MORE_EXTRAS).items()),
+]
+
+
+def in_double(encoder: Any) -> Any:
+    """A copy in float64. The norm of DeBERTa v1 always computes in float32: torch's replaces it."""
+    encoder = copy.deepcopy(encoder).double()
+    for norm in encoder.modules():
+        if isinstance(norm, DebertaLayerNorm):
+            norm.forward = partial(
+                layer_norm,
+                normalized_shape=norm.weight.shape,
+                weight=norm.weight,
+                bias=norm.bias,
+                eps=norm.variance_epsilon,
+            )
+    return encoder
+
+
+def expected_states(encoder: Any, prompts: list[Tensor]) -> list[Tensor]:
+    """Per layer, the prompts' states laid end to end; every prompt alone."""
+    with torch.no_grad():
+        alone = [
+            encoder(ids[None], output_hidden_states=True, return_dict=True).hidden_states for ids in prompts
+        ]
+    return [torch.cat([state[0] for state in layer]) for layer in zip(*alone, strict=True)]
+
+
+def packed(prompts: list[Tensor]) -> Any:
+    return pack([EncodedPrompt.of_text(ids.numpy().astype(np.int32), labels=1) for ids in prompts])
+
+
+@pytest.mark.parametrize(
+    ("encoder", "name", "extra"), CASES, ids=lambda value: value if isinstance(value, str) else ""
+)
+@pytest.mark.parametrize("backend", ["cpp", "onednn", "reference"])
+def test_states(encoder: str, name: str, extra: dict[str, Any], backend: str) -> None:
+    check(encoder, extra, backend)
+
+
+@pytest.mark.parametrize(
+    ("encoder", "name", "extra"),
+    [case for case in CASES if case[1] in IN_TRITON],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_states_in_triton(encoder: str, name: str, extra: dict[str, Any]) -> None:
+    check(encoder, extra, "triton")
+
+
+def check(encoder: str, extra: dict[str, Any], backend: str) -> None:
+    model = reference_model(encoder, extra)
+    prompts = [torch.randint(4, VOCABULARY, (length,)) for length in LENGTHS]
+    theirs = model.model.encoder_model
+    ours = GLiClassModel.from_gliclass(model, device="cpu", backend=backend).network.encoder
+    with torch.inference_mode():
+        found = [state.clone() for state in ours.states(packed(prompts))]
+    low = expected_states(theirs, prompts)
+    exact = expected_states(in_double(theirs), prompts)
+    assert len(found) == len(exact)
+    for ours_state, exact_state, low_state in zip(found, exact, low, strict=True):
+        assert_accurate(ours_state, exact_state, low_state)
+
+
+def test_roberta_positions_skip_padding_tokens_inside_a_text() -> None:
+    model = reference_model("roberta")
+    ids = torch.tensor([5, 0, 0, 9, 7, 0, 6])  # 0 is the padding token of the tiny models
+    ours = GLiClassModel.from_gliclass(model, device="cpu").network.encoder
+    with torch.inference_mode():
+        *_, found = ours.states(packed([ids + 1, ids]))
+    exact = expected_states(copy.deepcopy(model.model.encoder_model).double(), [ids + 1, ids])[-1]
+    assert_accurate(found, exact, expected_states(model.model.encoder_model, [ids + 1, ids])[-1])

@@ -1,0 +1,372 @@
+"""The graph runner, with a recorder that replays by running again into the memory of the recording."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from weakref import WeakSet
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from gliclass_fast import (
+    GLiClassModel,
+    ZeroShotClassificationPipeline,
+    ZeroShotClassificationWithChunkingPipeline,
+    graphs,
+)
+from gliclass_fast.batch import EncodedPrompt
+from gliclass_fast.runtime.graphs import MAX_TOKENS, GraphRunner
+from gliclass_fast.runtime.oom import run_batches
+from gliclass_fast.text.prompts import Request
+from tests import families
+from tests.accuracy import ALONE_TOLERANCE
+from tests.sentences import LABELS, TEXTS
+from tests.tiny import ALL_SCORERS, ENCODERS, fast_pipeline, random_prompt, reference_model
+
+
+class Again:
+    """Stands in for CUDA graphs: the launches of a recording are repeated, Python values stay as recorded."""
+
+    def __init__(self, memory_limit: int = 1 << 40) -> None:
+        self.memory_limit = memory_limit
+        self.recorded = self.renewed = self.held = 0
+        self.busy = threading.Lock()
+        self.failures: list[Exception] = []
+        self.recordings: WeakSet[Callable[[], Tensor]] = WeakSet()
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        assert self.busy.acquire(blocking=False), "two batches at once"
+        try:
+            yield
+        finally:
+            self.busy.release()
+
+    def record(self, run: Callable[[], Tensor]) -> Callable[[], Tensor]:
+        if self.failures:
+            raise self.failures.pop()
+        out = run().clone()
+        self.held += out.nbytes
+        self.recorded += 1
+        out.fill_(float("nan"))  # a recording runs nothing
+
+        def replay() -> Tensor:
+            return out.copy_(run())
+
+        self.recordings.add(replay)
+        return replay
+
+    def alive(self) -> int:
+        """Recordings that somebody still holds."""
+        return len(self.recordings)
+
+    def finish(self) -> None:
+        pass
+
+    def renew(self) -> None:
+        self.renewed += 1
+        self.held = 0
+
+    def memory(self) -> int:
+        return self.held
+
+
+def with_graphs(model: GLiClassModel, recorder: Again, max_graphs: int = 256) -> GLiClassModel:
+    model.network.score_recordable = True  # nothing is read too early where Python runs again
+    model.graphs = GraphRunner(model.network, model.device, recorder, max_graphs)
+    return model
+
+
+def tiny_model(encoder: str = "deberta-v2", scorer: str = "mlp", **options: object) -> GLiClassModel:
+    return GLiClassModel.from_gliclass(reference_model(encoder, scorer_type=scorer, **options), device="cpu")
+
+
+def check_equal(model: GLiClassModel, prompts: list[EncodedPrompt]) -> None:
+    found, expected = model.score(prompts).wait(), model(model.pack(prompts)).logits
+    assert found.shape == (1, len(expected))
+    assert np.abs(found[0] - expected.numpy()).max() <= ALONE_TOLERANCE
+
+
+def test_buckets() -> None:
+    bounds = set()
+    for tokens in range(1, MAX_TOKENS + 1):
+        capacity = GraphRunner.bucket(tokens, 1, 1)
+        assert capacity is not None and capacity.labels == capacity.prompts == 16
+        assert capacity == GraphRunner.bucket(capacity.tokens, 1, 16)  # a full batch stays in its bucket
+        assert tokens <= capacity.tokens <= max(tokens + 15, tokens * 9 / 8) and capacity.tokens % 16 == 0
+        bounds.add(capacity.tokens)
+    assert len(bounds) == 64 and max(bounds) == MAX_TOKENS
+    assert GraphRunner.bucket(MAX_TOKENS + 1, 1, 1) is None
+    for labels in range(1, 5000):
+        capacity = GraphRunner.bucket(MAX_TOKENS, 1, labels)
+        assert capacity is not None and labels <= capacity.labels < max(17, 2 * labels)
+
+
+@pytest.mark.parametrize("scorer", ALL_SCORERS)
+@pytest.mark.parametrize("encoder", ENCODERS)
+def test_replays_score_as_eager_runs_do(encoder: str, scorer: str) -> None:
+    recorder = Again()
+    model = with_graphs(tiny_model(encoder, scorer, extract_text_features=True), recorder)
+    for seed in range(4):  # eager, recorded and replayed, replayed
+        sizes = ((50 - seed, 3), (7 + seed, 2 + seed), (2, 1))
+        check_equal(model, [random_prompt(*size, seed) for size in sizes])
+    assert recorder.recorded == 2
+
+
+def test_a_full_bucket() -> None:
+    model = with_graphs(tiny_model(extract_text_features=True), Again())
+    for seed in range(3):
+        check_equal(model, [random_prompt(64, 16, seed), random_prompt(64, 16, seed + 9)])
+
+
+def test_batches_are_no_larger_than_the_largest_bucket(monkeypatch: pytest.MonkeyPatch) -> None:
+    recorder = Again()
+    model = with_graphs(tiny_model(), recorder)
+    pipeline = fast_pipeline(model, batch_tokens=10**6)
+    assert pipeline.engine.batch_tokens == MAX_TOKENS
+    monkeypatch.setattr(graphs, "MAX_TOKENS", 64)
+    for _ in range(3):
+        check_equal(model, [random_prompt(65, 3)])  # one prompt that is too long runs without graphs
+        check_equal(model, [random_prompt(64, 33)])  # or has too many labels
+    assert recorder.recorded == 0
+    check_equal(model, [random_prompt(64, 32)])
+
+
+def test_a_calibrated_model_gives_both_kinds_of_logits() -> None:
+    model = tiny_model(use_calibrator=True)
+    output = model(model.pack([random_prompt(30, 4)]))
+    with_graphs(model, Again())
+    for _ in range(3):
+        found = model.score([random_prompt(30, 4)]).wait()
+    assert output.uncalibrated_logits is not None
+    expected = torch.stack((output.logits, output.uncalibrated_logits)).numpy()
+    assert found.shape == (2, 4) and np.abs(found - expected).max() <= ALONE_TOLERANCE
+
+
+def test_any_number_of_labels_replays_one_encoder() -> None:
+    recorder = Again()
+    model = with_graphs(tiny_model(), recorder)
+    for labels in range(1, 301):
+        check_equal(model, [random_prompt(512, labels, seed=labels)])
+    assert recorder.recorded == 1 + 6  # tails for up to 16, 32, 64, 128, 256 and 512 labels
+
+
+def test_the_least_recently_used_graph_is_dropped() -> None:
+    recorder = Again()
+    model = with_graphs(tiny_model(), recorder, max_graphs=4)
+    for tokens in (16, 16, 32, 32, 16):
+        check_equal(model, [random_prompt(tokens, 1)])
+    assert model.graphs is not None and model.graphs.count == recorder.recorded == recorder.alive() == 4
+    for tokens in (48, 48):
+        check_equal(model, [random_prompt(tokens, 1)])
+    assert model.graphs.count == recorder.alive() == 4 and recorder.recorded == 6
+    check_equal(model, [random_prompt(16, 1)])  # was used after the graphs of 32
+    assert recorder.recorded == 6
+    check_equal(model, [random_prompt(32, 1)])
+    assert recorder.recorded == 8 and recorder.alive() == 4 and recorder.renewed == 0
+
+
+def test_a_limit_met_between_encoder_and_tail_loses_nothing() -> None:
+    recorder = Again()
+    model = with_graphs(tiny_model(), recorder, max_graphs=2)
+    for seed in range(6):
+        check_equal(model, [random_prompt(20, 2, seed)])
+        check_equal(model, [random_prompt(40, 2, seed)])
+    assert recorder.recorded == 20 and recorder.alive() == 2
+
+
+def test_graphs_are_freed_before_a_batch_runs_in_halves() -> None:
+    recorder = Again()
+    model = with_graphs(tiny_model(), recorder)
+    for _ in range(2):
+        check_equal(model, [random_prompt(20, 2)])
+    tried: list[tuple[list[int], int]] = []
+
+    def run(group: list[int]) -> int:
+        tried.append((group, recorder.alive()))
+        if len(group) > 2:
+            raise torch.OutOfMemoryError
+        return len(group)
+
+    found = list(run_batches([1] * 4, 4, run, model.free_graphs))
+    assert tried == [([0, 1, 2, 3], 2), ([0, 1, 2, 3], 0), ([0, 1], 0), ([2, 3], 0)]
+    assert found == [([0, 1], 2), ([2, 3], 2)]
+    check_equal(model, [random_prompt(20, 2)])
+
+
+def test_a_prompt_that_does_not_fit_alone_is_an_error() -> None:
+    def run(group: list[int]) -> None:
+        raise torch.OutOfMemoryError("never")
+
+    with pytest.raises(torch.OutOfMemoryError, match="never"):
+        list(run_batches([5, 5, 5], 15, run, lambda: None))
+
+
+def test_a_failed_recording_leaves_a_runner_that_works() -> None:
+    recorder = Again()
+    model = with_graphs(tiny_model(), recorder)
+    check_equal(model, [random_prompt(16, 1)])
+    recorder.failures = [RuntimeError("capture failed")]
+    with pytest.raises(RuntimeError, match="capture failed"):
+        model.score([random_prompt(16, 1)])
+    for seed in range(3):
+        check_equal(model, [random_prompt(16, 1, seed)])
+    assert recorder.recorded == 2
+
+
+def test_memory_is_bounded_and_reported() -> None:
+    recorder = Again(memory_limit=0)
+    model = with_graphs(tiny_model(), recorder)
+    assert model.graphs is not None
+    static = model.graphs.memory
+    for tokens in (16, 16, 32, 32, 48, 48):
+        check_equal(model, [random_prompt(tokens, 1)])
+    assert recorder.renewed > 0 and model.graphs.count == 1
+    assert model.graphs.memory > static + recorder.held  # the arena came on top
+
+
+def test_without_memory_for_a_recording_all_are_dropped_and_it_is_tried_again() -> None:
+    recorder = Again()
+    pipeline = fast_pipeline(with_graphs(tiny_model(), recorder))
+    assert pipeline.model.graphs is not None
+    text, longer = Request("x" * 20, ("a",)), Request("x" * 60, ("a",))
+    expected = [each.logits for request in (text, text, longer) for each in pipeline.engine.score([request])]
+    assert pipeline.model.graphs.count == 2
+    recorder.failures = [torch.OutOfMemoryError("no memory for a recording")]
+    for _ in range(2):
+        [found] = pipeline.engine.score([longer])
+        assert np.abs(found.logits - expected[-1]).max() <= ALONE_TOLERANCE
+    assert not recorder.failures and pipeline.model.graphs.count == 2
+
+
+def check_only_encoders_are_recorded(pipeline: ZeroShotClassificationPipeline) -> None:
+    """One recording for any labels and any number of texts of as many tokens."""
+    engine, model, recorder = pipeline.engine, pipeline.model, Again()
+    engine.batch_tokens = MAX_TOKENS
+    short = [Request("ab", ("a", "b"))] * 20
+    least, total = (sum(len(each.token_ids) for each in engine._encode(part)) for part in (short[:1], short))
+    long = Request("x" * (2 + total - least), ("a", "b"))
+    calls = [[long], short, [long], [Request(each.text, ("b", "c")) for each in short]]
+    expected = [engine.score(requests) for requests in calls]
+    model.graphs = GraphRunner(model.network, model.device, recorder)
+    assert not model.network.score_recordable
+    for requests, scored in zip(calls * 2, expected * 2, strict=True):
+        for ours, theirs in zip(engine.score(requests), scored, strict=True):
+            assert np.abs(ours.logits - theirs.logits).max() <= ALONE_TOLERANCE
+    assert recorder.recorded == recorder.alive() == 1
+
+
+@pytest.mark.parametrize("kind", ["bi-encoder", "encoder-decoder, BART", "encoder-decoder, umT5"])
+def test_where_labels_come_beside_the_block(kind: str, tmp_path: Path) -> None:
+    check_only_encoders_are_recorded(families.pipeline(kind, torch.float32, "cpu", tmp_path)[0])
+
+
+def test_where_an_lstm_reads_the_text() -> None:
+    check_only_encoders_are_recorded(fast_pipeline(tiny_model("bert", use_lstm=True)))
+
+
+def test_texts_of_one_token_each(tmp_path: Path) -> None:
+    pipeline, _ = families.pipeline("encoder-decoder, umT5", torch.float32, "cpu", tmp_path)
+    model = pipeline.model
+    prompts = [
+        replace(each, token_ids=each.token_ids[:1])
+        for each in pipeline.engine._encode([Request("", ("a", "b"))] * 20)
+    ]
+    expected = model.score(prompts).wait()
+    model.graphs = GraphRunner(model.network, model.device, Again())
+    for _ in range(3):
+        assert np.abs(model.score(prompts).wait() - expected).max() <= ALONE_TOLERANCE
+
+
+@pytest.mark.parametrize("kind", [None, "bi-encoder", "encoder-decoder, BART", "GliZNet D"])
+def test_what_was_warmed_up_is_replayed_at_once(kind: str | None, tmp_path: Path) -> None:
+    model = tiny_model() if kind is None else families.pipeline(kind, torch.float32, "cpu", tmp_path)[0].model
+    recorder = Again()
+    recordable = model.network.score_recordable
+    model.graphs = GraphRunner(model.network, model.device, recorder)
+    model.warm_up(tokens=(100, 600), labels=(5, 20), prompts=(1, 3))
+    assert recorder.recorded == 2 + recordable * 2 * 2  # 16 prompts at most, 16 or 32 labels
+    batch = model._random_batch(602, 17, 4)
+    found = model.score(batch).wait()
+    assert recorder.recorded == 2 + recordable * 2 * 2
+    model.graphs = None
+    assert np.abs(found - model.score(batch).wait()).max() <= ALONE_TOLERANCE
+
+
+def test_after_warming_up_nothing_else_need_be_recorded() -> None:
+    recorder = Again()
+    model = with_graphs(tiny_model(), recorder)
+    check_equal(model, [random_prompt(200, 1)])  # met before
+    model.warm_up(tokens=[32], record_others=False)
+    for seed in range(3):
+        check_equal(model, [random_prompt(32, 1, seed)])
+        check_equal(model, [random_prompt(200, 1, seed)])
+    assert recorder.recorded == 2
+
+
+def test_warming_up_refuses_what_no_batch_can_be() -> None:
+    model = tiny_model()
+    for tokens, labels in ((20, 40), (3, 1), (0, 1)):
+        with pytest.raises(ValueError, match=f"{tokens} tokens have no room for {labels} labels"):
+            model.warm_up(tokens=[tokens], labels=[labels])
+
+
+def test_a_pipeline_warms_its_model_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[object] = []
+    monkeypatch.setattr(GLiClassModel, "warm_up", lambda model, tokens: asked.append(tokens))
+    plain = fast_pipeline(tiny_model())
+    ZeroShotClassificationPipeline(plain.model, plain.tokenizer, device="cpu", warm_up=(64, 100))
+    ZeroShotClassificationWithChunkingPipeline(plain.model, plain.tokenizer, device="cpu", warm_up=(32,))
+    assert asked == [(), (64, 100), (32,)]
+
+
+def test_short_prompts_have_work_lists_of_their_own() -> None:
+    """More tiles than a quarter of the tokens: another layout of the block, so another recording."""
+    recorder = Again()
+    model = with_graphs(tiny_model(), recorder)
+    usual, short = GraphRunner.bucket(512, 100, 100), GraphRunner.bucket(512, 200, 200)
+    assert usual is not None and short is not None and usual.tiles < 200 <= short.tiles
+    for _ in range(3):
+        check_equal(model, [random_prompt(512, 1)])
+        check_equal(model, [random_prompt(2, 1, seed) for seed in range(256)])
+    assert recorder.recorded == 4
+
+
+def test_all_prompts_of_a_bucket_with_labels_to_spare() -> None:
+    model = with_graphs(tiny_model(use_calibrator=True, scorer="hopfield"), Again())
+    prompts = [random_prompt(9, 1 + (seed == 3), seed) for seed in range(16)]
+    for _ in range(3):
+        room = model.graphs.room(prompts)
+        assert (room.prompts, room.labels) == (16, 32)
+        found, expected = model.score(prompts).wait(), model(model.pack(prompts))
+        both = torch.stack((expected.logits, expected.uncalibrated_logits)).numpy()
+        assert np.abs(found - both).max() <= ALONE_TOLERANCE
+
+
+def test_threads_share_a_model() -> None:
+    model = with_graphs(tiny_model(), Again())
+
+    def run(seed: int) -> None:
+        check_equal(model, [random_prompt(20 + seed % 60, 1 + seed % 5, seed)])
+
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(run, range(80)))
+
+
+def test_the_pipeline_gives_the_same_scores() -> None:
+    plain = fast_pipeline(tiny_model(extract_text_features=True))
+    model = with_graphs(tiny_model(extract_text_features=True), Again())
+    graphed = ZeroShotClassificationPipeline(model, plain.tokenizer, device="cpu", progress_bar=False)
+    for _ in range(3):
+        found, expected = (each(TEXTS, LABELS, threshold=0.0) for each in (graphed, plain))
+        for ours, theirs in zip(found, expected, strict=True):
+            assert [each["label"] for each in ours] == [each["label"] for each in theirs]
+            scores = np.array([[each["score"] for each in row] for row in (ours, theirs)])
+            assert np.abs(scores[0] - scores[1]).max() <= ALONE_TOLERANCE

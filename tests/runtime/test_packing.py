@@ -1,0 +1,115 @@
+"""Packing and batch planning."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from gliclass_fast.batch import Capacity, EncodedPrompt, Layout
+from gliclass_fast.runtime.packing import _many, pack, plan_batches, work_list
+
+
+def prompt(
+    ids: list[int], text_start: int, labels: list[tuple[int, int]], has_example: bool = False
+) -> EncodedPrompt:
+    return EncodedPrompt(
+        np.array(ids, dtype=np.int32), text_start, np.array(labels, dtype=np.int32), has_example
+    )
+
+
+def test_pack_by_hand() -> None:
+    batch = pack(
+        [prompt([1, 9, 5, 8, 2], 3, [(1, 3)]), prompt([1, 9, 9, 8, 7, 2], 3, [(1, 2), (2, 3)], True)]
+    )
+    assert batch.token_ids.tolist() == [1, 9, 5, 8, 2, 1, 9, 9, 8, 7, 2]
+    assert batch.positions.tolist() == [0, 1, 2, 3, 4, 0, 1, 2, 3, 4, 5]
+    assert batch.segments.tolist() == [0, 0, 0, 1, 1, 2, 2, 2, 2, 2, 2]
+    assert batch.cu_seqlens.tolist() == [0, 5, 11]
+    assert batch.text_spans.tolist() == [[3, 5], [8, 11]]
+    assert batch.label_spans.tolist() == [[1, 3], [6, 7], [7, 8]]
+    assert batch.label_text.tolist() == [0, 1, 1]
+    assert batch.first_rows.tolist() == [3, 8, 1, 6, 7]
+    assert batch.cu_labels.tolist() == [0, 1, 3]
+    assert batch.max_seqlen == 16
+    assert {getattr(batch, name).dtype for name in ("token_ids", "segments", "label_spans")} == {
+        batch.positions.dtype
+    }
+
+
+@pytest.mark.parametrize("budget", [1, 64, 100, 10_000])
+def test_batches_hold_every_prompt_once_within_the_budget(budget: int) -> None:
+    lengths = np.random.default_rng(0).integers(1, 90, 200).tolist()
+    groups = list(plan_batches(lengths, budget))
+    assert sorted(index for group in groups for index in group) == list(range(200))
+    assert all(len(group) == 1 or sum(lengths[i] for i in group) <= budget for group in groups)
+    flat = [lengths[index] for group in groups for index in group]
+    assert flat == sorted(flat, reverse=True)
+
+
+def test_no_prompts_no_batches() -> None:
+    assert list(plan_batches([], 100)) == []
+
+
+def test_the_work_list_by_hand() -> None:
+    rows = np.array([0, 3, 3, 263], dtype=np.int32)
+    keys = np.array([[0, 3], [3, 3], [3, 263]], dtype=np.int32)
+    tiles = work_list(rows, keys, spare=2)
+    assert tiles.tolist() == [
+        [5, 128, 0, 0], [3, 131, 3, 263], [131, 259, 3, 263], [259, 263, 3, 263], [0, 3, 0, 3],
+        [263, 265, 0, 0],
+    ]  # fmt: skip
+
+
+def test_a_padded_batch_has_the_layout_of_its_capacity() -> None:
+    prompts = [prompt([1, 9, 5, 8, 2], 3, [(1, 3)]), prompt([1, 9, 9, 8, 7, 2], 3, [(1, 2), (2, 3)])]
+    capacity = Capacity.padded(tokens=32, prompts=6, labels=8, tiles=16)
+    batch, tight = pack(prompts, capacity), pack(prompts)
+    assert batch.block.shape == (Layout.of(capacity).size,) and (batch.prompts, batch.labels) == (2, 3)
+    assert batch.token_ids.tolist() == [*tight.token_ids.tolist(), *[0] * 21]
+    assert batch.cu_seqlens.tolist() == [0, 5, 11, *[11] * 4]
+    assert batch.label_spans.tolist() == [[1, 3], [6, 7], [7, 8], *[[11, 11]] * 5]
+    assert batch.label_text.tolist() == [0, 1, 1, *[2] * 5]
+    assert batch.first_rows.tolist() == [3, 8, *[0] * 4, 1, 6, 7, *[0] * 5]
+    assert batch.cu_labels.tolist() == [0, 1, 3, *[3] * 4]
+    assert batch.tiles[:4].tolist() == [[3, 128, 0, 0], [5, 11, 5, 11], [0, 5, 0, 5], [11, 32, 0, 0]]
+    copied = batch.to("cpu")
+    assert copied is batch  # no second copy where none is needed
+    encoder_part = [getattr(batch, name).storage_offset() for name in ("token_ids", "positions", "tiles")]
+    other = pack(prompts, Capacity.padded(tokens=32, prompts=32, labels=64, tiles=16))
+    assert encoder_part == [
+        getattr(other, name).storage_offset() for name in ("token_ids", "positions", "tiles")
+    ]
+    assert all(offset % 4 == 0 for offset in encoder_part)
+
+
+@pytest.mark.parametrize("room", [None, Capacity.padded(tokens=640, prompts=16, labels=200, tiles=64)])
+@pytest.mark.parametrize("whole_text", [False, True])
+@pytest.mark.parametrize("tokens", [2, 128, 129, 300])
+def test_a_prompt_alone_is_laid_out_as_one_of_many(
+    tokens: int, whole_text: bool, room: Capacity | None
+) -> None:
+    """`pack` has a shorter way for one prompt, the batch whose latency counts."""
+    labels = min(tokens // 2, 140)
+    spans = np.stack((np.arange(labels), np.arange(labels) + 1), axis=1).astype(np.int32)
+    ids = np.arange(7, 7 + tokens, dtype=np.int32)
+    for rest in ({}, {"has_example": True}, {"text_end": tokens - 1}):
+        single = EncodedPrompt(ids, labels, spans, **rest)
+        batch = pack([single], room, whole_text, label_offset=1)
+        other = _many([single], 0 if room is None else room.tokens - tokens, whole_text, 1)
+        for name in (
+            "token_ids",
+            "positions",
+            "segments",
+            "tiles",
+            "cu_seqlens",
+            "text_spans",
+            "label_spans",
+            "label_text",
+            "cu_labels",
+            "label_tiles",
+        ):
+            found, expected = getattr(batch, name).numpy(), np.asarray(other[name])
+            assert np.array_equal(found[: len(expected)], expected), name
+        first = batch.first_rows.numpy()
+        assert first[0] == other["first_rows"][0]
+        assert np.array_equal(first[batch.capacity.prompts :][:labels], other["label_rows"])

@@ -1,0 +1,1 @@
+"""What makers of the engine run: it is in no wheel."""

@@ -1,0 +1,114 @@
+"""What happens around the model: strings to a packed batch, logits to results. The models are stubs.
+
+The engine's pipeline, the reference's, and tokenising the bare texts in one call, which nobody can avoid; and
+what a replay of CUDA graphs costs the host, from encoded prompts to the launch.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+
+from gliclass_fast import GLiClassModel, ZeroShotClassificationPipeline, demo
+from gliclass_fast.batch import EncodedPrompt
+from gliclass_fast.bench.cases import demo_tokenizer, words
+from gliclass_fast.runtime.graphs import GraphRunner, Run
+from gliclass_fast.runtime.transfer import PendingLogits
+from gliclass_fast.text.prompts import Request
+
+TEXTS = 64
+TOKENS = 56  # about, per text
+LABEL_COUNTS = (10, 77)
+LAUNCHED = ((1, 128), (64, 256))  # prompts, and tokens of each, about
+ONE_BATCH = 1 << 20  # tokens, as on a GPU
+
+
+def functions(labels: int) -> dict[str, Callable[[], Any]]:
+    """Name -> a call on 64 texts and so many labels."""
+    rng = random.Random(0)
+    known = words(demo_tokenizer())
+    texts = [" ".join(rng.choices(known, k=TOKENS - 2)) for _ in range(TEXTS)]
+    names = [" ".join(rng.choices(known, k=2)) for _ in range(labels)]
+    ours, reference = _engine(), _reference()
+    return {
+        "gliclass-fast": lambda: ours(texts, names),
+        "gliclass": lambda: reference(texts, names, batch_size=TEXTS),
+        "bare texts": lambda: demo_tokenizer()(texts),
+    }
+
+
+class NoDevice:
+    """A recorder of CUDA graphs whose replays do nothing: what is left is the work of the host."""
+
+    memory_limit = 1 << 40
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        yield
+
+    def record(self, run: Run) -> Run:
+        logits = run()
+        return lambda: logits
+
+    def finish(self) -> None:
+        pass
+
+    def renew(self) -> None:
+        pass
+
+    def memory(self) -> int:
+        return 0
+
+
+def launches(count: int, tokens: int) -> dict[str, Callable[[], Any]]:
+    """Name -> a call on so many prompts of about so many tokens, ten labels each among them."""
+    rng = random.Random(0)
+    known = words(demo_tokenizer())
+    texts = [" ".join(rng.choices(known, k=tokens - 30)) for _ in range(count)]
+    labels = tuple(rng.choices(known, k=10))
+    model = GLiClassModel.from_pretrained(demo.PATH, device="cpu")
+    pipeline = ZeroShotClassificationPipeline(model, demo_tokenizer(), device="cpu", progress_bar=False)
+    requests = [Request(text, labels) for text in texts]
+    prompts = pipeline.engine.encoder.encode(requests, pipeline.engine.window)
+    model.network.score_recordable = model.network.encode_recordable = True
+    model.graphs = GraphRunner(model.network, model.device, NoDevice())
+    for _ in range(2):  # until it replays
+        model.score(prompts)
+    return {
+        "gliclass-fast": lambda: model.score(prompts),
+        "bare texts": lambda: demo_tokenizer()(texts),
+    }
+
+
+def _engine() -> Any:
+    pipeline = ZeroShotClassificationPipeline(
+        demo.PATH, device="cpu", progress_bar=False, batch_tokens=ONE_BATCH
+    )
+    model = pipeline.engine.model
+
+    def score(prompts: Sequence[EncodedPrompt]) -> PendingLogits:
+        batch = model.pack(prompts)
+        return PendingLogits.copy(torch.zeros(1, batch.labels))
+
+    model.score = score  # type: ignore[method-assign]
+    return pipeline
+
+
+def _reference() -> Any:
+    import gliclass
+
+    model = gliclass.GLiClassModel.from_pretrained(str(demo.PATH))
+    pipeline = gliclass.ZeroShotClassificationPipeline(
+        model, demo_tokenizer(), device="cpu", progress_bar=False
+    )
+
+    def forward(input_ids: torch.Tensor, max_num_classes: int, **_: Any) -> Any:
+        return SimpleNamespace(logits=torch.zeros(len(input_ids), max_num_classes))
+
+    pipeline.pipe.model.forward = forward
+    return pipeline

@@ -1,0 +1,121 @@
+"""Writes the tables of the README and of the demo's card from bench/results/*.json, between their markers.
+
+python -m tools.report
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from gliclass_fast.bench.tables import grid_table, machine_line, markdown, ratio_table
+from gliclass_fast.cli import catalogue
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "bench" / "results"
+
+
+def compared(result: dict[str, Any]) -> str:
+    """Times of a preset that has no grid, part by part, and the largest error of the engine."""
+    tables = [f"{part}:\n\n{markdown(*ratio_table(result, part))}" for part in result["parts"]]
+    errors = (row["errors"]["gliclass-fast"] for run in result["runs"] for row in run["rows"])
+    tables.append(f"Largest error of a float32 logit: {max(errors):.0e}.")
+    return "\n\n".join([machine_line(result["machine"]), *tables])
+
+
+def grids(result: dict[str, Any]) -> str:
+    tables, repeats = [], set()
+    for run in result["runs"]:
+        for part in result["parts"]:
+            tables.append(markdown(*grid_table(run, part)))
+            repeats |= {times["runs"] for row in run["rows"] for times in row[part].values()}
+    counts = " or ".join(map(str, sorted(repeats)))
+    return "\n\n".join([f"{machine_line(result['machine'])} Medians of {counts} runs.", *tables])
+
+
+def started(result: dict[str, Any]) -> str:
+    columns = ["engine", *next(iter(result["engines"].values()))]
+    rows = [[name, *(f"{value:g}" for value in each.values())] for name, each in result["engines"].items()]
+    return f"{machine_line(result['machine'])} Model: {result['model']}.\n\n{markdown(columns, rows)}"
+
+
+def decided(result: dict[str, Any]) -> str:
+    columns = {
+        "set": "set", "texts": "texts", "labels": "labels", "precision": "precision", "macro_f1": "macro F1",
+        "reference_macro_f1": "reference's", "changed_best": "best label changed",
+        "changed_multi": "decisions changed", "largest_score_difference": "largest score difference",
+    }  # fmt: skip
+    rows = [
+        [f"{row[key]:.1g}" if "difference" in key else str(row[key]) for key in columns]
+        for row in result["rows"]
+    ]
+    return f"{machine_line(result['machine'])}\n\n{markdown(list(columns.values()), rows)}"
+
+
+def accuracies(result: list[dict[str, Any]]) -> str:
+    rows = [
+        [row["set"], f"{row['rows']:,}", ", ".join(row["labels"]), f"{row['accuracy']:.3f}"] for row in result
+    ]
+    return markdown(["set", "rows", "labels", "accuracy"], rows)
+
+
+def runs(_: Any) -> str:
+    """What the package's folders hold."""
+    texts, labels = catalogue.poolings()
+    tables = [markdown(*catalogue.architectures()), markdown(*catalogue.backbones())]
+    return "\n\n".join([*tables, f"Poolings: {texts}; of labels: {labels}."])
+
+
+def families(result: dict[str, Any]) -> str:
+    columns = ["family", "shape", "texts", "labels", "reference, ms", "gliclass-fast, ms", "logit error"]
+    rows = []
+    for row in result["rows"]:
+        theirs, ours = (row["times"][name]["median"] for name in ("gliclass", "gliclass-fast"))
+        shape = f"{row['shape']}, {row['about']}" if row["about"] else row["shape"]
+        cells = [row["family"], shape, str(row["texts"]), str(row["labels"]), f"{theirs:.0f}"]
+        rows.append([*cells, f"{ours:.0f} (**{theirs / ours:.2f}x**)", f"{row['error']:.0e}"])
+    return f"{machine_line(result['machine'])}\n\n{markdown(columns, rows)}"
+
+
+# page -> result file, or what else there is to show -> renderer; the place is between <!-- NAME: begin -->
+# and <!-- NAME: end -->
+PAGES: dict[Path, dict[str, Callable[[Any], str]]] = {
+    ROOT / "README.md": {
+        "what it runs": runs,
+        "cpu.json": compared,
+        "card-cpu.json": grids,
+        "card-base-cpu.json": grids,
+        "paper-cpu.json": grids,
+        "paper-base-cpu.json": grids,
+        "cold-start-cpu.json": started,
+        "families-cpu.json": families,
+        "quality-cpu.json": decided,
+    },
+    ROOT / "gliclass_fast" / "demo" / "README.md": {"demo.json": accuracies},
+}
+
+
+def rendered(page: Path) -> str:
+    """The page with its tables made from their result files."""
+    text = page.read_text(encoding="utf-8")
+    for name, render in PAGES[page].items():
+        begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
+        file = RESULTS / name
+        table = render(json.loads(file.read_text(encoding="utf-8")) if file.suffix == ".json" else None)
+        pattern = f"{re.escape(begin)}.*?{re.escape(end)}"
+        text, places = re.subn(pattern, lambda _: f"{begin}\n{table}\n{end}", text, flags=re.DOTALL)  # noqa: B023
+        if places != 1:
+            raise ValueError(f"{page.name}: {begin} and {end} stand there {places} times")
+    return text
+
+
+def main() -> None:
+    for page in PAGES:
+        page.write_text(rendered(page), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

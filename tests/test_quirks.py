@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from gliclass_fast import GLiClassModel, UnsupportedConfigError
 from gliclass_fast.config import ModelConfig, component
+from gliclass_fast.models.configuration import read_config
 from gliclass_fast.models.encoders.deberta_v2 import Config as DebertaConfig
 from gliclass_fast.models.encoders.deberta_v2 import distance_slots
 from gliclass_fast.runtime.dtype import dtype_candidates
@@ -24,7 +25,7 @@ from tests.tiny import alone, byte_tokenizer, fast_pipeline, reference_model, re
 
 
 def config_of(model: Any, **changes: Any) -> ModelConfig:
-    return ModelConfig.from_hf({**model.config.to_dict(), **changes})
+    return read_config({**model.config.to_dict(), **changes})
 
 
 def assert_parity(model: Any, **arguments: Any) -> None:
@@ -69,7 +70,7 @@ def test_3_segments_and_the_misused_argmin() -> None:
     pipeline = fast_pipeline(model)
     shots = [{"text": "good", "labels": ["a"]}]
     requests = [Request("x", ("a",)), Request("x", ("a",), examples=shots)]
-    batch = pack(pipeline.engine.encoder.encode(requests, 512))
+    batch = pack(pipeline.engine.reader.encode(requests, 512))
     first, second = batch.segments.split(batch.cu_seqlens.diff().tolist())
     assert first.tolist() == [0, 0, 0, 1, 1, 1]  # [CLS] <<LABEL>> a | <<SEP>> x [SEP]
     assert second.unique().tolist() == [2]

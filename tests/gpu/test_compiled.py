@@ -52,5 +52,7 @@ def test_pytorch_accepts_the_operation() -> None:
 def test_a_model_with_heads_64_wide_runs_on_them(dtype: torch.dtype) -> None:
     model = check_logits("deberta-v2", "mlp", dtype, "cuda", backbone=WIDE)
     assert model.ops.chosen["disentangled_attention"] == "cuda"
-    eager, *replayed = (model.score([random_prompt(150, 3), random_prompt(9, 2)]).wait() for _ in range(4))
+    eager, *replayed = (
+        model.loaded.score([random_prompt(150, 3), random_prompt(9, 2)]).wait() for _ in range(4)
+    )
     assert all(np.array_equal(each, eager) for each in replayed)

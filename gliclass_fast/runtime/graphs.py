@@ -22,8 +22,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from gliclass_fast.batch import TILE_ROWS, Capacity, EncodedPrompt, Layout, PackedBatch
+from gliclass_fast.batch import Capacity, EncodedPrompt, Layout, PackedBatch
 from gliclass_fast.models.architectures import Architecture
+from gliclass_fast.ops import TILE_ROWS
 from gliclass_fast.runtime.transfer import PendingLogits, stack_logits
 
 MAX_TOKENS = 16384  # longer batches run without graphs

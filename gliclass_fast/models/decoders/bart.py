@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gliclass_fast.batch import PackedBatch, with_keys
+from gliclass_fast.batch import PackedBatch
 from gliclass_fast.checkpoint.weights import affine
 from gliclass_fast.models.decoders import AHEAD
 from gliclass_fast.models.encoders import bart, bert
-from gliclass_fast.ops import Ops
+from gliclass_fast.ops import Ops, Positions, Sequences
 
 _CROSS = "decoder.layers.{i}.encoder_attn"
 WEIGHTS = {
@@ -46,18 +46,18 @@ class Layer(bert.Layer):
         self.cross_out, self.cross_norm = nn.Linear(width, width), nn.LayerNorm(width)
         self.ahead: Tensor | None = None  # in a causal decoder, what hides tokens ahead, by distance
 
-    def cross(self, x: Tensor, memory: Tensor, cu_seqlens: Tensor, spans: Tensor, tiles: Tensor) -> Tensor:
+    def cross(self, x: Tensor, memory: Tensor, sequences: Sequences) -> Tensor:
         """The norm of the tokens and what they find in the memory, [T, C]."""
         ops, heads, norm = self.ops, self.config.num_attention_heads, self.cross_norm
         q = ops.linear(x, self.q.weight, self.q.bias).view(x.shape[0], heads, -1)
         kv = ops.linear(memory, self.kv.weight, self.kv.bias).view(memory.shape[0], 2, heads, -1)
-        found = ops.cross_attention(q, *kv.unbind(1), cu_seqlens, spans, tiles)
+        found = ops.cross_attention(q, *kv.unbind(1), sequences)
         found = ops.linear(found, self.cross_out.weight, self.cross_out.bias)
         return ops.add_norm(found, x, norm.weight, norm.bias, self.config.norm_eps)
 
     def attend(self, qkv: Tensor, batch: PackedBatch) -> Tensor:
         scale = qkv.shape[-1] ** -0.5
-        return self.ops.attention(qkv, batch.cu_seqlens, batch.tiles, scale, distance_bias=self.ahead)
+        return self.ops.attention(qkv, batch.sequences, scale, Positions(distance_bias=self.ahead))
 
 
 class Decoder(bart.Encoder):
@@ -76,10 +76,10 @@ class Decoder(bart.Encoder):
 
     def forward(self, batch: PackedBatch, memory: Tensor, spans: Tensor) -> Tensor:
         x = self.embed(batch)
-        tiles = with_keys(batch.tiles, batch.cu_seqlens, spans)
+        sequences = batch.sequences.with_keys(spans)
         for layer in self.layers:
             assert isinstance(layer, Layer)
             x = layer.add(x, layer.mix(x, batch))
-            x = layer.cross(x, memory, batch.cu_seqlens, spans, tiles)
+            x = layer.cross(x, memory, sequences)
             x = layer.feed(x)
         return x

@@ -2,7 +2,7 @@
 attention.
 
 The projected relative-position embeddings depend on weights alone. The reference projects them in every
-forward; `fold` does it once and keeps, per layer, one [H, D, slots] table for each of the two position terms.
+forward; `fold` does it once and keeps, per layer, one [H, D, buckets] table for each position term.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from gliclass_fast.checkpoint.weights import affine
 from gliclass_fast.config import UnsupportedConfigError, hf_activation
 from gliclass_fast.models.encoders import word_source
 from gliclass_fast.models.encoders.bert import PostNormEncoder, PostNormLayer
-from gliclass_fast.ops import Ops
+from gliclass_fast.ops import DistanceTables, Ops
 
 _LAYER = "encoder.layer.{i}"
 _SELF = f"{_LAYER}.attention.self"
@@ -148,12 +148,10 @@ class Layer(PostNormLayer):
         needs = {term: separate and term in config.position_terms for term in ("c2p", "p2c")}
         self.distance_key = nn.Linear(config.hidden_size, config.hidden_size) if needs["c2p"] else None
         self.distance_query = nn.Linear(config.hidden_size, config.hidden_size) if needs["p2c"] else None
-        self.key_table: Tensor | None = None
-        self.query_table: Tensor | None = None
+        self.tables: DistanceTables | None = None
 
     def fold_tables(self, distances: Tensor, slots: Tensor) -> None:
         """distances: the normed relative-position embeddings [2 * span, C], in float32."""
-        self.slots = slots
         query, key, _ = zip(self.qkv.weight.chunk(3), self.qkv.bias.chunk(3), strict=True)
         if self.distance_key is not None:
             key = (self.distance_key.weight, self.distance_key.bias)
@@ -162,7 +160,8 @@ class Layer(PostNormLayer):
         terms = self.config.position_terms
         key_table = self._project(distances, *key) if "c2p" in terms else None
         query_table = self._project(distances, *query) if "p2c" in terms else None
-        self.key_table, self.query_table = self.ops.pack_distances(key_table, query_table, slots)
+        if terms:
+            self.tables = self.ops.pack_distances(DistanceTables(key_table, query_table, slots))
         self.distance_key = self.distance_query = None
 
     def _project(self, distances: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -170,18 +169,10 @@ class Layer(PostNormLayer):
         return table.view(len(distances), self.config.num_attention_heads, -1).permute(1, 2, 0).contiguous()
 
     def attend(self, qkv: Tensor, batch: PackedBatch) -> Tensor:
-        if self.key_table is None and self.query_table is None:
-            return self.ops.attention(qkv, batch.cu_seqlens, batch.tiles, self.config.scale)
-        return self.ops.disentangled_attention(
-            qkv,
-            self.key_table,
-            self.query_table,
-            self.slots,
-            batch.cu_seqlens,
-            batch.tiles,
-            self.config.scale,
-            batch.max_seqlen,
-        )
+        sequences, scale = batch.sequences, self.config.scale
+        if self.tables is None:
+            return self.ops.attention(qkv, sequences, scale)
+        return self.ops.disentangled_attention(qkv, sequences, scale, self.tables)
 
 
 class Encoder(PostNormEncoder):

@@ -19,7 +19,7 @@ from gliclass_fast.checkpoint.weights import affine
 from gliclass_fast.config import UnsupportedConfigError, hf_activation
 from gliclass_fast.models.encoders.t5 import PreNormEncoder
 from gliclass_fast.models.layers import NormLinear
-from gliclass_fast.ops import Ops
+from gliclass_fast.ops import Ops, Positions
 
 _LAYER = "layers.{i}"
 WEIGHTS = {
@@ -123,7 +123,7 @@ class Layer(nn.Module):
         qkv = rows.new_empty(tokens, 3, heads, width)
         qkv[:, 0] = rows[:, :heads]
         qkv[:, 1:].view(tokens, 2, shared, -1, width)[:] = rows[:, heads:].view(tokens, 2, shared, 1, width)
-        return self.ops.attention(qkv, batch.cu_seqlens, batch.tiles, width**-0.5, rotary)
+        return self.ops.attention(qkv, batch.sequences, width**-0.5, Positions(rotary))
 
     def finish(self, x: Tensor, attended: Tensor) -> Tensor:
         """The part that treats every row alone. May overwrite x."""

@@ -15,7 +15,7 @@ from gliclass_fast.checkpoint.weights import affine
 from gliclass_fast.config import UnsupportedConfigError, hf_activation
 from gliclass_fast.models.encoders import word_source
 from gliclass_fast.models.layers import NormLinear
-from gliclass_fast.ops import Ops
+from gliclass_fast.ops import Ops, Positions
 
 WEIGHTS = {
     "words.weight": ("embeddings.tok_embeddings.weight",),
@@ -93,9 +93,8 @@ class Layer(nn.Module):
         """The part that looks at other tokens, [T, C] -> [T, C]."""
         qkv = self.ops.linear(normed, self.qkv.weight, self.qkv.bias)
         qkv = qkv.view(normed.shape[0], 3, self.config.num_attention_heads, -1)
-        return self.ops.attention(
-            qkv, batch.cu_seqlens, batch.tiles, qkv.shape[-1] ** -0.5, rotary, self.window
-        )
+        positions = Positions(rotary, self.window)
+        return self.ops.attention(qkv, batch.sequences, qkv.shape[-1] ** -0.5, positions)
 
     def finish(self, x: Tensor, attended: Tensor, norm: nn.LayerNorm) -> tuple[Tensor, Tensor]:
         """The part that treats every row alone: (residual stream, `norm` of it). May overwrite x."""

@@ -19,7 +19,7 @@ from gliclass_fast.batch import PackedBatch
 from gliclass_fast.checkpoint.weights import affine
 from gliclass_fast.config import UnsupportedConfigError, hf_activation
 from gliclass_fast.models.layers import NormLinear
-from gliclass_fast.ops import Ops
+from gliclass_fast.ops import Ops, Positions
 
 
 def stack_weights(stack: str, feed_forward: int) -> dict[str, tuple[str, ...]]:
@@ -126,7 +126,7 @@ class Layer(nn.Module):
     def mix(self, x: Tensor, batch: PackedBatch, bias: Tensor) -> Tensor:
         """The part that looks at other tokens, [T, C] -> [T, H * D]."""
         qkv = self.qkv(x).view(x.shape[0], 3, self.config.num_attention_heads, -1)
-        return self.ops.attention(qkv, batch.cu_seqlens, batch.tiles, 1.0, distance_bias=bias)
+        return self.ops.attention(qkv, batch.sequences, 1.0, Positions(distance_bias=bias))
 
     def finish(self, x: Tensor, attended: Tensor) -> Tensor:
         """The part that treats every row alone. May overwrite x."""

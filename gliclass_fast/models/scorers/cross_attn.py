@@ -49,8 +49,8 @@ class Scorer(nn.Module):
         linear = self.ops.linear
         q, k, v = self.q(labels), self.k(text), linear(text, self.v.weight, self.v.bias)
         q, k, v = (x.view(x.shape[0], self.heads, -1) for x in (q, k, v))
-        spans = text_spans(batch, self.config)
-        context = self.ops.cross_attention(q, k, v, batch.cu_labels, spans, batch.label_tiles)
+        sequences = batch.label_sequences(text_spans(batch, self.config))
+        context = self.ops.cross_attention(q, k, v, sequences)
         context = linear(context, self.out.weight, self.out.bias)
         hidden = linear(labels, self.first.weight, self.first.bias)
         hidden = self.context(context, "gelu", add=hidden)

@@ -37,7 +37,7 @@ class Scorer(nn.Module):
         queries = linear(labels, self.q.weight, None)
         keys, values = (linear(text, part.weight, None) for part in (self.k, self.v))
         similarity = self.ops.pair_dot(keys, queries, owner) * BETA
-        share = self.ops.segment_softmax(similarity, batch.cu_labels)
+        share = self.ops.segment_softmax(similarity, batch.label_sequences(batch.text_spans))
         hidden = labels + share[:, None] * values[owner]
         hidden = linear(hidden, self.first.weight, self.first.bias, "relu")
         hidden = linear(hidden, self.second.weight, self.second.bias, "relu")

@@ -15,8 +15,8 @@ namespace py = pybind11;
 
 namespace {
 
-// A struct that Python makes from the names of its fields; those left out keep their defaults. An address is
-// an integer there.
+// Python makes such a struct from the names of its fields; those it leaves out keep their defaults. There an
+// address is an integer.
 template <typename Struct>
 struct Fields : py::class_<Struct> {
   Fields(py::module_& module, const char* name) : py::class_<Struct>(module, name) {

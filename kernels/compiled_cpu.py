@@ -101,6 +101,7 @@ def _attention(
 
 
 def _given(*tensors: Tensor | None) -> list[Tensor]:
+    """The tensors that are there."""
     return [each for each in tensors if each is not None]
 
 

@@ -27,7 +27,7 @@ from gliclass_fast.kernels._flash import item_at, item_count, normalized, persis
 from gliclass_fast.kernels._sequences import DistanceTables, Sequences
 from gliclass_fast.kernels._triton import capability, power_of_2, tl, triton
 
-BAND_ROWS = 128  # of the reference's bands: more of them would be mostly unused columns
+BAND_ROWS = 128  # the reference makes bands of so many rows: with more, most columns would be unused
 # (bytes per value, Hopper or later) -> rows and keys per step (equal), warps; none of them spills registers
 TILE = {(2, False): (32, 4), (2, True): (64, 8), (4, False): (16, 4), (4, True): (16, 4)}
 

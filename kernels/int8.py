@@ -21,7 +21,7 @@ from torch import Tensor
 from gliclass_fast.kernels.linear import ACTIVATIONS, norm_linear_by
 
 LIMIT = 127
-TINY = torch.finfo(torch.float32).tiny  # of rows of zeros
+TINY = torch.finfo(torch.float32).tiny  # the step where a row is zeros
 
 
 @lru_cache

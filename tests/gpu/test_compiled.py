@@ -38,12 +38,13 @@ def test_contract(dtype: torch.dtype, rows: int, shape: str, monkeypatch: pytest
 
 def test_pytorch_accepts_the_operation() -> None:
     arguments, _ = cases.disentangled_attention(torch.float16, width=64)
-    qkv, key, query, slots, _, tiles, scale, longest = cases.packed(
+    qkv, sequences, scale, tables = cases.packed(
         "disentangled_attention", "cuda", cases.moved(arguments, "cuda")
     )
+    both = (tables.key_table, tables.query_table)
     torch.library.opcheck(
         compiled_cuda._disentangled_attention,
-        (qkv, key, query, tiles, slots.numel() // 2, scale, longest),
+        (qkv, *both, sequences.tiles, tables.reach, scale, sequences.longest),
         test_utils=("test_schema", "test_faketensor"),
     )
 

@@ -106,7 +106,7 @@ def _function(operation: str, backend: str) -> Callable[..., Any]:
 
 
 def errors(functions: dict[str, Callable[[], Any]]) -> dict[str, float]:
-    """Of every implementation against the reference's, as a share of its norm; int8 rounds on purpose."""
+    """Every implementation's error against the reference, as a share of its norm; int8 rounds on purpose."""
     exact = functions["reference"]().double()
     found = {name: float((run().double() - exact).norm() / exact.norm()) for name, run in functions.items()}
     wrong = {name: error for name, error in found.items() if not error <= LARGEST_ERROR}

@@ -29,7 +29,7 @@ class Setting:
 
     @property
     def model_type(self) -> str:
-        """Of the encoder."""
+        """Names the backbone."""
         return str(self.model.model.encoder_model.config.model_type)
 
     def copy_of_model(self) -> Any:
@@ -115,7 +115,7 @@ class Engine:
         )
 
     def logits(self, case: Case, count: int) -> list[np.ndarray]:
-        """Of the whole batch, in the last of several runs: by then CUDA graphs are replayed."""
+        """The whole batch runs several times and the last run counts: by then CUDA graphs are replayed."""
         requests = [Request(text, case.labels) for text in texts(case, self.tokenizer)]
         runs = 1 if self.model.loaded.graphs is None else 3
         *_, scored = (self.pipe.engine.score(requests) for _ in range(runs))

@@ -100,7 +100,7 @@ def _processor() -> str:
 
 
 def _commit() -> str | None:
-    """Of this source tree; None for an installed package."""
+    """The commit of this source tree; None for an installed package."""
     root = Path(__file__).resolve().parent.parent
     if not (root / ".git").exists() or shutil.which("git") is None:
         return None

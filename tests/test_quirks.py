@@ -12,10 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from gliclass_fast import GLiClassModel, UnsupportedConfigError
-from gliclass_fast.config import ModelConfig, component
+from gliclass_fast.config import ModelConfig
 from gliclass_fast.models.configuration import read_config
 from gliclass_fast.models.encoders.deberta_v2 import Config as DebertaConfig
 from gliclass_fast.models.encoders.deberta_v2 import bucket_of
+from gliclass_fast.models.scorers import SCORERS
 from gliclass_fast.runtime.dtype import dtype_candidates
 from gliclass_fast.runtime.packing import pack
 from gliclass_fast.text.prompts import Request
@@ -285,9 +286,9 @@ def test_unsupported_options_are_named_and_the_supported_ones_listed(
 
 
 def test_every_supported_name_has_a_file() -> None:
-    assert component("scorers", "cross-attn").__name__.endswith("scorers.cross_attn")
+    assert SCORERS["cross-attn"].__name__.endswith("scorers.cross_attn")
     with pytest.raises(UnsupportedConfigError, match="weighted-dot"):
-        component("scorers", "nope")
+        SCORERS["nope"]
 
 
 def test_the_tokenizer_has_to_belong_to_the_checkpoint() -> None:

@@ -77,7 +77,7 @@ class _OnnxRuntime(Stock):
         return lambda: session.run(None, feeds)
 
     def logits(self, case: Case, count: int) -> list[np.ndarray]:
-        """Of the whole batch, from the graph that is timed, where padding cannot change them."""
+        """The whole batch goes through the graph that is timed, where padding cannot change the logits."""
         strings = texts(case, self.tokenizer)
         if len(set(case.lengths)) == 1:
             return list(self._run(strings, case.labels)()[0][:count])

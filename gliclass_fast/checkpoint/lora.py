@@ -186,7 +186,7 @@ class MergedLora(Mapping[str, Tensor]):
 
 
 def _rank_and_scaling(options: Mapping[str, Any], module: str) -> tuple[int, float]:
-    """Of a pattern the module's name ends in, else the adapter's own; defaults are PEFT's."""
+    """A pattern that the module's name ends in decides, else the adapter's own; defaults are PEFT's."""
 
     def read(patterns: str, option: str) -> Any:
         for pattern, value in (options.get(patterns) or {}).items():

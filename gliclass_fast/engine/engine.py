@@ -15,10 +15,9 @@ from gliclass_fast.batch import EncodedPrompt
 from gliclass_fast.engine import overflow
 from gliclass_fast.engine.label_cache import LabelCache
 from gliclass_fast.runtime.graphs import MAX_TOKENS
-from gliclass_fast.runtime.inference import inference_on
 from gliclass_fast.runtime.model import GLiClassModel
 from gliclass_fast.runtime.oom import run_batches
-from gliclass_fast.runtime.transfer import PendingLogits
+from gliclass_fast.runtime.transfer import PendingLogits, inference_on
 from gliclass_fast.text.prompts import Request
 
 logger = logging.getLogger(__name__)
@@ -73,7 +72,7 @@ class Engine:
             relieve: gives back memory of the device that is not needed; default: the model's CUDA graphs.
         """
         self.model = model
-        self.batch_tokens = batch_tokens or BATCH_TOKENS[model.device.type]
+        self.batch_tokens = batch_tokens or BATCH_TOKENS[model.loaded.device.type]
         if model.loaded.graphs is not None:
             self.batch_tokens = min(self.batch_tokens, MAX_TOKENS)
         label_cache = None
@@ -105,15 +104,22 @@ class Engine:
         rows = self._run(requests, labels_per_pass, progress)
         self._warn_of_cuts([row.prompt for row in rows])
 
+        if any(row.logits is None for row in rows):
+            self._score_again(rows, [row.text if numbers is None else numbers[row.text] for row in rows])
+        passes: list[list[Row]] = [[] for _ in requests]
+        for row in rows:
+            passes[row.text].append(row)
+        return [_joined(each) for each in passes]
+
+    def _score_again(self, rows: list[Row], numbers: list[int]) -> None:
+        """Gives the rows that have no logits those of the twin in float32."""
+
         def again(places: list[int]) -> list[np.ndarray | None]:
             return [row.logits for row in self._in_float32()._run([rows[place].request for place in places])]
 
-        own = [row.text if numbers is None else numbers[row.text] for row in rows]
-        logits = overflow.complete([row.logits for row in rows], own, self.model.dtype, again)
-        passes: list[list[tuple[EncodedPrompt, np.ndarray]]] = [[] for _ in requests]
+        logits = overflow.complete([row.logits for row in rows], numbers, self.model.loaded.dtype, again)
         for row, found in zip(rows, logits, strict=True):
-            passes[row.text].append((row.prompt, found))
-        return [_joined(each) for each in passes]
+            row.logits = found
 
     def _run(
         self, requests: Sequence[Request], labels_per_pass: LabelsPerPass = None, progress: bool = False
@@ -127,7 +133,7 @@ class Engine:
         rows: list[Row] = []
         running: Launched = []
         with tqdm(total=len(passes), disable=not progress) as bar:
-            for part in growing(len(passes), FIRST_CHUNK.get(self.model.device.type, CHUNK), CHUNK):
+            for part in growing(len(passes), FIRST_CHUNK.get(self.model.loaded.device.type, CHUNK), CHUNK):
                 prompts = self.encode([request for _, request in passes[part]])
                 fresh = [Row(*own, prompt) for own, prompt in zip(passes[part], prompts, strict=True)]
                 rows += fresh
@@ -161,7 +167,7 @@ class Engine:
             return twin._embed(twin.encode([requests[place] for place in places]))
 
         found = self._embed(prompts, progress)
-        return overflow.complete(found, range(len(requests)), self.model.dtype, again)
+        return overflow.complete(found, range(len(requests)), self.model.loaded.dtype, again)
 
     def _embed(
         self, prompts: list[EncodedPrompt], progress: bool = False
@@ -268,12 +274,12 @@ def _to_numpy(tensor: Tensor) -> np.ndarray:
     return array
 
 
-def _joined(passes: list[tuple[EncodedPrompt, np.ndarray]]) -> Scored:
+def _joined(passes: list[Row]) -> Scored:
     """The passes of one request as one answer."""
-    logits = [each for _, each in passes]
+    logits = [row.logits for row in passes if row.logits is not None]
     return Scored(
         logits=logits[0] if len(logits) == 1 else np.concatenate(logits, axis=1),
-        tokens=sum([prompt.tokens for prompt, _ in passes]),
-        tokens_cut=max([prompt.tokens_cut for prompt, _ in passes]),
+        tokens=sum([row.prompt.tokens for row in passes]),
+        tokens_cut=max([row.prompt.tokens_cut for row in passes]),
         passes=len(passes),
     )

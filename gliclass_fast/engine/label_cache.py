@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from gliclass_fast.batch import EncodedPrompt
-from gliclass_fast.runtime.inference import inference_on
 from gliclass_fast.runtime.loaded import LoadedNetwork
 from gliclass_fast.runtime.model import GLiClassModel
+from gliclass_fast.runtime.transfer import inference_on
 from gliclass_fast.text.tokenizer import SequenceTokenizer
 
 CAPACITY = 16384  # labels

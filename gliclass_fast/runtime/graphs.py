@@ -23,8 +23,7 @@ from torch import Tensor
 from gliclass_fast.batch import Capacity, EncodedPrompt, Layout, PackedBatch
 from gliclass_fast.models.architectures import Network
 from gliclass_fast.ops import TILE_ROWS
-from gliclass_fast.runtime.inference import LAUNCH_LOCK
-from gliclass_fast.runtime.transfer import PendingLogits
+from gliclass_fast.runtime.transfer import LAUNCH_LOCK, PendingLogits
 
 MAX_TOKENS = 16384  # longer batches run without graphs
 MIN_BUCKET = 16

@@ -20,11 +20,10 @@ from gliclass_fast.ops import Foldable, Ops, choose_ops
 from gliclass_fast.runtime.cuda_graphs import CudaRecorder
 from gliclass_fast.runtime.dtype import dtype_candidates
 from gliclass_fast.runtime.graphs import MAX_TOKENS, GraphRunner
-from gliclass_fast.runtime.inference import inference_on, one_thread
 from gliclass_fast.runtime.oom import run_batches
 from gliclass_fast.runtime.packing import pack
 from gliclass_fast.runtime.settings import Settings
-from gliclass_fast.runtime.transfer import PendingLogits
+from gliclass_fast.runtime.transfer import PendingLogits, inference_on, one_thread
 
 logger = logging.getLogger(__name__)
 

@@ -256,7 +256,7 @@ class Head(nn.Module):
         return rows[within(rows, source)], sequences.with_keys(spans)
 
     def _score(self, texts: Tensor, labels: Tensor) -> Tensor:
-        """Of every text vector and its label, both [L, P] -> [L]."""
+        """Scores every text vector with its label, both [L, P] -> [L]."""
         if self.parts.score == "cosine":
             pairs = F.normalize(texts.float(), dim=-1) * F.normalize(labels.float(), dim=-1)
             return (pairs.sum(dim=-1) * self.factor).to(texts.dtype)

@@ -3,8 +3,11 @@
 #include <pybind11/pybind11.h>
 
 #include <cstdint>
+#include <functional>
 #include <stdexcept>
+#include <string>
 #include <type_traits>
+#include <unordered_map>
 
 #include "cpu/attention.h"
 #ifdef WITH_CUDA
@@ -18,12 +21,17 @@ namespace {
 // Python makes such a struct from the names of its fields; those it leaves out keep their defaults. There an
 // address is an integer.
 template <typename Struct>
-struct Fields : py::class_<Struct> {
-  Fields(py::module_& module, const char* name) : py::class_<Struct>(module, name) {
-    this->def(py::init([](const py::kwargs& given) {
+class Fields {
+ public:
+  Fields(py::module_& module, const char* name) {
+    py::class_<Struct>(module, name).def(py::init([](const py::kwargs& given) {
       Struct made;
-      const py::object self = py::cast(&made, py::return_value_policy::reference);
-      for (const auto& [field, value] : given) py::setattr(self, field, value);
+      for (const auto& [key, value] : given) {
+        const auto name = py::cast<std::string>(key);
+        const auto found = setters.find(name);
+        if (found == setters.end()) throw py::type_error("there is no field " + name);
+        found->second(made, value);
+      }
       return made;
     }));
   }
@@ -31,9 +39,13 @@ struct Fields : py::class_<Struct> {
   template <typename Owner, typename T>  // the owner may be a base of the struct
   Fields& field(const char* name, T Owner::* place) {
     using Given = std::conditional_t<std::is_pointer_v<T>, uintptr_t, T>;
-    this->def_property(name, nullptr, [place](Struct& self, Given value) { self.*place = (T)value; });
+    setters[name] = [place](Struct& made, py::handle value) { made.*place = (T)value.cast<Given>(); };
     return *this;
   }
+
+ private:
+  // Properties, which pybind11 would set one by one, take twice the time.
+  inline static std::unordered_map<std::string, std::function<void(Struct&, py::handle)>> setters;
 };
 
 // (name, lanes) of every instruction set this processor has, by its number for `attention_cpu`; fastest first.

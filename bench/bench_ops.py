@@ -21,6 +21,7 @@ import torch
 
 from gliclass_fast.bench.timing import Times, alternate, as_record, machine
 from gliclass_fast.ops import IMPLEMENTATIONS, DistanceTables, Sequences, unavailable_reason
+from gliclass_fast.runtime.device import resolve_device
 from gliclass_fast.runtime.packing import work_list
 
 HEADS, DIM, REACH = 12, 64, 512
@@ -159,7 +160,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--device", default=resolve_device().type)
     parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()

@@ -21,6 +21,7 @@ from gliclass_fast.bench import cases, peers
 from gliclass_fast.bench.presets import PRESETS, Preset
 from gliclass_fast.bench.tables import CASE_COLUMNS, case_rows, grid_table, machine_line
 from gliclass_fast.bench.timing import machine
+from gliclass_fast.runtime.device import resolve_device
 
 screen = Console()
 if not screen.is_terminal:
@@ -68,7 +69,7 @@ def bench(
         raise ValueError("the reference package is not installed: pip install 'gliclass-fast[bench]'")
     if device not in (None, "cpu", "cuda"):
         raise ValueError(f"device {device!r}: choose cpu or cuda")
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = device or resolve_device().type
     if threads is not None:
         torch.set_num_threads(threads)
     if preset not in PRESETS and preset not in OTHERS:

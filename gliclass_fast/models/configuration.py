@@ -102,7 +102,7 @@ def _check(config: ModelConfig, architecture: Any) -> None:
                 f"{option}={index} is not one of the encoder's {backbone.vocab_size} tokens"
             )
     width = backbone.hidden_size
-    replaced = config.use_segment_embeddings or config.architecture_type == "bi-encoder-fused"
+    replaced = config.use_segment_embeddings or architecture.encodes_labels
     if replaced and getattr(backbone, "embedding_size", width) != width:
         raise UnsupportedConfigError(
             f"encoder_config.embedding_size={backbone.embedding_size} with use_segment_embeddings or "

@@ -28,6 +28,7 @@ class GLiClassArchitecture(nn.Module):
     ] = ()  # what it reads of config.json beside the backbone: "decoder", "label_backbone"
     resizes_vocabulary = False  # the reference brings the embedding to config.json's own vocab_size
     needs_markers = True  # its prompts hold <<LABEL>> and <<SEP>> tokens
+    encodes_labels = False  # label vectors stand for word embeddings in the text's sequence
     ignored: tuple[str, ...] = ()  # options that the reference would ignore here, and that are refused
 
     def __init__(self, config: ModelConfig, ops: Ops) -> None:

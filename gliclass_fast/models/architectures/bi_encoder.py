@@ -55,7 +55,6 @@ class Architecture(GLiClassArchitecture):
     needs_markers = False
     ignored = ("use_lstm", "squeeze_layers", "encoder_layer_id", "use_segment_embeddings")
     score_recordable = False  # labels come as vectors, outside the block of a batch
-    encodes_labels = False
 
     def __init__(self, config: ModelConfig, ops: Ops, checkpoint: Checkpoint, ops_of: OpsOf) -> None:
         super().__init__(config, ops)

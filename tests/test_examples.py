@@ -42,7 +42,7 @@ def test_batch_over_parquet() -> None:
 
 
 def test_int8() -> None:
-    assert " of 256 decisions differ" in output("int8.py")
+    assert " of 64 decisions differ" in output("int8.py")
 
 
 @pytest.fixture

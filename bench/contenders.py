@@ -101,12 +101,12 @@ class Engine:
     def tokens(self, case: Case) -> int:
         return sum(case.lengths)
 
-    def __init__(self, setting: Setting, precision: str | None = None, cuda_graphs: bool = True) -> None:
+    def __init__(self, setting: Setting, quantization: str | None = None, cuda_graphs: bool = True) -> None:
         self.model = GLiClassModel.from_gliclass(
             setting.model,
             device=setting.device,
             dtype=setting.dtype,
-            precision=precision,
+            quantization=quantization,
             cuda_graphs=cuda_graphs,
         )
         self.tokenizer = setting.tokenizer
@@ -117,20 +117,20 @@ class Engine:
     def logits(self, case: Case, count: int) -> list[np.ndarray]:
         """Of the whole batch, in the last of several runs: by then CUDA graphs are replayed."""
         requests = [Request(text, case.labels) for text in texts(case, self.tokenizer)]
-        runs = 1 if self.model.graphs is None else 3
+        runs = 1 if self.model.loaded.graphs is None else 3
         *_, scored = (self.pipe.engine.score(requests) for _ in range(runs))
-        return [each.logits for each in scored[:count]]
+        return [each.logits[0] for each in scored[:count]]
 
     def forward(self, case: Case) -> Run | None:
         """On a packed batch; from CUDA graphs with the copies to and from the device."""
         requests = [Request(text, case.labels) for text in texts(case, self.tokenizer)]
-        encoded = self.pipe.engine.encoder.encode(requests, self.pipe.engine.window)
-        graphs = self.model.graphs
-        if graphs and (room := graphs.room(encoded)):
-            padded = self.model.pack(encoded, room)
+        encoded = self.pipe.engine.reader.encode(requests, self.pipe.engine.window)
+        loaded = self.model.loaded
+        if (graphs := loaded.graphs) and (capacity := graphs.capacity_for(encoded)):
+            padded = loaded.pack(encoded, capacity)
             return lambda: graphs(padded)
-        batch = self.model.pack(encoded).to(self.model.device)
-        return lambda: self.model(batch)
+        batch = loaded.pack(encoded).to(loaded.device)
+        return lambda: loaded(batch)
 
     def pipeline(self, case: Case) -> Run | None:
         strings, labels = texts(case, self.tokenizer), list(case.labels)

@@ -55,7 +55,7 @@ SETS: dict[str, Callable[[Path], Rows]] = {
 def precisions(device: str) -> dict[str, dict[str, Any]]:
     """Name -> arguments of `from_pretrained`."""
     dtypes = {name: {"dtype": getattr(torch, name)} for name in ("float32", "float16", "bfloat16")}
-    return {**dtypes, "int8": {"precision": "int8"}} if device == "cpu" else dtypes
+    return {**dtypes, "int8": {"quantization": "int8"}} if device == "cpu" else dtypes
 
 
 def measure(

@@ -68,7 +68,8 @@ class Bench:
         chosen = self.prepare(fitting)
         engine: Any = self.entrants[ENGINE].contender
         if self.device == "cpu" and self.dtype is torch.float32:
-            self.entrants[f"{ENGINE}, int8"] = Entrant(Engine(self._setting, precision="int8"), rounds=True)
+            int8 = Engine(self._setting, quantization="int8")
+            self.entrants[f"{ENGINE}, int8"] = Entrant(int8, rounds=True)
         absent = self.invite(peer_names)
         found: dict[str, Any] = {"shape": self.model, "dtype": str(self.dtype).removeprefix("torch.")}
         found |= {"ops": engine.model.ops.chosen, "absent": absent}

@@ -1,7 +1,7 @@
 """Fast inference for GLiClass zero-shot text classification: the `gliclass` pipelines on a packed engine."""
 
 from gliclass_fast.accelerate import accelerate
-from gliclass_fast.checkpoint.weights import CheckpointError
+from gliclass_fast.checkpoint.errors import CheckpointError
 from gliclass_fast.chunking import ZeroShotClassificationWithChunkingPipeline
 from gliclass_fast.config import UnsupportedConfigError
 from gliclass_fast.pipeline import TextInfo, ZeroShotClassificationPipeline

@@ -34,12 +34,12 @@ class EncodedPrompt:
     label_prompt: EncodedPrompt | None = None  # the labels' own sequence, of encoder-decoders
 
     @classmethod
-    def of_text(cls, token_ids: np.ndarray, labels: int, **rest: Any) -> EncodedPrompt:
+    def of_text(cls, token_ids: np.ndarray, num_labels: int, **rest: Any) -> EncodedPrompt:
         """A text that is read without its labels."""
-        return cls(token_ids, 0, np.zeros((labels, 2), dtype=np.int32), **rest)
+        return cls(token_ids, 0, np.zeros((num_labels, 2), dtype=np.int32), **rest)
 
     @property
-    def labels(self) -> int:
+    def num_labels(self) -> int:
         return len(self.label_spans)
 
     @property
@@ -127,8 +127,8 @@ class PackedBatch:
     block: Tensor  # all fields
     capacity: Capacity
     max_seqlen: int  # a bucket bound, not a measured value
-    prompts: int  # of N, how many are real
-    labels: int  # of L, how many are real
+    num_prompts: int  # of N, how many are real
+    num_labels: int  # of L, how many are real
     label_vectors: Tensor | None = None  # [L, C], of bi-encoders
     label_prompts: PackedBatch | None = None  # the labels' own sequences, of encoder-decoders
 
@@ -167,8 +167,8 @@ class PackedBatch:
             block,
             self.capacity,
             self.max_seqlen,
-            self.prompts,
-            self.labels,
+            self.num_prompts,
+            self.num_labels,
             self.label_vectors,
             None if self.label_prompts is None else self.label_prompts.to(block.device),
         )

@@ -11,10 +11,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from gliclass_fast.engine.engine import Scored
 from gliclass_fast.pipeline import BasePipeline
 from gliclass_fast.text import arguments, results
-from gliclass_fast.text.prompts import Request
 
 
 class ZeroShotClassificationWithChunkingPipeline(BasePipeline):
@@ -103,27 +101,20 @@ class ZeroShotClassificationWithChunkingPipeline(BasePipeline):
             self.progress_bar,
             [index for index, _ in chunks],
         )
-        of_text: list[list[Scored]] = [[] for _ in requests]
-        for (index, _), answer in zip(chunks, scored, strict=True):
-            of_text[index].append(answer)
-        rows = zip(requests, structures, of_text, thresholds, strict=True)
-        return [self._result(*row, return_hierarchical) for row in rows]
-
-    def _result(
-        self, request: Request, structure: Any, chunks: list[Scored], threshold: float, nested: bool
-    ) -> Any:
-        single = self.classification_type == "single-label"
-        types = [self.classification_type] * len(chunks)
-        scores = results.scores_of([chunk.logits for chunk in chunks], types)
-        if len(chunks) == 1:
-            pairs = list(zip(request.labels, scores[0], strict=True))
-        else:
-            best = results.highest_over_chunks(scores, request.labels)
-            total = sum(best.values()) if single else 1.0
-            pairs = [(label, score / total) for label, score in best.items()]
-        names, values = zip(*pairs, strict=True)
-        found = results.predictions_of(names, values, self.classification_type, threshold)
-        found.sort(key=lambda prediction: -prediction["score"])
-        if nested:
-            return results.hierarchical(structure, names, values, found, self.label_separator)
+        kind = self.classification_type
+        scores = results.scores_of(
+            [chunk.labels for _, chunk in chunks], [each.logits for each in scored], [kind] * len(chunks)
+        )
+        of_text: list[list[results.Scores]] = [[] for _ in requests]
+        for (index, _), each in zip(chunks, scores, strict=True):
+            of_text[index].append(each)
+        found: list[Any] = []
+        for own, structure, threshold in zip(of_text, structures, thresholds, strict=True):
+            best = results.merged(own, kind)
+            predictions = best.predictions(kind, threshold)
+            predictions.sort(key=lambda prediction: -prediction["score"])
+            if return_hierarchical:
+                found.append(best.hierarchical(structure, predictions, self.label_separator))
+            else:
+                found.append(predictions)
         return found

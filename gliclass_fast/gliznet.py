@@ -12,8 +12,10 @@ import torch
 from gliclass_fast.checkpoint.files import read_json, resolve_folder
 from gliclass_fast.config import UnsupportedConfigError
 from gliclass_fast.engine.engine import Engine, LabelsPerPass
+from gliclass_fast.models.configuration import read_config
 from gliclass_fast.models.gliznet.config import GliznetConfig
-from gliclass_fast.runtime.model import GLiClassModel, read_config
+from gliclass_fast.runtime.device import resolve_device
+from gliclass_fast.runtime.model import GLiClassModel
 from gliclass_fast.text import arguments, results
 from gliclass_fast.text.gliznet_tokenizer import GliZNETTokenizer
 from gliclass_fast.text.prompts import Request
@@ -82,7 +84,7 @@ class ZeroShotClassificationPipeline:
                 f"model must be a loaded one, got {type(model).__name__}; for a path or a repository id use "
                 "ZeroShotClassificationPipeline.from_pretrained"
             )
-        self.model = model if device is None else model.to(torch.device(device))
+        self.model = model if device is None else model.to(resolve_device(device))
         self.tokenizer = tokenizer if isinstance(tokenizer, GliZNETTokenizer) else GliZNETTokenizer(tokenizer)
         self.classification_type = _kind(classification_type) and classification_type
         self.engine = Engine(self.model, self.tokenizer, self.tokenizer.max_length, batch_tokens)
@@ -140,14 +142,13 @@ class ZeroShotClassificationPipeline:
             raise TypeError("threshold must be one number for all texts")
         lowest = float("-inf") if threshold is None else arguments.thresholds_per_text(threshold, 1)[0]
         scored = self.engine.score(requests, labels_per_pass)
-        scores = results.scores_of([each.logits for each in scored], [kind] * len(scored))
-        found = [self._output(*pair, lowest) for pair in zip(requests, scores, strict=True)]
+        scores = results.scores_of(flat, [each.logits for each in scored], [kind] * len(scored))
+        found = []
+        for own, each in zip(texts, scores, strict=True):
+            pairs = each.predictions("multi-label", lowest)  # of either kind, every label counts
+            pairs.sort(key=lambda pair: pair["score"], reverse=True)
+            found.append(PredictionOutput(own, [LabelScore(**pair) for pair in pairs]))
         return found[0] if isinstance(text, str) else found
-
-    def _output(self, request: Request, scores: list[float], lowest: float) -> PredictionOutput:
-        pairs = [LabelScore(*pair) for pair in zip(request.labels, scores, strict=True)]
-        best_first = sorted(pairs, key=lambda pair: pair.score, reverse=True)
-        return PredictionOutput(request.text, [pair for pair in best_first if pair.score >= lowest])
 
 
 def _kind(classification_type: Any) -> str:

@@ -107,7 +107,7 @@ class Ops:
 class Foldable(Protocol):
     """A module with products of weights alone, made once after loading, before linear weights are packed."""
 
-    def fold(self) -> None:
+    def fold_weights(self) -> None:
         """Makes them."""
         ...
 
@@ -175,14 +175,14 @@ def choose_ops(
     dtype: torch.dtype = torch.float32,
     only: str | None = None,
     head_width: int | None = None,
-    precision: str | None = None,
+    quantization: str | None = None,
 ) -> Ops:
     """The implementations for `device` and `dtype`: per operation the first of `ORDER` that can run there.
 
     only: a backend's name. Operations it implements use it and the rest use the reference; of a package of
     one operation (`PACKAGES`) the rest are the table's. It never falls back silently: an unknown or
     unavailable backend raises ValueError and names what exists.
-    precision: a backend that rounds on purpose, preferred for the operations it implements.
+    quantization: a backend that rounds on purpose, preferred for the operations it implements.
     """
     kind = torch.device(device).type
     if kind not in ORDER:
@@ -190,14 +190,14 @@ def choose_ops(
     order = ORDER[kind] if only is None else tuple(dict.fromkeys((only, "reference")))
     if only in PACKAGES:
         order = (only, *ORDER[kind])
-    for wanted in filter(None, (only, precision)):
+    for wanted in filter(None, (only, quantization)):
         known = dict.fromkeys(backend for rows in IMPLEMENTATIONS.values() for backend in rows)
         if wanted not in known:
             raise ValueError(f"backend {wanted!r} does not exist; choose one of: {', '.join(known)}")
         if reason := unavailable_reason(wanted, device, dtype, head_width):
             raise ValueError(f"backend {wanted!r} cannot run: {reason}")
-    if precision is not None:
-        order = (precision, *order)
+    if quantization is not None:
+        order = (quantization, *order)
     usable = [backend for backend in order if unavailable_reason(backend, device, dtype, head_width) is None]
     chosen = {op: next(b for b in usable if b in rows) for op, rows in IMPLEMENTATIONS.items()}
     logger.info("operations on %s: %s", kind, chosen)

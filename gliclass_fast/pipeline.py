@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from gliclass_fast.checkpoint.errors import CheckpointError
 from gliclass_fast.checkpoint.files import load_tokenizer
-from gliclass_fast.checkpoint.weights import CheckpointError
-from gliclass_fast.engine.engine import Engine, LabelsPerPass, Scored
+from gliclass_fast.engine.engine import Engine, LabelsPerPass
+from gliclass_fast.runtime.device import resolve_device
 from gliclass_fast.runtime.model import GLiClassModel
 from gliclass_fast.text import arguments, results
 from gliclass_fast.text.prompts import Request, flatten_labels
@@ -38,7 +39,7 @@ class BasePipeline:
         max_classes: int = 25,
         max_length: int = 1024,
         classification_type: str = "multi-label",
-        device: str | torch.device = "cuda:0",
+        device: str | torch.device | int | None = "cuda:0",
         progress_bar: bool = True,
         label_separator: str = ".",
         batch_tokens: int | None = None,
@@ -71,7 +72,7 @@ class BasePipeline:
         for name, value in (("max_length", max_length), ("batch_tokens", batch_tokens)):
             if value is not None and operator.index(value) < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
-        self.model = load_model(model, _usable_device(device))
+        self.model = load_model(model, resolve_device(device, fall_back=True))
         self.tokenizer = load_tokenizer(tokenizer) if isinstance(tokenizer, (str, Path)) else tokenizer
         self.labels_tokenizer = self._load_labels_tokenizer(labels_tokenizer)
         self.max_classes, self.max_length = max_classes, max_length
@@ -92,9 +93,9 @@ class BasePipeline:
 
     def _load_labels_tokenizer(self, given: Any) -> Any:
         config = self.model.config
-        if given is not None and config.label_encoder is None:
+        if given is not None and config.label_backbone_config is None:
             raise ValueError("labels_tokenizer is for bi-encoders: this model has no label tower")
-        if given is None and config.label_encoder is not None:
+        if given is None and config.label_backbone_config is not None:
             given = config.label_model_name
             if given is None:
                 raise ValueError("config.json names no 'label_model_name': give labels_tokenizer")
@@ -218,22 +219,17 @@ class ZeroShotClassificationPipeline(BasePipeline):
         scored = self.engine.score(
             requests, labels_per_pass, self.progress_bar, range(first_text, first_text + len(requests))
         )
-        scores = results.scores_of([each.logits for each in scored], types)
-        uncalibrated = [each.uncalibrated for each in scored if each.uncalibrated is not None]
-        before: list[Any] = [None] * len(scored)
-        if uncalibrated:
-            before = list(results.scores_of(uncalibrated, types))
-        labels = [request.labels for request in requests]
-        rows = zip(labels, scores, types, thresholds, before, strict=True)
-        found: list[Any] = [results.predictions_of(*row) for row in rows]
+        scores = results.scores_of(
+            [request.labels for request in requests], [each.logits for each in scored], types
+        )
+        rows = zip(scores, types, thresholds, strict=True)
+        found: list[Any] = [each.predictions(kind, least) for each, kind, least in rows]
         if return_hierarchical:
-            shaped = zip(structures, labels, scores, found, strict=True)
-            found = [results.hierarchical(*row, self.label_separator) for row in shaped]
-        return (found, infos_of(scored)) if return_info else found
-
-
-def infos_of(scored: Sequence[Scored]) -> list[TextInfo]:
-    return [TextInfo(each.tokens, each.tokens_cut, each.passes) for each in scored]
+            shaped = zip(scores, structures, found, strict=True)
+            found = [each.hierarchical(shape, own, self.label_separator) for each, shape, own in shaped]
+        if not return_info:
+            return found
+        return found, [TextInfo(each.tokens, each.tokens_cut, each.passes) for each in scored]
 
 
 def load_model(model: Any, device: torch.device) -> GLiClassModel:
@@ -245,10 +241,3 @@ def load_model(model: Any, device: torch.device) -> GLiClassModel:
     if isinstance(model, torch.nn.Module) and hasattr(model, "config"):
         return GLiClassModel.from_gliclass(model, device=device)
     raise TypeError(f"model must be a GLiClassModel, a path or a repository id, got {type(model).__name__}")
-
-
-def _usable_device(device: str | torch.device) -> torch.device:
-    """The reference's rule: a device given as text is the CPU unless it names a GPU that is there."""
-    if isinstance(device, torch.device):
-        return device
-    return torch.device(device if "cuda" in device and torch.cuda.is_available() else "cpu")

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gliclass_fast.checkpoint.errors import CheckpointError
 from gliclass_fast.checkpoint.files import read_json, resolve_folder
 from gliclass_fast.checkpoint.lora import adapter_place, open_checkpoint
-from gliclass_fast.checkpoint.weights import CheckpointError
 from gliclass_fast.models.gliznet.reference import written_reference
 from gliclass_fast.pipeline import ZeroShotClassificationPipeline
 from gliclass_fast.runtime.model import GLiClassModel
@@ -59,7 +59,7 @@ def compare_with_reference(pipeline: ZeroShotClassificationPipeline, folder: str
     """
     labels = list(LABELS)
     found = [each["logits"] for each in pipeline.get_embeddings(list(TEXTS), labels)]
-    score = _gliznet if pipeline.model.config.architecture_type == "gliznet" else _gliclass
+    score = REFERENCES.get(pipeline.model.config.architecture_type, _gliclass)
     expected = score(pipeline, folder, labels)
     changed = sum(int(((f >= 0) != (e >= 0)).sum()) for f, e in zip(found, expected, strict=True))
     return Comparison(logit_error(found, expected), changed, len(TEXTS) * len(labels))
@@ -93,7 +93,7 @@ def _not_comparable(config: Any, folder: str) -> str | None:
         return "the reference does not merge the adapter that this checkpoint has"
     if config.model_type in ("llama", "qwen2") and importlib.util.find_spec("llm2vec") is None:
         return f"the reference runs {config.model_type} through llm2vec: pip install llm2vec"
-    if config.label_encoder is not None and config.pooling_strategy != "first":
+    if config.label_backbone_config is not None and config.pooling_strategy != "first":
         return "the reference pools a label over the padding that other labels add"
     return None
 
@@ -101,10 +101,14 @@ def _not_comparable(config: Any, folder: str) -> str | None:
 @torch.inference_mode()
 def _gliznet(pipeline: ZeroShotClassificationPipeline, folder: str, labels: list[str]) -> list[np.ndarray]:
     place = resolve_folder(folder)
-    reference = written_reference(pipeline.model.network.head, read_json(place)["backbone_config"])
+    reference = written_reference(pipeline.model.loaded.network.head, read_json(place)["backbone_config"])
     _load(reference, open_checkpoint(place))
     tokenizer = GliZNETTokenizer(pipeline.tokenizer)
     return [reference(**tokenizer([(text, labels)]))[0].numpy() for text in TEXTS]
+
+
+# architecture_type -> what to compare with; all others are the reference package's
+REFERENCES = {"gliznet": _gliznet}
 
 
 def _load(model: torch.nn.Module, tensors: Mapping[str, Tensor]) -> None:
@@ -120,13 +124,13 @@ def _load(model: torch.nn.Module, tensors: Mapping[str, Tensor]) -> None:
     model.float().eval()
 
 
-def compare_precision(
-    model: str, tokenizer: Any, precision: str, texts: Sequence[str], labels: Any, max_length: int = 1024
+def compare_quantized(
+    model: str, tokenizer: Any, quantization: str, texts: Sequence[str], labels: Any, max_length: int = 1024
 ) -> Comparison:
-    """Scores, as of multi-label, of a checkpoint on a CPU in `precision` against float32."""
+    """Scores, as of multi-label, of a checkpoint on a CPU in `quantization` against float32."""
     scores = []
-    for each in (None, precision):
-        loaded = GLiClassModel.from_pretrained(model, device="cpu", precision=each)
+    for each in (None, quantization):
+        loaded = GLiClassModel.from_pretrained(model, device="cpu", quantization=each)
         pipeline = ZeroShotClassificationPipeline(
             loaded, tokenizer, max_length=max_length, device="cpu", progress_bar=False
         )

@@ -13,7 +13,7 @@ import torch
 
 from gliclass_fast.bench.cases import Case, texts
 from gliclass_fast.bench.contenders import WINDOW, Contender, Run, Setting
-from gliclass_fast.models.architectures import gliznet
+from gliclass_fast.models.gliznet.network import Architecture
 from gliclass_fast.models.gliznet.reference import GliZNet
 from gliclass_fast.text.gliznet_tokenizer import GliZNETTokenizer
 
@@ -23,7 +23,7 @@ SAME_MODEL = False
 
 
 def unsuitable(setting: Setting) -> str | None:
-    known = gliznet.backbones()
+    known = Architecture.backbones()
     return None if setting.model_type in known else f"runs {', '.join(known)}"
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from transformers import AutoTokenizer, PretrainedConfig
 
-from gliclass_fast.checkpoint.weights import CheckpointError
+from gliclass_fast.checkpoint.errors import CheckpointError
 
 HUB_OPTIONS = ("revision", "token", "cache_dir", "local_files_only")
 _VOCABULARIES = ("tokenizer.json", "*.model", "vocab.txt", "vocab.json")

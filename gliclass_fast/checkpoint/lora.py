@@ -18,7 +18,8 @@ from typing import Any, NamedTuple
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from gliclass_fast.checkpoint.weights import CheckpointError, SafetensorsFolder
+from gliclass_fast.checkpoint.errors import CheckpointError
+from gliclass_fast.checkpoint.tensors import SafetensorsFolder
 
 logger = logging.getLogger(__name__)
 

@@ -6,24 +6,16 @@ order. `{i}` stands for a layer number.
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
-from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from gliclass_fast.checkpoint.errors import CheckpointError
+
 Weights = Mapping[str, tuple[str, ...]]
-
-
-_PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json", "model.pt", "model.pth")
-
-
-class CheckpointError(ValueError):
-    """A checkpoint that is missing, truncated or does not fit; the message names the file or the tensors."""
 
 
 def affine(modules: Mapping[str, str | Sequence[str]]) -> dict[str, tuple[str, ...]]:
@@ -37,76 +29,31 @@ def affine(modules: Mapping[str, str | Sequence[str]]) -> dict[str, tuple[str, .
     }
 
 
-class SafetensorsFolder(Mapping[str, Tensor]):
-    """The tensors of `model.safetensors`, or of the shards its index lists.
-
-    Every lookup maps the file anew, so that a tensor's pages leave memory with the tensor: packed weights do
-    not keep their stock form resident, and of an embedding table only the rows in use are.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        """Raises CheckpointError where a file is missing, truncated, of another format, or a pickle."""
-        index = folder / "model.safetensors.index.json"
-        files = [folder / "model.safetensors"]
-        if not files[0].exists() and index.exists():
-            try:
-                names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-            except (ValueError, LookupError, TypeError, AttributeError):
-                raise CheckpointError(f"{index} is not an index of shards") from None
-            files = [folder / name for name in sorted(names)]
-        self._files: dict[str, Path] = {}
-        for file in files:
-            if not file.exists():
-                raise CheckpointError(_missing(folder, file))
-            try:
-                with safe_open(file, framework="pt") as opened:
-                    self._files.update(dict.fromkeys(opened.keys(), file))
-            except SafetensorError as error:
-                raise CheckpointError(f"{file} is truncated or not a safetensors file: {error}") from None
-
-    def __getitem__(self, name: str) -> Tensor:
-        with safe_open(self._files[name], framework="pt") as opened:
-            tensor: Tensor = opened.get_tensor(name)
-        return tensor
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._files)
-
-    def __len__(self) -> int:
-        return len(self._files)
-
-
-def _missing(folder: Path, file: Path) -> str:
-    pickles = [name for name in _PICKLES if (folder / name).exists()]
-    if pickles:
-        return (
-            f"{folder / pickles[0]} is a pickle file, which can run code when it is opened: refused. "
-            "Convert it where you trust it: safetensors.torch.save_file("
-            f"torch.load({pickles[0]!r}, weights_only=True), 'model.safetensors')"
-        )
-    return f"{file} does not exist"
-
-
 class Checkpoint:
-    """Stock tensors that are handed out once each. `source` names them in error messages."""
+    """Stock tensors that are handed out once each, on one device in one dtype."""
 
-    def __init__(self, tensors: Mapping[str, Tensor], source: str) -> None:
+    def __init__(
+        self, tensors: Mapping[str, Tensor], source: str, device: torch.device, dtype: torch.dtype
+    ) -> None:
+        """source: names the tensors in error messages."""
         self._tensors = tensors
-        self._unused = set(tensors)
-        self._missing: list[str] = []
-        self.source = source
+        self._unused, self._missing = set(tensors), list[str]()
+        self._ignored: list[str] = []
+        self.source, self._device, self._dtype = source, device, dtype
 
     def shape(self, name: str) -> torch.Size | None:
         """The shape of a stock tensor, or None where there is none of that name."""
         return self._tensors[name].shape if name in self._tensors else None
 
-    def fill(
-        self, module: nn.Module, weights: Weights, prefix: str, device: torch.device, dtype: torch.dtype
+    def load_weights(
+        self, module: nn.Module, weights: Weights, prefix: str, unused: Iterable[str] = ()
     ) -> None:
-        """Gives every parameter of `module` its tensor, on `device` in `dtype`; `close` lists missing ones.
+        """Gives every parameter of `module` its tensor; `assert_all_used` lists missing ones.
 
-        A tensor that already has both is shared, not copied: nothing may change a parameter in place.
+        A tensor that already is on the device in the dtype is shared, not copied: nothing may change a
+        parameter in place. prefix: of the stock names. unused: patterns of stock names that nothing reads.
         """
+        self._ignored += [prefix + name for name in unused]
         for name, parameter in list(module.named_parameters()):
             pattern = re.sub(r"\.\d+\.", ".{i}.", name, count=1)
             layer = re.search(r"\.(\d+)\.", name)
@@ -125,12 +72,16 @@ class Checkpoint:
                 )
             self._unused.difference_update(stock)
             owner, _, attribute = name.rpartition(".")
-            filled = nn.Parameter(tensor.to(device, dtype), requires_grad=False)
+            filled = nn.Parameter(tensor.to(self._device, self._dtype), requires_grad=False)
             setattr(module.get_submodule(owner), attribute, filled)
 
-    def close(self, ignored: Iterable[str]) -> None:
-        """Raises CheckpointError unless all parameters were filled and all tensors but `ignored` used."""
-        unused = sorted(n for n in self._unused if not any(fnmatchcase(n, pattern) for pattern in ignored))
+    def assert_all_used(self, ignored: Iterable[str] = ()) -> None:
+        """Raises CheckpointError unless all parameters have their tensor and all other tensors were used.
+
+        ignored: patterns of further stock names that nothing reads.
+        """
+        patterns = [*self._ignored, *ignored]
+        unused = sorted(n for n in self._unused if not any(fnmatchcase(n, pattern) for pattern in patterns))
         if self._missing or unused:
             raise CheckpointError(
                 f"{self.source} does not match its configuration. "

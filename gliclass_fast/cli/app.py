@@ -21,12 +21,14 @@ from gliclass_fast import __version__, selfcheck
 from gliclass_fast.bench.command import bench
 from gliclass_fast.checkpoint.files import read_json, resolve_folder
 from gliclass_fast.checkpoint.lora import adapter_place
-from gliclass_fast.cli import catalogue, files
+from gliclass_fast.cli import files
 from gliclass_fast.cli.classify import classify, labels_of
-from gliclass_fast.cli.console import DEMO_MODEL, Device, errors, fail, screen, usable
+from gliclass_fast.cli.console import DEMO_MODEL, Device, errors, fail, screen
+from gliclass_fast.models.configuration import read_config
 from gliclass_fast.ops import IMPLEMENTATIONS, ORDER, choose_ops, compiled_kernels, unavailable_reason
 from gliclass_fast.pipeline import ZeroShotClassificationPipeline
-from gliclass_fast.runtime.model import GLiClassModel, head_width, read_config
+from gliclass_fast.runtime.device import resolve_device
+from gliclass_fast.runtime.model import GLiClassModel
 
 app = typer.Typer(
     invoke_without_command=True, no_args_is_help=True, add_completion=False,
@@ -66,18 +68,20 @@ def _without_traceback(command: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
-def _check_precision(model: str, precision: str, texts: Path | None, labels: str | None, column: str) -> None:
+def _check_quantized(
+    model: str, quantization: str, texts: Path | None, labels: str | None, column: str
+) -> None:
     rows = files.read_texts(texts, column) if texts else list(selfcheck.TEXTS)
     given = labels_of(labels, None) if labels else list(selfcheck.LABELS)
-    found = selfcheck.compare_precision(model, model, precision, rows, given)
+    found = selfcheck.compare_quantized(model, model, quantization, rows, given)
     share = found.changed / found.pairs
     verdict = (
         f"{found.changed} of {found.pairs} decisions differ from float32 ({share:.2%}; "
         f"{selfcheck.ALLOWED_CHANGES:.0%} is allowed), largest score difference {found.error:.3f}"
     )
     if share > selfcheck.ALLOWED_CHANGES:
-        fail(f"{precision} is not good enough here: {verdict}", code=1)
-    screen.print(f"{precision} holds on these texts: {verdict}", markup=False)
+        fail(f"{quantization} is not good enough here: {verdict}", code=1)
+    screen.print(f"{quantization} holds on these texts: {verdict}", markup=False)
 
 
 app.command()(_without_traceback(classify))
@@ -93,7 +97,7 @@ def info(
     ] = None,
 ) -> None:
     """Versions, device, and which implementation of every operation runs and why."""
-    kind = torch.device(usable(device)).type
+    kind = resolve_device(device, fall_back=True).type
     name = torch.cuda.get_device_name() if kind == "cuda" else platform.processor() or platform.machine()
     facts = Table(show_header=False)
     versions = {
@@ -114,7 +118,9 @@ def info(
         title=f"operations on {kind}; order of preference: {', '.join(ORDER[kind])}",
     )
     dtype = torch.float16 if kind == "cuda" else torch.float32
-    width = None if model is None else head_width(read_config(read_json(resolve_folder(model))).encoder)
+    width = (
+        None if model is None else read_config(read_json(resolve_folder(model))).backbone_config.head_width
+    )
     for operation, chosen in choose_ops(kind, dtype, head_width=width).chosen.items():
         passed_over = ORDER[kind][: ORDER[kind].index(chosen)]
         reasons = [
@@ -133,27 +139,37 @@ def check(
         str, typer.Argument(help="Checkpoint folder or repository id.", show_default="the demo checkpoint")
     ] = DEMO_MODEL,
     device: Device = "cuda",
-    precision: Annotated[
+    quantization: Annotated[
         str | None,
-        typer.Option(help="int8: compare the checkpoint in int8 with itself in float32, on the CPU."),
+        typer.Option(
+            "--quantization",
+            "--precision",
+            help="int8: compare the checkpoint in int8 with itself in float32, on the CPU.",
+        ),
     ] = None,
     texts: Annotated[
-        Path | None, typer.Option(help="With --precision: a .txt/.csv/.jsonl/.parquet file of texts.")
+        Path | None, typer.Option(help="With --quantization: a .txt/.csv/.jsonl/.parquet file of texts.")
     ] = None,
-    labels: Annotated[str | None, typer.Option(help="With --precision: labels, separated by commas.")] = None,
+    labels: Annotated[
+        str | None, typer.Option(help="With --quantization: labels, separated by commas.")
+    ] = None,
     column: Annotated[str, typer.Option(help="Column or key that holds the text of a file.")] = "text",
 ) -> None:
     """Load a checkpoint in float32, print its configuration, compare its scores with the reference's."""
-    if precision is not None:
-        _check_precision(model, precision, texts, labels, column)
+    if quantization is not None:
+        _check_quantized(model, quantization, texts, labels, column)
         return
     if texts or labels:
-        raise ValueError("--texts and --labels go with --precision")
-    loaded = GLiClassModel.from_pretrained(model, dtype="float32", device=usable(device))
+        raise ValueError("--texts and --labels go with --quantization")
+    loaded = GLiClassModel.from_pretrained(
+        model, dtype="float32", device=resolve_device(device, fall_back=True)
+    )
     pipeline = ZeroShotClassificationPipeline(loaded, model, device=loaded.device, progress_bar=False)
     table = Table("option", "value", title=model)
     adapter = adapter_place(resolve_folder(model))
-    row = catalogue.row_of(loaded) | ({} if adapter is None else {"adapter": f"LoRA, merged, of {adapter}"})
+    row: dict[str, str] = loaded.loaded.network.description()
+    if adapter is not None:
+        row["adapter"] = f"LoRA, merged, of {adapter}"
     for key, value in row.items():
         table.add_row(key, value, style="bold")
     for key, value in asdict(loaded.config).items():

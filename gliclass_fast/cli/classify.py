@@ -13,9 +13,10 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from gliclass_fast.cli.console import DEMO_MODEL, Device, Model, errors, fail, screen, usable
+from gliclass_fast.cli.console import DEMO_MODEL, Device, Model, errors, fail, screen
 from gliclass_fast.cli.files import INPUT_SUFFIXES, ResultWriter, RunNote, open_writer, read_texts
 from gliclass_fast.pipeline import ZeroShotClassificationPipeline
+from gliclass_fast.runtime.device import resolve_device
 from gliclass_fast.runtime.model import GLiClassModel
 from gliclass_fast.text.prompts import flatten_labels
 
@@ -71,8 +72,13 @@ def classify(
         str | None,
         typer.Option(help="float32, float16 or bfloat16.", show_default="16 bit on a GPU, else float32"),
     ] = None,
-    precision: Annotated[
-        str | None, typer.Option(help="int8: faster on a CPU, and less exact; see `check --precision`.")
+    quantization: Annotated[
+        str | None,
+        typer.Option(
+            "--quantization",
+            "--precision",
+            help="int8: faster on a CPU, and less exact; see `check --quantization`.",
+        ),
     ] = None,
 ) -> None:
     """Score texts against any labels."""
@@ -89,7 +95,9 @@ def classify(
     inputs = texts_of(texts, column)
     if output is not None:
         _check_output(output, texts, given)
-    loaded = GLiClassModel.from_pretrained(model, dtype, usable(device), precision=precision)
+    loaded = GLiClassModel.from_pretrained(
+        model, dtype, resolve_device(device, fall_back=True), quantization=quantization
+    )
     pipeline = ZeroShotClassificationPipeline(
         loaded, model, max_length=max_length, device=loaded.device, progress_bar=False,
         batch_tokens=batch_tokens, classification_type="single-label" if single else "multi-label",
@@ -105,7 +113,7 @@ def classify(
     if output is not None:
         options = {
             "labels": given, "model": model, "threshold": threshold, "single": single, "prompt": prompt,
-            "examples": shots, "labels-per-pass": passes, "max-length": max_length, "precision": precision,
+            "examples": shots, "labels-per-pass": passes, "max-length": max_length, "precision": quantization,
         }  # fmt: skip
         note = RunNote(output, options, str(loaded.dtype))
         note.check(resume)

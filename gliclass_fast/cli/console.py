@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, NoReturn
 
-import torch
 import typer
 from rich.console import Console
 
 from gliclass_fast import demo
-from gliclass_fast.ops import ORDER
 
 screen = Console()
 errors = Console(stderr=True)
@@ -19,13 +17,6 @@ Model = Annotated[
     str, typer.Option(help="Checkpoint folder or repository id.", show_default="the demo checkpoint")
 ]
 DEMO_MODEL = str(demo.PATH)
-
-
-def usable(device: str) -> str:
-    """The device to use for --device: the CPU where no GPU is to be had."""
-    if device.split(":")[0] not in ORDER:
-        raise ValueError(f"unknown device {device!r}; choose one of: {', '.join(ORDER)}")
-    return device if device == "cpu" or torch.cuda.is_available() else "cpu"
 
 
 def fail(message: str, code: int = 2) -> NoReturn:

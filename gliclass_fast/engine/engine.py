@@ -1,30 +1,21 @@
-"""Requests -> logits: prompts, batches, the model, and the answers back in the caller's order."""
+"""Requests -> logits: prompts, batches, the network, and the answers back in the caller's order."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from copy import copy
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import accumulate, pairwise
 from typing import Any, Literal, TypeVar
 
 import numpy as np
+from torch import Tensor
 from tqdm.auto import tqdm
 
-from gliclass_fast.batch import EncodedPrompt, PackedBatch
+from gliclass_fast.batch import EncodedPrompt
 from gliclass_fast.engine import overflow
-from gliclass_fast.engine.label_cache import LabelVectors
-from gliclass_fast.engine.readers import (
-    FusedSequence,
-    OneSequence,
-    RequestEncoder,
-    SeparatedLabels,
-    TextAlone,
-    TwoSequences,
-)
-from gliclass_fast.models.architectures import Output
+from gliclass_fast.engine.label_cache import LabelCache
 from gliclass_fast.runtime.graphs import MAX_TOKENS
+from gliclass_fast.runtime.inference import inference_on
 from gliclass_fast.runtime.model import GLiClassModel
 from gliclass_fast.runtime.oom import run_batches
 from gliclass_fast.runtime.transfer import PendingLogits
@@ -40,23 +31,28 @@ LabelsPerPass = int | Literal["auto"] | None
 Result = TypeVar("Result")
 
 
+@dataclass(slots=True, eq=False)
+class Row:
+    """One pass of a request: what is read together, and its logits once they are there."""
+
+    text: int  # the place of its text among the requests
+    request: Request
+    prompt: EncodedPrompt
+    # float32 [1, labels], or [2, labels] with the uncalibrated ones second; None where one is not finite
+    logits: np.ndarray | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Scored:
     """One request's answer."""
 
-    logits: np.ndarray  # float32 [labels]
-    uncalibrated: np.ndarray | None  # float32 [labels], of models with a calibrator
+    logits: np.ndarray  # float32 [1, labels], or [2, labels] with the uncalibrated ones second
     tokens: int  # tokens run, over all passes
     tokens_cut: int  # tokens of the text the window left no room for, in the pass that lost most
     passes: int
 
 
-@dataclass(frozen=True, slots=True)
-class _Chunk:
-    """Prompts a device has been given."""
-
-    prompts: list[EncodedPrompt]
-    batches: list[tuple[list[int], PendingLogits]]  # of which prompts
+Launched = list[tuple[list[Row], PendingLogits]]  # batches that a device was given
 
 
 class Engine:
@@ -69,33 +65,26 @@ class Engine:
         max_length: int,
         batch_tokens: int | None = None,
         labels_tokenizer: Any = None,
+        relieve: Callable[[], None] | None = None,
     ) -> None:
-        """labels_tokenizer: of a bi-encoder's label tower."""
+        """
+        Args:
+            labels_tokenizer: of a label tower, where the model has one.
+            relieve: gives back memory of the device that is not needed; default: the model's CUDA graphs.
+        """
         self.model = model
-        longest = model.config.encoder.max_positions
-        self.window = max_length if longest is None else min(max_length, longest)
         self.batch_tokens = batch_tokens or BATCH_TOKENS[model.device.type]
-        if model.graphs is not None:
+        if model.loaded.graphs is not None:
             self.batch_tokens = min(self.batch_tokens, MAX_TOKENS)
-        self._relieve = model.free_graphs  # also of its twin in float32, which has no graphs
-        self._label_vectors: LabelVectors | None = None  # of bi-encoders
-        self.encoder = self._encoder(tokenizer, labels_tokenizer, max_length)
-
-    def _encoder(self, tokenizer: Any, labels_tokenizer: Any, max_length: int) -> RequestEncoder:
-        config = self.model.config
-        if config.architecture_type == "gliznet":
-            separated = SeparatedLabels(tokenizer, config, self.model.network.head.means)
-            self.window = min(self.window, separated.longest)
-            return separated
-        if config.decoder is not None:
-            return TwoSequences(tokenizer, config)
-        if config.label_encoder is None:
-            return OneSequence(tokenizer, config)
-        vectors = LabelVectors(self.model, labels_tokenizer, max_length, self.batch_tokens)
-        self._label_vectors = vectors
-        if config.architecture_type == "bi-encoder-fused":
-            return FusedSequence(tokenizer, config, vectors)
-        return TextAlone(tokenizer, vectors)
+        label_cache = None
+        if labels_tokenizer is not None:
+            label_cache = LabelCache(model, labels_tokenizer, max_length, self.batch_tokens).vectors
+        self.reader = model.loaded.network.reader(tokenizer, label_cache)
+        limits = (max_length, model.config.backbone_config.max_positions, self.reader.longest)
+        self.window = min(limit for limit in limits if limit is not None)
+        self._relieve = relieve or (lambda: model.loaded.free_graphs())
+        self._given = (tokenizer, max_length, self.batch_tokens, labels_tokenizer, self._relieve)
+        self._twin: Engine | None = None
 
     def score(
         self,
@@ -113,29 +102,48 @@ class Engine:
         Raises ValueError where labels do not fit the window and FloatingPointError where a logit is not
         finite in float32 either.
         """
+        rows = self._run(requests, labels_per_pass, progress)
+        self._warn_of_cuts([row.prompt for row in rows])
+
+        def again(places: list[int]) -> list[np.ndarray | None]:
+            return [row.logits for row in self._in_float32()._run([rows[place].request for place in places])]
+
+        own = [row.text if numbers is None else numbers[row.text] for row in rows]
+        logits = overflow.complete([row.logits for row in rows], own, self.model.dtype, again)
+        passes: list[list[tuple[EncodedPrompt, np.ndarray]]] = [[] for _ in requests]
+        for row, found in zip(rows, logits, strict=True):
+            passes[row.text].append((row.prompt, found))
+        return [_joined(each) for each in passes]
+
+    def _run(
+        self, requests: Sequence[Request], labels_per_pass: LabelsPerPass = None, progress: bool = False
+    ) -> list[Row]:
+        """Every pass with its logits. While a device works on some prompts, the next ones are tokenised."""
         passes = [
-            (index, part)
-            for index, request in enumerate(requests)
+            (text, part)
+            for text, request in enumerate(requests)
             for part in self._passes(request, labels_per_pass)
         ]
-        first = FIRST_CHUNK.get(self.model.device.type, CHUNK)
-        chunks = (passes[part] for part in growing(len(passes), first, CHUNK))
-        logits: list[np.ndarray | None] = []
-        prompts: list[EncodedPrompt] = []
+        rows: list[Row] = []
+        running: Launched = []
         with tqdm(total=len(passes), disable=not progress) as bar:
-            for chunk in _one_behind(map(self._launch, chunks)):
-                logits += _collect(chunk)
-                prompts += chunk.prompts
-                bar.update(len(chunk.prompts))
-        self._warn_of_cuts(prompts)
-        own = [index if numbers is None else numbers[index] for index, _ in passes]
-        complete = self._complete(
-            logits, prompts, [part for _, part in passes], own, lambda twin, few: _collect(twin._start(few))
-        )
-        parts: list[list[tuple[np.ndarray, EncodedPrompt]]] = [[] for _ in requests]
-        for (index, _), each, prompt in zip(passes, complete, prompts, strict=True):
-            parts[index].append((each, prompt))
-        return [_joined(each) for each in parts]
+            for part in growing(len(passes), FIRST_CHUNK.get(self.model.device.type, CHUNK), CHUNK):
+                prompts = self._encode([request for _, request in passes[part]])
+                fresh = [Row(*own, prompt) for own, prompt in zip(passes[part], prompts, strict=True)]
+                rows += fresh
+                launched = self._launch(fresh)
+                bar.update(_collect(running))
+                running = launched
+            bar.update(_collect(running))
+        return rows
+
+    def _launch(self, rows: list[Row]) -> Launched:
+        """Gives prompts to the device, without waiting for it."""
+        loaded = self.model.loaded
+        return [
+            ([rows[place] for place in group], pending)
+            for group, pending in self._batches([row.prompt for row in rows], loaded.score)
+        ]
 
     def embed(self, requests: Sequence[Request], progress: bool = False) -> list[dict[str, np.ndarray]]:
         """Per request, in order: logits [labels], text_embedding [C], class_embeddings [labels, C].
@@ -145,73 +153,49 @@ class Engine:
 
         Raises as `score` does, where any value is not finite.
         """
-        encoded = self._encode(requests)
-        self._warn_of_cuts(encoded)
-        return self._complete(
-            self._embed(encoded, progress), encoded, requests, range(len(requests)), Engine._embed
-        )
+        prompts = self._encode(requests)
+        self._warn_of_cuts(prompts)
+
+        def again(places: list[int]) -> list[dict[str, np.ndarray] | None]:
+            twin = self._in_float32()
+            return twin._embed(twin._encode([requests[place] for place in places]))
+
+        found = self._embed(prompts, progress)
+        return overflow.complete(found, range(len(requests)), self.model.dtype, again)
 
     def _embed(
-        self, encoded: list[EncodedPrompt], progress: bool = False
+        self, prompts: list[EncodedPrompt], progress: bool = False
     ) -> list[dict[str, np.ndarray] | None]:
         """What `embed` gives, None for a prompt with a value that is not finite."""
-        found: dict[int, dict[str, np.ndarray]] = {}
+        loaded = self.model.loaded
+        found: list[dict[str, np.ndarray] | None] = [None] * len(prompts)
 
-        def run(group: list[int]) -> tuple[PackedBatch, Output]:
-            batch = self.model.pack([encoded[index] for index in group])
-            return batch, self.model(batch)
+        def run(part: list[EncodedPrompt]) -> tuple[list[int], list[Tensor], Tensor, Tensor]:
+            batch = loaded.pack(part).to(loaded.device)
+            with inference_on(loaded.device):
+                output = loaded(batch)
+                texts = loaded.network.text_embeddings(output, batch)
+            return batch.cu_labels.tolist(), texts, output.logits, output.label_vectors
 
-        groups = self._batches(encoded, run)
-        for group, (batch, output) in tqdm(groups, disable=not progress):
-            logits, texts, labels = map(_to_numpy, (output.logits, output.text_vectors, output.label_vectors))
-            bounds = batch.cu_labels.tolist()
+        for group, (bounds, texts, *of_labels) in tqdm(self._batches(prompts, run), disable=not progress):
+            logits, labels = map(_to_numpy, of_labels)
             for place, index in enumerate(group):
                 own = slice(bounds[place], bounds[place + 1])
-                found[index] = {
+                row = {
                     "logits": logits[own],
-                    "text_embedding": texts[place],
+                    "text_embedding": _to_numpy(texts[place]),
                     "class_embeddings": labels[own],
                 }
-                if self.model.config.architecture_type == "gliznet":  # a vector per label
-                    found[index]["text_embedding"] = texts[own]
-                elif self.model.config.pooling_strategy == "pass":
-                    found[index]["text_embedding"] = self._text_rows(texts, batch, place)
-        rows = [found[index] for index in range(len(encoded))]
-        return [row if all(np.isfinite(each).all() for each in row.values()) else None for row in rows]
+                if all(np.isfinite(each).all() for each in row.values()):
+                    found[index] = row
+        return found
 
-    def _complete(
-        self,
-        answers: list[Result | None],
-        prompts: Sequence[EncodedPrompt],
-        requests: Sequence[Request],
-        numbers: Sequence[int],
-        run: Callable[[Engine, list[EncodedPrompt]], list[Result | None]],
-    ) -> list[Result]:
-        """All answers: those that are None by `run`, given an engine in float32 and the prompts it lacks."""
-
-        def again(places: list[int]) -> list[Result | None]:
-            twin = copy(self)
-            twin.model = self.model.in_float32()
-            few = [prompts[place] for place in places]
-            if self._label_vectors is not None:
-                vectors = self._label_vectors.by(twin.model).of([requests[place].labels for place in places])
-                few = [replace(prompt, label_vectors=own) for prompt, own in zip(few, vectors, strict=True)]
-            return run(twin, few)
-
-        return overflow.complete(answers, numbers, self.model.dtype, again)
-
-    def _text_rows(self, rows: np.ndarray, batch: PackedBatch, place: int) -> np.ndarray:
-        """One text's rows; `extract_text_features` adds the reference's empty slot per earlier token."""
-        if self.model.config.decoder is not None:  # the text is a sequence of its own
-            first, last = batch.cu_seqlens[place : place + 2].tolist()
-            return rows[first:last]
-        start, end = batch.text_spans[place].tolist()
-        if not self.model.config.extract_text_features:
-            first, last = batch.cu_seqlens[place : place + 2].tolist()
-            return rows[first:last]
-        others = 0 if self.model.config.use_lstm else start - int(batch.cu_seqlens[place])
-        empty = _to_numpy(self.model.empty_text_vector())
-        return np.concatenate((rows[start:end], np.repeat(empty, others, axis=0)))
+    def _in_float32(self) -> Engine:
+        """This engine with the model's twin in float32, kept as long as the twin."""
+        model = self.model.in_float32()
+        if self._twin is None or self._twin.model is not model:
+            self._twin = Engine(model, *self._given)
+        return self._twin
 
     def _passes(self, request: Request, labels_per_pass: LabelsPerPass) -> list[Request]:
         if labels_per_pass is None:
@@ -224,10 +208,10 @@ class Engine:
         return [replace(request, labels=group) for group in groups]
 
     def _fitting_groups(self, labels: tuple[str, ...]) -> list[tuple[str, ...]]:
-        budget = self.encoder.label_budget(self.window)
+        budget = self.reader.label_budget(self.window)
         groups: list[tuple[str, ...]] = []
         start = used = 0
-        for index, tokens in enumerate(self.encoder.label_tokens(labels)):
+        for index, tokens in enumerate(self.reader.label_tokens(labels)):
             if used + tokens > budget and index > start:
                 groups.append(labels[start:index])
                 start, used = index, 0
@@ -235,22 +219,17 @@ class Engine:
         return [*groups, labels[start:]]
 
     def _encode(self, requests: Sequence[Request]) -> list[EncodedPrompt]:
-        return self.encoder.encode(requests, self.window) if requests else []
-
-    def _launch(self, passes: Sequence[tuple[int, Request]]) -> _Chunk:
-        """Tokenises prompts and gives them to the device, without waiting for it."""
-        return self._start(self._encode([request for _, request in passes]))
-
-    def _start(self, prompts: list[EncodedPrompt]) -> _Chunk:
-        batches = self._batches(prompts, lambda group: self.model.score([prompts[index] for index in group]))
-        return _Chunk(prompts, list(batches))
+        return self.reader.encode(requests, self.window) if requests else []
 
     def _batches(
-        self, prompts: list[EncodedPrompt], run: Callable[[list[int]], Result]
+        self, prompts: list[EncodedPrompt], run: Callable[[list[EncodedPrompt]], Result]
     ) -> Iterator[tuple[list[int], Result]]:
-        """`run` on groups of prompts, given as indices, within the token budget."""
-        costs = [prompt.cost for prompt in prompts]
-        return run_batches(costs, self.batch_tokens, run, self._relieve)
+        """`run` on groups of prompts within the token budget; with each result the places of its prompts."""
+
+        def run_group(group: list[int]) -> Result:
+            return run([prompts[place] for place in group])
+
+        return run_batches([prompt.cost for prompt in prompts], self.batch_tokens, run_group, self._relieve)
 
     def _warn_of_cuts(self, prompts: Sequence[EncodedPrompt]) -> None:
         if cut := [prompt.tokens_cut for prompt in prompts if prompt.tokens_cut]:
@@ -270,40 +249,30 @@ def growing(count: int, first: int, most: int) -> Iterator[slice]:
         start += size
 
 
-def _one_behind(items: Iterable[Result]) -> Iterator[Result]:
-    """Every item, once the one after it exists."""
-    waiting: list[Result] = []
-    for item in items:
-        yield from waiting
-        waiting = [item]
-    yield from waiting
-
-
-def _collect(chunk: _Chunk) -> list[np.ndarray | None]:
-    """Logits [1 or 2, labels] of every prompt, None where one is not finite; waits for the device."""
-    found: dict[int, np.ndarray | None] = {}
-    for group, pending in chunk.batches:
+def _collect(batches: Launched) -> int:
+    """Waits for the device and gives every row its logits; returns the number of rows."""
+    for rows, pending in batches:
         everything = pending.wait()
-        bounds = [0, *accumulate(chunk.prompts[index].labels for index in group)]
-        finite = np.isfinite(everything).all()
-        for index, (start, end) in zip(group, pairwise(bounds), strict=True):
+        finite, start = np.isfinite(everything).all(), 0
+        for row in rows:
+            end = start + row.prompt.num_labels
             logits = everything[:, start:end]
-            found[index] = logits if finite or np.isfinite(logits).all() else None
-    return [found[index] for index in range(len(chunk.prompts))]
+            row.logits = logits if finite or np.isfinite(logits).all() else None
+            start = end
+    return sum(len(rows) for rows, _ in batches)
 
 
-def _to_numpy(tensor: Any) -> np.ndarray:
+def _to_numpy(tensor: Tensor) -> np.ndarray:
     array: np.ndarray = tensor.float().cpu().numpy()
     return array
 
 
-def _joined(parts: list[tuple[np.ndarray, EncodedPrompt]]) -> Scored:
+def _joined(passes: list[tuple[EncodedPrompt, np.ndarray]]) -> Scored:
     """The passes of one request as one answer."""
-    logits = parts[0][0] if len(parts) == 1 else np.concatenate([each for each, _ in parts], axis=1)
+    logits = [each for _, each in passes]
     return Scored(
-        logits=logits[0],
-        uncalibrated=logits[1] if len(logits) == 2 else None,
-        tokens=sum([prompt.tokens for _, prompt in parts]),
-        tokens_cut=max([prompt.tokens_cut for _, prompt in parts]),
-        passes=len(parts),
+        logits=logits[0] if len(logits) == 1 else np.concatenate(logits, axis=1),
+        tokens=sum([prompt.tokens for prompt, _ in passes]),
+        tokens_cut=max([prompt.tokens_cut for prompt, _ in passes]),
+        passes=len(passes),
     )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import weakref
 from collections import OrderedDict
 from collections.abc import Sequence
-from copy import copy
 from threading import Lock
 from typing import Any
 
@@ -13,6 +12,8 @@ import torch
 from torch import Tensor
 
 from gliclass_fast.batch import EncodedPrompt
+from gliclass_fast.runtime.inference import inference_on
+from gliclass_fast.runtime.loaded import LoadedNetwork
 from gliclass_fast.runtime.model import GLiClassModel
 from gliclass_fast.text.tokenizer import SequenceTokenizer
 
@@ -20,8 +21,8 @@ CAPACITY = 16384  # labels
 LISTS = 16  # label lists whose vectors stay together, as most callers send the same one again
 
 
-class LabelVectors:
-    """A cache of one model's label vectors, by the label's text; the least recently used are dropped."""
+class LabelCache:
+    """One model's label vectors, by the label's text; the least recently used are dropped."""
 
     def __init__(
         self,
@@ -32,53 +33,44 @@ class LabelVectors:
         capacity: int = CAPACITY,
     ) -> None:
         """tokenizer: of the label tower; max_length: its window in tokens, special tokens included."""
-        longest = model.config.label_encoder.max_positions
+        longest = model.config.label_backbone_config.max_positions
         self._tokenizer = SequenceTokenizer(tokenizer)
         self._window = max_length if longest is None else min(max_length, longest)
-        self._batch_tokens, self._capacity = batch_tokens, capacity
-        self._start(model)
-
-    def _start(self, model: GLiClassModel) -> None:
-        self._model = model
+        self._model, self._batch_tokens, self._capacity = model, batch_tokens, capacity
         self._vectors: OrderedDict[str, Tensor] = OrderedDict()
         self._lists: OrderedDict[tuple[str, ...], Tensor] = OrderedDict()
-        self._network = weakref.ref(model.network)  # not to keep it where the model moves on
+        self._loaded = weakref.ref(model.loaded)  # not to keep it where the model moves on
         self._made: torch.cuda.Event | None = None  # on a GPU, the last of them, by whoever made it
         self._lock = Lock()
 
-    def by(self, model: GLiClassModel) -> LabelVectors:
-        """An empty cache of the vectors that another build of the model makes of the same labels."""
-        other = copy(self)
-        other._start(model)
-        return other
-
-    def of(self, lists: Sequence[tuple[str, ...]]) -> list[Tensor]:
+    def vectors(self, lists: Sequence[tuple[str, ...]]) -> list[Tensor]:
         """The vectors of every list of labels, [labels, C] each, on the model's device.
 
         Raises ValueError where a label does not fit the window.
         """
-        with self._lock, self._model.inference():
-            if self._network() is not self._model.network:  # the model was moved, its vectors were not
+        loaded = self._model.loaded
+        with self._lock, inference_on(loaded.device):
+            if self._loaded() is not loaded:  # the model was moved, its vectors were not
                 self._vectors.clear()
                 self._lists.clear()
-                self._network = weakref.ref(self._model.network)
+                self._loaded, self._made = weakref.ref(loaded), None
             if self._made is not None:
-                torch.cuda.current_stream(self._model.device).wait_event(self._made)
+                torch.cuda.current_stream(loaded.device).wait_event(self._made)
             wanted = dict.fromkeys(lists)
             found = {labels: self._lists[labels] for labels in wanted if labels in self._lists}
             fresh = [labels for labels in wanted if labels not in found]
-            self._compute([label for labels in fresh for label in labels])
+            self._compute(loaded, [label for labels in fresh for label in labels])
             for labels in fresh:
                 found[labels] = torch.stack([self._vectors[label] for label in labels])
             for labels in found:
                 self._remember(labels, found[labels])
-            if fresh and self._model.device.type == "cuda":
-                self._made = torch.cuda.current_stream(self._model.device).record_event()
+            if fresh and loaded.device.type == "cuda":
+                self._made = torch.cuda.current_stream(loaded.device).record_event()
             while len(self._vectors) > self._capacity:
                 self._vectors.popitem(last=False)
             return [found[labels] for labels in lists]
 
-    def _compute(self, labels: list[str]) -> None:
+    def _compute(self, loaded: LoadedNetwork, labels: list[str]) -> None:
         """Makes the vectors that are missing; afterwards those of `labels` are the most recently used."""
         missing = [label for label in dict.fromkeys(labels) if label not in self._vectors]
         prompts = []
@@ -90,7 +82,7 @@ class LabelVectors:
                 )
             prompts.append(EncodedPrompt.of_text(ids, 1))
         if prompts:
-            vectors = self._model.label_vectors(prompts, self._batch_tokens)
+            vectors = loaded.label_vectors(prompts, self._batch_tokens)
             # copies: a view would keep all of them in memory
             self._vectors.update((label, row.clone()) for label, row in zip(missing, vectors, strict=True))
         for label in labels:

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from gliclass_fast.batch import PackedBatch
 from gliclass_fast.checkpoint.weights import affine
 from gliclass_fast.config import ModelConfig
+from gliclass_fast.models.layers import Linear, Norm
 from gliclass_fast.ops import Ops
 
 NORM_EPS = 1e-5
@@ -27,23 +28,19 @@ WEIGHTS = affine(
 class Calibrator(nn.Module):
     def __init__(self, config: ModelConfig, ops: Ops) -> None:
         super().__init__()
-        width, hidden = config.encoder.hidden_size, config.calibrator_hidden_size
+        width, hidden = config.backbone_config.hidden_size, config.calibrator_hidden_size
         self.ops, self.beta_max, self.use_bias = ops, config.calibrator_beta_max, config.calibrator_use_bias
-        self.text_norm, self.label_norm = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.first = nn.Linear(4 * width + STATISTICS, hidden)
-        self.second = nn.Linear(hidden, hidden)
-        self.last = nn.Linear(hidden, 2 if self.use_bias else 1)
+        self.text_norm, self.label_norm = (Norm(width, ops, NORM_EPS) for _ in range(2))
+        self.first = Linear(4 * width + STATISTICS, hidden, ops)
+        self.second = Linear(hidden, hidden, ops)
+        self.last = Linear(hidden, 2 if self.use_bias else 1, ops)
 
     def forward(self, text: Tensor, labels: Tensor, logits: Tensor, batch: PackedBatch) -> Tensor:
         """text [N, C], labels [L, C], logits [L] -> calibrated logits [L]."""
-        ops, owner = self.ops, batch.label_text
-        text = ops.layer_norm(text, self.text_norm.weight, self.text_norm.bias, NORM_EPS)[owner]
-        labels = ops.layer_norm(labels, self.label_norm.weight, self.label_norm.bias, NORM_EPS)
+        text, labels = self.text_norm(text)[batch.label_text], self.label_norm(labels)
         statistics = self._statistics(logits.float(), batch).to(labels.dtype)
         features = torch.cat((text, labels, text * labels, (text - labels).abs(), statistics), dim=-1)
-        hidden = ops.linear(features, self.first.weight, self.first.bias, "gelu")
-        hidden = ops.linear(hidden, self.second.weight, self.second.bias, "gelu")
-        output = ops.linear(hidden, self.last.weight, self.last.bias).float()
+        output = self.last(self.second(self.first(features, "gelu"), "gelu")).float()
         calibrated = self.beta_max * output[:, 0].sigmoid() * logits.float()
         return (calibrated + output[:, 1] if self.use_bias else calibrated).to(logits.dtype)
 

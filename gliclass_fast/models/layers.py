@@ -1,10 +1,67 @@
-"""Layers that backbones and scorers share."""
+"""Layers that call their own operations: each is bound to an `Ops` when it is made."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
+import torch
 from torch import Tensor, nn
 
 from gliclass_fast.ops import Ops
+
+
+class Linear(nn.Linear):
+    """x @ weight.T + bias, [*, in] -> [*, out]. `pack` brings the weight to the form its operations take."""
+
+    __call__: Callable[..., Tensor]
+
+    def __init__(self, width: int, out: int, ops: Ops, bias: bool = True) -> None:
+        super().__init__(width, out, bias)
+        self.ops = ops
+
+    @classmethod
+    def of(cls, weight: Tensor, bias: Tensor | None, ops: Ops) -> Linear:
+        """A layer of given weights."""
+        with torch.device("meta"):
+            layer = cls(1, 1, ops, bias is not None)
+        layer.weight = nn.Parameter(weight.contiguous(), requires_grad=False)
+        if bias is not None:
+            layer.bias = nn.Parameter(bias, requires_grad=False)
+        return layer
+
+    def pack(self) -> None:
+        """Once, after the weights are in and folded."""
+        self.weight = nn.Parameter(self.ops.pack_linear(self.weight), requires_grad=False)
+
+    def forward(self, x: Tensor, activation: str = "none") -> Tensor:
+        return self.ops.linear(x, self.weight, self.bias, activation)
+
+    def add(self, x: Tensor, residual: Tensor) -> Tensor:
+        """residual + linear(x). It may overwrite the residual."""
+        return self.ops.linear_add(x, self.weight, self.bias, residual)
+
+
+class Norm(nn.Module):
+    """LayerNorm (Ba et al., arXiv:1607.06450), or RMSNorm (Zhang & Sennrich, arXiv:1910.07467), [*, C]."""
+
+    __call__: Callable[..., Tensor]
+
+    def __init__(self, width: int, ops: Ops, eps: float, bias: bool = True, rms: bool = False) -> None:
+        super().__init__()
+        self.ops, self.eps, self.rms = ops, eps, rms
+        self.weight = nn.Parameter(torch.empty(width))
+        self.bias = nn.Parameter(torch.empty(width)) if bias and not rms else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.ops.layer_norm(x, self.weight, self.bias, self.eps, self.rms)
+
+    def add(self, x: Tensor, residual: Tensor) -> Tensor:
+        """norm(x + residual)."""
+        return self.ops.add_norm(x, residual, self.weight, self.bias, self.eps)
+
+    def embed(self, sources: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+        """norm(sum of table[rows] over the (table, rows) pairs), [T, C]."""
+        return self.ops.embedding_norm(sources, self.weight, self.bias, self.eps)
 
 
 class NormLinear(nn.Module):
@@ -12,6 +69,8 @@ class NormLinear(nn.Module):
 
     What remains of the norm, the statistics of every row, is part of the operation.
     """
+
+    __call__: Callable[..., Tensor]
 
     def __init__(
         self,
@@ -25,21 +84,20 @@ class NormLinear(nn.Module):
     ) -> None:
         super().__init__()
         self.ops, self.eps = ops, eps
-        self.norm = nn.RMSNorm(width) if rms else nn.LayerNorm(width, bias=norm_bias)
-        self.linear = nn.Linear(width, out, bias=bias)
+        self.norm = Norm(width, ops, eps, norm_bias, rms)
+        self.linear = Linear(width, out, ops, bias)
 
-    def fold(self) -> None:
+    def fold_weights(self) -> None:
         """linear(norm(x)) = n @ (weight * scale).T + (weight @ shift + bias), n = (x - mean) / deviation.
 
         An RMSNorm subtracts no mean: it needs no sums, and has no shift.
         """
-        weight, bias, shift = self.linear.weight, self.linear.bias, getattr(self.norm, "bias", None)
+        weight, bias, shift = self.linear.weight, self.linear.bias, self.norm.bias
         if shift is not None:
             moved = weight.float() @ shift.float() + (0 if bias is None else bias.float())
             self.linear.bias = nn.Parameter(moved.to(weight.dtype), requires_grad=False)
         self.linear.weight = nn.Parameter(weight * self.norm.weight, requires_grad=False)
-        rms = isinstance(self.norm, nn.RMSNorm)
-        self.sums = None if rms else self.linear.weight.float().sum(1)
+        self.sums = None if self.norm.rms else self.linear.weight.float().sum(1)
         del self.norm
 
     def forward(
@@ -47,14 +105,4 @@ class NormLinear(nn.Module):
     ) -> Tensor:
         """See `norm_linear` in kernels/linear.py."""
         weight, bias = self.linear.weight, self.linear.bias
-        out: Tensor = self.ops.norm_linear(x, weight, bias, self.sums, self.eps, activation, gated, add)
-        return out
-
-
-def linear_of(weight: Tensor, bias: Tensor | None) -> nn.Linear:
-    """A linear layer of given weights."""
-    layer = nn.Linear(1, 1, bias=bias is not None, device="meta")
-    layer.weight = nn.Parameter(weight.contiguous(), requires_grad=False)
-    if bias is not None:
-        layer.bias = nn.Parameter(bias, requires_grad=False)
-    return layer
+        return self.ops.norm_linear(x, weight, bias, self.sums, self.eps, activation, gated, add)

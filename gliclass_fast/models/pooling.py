@@ -15,6 +15,7 @@ from torch.nn.utils.rnn import pack_sequence, unpack_sequence
 
 from gliclass_fast.batch import PackedBatch
 from gliclass_fast.config import ModelConfig
+from gliclass_fast.models.layers import Linear
 from gliclass_fast.ops import Ops
 
 NORMALIZE_EPS = 1e-8  # of the reference, in both ways it normalises
@@ -132,18 +133,17 @@ def unit(vectors: Tensor) -> Tensor:
 
 
 class Projector(nn.Module):
-    """linear_2(activation(linear_1(x))), [*, width] -> [*, encoder width]."""
+    """linear_2(activation(linear_1(x))), [*, width] -> [*, the backbone's width]."""
 
     def __init__(self, config: ModelConfig, ops: Ops, width: int | None = None) -> None:
-        """width: of what is projected; default: the encoder's."""
+        """width: the width of what is projected; default: the backbone's."""
         super().__init__()
-        self.ops, self.activation = ops, config.projector_hidden_act
-        self.linear_1 = nn.Linear(width or config.encoder.hidden_size, config.hidden_size)
-        self.linear_2 = nn.Linear(config.hidden_size, config.encoder.hidden_size)
+        self.activation = config.projector_hidden_act
+        self.linear_1 = Linear(width or config.backbone_config.hidden_size, config.hidden_size, ops)
+        self.linear_2 = Linear(config.hidden_size, config.backbone_config.hidden_size, ops)
 
     def forward(self, x: Tensor) -> Tensor:
-        hidden = self.ops.linear(x, self.linear_1.weight, self.linear_1.bias, self.activation)
-        return self.ops.linear(hidden, self.linear_2.weight, self.linear_2.bias)
+        return self.linear_2(self.linear_1(x, self.activation))
 
 
 class TextLstm(nn.Module):
@@ -167,27 +167,23 @@ class LayerMixer(nn.Module):
 
     def __init__(self, config: ModelConfig, ops: Ops, layers: int) -> None:
         super().__init__()
-        width = config.encoder.hidden_size
+        width = config.backbone_config.hidden_size
         self.ops, self.layers = ops, layers
-        self.squeeze = nn.Linear(width, 1)
-        self.W1 = nn.Linear(layers, layers // 2)
-        self.W2 = nn.Linear(layers // 2, layers)
-        self.output_projection = nn.Linear(width, width)
+        self.squeeze = Linear(width, 1, ops)
+        self.W1 = Linear(layers, layers // 2, ops)
+        self.W2 = Linear(layers // 2, layers, ops)
+        self.output_projection = Linear(width, width, ops)
 
     def forward(self, states: Sequence[Tensor], batch: PackedBatch) -> Tensor:
         """states: the embedding output and every layer's output; a mixer of n gates leaves the first out."""
-        linear, states = self.ops.linear, states[-self.layers :]
-        squeezed = torch.cat(
-            [linear(state, self.squeeze.weight, self.squeeze.bias) for state in states], dim=1
-        )
+        states = states[-self.layers :]
+        squeezed = torch.cat([self.squeeze(state) for state in states], dim=1)
         means = self.ops.segment_pool(squeezed, whole(batch), "sum") / batch.cu_seqlens.diff()[:, None]
-        gates = linear(
-            linear(means, self.W1.weight, self.W1.bias, "relu"), self.W2.weight, self.W2.bias
-        ).sigmoid()
+        gates = self.W2(self.W1(means, "relu")).sigmoid()
         places = torch.arange(squeezed.shape[0], dtype=torch.int32, device=squeezed.device)
         owner = torch.searchsorted(batch.cu_seqlens[1:].contiguous(), places, right=True)
         gates = gates[owner.clamp(max=len(gates) - 1)]  # rows of padding have no owner
         mixed = torch.zeros_like(states[0])
         for gate, state in zip(gates.unbind(1), states, strict=True):
             mixed += gate[:, None] * state
-        return linear(mixed, self.output_projection.weight, self.output_projection.bias)
+        return self.output_projection(mixed)

@@ -6,19 +6,14 @@ that gets there on a batch of random tokens, or is of a family known to, runs in
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from gliclass_fast.batch import EncodedPrompt, consecutive_spans
 from gliclass_fast.config import ModelConfig
 
 DTYPES = {name: getattr(torch, name) for name in ("float32", "float16", "bfloat16")}
-Size = tuple[int, int]  # tokens and labels of a prompt
-PROBE_SIZES: tuple[Size, ...] = ((512, 8), (64, 8))
 
 
 def dtype_candidates(
@@ -43,38 +38,11 @@ def dtype_candidates(
 
 def _known_to_overflow(config: ModelConfig) -> bool:
     """mDeBERTa, the one DeBERTa with a multilingual vocabulary, and those that were trained in bfloat16."""
-    towers = [(config.model_type, config.encoder)]
-    if config.label_encoder is not None:
-        towers.append((str(config.label_model_type), config.label_encoder))
+    towers = [(config.model_type, config.backbone_config)]
+    if config.label_backbone_config is not None:
+        towers.append((str(config.label_model_type), config.label_backbone_config))
     return any(
         (model_type == "deberta-v2" and encoder.vocab_size > 200_000)
         or model_type in ("t5", "mt5", "umt5", "llama", "qwen2")
         for model_type, encoder in towers
     )
-
-
-def probe(config: ModelConfig, sizes: Sequence[Size] = PROBE_SIZES) -> list[EncodedPrompt]:
-    """Prompts of random tokens, always the same, to see whether a dtype holds their values.
-
-    A prompt has at most as many tokens as the model's window and as many labels as there is room for.
-    """
-    rng = np.random.default_rng(0)
-    prompts = []
-    for length, labels in sizes:
-        longest = config.encoder.max_positions or length
-        ids = rng.integers(0, config.encoder.vocab_size, min(length, longest), dtype=np.int32)
-        # every label is its marker and one token
-        spans = consecutive_spans([2] * min(labels, (len(ids) - 2) // 2), 1)
-        text_start = int(spans[-1, 1])
-        if config.architecture_type != "bi-encoder":  # which may have no markers
-            ids[spans[:, 0]], ids[text_start] = config.class_token_index, config.text_token_index
-        prompt = EncodedPrompt(ids, text_start, spans)
-        prompts.append(prompt if config.decoder is None else replace(prompt, label_prompt=prompt))
-    return prompts
-
-
-def probe_labels(config: ModelConfig, labels: int) -> list[EncodedPrompt]:
-    """So many labels of random tokens, for the label tower of a bi-encoder."""
-    rng = np.random.default_rng(0)
-    size = config.label_encoder.vocab_size
-    return [EncodedPrompt.of_text(rng.integers(0, size, 16, dtype=np.int32), 1) for _ in range(labels)]

@@ -13,29 +13,23 @@ Of too many graphs the least recently used one goes; where they hold too much me
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
-from functools import cache
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from gliclass_fast.batch import TILE_ROWS, Capacity, EncodedPrompt, Layout, PackedBatch
-from gliclass_fast.models.architectures import Architecture
-from gliclass_fast.runtime.transfer import PendingLogits, stack_logits
+from gliclass_fast.models.architectures import Network
+from gliclass_fast.runtime.inference import LAUNCH_LOCK
+from gliclass_fast.runtime.transfer import PendingLogits
 
 MAX_TOKENS = 16384  # longer batches run without graphs
 MIN_BUCKET = 16
 MIN_TILES = 64
 MIN_ARENA = 1024  # tokens
 MAX_GRAPHS = 512
-MEMORY_SHARE = 0.25  # of the device's memory
-
-# Held by whoever gives a GPU work: a process may record one graph at a time, and what another thread did
-# meanwhile (wait for the device, set up a library) would break the recording.
-LAUNCHING = threading.RLock()
 
 Run = Callable[[], Tensor]
 Bucket = Capacity | tuple[int, int]  # of a tail, or of an encoder: tokens and tiles
@@ -46,22 +40,22 @@ class Recorder(Protocol):
 
     memory_limit: int  # bytes
 
-    def turn(self) -> AbstractContextManager[None]:
+    def stream_scope(self) -> AbstractContextManager[None]:
         """A stretch of launches, ordered after the caller's earlier ones and before its later ones."""
         ...
 
     def record(self, run: Run) -> Run:
         """Records what `run` launches, without running it; the result replays it into the same memory.
 
-        To drop the result, once `finish` was called, drops the recording.
+        To drop the result, once `synchronize` was called, drops the recording.
         """
         ...
 
-    def finish(self) -> None:
+    def synchronize(self) -> None:
         """Waits until nothing recorded is running."""
         ...
 
-    def renew(self) -> None:
+    def new_pool(self) -> None:
         """After all recordings were dropped: later ones get memory of their own."""
         ...
 
@@ -74,7 +68,7 @@ class GraphRunner:
     """Runs batches of one model, from graphs where it can. Threads may share it."""
 
     def __init__(
-        self, network: Architecture, device: torch.device, recorder: Recorder, max_graphs: int = MAX_GRAPHS
+        self, network: Network, device: torch.device, recorder: Recorder, max_graphs: int = MAX_GRAPHS
     ) -> None:
         """max_graphs: at most so many at a time, two or more: the memory they share lives while one does."""
         self._network, self._recorder, self._max_graphs = network, recorder, max_graphs
@@ -85,7 +79,7 @@ class GraphRunner:
         self._met: set[Bucket] = set()
         self.record_others = True  # batches of sizes that were not recorded yet
 
-    def room(self, prompts: Sequence[EncodedPrompt]) -> Capacity | None:
+    def capacity_for(self, prompts: Sequence[EncodedPrompt]) -> Capacity | None:
         """What a batch of these prompts is padded to, None where it is too large for graphs."""
         tokens = sum([len(prompt.token_ids) for prompt in prompts])
         labels = sum([len(prompt.label_spans) for prompt in prompts])
@@ -124,13 +118,13 @@ class GraphRunner:
 
     def free(self) -> None:
         """Gives back the memory of all graphs and arenas, which are made anew when next wanted."""
-        with LAUNCHING, self._recorder.turn():
+        with LAUNCH_LOCK, self._recorder.stream_scope():
             self._clear()
 
     @torch.inference_mode()
     def __call__(self, batch: PackedBatch) -> PendingLogits:
-        """Launches a batch on the host, padded to its `room`."""
-        with LAUNCHING, self._recorder.turn():
+        """Launches a batch on the host, padded to its capacity."""
+        with LAUNCH_LOCK, self._recorder.stream_scope():
             try:
                 return self._launch(batch)
             except BaseException:
@@ -139,13 +133,13 @@ class GraphRunner:
 
     def _launch(self, batch: PackedBatch) -> PendingLogits:
         self._block[: len(batch.block)].copy_(batch.block, non_blocking=True)
-        room, static = batch.capacity, batch.on(self._block)
-        self._run((room.tokens, room.tiles), lambda: self._encode(static))
+        capacity, static = batch.capacity, batch.on(self._block)
+        self._run((capacity.tokens, capacity.tiles), lambda: self._encode(static))
         if self._network.score_recordable:
-            logits = self._run(room, lambda: self._score(static))
+            logits = self._run(capacity, lambda: self._score(static))
         else:
             logits = self._score(static)
-        return PendingLogits.copy(logits[:, : batch.labels])
+        return PendingLogits.copy(logits[:, : batch.num_labels])
 
     def _run(self, bucket: Bucket, run: Run) -> Tensor:
         if bucket not in self._met or not (self.record_others or bucket in self._graphs):
@@ -160,7 +154,7 @@ class GraphRunner:
         if self._recorder.memory() > self._recorder.memory_limit:
             self._drop_graphs()
         elif len(self._graphs) >= self._max_graphs:
-            self._recorder.finish()
+            self._recorder.synchronize()
             del self._graphs[next(iter(self._graphs))]
         return self._recorder.record(run)
 
@@ -172,7 +166,7 @@ class GraphRunner:
         return arena[0]
 
     def _score(self, batch: PackedBatch) -> Tensor:
-        return stack_logits(self._network.score(self._arena(batch), batch))
+        return self._network.score(self._arena(batch), batch).stacked_logits()
 
     def _arena(self, batch: PackedBatch, states: tuple[Tensor, ...] = ()) -> tuple[Tensor, ...]:
         """Where the states of a batch are, [T, C] each; made for `states` where no batch of its size was."""
@@ -183,9 +177,9 @@ class GraphRunner:
         return tuple(place[:tokens] for place in self._arenas[rows])
 
     def _drop_graphs(self) -> None:
-        self._recorder.finish()
+        self._recorder.synchronize()
         self._graphs.clear()
-        self._recorder.renew()
+        self._recorder.new_pool()
 
     def _clear(self) -> None:
         self._drop_graphs()
@@ -196,88 +190,3 @@ class GraphRunner:
 def _power_of_2(count: int) -> int:
     """The bucket of a number of prompts or labels."""
     return max(MIN_BUCKET, 1 << (count - 1).bit_length())
-
-
-class Streams:
-    """The streams of a GPU that a process records graphs on, and the one that runs all of them."""
-
-    def __init__(self, device: torch.device) -> None:
-        # all graphs are given the workspaces that cuBLAS has for the recording stream: no two may run at once
-        self.running = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-        # A graph that is freed takes along the workspaces of the stream its recording began on
-        # (pytorch/pytorch#193402), so launches go to another. Both have a stream to themselves, as the
-        # allocator of pinned memory leaves events on those that copy; few others draw from the set of those
-        # of high priority.
-        self.first = torch.cuda.Stream(device, priority=-1)  # type: ignore[no-untyped-call]
-        self.recording = torch.cuda.Stream(device, priority=-1)  # type: ignore[no-untyped-call]
-
-
-streams_of = cache(Streams)
-
-
-class CudaRecorder:
-    """Recordings as CUDA graphs in a memory pool of their own."""
-
-    def __init__(self, device: torch.device) -> None:
-        self._device, self._streams = device, streams_of(device)
-        self.renew()
-        self.memory_limit = int(MEMORY_SHARE * torch.cuda.get_device_properties(device).total_memory)
-
-    @contextmanager
-    def turn(self) -> Iterator[None]:
-        caller = torch.cuda.current_stream(self._device)
-        self._streams.running.wait_stream(caller)
-        try:
-            with torch.cuda.stream(self._streams.running):
-                yield
-        finally:
-            caller.wait_stream(self._streams.running)
-
-    def record(self, run: Run) -> Run:
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.stream(self._streams.first):
-            # Every thread has its own, and none can be made while recording. Its workspace for the other
-            # stream is made there, in the pool, which keeps it however long this thread lives.
-            torch.cuda.current_blas_handle()  # type: ignore[no-untyped-call]
-        recording = torch.cuda.graph(
-            graph, self._pool, self._streams.first, capture_error_mode="thread_local"
-        )
-        failure: BaseException | None = None  # the cause, of which one from ending the recording may come
-        try:
-            with recording, self._launches_joined():
-                try:
-                    out = run()
-                except BaseException as error:
-                    failure = error
-        except RuntimeError as error:
-            failure = failure or error
-        if failure is not None:
-            graph.reset()
-            try:
-                raise failure
-            finally:
-                del failure  # or a cycle keeps its frames, and the memory they hold
-
-        def replay() -> Tensor:
-            graph.replay()
-            return out
-
-        return replay
-
-    @contextmanager
-    def _launches_joined(self) -> Iterator[None]:
-        """Launches on the recording stream become part of what the first stream records."""
-        self._streams.recording.wait_stream(self._streams.first)
-        with torch.cuda.stream(self._streams.recording):
-            yield
-        self._streams.first.wait_stream(self._streams.recording)
-
-    def finish(self) -> None:
-        self._streams.running.synchronize()
-
-    def renew(self) -> None:
-        self._pool = torch.cuda.graph_pool_handle()
-
-    def memory(self) -> int:
-        segments = torch.cuda.memory_snapshot(self._pool)  # type: ignore[no-untyped-call]
-        return sum(segment["total_size"] for segment in segments)

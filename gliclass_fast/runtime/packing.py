@@ -62,8 +62,8 @@ def pack(
         block,
         capacity,
         max_seqlen,
-        prompts=count,
-        labels=labels,
+        num_prompts=count,
+        num_labels=labels,
         label_vectors=torch.cat(vectors) if vectors else None,
         label_prompts=pack(of_labels, pinned=pinned) if of_labels else None,
     )

@@ -8,21 +8,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gliclass_fast.models.architectures import Output
-
-
-def stack_logits(output: Output) -> Tensor:
-    """All logits of a pass as one tensor: float32 [1, L], or [2, L] with the uncalibrated ones second."""
-    if output.uncalibrated_logits is None:
-        return output.logits.float()[None]
-    return torch.stack([output.logits, output.uncalibrated_logits]).float()
-
 
 @dataclass(frozen=True, slots=True)
 class PendingLogits:
     """Logits that a device may still be computing."""
 
-    host: Tensor  # float32 [1 or 2, L], as `stack_logits` gives them
+    host: Tensor  # float32 [1 or 2, L], as `Output.stacked_logits` gives them
     copied: torch.cuda.Event | None  # None where the copy was made at once
 
     @classmethod

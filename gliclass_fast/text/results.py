@@ -1,8 +1,9 @@
-"""Logits -> results: scores in float32, thresholds, single- and multi-label, hierarchies."""
+"""Logits -> results: scores in float32, thresholds, single- and multi-label, chunks, hierarchies."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from typing import Any
 
@@ -12,17 +13,67 @@ LARGEST_EXPONENT = 88.0  # exp of more overflows float32; the score is 6e-39 by 
 Prediction = dict[str, Any]
 
 
-def scores_of(logits: Sequence[np.ndarray], types: Sequence[str]) -> list[list[float]]:
-    """Softmax ("single-label") or sigmoid ("multi-label") of every text's logits [labels], in float32."""
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """One text's labels with their scores."""
+
+    labels: Sequence[str]
+    values: list[float]
+    initial: list[float] | None = None  # before calibration, of models with a calibrator
+
+    def predictions(self, classification_type: str, threshold: float) -> list[Prediction]:
+        """Single-label: the best label alone. Multi-label: those with score >= threshold, in the order of the
+        labels. The scores before calibration are carried along as `initial_score`.
+        """
+        labels, values, initial = self.labels, self.values, self.initial
+        if classification_type == "single-label":
+            best = max(range(len(values)), key=values.__getitem__)
+            labels, values, threshold = [labels[best]], [values[best]], float("-inf")
+            initial = None if initial is None else [initial[best]]
+        if initial is None:  # by far the most frequent, and most of what is left to do per label
+            pairs = zip(labels, values, strict=True)
+            return [{"label": label, "score": score} for label, score in pairs if score >= threshold]
+        return [
+            {"label": label, "score": score, "initial_score": before}
+            for label, score, before in zip(labels, values, initial, strict=True)
+            if score >= threshold
+        ]
+
+    def hierarchical(self, structure: Any, found: Sequence[Prediction], separator: str) -> dict[str, Any]:
+        """Every score in the shape of the labels the caller gave: {"topic": {"sport": 0.9, ...}}.
+
+        Of a label given twice the last predicted score counts, else the last score.
+        """
+        by_label = dict(zip(self.labels, self.values, strict=True))
+        by_label |= {each["label"]: each["score"] for each in found}
+
+        def shaped(part: Any, prefix: str) -> dict[str, Any]:
+            if isinstance(part, dict):
+                return {key: shaped(value, f"{prefix}{key}{separator}") for key, value in part.items()}
+            return {name: by_label[prefix + name] for name in ([part] if isinstance(part, str) else part)}
+
+        return shaped(structure, "")
+
+
+def scores_of(
+    labels: Sequence[Sequence[str]], logits: Sequence[np.ndarray], types: Sequence[str]
+) -> list[Scores]:
+    """Softmax ("single-label") or sigmoid ("multi-label") of every text's logits, in float32.
+
+    logits: float32 [1, labels] per text, or [2, labels] with the uncalibrated ones second.
+    """
     if not logits:
         return []
-    everything = np.concatenate(logits, dtype=np.float32)
+    everything = np.concatenate(logits, axis=1, dtype=np.float32)
     sigmoids = (1 / (1 + np.exp(np.minimum(-everything, LARGEST_EXPONENT)))).tolist()
-    bounds = pairwise(accumulate(map(len, logits), initial=0))
-    return [
-        _softmax(everything[start:end]) if kind == "single-label" else sigmoids[start:end]
-        for kind, (start, end) in zip(types, bounds, strict=True)
-    ]
+    bounds = pairwise(accumulate(map(len, labels), initial=0))
+    found = []
+    for own, kind, (start, end) in zip(labels, types, bounds, strict=True):
+        if kind == "single-label":
+            found.append(Scores(own, *(_softmax(row[start:end]) for row in everything)))
+        else:
+            found.append(Scores(own, *(row[start:end] for row in sigmoids)))
+    return found
 
 
 def _softmax(logits: np.ndarray) -> list[float]:
@@ -31,54 +82,14 @@ def _softmax(logits: np.ndarray) -> list[float]:
     return scores
 
 
-def predictions_of(
-    labels: Sequence[str],
-    scores: Sequence[float],
-    classification_type: str,
-    threshold: float,
-    initial_scores: Sequence[float] | None = None,
-) -> list[Prediction]:
-    """Single-label: the best label alone. Multi-label: those with score >= threshold, in the order of the
-    labels.
+def merged(chunks: Sequence[Scores], classification_type: str) -> Scores:
+    """The best score of every label over the chunks of one text; single-label: rescaled to sum 1.
 
-    initial_scores: a calibrated model's scores before calibration, carried along as `initial_score`.
+    Of a label given twice the last counts. One chunk stays as it is.
     """
-    if classification_type == "single-label":
-        best = max(range(len(scores)), key=scores.__getitem__)
-        labels, scores, threshold = [labels[best]], [scores[best]], float("-inf")
-        initial_scores = None if initial_scores is None else [initial_scores[best]]
-    if initial_scores is None:  # by far the most frequent, and most of what is left to do per label
-        pairs = zip(labels, scores, strict=True)
-        return [{"label": label, "score": score} for label, score in pairs if score >= threshold]
-    return [
-        {"label": label, "score": score, "initial_score": before}
-        for label, score, before in zip(labels, scores, initial_scores, strict=True)
-        if score >= threshold
-    ]
-
-
-def hierarchical(
-    structure: Any,
-    labels: Sequence[str],
-    scores: Sequence[float],
-    found: Sequence[Prediction],
-    separator: str,
-) -> dict[str, Any]:
-    """Every label's score in the shape of the labels the caller gave: {"topic": {"sport": 0.9, ...}}.
-
-    Of a label given twice the last predicted score counts, else the last score.
-    """
-    by_label = dict(zip(labels, scores, strict=True)) | {each["label"]: each["score"] for each in found}
-
-    def shaped(part: Any, prefix: str) -> dict[str, Any]:
-        if isinstance(part, dict):
-            return {key: shaped(value, f"{prefix}{key}{separator}") for key, value in part.items()}
-        return {name: by_label[prefix + name] for name in ([part] if isinstance(part, str) else part)}
-
-    return shaped(structure, "")
-
-
-def highest_over_chunks(chunks: Sequence[Sequence[float]], labels: Sequence[str]) -> dict[str, float]:
-    """The best score of every label over the chunks of one text; of a label given twice the last counts."""
-    by_chunk = [dict(zip(labels, scores, strict=True)) for scores in chunks]
-    return {label: max(scores[label] for scores in by_chunk) for label in labels}
+    if len(chunks) == 1:
+        return Scores(chunks[0].labels, chunks[0].values)
+    by_chunk = [dict(zip(each.labels, each.values, strict=True)) for each in chunks]
+    best = {label: max(scores[label] for scores in by_chunk) for label in chunks[0].labels}
+    total = sum(best.values()) if classification_type == "single-label" else 1.0
+    return Scores(list(best), [score / total for score in best.values()])

@@ -5,24 +5,29 @@ The scorer compares the text with what the text tower makes of those tokens.
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor
 
 from gliclass_fast.batch import PackedBatch
 from gliclass_fast.models.architectures import Output, bi_encoder
-from gliclass_fast.models.architectures.bi_encoder import PARTS, RESIZES_VOCABULARY, backbones, check, scorers
-
-__all__ = ["PARTS", "RESIZES_VOCABULARY", "Architecture", "backbones", "check", "scorers"]
+from gliclass_fast.text.readers import FusedSequence, LabelVectors, Reader
 
 
 class Architecture(bi_encoder.Architecture):
+    needs_markers = True
     encodes_labels = True
 
     def encode(self, batch: PackedBatch) -> tuple[Tensor, ...]:
         assert batch.label_vectors is not None
-        words = self.texts.backbone.words(batch.token_ids)
-        words[batch.label_spans[:, 0]] = batch.label_vectors
-        return self.texts.encode(batch, words)
+        inputs_embeds = self.texts.backbone.word_embeddings(batch.token_ids)
+        inputs_embeds[batch.label_spans[:, 0]] = batch.label_vectors
+        return self.texts.encode(batch, inputs_embeds)
 
     def score(self, encoded: tuple[Tensor, ...], batch: PackedBatch) -> Output:
         labels = self.texts.rows(encoded, batch.label_spans[:, 0])
         return self._compare(self.texts.pool(encoded, batch), labels, batch)
+
+    def reader(self, tokenizer: Any, label_vectors: LabelVectors | None) -> Reader:
+        assert label_vectors is not None
+        return FusedSequence(tokenizer, self.config, label_vectors)

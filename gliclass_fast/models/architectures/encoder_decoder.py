@@ -1,79 +1,68 @@
-"""`encoder-decoder`: the encoder reads the text, the decoder the labels, in both directions.
+"""`encoder-decoder`: the encoder reads the text, the decoder reads the labels, in both directions.
 
 `encoder-decoder-cls` is the same with the parts exchanged; it has a file of its own.
 """
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor, nn
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
 
-from gliclass_fast.batch import PackedBatch
+from torch import Tensor
+
+from gliclass_fast.batch import EncodedPrompt, PackedBatch
 from gliclass_fast.checkpoint.weights import Checkpoint
-from gliclass_fast.config import ModelConfig, component, refuse, supported
-from gliclass_fast.models.architectures import Comparison, OpsOf, Output
+from gliclass_fast.config import ModelConfig
+from gliclass_fast.models.architectures import OpsOf, Output, Size
+from gliclass_fast.models.architectures.base import GLiClassArchitecture
 from gliclass_fast.models.architectures.uni_encoder import HEAD_WEIGHTS, Heads
-from gliclass_fast.models.encoders import last_state
-from gliclass_fast.models.pooling import pool_labels, pool_whole, unit, whole
+from gliclass_fast.models.decoders import DECODERS
+from gliclass_fast.models.encoders import ENCODERS, last_state
+from gliclass_fast.models.pooling import pool_labels, pool_whole, whole
+from gliclass_fast.models.scorers import SCORERS
 from gliclass_fast.ops import Ops
+from gliclass_fast.text.readers import LabelVectors, Reader, TwoSequences
 
-PARTS = ("decoder",)
-RESIZES_VOCABULARY = False
-
-
-def backbones() -> list[str]:
-    return supported("decoders")
+_PREFIX = "model.encoder_decoder_model."
 
 
-def scorers() -> list[str]:
-    """All but the one whose softmax over labels would, in the reference, run over empty slots."""
-    return [name for name in supported("scorers") if name != "hopfield"]
-
-
-def check(config: ModelConfig) -> None:
-    """Refuses what the reference would ignore here."""
-    refuse(
-        config,
-        config.architecture_type,
-        squeeze_layers=False,
-        encoder_layer_id=-1,
-        use_segment_embeddings=False,
-    )
-
-
-class Architecture(nn.Module):
+class Architecture(GLiClassArchitecture):
+    parts = ("decoder",)
+    ignored: tuple[str, ...] = ("squeeze_layers", "encoder_layer_id", "use_segment_embeddings")
     score_recordable = False  # labels come as a batch of their own
     causal = False
 
     def __init__(self, config: ModelConfig, ops: Ops, checkpoint: Checkpoint, ops_of: OpsOf) -> None:
-        super().__init__()
-        self.config, self.ops, encoder_ops = config, ops, ops_of(config.encoder)
-        self.encode_recordable = encoder_ops.recordable and not self.causal
-        self.encoder = component("encoders", config.model_type).Encoder(config.encoder, encoder_ops)
-        self.decoder = component("decoders", config.model_type).Decoder(
-            config.decoder, encoder_ops, self.causal
-        )
+        super().__init__(config, ops)
+        backbone_ops = ops_of(config.backbone_config)
+        self.encode_recordable = backbone_ops.recordable and not self.causal
+        self.encoder = ENCODERS[config.model_type].Encoder(config.backbone_config, backbone_ops)
+        decoder = DECODERS[config.model_type]
+        self.decoder = decoder.Decoder(config.decoder_config, backbone_ops, self.causal)
         self.heads = Heads(config, ops, mixed_layers=0)
-        self.comparison = Comparison(config, ops)
 
-    @property
-    def encoders(self) -> list[nn.Module]:
-        return [self.encoder, self.decoder]
+    @classmethod
+    def backbones(cls) -> list[str]:
+        return list(DECODERS)
 
-    def fill(self, checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype) -> None:
-        """Takes this architecture's tensors out of a checkpoint; raises CheckpointError unless all match."""
-        prefix, model_type = "model.encoder_decoder_model.", self.config.model_type
-        encoder, decoder = component("encoders", model_type), component("decoders", model_type)
-        checkpoint.fill(self.encoder, encoder.WEIGHTS, prefix, device, dtype)
-        checkpoint.fill(self.decoder, decoder.WEIGHTS, prefix, device, dtype)
-        checkpoint.fill(self.heads, HEAD_WEIGHTS, "model.", device, dtype)
-        self.comparison.fill(checkpoint, device, dtype)
-        self.decoder.words.weight = self.encoder.words.weight  # one table, not two
-        checkpoint.close(ignored=[f"{prefix}{name}" for name in (*encoder.UNUSED, *decoder.UNUSED)])
+    @classmethod
+    def scorers(cls) -> list[str]:
+        """All but the one whose softmax over labels would, in the reference, run over empty slots."""
+        return [name for name in SCORERS if name != "hopfield"]
+
+    def load_weights(self, checkpoint: Checkpoint) -> None:
+        for registry, network in ((ENCODERS, self.encoder), (DECODERS, self.decoder)):
+            module = registry[self.config.model_type]
+            checkpoint.load_weights(network, module.WEIGHTS, _PREFIX, module.UNUSED)
+        checkpoint.load_weights(self.heads, HEAD_WEIGHTS, "model.")
+        self.load_comparison(checkpoint)
+        self.decoder.word_embeddings.weight = self.encoder.word_embeddings.weight  # one table, not two
+        checkpoint.assert_all_used()
 
     def encode(self, batch: PackedBatch) -> tuple[Tensor, ...]:
-        """The encoder's last states, of the text."""
-        return (last_state(self.encoder.states(batch)),)
+        """The encoder's last hidden states, of the text."""
+        return (last_state(self.encoder.hidden_states(batch)),)
 
     def score(self, encoded: tuple[Tensor, ...], batch: PackedBatch) -> Output:
         """Reads the labels in the light of the text and compares them."""
@@ -87,16 +76,17 @@ class Architecture(nn.Module):
 
     def _compare(self, pooled: Tensor, label_rows: Tensor, batch: PackedBatch) -> Output:
         assert batch.label_prompts is not None
-        heads, config = self.heads, self.config
-        labels = pool_labels(label_rows, batch.label_prompts, config, self.ops)
-        texts, labels = self._normalized(heads.text_projector(pooled)), heads.label_projector(labels)
-        labels = self._normalized(labels)
-        scale = heads.logit_scale if config.normalize_features else None
-        output: Output = self.comparison(texts, labels, batch, scale)
-        return output
+        heads = self.heads
+        labels = pool_labels(label_rows, batch.label_prompts, self.config, self.ops)
+        texts = self.normalized(heads.text_projector(pooled))
+        labels = self.normalized(heads.label_projector(labels))
+        scale = heads.logit_scale if self.config.normalize_features else None
+        return self.compare(texts, labels, batch, scale)
 
-    def forward(self, batch: PackedBatch) -> Output:
-        return self.score(self.encode(batch), batch)
+    def reader(self, tokenizer: Any, label_vectors: LabelVectors | None) -> Reader:
+        return TwoSequences(tokenizer, self.config)
 
-    def _normalized(self, vectors: Tensor) -> Tensor:
-        return unit(vectors) if self.config.normalize_features else vectors
+    def probe(
+        self, sizes: Sequence[Size], label_vectors: Callable[[Sequence[EncodedPrompt]], Tensor]
+    ) -> list[EncodedPrompt]:
+        return [replace(each, label_prompt=each) for each in super().probe(sizes, label_vectors)]

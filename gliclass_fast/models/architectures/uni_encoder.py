@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 from itertools import islice
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from gliclass_fast.batch import PackedBatch
 from gliclass_fast.checkpoint.weights import Checkpoint, Weights, affine
-from gliclass_fast.config import ModelConfig, component, supported
-from gliclass_fast.models import pooling
-from gliclass_fast.models.architectures import Comparison, OpsOf, Output
+from gliclass_fast.config import ModelConfig
+from gliclass_fast.models.architectures import OpsOf, Output
+from gliclass_fast.models.architectures.base import GLiClassArchitecture
+from gliclass_fast.models.encoders import ENCODERS
+from gliclass_fast.models.pooling import (
+    LayerMixer,
+    Projector,
+    TextLstm,
+    normalize,
+    pool_labels,
+    pool_text,
+    text_spans,
+)
+from gliclass_fast.models.scorers import SCORERS
 from gliclass_fast.ops import Ops
+from gliclass_fast.text.readers import LabelVectors, OneSequence, Reader
 
-PARTS: tuple[str, ...] = ()
-RESIZES_VOCABULARY = True
 HEAD_WEIGHTS: Weights = {
     "logit_scale": ("logit_scale",),
     "segments": ("segment_embeddings.weight",),
@@ -41,68 +52,62 @@ HEAD_WEIGHTS: Weights = {
 }
 
 
-def backbones() -> list[str]:
-    """All but BART, of which the reference would run the decoder too."""
-    return [name for name in supported("encoders") if name != "bart"]
-
-
-def scorers() -> list[str]:
-    return supported("scorers")
-
-
-def check(config: ModelConfig) -> None:
-    """Has all options."""
-
-
 class Heads(nn.Module):
-    """Everything between encoder and scorer that has weights."""
+    """Everything between backbone and scorer that has weights."""
 
     def __init__(self, config: ModelConfig, ops: Ops, mixed_layers: int) -> None:
         super().__init__()
-        self.text_projector = pooling.Projector(config, ops)
-        self.label_projector = pooling.Projector(config, ops)
+        self.text_projector = Projector(config, ops)
+        self.label_projector = Projector(config, ops)
         self.logit_scale = nn.Parameter(torch.empty(()), requires_grad=False)
         self.segments = None
         if config.use_segment_embeddings:
-            self.segments = nn.Parameter(torch.empty(3, config.encoder.hidden_size), requires_grad=False)
-        self.mixer = pooling.LayerMixer(config, ops, mixed_layers) if config.squeeze_layers else None
-        self.lstm = pooling.TextLstm(config) if config.use_lstm else None
+            self.segments = nn.Parameter(
+                torch.empty(3, config.backbone_config.hidden_size), requires_grad=False
+            )
+        self.mixer = LayerMixer(config, ops, mixed_layers) if config.squeeze_layers else None
+        self.lstm = TextLstm(config) if config.use_lstm else None
 
 
-class Architecture(nn.Module):
+class Architecture(GLiClassArchitecture):
+    resizes_vocabulary = True
+
     def __init__(self, config: ModelConfig, ops: Ops, checkpoint: Checkpoint, ops_of: OpsOf) -> None:
         """checkpoint: asked only for the number of layers the mixer was made for."""
-        super().__init__()
-        self.config, self.ops, encoder_ops = config, ops, ops_of(config.encoder)
-        self.encode_recordable = encoder_ops.recordable
-        self.score_recordable = encoder_ops.recordable and ops.recordable and not config.use_lstm
+        super().__init__(config, ops)
+        backbone_ops = ops_of(config.backbone_config)
+        self.encode_recordable = backbone_ops.recordable
+        self.score_recordable = backbone_ops.recordable and ops.recordable and not config.use_lstm
         gates = checkpoint.shape("model.layer_wise_attention.W2.weight")
-        layers = config.encoder.num_hidden_layers
-        self.encoder = component("encoders", config.model_type).Encoder(config.encoder, encoder_ops)
+        layers = config.backbone_config.num_hidden_layers
+        self.backbone = ENCODERS[config.model_type].Encoder(config.backbone_config, backbone_ops)
         self.heads = Heads(config, ops, gates[0] if gates else layers)
-        self.comparison = Comparison(config, ops)
 
-    def fill(self, checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype) -> None:
-        """Takes this architecture's tensors out of a checkpoint; raises CheckpointError unless all match."""
-        encoder = component("encoders", self.config.model_type)
-        checkpoint.fill(self.encoder, encoder.WEIGHTS, "model.encoder_model.", device, dtype)
-        checkpoint.fill(self.heads, HEAD_WEIGHTS, "model.", device, dtype)
-        self.comparison.fill(checkpoint, device, dtype)
-        checkpoint.close(ignored=[f"model.encoder_model.{name}" for name in encoder.UNUSED])
+    @classmethod
+    def backbones(cls) -> list[str]:
+        """All but BART, of which the reference would run the decoder too."""
+        return [name for name in ENCODERS if name != "bart"]
+
+    @classmethod
+    def scorers(cls) -> list[str]:
+        return list(SCORERS)
+
+    def load_weights(self, checkpoint: Checkpoint) -> None:
+        module = ENCODERS[self.config.model_type]
+        checkpoint.load_weights(self.backbone, module.WEIGHTS, "model.encoder_model.", module.UNUSED)
+        checkpoint.load_weights(self.heads, HEAD_WEIGHTS, "model.")
+        self.load_comparison(checkpoint)
+        checkpoint.assert_all_used()
 
     @property
-    def encoders(self) -> list[nn.Module]:
-        return [self.encoder]
-
-    @property
-    def mixer(self) -> pooling.LayerMixer | None:
+    def mixer(self) -> LayerMixer | None:
         """A given layer's state wins over a mixture of all."""
         return self.heads.mixer if self.config.encoder_layer_id == -1 else None
 
     @property
-    def finishes_few_rows(self) -> bool:
-        """Only rows of labels and texts are read, and only the last state of them."""
-        config, layers = self.config, self.config.encoder.num_hidden_layers
+    def prunes_last_layer(self) -> bool:
+        """Only rows of labels and texts are read, and only the last hidden state of them."""
+        config, layers = self.config, self.config.backbone_config.num_hidden_layers
         return (
             config.pooling_strategy == config.class_token_pooling == "first"
             and config.encoder_layer_id in (-1, layers)
@@ -112,14 +117,14 @@ class Architecture(nn.Module):
         )
 
     def encode(self, batch: PackedBatch) -> tuple[Tensor, ...]:
-        """What `score` needs of the encoder, [T, C] each; reads no field of labels or prompts."""
-        if self.finishes_few_rows:
-            x, attended = self.encoder.mix_last(batch, self.heads.segments)
+        """What `score` needs of the backbone, [T, C] each; reads no field of labels or prompts."""
+        if self.prunes_last_layer:
+            x, attended = self.backbone.last_attention(batch, self.heads.segments)
             return x, attended
-        states = self.encoder.states(batch, self.heads.segments)
+        states = self.backbone.hidden_states(batch, self.heads.segments)
         if self.mixer is not None:
             return tuple(state.clone() for state in states)
-        wanted = self.config.encoder_layer_id % (self.config.encoder.num_hidden_layers + 1)
+        wanted = self.config.encoder_layer_id % (self.config.backbone_config.num_hidden_layers + 1)
         return (next(islice(states, wanted, None)),)
 
     def score(self, encoded: tuple[Tensor, ...], batch: PackedBatch) -> Output:
@@ -128,30 +133,38 @@ class Architecture(nn.Module):
         pooled, pooled_labels = self._pool(encoded, batch)
         text_vectors, label_vectors = self._project_text(pooled), heads.label_projector(pooled_labels)
         if config.normalize_features:
-            label_vectors = pooling.normalize(label_vectors)
+            label_vectors = normalize(label_vectors)
         scale = heads.logit_scale if config.normalize_features else None
-        output: Output = self.comparison(text_vectors, label_vectors, batch, scale)
-        return output
-
-    def forward(self, batch: PackedBatch) -> Output:
-        return self.score(self.encode(batch), batch)
+        return self.compare(text_vectors, label_vectors, batch, scale)
 
     def _pool(self, encoded: tuple[Tensor, ...], batch: PackedBatch) -> tuple[Tensor, Tensor]:
         """What is projected: text rows [N, C] (or all, [T, C], for "pass") and label rows [L, C]."""
         config = self.config
-        if self.finishes_few_rows:
-            rows = self.encoder.finish_last(*(state.index_select(0, batch.first_rows) for state in encoded))
+        if self.prunes_last_layer:
+            kept = (state.index_select(0, batch.first_rows) for state in encoded)
+            rows = self.backbone.last_feed_forward(*kept)
             return rows[: batch.capacity.prompts], rows[batch.capacity.prompts :]
         rows = encoded[0] if self.mixer is None else self.mixer(encoded, batch)
-        pooled_labels = pooling.pool_labels(rows, batch, config, self.ops)
+        pooled_labels = pool_labels(rows, batch, config, self.ops)
         if self.heads.lstm is not None:
-            rows = self.heads.lstm(rows, pooling.text_spans(batch, config))
-        return pooling.pool_text(rows, batch, config, self.ops), pooled_labels
-
-    def empty_text_vector(self) -> Tensor:
-        """The projection of a zero row, [1, C]."""
-        return self._project_text(torch.zeros_like(self.heads.text_projector.linear_2.bias)[None])
+            rows = self.heads.lstm(rows, text_spans(batch, config))
+        return pool_text(rows, batch, config, self.ops), pooled_labels
 
     def _project_text(self, pooled: Tensor) -> Tensor:
         projected = self.heads.text_projector(pooled)
-        return pooling.normalize(projected) if self.config.normalize_features else projected
+        return normalize(projected) if self.config.normalize_features else projected
+
+    def text_embeddings(self, output: Output, batch: PackedBatch) -> list[Tensor]:
+        """With pooling "pass", `extract_text_features` adds the reference's empty slot per earlier token."""
+        config = self.config
+        if config.pooling_strategy != "pass" or not config.extract_text_features:
+            return super().text_embeddings(output, batch)
+        empty = self._project_text(torch.zeros_like(self.heads.text_projector.linear_2.bias)[None])
+        found = []
+        for prompt, (start, end) in zip(batch.cu_seqlens.tolist(), batch.text_spans.tolist(), strict=False):
+            others = 0 if config.use_lstm else start - prompt
+            found.append(torch.cat((output.text_vectors[start:end], empty.expand(others, -1))))
+        return found
+
+    def reader(self, tokenizer: Any, label_vectors: LabelVectors | None) -> Reader:
+        return OneSequence(tokenizer, self.config)

@@ -1,16 +1,18 @@
-"""Decoders of encoder-decoders, one file per Hugging Face `model_type`; each has WEIGHTS, UNUSED,
-Config.from_hf and Decoder(config, ops, causal).
+"""Decoders of encoder-decoders: each file holds WEIGHTS, UNUSED, Config.from_hf and Decoder.
 
 Weights are named as in the whole model, of which the encoder has a file of its own in `encoders`.
 """
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 from torch import Tensor
 
 from gliclass_fast.batch import PackedBatch
+from gliclass_fast.checkpoint.weights import Weights
+from gliclass_fast.models.registry import Registry
+from gliclass_fast.ops import Ops
 
 AHEAD = -30000.0  # added to the score of a key the query must not see; its share of the softmax is then 0
 
@@ -19,8 +21,26 @@ class Decoder(Protocol):
     """What an architecture asks of a decoder; in a causal one a token sees none after it in its sequence."""
 
     def __call__(self, batch: PackedBatch, memory: Tensor, spans: Tensor) -> Tensor:
-        """The last state of every token of the batch, [T, C].
+        """The last hidden state of every token of the batch, [T, C].
 
-        memory: the encoder's last states [M, C], of which every sequence sees the rows of its span [N, 2].
+        memory: the encoder's last hidden states [M, C], of which every sequence sees the rows of its span
+        [N, 2].
         """
         ...
+
+
+class DecoderModule(Protocol):
+    """What a file of this folder gives."""
+
+    WEIGHTS: Weights
+    UNUSED: tuple[str, ...]  # stock tensors that nothing reads
+    Config: Any  # `from_hf` makes one of a Hugging Face configuration
+
+    def Decoder(self, config: Any, ops: Ops, causal: bool) -> Any:
+        """A `Decoder`, as a module."""
+        ...
+
+
+DECODERS: Registry[DecoderModule] = Registry(
+    "decoder", __name__, {"bart": "bart", "mt5": "t5", "t5": "t5", "umt5": "t5"}
+)

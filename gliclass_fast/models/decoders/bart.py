@@ -13,6 +13,7 @@ from gliclass_fast.batch import PackedBatch, with_keys
 from gliclass_fast.checkpoint.weights import affine
 from gliclass_fast.models.decoders import AHEAD
 from gliclass_fast.models.encoders import bart, bert
+from gliclass_fast.models.layers import Linear, Norm
 from gliclass_fast.ops import Ops
 
 _CROSS = "decoder.layers.{i}.encoder_attn"
@@ -42,18 +43,16 @@ class Layer(bert.Layer):
     def __init__(self, config: bart.Config, ops: Ops) -> None:
         super().__init__(config, ops)
         width = config.hidden_size
-        self.q, self.kv = nn.Linear(width, width), nn.Linear(width, 2 * width)
-        self.cross_out, self.cross_norm = nn.Linear(width, width), nn.LayerNorm(width)
+        self.q, self.kv = Linear(width, width, ops), Linear(width, 2 * width, ops)
+        self.cross_out, self.cross_norm = Linear(width, width, ops), Norm(width, ops, config.norm_eps)
         self.ahead: Tensor | None = None  # in a causal decoder, what hides tokens ahead, by distance
 
     def cross(self, x: Tensor, memory: Tensor, cu_seqlens: Tensor, spans: Tensor, tiles: Tensor) -> Tensor:
         """The norm of the tokens and what they find in the memory, [T, C]."""
-        ops, heads, norm = self.ops, self.config.num_attention_heads, self.cross_norm
-        q = ops.linear(x, self.q.weight, self.q.bias).view(x.shape[0], heads, -1)
-        kv = ops.linear(memory, self.kv.weight, self.kv.bias).view(memory.shape[0], 2, heads, -1)
-        found = ops.cross_attention(q, *kv.unbind(1), cu_seqlens, spans, tiles)
-        found = ops.linear(found, self.cross_out.weight, self.cross_out.bias)
-        return ops.add_norm(found, x, norm.weight, norm.bias, self.config.norm_eps)
+        q = self.q(x).view(x.shape[0], self.heads, -1)
+        kv = self.kv(memory).view(memory.shape[0], 2, self.heads, -1)
+        found = self.ops.cross_attention(q, *kv.unbind(1), cu_seqlens, spans, tiles)
+        return self.cross_norm.add(self.cross_out(found), x)
 
     def attend(self, qkv: Tensor, batch: PackedBatch) -> Tensor:
         scale = qkv.shape[-1] ** -0.5
@@ -66,11 +65,11 @@ class Decoder(bart.Encoder):
         self.causal = causal
         self.layers = nn.ModuleList(Layer(config, ops) for _ in range(config.num_hidden_layers))
 
-    def fold(self) -> None:
+    def fold_weights(self) -> None:
         """Scales the word embeddings; a causal decoder's bias of distances i - j = -1, 0, 1 and beyond."""
-        super().fold()
+        super().fold_weights()
         if self.causal:
-            by_distance = torch.tensor([AHEAD, 0.0, 0.0], device=self.words.weight.device)
+            by_distance = torch.tensor([AHEAD, 0.0, 0.0], device=self.word_embeddings.weight.device)
             for layer in self.layers:
                 layer.ahead = by_distance.repeat(self.config.num_attention_heads, 1)
 

@@ -1,4 +1,4 @@
-"""The decoder of T5 (Raffel et al., arXiv:1910.10683): the encoder's layers with attention to the encoder's
+"""The decoder of T5, mT5 and umT5 (see encoders/t5.py): the encoder's layers with attention to the encoder's
 states between their halves. Distances count back only: tokens ahead have the bias of the token itself.
 """
 
@@ -12,7 +12,7 @@ from gliclass_fast.batch import PackedBatch, with_keys
 from gliclass_fast.checkpoint.weights import affine
 from gliclass_fast.models.decoders import AHEAD
 from gliclass_fast.models.encoders import t5
-from gliclass_fast.models.layers import NormLinear
+from gliclass_fast.models.layers import Linear, Norm, NormLinear
 from gliclass_fast.ops import Ops
 
 _CROSS = "decoder.block.{i}.layer.1"
@@ -45,10 +45,10 @@ class Layer(t5.Layer):
         super().__init__(config, ops, number)
         width, across = config.hidden_size, config.num_attention_heads * config.head_width
         self.q = NormLinear(width, across, ops, config.norm_eps, bias=False, rms=True)
-        self.kv = nn.Linear(width, 2 * across, bias=False)
-        self.cross_out = nn.Linear(across, width, bias=False)
+        self.kv = Linear(width, 2 * across, ops, bias=False)
+        self.cross_out = Linear(across, width, ops, bias=False)
 
-    def fold(self) -> None:
+    def fold_weights(self) -> None:
         """Scores of T5 are not scaled: what `cross_attention` divides by goes into the queries."""
         weight = self.q.linear.weight * self.config.head_width**0.5
         self.q.linear.weight = nn.Parameter(weight, requires_grad=False)
@@ -57,33 +57,33 @@ class Layer(t5.Layer):
         """Adds what the tokens find in the memory, [T, C]. May overwrite x."""
         heads = self.config.num_attention_heads
         q = self.q(x).view(x.shape[0], heads, -1)
-        k, v = self.ops.linear(memory, self.kv.weight, None).view(memory.shape[0], 2, heads, -1).unbind(1)
+        k, v = self.kv(memory).view(memory.shape[0], 2, heads, -1).unbind(1)
         found = self.ops.cross_attention(q, k, v, cu_seqlens, spans, tiles)
-        return self.ops.linear_add(found, self.cross_out.weight, None, x)
+        return self.cross_out.add(found, x)
 
 
 class Decoder(nn.Module):
     def __init__(self, config: t5.Config, ops: Ops, causal: bool) -> None:
         super().__init__()
-        self.config, self.ops, self.causal = config, ops, causal
-        self.words = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.config, self.causal = config, causal
+        self.word_embeddings = nn.Embedding(config.vocab_size, config.hidden_size)
         self.layers = nn.ModuleList(Layer(config, ops, number) for number in range(config.num_hidden_layers))
-        self.final_norm = nn.RMSNorm(config.hidden_size)
+        self.final_norm = Norm(config.hidden_size, ops, config.norm_eps, rms=True)
         self.biases: list[Tensor] = []
 
-    def fold(self) -> None:
+    def fold_weights(self) -> None:
         """The bias of every distance, per layer."""
         buckets = t5.distance_buckets(self.config, of_decoder=True)
-        self.biases = t5.bias_tables(self.layers, buckets.to(self.words.weight.device))
+        self.biases = t5.bias_tables(self.layers, buckets.to(self.word_embeddings.weight.device))
         if self.causal:
             for table in self.biases:
                 table[:, : self.config.max_distance] = AHEAD
 
     def forward(self, batch: PackedBatch, memory: Tensor, spans: Tensor) -> Tensor:
-        x: Tensor = self.words(batch.token_ids)
+        x: Tensor = self.word_embeddings(batch.token_ids)
         tiles = with_keys(batch.tiles, batch.cu_seqlens, spans)
         for layer, bias in zip(self.layers, self.biases, strict=True):
             assert isinstance(layer, Layer)
-            x = self.ops.linear_add(layer.mix(x, batch, bias), layer.out.weight, None, x)
+            x = layer.out.add(layer.mix(x, batch, bias), x)
             x = layer.feed(layer.cross(x, memory, batch.cu_seqlens, spans, tiles))
-        return self.ops.layer_norm(x, self.final_norm.weight, None, self.config.norm_eps, True)
+        return self.final_norm(x)

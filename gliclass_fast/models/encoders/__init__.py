@@ -1,60 +1,94 @@
-"""Backbones, one file per Hugging Face `model_type`; each has WEIGHTS, UNUSED, Config.from_hf and Encoder.
-
-`Encoder.states(batch)` yields the embedding output and then every layer's output, [T, C] each, so that a
-caller who needs layer k stops there. `mix_last` and `finish_last` are the same with the last layer in two
-steps, of which the second treats every row alone: a caller who needs few rows finishes only those.
-`Encoder.fold()` runs once after the weights are in and makes what depends on weights alone.
-"""
+"""Backbones: each file holds WEIGHTS, UNUSED, Config.from_hf and Encoder for one or several `model_type`s."""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from gliclass_fast.batch import PackedBatch
-
-
-def word_source(table: Tensor, batch: PackedBatch, words: Tensor | None) -> tuple[Tensor, Tensor]:
-    """The word embeddings as a source of `embedding_norm`: a table and the row of every token."""
-    if words is None:
-        return table, batch.token_ids
-    return words, torch.arange(words.shape[0], dtype=torch.int32, device=words.device)
-
-
-def last_state(states: Iterator[Tensor]) -> Tensor:
-    """The last of what `Encoder.states` yields, without keeping the others."""
-    return deque(states, maxlen=1)[0]
+from gliclass_fast.checkpoint.weights import Weights
+from gliclass_fast.models.registry import Registry
+from gliclass_fast.ops import Ops
 
 
 class Encoder(Protocol):
-    """What an architecture asks of a backbone."""
+    """What an architecture asks of a backbone.
 
-    words: nn.Embedding
+    `hidden_states` yields one state after another, so that a caller who needs layer k stops there.
+    `last_attention` and `last_feed_forward` are the same with the last layer in two steps, of which the
+    second treats every row alone: a caller who needs few rows finishes only those. `fold_weights` runs once
+    after the weights are in and makes what depends on weights alone.
+    """
 
-    def states(
-        self, batch: PackedBatch, segments: Tensor | None = None, words: Tensor | None = None
+    word_embeddings: nn.Embedding
+
+    def hidden_states(
+        self, batch: PackedBatch, segments: Tensor | None = None, inputs_embeds: Tensor | None = None
     ) -> Iterator[Tensor]:
-        """Embedding output, then each layer's. A state may be overwritten once the next one is asked for.
+        """The embedding output, then every layer's output, [T, C] each.
 
-        segments: a table [3, C] added per `batch.segments`; words: what stands for the word embeddings of the
-        tokens, [T, C], where something else does; they may be overwritten.
+        A state may be overwritten once the next one is asked for. segments: a table [3, C] added per
+        `batch.segments`. inputs_embeds: what stands for the word embeddings of the tokens, [T, C], where
+        something else does; they may be overwritten.
         """
         ...
 
-    def mix_last(
-        self, batch: PackedBatch, segments: Tensor | None = None, words: Tensor | None = None
+    def last_attention(
+        self, batch: PackedBatch, segments: Tensor | None = None, inputs_embeds: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """The last layer's input and what its attention makes of it, [T, C] each."""
         ...
 
-    def finish_last(self, x: Tensor, attended: Tensor) -> Tensor:
-        """The last state of any rows, [R, C], from those rows of what `mix_last` gave."""
+    def last_feed_forward(self, x: Tensor, attended: Tensor) -> Tensor:
+        """The last hidden state of any rows, [R, C], from those rows of what `last_attention` gave."""
         ...
 
-    def fold(self) -> None:
-        """Makes the products of weights alone."""
+
+class Backbone(Protocol):
+    """What a file of this folder gives."""
+
+    WEIGHTS: Weights
+    UNUSED: tuple[str, ...]  # stock tensors that nothing reads
+    Config: Any  # `from_hf` makes one of a Hugging Face configuration
+
+    def Encoder(self, config: Any, ops: Ops) -> Any:
+        """An `Encoder`, as a module."""
         ...
+
+
+ENCODERS: Registry[Backbone] = Registry(
+    "encoder",
+    __name__,
+    {
+        "bart": "bart",
+        "bert": "bert",
+        "deberta": "deberta",
+        "deberta-v2": "deberta_v2",
+        "distilbert": "distilbert",
+        "electra": "electra",
+        "llama": "llama",
+        "modernbert": "modernbert",
+        "mt5": "t5",
+        "qwen2": "qwen2",
+        "roberta": "roberta",
+        "t5": "t5",
+        "umt5": "t5",
+        "xlm-roberta": "roberta",
+    },
+)
+
+
+def word_source(table: Tensor, batch: PackedBatch, inputs_embeds: Tensor | None) -> tuple[Tensor, Tensor]:
+    """The word embeddings as a source of `embedding_norm`: a table and the row of every token."""
+    if inputs_embeds is None:
+        return table, batch.token_ids
+    return inputs_embeds, torch.arange(len(inputs_embeds), dtype=torch.int32, device=inputs_embeds.device)
+
+
+def last_state(states: Iterator[Tensor]) -> Tensor:
+    """The last of what `Encoder.hidden_states` yields, without keeping the others."""
+    return deque(states, maxlen=1)[0]

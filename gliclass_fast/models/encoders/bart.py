@@ -9,19 +9,20 @@ from torch import Tensor, nn
 
 from gliclass_fast.batch import PackedBatch
 from gliclass_fast.checkpoint.weights import affine
-from gliclass_fast.config import hf_activation
+from gliclass_fast.models.backbone_config import common_fields
 from gliclass_fast.models.encoders import bert
 
 FIRST_POSITION = 2
 NORM_EPS = 1e-5
+_PARTS = ("ffn_dim", "layers", "attention_heads")
 
 
 def stack_weights(stack: str) -> dict[str, tuple[str, ...]]:
     """WEIGHTS of the encoder, and of what the decoder shares with it."""
     layer = f"{stack}.layers.{{i}}"
     return {
-        "words.weight": ("shared.weight",),
-        "places.weight": (f"{stack}.embed_positions.weight",),
+        "word_embeddings.weight": ("shared.weight",),
+        "position_embeddings.weight": (f"{stack}.embed_positions.weight",),
         **affine(
             {
                 "norm": f"{stack}.layernorm_embedding",
@@ -40,24 +41,20 @@ WEIGHTS = stack_weights("encoder")
 UNUSED = ("encoder.embed_tokens.weight",)  # where it differs from `shared`, the latter counts
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Config(bert.Config):
     embedding_scale: float
 
     @classmethod
     def from_hf(cls, hf: Any, stack: str = "encoder") -> Config:  # type: ignore[override]
         return cls(
-            vocab_size=hf.vocab_size,
-            hidden_size=hf.d_model,
-            num_hidden_layers=getattr(hf, f"{stack}_layers"),
-            num_attention_heads=getattr(hf, f"{stack}_attention_heads"),
-            intermediate_size=getattr(hf, f"{stack}_ffn_dim"),
-            activation=hf_activation("encoder_config.activation_function", hf.activation_function),
+            **common_fields(hf, "activation_function", *(f"{stack}_{part}" for part in _PARTS)),
             norm_eps=NORM_EPS,
             table_length=hf.max_position_embeddings + FIRST_POSITION,
             type_vocab_size=0,
             pad_token_id=hf.pad_token_id,
             max_positions=hf.max_position_embeddings,
+            embedding_size=hf.d_model,
             embedding_scale=hf.d_model**0.5 if hf.scale_embedding else 1.0,
         )
 
@@ -65,12 +62,12 @@ class Config(bert.Config):
 class Encoder(bert.Encoder):
     config: Config
 
-    def fold(self) -> None:
+    def fold_weights(self) -> None:
         """Scales the word embeddings."""
         if self.config.embedding_scale == 1.0:  # they stay those of the checkpoint, shared by both parts
             return
-        scaled = self.words.weight * self.config.embedding_scale
-        self.words.weight = nn.Parameter(scaled, requires_grad=False)
+        scaled = self.word_embeddings.weight * self.config.embedding_scale
+        self.word_embeddings.weight = nn.Parameter(scaled, requires_grad=False)
 
-    def place(self, batch: PackedBatch, embedded: bool) -> Tensor:
+    def position_rows(self, batch: PackedBatch, embedded: bool) -> Tensor:
         return batch.positions + FIRST_POSITION

@@ -18,7 +18,7 @@ from torch import nn
 from gliclass_fast.checkpoint.weights import affine
 from gliclass_fast.config import UnsupportedConfigError
 from gliclass_fast.models.encoders import deberta_v2
-from gliclass_fast.models.layers import linear_of
+from gliclass_fast.models.layers import Linear
 from gliclass_fast.ops import Ops
 
 _SELF = "encoder.layer.{i}.attention.self"
@@ -28,8 +28,8 @@ WEIGHTS = {
     "layers.{i}.query_value_bias": (f"{_SELF}.q_bias", f"{_SELF}.v_bias"),
     **affine(
         {
-            "layers.{i}.distance_key": f"{_SELF}.pos_proj",
-            "layers.{i}.distance_query": f"{_SELF}.pos_q_proj",
+            "layers.{i}.pos_key": f"{_SELF}.pos_proj",
+            "layers.{i}.pos_query": f"{_SELF}.pos_q_proj",
         }
     ),
 }
@@ -59,20 +59,20 @@ class Layer(deberta_v2.Layer):
     def __init__(self, config: deberta_v2.Config, ops: Ops) -> None:
         super().__init__(config, ops)
         width = config.hidden_size
-        self.qkv = nn.Linear(width, 3 * width, bias=False)
+        self.qkv = Linear(width, 3 * width, ops, bias=False)
         self.query_value_bias = nn.Parameter(torch.empty(2 * width), requires_grad=False)
-        if self.distance_key is not None:
-            self.distance_key = nn.Linear(width, width, bias=False)
+        if self.pos_key is not None:
+            self.pos_key = Linear(width, width, ops, bias=False)
 
     def unpack(self) -> None:
         """To v2's form: rows [H, 3, D] in the order [3, H, D], and zeros for the biases that v1 lacks."""
-        width, heads = self.config.hidden_size, self.config.num_attention_heads
+        width, heads = self.config.hidden_size, self.heads
         rows = self.qkv.weight.view(heads, 3, -1, width).transpose(0, 1).reshape(3 * width, width)
         query, value = self.query_value_bias.chunk(2)
         none = torch.zeros_like(query)
-        self.qkv = linear_of(rows, torch.cat((query, none, value)))
-        if self.distance_key is not None:
-            self.distance_key = linear_of(self.distance_key.weight, none)
+        self.qkv = Linear.of(rows, torch.cat((query, none, value)), self.ops)
+        if self.pos_key is not None:
+            self.pos_key = Linear.of(self.pos_key.weight, none, self.ops)
         del self.query_value_bias
 
 
@@ -81,9 +81,9 @@ class Encoder(deberta_v2.Encoder):
         super().__init__(config, ops)
         self.layers = nn.ModuleList(Layer(config, ops) for _ in range(config.num_hidden_layers))
 
-    def fold(self) -> None:
+    def fold_weights(self) -> None:
         """Brings the layers to v2's form, then what v2 makes of weights."""
         for layer in self.layers:
             assert isinstance(layer, Layer)
             layer.unpack()
-        super().fold()
+        super().fold_weights()

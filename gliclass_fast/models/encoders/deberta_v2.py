@@ -2,7 +2,8 @@
 attention.
 
 The projected relative-position embeddings depend on weights alone. The reference projects them in every
-forward; `fold` does it once and keeps, per layer, one [H, D, slots] table for each of the two position terms.
+forward; `fold_weights` does it once and keeps, per layer, one [H, D, slots] table for each of the two
+position terms.
 """
 
 from __future__ import annotations
@@ -19,27 +20,29 @@ from torch.nn import functional as F
 from gliclass_fast.batch import PackedBatch
 from gliclass_fast.checkpoint.weights import affine
 from gliclass_fast.config import UnsupportedConfigError, hf_activation
+from gliclass_fast.models.backbone_config import BackboneConfig, common_fields
 from gliclass_fast.models.encoders import word_source
-from gliclass_fast.models.encoders.bert import PostNormEncoder, PostNormLayer
+from gliclass_fast.models.layers import Linear, Norm
+from gliclass_fast.models.post_norm import PostNormEncoder, PostNormLayer
 from gliclass_fast.ops import Ops
 
 _LAYER = "encoder.layer.{i}"
 _SELF = f"{_LAYER}.attention.self"
 WEIGHTS = {
-    "words.weight": ("embeddings.word_embeddings.weight",),
-    "places.weight": ("embeddings.position_embeddings.weight",),
-    "types.weight": ("embeddings.token_type_embeddings.weight",),
+    "word_embeddings.weight": ("embeddings.word_embeddings.weight",),
+    "position_embeddings.weight": ("embeddings.position_embeddings.weight",),
+    "token_type_embeddings.weight": ("embeddings.token_type_embeddings.weight",),
     "widen.weight": ("embeddings.embed_proj.weight",),
-    "distances.weight": ("encoder.rel_embeddings.weight",),
+    "rel_embeddings.weight": ("encoder.rel_embeddings.weight",),
     **affine(
         {
             "norm": "embeddings.LayerNorm",
-            "distance_norm": "encoder.LayerNorm",
+            "rel_norm": "encoder.LayerNorm",
             "conv": "encoder.conv.conv",
             "conv_norm": "encoder.conv.LayerNorm",
             "layers.{i}.qkv": [f"{_SELF}.{part}_proj" for part in ("query", "key", "value")],
-            "layers.{i}.distance_key": f"{_SELF}.pos_key_proj",
-            "layers.{i}.distance_query": f"{_SELF}.pos_query_proj",
+            "layers.{i}.pos_key": f"{_SELF}.pos_key_proj",
+            "layers.{i}.pos_query": f"{_SELF}.pos_query_proj",
             "layers.{i}.out": f"{_LAYER}.attention.output.dense",
             "layers.{i}.attention_norm": f"{_LAYER}.attention.output.LayerNorm",
             "layers.{i}.up": f"{_LAYER}.intermediate.dense",
@@ -51,15 +54,8 @@ WEIGHTS = {
 UNUSED = ("embeddings.position_embeddings.weight", "embeddings.position_ids")
 
 
-@dataclass(frozen=True, slots=True)
-class Config:
-    vocab_size: int
-    hidden_size: int
-    num_hidden_layers: int
-    num_attention_heads: int
-    intermediate_size: int
-    activation: str
-    norm_eps: float
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config(BackboneConfig):
     embedding_size: int
     type_vocab_size: int
     position_table: int  # rows of the absolute position table, 0 without one
@@ -72,7 +68,6 @@ class Config:
     conv_kernel_size: int
     conv_groups: int
     conv_activation: str
-    max_positions: int | None
 
     @classmethod
     def from_hf(cls, hf: Any) -> Config:
@@ -87,12 +82,7 @@ class Config:
         biased = bool(getattr(hf, "position_biased_input", True))
         max_distance = getattr(hf, "max_relative_positions", -1)
         return cls(
-            vocab_size=hf.vocab_size,
-            hidden_size=hf.hidden_size,
-            num_hidden_layers=hf.num_hidden_layers,
-            num_attention_heads=hf.num_attention_heads,
-            intermediate_size=hf.intermediate_size,
-            activation=hf_activation("encoder_config.hidden_act", hf.hidden_act),
+            **common_fields(hf),
             norm_eps=hf.layer_norm_eps,
             embedding_size=getattr(hf, "embedding_size", None) or hf.hidden_size,
             type_vocab_size=hf.type_vocab_size,
@@ -117,7 +107,7 @@ class Config:
     @property
     def scale(self) -> float:
         """1 / sqrt(terms * D); content-to-content is always one of the terms."""
-        return 1 / math.sqrt((1 + len(self.position_terms)) * (self.hidden_size // self.num_attention_heads))
+        return 1 / math.sqrt((1 + len(self.position_terms)) * self.head_width)
 
 
 def distance_slots(config: Config) -> Tensor:
@@ -140,34 +130,33 @@ def distance_slots(config: Config) -> Tensor:
 
 
 class Layer(PostNormLayer):
-    config: Config
-
     def __init__(self, config: Config, ops: Ops) -> None:
         super().__init__(config, ops)
+        self.config, width = config, config.hidden_size
         separate = config.relative and not config.share_att_key
         needs = {term: separate and term in config.position_terms for term in ("c2p", "p2c")}
-        self.distance_key = nn.Linear(config.hidden_size, config.hidden_size) if needs["c2p"] else None
-        self.distance_query = nn.Linear(config.hidden_size, config.hidden_size) if needs["p2c"] else None
+        self.pos_key = Linear(width, width, ops) if needs["c2p"] else None
+        self.pos_query = Linear(width, width, ops) if needs["p2c"] else None
         self.key_table: Tensor | None = None
         self.query_table: Tensor | None = None
 
-    def fold_tables(self, distances: Tensor, slots: Tensor) -> None:
-        """distances: the normed relative-position embeddings [2 * span, C], in float32."""
+    def fold_tables(self, rel_embeddings: Tensor, slots: Tensor) -> None:
+        """rel_embeddings: the normed relative-position embeddings [2 * span, C], in float32."""
         self.slots = slots
         query, key, _ = zip(self.qkv.weight.chunk(3), self.qkv.bias.chunk(3), strict=True)
-        if self.distance_key is not None:
-            key = (self.distance_key.weight, self.distance_key.bias)
-        if self.distance_query is not None:
-            query = (self.distance_query.weight, self.distance_query.bias)
+        if self.pos_key is not None:
+            key = (self.pos_key.weight, self.pos_key.bias)
+        if self.pos_query is not None:
+            query = (self.pos_query.weight, self.pos_query.bias)
         terms = self.config.position_terms
-        key_table = self._project(distances, *key) if "c2p" in terms else None
-        query_table = self._project(distances, *query) if "p2c" in terms else None
+        key_table = self._project(rel_embeddings, *key) if "c2p" in terms else None
+        query_table = self._project(rel_embeddings, *query) if "p2c" in terms else None
         self.key_table, self.query_table = self.ops.pack_distances(key_table, query_table, slots)
-        self.distance_key = self.distance_query = None
+        self.pos_key = self.pos_query = None
 
-    def _project(self, distances: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        table = F.linear(distances, weight.float(), bias.float()).to(weight.dtype)
-        return table.view(len(distances), self.config.num_attention_heads, -1).permute(1, 2, 0).contiguous()
+    def _project(self, rel_embeddings: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        table = F.linear(rel_embeddings, weight.float(), bias.float()).to(weight.dtype)
+        return table.view(len(rel_embeddings), self.heads, -1).permute(1, 2, 0).contiguous()
 
     def attend(self, qkv: Tensor, batch: PackedBatch) -> Tensor:
         if self.key_table is None and self.query_table is None:
@@ -188,57 +177,57 @@ class Encoder(PostNormEncoder):
     def __init__(self, config: Config, ops: Ops) -> None:
         super().__init__()
         self.config, self.ops = config, ops
-        width, narrow = config.hidden_size, config.embedding_size
-        self.words = nn.Embedding(config.vocab_size, narrow)
-        self.places = nn.Embedding(config.position_table, narrow) if config.position_table else None
-        self.types = nn.Embedding(config.type_vocab_size, narrow) if config.type_vocab_size else None
-        self.widen = nn.Linear(narrow, width, bias=False) if narrow != width else None
-        self.norm = nn.LayerNorm(width)
-        self.distances = nn.Embedding(2 * config.span, width) if config.relative else None
-        self.distance_norm = nn.LayerNorm(width) if config.norm_distances else None
+        width, narrow, eps = config.hidden_size, config.embedding_size, config.norm_eps
+        rows, types = config.position_table, config.type_vocab_size
+        self.word_embeddings = nn.Embedding(config.vocab_size, narrow)
+        self.position_embeddings = nn.Embedding(rows, narrow) if rows else None
+        self.token_type_embeddings = nn.Embedding(types, narrow) if types else None
+        self.widen = Linear(narrow, width, ops, bias=False) if narrow != width else None
+        self.norm = Norm(width, ops, eps)
+        self.rel_embeddings = nn.Embedding(2 * config.span, width) if config.relative else None
+        self.rel_norm = Norm(width, ops, eps) if config.norm_distances else None
         self.conv = self.conv_norm = None
         if config.conv_kernel_size:
             padding = (config.conv_kernel_size - 1) // 2
             self.conv = nn.Conv1d(
                 width, width, config.conv_kernel_size, padding=padding, groups=config.conv_groups
             )
-            self.conv_norm = nn.LayerNorm(width)
+            self.conv_norm = Norm(width, ops, eps)
         self.layers = nn.ModuleList(Layer(config, ops) for _ in range(config.num_hidden_layers))
 
-    def fold(self) -> None:
+    def fold_weights(self) -> None:
         """Projects position tables; widens narrow embeddings; adds the type-0 embedding to the positions."""
         if self.widen is not None:
-            for table in (self.words, self.places, self.types):
+            for table in (self.word_embeddings, self.position_embeddings, self.token_type_embeddings):
                 if table is not None:
                     table.weight.data = F.linear(table.weight.data, self.widen.weight)
             self.widen = None
-        if self.types is not None and self.places is not None:
-            folded = self.places.weight + self.types.weight[0]
-            self.places.weight, self.types = nn.Parameter(folded, requires_grad=False), None
-        if self.distances is not None:
-            distances = self.distances.weight.float()
-            if self.distance_norm is not None:
-                shape, norm = distances.shape[1:], self.distance_norm
-                distances = F.layer_norm(
-                    distances, shape, norm.weight.float(), norm.bias.float(), self.config.norm_eps
-                )
-            slots = distance_slots(self.config).to(distances.device)
+        if self.token_type_embeddings is not None and self.position_embeddings is not None:
+            folded = self.position_embeddings.weight + self.token_type_embeddings.weight[0]
+            self.position_embeddings.weight = nn.Parameter(folded, requires_grad=False)
+            self.token_type_embeddings = None
+        if self.rel_embeddings is not None:
+            rel, norm = self.rel_embeddings.weight.float(), self.rel_norm
+            if norm is not None:
+                assert norm.bias is not None
+                rel = F.layer_norm(rel, rel.shape[1:], norm.weight.float(), norm.bias.float(), norm.eps)
+            slots = distance_slots(self.config).to(rel.device)
             for layer in self.layers:
                 assert isinstance(layer, Layer)
-                layer.fold_tables(distances, slots)
-            self.distances = None
+                layer.fold_tables(rel, slots)
+            self.rel_embeddings = None
 
-    def states(
-        self, batch: PackedBatch, segments: Tensor | None = None, words: Tensor | None = None
+    def hidden_states(
+        self, batch: PackedBatch, segments: Tensor | None = None, inputs_embeds: Tensor | None = None
     ) -> Iterator[Tensor]:
-        sources = [word_source(self.words.weight, batch, words)]
-        if self.places is not None:
-            sources.append((self.places.weight, batch.positions))
-        if self.types is not None:  # every token has type 0
-            sources.append((self.types.weight, torch.zeros_like(batch.positions)))
+        sources = [word_source(self.word_embeddings.weight, batch, inputs_embeds)]
+        if self.position_embeddings is not None:
+            sources.append((self.position_embeddings.weight, batch.positions))
+        if self.token_type_embeddings is not None:  # every token has type 0
+            sources.append((self.token_type_embeddings.weight, torch.zeros_like(batch.positions)))
         if segments is not None:
             sources.append((segments, batch.segments))
-        embedded = self.ops.embedding_norm(sources, self.norm.weight, self.norm.bias, self.config.norm_eps)
+        embedded = self.norm.embed(sources)
         yield embedded
         x = embedded
         for number, layer in enumerate(self.layers):
@@ -251,7 +240,7 @@ class Encoder(PostNormEncoder):
         """LayerNorm(x + act(conv(embedded))), each sequence convolved on its own."""
         assert self.conv is not None and self.conv_norm is not None
         mixed = self.ops.activation(self._conv_rows(embedded, batch.positions), self.config.conv_activation)
-        return self.ops.add_norm(mixed, x, self.conv_norm.weight, self.conv_norm.bias, self.config.norm_eps)
+        return self.conv_norm.add(mixed, x)
 
     def _conv_rows(self, rows: Tensor, positions: Tensor) -> Tensor:
         """The convolution as one product with the rows around every row, [T, C] -> [T, C].

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from gliclass_fast.checkpoint.weights import affine
-from gliclass_fast.config import hf_activation
+from gliclass_fast.models.backbone_config import common_fields
 from gliclass_fast.models.encoders import bert
 
 _LAYER = "transformer.layer.{i}"
 WEIGHTS = {
-    "words.weight": ("embeddings.word_embeddings.weight",),
-    "places.weight": ("embeddings.position_embeddings.weight",),
+    "word_embeddings.weight": ("embeddings.word_embeddings.weight",),
+    "position_embeddings.weight": ("embeddings.position_embeddings.weight",),
     **affine(
         {
             "norm": "embeddings.LayerNorm",
@@ -33,17 +33,13 @@ class Config(bert.Config):
     @classmethod
     def from_hf(cls, hf: Any, first_position: int = 0) -> bert.Config:
         return bert.Config(
-            vocab_size=hf.vocab_size,
-            hidden_size=hf.dim,
-            num_hidden_layers=hf.n_layers,
-            num_attention_heads=hf.n_heads,
-            intermediate_size=hf.hidden_dim,
-            activation=hf_activation("encoder_config.activation", hf.activation),
+            **common_fields(hf, activation="activation", intermediate_size="hidden_dim"),
             norm_eps=1e-12,  # a constant of the reference
             table_length=hf.max_position_embeddings,  # learned or sinusoidal, the checkpoint holds it
             type_vocab_size=0,
             pad_token_id=hf.pad_token_id or 0,
             max_positions=hf.max_position_embeddings,
+            embedding_size=hf.dim,
         )
 
 

@@ -16,14 +16,16 @@ from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from gliclass_fast.batch import PackedBatch
 from gliclass_fast.checkpoint.weights import affine
-from gliclass_fast.config import UnsupportedConfigError, hf_activation
-from gliclass_fast.models.encoders.t5 import PreNormEncoder
-from gliclass_fast.models.layers import NormLinear
+from gliclass_fast.config import UnsupportedConfigError
+from gliclass_fast.models.backbone_config import BackboneConfig, common_fields
+from gliclass_fast.models.layers import Linear, NormLinear
+from gliclass_fast.models.pre_norm import PreNormEncoder
+from gliclass_fast.models.rotary import RotaryTable
 from gliclass_fast.ops import Ops
 
 _LAYER = "layers.{i}"
 WEIGHTS = {
-    "words.weight": ("embed_tokens.weight",),
+    "word_embeddings.weight": ("embed_tokens.weight",),
     **affine(
         {
             "layers.{i}.qkv.norm": f"{_LAYER}.input_layernorm",
@@ -38,40 +40,24 @@ WEIGHTS = {
 }
 UNUSED = ("rotary_emb.inv_freq", "layers.*.self_attn.rotary_emb.inv_freq")  # of early checkpoints
 ROPE_TYPES = ("default", "linear", "llama3", "yarn")  # whose frequencies do not change with the prompt
-ROTARY_LENGTH = 16384  # positions with tables from the start; longer prompts get theirs when they come
 
 
-@dataclass(frozen=True, slots=True)
-class Config:
-    vocab_size: int
-    hidden_size: int
-    num_hidden_layers: int
-    num_attention_heads: int
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config(BackboneConfig):
     num_key_value_heads: int
-    head_width: int
-    intermediate_size: int
-    activation: str
-    norm_eps: float
     qkv_bias: bool
     out_bias: bool
     mlp_bias: bool
     frequencies: tuple[float, ...]  # RoPE's radians per position, [D / 2]
     rotary_scale: float  # of cos and sin
-    max_positions: int | None
 
     @classmethod
     def from_hf(cls, hf: Any) -> Config:
-        head_width = getattr(hf, "head_dim", None) or hf.hidden_size // hf.num_attention_heads
-        frequencies, rotary_scale = rope(hf, head_width)
+        fields = common_fields(hf)
+        frequencies, rotary_scale = rope(hf, fields["head_width"])
         return cls(
-            vocab_size=hf.vocab_size,
-            hidden_size=hf.hidden_size,
-            num_hidden_layers=hf.num_hidden_layers,
-            num_attention_heads=hf.num_attention_heads,
+            **fields,
             num_key_value_heads=hf.num_key_value_heads,
-            head_width=head_width,
-            intermediate_size=hf.intermediate_size,
-            activation=hf_activation("encoder_config.hidden_act", hf.hidden_act),
             norm_eps=hf.rms_norm_eps,
             qkv_bias=getattr(hf, "attention_bias", False),
             out_bias=getattr(hf, "attention_bias", False),
@@ -110,9 +96,9 @@ class Layer(nn.Module):
         of_keys = config.num_key_value_heads * config.head_width
         self.config, self.ops = config, ops
         self.qkv = NormLinear(width, across + 2 * of_keys, ops, eps, bias=config.qkv_bias, rms=True)
-        self.out = nn.Linear(across, width, bias=config.out_bias)
+        self.out = Linear(across, width, ops, config.out_bias)
         self.up = NormLinear(width, 2 * inner, ops, eps, bias=config.mlp_bias, rms=True)
-        self.down = nn.Linear(inner, width, bias=config.mlp_bias)
+        self.down = Linear(inner, width, ops, config.mlp_bias)
 
     def mix(self, x: Tensor, batch: PackedBatch, rotary: tuple[Tensor, Tensor]) -> Tensor:
         """The part that looks at other tokens, [T, C] -> [T, H * D]."""
@@ -127,32 +113,20 @@ class Layer(nn.Module):
 
     def finish(self, x: Tensor, attended: Tensor) -> Tensor:
         """The part that treats every row alone. May overwrite x."""
-        x = self.ops.linear_add(attended, self.out.weight, self.out.bias, x)
-        inner = self.up(x, self.config.activation, gated=True)
-        return self.ops.linear_add(inner, self.down.weight, self.down.bias, x)
+        x = self.out.add(attended, x)
+        return self.down.add(self.up(x, self.config.activation, gated=True), x)
 
 
 class Encoder(PreNormEncoder):
     def __init__(self, config: Config, ops: Ops) -> None:
         super().__init__(config, ops)
+        self.config = config
         self.layers = nn.ModuleList(Layer(config, ops) for _ in range(config.num_hidden_layers))
-        self._rotary: dict[int, tuple[Tensor, Tensor]] = {}
 
-    def fold(self) -> None:
-        """Rotary tables; nothing else here depends on weights alone."""
-        self.rotary(ROTARY_LENGTH)
-
-    def rotary(self, length: int) -> tuple[Tensor, Tensor]:
-        """Scaled cos and sin of position * frequency, float32 [at least length, D / 2]."""
-        length = max(ROTARY_LENGTH, 1 << (length - 1).bit_length())
-        if length not in self._rotary:
-            weight, scale = self.words.weight, self.config.rotary_scale
-            frequencies = torch.tensor(self.config.frequencies, device=weight.device)
-            angles = torch.arange(length, dtype=torch.float32, device=weight.device)[:, None] * frequencies
-            cos, sin = scale * angles.cos(), scale * angles.sin()
-            # the reference rounds both to the working dtype
-            self._rotary[length] = cos.to(weight.dtype).float(), sin.to(weight.dtype).float()
-        return self._rotary[length]
+    def fold_weights(self) -> None:
+        """Makes the rotary tables; nothing else here depends on weights alone."""
+        config = self.config
+        self.rotary = RotaryTable(config.frequencies, self.word_embeddings.weight, config.rotary_scale)
 
     def mix(self, number: int, x: Tensor, batch: PackedBatch) -> Tensor:
         rotary = self.rotary(batch.max_seqlen)

@@ -1,4 +1,6 @@
-"""RoBERTa (Liu et al., arXiv:1907.11692): BERT whose positions start after the padding index."""
+"""RoBERTa (Liu et al., arXiv:1907.11692) and XLM-RoBERTa (Conneau et al., arXiv:1911.02116): BERT whose
+positions start after the padding index.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,7 @@ class Config(bert.Config):
 
 
 class Encoder(bert.Encoder):
-    def place(self, batch: PackedBatch, embedded: bool) -> Tensor:
+    def position_rows(self, batch: PackedBatch, embedded: bool) -> Tensor:
         padding = self.config.pad_token_id
         if embedded:  # without ids every token is counted
             return batch.positions + (padding + 1)

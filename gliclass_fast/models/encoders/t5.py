@@ -1,15 +1,14 @@
-"""The encoder of T5 (Raffel et al., arXiv:1910.10683): pre-RMSNorm layers without biases, and unscaled scores
-with a learned bias per distance and head.
+"""T5 (Raffel et al., arXiv:1910.10683), mT5 (Xue et al., arXiv:2010.11934) and umT5 (Chung et al.,
+arXiv:2304.09151): pre-RMSNorm layers without biases, and unscaled scores with a learned bias per distance and
+head.
 
-T5 and mT5 share the first layer's biases, umT5 has some in every layer.
+T5 and mT5 share the first layer's biases, umT5 has some in every layer. This is the encoder.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from itertools import islice
 from typing import Any
 
 import torch
@@ -17,8 +16,10 @@ from torch import Tensor, nn
 
 from gliclass_fast.batch import PackedBatch
 from gliclass_fast.checkpoint.weights import affine
-from gliclass_fast.config import UnsupportedConfigError, hf_activation
-from gliclass_fast.models.layers import NormLinear
+from gliclass_fast.config import UnsupportedConfigError
+from gliclass_fast.models.backbone_config import BackboneConfig, common_fields
+from gliclass_fast.models.layers import Linear, NormLinear
+from gliclass_fast.models.pre_norm import PreNormEncoder
 from gliclass_fast.ops import Ops
 
 
@@ -27,7 +28,7 @@ def stack_weights(stack: str, feed_forward: int) -> dict[str, tuple[str, ...]]:
     attention, dense = f"{stack}.block.{{i}}.layer.0", f"{stack}.block.{{i}}.layer.{feed_forward}"
     inner = f"{dense}.DenseReluDense"
     return {
-        "words.weight": ("shared.weight",),
+        "word_embeddings.weight": ("shared.weight",),
         "final_norm.weight": (f"{stack}.final_layer_norm.weight",),
         "layers.{i}.biases.weight": (f"{attention}.SelfAttention.relative_attention_bias.weight",),
         **affine(
@@ -49,21 +50,12 @@ WEIGHTS = stack_weights("encoder", feed_forward=1)
 UNUSED = ("encoder.embed_tokens.weight",)  # where it differs from `shared`, the latter counts
 
 
-@dataclass(frozen=True, slots=True)
-class Config:
-    vocab_size: int
-    hidden_size: int
-    num_hidden_layers: int
-    num_attention_heads: int
-    head_width: int
-    intermediate_size: int
-    activation: str
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config(BackboneConfig):
     gated: bool
-    norm_eps: float
     buckets: int
     max_distance: int
     biased_layers: int  # from the first one on; the others use the first's
-    max_positions: int | None
 
     @classmethod
     def from_hf(cls, hf: Any, **changes: Any) -> Config:
@@ -71,13 +63,7 @@ class Config:
         if getattr(hf, "is_decoder", False):
             raise UnsupportedConfigError("encoder_config.is_decoder=true is not supported; supported: false")
         encoder = cls(
-            vocab_size=hf.vocab_size,
-            hidden_size=hf.d_model,
-            num_hidden_layers=hf.num_layers,
-            num_attention_heads=hf.num_heads,
-            head_width=hf.d_kv,
-            intermediate_size=hf.d_ff,
-            activation=hf_activation("encoder_config.feed_forward_proj", hf.dense_act_fn),
+            **common_fields(hf, "dense_act_fn", "d_ff"),
             gated=bool(hf.is_gated_act),
             norm_eps=hf.layer_norm_epsilon,
             buckets=hf.relative_attention_num_buckets,
@@ -112,10 +98,10 @@ class Layer(nn.Module):
         biased = number < config.biased_layers
         self.biases = nn.Embedding(config.buckets, config.num_attention_heads) if biased else None
         self.qkv = NormLinear(width, 3 * across, ops, eps, bias=False, rms=True)
-        self.out = nn.Linear(across, width, bias=False)
+        self.out = Linear(across, width, ops, bias=False)
         self.up = None if config.gated else NormLinear(width, inner, ops, eps, bias=False, rms=True)
         self.gated_up = NormLinear(width, 2 * inner, ops, eps, bias=False, rms=True) if config.gated else None
-        self.down = nn.Linear(inner, width, bias=False)
+        self.down = Linear(inner, width, ops, bias=False)
 
     def fold_biases(self, buckets: Tensor) -> Tensor | None:
         """This layer's biases by distance, float32 [H, 2 * max_distance + 1]."""
@@ -130,7 +116,7 @@ class Layer(nn.Module):
 
     def finish(self, x: Tensor, attended: Tensor) -> Tensor:
         """The part that treats every row alone. May overwrite x."""
-        return self.feed(self.ops.linear_add(attended, self.out.weight, None, x))
+        return self.feed(self.out.add(attended, x))
 
     def feed(self, x: Tensor) -> Tensor:
         """The feed-forward half. May overwrite x."""
@@ -140,7 +126,7 @@ class Layer(nn.Module):
         else:
             assert self.up is not None
             inner = self.up(x, activation)
-        return self.ops.linear_add(inner, self.down.weight, None, x)
+        return self.down.add(inner, x)
 
 
 def bias_tables(layers: nn.ModuleList, buckets: Tensor) -> list[Tensor]:
@@ -153,58 +139,18 @@ def bias_tables(layers: nn.ModuleList, buckets: Tensor) -> list[Tensor]:
     return tables
 
 
-class PreNormEncoder(nn.Module):
-    """What backbones of pre-RMSNorm layers share; subclasses supply `layers` and `mix`."""
-
-    layers: nn.ModuleList
-
-    def __init__(self, config: Any, ops: Ops) -> None:
-        super().__init__()
-        self.config, self.ops = config, ops
-        self.words = nn.Embedding(config.vocab_size, config.hidden_size)
-        self.final_norm = nn.RMSNorm(config.hidden_size)
-
-    def mix(self, number: int, x: Tensor, batch: PackedBatch) -> Tensor:
-        """The part of a layer that looks at other tokens."""
-        raise NotImplementedError
-
-    def _finish(self, number: int, x: Tensor, attended: Tensor) -> Tensor:
-        finished: Tensor = self.layers[number].finish(x, attended)  # type: ignore[operator]
-        if number < len(self.layers) - 1:
-            return finished
-        return self.ops.layer_norm(finished, self.final_norm.weight, None, self.config.norm_eps, True)
-
-    def states(
-        self, batch: PackedBatch, segments: Tensor | None = None, words: Tensor | None = None
-    ) -> Iterator[Tensor]:
-        x: Tensor = self.words(batch.token_ids) if words is None else words
-        if segments is not None:
-            x = x + segments[batch.segments]
-        yield x
-        for number in range(len(self.layers)):
-            x = self._finish(number, x, self.mix(number, x, batch))
-            yield x
-
-    def mix_last(
-        self, batch: PackedBatch, segments: Tensor | None = None, words: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
-        last = len(self.layers) - 1
-        x = next(islice(self.states(batch, segments, words), last, None))
-        return x, self.mix(last, x, batch)
-
-    def finish_last(self, x: Tensor, attended: Tensor) -> Tensor:
-        return self._finish(len(self.layers) - 1, x, attended)
-
-
 class Encoder(PreNormEncoder):
     def __init__(self, config: Config, ops: Ops) -> None:
         super().__init__(config, ops)
+        self.config = config
         self.layers = nn.ModuleList(Layer(config, ops, number) for number in range(config.num_hidden_layers))
         self.biases: list[Tensor] = []
 
-    def fold(self) -> None:
+    def fold_weights(self) -> None:
         """The bias of every distance, per layer."""
-        self.biases = bias_tables(self.layers, distance_buckets(self.config).to(self.words.weight.device))
+        self.biases = bias_tables(
+            self.layers, distance_buckets(self.config).to(self.word_embeddings.weight.device)
+        )
 
     def mix(self, number: int, x: Tensor, batch: PackedBatch) -> Tensor:
         mixed: Tensor = self.layers[number].mix(x, batch, self.biases[number])  # type: ignore[operator]

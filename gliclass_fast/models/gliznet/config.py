@@ -6,15 +6,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from gliclass_fast.config import UnsupportedConfigError, backbone_of, component, dtype_name
+from gliclass_fast.config import UnsupportedConfigError, dtype_name
+from gliclass_fast.models.architectures import bi_encoder
+from gliclass_fast.models.encoders import ENCODERS
+from gliclass_fast.models.hf_config import backbone_of
 
 
 @dataclass(frozen=True, slots=True)
 class GliznetConfig:
-    """By config.json's field names. Everything else depends on the tensors, see `gliznet_heads.py`."""
+    """By config.json's field names. Everything else depends on the tensors, see `heads.py`."""
 
     model_type: str  # the backbone's
-    encoder: Any  # the backbone's own Config
+    backbone_config: Any  # the backbone's own Config
     vocab_size: int
     lab_token_id: int
     dtype: str | None  # that config.json asks to compute in
@@ -29,26 +32,25 @@ class GliznetConfig:
     pooling_strategy: ClassVar[str] = "per label"
     extract_text_features: ClassVar[bool] = True
     embed_class_token: ClassVar[bool] = True
-    decoder: ClassVar[None] = None
-    label_encoder: ClassVar[None] = None
+    label_backbone_config: ClassVar[None] = None
 
     @classmethod
     def from_hf(cls, raw: Mapping[str, Any]) -> GliznetConfig:
         """From the parsed config.json. Raises UnsupportedConfigError naming option and supported values."""
         model_type, backbone = backbone_of(
-            raw, "backbone_config", raw.get("vocab_size"), component("architectures", "gliznet").backbones()
+            raw, "backbone_config", raw.get("vocab_size"), bi_encoder.Architecture.backbones()
         )
-        encoder = component("encoders", model_type).Config.from_hf(backbone)
+        backbone_config = ENCODERS[model_type].Config.from_hf(backbone)
         lab_token_id = raw.get("lab_token_id")
-        if not isinstance(lab_token_id, int) or not 0 <= lab_token_id < encoder.vocab_size:
+        if not isinstance(lab_token_id, int) or not 0 <= lab_token_id < backbone_config.vocab_size:
             raise UnsupportedConfigError(
                 f"lab_token_id={lab_token_id!r}: config.json must give the id of the [LAB] token, one of the "
-                f"backbone's {encoder.vocab_size}"
+                f"backbone's {backbone_config.vocab_size}"
             )
         return cls(
             model_type=model_type,
-            encoder=encoder,
-            vocab_size=encoder.vocab_size,
+            backbone_config=backbone_config,
+            vocab_size=backbone_config.vocab_size,
             lab_token_id=lab_token_id,
             dtype=dtype_name(raw.get("dtype") or raw.get("torch_dtype")),
             use_lab_token_for_labels=bool(raw.get("use_lab_token_for_labels", False)),
@@ -56,11 +58,3 @@ class GliznetConfig:
             scoring_method=raw.get("scoring_method"),
             enrich_labels=raw.get("enrich_labels"),
         )
-
-    @property
-    def class_token_index(self) -> int:
-        return self.lab_token_id
-
-    @property
-    def text_token_index(self) -> int:
-        return self.lab_token_id

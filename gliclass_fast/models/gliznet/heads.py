@@ -24,11 +24,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gliclass_fast.batch import PackedBatch, with_keys
-from gliclass_fast.checkpoint.weights import Checkpoint, CheckpointError, Weights, affine
+from gliclass_fast.checkpoint.errors import CheckpointError
+from gliclass_fast.checkpoint.weights import Checkpoint, Weights, affine
 from gliclass_fast.config import UnsupportedConfigError
 from gliclass_fast.models.architectures import Output
 from gliclass_fast.models.gliznet.config import GliznetConfig
-from gliclass_fast.models.layers import linear_of
+from gliclass_fast.models.layers import Linear, Norm
 from gliclass_fast.models.pooling import within
 from gliclass_fast.ops import Ops
 
@@ -130,13 +131,12 @@ class Projection(nn.Module):
 
     def __init__(self, width: int, projected: int, norms: bool, ops: Ops) -> None:
         super().__init__()
-        self.ops, self.linear = ops, nn.Linear(width, projected)
-        self.norm = nn.LayerNorm(projected) if norms else None
+        self.linear = Linear(width, projected, ops)
+        self.norm = Norm(projected, ops, NORM_EPS) if norms else None
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.ops.linear(x, self.linear.weight, self.linear.bias)
-        norm = self.norm
-        return x if norm is None else self.ops.layer_norm(x, norm.weight, norm.bias, NORM_EPS)
+        x = self.linear(x)
+        return x if self.norm is None else self.norm(x)
 
 
 class LabelContext(nn.Module):
@@ -145,24 +145,26 @@ class LabelContext(nn.Module):
     def __init__(self, width: int, ops: Ops) -> None:
         super().__init__()
         self.ops = ops
-        self.fuse = nn.Linear(2 * width, width)
-        self.inward, self.outward = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.fuse = Linear(2 * width, width, ops)
+        self.inward, self.outward = Linear(width, 3 * width, ops), Linear(width, width, ops)
 
-    def fold(self) -> None:
+    def fold_weights(self) -> None:
         """Queries come from labels alone, keys and values from labels with their texts."""
         width, weight, bias = len(self.fuse.weight), self.inward.weight, self.inward.bias
-        self.q, self.kv = linear_of(weight[:width], bias[:width]), linear_of(weight[width:], bias[width:])
+        self.q, self.kv = (
+            Linear.of(weight[:width], bias[:width], self.ops),
+            Linear.of(weight[width:], bias[width:], self.ops),
+        )
         del self.inward
 
     def forward(self, labels: Tensor, texts: Tensor, batch: PackedBatch) -> Tensor:
-        linear, count = self.ops.linear, len(labels)
-        fused = linear(torch.cat((labels, texts), dim=1), self.fuse.weight, self.fuse.bias)
-        q = linear(labels, self.q.weight, self.q.bias).view(count, CONTEXT_HEADS, -1)
-        kv = linear(fused, self.kv.weight, self.kv.bias).view(count, 2, CONTEXT_HEADS, -1)
+        count, fused = len(labels), self.fuse(torch.cat((labels, texts), dim=1))
+        q = self.q(labels).view(count, CONTEXT_HEADS, -1)
+        kv = self.kv(fused).view(count, 2, CONTEXT_HEADS, -1)
         spans = torch.stack((batch.cu_labels[:-1], batch.cu_labels[1:]), dim=1)
         tiles = with_keys(batch.label_tiles, batch.cu_labels, spans)
         found = self.ops.cross_attention(q, *kv.unbind(1), batch.cu_labels, spans, tiles)
-        return F.normalize(labels + linear(found, self.outward.weight, self.outward.bias), dim=-1)
+        return F.normalize(labels + self.outward(found), dim=-1)
 
 
 class Head(nn.Module):
@@ -170,7 +172,7 @@ class Head(nn.Module):
         super().__init__()
         parts.check(config)
         self.config, self.parts, self.ops = config, parts, ops
-        width = config.encoder.hidden_size
+        width = config.backbone_config.hidden_size
         self.text = self.label = None
         if parts.projected:
             self.text, self.label = (Projection(width, parts.projected, parts.norms, ops) for _ in range(2))
@@ -179,17 +181,18 @@ class Head(nn.Module):
         if parts.score == "cosine":
             self.scale = nn.Parameter(torch.empty(()), requires_grad=False)
         else:
-            self.pair = nn.Linear(compared, 1) if parts.score == "dot" else nn.Bilinear(compared, compared, 1)
+            dot = parts.score == "dot"
+            self.pair = nn.Linear(compared, 1) if dot else nn.Bilinear(compared, compared, 1)
         if parts.temperature:
             self.temperature = nn.Parameter(torch.empty(()), requires_grad=False)
         self.context = LabelContext(width, ops) if parts.context else None
 
-    def fill(self, checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype) -> None:
-        checkpoint.fill(self, self.parts.weights, "aggregator.", device, dtype)
+    def load_weights(self, checkpoint: Checkpoint) -> None:
+        checkpoint.load_weights(self, self.parts.weights, "aggregator.")
 
-    def fold(self) -> None:
+    def fold_weights(self) -> None:
         """Numbers out of parameters; of a bilinear form the map of labels, of a dot product its factors."""
-        variant, width = self.parts.variant, self.config.encoder.hidden_size
+        variant, width = self.parts.variant, self.config.backbone_config.hidden_size
         temperature = 0.0 if self.temperature is None else self.temperature.item()
         sharpness = {"A": 1 / max(abs(temperature), 0.1), "D": math.exp(temperature)}
         self.sharpness = sharpness.get(variant, width**-0.5)
@@ -199,7 +202,7 @@ class Head(nn.Module):
             self.factor = math.exp(max(-10.0, min(scale, 10.0))) if old else min(math.exp(scale), 100.0)
         elif self.parts.score == "bilinear":
             assert self.pair is not None
-            self.form, self.offset = linear_of(self.pair.weight[0], None), self.pair.bias
+            self.form, self.offset = Linear.of(self.pair.weight[0], None, self.ops), self.pair.bias
         else:
             assert self.pair is not None
             self.factors, self.offset = self.pair.weight[0], self.pair.bias
@@ -264,5 +267,5 @@ class Head(nn.Module):
         if self.parts.score == "dot":
             logits: Tensor = self.ops.pair_dot(texts * self.factors, labels, own)
         else:
-            logits = self.ops.pair_dot(texts, self.ops.linear(labels, self.form.weight, None), own)
+            logits = self.ops.pair_dot(texts, self.form(labels), own)
         return logits + self.offset

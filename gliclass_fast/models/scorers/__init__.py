@@ -1,21 +1,48 @@
-"""Scorers, one file per `scorer_type`; each has WEIGHTS and Scorer(config, ops).
-
-`Scorer.forward(text, labels [L, C], batch) -> logits [L]`, where text is one vector per prompt [N, C], or,
-for the cross-attn scorer, every row of the packed batch [T, C].
-"""
+"""Scorers: each file holds WEIGHTS and Scorer for one `scorer_type`."""
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 from torch import Tensor
 
 from gliclass_fast.batch import PackedBatch
+from gliclass_fast.checkpoint.weights import Weights
+from gliclass_fast.config import ModelConfig
+from gliclass_fast.models.registry import Registry
+from gliclass_fast.ops import Ops
 
 
 class Scorer(Protocol):
     """What an architecture asks of a scorer."""
 
     def __call__(self, text: Tensor, labels: Tensor, batch: PackedBatch) -> Tensor:
-        """Logits [L], in the labels' dtype."""
+        """Logits [L], in the labels' dtype.
+
+        text: one vector per prompt, [N, C], or, for the cross-attn scorer, every row of the packed batch,
+        [T, C]. labels: [L, C].
+        """
         ...
+
+
+class ScorerModule(Protocol):
+    """What a file of this folder gives."""
+
+    WEIGHTS: Weights
+
+    def Scorer(self, config: ModelConfig, ops: Ops) -> Any:
+        """A `Scorer`, as a module."""
+        ...
+
+
+SCORERS: Registry[ScorerModule] = Registry(
+    "scorer",
+    __name__,
+    {
+        "cross-attn": "cross_attn",
+        "hopfield": "hopfield",
+        "mlp": "mlp",
+        "simple": "simple",
+        "weighted-dot": "weighted_dot",
+    },
+)

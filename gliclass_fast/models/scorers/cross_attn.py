@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from gliclass_fast.batch import PackedBatch
 from gliclass_fast.checkpoint.weights import affine
 from gliclass_fast.config import ModelConfig
-from gliclass_fast.models.layers import NormLinear, linear_of
+from gliclass_fast.models.layers import Linear, Norm, NormLinear
 from gliclass_fast.models.pooling import text_spans
 from gliclass_fast.ops import Ops
 
@@ -29,30 +29,29 @@ class Scorer(nn.Module):
         width, hidden = config.hidden_size, config.scorer_mlp_hidden_size
         self.ops, self.config, self.heads = ops, config, config.scorer_num_heads
         self.q, self.k = (NormLinear(width, width, ops, NORM_EPS) for _ in range(2))
-        self.v, self.out = (nn.Linear(width, width) for _ in range(2))
-        self.norm = nn.LayerNorm(width)
-        self.first = nn.Linear(2 * width, hidden)
-        self.second = nn.Linear(hidden, hidden // 2)
-        self.last = nn.Linear(hidden // 2, 1)
+        self.v, self.out = (Linear(width, width, ops) for _ in range(2))
+        self.norm = Norm(width, ops, NORM_EPS)
+        self.first = Linear(2 * width, hidden, ops)
+        self.second = Linear(hidden, hidden // 2, ops)
+        self.last = Linear(hidden // 2, 1, ops)
 
-    def fold(self) -> None:
+    def fold_weights(self) -> None:
         """Splits the network's first layer: one part reads the normed context, one the label."""
         of_context, of_labels = self.first.weight.chunk(2, dim=1)
         self.context = NormLinear(1, 1, self.ops, NORM_EPS)
         self.context.norm = self.norm
-        self.context.linear = linear_of(of_context, None)
-        self.context.fold()
-        self.first = linear_of(of_labels, self.first.bias)
+        self.context.linear = Linear.of(of_context, None, self.ops)
+        self.context.fold_weights()
+        self.first = Linear.of(of_labels, self.first.bias, self.ops)
         del self.norm
 
     def forward(self, text: Tensor, labels: Tensor, batch: PackedBatch) -> Tensor:
-        linear = self.ops.linear
-        q, k, v = self.q(labels), self.k(text), linear(text, self.v.weight, self.v.bias)
+        q, k, v = self.q(labels), self.k(text), self.v(text)
         q, k, v = (x.view(x.shape[0], self.heads, -1) for x in (q, k, v))
         spans = text_spans(batch, self.config)
         context = self.ops.cross_attention(q, k, v, batch.cu_labels, spans, batch.label_tiles)
-        context = linear(context, self.out.weight, self.out.bias)
-        hidden = linear(labels, self.first.weight, self.first.bias)
+        context = self.out(context)
+        hidden = self.first(labels)
         hidden = self.context(context, "gelu", add=hidden)
-        hidden = linear(hidden, self.second.weight, self.second.bias, "gelu")
-        return linear(hidden, self.last.weight, self.last.bias)[:, 0]
+        hidden = self.second(hidden, "gelu")
+        return self.last(hidden)[:, 0]

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from gliclass_fast.batch import PackedBatch
 from gliclass_fast.checkpoint.weights import affine
 from gliclass_fast.config import ModelConfig
+from gliclass_fast.models.layers import Linear
 from gliclass_fast.models.scorers.mlp import HIDDEN
 from gliclass_fast.ops import Ops
 
@@ -27,18 +28,18 @@ class Scorer(nn.Module):
         super().__init__()
         width = config.hidden_size
         self.ops = ops
-        self.q, self.k, self.v = (nn.Linear(width, width, bias=False) for _ in range(3))
-        self.first = nn.Linear(width, HIDDEN)
-        self.second = nn.Linear(HIDDEN, HIDDEN // 2)
-        self.last = nn.Linear(HIDDEN // 2, 1)
+        self.q, self.k, self.v = (Linear(width, width, ops, bias=False) for _ in range(3))
+        self.first = Linear(width, HIDDEN, ops)
+        self.second = Linear(HIDDEN, HIDDEN // 2, ops)
+        self.last = Linear(HIDDEN // 2, 1, ops)
 
     def forward(self, text: Tensor, labels: Tensor, batch: PackedBatch) -> Tensor:
-        linear, owner = self.ops.linear, batch.label_text
-        queries = linear(labels, self.q.weight, None)
-        keys, values = (linear(text, part.weight, None) for part in (self.k, self.v))
+        owner = batch.label_text
+        queries = self.q(labels)
+        keys, values = self.k(text), self.v(text)
         similarity = self.ops.pair_dot(keys, queries, owner) * BETA
         share = self.ops.segment_softmax(similarity, batch.cu_labels)
         hidden = labels + share[:, None] * values[owner]
-        hidden = linear(hidden, self.first.weight, self.first.bias, "relu")
-        hidden = linear(hidden, self.second.weight, self.second.bias, "relu")
-        return linear(hidden, self.last.weight, self.last.bias)[:, 0]
+        hidden = self.first(hidden, "relu")
+        hidden = self.second(hidden, "relu")
+        return self.last(hidden)[:, 0]

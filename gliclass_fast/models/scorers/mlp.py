@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from gliclass_fast.batch import PackedBatch
 from gliclass_fast.checkpoint.weights import affine
 from gliclass_fast.config import ModelConfig
-from gliclass_fast.models.layers import linear_of
+from gliclass_fast.models.layers import Linear
 from gliclass_fast.ops import Ops
 
 HIDDEN = 256
@@ -22,15 +22,13 @@ WEIGHTS = affine({"first.whole": "mlp.0", "second": "mlp.2", "last": "mlp.4"})
 class Scorer(nn.Module):
     def __init__(self, config: ModelConfig, ops: Ops) -> None:
         super().__init__()
-        self.ops = ops
         self.first = PairLinear(config.hidden_size, config.hidden_size, HIDDEN, ops)
-        self.second = nn.Linear(HIDDEN, HIDDEN // 2)
-        self.last = nn.Linear(HIDDEN // 2, 1)
+        self.second = Linear(HIDDEN, HIDDEN // 2, ops)
+        self.last = Linear(HIDDEN // 2, 1, ops)
 
     def forward(self, text: Tensor, labels: Tensor, batch: PackedBatch) -> Tensor:
         hidden = self.first(text, labels, batch, "relu")
-        hidden = self.ops.linear(hidden, self.second.weight, self.second.bias, "relu")
-        return self.ops.linear(hidden, self.last.weight, self.last.bias)[:, 0]
+        return self.last(self.second(hidden, "relu"))[:, 0]
 
 
 class PairLinear(nn.Module):
@@ -39,15 +37,13 @@ class PairLinear(nn.Module):
     def __init__(self, text_width: int, label_width: int, out: int, ops: Ops) -> None:
         super().__init__()
         self.ops, self.widths = ops, (text_width, label_width)
-        self.whole = nn.Linear(text_width + label_width, out)
+        self.whole = Linear(text_width + label_width, out, ops)
 
-    def fold(self) -> None:
+    def fold_weights(self) -> None:
         """Splits the layer into its text half, with the bias, and its label half."""
         text, label = torch.split(self.whole.weight, list(self.widths), dim=1)  # type: ignore[no-untyped-call]
-        self.text, self.label = linear_of(text, self.whole.bias), linear_of(label, None)
+        self.text, self.label = Linear.of(text, self.whole.bias, self.ops), Linear.of(label, None, self.ops)
         del self.whole
 
     def forward(self, text: Tensor, labels: Tensor, batch: PackedBatch, activation: str) -> Tensor:
-        of_text = self.ops.linear(text, self.text.weight, self.text.bias)
-        of_labels = self.ops.linear(labels, self.label.weight, None)
-        return self.ops.pair_add(of_text, of_labels, batch.label_text, activation)
+        return self.ops.pair_add(self.text(text), self.label(labels), batch.label_text, activation)

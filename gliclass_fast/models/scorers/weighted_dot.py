@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from gliclass_fast.batch import PackedBatch
 from gliclass_fast.checkpoint.weights import affine
 from gliclass_fast.config import ModelConfig
+from gliclass_fast.models.layers import Linear
 from gliclass_fast.models.scorers.mlp import PairLinear
 from gliclass_fast.ops import Ops
 
@@ -20,15 +21,14 @@ class Scorer(nn.Module):
     def __init__(self, config: ModelConfig, ops: Ops) -> None:
         super().__init__()
         width = config.hidden_size
-        self.ops = ops
-        self.text = nn.Linear(width, 2 * width)
-        self.label = nn.Linear(width, 2 * width)
+        self.text = Linear(width, 2 * width, ops)
+        self.label = Linear(width, 2 * width, ops)
         self.first = PairLinear(width, 2 * width, 4 * width, ops)
-        self.last = nn.Linear(4 * width, 1)
+        self.last = Linear(4 * width, 1, ops)
 
     def forward(self, text: Tensor, labels: Tensor, batch: PackedBatch) -> Tensor:
-        text_sum, text_factor = self.ops.linear(text, self.text.weight, self.text.bias).chunk(2, dim=-1)
-        label_sum, label_factor = self.ops.linear(labels, self.label.weight, self.label.bias).chunk(2, dim=-1)
+        text_sum, text_factor = self.text(text).chunk(2, dim=-1)
+        label_sum, label_factor = self.label(labels).chunk(2, dim=-1)
         pairs = torch.cat((label_sum, text_factor[batch.label_text] * label_factor), dim=-1)
         hidden = self.first(text_sum, pairs, batch, "relu")
-        return self.ops.linear(hidden, self.last.weight, self.last.bias)[:, 0]
+        return self.last(hidden)[:, 0]

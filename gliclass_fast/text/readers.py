@@ -1,18 +1,17 @@
-"""Requests -> encoded prompts: the sequences a text and its labels make, by kind of architecture."""
+"""Readers: requests -> token sequences. Each architecture chooses the one that it was trained with."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
 import numpy as np
+from torch import Tensor
 
 from gliclass_fast.batch import EncodedPrompt
 from gliclass_fast.config import ModelConfig
-from gliclass_fast.engine.label_cache import LabelVectors
-from gliclass_fast.models.gliznet.config import GliznetConfig
 from gliclass_fast.text.gliznet_tokenizer import GliZNETTokenizer
 from gliclass_fast.text.prompts import (
     Request,
@@ -26,16 +25,23 @@ from gliclass_fast.text.tokenizer import PromptTokenizer, SequenceTokenizer
 
 logger = logging.getLogger(__name__)
 
+# lists of labels -> the vectors of each list, [labels, C], of architectures that read labels on their own
+LabelVectors = Callable[[Sequence[tuple[str, ...]]], list[Tensor]]
 
-class RequestEncoder(Protocol):
-    """What an engine asks of one."""
+
+class Reader(Protocol):
+    """What an engine asks of a reader."""
+
+    longest: (
+        int | None
+    )  # tokens of the longest sequence that the tokenizer allows, None where it says nothing
 
     def encode(self, requests: Sequence[Request], window: int) -> list[EncodedPrompt]:
-        """Sequences of at most `window` tokens; ValueError where labels do not fit."""
+        """Sequences of at most `window` tokens; raises ValueError where labels do not fit."""
         ...
 
     def label_tokens(self, labels: Sequence[str]) -> list[int]:
-        """Tokens every label takes of a window."""
+        """Tokens that every label takes of a window."""
         ...
 
     def label_budget(self, window: int) -> int:
@@ -44,7 +50,9 @@ class RequestEncoder(Protocol):
 
 
 class OneSequence:
-    """Text and labels together, as `uni-encoder` reads them."""
+    """Reads text and labels together."""
+
+    longest: int | None = None
 
     def __init__(self, tokenizer: Any, config: ModelConfig) -> None:
         self._tokenizer, self._prompt_first = PromptTokenizer(tokenizer, config), config.prompt_first
@@ -59,18 +67,23 @@ class OneSequence:
 
 
 class SeparatedLabels:
-    """The text, then every label with a token behind it, as GliZNet reads them."""
+    """Reads the text, then every label with a [LAB] token behind it, as GliZNet does."""
 
-    def __init__(self, tokenizer: Any, config: GliznetConfig, means: bool) -> None:
-        """tokenizer: a GliZNETTokenizer or the fast tokenizer it would wrap, else ValueError; means: labels
-        are the mean of their tokens."""
+    def __init__(self, tokenizer: Any, lab_token_id: int, needs_label_tokens: bool) -> None:
+        """
+        Args:
+            tokenizer: a GliZNETTokenizer or the fast tokenizer that it would wrap, else ValueError.
+            lab_token_id: what config.json says; ValueError where the tokenizer has another.
+            needs_label_tokens: a label without tokens is refused.
+        """
         given = isinstance(tokenizer, GliZNETTokenizer)
         self._tokenizer = tokenizer if given else GliZNETTokenizer(tokenizer)
-        self.longest, self._means = self._tokenizer.max_length, means
-        if self._tokenizer.lab_token_id != config.lab_token_id:
+        self.longest: int | None = self._tokenizer.max_length
+        self._needs_label_tokens = needs_label_tokens
+        if self._tokenizer.lab_token_id != lab_token_id:
             raise ValueError(
                 f"the tokenizer does not belong to this checkpoint: its {self._tokenizer.lab_token} has id "
-                f"{self._tokenizer.lab_token_id}, but config.json says lab_token_id={config.lab_token_id}"
+                f"{self._tokenizer.lab_token_id}, but config.json says lab_token_id={lab_token_id}"
             )
 
     def encode(self, requests: Sequence[Request], window: int) -> list[EncodedPrompt]:
@@ -79,7 +92,7 @@ class SeparatedLabels:
         encoded = self._tokenizer.encode(
             [each.text for each in requests], [each.labels for each in requests], window
         )
-        if self._means and any((np.diff(each.label_spans) == 1).any() for each in encoded):
+        if self._needs_label_tokens and any((np.diff(each.label_spans) == 1).any() for each in encoded):
             raise ValueError("a label has no tokens, of which this checkpoint takes the mean")
         return encoded
 
@@ -91,7 +104,9 @@ class SeparatedLabels:
 
 
 class TwoSequences:
-    """Text and labels apart, as `encoder-decoder` and `encoder-decoder-cls` read them."""
+    """Reads text and labels apart, one in an encoder and the other in a decoder."""
+
+    longest: int | None = None
 
     def __init__(self, tokenizer: Any, config: ModelConfig) -> None:
         self._tokenizer = PromptTokenizer(tokenizer, config)
@@ -102,22 +117,24 @@ class TwoSequences:
         texts = self._tokenizer.whole([full_text(each, markers) for each in requests], window)
         labels = self._tokenizer.encode([build_label_prompt(each, markers) for each in requests], window)
         return [
-            EncodedPrompt.of_text(ids, own.labels, tokens_cut=cut + own.tokens_cut, label_prompt=own)
+            EncodedPrompt.of_text(ids, own.num_labels, tokens_cut=cut + own.tokens_cut, label_prompt=own)
             for (ids, cut), own in zip(texts, labels, strict=True)
         ]
 
 
 class TextAlone:
-    """The text without its labels, which have vectors of their own, as `bi-encoder` reads it."""
+    """Reads the text without its labels, which come as vectors."""
 
-    def __init__(self, tokenizer: Any, vectors: LabelVectors) -> None:
-        self._tokenizer, self._vectors = SequenceTokenizer(tokenizer), vectors
+    longest: int | None = None
+
+    def __init__(self, tokenizer: Any, label_vectors: LabelVectors) -> None:
+        self._tokenizer, self._label_vectors = SequenceTokenizer(tokenizer), label_vectors
 
     def encode(self, requests: Sequence[Request], window: int) -> list[EncodedPrompt]:
         if any(each.examples for each in requests):
             logger.warning("bi-encoders read no examples: they are left out, as by the reference")
         texts = self._tokenizer.whole([plain_text(each) for each in requests], window)
-        vectors = self._vectors.of([each.labels for each in requests])
+        vectors = self._label_vectors([each.labels for each in requests])
         return [
             EncodedPrompt.of_text(ids, len(own), tokens_cut=cut, label_vectors=own)
             for (ids, cut), own in zip(texts, vectors, strict=True)
@@ -131,12 +148,13 @@ class TextAlone:
 
 
 class FusedSequence:
-    """The text with a bare <<LABEL>> for every label, which its vector replaces, as `bi-encoder-fused` reads
-    it."""
+    """Reads the text with a bare <<LABEL>> for every label, which its vector replaces."""
 
-    def __init__(self, tokenizer: Any, config: ModelConfig, vectors: LabelVectors) -> None:
+    longest: int | None = None
+
+    def __init__(self, tokenizer: Any, config: ModelConfig, label_vectors: LabelVectors) -> None:
         self._tokenizer, self._prompt_first = PromptTokenizer(tokenizer, config), config.prompt_first
-        self._vectors = vectors
+        self._label_vectors = label_vectors
 
     def label_budget(self, window: int) -> int:
         return self._tokenizer.room(window) // 2
@@ -145,7 +163,7 @@ class FusedSequence:
         markers = self._tokenizer.markers
         prompts = [build_fused_prompt(each, markers, self._prompt_first) for each in requests]
         encoded = self._tokenizer.encode(prompts, window)
-        vectors = self._vectors.of([each.labels for each in requests])
+        vectors = self._label_vectors([each.labels for each in requests])
         return [replace(each, label_vectors=own) for each, own in zip(encoded, vectors, strict=True)]
 
     def label_tokens(self, labels: Sequence[str]) -> list[int]:

@@ -1,0 +1,114 @@
+"""What all GLiClass architectures share: heads, a scorer, a calibrator, random prompts, plain embeddings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from torch import Tensor, nn
+
+from gliclass_fast.batch import EncodedPrompt, PackedBatch, consecutive_spans
+from gliclass_fast.checkpoint.weights import Checkpoint
+from gliclass_fast.config import ModelConfig, refuse
+from gliclass_fast.models import calibrator
+from gliclass_fast.models.architectures import Output, Size
+from gliclass_fast.models.pooling import unit
+from gliclass_fast.models.scorers import SCORERS
+from gliclass_fast.ops import Ops
+
+OPTIONS = ("normalize_features", "use_segment_embeddings", "use_lstm", "squeeze_layers", "use_calibrator")
+
+
+class GLiClassArchitecture(nn.Module):
+    """A network whose logits come from a scorer, and from a calibrator where there is one."""
+
+    parts: tuple[
+        str, ...
+    ] = ()  # what it reads of config.json beside the backbone: "decoder", "label_backbone"
+    resizes_vocabulary = False  # the reference brings the embedding to config.json's own vocab_size
+    needs_markers = True  # its prompts hold <<LABEL>> and <<SEP>> tokens
+    ignored: tuple[str, ...] = ()  # options that the reference would ignore here, and that are refused
+
+    def __init__(self, config: ModelConfig, ops: Ops) -> None:
+        super().__init__()
+        self.config, self.ops = config, ops
+        self.scorer = SCORERS[config.scorer_type].Scorer(config, ops)
+        self.calibrator = calibrator.Calibrator(config, ops) if config.use_calibrator else None
+
+    @classmethod
+    def check(cls, config: ModelConfig) -> None:
+        """Raises UnsupportedConfigError for an option that it does not have."""
+        default = {"encoder_layer_id": -1}
+        refuse(config, config.architecture_type, **{name: default.get(name, False) for name in cls.ignored})
+
+    def load_comparison(self, checkpoint: Checkpoint) -> None:
+        """Takes the scorer's and the calibrator's tensors."""
+        weights = SCORERS[self.config.scorer_type].WEIGHTS
+        checkpoint.load_weights(self.scorer, weights, "model.scorer.")
+        if self.calibrator is not None:
+            checkpoint.load_weights(self.calibrator, calibrator.WEIGHTS, "calibrator.")
+
+    def compare(self, texts: Tensor, labels: Tensor, batch: PackedBatch, scale: Tensor | None) -> Output:
+        """texts [N, C] or [T, C], labels [L, C]; scale: a factor of the logits, where the model has one."""
+        logits = self.scorer(texts, labels, batch)
+        if scale is not None:
+            logits = logits * scale
+        if self.calibrator is None:
+            return Output(logits, None, texts, labels)
+        return Output(self.calibrator(texts, labels, logits, batch), logits, texts, labels)
+
+    def normalized(self, vectors: Tensor) -> Tensor:
+        """Vectors of unit length, where the model has such."""
+        return unit(vectors) if self.config.normalize_features else vectors
+
+    def encode(self, batch: PackedBatch) -> tuple[Tensor, ...]:
+        raise NotImplementedError
+
+    def score(self, encoded: tuple[Tensor, ...], batch: PackedBatch) -> Output:
+        raise NotImplementedError
+
+    def forward(self, batch: PackedBatch) -> Output:
+        return self.score(self.encode(batch), batch)
+
+    def probe(
+        self, sizes: Sequence[Size], label_vectors: Callable[[Sequence[EncodedPrompt]], Tensor]
+    ) -> list[EncodedPrompt]:
+        markers = (self.config.class_token_index, self.config.text_token_index)
+        return random_prompts(self.config.backbone_config, sizes, markers if self.needs_markers else None)
+
+    def text_embeddings(self, output: Output, batch: PackedBatch) -> list[Tensor]:
+        if self.config.pooling_strategy != "pass":
+            return list(output.text_vectors[: batch.num_prompts])
+        bounds = batch.cu_seqlens.tolist()
+        return [output.text_vectors[bounds[n] : bounds[n + 1]] for n in range(batch.num_prompts)]
+
+    def description(self) -> dict[str, str]:
+        config = self.config
+        row = {
+            "architecture": config.architecture_type,
+            "backbone": config.model_type,
+            "scorer": config.scorer_type,
+            "pooling": config.pooling_strategy,
+            "label pooling": config.class_token_pooling,
+            "options": ", ".join(name for name in OPTIONS if getattr(config, name)) or "none",
+        }
+        return row if config.label_model_type is None else row | {"label backbone": config.label_model_type}
+
+
+def random_prompts(
+    backbone_config: Any, sizes: Sequence[Size], markers: tuple[int, int] | None
+) -> list[EncodedPrompt]:
+    """Prompts of random tokens, always the same. markers: the ids that stand before a label and the text."""
+    rng = np.random.default_rng(0)
+    prompts = []
+    for length, labels in sizes:
+        longest = backbone_config.max_positions or length
+        ids = rng.integers(0, backbone_config.vocab_size, min(length, longest), dtype=np.int32)
+        # every label is its marker and one token
+        spans = consecutive_spans([2] * min(labels, (len(ids) - 2) // 2), 1)
+        text_start = int(spans[-1, 1])
+        if markers is not None:
+            ids[spans[:, 0]], ids[text_start] = markers
+        prompts.append(EncodedPrompt(ids, text_start, spans))
+    return prompts

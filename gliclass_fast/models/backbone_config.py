@@ -1,0 +1,43 @@
+"""BackboneConfig: what the configurations of all backbones have in common."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from gliclass_fast.config import hf_activation
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackboneConfig:
+    """By Hugging Face's names, checked once and frozen."""
+
+    vocab_size: int
+    hidden_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    head_width: int
+    intermediate_size: int
+    activation: str
+    norm_eps: float
+    max_positions: int | None  # tokens of the longest sequence, None where any length works
+
+
+def common_fields(
+    hf: Any,
+    activation: str = "hidden_act",
+    intermediate_size: str = "intermediate_size",
+    num_hidden_layers: str = "num_hidden_layers",
+    num_attention_heads: str = "num_attention_heads",
+) -> dict[str, Any]:
+    """The fields that most Hugging Face configurations give alike; the other arguments name attributes."""
+    heads = getattr(hf, num_attention_heads)
+    return {
+        "vocab_size": hf.vocab_size,
+        "hidden_size": hf.hidden_size,
+        "num_hidden_layers": getattr(hf, num_hidden_layers),
+        "num_attention_heads": heads,
+        "head_width": getattr(hf, "head_dim", None) or hf.hidden_size // heads,
+        "intermediate_size": getattr(hf, intermediate_size),
+        "activation": hf_activation(f"encoder_config.{activation}", getattr(hf, activation)),
+    }

@@ -1,0 +1,125 @@
+"""config.json -> a ModelConfig or a GliznetConfig, checked once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
+from gliclass_fast.config import (
+    CLASS_TOKEN_POOLINGS,
+    POOLINGS,
+    ModelConfig,
+    UnsupportedConfigError,
+    dtype_name,
+    hf_activation,
+    one_of,
+)
+from gliclass_fast.models.architectures import ARCHITECTURES
+from gliclass_fast.models.decoders import DECODERS
+from gliclass_fast.models.encoders import ENCODERS
+from gliclass_fast.models.gliznet.config import GliznetConfig
+from gliclass_fast.models.hf_config import backbone_of
+
+
+def read_config(raw: Mapping[str, Any]) -> ModelConfig | GliznetConfig:
+    """The configuration of a checkpoint of either kind, from its parsed config.json.
+
+    Raises UnsupportedConfigError, which names the option and the supported values.
+    """
+    return GliznetConfig.from_hf(raw) if raw.get("model_type") == "gliznet" else _gliclass(raw)
+
+
+def _gliclass(raw: Mapping[str, Any]) -> ModelConfig:
+    name = raw.get("architecture_type") or "uni-encoder"
+    one_of("architecture_type", name, [each for each in ARCHITECTURES if each != "gliznet"])
+    architecture: Any = ARCHITECTURES[name].Architecture
+    # where the reference resizes the embedding to the file's own vocabulary size, that one counts
+    resized = raw.get("vocab_size") if architecture.resizes_vocabulary else None
+    model_type, backbone = backbone_of(raw, "encoder_config", resized, architecture.backbones())
+    backbone_config = ENCODERS[model_type].Config.from_hf(backbone)
+    vocab_size = raw.get("vocab_size") or backbone_config.vocab_size
+    given = {name: value for name, value in raw.items() if value is not None}
+    options: dict[str, Any] = {
+        field.name: type(field.default)(given[field.name])
+        for field in fields(ModelConfig)
+        if isinstance(field.default, (bool, int, float, str)) and field.name in given
+    }
+    for place, token in enumerate(("class_token_index", "text_token_index", "example_token_index")):
+        index = int(given.get(token, -1))
+        options[token] = vocab_size + place if index == -1 else index
+    if "decoder" in architecture.parts:
+        options["decoder_config"] = DECODERS[model_type].Config.from_hf(backbone)
+    if "label_backbone" in architecture.parts:
+        options["label_model_type"], label_backbone = backbone_of(
+            raw, "label_model_config", None, architecture.backbones()
+        )
+        label_module = ENCODERS[options["label_model_type"]]
+        options["label_backbone_config"] = label_module.Config.from_hf(label_backbone)
+        options["label_model_name"] = given.get("label_model_name")
+    activation = options.get("projector_hidden_act", "gelu")
+    options["projector_hidden_act"] = hf_activation("projector_hidden_act", activation)
+    config = ModelConfig(
+        architecture_type=name,
+        model_type=model_type,
+        backbone_config=backbone_config,
+        hidden_size=int(given.get("hidden_size", backbone_config.hidden_size)),
+        vocab_size=vocab_size,
+        dtype=dtype_name(given.get("dtype", given.get("torch_dtype"))),
+        **options,
+    )
+    one_of("scorer_type", config.scorer_type, architecture.scorers())
+    _check(config, architecture)
+    architecture.check(config)
+    if config.scorer_type == "hopfield" and given.get("max_labels_alloc", "dynamic") != "dynamic":
+        raise UnsupportedConfigError(
+            f"max_labels_alloc={raw['max_labels_alloc']!r} with scorer_type='hopfield': its softmax "
+            "would run over empty slots; supported: 'dynamic'"
+        )
+    return config
+
+
+def _check(config: ModelConfig, architecture: Any) -> None:
+    """Raises UnsupportedConfigError for options that do not go together."""
+    backbone = config.backbone_config
+    one_of("pooling_strategy", config.pooling_strategy, POOLINGS)
+    one_of("class_token_pooling", config.class_token_pooling, CLASS_TOKEN_POOLINGS)
+    keeps_rows = config.pooling_strategy == "pass"
+    if keeps_rows != (config.scorer_type == "cross-attn"):
+        raise UnsupportedConfigError(
+            f"scorer_type={config.scorer_type!r} with pooling_strategy={config.pooling_strategy!r}; "
+            f"supported: 'cross-attn' with 'pass', the others with any of: {', '.join(POOLINGS[:-1])}"
+        )
+    if keeps_rows and config.use_calibrator:
+        raise UnsupportedConfigError(
+            "use_calibrator with pooling_strategy='pass': it reads one text vector; supported: "
+            + ", ".join(POOLINGS[:-1])
+        )
+    for option in ("class_token_index", "text_token_index"):
+        index = getattr(config, option)
+        if architecture.needs_markers and not 0 <= index < backbone.vocab_size:
+            raise UnsupportedConfigError(
+                f"{option}={index} is not one of the encoder's {backbone.vocab_size} tokens"
+            )
+    width = backbone.hidden_size
+    replaced = config.use_segment_embeddings or config.architecture_type == "bi-encoder-fused"
+    if replaced and getattr(backbone, "embedding_size", width) != width:
+        raise UnsupportedConfigError(
+            f"encoder_config.embedding_size={backbone.embedding_size} with use_segment_embeddings or "
+            f"architecture_type='bi-encoder-fused' is not supported; supported: {width}, the hidden_size"
+        )
+    layers = backbone.num_hidden_layers
+    if not -layers - 1 <= config.encoder_layer_id <= layers:
+        raise UnsupportedConfigError(
+            f"encoder_layer_id={config.encoder_layer_id}: the encoder has {layers} layers"
+        )
+    needs_same = config.use_lstm or config.use_calibrator or config.scorer_type != "simple"
+    if needs_same and config.hidden_size != backbone.hidden_size:
+        raise UnsupportedConfigError(
+            f"hidden_size={config.hidden_size} differs from the encoder's {backbone.hidden_size}: "
+            "supported with scorer_type='simple' only, without use_lstm and use_calibrator"
+        )
+    if config.scorer_type == "cross-attn" and config.hidden_size % config.scorer_num_heads:
+        raise UnsupportedConfigError(
+            f"scorer_num_heads={config.scorer_num_heads} does not divide hidden_size={config.hidden_size}"
+        )

@@ -1,0 +1,78 @@
+"""GliZNet: text and labels go through one encoder together, every label followed by a [LAB] token."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from gliclass_fast.batch import EncodedPrompt, PackedBatch
+from gliclass_fast.checkpoint.weights import Checkpoint
+from gliclass_fast.models.architectures import OpsOf, Output, Size, bi_encoder
+from gliclass_fast.models.architectures.base import random_prompts
+from gliclass_fast.models.encoders import ENCODERS, last_state
+from gliclass_fast.models.gliznet.config import GliznetConfig
+from gliclass_fast.models.gliznet.heads import Head, Parts
+from gliclass_fast.ops import Ops
+from gliclass_fast.text.readers import LabelVectors, Reader, SeparatedLabels
+
+# tensors of training alone, and a scale that only cosine scores use
+UNUSED = ("loss_fn.*", "aggregator.similarity_head.logit_scale")
+
+
+class Architecture(nn.Module):
+    def __init__(self, config: GliznetConfig, ops: Ops, checkpoint: Checkpoint, ops_of: OpsOf) -> None:
+        """checkpoint: asked which variant of GliZNet its tensors are of."""
+        super().__init__()
+        self.config, backbone_ops = config, ops_of(config.backbone_config)
+        self.encode_recordable = backbone_ops.recordable
+        self.score_recordable = backbone_ops.recordable and ops.recordable
+        self.backbone = ENCODERS[config.model_type].Encoder(config.backbone_config, backbone_ops)
+        self.head = Head(config, Parts.of(checkpoint), ops)
+
+    @classmethod
+    def backbones(cls) -> list[str]:
+        return bi_encoder.Architecture.backbones()
+
+    @classmethod
+    def scorers(cls) -> list[str]:
+        """None: it has scores of its own, which `heads.py` tells apart by the tensors."""
+        return []
+
+    def load_weights(self, checkpoint: Checkpoint) -> None:
+        module = ENCODERS[self.config.model_type]
+        checkpoint.load_weights(self.backbone, module.WEIGHTS, "backbone.", module.UNUSED)
+        self.head.load_weights(checkpoint)
+        checkpoint.assert_all_used(ignored=UNUSED)
+
+    def encode(self, batch: PackedBatch) -> tuple[Tensor, ...]:
+        return (last_state(self.backbone.hidden_states(batch)),)
+
+    def score(self, encoded: tuple[Tensor, ...], batch: PackedBatch) -> Output:
+        output: Output = self.head(encoded[0], batch)
+        return output
+
+    def forward(self, batch: PackedBatch) -> Output:
+        return self.score(self.encode(batch), batch)
+
+    def reader(self, tokenizer: Any, label_vectors: LabelVectors | None) -> Reader:
+        return SeparatedLabels(tokenizer, self.config.lab_token_id, needs_label_tokens=self.head.means)
+
+    def probe(
+        self, sizes: Sequence[Size], label_vectors: Callable[[Sequence[EncodedPrompt]], Tensor]
+    ) -> list[EncodedPrompt]:
+        return random_prompts(self.config.backbone_config, sizes, (self.config.lab_token_id,) * 2)
+
+    def text_embeddings(self, output: Output, batch: PackedBatch) -> list[Tensor]:
+        """A text has a vector per label, [labels, C]."""
+        bounds = batch.cu_labels.tolist()
+        return [output.text_vectors[bounds[n] : bounds[n + 1]] for n in range(batch.num_prompts)]
+
+    def description(self) -> dict[str, str]:
+        parts = self.head.parts
+        return {
+            "architecture": f"gliznet, variant {parts.variant}",
+            "backbone": self.config.model_type,
+            "scorer": parts.score,
+        }

@@ -1,0 +1,74 @@
+"""The layers of BERT and of the backbones made like it: attention and a feed-forward network, each with a
+LayerNorm behind its residual sum.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+
+from torch import Tensor, nn
+
+from gliclass_fast.batch import PackedBatch
+from gliclass_fast.models.backbone_config import BackboneConfig
+from gliclass_fast.models.layers import Linear, Norm
+from gliclass_fast.ops import Ops
+
+
+class PostNormLayer(nn.Module):
+    """What every layer of this kind has; subclasses supply `attend`."""
+
+    def __init__(self, config: BackboneConfig, ops: Ops) -> None:
+        super().__init__()
+        width, inner, eps = config.hidden_size, config.intermediate_size, config.norm_eps
+        self.ops, self.heads, self.activation = ops, config.num_attention_heads, config.activation
+        self.qkv = Linear(width, 3 * width, ops)
+        self.out = Linear(width, width, ops)
+        self.attention_norm = Norm(width, ops, eps)
+        self.up, self.down = Linear(width, inner, ops), Linear(inner, width, ops)
+        self.output_norm = Norm(width, ops, eps)
+
+    def attend(self, qkv: Tensor, batch: PackedBatch) -> Tensor:
+        """[T, 3, H, D] -> [T, C]."""
+        raise NotImplementedError
+
+    def mix(self, x: Tensor, batch: PackedBatch) -> Tensor:
+        """The part that looks at other tokens, [T, C] -> [T, C]."""
+        return self.attend(self.qkv(x).view(x.shape[0], 3, self.heads, -1), batch)
+
+    def finish(self, x: Tensor, attended: Tensor) -> Tensor:
+        """The part that treats every row alone, from the layer's input and `mix` of it."""
+        return self.feed(self.add(x, attended))
+
+    def add(self, x: Tensor, attended: Tensor) -> Tensor:
+        """Ends the attention half."""
+        return self.attention_norm.add(self.out(attended), x)
+
+    def feed(self, x: Tensor) -> Tensor:
+        """The feed-forward half."""
+        return self.output_norm.add(self.down(self.up(x, self.activation)), x)
+
+    def forward(self, x: Tensor, batch: PackedBatch) -> Tensor:
+        return self.finish(x, self.mix(x, batch))
+
+
+class PostNormEncoder(nn.Module):
+    """The last layer in two steps; subclasses supply `layers` and `hidden_states`."""
+
+    layers: nn.ModuleList
+
+    def hidden_states(
+        self, batch: PackedBatch, segments: Tensor | None = None, inputs_embeds: Tensor | None = None
+    ) -> Iterator[Tensor]:
+        raise NotImplementedError
+
+    def last_attention(
+        self, batch: PackedBatch, segments: Tensor | None = None, inputs_embeds: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        states = self.hidden_states(batch, segments, inputs_embeds)
+        x = next(islice(states, len(self.layers) - 1, None))
+        return x, self.layers[-1].mix(x, batch)  # type: ignore[operator]
+
+    def last_feed_forward(self, x: Tensor, attended: Tensor) -> Tensor:
+        rows: Tensor = self.layers[-1].finish(x, attended)  # type: ignore[operator]
+        return rows

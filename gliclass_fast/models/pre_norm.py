@@ -1,0 +1,53 @@
+"""What the backbones of pre-RMSNorm layers share: T5 and Llama."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+
+from torch import Tensor, nn
+
+from gliclass_fast.batch import PackedBatch
+from gliclass_fast.models.backbone_config import BackboneConfig
+from gliclass_fast.models.layers import Norm
+from gliclass_fast.ops import Ops
+
+
+class PreNormEncoder(nn.Module):
+    """Word embeddings, layers and a last norm; subclasses supply `layers` and `mix`."""
+
+    layers: nn.ModuleList
+
+    def __init__(self, config: BackboneConfig, ops: Ops) -> None:
+        super().__init__()
+        self.word_embeddings = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.final_norm = Norm(config.hidden_size, ops, config.norm_eps, rms=True)
+
+    def mix(self, number: int, x: Tensor, batch: PackedBatch) -> Tensor:
+        """The part of a layer that looks at other tokens."""
+        raise NotImplementedError
+
+    def _finish(self, number: int, x: Tensor, attended: Tensor) -> Tensor:
+        finished: Tensor = self.layers[number].finish(x, attended)  # type: ignore[operator]
+        return finished if number < len(self.layers) - 1 else self.final_norm(finished)
+
+    def hidden_states(
+        self, batch: PackedBatch, segments: Tensor | None = None, inputs_embeds: Tensor | None = None
+    ) -> Iterator[Tensor]:
+        x: Tensor = self.word_embeddings(batch.token_ids) if inputs_embeds is None else inputs_embeds
+        if segments is not None:
+            x = x + segments[batch.segments]
+        yield x
+        for number in range(len(self.layers)):
+            x = self._finish(number, x, self.mix(number, x, batch))
+            yield x
+
+    def last_attention(
+        self, batch: PackedBatch, segments: Tensor | None = None, inputs_embeds: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        last = len(self.layers) - 1
+        x = next(islice(self.hidden_states(batch, segments, inputs_embeds), last, None))
+        return x, self.mix(last, x, batch)
+
+    def last_feed_forward(self, x: Tensor, attended: Tensor) -> Tensor:
+        return self._finish(len(self.layers) - 1, x, attended)

@@ -1,0 +1,38 @@
+"""Registries: the names that config.json uses -> modules, each imported when it is first asked for."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator, Mapping
+from typing import Generic, TypeVar, cast
+
+from gliclass_fast.config import one_of
+
+Module = TypeVar("Module")  # a Protocol that every module of the folder fulfils
+
+
+class Registry(Mapping[str, Module], Generic[Module]):
+    """`registry[name]` is the module of a name. Several names may share one module."""
+
+    def __init__(self, option: str, package: str, rows: Mapping[str, str]) -> None:
+        """
+        Args:
+            option: what config.json calls the name, for messages.
+            package: the package that holds the modules.
+            rows: the module of every name.
+        """
+        self._option, self._package, self._rows = option, package, dict(sorted(rows.items()))
+
+    def __getitem__(self, name: str) -> Module:
+        """Raises UnsupportedConfigError, which lists the names there are."""
+        one_of(self._option, name, self)
+        return cast(Module, importlib.import_module(f"{self._package}.{self._rows[name]}"))
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._rows  # without an import
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._rows)
+
+    def __len__(self) -> int:
+        return len(self._rows)

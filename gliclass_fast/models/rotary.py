@@ -1,0 +1,37 @@
+"""Rotary position tables (Su et al., arXiv:2104.09864)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+ROTARY_LENGTH = 16384  # positions with tables from the start; longer prompts get theirs when they come
+
+
+class RotaryTable:
+    """cos and sin of position * frequency, as the working dtype rounds them."""
+
+    def __init__(self, frequencies: Sequence[float] | Tensor, like: Tensor, scale: float = 1.0) -> None:
+        """
+        Args:
+            frequencies: radians per position, [D / 2].
+            like: a tensor of the working dtype on the device.
+            scale: a factor of both tables.
+        """
+        self._frequencies = torch.as_tensor(frequencies, dtype=torch.float32, device=like.device)
+        self._dtype, self._scale = like.dtype, scale
+        self._tables: dict[int, tuple[Tensor, Tensor]] = {}
+        self(ROTARY_LENGTH)
+
+    def __call__(self, length: int) -> tuple[Tensor, Tensor]:
+        """(cos, sin), float32 [at least length, D / 2] each."""
+        length = max(ROTARY_LENGTH, 1 << (length - 1).bit_length())
+        if length not in self._tables:
+            positions = torch.arange(length, dtype=torch.float32, device=self._frequencies.device)
+            angles = positions[:, None] * self._frequencies
+            cos, sin = self._scale * angles.cos(), self._scale * angles.sin()
+            # the reference rounds both to the working dtype
+            self._tables[length] = cos.to(self._dtype).float(), sin.to(self._dtype).float()
+        return self._tables[length]

@@ -1,0 +1,40 @@
+"""The one rule for devices: what a caller means by a name, a number, or nothing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from gliclass_fast.ops import ORDER
+
+
+def resolve_device(device: Any = None, fall_back: bool = False) -> torch.device:
+    """The device that a caller means; a GPU comes with its number, so that equal devices compare equal.
+
+    Args:
+        device: a name, a torch.device, the number of a GPU (-1: the CPU), or None for the GPU where there is
+            one.
+        fall_back: a name or a number that this machine or the engine does not have gives the CPU, as in the
+            reference's pipelines; a torch.device means what it says.
+
+    Raises ValueError for a device that does not exist, or that is not there.
+    """
+    if device is None:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if isinstance(device, int):
+        device = f"cuda:{device}" if device >= 0 else "cpu"
+    try:
+        found = torch.device(device)
+    except (RuntimeError, TypeError):
+        raise ValueError(f"unknown device {device!r}; choose one of: {', '.join(ORDER)}") from None
+    absent = found.type != "cuda" or not torch.cuda.is_available()
+    if fall_back and absent and not isinstance(device, torch.device):
+        return torch.device("cpu")
+    if found.type not in ORDER:
+        raise ValueError(f"device {str(found)!r} is not supported; supported: {', '.join(ORDER)}")
+    if found.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"device {str(found)!r}: this torch sees no GPU; give device='cpu'")
+    if found.type == "cuda" and found.index is None:
+        return torch.device("cuda", torch.cuda.current_device())
+    return found

@@ -1,0 +1,136 @@
+"""LoadedNetwork: a network with its weights on a device, and how batches run on it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gliclass_fast.batch import Capacity, EncodedPrompt, PackedBatch
+from gliclass_fast.checkpoint.weights import Checkpoint
+from gliclass_fast.models.architectures import ARCHITECTURES, Output, Size
+from gliclass_fast.models.layers import Linear
+from gliclass_fast.ops import Foldable, Ops, choose_ops
+from gliclass_fast.runtime.cuda_graphs import CudaRecorder
+from gliclass_fast.runtime.dtype import dtype_candidates
+from gliclass_fast.runtime.graphs import MAX_TOKENS, GraphRunner
+from gliclass_fast.runtime.inference import inference_on, one_thread
+from gliclass_fast.runtime.oom import run_batches
+from gliclass_fast.runtime.packing import pack
+from gliclass_fast.runtime.settings import Settings
+from gliclass_fast.runtime.transfer import PendingLogits
+
+logger = logging.getLogger(__name__)
+
+PROBE_SIZES: tuple[Size, ...] = ((512, 8), (64, 8))
+
+
+class LoadedNetwork:
+    """Never changes once it is built, but for its CUDA graphs.
+
+    `network` is an architecture, `ops` holds the implementation of every operation (outside a backbone in
+    int8), `graphs` the CUDA graphs, where the network can run from them.
+    """
+
+    def __init__(
+        self, config: Any, tensors: Mapping[str, Tensor], source: str, settings: Settings, dtype: torch.dtype
+    ) -> None:
+        """tensors: of a stock checkpoint; source: names them in error messages."""
+
+        def ops_of(backbone_config: Any, quantization: str | None = settings.quantization) -> Ops:
+            width = backbone_config.head_width
+            return choose_ops(self.device, dtype, settings.backend, width, quantization)
+
+        self.config, self.dtype = config, dtype
+        self.device: torch.device = settings.device
+        self.ops = ops_of(config.backbone_config, None)
+        self.graphs: GraphRunner | None = None
+        checkpoint = Checkpoint(tensors, source, self.device, dtype)
+        architecture: Any = ARCHITECTURES[config.architecture_type].Architecture
+        with torch.device("meta"):
+            self.network = architecture(config, self.ops, checkpoint, ops_of)
+        self.network.load_weights(checkpoint)
+        for module in list(self.network.modules()):
+            if isinstance(module, Foldable):
+                module.fold_weights()
+        for module in self.network.modules():
+            if isinstance(module, Linear):
+                module.pack()
+        self.network.eval()
+
+    def pack(self, prompts: Sequence[EncodedPrompt], capacity: Capacity | None = None) -> PackedBatch:
+        """Prompts laid end to end on the host, as the network takes them; padded to a capacity if given."""
+        return pack(
+            prompts,
+            capacity,
+            whole_text=not self.config.extract_text_features,
+            label_offset=0 if self.config.embed_class_token else 1,
+            pinned=self.device.type == "cuda",
+        )
+
+    def __call__(self, batch: PackedBatch) -> Output:
+        """Runs a packed batch, on the host or on the device, without CUDA graphs."""
+        with inference_on(self.device):
+            output: Output = self.network.forward(batch.to(self.device))
+            return output
+
+    def score(self, prompts: Sequence[EncodedPrompt]) -> PendingLogits:
+        """Launches a batch, from CUDA graphs where it can; `wait` gives the logits of its labels."""
+        with inference_on(self.device):
+            if self.graphs is not None and (capacity := self.graphs.capacity_for(prompts)):
+                return self.graphs(self.pack(prompts, capacity))
+            return PendingLogits.copy(self(self.pack(prompts)).stacked_logits())
+
+    def label_vectors(self, prompts: Sequence[EncodedPrompt], batch_tokens: int = MAX_TOKENS) -> Tensor:
+        """Vectors of labels that are sequences of their own, for a label tower: [labels, C], in order."""
+
+        def run(group: list[int]) -> Tensor:
+            batch = self.pack([prompts[index] for index in group]).to(self.device)
+            vectors: Tensor = self.network.label_vectors(batch)
+            return vectors
+
+        with inference_on(self.device):
+            costs = [prompt.tokens for prompt in prompts]
+            groups, vectors = zip(*run_batches(costs, batch_tokens, run, self.free_graphs), strict=True)
+            return torch.cat(vectors)[np.argsort(np.concatenate(groups))]
+
+    def probe(self, sizes: Sequence[Size] = PROBE_SIZES) -> list[EncodedPrompt]:
+        """Prompts of random tokens, always the same, as the network takes them."""
+        with inference_on(self.device):
+            prompts: list[EncodedPrompt] = self.network.probe(sizes, self.label_vectors)
+            return prompts
+
+    def free_graphs(self) -> None:
+        """Gives back the memory of CUDA graphs, which are recorded anew when next wanted."""
+        if self.graphs is not None:
+            self.graphs.free()
+
+
+def load(config: Any, tensors: Mapping[str, Tensor], source: str, settings: Settings) -> LoadedNetwork:
+    """A network in the first dtype that holds the values of a batch of random tokens.
+
+    Raises CheckpointError where tensors and configuration do not match, ValueError for other settings than
+    there are.
+    """
+    device = settings.device
+    *first, last = dtype_candidates(settings.dtype, device, config, tensors)
+    build = partial(LoadedNetwork, config, tensors, source, settings)
+    with inference_on(device), one_thread() if device.type == "cpu" else nullcontext():
+        for dtype in first:
+            loaded = build(dtype)
+            if loaded(loaded.pack(loaded.probe())).stacked_logits().isfinite().all():
+                break
+            logger.info("%s overflows %s", source, dtype)
+        else:
+            loaded = build(last)
+        if device.type == "cuda":
+            if settings.cuda_graphs and loaded.network.encode_recordable:
+                loaded.graphs = GraphRunner(loaded.network, device, CudaRecorder(device))
+            torch.cuda.synchronize(device)  # other streams may use the weights from here on
+    return loaded

@@ -1,0 +1,36 @@
+"""Compiles and records what batches of chosen sizes need, before the first of them comes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import product
+
+from gliclass_fast.batch import EncodedPrompt
+from gliclass_fast.runtime.loaded import PROBE_SIZES, LoadedNetwork
+
+
+def warm_up(
+    loaded: LoadedNetwork, tokens: Sequence[int], labels: Sequence[int], prompts: Sequence[int]
+) -> None:
+    """Runs every combination of sizes with random tokens, twice: the first run compiles, the second is
+    recorded. See `GLiClassModel.warm_up`."""
+    for size in product(tokens, labels, prompts):
+        batch = random_batch(loaded, *size)
+        for _ in range(2):
+            loaded.score(batch).wait()
+
+
+def random_batch(loaded: LoadedNetwork, tokens: int, labels: int, prompts: int) -> list[EncodedPrompt]:
+    """Prompts of random tokens with so many tokens, labels and prompts in all.
+
+    There are more prompts where they would be longer than 512 tokens, and more labels where a prompt would
+    have none. Raises ValueError where the tokens have no room for two more in every prompt and two for every
+    label.
+    """
+    count = max(prompts, -(-tokens // max(length for length, _ in PROBE_SIZES)))
+    totals = (tokens, max(labels, count))
+    shares = [[total // count + (index < total % count) for index in range(count)] for total in totals]
+    sizes = list(zip(*shares, strict=True))
+    if any(length < 2 + 2 * own for length, own in sizes):
+        raise ValueError(f"{tokens} tokens have no room for {labels} labels in {count} prompts")
+    return loaded.probe(sizes)

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from gliclass_fast.bench.timing import Times, alternate, as_record, machine
-from gliclass_fast.ops import IMPLEMENTATIONS, unavailable_reason
+from gliclass_fast.ops import IMPLEMENTATIONS, DistanceTables, Sequences, unavailable_reason
 from gliclass_fast.runtime.packing import work_list
 
 HEADS, DIM, REACH = 12, 64, 512
@@ -67,17 +67,17 @@ def cases(device: str, dtype: torch.dtype) -> list[Case]:
 def attentions(device: str, dtype: torch.dtype, count: int, length: int) -> list[Case]:
     """Plain and disentangled attention over so many sequences of so many tokens."""
     total = count * length
-    slots = torch.arange(2 * REACH + 1, device=device) // 2
-    tables = [torch.randn(HEADS, DIM, REACH + 1, device=device).to(dtype) / 8 for _ in range(2)]
+    bucket_of = torch.arange(2 * REACH + 1, device=device) // 2
+    keys, queries = (torch.randn(HEADS, DIM, REACH + 1, device=device).to(dtype) / 8 for _ in range(2))
     cu = np.arange(0, total + 1, length, dtype=np.int32)
     work = torch.from_numpy(work_list(cu, np.stack((cu[:-1], cu[1:]), axis=1))).to(device)
     qkv = torch.randn(total, 3, HEADS, DIM, device=device).to(dtype) / 8
-    sequences = torch.from_numpy(cu).to(device)
+    sequences = Sequences(torch.from_numpy(cu).to(device), None, work, length)
     products, tiles = 4 * HEADS * DIM * total * length, HEADS * total * length / 64**2
     name = f"{count} x {length}"
-    disentangled = (qkv, *tables, slots, sequences, work, 0.07, length)
+    disentangled = (qkv, sequences, 0.07, DistanceTables(keys, queries, bucket_of))
     return [
-        Case(f"attention, {name}", "attention", (qkv, sequences, work, 0.125), products, tiles),
+        Case(f"attention, {name}", "attention", (qkv, sequences, 0.125), products, tiles),
         Case(f"disentangled, {name}", "disentangled_attention", disentangled, products, tiles),
     ]
 
@@ -92,7 +92,7 @@ def implementations(case: Case, device: str, dtype: torch.dtype) -> dict[str, Ca
         if case.operation in ("linear", "norm_linear"):
             arguments[1] = _function("pack_linear", backend)(arguments[1])
         if case.operation == "disentangled_attention":
-            arguments[1:3] = _function("pack_distances", backend)(*arguments[1:4])
+            arguments[3] = _function("pack_distances", backend)(arguments[3])
         run = _function(case.operation, backend)
         found[backend] = partial(run, *arguments)
     return found

@@ -1,29 +1,40 @@
-// What Python sees: functions over addresses, sizes and a CUDA stream as an integer. Neither torch nor its
-// headers are needed, so one build serves every version of it.
+// What Python sees: structs of addresses and sizes, and functions that take them. Neither torch nor its headers
+// are needed, so one build serves every version of it.
 #include <pybind11/pybind11.h>
 
 #include <cstdint>
 #include <stdexcept>
+#include <type_traits>
 
 #include "cpu/attention.h"
 #ifdef WITH_CUDA
-extern "C" int gliclass_disentangled_attention(const void* qkv, const void* key_table, const void* query_table,
-                                               const void* tiles, void* out, int heads, int reach, float scale,
-                                               int bf16, int rows, int longest, void* stream);
-extern "C" int gliclass_shared_bytes(int rows);
-extern "C" int gliclass_usable();
-extern "C" int gliclass_cuda_version();
-extern "C" const char* gliclass_cuda_error(int error);
+#include "cuda/disentangled_attention.h"
 #endif
 
 namespace py = pybind11;
 
 namespace {
 
-template <typename T = float>
-const T* at(uintptr_t address) {
-  return reinterpret_cast<const T*>(address);
-}
+// Python makes such a struct from the names of its fields; those it leaves out keep their defaults. There an
+// address is an integer.
+template <typename Struct>
+struct Fields : py::class_<Struct> {
+  Fields(py::module_& module, const char* name) : py::class_<Struct>(module, name) {
+    this->def(py::init([](const py::kwargs& given) {
+      Struct made;
+      const py::object self = py::cast(&made, py::return_value_policy::reference);
+      for (const auto& [field, value] : given) py::setattr(self, field, value);
+      return made;
+    }));
+  }
+
+  template <typename Owner, typename T>  // the owner may be a base of the struct
+  Fields& field(const char* name, T Owner::* place) {
+    using Given = std::conditional_t<std::is_pointer_v<T>, uintptr_t, T>;
+    this->def_property(name, nullptr, [place](Struct& self, Given value) { self.*place = (T)value; });
+    return *this;
+  }
+};
 
 // (name, lanes) of every instruction set this processor has, by its number for `attention_cpu`; fastest first.
 py::dict instruction_sets() {
@@ -34,44 +45,13 @@ py::dict instruction_sets() {
   return found;
 }
 
-void attention_cpu(int instruction_set, uintptr_t q, uintptr_t k, uintptr_t v, ptrdiff_t q_stride,
-                   ptrdiff_t kv_stride, uintptr_t out, uintptr_t tiles, int heads, int width, float scale,
-                   int window, uintptr_t cosines, uintptr_t sines, uintptr_t bias, int reach,
-                   uintptr_t key_table, uintptr_t query_table, int table_panels, int threads) {
-  const Attention arguments{at(q),
-                            at(k),
-                            at(v),
-                            q_stride,
-                            kv_stride,
-                            const_cast<float*>(at(out)),
-                            at<int32_t>(tiles),
-                            heads,
-                            width,
-                            scale,
-                            window,
-                            at(cosines),
-                            at(sines),
-                            at(bias),
-                            reach,
-                            at(key_table),
-                            at(query_table),
-                            table_panels,
-                            threads};
-  py::gil_scoped_release others_may_run;
+void attention_cpu(int instruction_set, const Attention& arguments) {
   INSTRUCTION_SETS[instruction_set].attend(arguments);
 }
 
 #ifdef WITH_CUDA
 void check(int error) {
   if (error) throw std::runtime_error(gliclass_cuda_error(error));
-}
-
-void disentangled_attention_cuda(uintptr_t qkv, uintptr_t key_table, uintptr_t query_table, uintptr_t tiles,
-                                 uintptr_t out, int heads, int reach, float scale, bool bf16, int rows,
-                                 int longest, uintptr_t stream) {
-  check(gliclass_disentangled_attention(at<void>(qkv), at<void>(key_table), at<void>(query_table),
-                                        at<void>(tiles), const_cast<void*>(at<void>(out)), heads, reach, scale,
-                                        bf16, rows, longest, const_cast<void*>(at<void>(stream))));
 }
 #endif
 
@@ -80,14 +60,49 @@ void disentangled_attention_cuda(uintptr_t qkv, uintptr_t key_table, uintptr_t q
 PYBIND11_MODULE(_compiled, module) {
   module.doc() = "Compiled kernels; their contracts stand in the files of the operations.";
   module.def("instruction_sets", &instruction_sets);
-  module.def("attention_cpu", &attention_cpu);
+  module.def("attention_cpu", &attention_cpu, py::call_guard<py::gil_scoped_release>());
+  Fields<Attention>(module, "Attention")
+      .field("q", &Attention::q)
+      .field("k", &Attention::k)
+      .field("v", &Attention::v)
+      .field("q_stride", &Attention::q_stride)
+      .field("kv_stride", &Attention::kv_stride)
+      .field("out", &Attention::out)
+      .field("tiles", &Attention::tiles)
+      .field("heads", &Attention::heads)
+      .field("width", &Attention::width)
+      .field("scale", &Attention::scale)
+      .field("window", &Attention::window)
+      .field("cosines", &Attention::cosines)
+      .field("sines", &Attention::sines)
+      .field("bias", &Attention::bias)
+      .field("reach", &Attention::reach)
+      .field("key_table", &Attention::key_table)
+      .field("query_table", &Attention::query_table)
+      .field("table_panels", &Attention::table_panels)
+      .field("threads", &Attention::threads);
 #ifdef WITH_CUDA
+  using disentangled::Launch;
   module.attr("cuda_version") = gliclass_cuda_version();
   module.attr("cuda_architectures") = CUDA_ARCHITECTURES;
-  module.def("disentangled_attention_cuda", &disentangled_attention_cuda);
+  module.def("disentangled_attention_cuda",
+             [](const Launch& launch) { check(gliclass_disentangled_attention(launch)); });
   module.def(
       "check_device", [] { check(gliclass_usable()); },
       "Raises RuntimeError where the current device or its driver does not take these kernels.");
   module.def("shared_bytes", &gliclass_shared_bytes, "Shared memory of a block of 16, 64 or 128 queries.");
+  Fields<Launch>(module, "DisentangledAttention")
+      .field("qkv", &Launch::qkv)
+      .field("key_table", &Launch::key_table)
+      .field("query_table", &Launch::query_table)
+      .field("tiles", &Launch::tiles)
+      .field("out", &Launch::out)
+      .field("heads", &Launch::heads)
+      .field("reach", &Launch::reach)
+      .field("parts", &Launch::parts)
+      .field("scale", &Launch::scale)
+      .field("bf16", &Launch::bf16)
+      .field("rows", &Launch::rows)
+      .field("stream", &Launch::stream);
 #endif
 }

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-TILE_ROWS = 128
+from gliclass_fast.ops import TILE_ROWS, Sequences
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +156,15 @@ class PackedBatch:
         object.__setattr__(self, name, view)
         return view
 
+    @property
+    def sequences(self) -> Sequences:
+        """Rows and keys are the tokens of one prompt."""
+        return Sequences(self.cu_seqlens, None, self.tiles, self.max_seqlen)
+
+    def label_sequences(self, spans: Tensor) -> Sequences:
+        """Rows are the labels of a prompt, keys the tokens of the text they are compared with, [N, 2]."""
+        return Sequences(self.cu_labels, spans, self.label_tiles, self.capacity.labels)
+
     def to(self, device: torch.device | str) -> PackedBatch:
         """The same batch on a device, by one copy; asynchronous from pinned memory."""
         block = self.block.to(device, non_blocking=True)
@@ -178,11 +187,3 @@ def consecutive_spans(lengths: Sequence[int], start: int = 0) -> np.ndarray:
     """Spans of such lengths, each beginning where the one before ends: int32 [len(lengths), 2]."""
     bounds = np.array(list(accumulate(lengths, initial=start)), dtype=np.int32)
     return np.stack((bounds[:-1], bounds[1:]), axis=1)
-
-
-def with_keys(tiles: Tensor, cumulative: Tensor, keys: Tensor) -> Tensor:
-    """A work list over the row ranges `cumulative` [N+1], its keys exchanged for `keys` [N, 2]; on its
-    device."""
-    owner = torch.searchsorted(cumulative[1:].contiguous(), tiles[1:, 0].contiguous(), right=True)
-    changed = torch.cat((tiles[1:, :2], keys[owner.clamp(max=len(keys) - 1)]), dim=1)
-    return torch.cat((tiles[:1], changed))

@@ -17,6 +17,22 @@ import torch
 from torch import Tensor
 
 from gliclass_fast.kernels._extension import absence, cpu_description, cuda_description
+from gliclass_fast.kernels._sequences import TILE_ROWS, DistanceTables, Positions, Sequences
+
+__all__ = [
+    "IMPLEMENTATIONS",
+    "ORDER",
+    "PACKAGES",
+    "TILE_ROWS",
+    "DistanceTables",
+    "Foldable",
+    "Ops",
+    "Positions",
+    "Sequences",
+    "choose_ops",
+    "compiled_kernels",
+    "unavailable_reason",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -87,7 +103,7 @@ class Ops:
     add_norm: Callable[..., Tensor]
     attention: Callable[..., Tensor]
     cross_attention: Callable[..., Tensor]
-    pack_distances: Callable[..., tuple[Tensor | None, Tensor | None]]
+    pack_distances: Callable[..., DistanceTables]
     disentangled_attention: Callable[..., Tensor]
     attention_pool: Callable[..., Tensor]
     pair_dot: Callable[..., Tensor]

@@ -21,7 +21,7 @@ def extension() -> Any:
     return _compiled
 
 
-_MARKS = {"cpu": "attention_cpu", "cuda": "disentangled_attention_cuda"}  # of what was built
+_MARKS = {"cpu": "Attention", "cuda": "DisentangledAttention"}  # what a part that was built has
 
 
 def absence(part: str) -> str | None:

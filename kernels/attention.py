@@ -3,23 +3,18 @@
     out_i = sum_j softmax_j(scale * q_i . k_j + bias[i - j]) v_j      over the keys j of i's sequence
 
 - attention: rows and keys are the tokens of one sequence; |i - j| <= window if one is given.
-  Shapes: qkv [T, 3, H, D], cu_seqlens int32 [N + 1], tiles int32 [1 + W, 4] -> [T, H * D]. Rows after
-  the last sequence give zeros.
-  rotary: (cos, sin), each float32 [P, D / 2] by position, P at least the longest sequence; applied to q and k
-  before the product in the half-rotated form of Su et al. (arXiv:2104.09864): x * cos + rotate_half(x) * sin.
-  distance_bias: float32 [H, 2 * reach + 1], added to the scaled score by distance i - j = -reach .. reach;
+  Shapes: qkv [T, 3, H, D] -> [T, H * D]. Rows after the last sequence give zeros.
+  `Positions.rotary` is applied to q and k before the product in the half-rotated form of Su et al.
+  (arXiv:2104.09864): x * cos + rotate_half(x) * sin. `Positions.distance_bias` is added to the scaled score;
   distances further out use the ends (T5, Raffel et al., arXiv:1910.10683).
-- cross_attention: rows are labels, keys the text of the label's prompt; scale 1 / sqrt(D).
-  Shapes: q [L, H, D], k and v [T, H, D], cu_labels int32 [N + 1], text_spans int32 [N, 2], tiles ->
-  [L, H * D].
+- cross_attention: rows and keys are of two buffers, as labels and the texts of their prompts; the scale is
+  1 / sqrt(D). Shapes: q [L, H, D], k and v [T, H, D] -> [L, H * D].
 
-Outputs have the inputs' dtype. The references read the sequences' bounds, the kernel reads `tiles`, the same
-bounds as a work list (`_flash`). The kernel is flash attention (Dao et al., arXiv:2205.14135).
+Outputs have the inputs' dtype. The kernel is flash attention (Dao et al., arXiv:2205.14135).
 """
 
 from __future__ import annotations
 
-from itertools import pairwise
 from math import e, log2
 
 import torch
@@ -27,34 +22,30 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from gliclass_fast.kernels._flash import item_at, item_count, normalized, persistent_grid, softmax_step
+from gliclass_fast.kernels._sequences import NO_POSITIONS, Positions, Sequences
 from gliclass_fast.kernels._triton import power_of_2, tl, triton
 
 # rows and keys per step, warps, pipeline stages
 TILE = {2: (64, 64, 4, 2), 4: (32, 32, 8, 1)}  # by bytes per value
 
 
-def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+def rotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """x [L, H, D]; cos and sin [L, 1, D / 2]."""
     first, second = x.float().chunk(2, dim=-1)
     return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1).to(x.dtype)
 
 
 def attention_reference(
-    qkv: Tensor,
-    cu_seqlens: Tensor,
-    tiles: Tensor,
-    scale: float,
-    rotary: tuple[Tensor, Tensor] | None = None,
-    window: int | None = None,
-    distance_bias: Tensor | None = None,
+    qkv: Tensor, sequences: Sequences, scale: float, positions: Positions = NO_POSITIONS
 ) -> Tensor:
     total, _, heads, width = qkv.shape
     out = torch.zeros(total, heads, width, dtype=qkv.dtype, device=qkv.device)
-    for start, end in pairwise(cu_seqlens.tolist()):
+    rotary, window, distance_bias = positions.rotary, positions.window, positions.distance_bias
+    for (start, end), _ in sequences.ranges():
         q, k, v = qkv[start:end].unbind(1)
         if rotary is not None:
             cos, sin = (table[: end - start, None, :] for table in rotary)
-            q, k = _rotate(q, cos, sin), _rotate(k, cos, sin)
+            q, k = rotated(q, cos, sin), rotated(k, cos, sin)
         length, step = end - start, _rows_per_block(window)
         for first in range(0, length, step):
             last = min(first + step, length)
@@ -85,11 +76,9 @@ def _rows_per_block(window: int | None) -> int:
     return 1 << 30 if window is None else max(64, 2 * window)
 
 
-def cross_attention_reference(
-    q: Tensor, k: Tensor, v: Tensor, cu_labels: Tensor, text_spans: Tensor, tiles: Tensor
-) -> Tensor:
+def cross_attention_reference(q: Tensor, k: Tensor, v: Tensor, sequences: Sequences) -> Tensor:
     out = torch.zeros_like(q)
-    for (first, last), (start, end) in zip(pairwise(cu_labels.tolist()), text_spans.tolist(), strict=True):
+    for (first, last), (start, end) in sequences.ranges():
         queries, keys, values = (
             part.transpose(0, 1)[None] for part in (q[first:last], k[start:end], v[start:end])
         )
@@ -161,22 +150,16 @@ def _attention_kernel(
 
 
 def _launch(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    tiles: Tensor,
-    scale: float,
-    rotary: tuple[Tensor, Tensor] | None,
-    window: int | None,
-    distance_bias: Tensor | None,
+    q: Tensor, k: Tensor, v: Tensor, sequences: Sequences, scale: float, positions: Positions = NO_POSITIONS
 ) -> Tensor:
     """q [R, H, D], k and v [T, H, D], where only the first dimension may be strided -> [R, H * D]."""
     count, heads, width = q.shape
     rows, keys, warps, stages = TILE[q.element_size()]
     out = torch.empty(count, heads * width, dtype=q.dtype, device=q.device)
+    rotary, window, distance_bias = positions.rotary, positions.window, positions.distance_bias
     cos, sin = rotary or (q, q)
     _attention_kernel[persistent_grid(count, heads, q.device)](
-        q, k, v, out, tiles, cos, sin, q if distance_bias is None else distance_bias,
+        q, k, v, out, sequences.tiles, cos, sin, q if distance_bias is None else distance_bias,
         scale * log2(e), q.stride(0), k.stride(0),
         0 if distance_bias is None else distance_bias.shape[1] // 2,
         HEADS=heads, WIDTH=width, ROWS=rows, KEYS=keys,
@@ -188,19 +171,11 @@ def _launch(
 
 
 def attention_triton(
-    qkv: Tensor,
-    cu_seqlens: Tensor,
-    tiles: Tensor,
-    scale: float,
-    rotary: tuple[Tensor, Tensor] | None = None,
-    window: int | None = None,
-    distance_bias: Tensor | None = None,
+    qkv: Tensor, sequences: Sequences, scale: float, positions: Positions = NO_POSITIONS
 ) -> Tensor:
     q, k, v = qkv.unbind(1)
-    return _launch(q, k, v, tiles, scale, rotary, window, distance_bias)
+    return _launch(q, k, v, sequences, scale, positions)
 
 
-def cross_attention_triton(
-    q: Tensor, k: Tensor, v: Tensor, cu_labels: Tensor, text_spans: Tensor, tiles: Tensor
-) -> Tensor:
-    return _launch(q, k, v, tiles, q.shape[-1] ** -0.5, None, None, None)
+def cross_attention_triton(q: Tensor, k: Tensor, v: Tensor, sequences: Sequences) -> Tensor:
+    return _launch(q, k, v, sequences, q.shape[-1] ** -0.5)

@@ -3,9 +3,8 @@
     out_l = sum_t softmax_t(scale * q_l . x_t) x_t        over the rows t of l's text
 
 One head without projections, as wide as the model: rows are keys and values at once (GliZNet).
-Shapes: queries [L, C], rows [T, C], cu_labels int32 [N + 1], spans int32 [N, 2], tiles a work list of labels
-over the rows of their text -> [L, C] in the inputs' dtype. The reference reads cu_labels and spans, the
-kernel `tiles`, the same bounds (`_flash`). Labels of a text without rows give zeros.
+Shapes: queries [L, C], rows [T, C], sequences of labels over the rows of their text -> [L, C] in the inputs'
+dtype. Labels of a text without rows give zeros.
 
 Rows are too wide for a flash-attention tile: every program makes all scores of its labels, column block by
 column block, and sums one block of columns.
@@ -13,13 +12,13 @@ column block, and sums one block of columns.
 
 from __future__ import annotations
 
-from itertools import pairwise
 from math import e, log2
 
 import torch
 from torch import Tensor
 
 from gliclass_fast.kernels._flash import item_at, item_count, normalized, persistent_grid, softmax_step
+from gliclass_fast.kernels._sequences import Sequences
 from gliclass_fast.kernels._triton import ceil_div, tl, triton
 
 # a program takes ROWS labels (tl.dot takes no fewer than 16) and COLUMNS of their sums
@@ -27,11 +26,9 @@ ROWS, COLUMNS, WARPS = 16, 128, 4
 KEYS = {2: 64, 4: 32}  # by bytes per value
 
 
-def attention_pool_reference(
-    queries: Tensor, rows: Tensor, scale: float, cu_labels: Tensor, spans: Tensor, tiles: Tensor
-) -> Tensor:
+def attention_pool_reference(queries: Tensor, rows: Tensor, sequences: Sequences, scale: float) -> Tensor:
     out = torch.zeros_like(queries)
-    for (first, last), (start, end) in zip(pairwise(cu_labels.tolist()), spans.tolist(), strict=True):
+    for (first, last), (start, end) in sequences.ranges():
         own = rows[start:end].float()
         shares = (scale * queries[first:last].float() @ own.T).softmax(dim=1)
         out[first:last] = (shares @ own).to(out.dtype)
@@ -75,14 +72,13 @@ def _attention_pool_kernel(
             tl.store(out + place, normalized(acc, total).to(out.dtype.element_ty), mask=mask)
 
 
-def attention_pool_triton(
-    queries: Tensor, rows: Tensor, scale: float, cu_labels: Tensor, spans: Tensor, tiles: Tensor
-) -> Tensor:
+def attention_pool_triton(queries: Tensor, rows: Tensor, sequences: Sequences, scale: float) -> Tensor:
     count, width = queries.shape
     parts = ceil_div(width, COLUMNS)
     out = torch.empty_like(queries)
     _attention_pool_kernel[persistent_grid(count, parts, queries.device)](
-        queries.contiguous(), rows.contiguous(), out, tiles, scale * log2(e), WIDTH=width, PARTS=parts,
-        ROWS=ROWS, KEYS=KEYS[queries.element_size()], COLUMNS=COLUMNS, num_warps=WARPS, num_stages=2,
+        queries.contiguous(), rows.contiguous(), out, sequences.tiles, scale * log2(e),
+        WIDTH=width, PARTS=parts, ROWS=ROWS, KEYS=KEYS[queries.element_size()], COLUMNS=COLUMNS,
+        num_warps=WARPS, num_stages=2,
     )  # fmt: skip
     return out

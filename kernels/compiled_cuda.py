@@ -6,11 +6,11 @@ import torch
 from torch import Tensor
 
 from gliclass_fast.kernels._extension import address, extension
+from gliclass_fast.kernels._sequences import TILE_ROWS, DistanceTables, Sequences
 from gliclass_fast.kernels._triton import ceil_div, processors
 
 DTYPES = (torch.float16, torch.bfloat16)
 HEAD_WIDTH = 64
-TILE_ROWS = 128
 
 
 def problem(device: torch.device) -> str | None:
@@ -45,37 +45,34 @@ def _disentangled_attention(
         raise ValueError(f"needs 16 bit and heads {HEAD_WIDTH} wide, got {qkv.dtype} and {width}")
     qkv, tiles = qkv.contiguous(), tiles.contiguous()
     out = torch.empty(count, heads * width, dtype=qkv.dtype, device=qkv.device)
-    extension().disentangled_attention_cuda(
-        qkv.data_ptr(), address(key_table), address(query_table), tiles.data_ptr(), out.data_ptr(),
-        heads, reach, scale, qkv.dtype is torch.bfloat16, block_rows(count, heads, longest, qkv.device),
-        min(longest, TILE_ROWS), torch.cuda.current_stream(qkv.device).cuda_stream,
-    )  # fmt: skip
+    rows = block_rows(count, heads, longest, qkv.device)
+    launch = extension().DisentangledAttention(
+        qkv=address(qkv),
+        key_table=address(key_table),
+        query_table=address(query_table),
+        tiles=address(tiles),
+        out=address(out),
+        heads=heads,
+        reach=reach,
+        parts=ceil_div(min(longest, TILE_ROWS), rows),
+        scale=scale,
+        bf16=qkv.dtype is torch.bfloat16,
+        rows=rows,
+        stream=torch.cuda.current_stream(qkv.device).cuda_stream,
+    )
+    extension().disentangled_attention_cuda(launch)
     return out
 
 
 @_disentangled_attention.register_fake
-def _(
-    qkv: Tensor,
-    key_table: Tensor | None,
-    query_table: Tensor | None,
-    tiles: Tensor,
-    reach: int,
-    scale: float,
-    longest: int,
-) -> Tensor:
+def _(qkv, *_):
     return qkv.new_empty(qkv.shape[0], qkv.shape[2] * qkv.shape[3])
 
 
 def disentangled_attention_cuda(
-    qkv: Tensor,
-    key_table: Tensor | None,
-    query_table: Tensor | None,
-    slots: Tensor,
-    cu_seqlens: Tensor,
-    tiles: Tensor,
-    scale: float,
-    longest: int,
+    qkv: Tensor, sequences: Sequences, scale: float, tables: DistanceTables
 ) -> Tensor:
-    reach = slots.numel() // 2
-    out: Tensor = _disentangled_attention(qkv, key_table, query_table, tiles, reach, scale, longest)
+    out: Tensor = _disentangled_attention(
+        qkv, tables.key_table, tables.query_table, sequences.tiles, tables.reach, scale, sequences.longest
+    )
     return out

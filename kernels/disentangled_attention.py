@@ -1,16 +1,10 @@
 """DeBERTa's disentangled self-attention over packed sequences (He et al., arXiv:2006.03654, equation 4).
 
-    score(i, j) = scale * (q_i . k_j + q_i . key_table[slot(i - j)] + k_j . query_table[slot(i - j)])
+    score(i, j) = scale * (q_i . k_j + q_i . key_table[bucket(i - j)] + k_j . query_table[bucket(i - j)])
     out_i       = sum_j softmax_j(score(i, j)) v_j            over tokens j of i's own sequence
 
-Shapes: qkv [T, 3, H, D], cu_seqlens int32 [N + 1], tiles int32 [1 + W, 4] (`_flash`) -> [T, H * D], in qkv's
-dtype. Rows after the last sequence give zeros.
-key_table and query_table: projected relative-position embeddings [H, D, slots], a weight-only product made at
-load, as `pack_distances_*` returned them; None where the model lacks the content-to-position or the
-position-to-content term.
-slots: int64 [2 * reach + 1], the table column of every distance -reach .. reach; it never decreases.
-Distances further out use the first and the last column.
-longest: no sequence is longer; a bound known without reading cu_seqlens, from which kernels choose.
+Shapes: qkv [T, 3, H, D], tables as `pack_distances_*` returned them -> [T, H * D], in qkv's dtype. Rows after
+the last sequence give zeros.
 
 Nothing is gathered by (i, j). One GEMM against the table columns of consecutive distances gives a band whose
 element (i, distance) is read back as (i, j) by its address alone: a row further down starts one column
@@ -23,45 +17,42 @@ products which fit float16 stay finite.
 
 from __future__ import annotations
 
-from itertools import pairwise
+from dataclasses import replace
 from math import e, log2
 
 import torch
 from torch import Tensor
 
 from gliclass_fast.kernels._flash import item_at, item_count, normalized, persistent_grid, softmax_step
+from gliclass_fast.kernels._sequences import DistanceTables, Sequences
 from gliclass_fast.kernels._triton import capability, power_of_2, tl, triton
 
-BAND_ROWS = 128  # of the reference's bands: more of them would be mostly unused columns
+BAND_ROWS = 128  # the reference makes bands of so many rows: with more, most columns would be unused
 # (bytes per value, Hopper or later) -> rows and keys per step (equal), warps; none of them spills registers
 TILE = {(2, False): (32, 4), (2, True): (64, 8), (4, False): (16, 4), (4, True): (16, 4)}
 
 
-def pack_distances_reference(
-    key_table: Tensor | None, query_table: Tensor | None, slots: Tensor
-) -> tuple[Tensor | None, Tensor | None]:
-    return key_table, query_table
+def pack_distances_reference(tables: DistanceTables) -> DistanceTables:
+    return tables
 
 
-def pack_distances_by_row(
-    key_table: Tensor | None, query_table: Tensor | None, slots: Tensor
-) -> tuple[Tensor | None, Tensor | None]:
-    """[H, D, slots] -> [H, 2 * reach + 1, D], one contiguous row per distance -reach .. reach."""
+def pack_distances_by_row(tables: DistanceTables) -> DistanceTables:
+    """[H, D, buckets] -> [H, 2 * reach + 1, D], one contiguous row per distance -reach .. reach."""
 
     def rows(table: Tensor | None) -> Tensor | None:
-        return None if table is None else table.index_select(2, slots).transpose(1, 2).contiguous()
+        return None if table is None else table.index_select(2, tables.bucket_of).transpose(1, 2).contiguous()
 
-    return rows(key_table), rows(query_table)
+    return replace(tables, key_table=rows(tables.key_table), query_table=rows(tables.query_table))
 
 
-def distance_columns(table: Tensor, slots: Tensor, length: int) -> Tensor:
+def distance_columns(table: Tensor, bucket_of: Tensor, length: int) -> Tensor:
     """The table expanded to one column per distance -(length-1) .. length-1: [H, D, 2 * length - 1].
 
-    A view where the slots of those distances are consecutive, as they are for short sequences.
+    It is a view where the buckets of those distances are consecutive, as they are for short sequences.
     """
-    reach = slots.numel() // 2
-    distances = torch.arange(1 - length, length, device=slots.device).clamp_(-reach, reach)
-    wanted = slots[distances + reach]
+    reach = bucket_of.numel() // 2
+    distances = torch.arange(1 - length, length, device=bucket_of.device).clamp_(-reach, reach)
+    wanted = bucket_of[distances + reach]
     first, last = int(wanted[0]), int(wanted[-1])
     if last - first == 2 * length - 2 and bool((wanted.diff() == 1).all()):
         return table[:, :, first : last + 1]
@@ -82,25 +73,18 @@ def _band(x: Tensor, columns: Tensor, first: int) -> Tensor:
 
 
 def disentangled_attention_reference(
-    qkv: Tensor,
-    key_table: Tensor | None,
-    query_table: Tensor | None,
-    slots: Tensor,
-    cu_seqlens: Tensor,
-    tiles: Tensor,
-    scale: float,
-    longest: int,
+    qkv: Tensor, sequences: Sequences, scale: float, tables: DistanceTables
 ) -> Tensor:
     total, _, heads, width = qkv.shape
     out = torch.zeros(total, heads, width, dtype=qkv.dtype, device=qkv.device)
-    bounds = cu_seqlens.tolist()
-    longest = max(end - start for start, end in pairwise(bounds))
+    bounds = [rows for rows, _ in sequences.ranges()]
+    longest = max(end - start for start, end in bounds)
     key_columns = query_columns = None
-    if key_table is not None:
-        key_columns = distance_columns(key_table, slots, longest).flip(2)  # now by j - i
-    if query_table is not None:
-        query_columns = distance_columns(query_table, slots, longest)
-    for start, end in pairwise(bounds):
+    if tables.key_table is not None:
+        key_columns = distance_columns(tables.key_table, tables.bucket_of, longest).flip(2)  # now by j - i
+    if tables.query_table is not None:
+        query_columns = distance_columns(tables.query_table, tables.bucket_of, longest)
+    for start, end in bounds:
         if start == end:
             continue
         length = end - start
@@ -180,14 +164,7 @@ def _disentangled_kernel(
 
 
 def disentangled_attention_triton(
-    qkv: Tensor,
-    key_table: Tensor | None,
-    query_table: Tensor | None,
-    slots: Tensor,
-    cu_seqlens: Tensor,
-    tiles: Tensor,
-    scale: float,
-    longest: int,
+    qkv: Tensor, sequences: Sequences, scale: float, tables: DistanceTables
 ) -> Tensor:
     count, _, heads, width = qkv.shape
     side, warps = TILE[qkv.element_size(), capability(qkv.device) >= (9, 0)]
@@ -196,10 +173,11 @@ def disentangled_attention_triton(
     scratch = torch.empty(grid[0] * 4 * side * side, dtype=qkv.dtype, device=qkv.device)
     _disentangled_kernel[grid](
         *qkv.unbind(1), out,
-        qkv if key_table is None else key_table, qkv if query_table is None else query_table,
-        scratch, tiles, scale * log2(e), qkv.stride(0), slots.numel() // 2,
+        qkv if tables.key_table is None else tables.key_table,
+        qkv if tables.query_table is None else tables.query_table,
+        scratch, sequences.tiles, scale * log2(e), qkv.stride(0), tables.reach,
         HEADS=heads, WIDTH=width, BLOCK=power_of_2(width), SIDE=side,
-        C2P=key_table is not None, P2C=query_table is not None,
+        C2P=tables.key_table is not None, P2C=tables.query_table is not None,
         num_warps=warps, num_stages=1,  # a pipelined load could overtake the store of its band
     )  # fmt: skip
     return out

@@ -11,7 +11,8 @@ import importlib.util
 import torch
 from torch import Tensor
 
-from gliclass_fast.kernels.attention import _rotate
+from gliclass_fast.kernels._sequences import NO_POSITIONS, Positions, Sequences
+from gliclass_fast.kernels.attention import rotated
 
 DTYPES = (torch.float16, torch.bfloat16)
 
@@ -30,31 +31,25 @@ def unusable(device: torch.device, dtype: torch.dtype, head_width: int | None) -
 
 
 def attention_flash(
-    qkv: Tensor,
-    cu_seqlens: Tensor,
-    tiles: Tensor,
-    scale: float,
-    rotary: tuple[Tensor, Tensor] | None = None,
-    window: int | None = None,
-    distance_bias: Tensor | None = None,
+    qkv: Tensor, sequences: Sequences, scale: float, positions: Positions = NO_POSITIONS
 ) -> Tensor:
     """Raises ValueError where there is a distance bias."""
     from flash_attn import flash_attn_varlen_qkvpacked_func
 
-    if distance_bias is not None:
+    if positions.distance_bias is not None:
         raise ValueError("flash-attn adds no distance bias to scores; use another backend for this model")
-    total = qkv.shape[0]
+    total, bounds, rotary = qkv.shape[0], sequences.bounds, positions.rotary
     row = torch.arange(total, dtype=torch.int32, device=qkv.device)
     if rotary is not None:
-        owner = torch.searchsorted(cu_seqlens[1:].contiguous(), row, right=True)
-        place = (row - cu_seqlens[owner.clamp(max=len(cu_seqlens) - 2)]).clamp(0, len(rotary[0]) - 1)
+        owner = torch.searchsorted(bounds[1:].contiguous(), row, right=True)
+        place = (row - bounds[owner.clamp(max=len(bounds) - 2)]).clamp(0, len(rotary[0]) - 1)
         cos, sin = (table[place][:, None] for table in rotary)
         q, k, v = qkv.unbind(1)
-        qkv = torch.stack((_rotate(q, cos, sin), _rotate(k, cos, sin), v), dim=1)
-    reach = -1 if window is None else window
+        qkv = torch.stack((rotated(q, cos, sin), rotated(k, cos, sin), v), dim=1)
+    reach = -1 if positions.window is None else positions.window
     # no sequence is longer than all rows, and to read how long they are would wait for the GPU
     out = flash_attn_varlen_qkvpacked_func(
-        qkv, cu_seqlens, total, softmax_scale=scale, window_size=(reach, reach)
+        qkv, bounds, total, softmax_scale=scale, window_size=(reach, reach)
     )
-    known = row < cu_seqlens[-1]  # the package leaves other rows as they were
+    known = row < bounds[-1]  # the package leaves other rows as they were
     return torch.where(known[:, None], out.flatten(1), torch.zeros((), dtype=qkv.dtype, device=qkv.device))

@@ -18,10 +18,10 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from gliclass_fast.kernels.linear import ACTIVATIONS, finished, normed
+from gliclass_fast.kernels.linear import ACTIVATIONS, norm_linear_by
 
 LIMIT = 127
-TINY = torch.finfo(torch.float32).tiny  # of rows of zeros
+TINY = torch.finfo(torch.float32).tiny  # the step where a row is zeros
 
 
 @lru_cache
@@ -63,14 +63,4 @@ def linear_add_int8(x: Tensor, weight: Tensor, bias: Tensor | None, residual: Te
     return _product(x, weight, bias).add_(residual)
 
 
-def norm_linear_int8(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    sums: Tensor | None,
-    eps: float,
-    activation: str = "none",
-    gated: bool = False,
-    add: Tensor | None = None,
-) -> Tensor:
-    return finished(_product(normed(x, eps, sums is None), weight, bias), activation, gated, add)
+norm_linear_int8 = norm_linear_by(_product)

@@ -77,30 +77,34 @@ def linear_add_reference(x: Tensor, weight: Tensor, bias: Tensor | None, residua
     return residual + F.linear(x, weight, bias)
 
 
-def norm_linear_reference(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    sums: Tensor | None,
-    eps: float,
-    activation: str = "none",
-    gated: bool = False,
-    add: Tensor | None = None,
-) -> Tensor:
-    return finished(F.linear(normed(x, eps, sums is None), weight, bias), activation, gated, add)
+def norm_linear_by(product: Callable[[Tensor, Tensor, Tensor | None], Tensor]) -> Callable[..., Tensor]:
+    """`norm_linear` around a backend's product (x, weight, bias) -> x @ weight.T + bias."""
+
+    def norm_linear(
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        sums: Tensor | None,
+        eps: float,
+        activation: str = "none",
+        gated: bool = False,
+        add: Tensor | None = None,
+    ) -> Tensor:
+        y = product(normed(x, eps, sums is None), weight, bias)
+        if gated:
+            value, gate = y.chunk(2, dim=-1)
+            return ACTIVATIONS[activation](value).mul_(gate)
+        return ACTIVATIONS[activation](y if add is None else y + add)
+
+    return norm_linear
+
+
+norm_linear_reference = norm_linear_by(F.linear)
 
 
 def normed(x: Tensor, eps: float, rms: bool) -> Tensor:
     """x without its mean, over its deviation; with rms x over its root mean square."""
     return F.rms_norm(x, x.shape[-1:], eps=eps) if rms else F.layer_norm(x, x.shape[-1:], eps=eps)
-
-
-def finished(y: Tensor, activation: str, gated: bool, add: Tensor | None) -> Tensor:
-    """What comes after the product of `norm_linear`."""
-    if gated:
-        value, gate = y.chunk(2, dim=-1)
-        return ACTIVATIONS[activation](value).mul_(gate)
-    return ACTIVATIONS[activation](y if add is None else y + add)
 
 
 def pack_onednn(weight: Tensor) -> Tensor:
@@ -120,17 +124,7 @@ def linear_add_onednn(x: Tensor, weight: Tensor, bias: Tensor | None, residual: 
     return out
 
 
-def norm_linear_onednn(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    sums: Tensor | None,
-    eps: float,
-    activation: str = "none",
-    gated: bool = False,
-    add: Tensor | None = None,
-) -> Tensor:
-    return finished(linear_onednn(normed(x, eps, sums is None), weight, bias), activation, gated, add)
+norm_linear_onednn = norm_linear_by(linear_onednn)
 
 
 @triton.jit
@@ -229,17 +223,17 @@ def _linear_kernel(
     tl.store(out + place, acc.to(out.dtype.element_ty), mask=inside)
 
 
-def _launch(
+def norm_linear_triton(
     x: Tensor,
     weight: Tensor,
     bias: Tensor | None,
-    activation: str,
+    sums: Tensor | None,
+    eps: float | None,
+    activation: str = "none",
     gated: bool = False,
     add: Tensor | None = None,
-    sums: Tensor | None = None,
-    eps: float | None = None,
 ) -> Tensor:
-    """eps: x is normed on the way."""
+    """eps: None leaves out the norm."""
     x = x.contiguous()
     rows, depth = x.shape
     width = weight.shape[0] // (2 if gated else 1)
@@ -265,23 +259,10 @@ def _launch(
 def linear_triton(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str = "none") -> Tensor:
     if activation == "none":
         return F.linear(x, weight, bias)
-    return _launch(x, weight, bias, activation)
+    return norm_linear_triton(x, weight, bias, None, None, activation)
 
 
 def linear_add_triton(x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor) -> Tensor:
     if bias is not None:
         residual += bias
     return residual.addmm_(x, weight.t())
-
-
-def norm_linear_triton(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    sums: Tensor | None,
-    eps: float,
-    activation: str = "none",
-    gated: bool = False,
-    add: Tensor | None = None,
-) -> Tensor:
-    return _launch(x, weight, bias, activation, gated, add, sums, eps)

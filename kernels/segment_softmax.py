@@ -1,24 +1,23 @@
 """Softmax over the labels of each prompt.
 
-Shapes: scores [L], cu_labels int32 [N + 1] (the labels of prompt n are cu_labels[n] to cu_labels[n + 1]) ->
-[L], in scores' dtype. Scores after the last prompt are not read; what comes back for them means nothing.
+Shapes: scores [L], sequences of labels, whose bounds alone are read -> [L], in scores' dtype. Scores after
+the last prompt are not read; what comes back for them means nothing.
 """
 
 from __future__ import annotations
 
-from itertools import pairwise
-
 import torch
 from torch import Tensor
 
+from gliclass_fast.kernels._sequences import Sequences
 from gliclass_fast.kernels._triton import tl, triton
 
 BLOCK = 128
 
 
-def segment_softmax_reference(scores: Tensor, cu_labels: Tensor) -> Tensor:
+def segment_softmax_reference(scores: Tensor, sequences: Sequences) -> Tensor:
     out = torch.zeros_like(scores)
-    for start, end in pairwise(cu_labels.tolist()):
+    for (start, end), _ in sequences.ranges():
         out[start:end] = torch.softmax(scores[start:end].float(), dim=0)
     return out
 
@@ -43,7 +42,8 @@ def _softmax_kernel(scores, cu_labels, out, BLOCK: tl.constexpr):
         tl.store(out + place, share.to(out.dtype.element_ty), mask=place < end)
 
 
-def segment_softmax_triton(scores: Tensor, cu_labels: Tensor) -> Tensor:
+def segment_softmax_triton(scores: Tensor, sequences: Sequences) -> Tensor:
     out = torch.zeros_like(scores)
-    _softmax_kernel[(cu_labels.shape[0] - 1,)](scores.contiguous(), cu_labels, out, BLOCK=BLOCK, num_warps=4)
+    bounds = sequences.bounds
+    _softmax_kernel[(bounds.shape[0] - 1,)](scores.contiguous(), bounds, out, BLOCK=BLOCK, num_warps=4)
     return out

@@ -10,9 +10,8 @@ import numpy as np
 import torch
 
 from gliclass_fast import GLiClassModel, ZeroShotClassificationPipeline
+from gliclass_fast.models.configuration import read_config
 from gliclass_fast.models.gliznet.reference import GliZNet, Options
-from gliclass_fast.runtime.model import read_config
-from gliclass_fast.runtime.transfer import stack_logits
 from gliclass_fast.text.gliznet_tokenizer import GliZNETTokenizer
 from tests.accuracy import assert_same_logits, assert_sixteen_bit_logits
 from tests.parity import reference_logits
@@ -55,7 +54,7 @@ def pipeline(
         config, tensors, tokenizer, score = _gliznet(GLIZNET[kind])
     else:
         config, tensors, tokenizer, score = _gliclass(kind, folder)
-    ours = GLiClassModel(config, tensors, kind, dtype, device, backend)
+    ours = GLiClassModel(config, tensors, kind, dtype=dtype, device=device, backend=backend)
     found = ZeroShotClassificationPipeline(
         ours, tokenizer, device=device, progress_bar=False, batch_tokens=256, max_length=512
     )
@@ -66,7 +65,8 @@ def check(kind: str, dtype: torch.dtype, device: str, folder: Path, backend: str
     """float32: within 1e-4; 16-bit: the rule of `assert_sixteen_bit_logits`, both in a ragged batch."""
     ours, score = pipeline(kind, dtype, device, folder, backend)
     model = ours.model
-    assert stack_logits(model(model.pack(model._probe()))).isfinite().all()  # what a GPU is asked at load
+    probed = model.loaded(model.loaded.pack(model.loaded.probe()))  # what a GPU is asked at load
+    assert probed.stacked_logits().isfinite().all()
     found = [each["logits"] for each in ours.get_embeddings(TEXTS, DISTINCT)]
     exact = score(torch.float32, "cpu")
     if dtype is torch.float32:

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from gliclass_fast import GLiClassModel, UnsupportedConfigError
 from gliclass_fast.config import ModelConfig, component
+from gliclass_fast.models.configuration import read_config
 from gliclass_fast.models.encoders.deberta_v2 import Config as DebertaConfig
-from gliclass_fast.models.encoders.deberta_v2 import distance_slots
+from gliclass_fast.models.encoders.deberta_v2 import bucket_of
 from gliclass_fast.runtime.dtype import dtype_candidates
 from gliclass_fast.runtime.packing import pack
 from gliclass_fast.text.prompts import Request
@@ -24,7 +25,7 @@ from tests.tiny import alone, byte_tokenizer, fast_pipeline, reference_model, re
 
 
 def config_of(model: Any, **changes: Any) -> ModelConfig:
-    return ModelConfig.from_hf({**model.config.to_dict(), **changes})
+    return read_config({**model.config.to_dict(), **changes})
 
 
 def assert_parity(model: Any, **arguments: Any) -> None:
@@ -69,7 +70,7 @@ def test_3_segments_and_the_misused_argmin() -> None:
     pipeline = fast_pipeline(model)
     shots = [{"text": "good", "labels": ["a"]}]
     requests = [Request("x", ("a",)), Request("x", ("a",), examples=shots)]
-    batch = pack(pipeline.engine.encoder.encode(requests, 512))
+    batch = pack(pipeline.engine.reader.encode(requests, 512))
     first, second = batch.segments.split(batch.cu_seqlens.diff().tolist())
     assert first.tolist() == [0, 0, 0, 1, 1, 1]  # [CLS] <<LABEL>> a | <<SEP>> x [SEP]
     assert second.unique().tolist() == [2]
@@ -176,7 +177,7 @@ def test_13_rope_and_windows_from_either_generation_of_configs() -> None:
 
 def test_14_distance_buckets() -> None:
     hf = reference_model("deberta-v2", {"position_buckets": 256, "max_position_embeddings": 512})
-    slots = distance_slots(DebertaConfig.from_hf(hf.config.encoder_config))
+    slots = bucket_of(DebertaConfig.from_hf(hf.config.encoder_config))
     bucket = dict(zip(range(-512, 513), (slots - 256).tolist(), strict=True))
     assert all(bucket[d] == d for d in range(-128, 129))  # linear up to 128
     assert bucket[511] == bucket[512] == 255  # +512 would be 256: clamped to the table

@@ -77,7 +77,7 @@ def shape(options: argparse.Namespace) -> Rows:
         if options.device == "cuda":
             replays = partial(_replays, engine, case)
             yield tried({**about, "case": case.name, "beside": "itself"}, replays)
-    if (graphs := engine.model.graphs) is not None:
+    if (graphs := engine.model.loaded.graphs) is not None:
         yield {**about, "graphs": graphs.count, "mib": round(graphs.memory / 2**20, 1)}
     absent = bench.invite([name for name in peers.available() if name not in TOO_SLOW])
     yield {**about, "absent": absent}

@@ -48,17 +48,17 @@ class NoDevice:
     memory_limit = 1 << 40
 
     @contextmanager
-    def turn(self) -> Iterator[None]:
+    def stream_scope(self) -> Iterator[None]:
         yield
 
     def record(self, run: Run) -> Run:
         logits = run()
         return lambda: logits
 
-    def finish(self) -> None:
+    def synchronize(self) -> None:
         pass
 
-    def renew(self) -> None:
+    def new_pool(self) -> None:
         pass
 
     def memory(self) -> int:
@@ -74,13 +74,13 @@ def launches(count: int, tokens: int) -> dict[str, Callable[[], Any]]:
     model = GLiClassModel.from_pretrained(demo.PATH, device="cpu")
     pipeline = ZeroShotClassificationPipeline(model, demo_tokenizer(), device="cpu", progress_bar=False)
     requests = [Request(text, labels) for text in texts]
-    prompts = pipeline.engine.encoder.encode(requests, pipeline.engine.window)
-    model.network.score_recordable = model.network.encode_recordable = True
-    model.graphs = GraphRunner(model.network, model.device, NoDevice())
+    prompts = pipeline.engine.reader.encode(requests, pipeline.engine.window)
+    model.loaded.network.score_recordable = model.loaded.network.encode_recordable = True
+    model.loaded.graphs = GraphRunner(model.loaded.network, model.device, NoDevice())
     for _ in range(2):  # until it replays
-        model.score(prompts)
+        model.loaded.score(prompts)
     return {
-        "gliclass-fast": lambda: model.score(prompts),
+        "gliclass-fast": lambda: model.loaded.score(prompts),
         "bare texts": lambda: demo_tokenizer()(texts),
     }
 
@@ -92,10 +92,10 @@ def _engine() -> Any:
     model = pipeline.engine.model
 
     def score(prompts: Sequence[EncodedPrompt]) -> PendingLogits:
-        batch = model.pack(prompts)
-        return PendingLogits.copy(torch.zeros(1, batch.labels))
+        batch = model.loaded.pack(prompts)
+        return PendingLogits.copy(torch.zeros(1, batch.num_labels))
 
-    model.score = score  # type: ignore[method-assign]
+    model.loaded.score = score  # type: ignore[method-assign]
     return pipeline
 
 

@@ -29,7 +29,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from triton.runtime.jit import JITFunction
 
-from gliclass_fast.ops import IMPLEMENTATIONS
+from gliclass_fast.ops import IMPLEMENTATIONS, DistanceTables, Positions, Sequences
 
 ARCHITECTURES = (80, 86, 89, 90)
 TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
@@ -95,30 +95,31 @@ def cases() -> dict[str, Callable[[], Any]]:
             return torch.zeros(shape, dtype=torch.int32)
 
         qkv, x, vector = make(256, 3, HEADS, DIM), make(256, WIDTH), make(WIDTH)
-        cu, tiles, spans = whole(4), whole(3, 4), whole(3, 2)
+        spans = whole(3, 2)
+        sequences = Sequences(whole(4), None, whole(3, 4), longest=256)
+        labels = Sequences(whole(4), spans, whole(3, 4), longest=40)
         text = make(256, 16, 48)
         angles = (torch.zeros(256, DIM // 2), torch.zeros(256, DIM // 2))
-        table, slots = make(HEADS, 2 * 512 + 1, DIM), torch.zeros(2 * 512 + 1, dtype=torch.int64)
+        table, bucket_of = make(HEADS, 2 * 512 + 1, DIM), torch.zeros(2 * 512 + 1, dtype=torch.int64)
+        tables = DistanceTables(table, table, bucket_of)
         many, up, bias = make(4096, WIDTH), make(INNER, WIDTH), make(INNER)
         gate, sums = make(2 * 1152, WIDTH), torch.zeros(2 * 1152)
         normed = partial(linear.norm_linear_triton, sums=sums, eps=1e-5)
         disentangle = disentangled_attention.disentangled_attention_triton
-        attend = partial(attention.attention_triton, qkv, cu, tiles, 0.125)
+        attend = partial(attention.attention_triton, qkv, sequences, 0.125)
         return {
             "attention": attend,
-            "attention, rotary": partial(attend, angles),
-            "attention, rotary, window": partial(attend, angles, 64),
-            "attention, distance bias": partial(attend, None, None, torch.zeros(HEADS, 257)),
+            "attention, rotary": partial(attend, Positions(angles)),
+            "attention, rotary, window": partial(attend, Positions(angles, window=64)),
+            "attention, distance bias": partial(attend, Positions(distance_bias=torch.zeros(HEADS, 257))),
             "attention, 32 wide": partial(
-                attention.attention_triton, make(256, 3, HEADS, 32), cu, tiles, 0.125
+                attention.attention_triton, make(256, 3, HEADS, 32), sequences, 0.125
             ),
             "cross attention": partial(
-                attention.cross_attention_triton, make(40, 16, 48), text, text, cu, spans, tiles
+                attention.cross_attention_triton, make(40, 16, 48), text, text, labels
             ),
-            "attention pool": partial(
-                pooling.attention_pool_triton, make(40, WIDTH), x, 1.0, cu, spans, tiles
-            ),
-            "disentangled attention": partial(disentangle, qkv, table, table, slots, cu, tiles, 0.07, 256),
+            "attention pool": partial(pooling.attention_pool_triton, make(40, WIDTH), x, labels, 1.0),
+            "disentangled attention": partial(disentangle, qkv, sequences, 0.07, tables),
             "layer norm": partial(norm.layer_norm_triton, x, vector, vector, 1e-7),
             "add norm": partial(norm.add_norm_triton, x, x, vector, vector, 1e-7),
             "embedding norm": partial(
@@ -135,7 +136,7 @@ def cases() -> dict[str, Callable[[], Any]]:
             "pair dot": partial(pairs.pair_dot_triton, x, x, whole(256)),
             "pair add relu": partial(pairs.pair_add_triton, x, x, whole(256), "relu"),
             "segment pool": partial(pool.segment_pool_triton, x, spans, "sum"),
-            "segment softmax": partial(softmax.segment_softmax_triton, make(40), cu),
+            "segment softmax": partial(softmax.segment_softmax_triton, make(40), labels),
         }
 
     bf16 = ("attention, rotary, window", "disentangled attention", "linear gelu, many rows")

@@ -1,25 +1,25 @@
 // Attention over packed sequences on a CPU, float32; the contracts stand in kernels/attention.py and
 // kernels/disentangled_attention.py. One kernel serves both: distance tables, rotary positions, a window and a
-// bias are there or not.
+// bias are there or not. A caller names the fields it needs and leaves the others as they are here.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 
 struct Attention {
-  const float *q, *k, *v;         // [R, heads, width] and twice [T, heads, width]; their rows are
-  ptrdiff_t q_stride, kv_stride;  // so many values apart
-  float* out;                     // [R, heads, width]
-  const int32_t* tiles;  // [1 + W, 4]: (count, 128, 0, 0), then (first row, end, first key, end of keys)
-  int heads, width;
-  float scale;
-  int window;                            // largest |i - j|, or -1
-  const float *cosines, *sines;          // [positions, width / 2], or null
-  const float* bias;                     // [heads, 2 * reach + 1], or null
-  int reach;                             // of the bias
-  const float *key_table, *query_table;  // [heads, table_panels, width, lanes], or null
-  int table_panels;
-  int threads;
+  const float *q = nullptr, *k = nullptr, *v = nullptr;  // [R, heads, width] and twice [T, heads, width];
+  ptrdiff_t q_stride = 0, kv_stride = 0;                 // their rows are so many values apart
+  float* out = nullptr;                                  // [R, heads, width]
+  const int32_t* tiles = nullptr;                        // [1 + W, 4], the work list of kernels/_flash.py
+  int heads = 0, width = 0;
+  float scale = 0;
+  int window = -1;                                           // largest |i - j|, or -1
+  const float *cosines = nullptr, *sines = nullptr;          // [positions, width / 2], or null
+  const float* bias = nullptr;                               // [heads, 2 * reach + 1], or null
+  int reach = 0;                                             // the largest distance in the bias
+  const float *key_table = nullptr, *query_table = nullptr;  // [heads, table_panels, width, lanes], or null
+  int table_panels = 0;
+  int threads = 1;
 };
 
 // An instruction set the kernel was compiled for.

@@ -2,6 +2,7 @@
 #include "disentangled_attention.cuh"
 
 using disentangled::Arguments;
+using disentangled::Launch;
 using disentangled::Layout;
 
 static_assert(Layout<128>::BYTES <= 99 * 1024, "the shared memory of compute capability 8.6 and 8.9");
@@ -48,7 +49,6 @@ int start(const Arguments& arguments, Stream stream) {
 }
 
 #ifndef GLICLASS_EMULATE
-// Whether the current device and its driver take these kernels; a cudaError_t.
 extern "C" int gliclass_usable() {
   cudaFuncAttributes attributes;
   return cudaFuncGetAttributes(&attributes, disentangled::attend<false, 64, true, true>);
@@ -65,25 +65,13 @@ extern "C" int gliclass_shared_bytes(int rows) {
 }
 
 template <int ROWS>
-int start(const Arguments& arguments, bool bf16, void* stream) {
-  const auto on = static_cast<Stream>(stream);
-  return bf16 ? start<true, ROWS>(arguments, on) : start<false, ROWS>(arguments, on);
+int start(const Launch& launch) {
+  const auto stream = static_cast<Stream>(launch.stream);
+  return launch.bf16 ? start<true, ROWS>(launch, stream) : start<false, ROWS>(launch, stream);
 }
 
-// Returns a cudaError_t. rows: queries per block, 16, 64 or 128. longest: no tile has more rows.
-extern "C" int gliclass_disentangled_attention(const void* qkv, const void* key_table, const void* query_table,
-                                               const void* tiles, void* out, int heads, int reach, float scale,
-                                               int bf16, int rows, int longest, void* stream) {
-  const Arguments arguments{static_cast<const uint16_t*>(qkv),
-                            static_cast<const uint16_t*>(key_table),
-                            static_cast<const uint16_t*>(query_table),
-                            static_cast<const int*>(tiles),
-                            static_cast<uint16_t*>(out),
-                            heads,
-                            reach,
-                            (longest + rows - 1) / rows,
-                            scale};
-  if (rows == 16) return start<16>(arguments, bf16, stream);
-  if (rows == 64) return start<64>(arguments, bf16, stream);
-  return start<128>(arguments, bf16, stream);
+extern "C" int gliclass_disentangled_attention(const Launch& launch) {
+  if (launch.rows == 16) return start<16>(launch);
+  if (launch.rows == 64) return start<64>(launch);
+  return start<128>(launch);
 }

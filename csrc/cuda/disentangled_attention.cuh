@@ -20,6 +20,7 @@
 // first term is the same for all keys, the second for all queries, and neither needs a band.
 #pragma once
 
+#include "disentangled_attention.h"
 #include "primitives.cuh"
 
 namespace disentangled {
@@ -57,17 +58,6 @@ struct Layout {                                     // of shared memory, in 16 b
 
 // 16 byte chunks of a row of 64 values, exchanged so that a column of chunks meets every bank.
 DEVICE int swizzled(int row, int chunk) { return row * HEAD + ((chunk ^ (row & 7)) * CHUNK); }
-
-struct Arguments {
-  const uint16_t* qkv;          // [T, 3, heads, 64]
-  const uint16_t* key_table;    // [heads, 2 * reach + 1, 64], or null
-  const uint16_t* query_table;  // [heads, 2 * reach + 1, 64], or null
-  const int* tiles;             // [1 + W, 4]: (count, 128, 0, 0), then (first row, end, first key, end of keys)
-  uint16_t* out;                // [T, heads, 64]
-  int heads, reach;
-  int parts;  // of ROWS queries, in a tile
-  float scale;
-};
 
 // Queries of one head, from an entry of the work list or a part of one; the longest come first. Parts vary
 // slowest: the second parts of short sequences are empty, and no block shall get only those.

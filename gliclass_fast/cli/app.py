@@ -23,11 +23,10 @@ from gliclass_fast.checkpoint.files import read_json, resolve_folder
 from gliclass_fast.checkpoint.lora import adapter_place
 from gliclass_fast.cli import files
 from gliclass_fast.cli.classify import classify, labels_of
-from gliclass_fast.cli.console import DEMO_MODEL, Device, errors, fail, screen
+from gliclass_fast.cli.console import DEMO_MODEL, Device, errors, fail, screen, usable
 from gliclass_fast.models.configuration import read_config
 from gliclass_fast.ops import IMPLEMENTATIONS, ORDER, choose_ops, compiled_kernels, unavailable_reason
 from gliclass_fast.pipeline import ZeroShotClassificationPipeline
-from gliclass_fast.runtime.device import resolve_device
 from gliclass_fast.runtime.model import GLiClassModel
 
 app = typer.Typer(
@@ -97,7 +96,7 @@ def info(
     ] = None,
 ) -> None:
     """Versions, device, and which implementation of every operation runs and why."""
-    kind = resolve_device(device, fall_back=True).type
+    kind = usable(device).type
     name = torch.cuda.get_device_name() if kind == "cuda" else platform.processor() or platform.machine()
     facts = Table(show_header=False)
     versions = {
@@ -161,9 +160,7 @@ def check(
         return
     if texts or labels:
         raise ValueError("--texts and --labels go with --quantization")
-    loaded = GLiClassModel.from_pretrained(
-        model, dtype="float32", device=resolve_device(device, fall_back=True)
-    )
+    loaded = GLiClassModel.from_pretrained(model, dtype="float32", device=usable(device))
     pipeline = ZeroShotClassificationPipeline(loaded, model, device=loaded.device, progress_bar=False)
     table = Table("option", "value", title=model)
     adapter = adapter_place(resolve_folder(model))

@@ -13,10 +13,9 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from gliclass_fast.cli.console import DEMO_MODEL, Device, Model, errors, fail, screen
+from gliclass_fast.cli.console import DEMO_MODEL, Device, Model, errors, fail, screen, usable
 from gliclass_fast.cli.files import INPUT_SUFFIXES, ResultWriter, RunNote, open_writer, read_texts
 from gliclass_fast.pipeline import ZeroShotClassificationPipeline
-from gliclass_fast.runtime.device import resolve_device
 from gliclass_fast.runtime.model import GLiClassModel
 from gliclass_fast.text.prompts import flatten_labels
 
@@ -95,9 +94,7 @@ def classify(
     inputs = texts_of(texts, column)
     if output is not None:
         _check_output(output, texts, given)
-    loaded = GLiClassModel.from_pretrained(
-        model, dtype, resolve_device(device, fall_back=True), quantization=quantization
-    )
+    loaded = GLiClassModel.from_pretrained(model, dtype, usable(device), quantization=quantization)
     pipeline = ZeroShotClassificationPipeline(
         loaded, model, max_length=max_length, device=loaded.device, progress_bar=False,
         batch_tokens=batch_tokens, classification_type="single-label" if single else "multi-label",

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated, NoReturn
 
+import torch
 import typer
 from rich.console import Console
 
 from gliclass_fast import demo
+from gliclass_fast.ops import ORDER
+from gliclass_fast.runtime.device import resolve_device
 
 screen = Console()
 errors = Console(stderr=True)
@@ -17,6 +20,13 @@ Model = Annotated[
     str, typer.Option(help="Checkpoint folder or repository id.", show_default="the demo checkpoint")
 ]
 DEMO_MODEL = str(demo.PATH)
+
+
+def usable(device: str) -> torch.device:
+    """The device that --device means: the CPU where there is no GPU. Raises ValueError for an unknown one."""
+    if device.split(":")[0] not in ORDER:
+        raise ValueError(f"unknown device {device!r}; choose one of: {', '.join(ORDER)}")
+    return resolve_device(device, fall_back=True)
 
 
 def fail(message: str, code: int = 2) -> NoReturn:

@@ -128,7 +128,7 @@ class Engine:
         running: Launched = []
         with tqdm(total=len(passes), disable=not progress) as bar:
             for part in growing(len(passes), FIRST_CHUNK.get(self.model.device.type, CHUNK), CHUNK):
-                prompts = self._encode([request for _, request in passes[part]])
+                prompts = self.encode([request for _, request in passes[part]])
                 fresh = [Row(*own, prompt) for own, prompt in zip(passes[part], prompts, strict=True)]
                 rows += fresh
                 launched = self._launch(fresh)
@@ -153,12 +153,12 @@ class Engine:
 
         Raises as `score` does, where any value is not finite.
         """
-        prompts = self._encode(requests)
+        prompts = self.encode(requests)
         self._warn_of_cuts(prompts)
 
         def again(places: list[int]) -> list[dict[str, np.ndarray] | None]:
             twin = self._in_float32()
-            return twin._embed(twin._encode([requests[place] for place in places]))
+            return twin._embed(twin.encode([requests[place] for place in places]))
 
         found = self._embed(prompts, progress)
         return overflow.complete(found, range(len(requests)), self.model.dtype, again)
@@ -218,7 +218,8 @@ class Engine:
             used += tokens
         return [*groups, labels[start:]]
 
-    def _encode(self, requests: Sequence[Request]) -> list[EncodedPrompt]:
+    def encode(self, requests: Sequence[Request]) -> list[EncodedPrompt]:
+        """The prompts of requests, within the window; raises ValueError where labels do not fit it."""
         return self.reader.encode(requests, self.window) if requests else []
 
     def _batches(

@@ -27,7 +27,9 @@ def resolve_device(device: Any = None, fall_back: bool = False) -> torch.device:
     try:
         found = torch.device(device)
     except (RuntimeError, TypeError):
-        raise ValueError(f"unknown device {device!r}; choose one of: {', '.join(ORDER)}") from None
+        if fall_back:
+            return torch.device("cpu")
+        raise ValueError(f"unknown device {device!r}; supported: {', '.join(ORDER)}") from None
     absent = found.type != "cuda" or not torch.cuda.is_available()
     if fall_back and absent and not isinstance(device, torch.device):
         return torch.device("cpu")

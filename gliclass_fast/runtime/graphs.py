@@ -20,8 +20,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from gliclass_fast.batch import TILE_ROWS, Capacity, EncodedPrompt, Layout, PackedBatch
+from gliclass_fast.batch import Capacity, EncodedPrompt, Layout, PackedBatch
 from gliclass_fast.models.architectures import Network
+from gliclass_fast.ops import TILE_ROWS
 from gliclass_fast.runtime.inference import LAUNCH_LOCK
 from gliclass_fast.runtime.transfer import PendingLogits
 

@@ -42,7 +42,7 @@ class GLiClassModel:
             source: names the tensors in error messages.
             settings: dtype, device, backend, cuda_graphs and quantization, as `from_pretrained` takes them.
         """
-        self.config, self._read_tensors, self._source = config, read_tensors, source
+        self.config, self.read_tensors, self._source = config, read_tensors, source
         self.settings = Settings(**settings)
         self._twin: GLiClassModel | None = None
         self._twin_lock = Lock()
@@ -98,23 +98,28 @@ class GLiClassModel:
         )
 
     @classmethod
-    def from_gliclass(cls, model: Any, **settings: Any) -> GLiClassModel:
+    def from_gliclass(
+        cls,
+        model: Any,
+        dtype: torch.dtype | str | None = None,
+        device: torch.device | str | None = None,
+        **settings: Any,
+    ) -> GLiClassModel:
         """Takes over an already loaded `gliclass.GLiClassModel`, by default with its dtype and device.
 
-        settings: as of `from_pretrained`.
+        settings: backend, cuda_graphs and quantization, as of `from_pretrained`.
         """
         first = next(model.parameters())
-        given = {name: value for name, value in settings.items() if value is not None}
-        settings = {"dtype": first.dtype, "device": first.device} | given
+        settings |= {"dtype": dtype or first.dtype, "device": first.device if device is None else device}
         return cls(read_config(model.config.to_dict()), model.state_dict, "the gliclass model", **settings)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """A copy, in another process too, is built anew from the stock weights."""
         settings = {field.name: getattr(self.settings, field.name) for field in fields(Settings)}
-        return partial(type(self), **settings), (self.config, self._read_tensors, self._source)
+        return partial(type(self), **settings), (self.config, self.read_tensors, self._source)
 
     def _load(self, settings: Settings) -> LoadedNetwork:
-        return load(self.config, self._read_tensors(), self._source, settings)
+        return load(self.config, self.read_tensors(), self._source, settings)
 
     @property
     def device(self) -> torch.device:
@@ -152,7 +157,7 @@ class GLiClassModel:
         if backend is not None and unavailable_reason(backend, self.device, dtype, width):
             backend = None
         given = {"dtype": dtype, "device": self.device, "backend": backend, "cuda_graphs": False}
-        return GLiClassModel(self.config, self._read_tensors, self._source, **given)
+        return GLiClassModel(self.config, self.read_tensors, self._source, **given)
 
     def warm_up(
         self,

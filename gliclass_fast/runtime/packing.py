@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from gliclass_fast.batch import TILE_ROWS, Capacity, EncodedPrompt, Layout, PackedBatch
+from gliclass_fast.batch import Capacity, EncodedPrompt, Layout, PackedBatch
+from gliclass_fast.ops import TILE_ROWS
 
 _SEQLEN_BUCKETS = (16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192)
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from gliclass_fast import CheckpointError, GLiClassModel
 from gliclass_fast.checkpoint.lora import MergedLora, open_checkpoint
-from gliclass_fast.checkpoint.weights import SafetensorsFolder
+from gliclass_fast.checkpoint.tensors import SafetensorsFolder
 from tests.accuracy import assert_same_logits
 from tests.sentences import LABELS, TEXTS
 from tests.tiny import alone, fast_pipeline, reference_model, reference_pipeline

@@ -92,7 +92,7 @@ def test_a_signal_to_end_leaves_a_file_to_resume(tmp_path: Path) -> None:
 
 def test_precisions() -> None:
     scores = {}
-    for options in ((), ("--precision", "int8"), ("--dtype", "bfloat16")):
+    for options in ((), ("--quantization", "int8"), ("--dtype", "bfloat16")):
         found = json_lines(run("classify", TEXTS[0], *LABELS, "--threshold", "0", *options))
         scores[options] = [each["score"] for each in found[0]["predictions"]]
     exact, *others = scores.values()
@@ -132,7 +132,7 @@ def test_an_interrupted_run_leaves_a_valid_file_and_resumes(
     assert result.exit_code == 2 and "with the same: threshold (see out" in " ".join(result.stderr.split())
     result = run(*command, "--resume")
     assert result.exit_code == 0, result.stderr
-    result = run(*command, "--resume", "--precision", "int8")
+    result = run(*command, "--resume", "--quantization", "int8")
     assert result.exit_code == 2 and "with the same: precision (see out" in " ".join(result.stderr.split())
     assert open_writer(output, resume=True).kept == TEXTS
     if suffix != ".parquet":
@@ -264,7 +264,7 @@ def test_info_names_every_operation() -> None:
 def test_check_compares_int8_with_float32(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     texts = tmp_path / "texts.txt"
     texts.write_text("The central bank raised interest rates.\nPlay some jazz, please.\n", encoding="utf-8")
-    options = ("check", "--precision", "int8", "--texts", str(texts), "--labels", "finance,music,sport")
+    options = ("check", "--quantization", "int8", "--texts", str(texts), "--labels", "finance,music,sport")
     result = run(*options, env={"COLUMNS": "200"})
     assert result.exit_code == 0, result.stderr
     assert "int8 holds on these texts: 0 of 6 decisions differ" in result.stdout

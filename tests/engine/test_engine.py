@@ -12,7 +12,7 @@ import torch
 from gliclass_fast.batch import EncodedPrompt
 from gliclass_fast.engine import engine
 from gliclass_fast.engine.engine import Engine, growing
-from gliclass_fast.runtime.model import GLiClassModel
+from gliclass_fast.runtime.loaded import LoadedNetwork
 from gliclass_fast.runtime.transfer import PendingLogits
 from gliclass_fast.text.prompts import Request
 from tests.accuracy import ALONE_TOLERANCE
@@ -50,9 +50,9 @@ def test_a_chunk_is_launched_before_the_one_ahead_of_it_is_waited_for(
     tiny: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     events = []
-    score, wait = GLiClassModel.score, PendingLogits.wait
+    score, wait = LoadedNetwork.score, PendingLogits.wait
 
-    def launching(model: GLiClassModel, prompts: Sequence[EncodedPrompt]) -> PendingLogits:
+    def launching(model: LoadedNetwork, prompts: Sequence[EncodedPrompt]) -> PendingLogits:
         events.append("launch")
         return score(model, prompts)
 
@@ -61,7 +61,7 @@ def test_a_chunk_is_launched_before_the_one_ahead_of_it_is_waited_for(
         return wait(pending)
 
     monkeypatch.setattr(engine, "CHUNK", 1)
-    monkeypatch.setattr(GLiClassModel, "score", launching)
+    monkeypatch.setattr(LoadedNetwork, "score", launching)
     monkeypatch.setattr(PendingLogits, "wait", waiting)
     logits(tiny)
     assert events == ["launch", *["launch", "wait"] * (len(REQUESTS) - 1), "wait"]
@@ -75,8 +75,8 @@ def test_out_of_memory_splits_a_batch(
     calls: list[int] = []
 
     def failing(original: Any, most: int) -> Any:
-        def run(model: GLiClassModel, given: Any) -> Any:
-            count = given.prompts if hasattr(given, "prompts") else len(given)
+        def run(model: LoadedNetwork, given: Any) -> Any:
+            count = given.num_prompts if hasattr(given, "num_prompts") else len(given)
             calls.append(count)
             if count > most:
                 raise torch.OutOfMemoryError("too many")
@@ -84,30 +84,30 @@ def test_out_of_memory_splits_a_batch(
 
         return run
 
-    monkeypatch.setattr(GLiClassModel, "score", failing(GLiClassModel.score, 2))
+    monkeypatch.setattr(LoadedNetwork, "score", failing(LoadedNetwork.score, 2))
     check_same(logits(tiny), expected)
     assert calls == [7, 7, 3, 1, 2, 4, 2, 2] and "halves" in caplog.text
     monkeypatch.undo()
-    monkeypatch.setattr(GLiClassModel, "__call__", failing(GLiClassModel.__call__, 2))
+    monkeypatch.setattr(LoadedNetwork, "__call__", failing(LoadedNetwork.__call__, 2))
     check_same([each["logits"] for each in tiny.embed(REQUESTS)], [each["logits"] for each in vectors])
     monkeypatch.undo()
-    monkeypatch.setattr(GLiClassModel, "score", failing(GLiClassModel.score, 0))
+    monkeypatch.setattr(LoadedNetwork, "score", failing(LoadedNetwork.score, 0))
     with pytest.raises(torch.OutOfMemoryError):
         tiny.score(REQUESTS)
 
 
 def test_a_broken_logit_names_its_text(tiny: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine, "CHUNK", 2)
-    score = GLiClassModel.score
+    score = LoadedNetwork.score
 
-    def breaking(model: GLiClassModel, prompts: Sequence[EncodedPrompt]) -> PendingLogits:
+    def breaking(model: LoadedNetwork, prompts: Sequence[EncodedPrompt]) -> PendingLogits:
         pending = score(model, prompts)
-        labels = [prompt.labels for prompt in prompts]
+        labels = [prompt.num_labels for prompt in prompts]
         if 5 in labels:  # the third text has five labels
             pending.host.numpy()[0, sum(labels[: labels.index(5)])] = np.inf
         return pending
 
-    monkeypatch.setattr(GLiClassModel, "score", breaking)
+    monkeypatch.setattr(LoadedNetwork, "score", breaking)
     with pytest.raises(FloatingPointError, match=r"float32 for text 2 \(counted from 0\):"):
         tiny.score(REQUESTS)
 

@@ -29,6 +29,7 @@ from gliclass_fast import (
 )
 from gliclass_fast.cli import app, classify
 from gliclass_fast.runtime import model
+from gliclass_fast.runtime.loaded import LoadedNetwork
 from gliclass_fast.text.prompts import Request
 from tests import families
 from tests.accuracy import ALONE_TOLERANCE
@@ -51,7 +52,7 @@ def quiet(
 ) -> ZeroShotClassificationPipeline:
     if kind in families.KINDS:
         return families.pipeline(kind, torch.float16, device, folder, backend)[0]
-    ours = GLiClassModel.from_gliclass(reference_model(kind), torch.float16, device, backend)
+    ours = GLiClassModel.from_gliclass(reference_model(kind), torch.float16, device, backend=backend)
     return ZeroShotClassificationPipeline(
         ours, byte_tokenizer(), device=device, progress_bar=False, batch_tokens=256, max_length=512
     )
@@ -76,9 +77,11 @@ def loud(
     value: float = LOUD_VALUE,
 ) -> ZeroShotClassificationPipeline:
     """The same pipeline over such tensors, in a dtype."""
-    tensors = loud_tensors(pipeline.model._read_tensors(), part, value)
-    config, device, backend = pipeline.model.config, pipeline.device, pipeline.model._backend
-    changed = GLiClassModel(config, lambda: tensors, "a loud model", dtype, device, backend)
+    tensors = loud_tensors(pipeline.model.read_tensors(), part, value)
+    config, device, backend = pipeline.model.config, pipeline.device, pipeline.model.settings.backend
+    changed = GLiClassModel(
+        config, lambda: tensors, "a loud model", dtype=dtype, device=device, backend=backend
+    )
     tokenizers = {"tokenizer": pipeline.tokenizer, "labels_tokenizer": pipeline.labels_tokenizer}
     return ZeroShotClassificationPipeline(
         changed, **tokenizers, device=device, progress_bar=False, batch_tokens=256, max_length=512
@@ -150,7 +153,7 @@ def test_only_the_pass_that_overflows_runs_again(tmp_path: Path, caplog: pytest.
     calm = quiet("deberta-v2", tmp_path)
     low, exact = loud(calm), loud(calm, torch.float32)
     requests = [Request("a text", ("a",)), Request("another", ("a", "b", LOUD, f"c{LOUD}", "d", "e"))]
-    found, without, wide = (each.engine.score(requests, 2)[1].logits for each in (low, calm, exact))
+    found, without, wide = (each.engine.score(requests, 2)[1].logits[0] for each in (low, calm, exact))
     assert np.array_equal(found[:2], without[:2]) and np.array_equal(found[4:], without[4:])
     assert np.abs(sigmoid(found[2:4]) - sigmoid(wide[2:4])).max() <= ALONE_TOLERANCE
     [record] = caplog.records
@@ -226,26 +229,25 @@ def test_memory_that_float32_lacks_comes_from_the_graphs(
     low = loud(quiet("deberta-v2", tmp_path))
     expected = logits(low)
     low = loud(quiet("deberta-v2", tmp_path))
-    freed: list[GLiClassModel] = []
-    monkeypatch.setattr(GLiClassModel, "free_graphs", lambda own: freed.append(own))
-    low.engine._relieve = low.model.free_graphs
-    build, score = GLiClassModel._build_twin, GLiClassModel.score
+    freed: list[LoadedNetwork] = []
+    monkeypatch.setattr(LoadedNetwork, "free_graphs", lambda own: freed.append(own))
+    build, score = GLiClassModel._build_twin, LoadedNetwork.score
 
     def building(own: GLiClassModel) -> GLiClassModel:
         if not freed:
             raise torch.OutOfMemoryError("no room for weights")
         return build(own)
 
-    def scoring(own: GLiClassModel, prompts: Any) -> Any:
-        if own is not low.model and len(prompts) > 1:
+    def scoring(own: LoadedNetwork, prompts: Any) -> Any:
+        if own is not low.model.loaded and len(prompts) > 1:
             raise torch.OutOfMemoryError("too many")
         return score(own, prompts)
 
     monkeypatch.setattr(GLiClassModel, "_build_twin", building)
-    monkeypatch.setattr(GLiClassModel, "score", scoring)
+    monkeypatch.setattr(LoadedNetwork, "score", scoring)
     for ours, theirs in zip(logits(low), expected, strict=True):
         assert ours == pytest.approx(theirs, abs=ALONE_TOLERANCE)
-    assert freed == [low.model, low.model] and "it runs in halves" in caplog.text
+    assert freed == [low.model.loaded, low.model.loaded] and "it runs in halves" in caplog.text
 
 
 @pytest.fixture
@@ -308,7 +310,7 @@ def test_a_run_resumes_in_another_dtype(loud_demo: Path, monkeypatch: pytest.Mon
     output = loud_demo.parent / "out.jsonl"
     before = output.read_text().splitlines()
     assert len(before) == 2
-    refused = run_classify(loud_demo, "--precision", "int8", "--resume")
+    refused = run_classify(loud_demo, "--quantization", "int8", "--resume")
     assert refused.exit_code == 2 and "with the same: precision" in " ".join(refused.stderr.split())
     assert run_classify(loud_demo, "--dtype", "float32", "--batch-tokens", "64", "--resume").exit_code == 0
     after = output.read_text().splitlines()

@@ -38,12 +38,13 @@ def test_contract(dtype: torch.dtype, rows: int, shape: str, monkeypatch: pytest
 
 def test_pytorch_accepts_the_operation() -> None:
     arguments, _ = cases.disentangled_attention(torch.float16, width=64)
-    qkv, key, query, slots, _, tiles, scale, longest = cases.packed(
+    qkv, sequences, scale, tables = cases.packed(
         "disentangled_attention", "cuda", cases.moved(arguments, "cuda")
     )
+    both = (tables.key_table, tables.query_table)
     torch.library.opcheck(
         compiled_cuda._disentangled_attention,
-        (qkv, key, query, tiles, slots.numel() // 2, scale, longest),
+        (qkv, *both, sequences.tiles, tables.reach, scale, sequences.longest),
         test_utils=("test_schema", "test_faketensor"),
     )
 
@@ -52,5 +53,7 @@ def test_pytorch_accepts_the_operation() -> None:
 def test_a_model_with_heads_64_wide_runs_on_them(dtype: torch.dtype) -> None:
     model = check_logits("deberta-v2", "mlp", dtype, "cuda", backbone=WIDE)
     assert model.ops.chosen["disentangled_attention"] == "cuda"
-    eager, *replayed = (model.score([random_prompt(150, 3), random_prompt(9, 2)]).wait() for _ in range(4))
+    eager, *replayed = (
+        model.loaded.score([random_prompt(150, 3), random_prompt(9, 2)]).wait() for _ in range(4)
+    )
     assert all(np.array_equal(each, eager) for each in replayed)

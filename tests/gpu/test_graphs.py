@@ -13,8 +13,9 @@ import pytest
 import torch
 
 from gliclass_fast import GLiClassModel, ZeroShotClassificationPipeline
-from gliclass_fast.config import ModelConfig
-from gliclass_fast.runtime.graphs import CudaRecorder, GraphRunner
+from gliclass_fast.models.configuration import read_config
+from gliclass_fast.runtime.cuda_graphs import CudaRecorder
+from gliclass_fast.runtime.graphs import GraphRunner
 from gliclass_fast.text.prompts import Request
 from tests import families
 from tests.accuracy import assert_same_logits
@@ -46,10 +47,10 @@ def nothing_waits() -> Iterator[None]:
 @pytest.mark.parametrize("encoder", ENCODERS)
 def test_a_replay_equals_the_run_without_a_graph(encoder: str, scorer: str) -> None:
     model = gpu_model(encoder, scorer)
-    assert model.graphs is not None
+    assert model.loaded.graphs is not None
     prompts = [random_prompt(50, 3), random_prompt(7, 2), random_prompt(2, 1)]
-    eager, *replayed = (model.score(prompts).wait() for _ in range(4))
-    assert model.graphs.count == 2 and np.isfinite(eager).all()
+    eager, *replayed = (model.loaded.score(prompts).wait() for _ in range(4))
+    assert model.loaded.graphs.count == 2 and np.isfinite(eager).all()
     assert all(np.array_equal(each, eager) for each in replayed)
 
 
@@ -57,13 +58,13 @@ def test_a_replay_equals_the_run_without_a_graph(encoder: str, scorer: str) -> N
 @pytest.mark.parametrize("encoder", ENCODERS)
 def test_nothing_waits_between_batch_and_logits(encoder: str, scorer: str) -> None:
     model = gpu_model(encoder, scorer)
-    model.score([random_prompt(20, 3)]).wait()  # compiles
+    model.loaded.score([random_prompt(20, 3)]).wait()  # compiles
     with nothing_waits():
-        first = model.score([random_prompt(40, 3)])
-        model(model.pack([random_prompt(40, 3)]))
-    model.score([random_prompt(40, 3)]).wait()  # records, which waits
+        first = model.loaded.score([random_prompt(40, 3)])
+        model.loaded(model.loaded.pack([random_prompt(40, 3)]))
+    model.loaded.score([random_prompt(40, 3)]).wait()  # records, which waits
     with nothing_waits():
-        replayed = model.score([random_prompt(40, 3)])
+        replayed = model.loaded.score([random_prompt(40, 3)])
     assert np.array_equal(first.wait(), replayed.wait())
 
 
@@ -73,18 +74,18 @@ def test_other_kinds_replay_what_they_ran(kind: str, tmp_path: Path) -> None:
     requests = [Request(text, tuple(own)) for text, own in zip(TEXTS, families.DISTINCT, strict=True)]
     eager, *replayed = ([each.logits for each in pipeline.engine.score(requests)] for _ in range(4))
     recorded = kind not in ("bi-encoder-fused", "encoder-decoder-cls, T5", "encoder-decoder-cls, BART")
-    assert (pipeline.model.graphs is not None) == recorded
+    assert (pipeline.model.loaded.graphs is not None) == recorded
     assert all(np.array_equal(*pair) for found in replayed for pair in zip(found, eager, strict=True))
 
 
 def test_any_number_of_labels_replays_one_encoder() -> None:
     model = gpu_model("deberta-v2")
-    assert model.graphs is not None
+    assert model.loaded.graphs is not None
     for labels in (*range(1, 301, 13), *range(1, 301, 13)):
-        found = model.score([random_prompt(512, labels)]).wait()
+        found = model.loaded.score([random_prompt(512, labels)]).wait()
         assert found.shape == (1, labels) and np.isfinite(found).all()
-    assert model.graphs.count == 1 + 6  # tails for up to 16, 32, 64, 128, 256 and 512 labels
-    assert 0 < model.graphs.memory < 1 << 30
+    assert model.loaded.graphs.count == 1 + 6  # tails for up to 16, 32, 64, 128, 256 and 512 labels
+    assert 0 < model.loaded.graphs.memory < 1 << 30
 
 
 @pytest.mark.parametrize("encoder", ENCODERS)
@@ -100,14 +101,14 @@ def test_threads_share_a_model() -> None:
     """Some classify, some ask for embeddings, which runs without graphs."""
     model = gpu_model("deberta-v2")
     batches = [[random_prompt(20 + 9 * n, 1 + n % 5, n), random_prompt(33, 2, n)] for n in range(12)]
-    expected = [model.score(prompts).wait() for prompts in batches]
+    expected = [model.loaded.score(prompts).wait() for prompts in batches]
 
     def run(number: int) -> bool:
         prompts = batches[number % 12]
         with torch.cuda.stream(torch.cuda.Stream()):
             if number % 5 == 0:
-                return bool(model(model.pack(prompts)).logits.isfinite().all())
-            return np.array_equal(model.score(prompts).wait(), expected[number % 12])
+                return bool(model.loaded(model.loaded.pack(prompts)).logits.isfinite().all())
+            return np.array_equal(model.loaded.score(prompts).wait(), expected[number % 12])
 
     with ThreadPoolExecutor(4) as threads:
         assert all(threads.map(run, range(240)))
@@ -116,14 +117,16 @@ def test_threads_share_a_model() -> None:
 def test_a_thread_that_never_ran_anything_records() -> None:
     model = gpu_model("modernbert")
     prompts = [random_prompt(50, 3)]
-    expected = model.score(prompts).wait()
+    expected = model.loaded.score(prompts).wait()
     with ThreadPoolExecutor(1) as thread:
-        found = thread.submit(lambda: model.score(prompts).wait()).result()
-    assert model.graphs is not None and model.graphs.count == 2 and np.array_equal(found, expected)
+        found = thread.submit(lambda: model.loaded.score(prompts).wait()).result()
+    assert (
+        model.loaded.graphs is not None and model.loaded.graphs.count == 2 and np.array_equal(found, expected)
+    )
     del thread  # what was recorded outlives it
     torch.cuda.empty_cache()
     torch.full((64 << 20,), 255, dtype=torch.uint8, device="cuda")
-    assert np.array_equal(model.score(prompts).wait(), expected)
+    assert np.array_equal(model.loaded.score(prompts).wait(), expected)
 
 
 @pytest.mark.parametrize("encoder", ["deberta-v2", "modernbert"])
@@ -135,26 +138,30 @@ def test_graphs_outlive_those_dropped_before_them(encoder: str, monkeypatch: pyt
     model, recorded = gpu_model(encoder, intermediate_size=4096), []
     record = CudaRecorder.record
     monkeypatch.setattr(CudaRecorder, "record", lambda *given: recorded.append(1) or record(*given))
-    model.graphs = GraphRunner(model.network, model.device, CudaRecorder(model.device), max_graphs=6)
+    model.loaded.graphs = GraphRunner(
+        model.loaded.network, model.device, CudaRecorder(model.device), max_graphs=6
+    )
     batches = [[random_prompt(30 * n, n)] for n in (20, 1, 2, 3, 4)]
-    expected = [model.score(prompts).wait() for prompts in batches]
+    expected = [model.loaded.score(prompts).wait() for prompts in batches]
     for _ in range(6):
         for prompts, logits in zip(batches[1:], expected[1:], strict=True):
-            assert np.array_equal(model.score(prompts).wait(), logits)
+            assert np.array_equal(model.loaded.score(prompts).wait(), logits)
             torch.full((64 << 20,), 255, dtype=torch.uint8, device="cuda")
             torch.cuda.empty_cache()
-            assert np.array_equal(model.score(batches[0]).wait(), expected[0])
-    assert model.graphs.count == 6 and len(recorded) == 2 + 6 * 4 * 2
-    model.free_graphs()
-    assert model.graphs.count == 0 and np.array_equal(model.score(batches[0]).wait(), expected[0])
+            assert np.array_equal(model.loaded.score(batches[0]).wait(), expected[0])
+    assert model.loaded.graphs.count == 6 and len(recorded) == 2 + 6 * 4 * 2
+    model.loaded.free_graphs()
+    assert model.loaded.graphs.count == 0 and np.array_equal(
+        model.loaded.score(batches[0]).wait(), expected[0]
+    )
 
 
 def test_after_warming_up_another_thread_may_wait_for_the_gpu() -> None:
     model = gpu_model("deberta-v2")
     model.warm_up(tokens=[64, 512], labels=[4], record_others=False)
-    assert model.graphs is not None and model.graphs.count == 4
+    assert model.loaded.graphs is not None and model.loaded.graphs.count == 4
     batches = [[random_prompt(size, 3)] for size in (64, 100, 512, 700)]
-    expected = [model.score(prompts).wait() for prompts in batches]
+    expected = [model.loaded.score(prompts).wait() for prompts in batches]
     done = threading.Event()
 
     def wait_again_and_again() -> None:
@@ -166,11 +173,11 @@ def test_after_warming_up_another_thread_may_wait_for_the_gpu() -> None:
         try:
             for _ in range(20):
                 for prompts, logits in zip(batches, expected, strict=True):
-                    assert np.array_equal(model.score(prompts).wait(), logits)
+                    assert np.array_equal(model.loaded.score(prompts).wait(), logits)
         finally:
             done.set()
         waiting.result()
-    assert model.graphs.count == 4
+    assert model.loaded.graphs.count == 4
 
 
 def test_out_of_memory_splits_and_continues(caplog: pytest.LogCaptureFixture) -> None:
@@ -194,7 +201,7 @@ def test_out_of_memory_splits_and_continues(caplog: pytest.LogCaptureFixture) ->
 @pytest.mark.parametrize("encoder", ENCODERS)
 def test_sixteen_bit_is_the_default(encoder: str) -> None:
     reference = reference_model(encoder)
-    config = ModelConfig.from_hf(reference.config.to_dict())
+    config = read_config(reference.config.to_dict())
     model = GLiClassModel(config, reference.state_dict, "a model")
-    assert model.device.type == "cuda" and model.dtype is torch.float16 and model.graphs is not None
-    assert model.to("cpu").dtype is torch.float32 and model.graphs is None
+    assert model.device.type == "cuda" and model.dtype is torch.float16 and model.loaded.graphs is not None
+    assert model.to("cpu").dtype is torch.float32 and model.loaded.graphs is None

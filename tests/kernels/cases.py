@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import fields, is_dataclass
 from functools import partial
 from typing import Any
 
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from gliclass_fast.kernels.linear import ACTIVATIONS
 from gliclass_fast.kernels.segment_pool import REDUCTIONS
-from gliclass_fast.ops import IMPLEMENTATIONS
+from gliclass_fast.ops import IMPLEMENTATIONS, DistanceTables, Positions, Sequences
 from gliclass_fast.runtime.packing import work_list
 from tests.accuracy import assert_accurate
 
@@ -30,10 +31,10 @@ def cumulative(lengths: Sequence[int]) -> Tensor:
     return torch.tensor([0, *lengths]).cumsum(0).int()
 
 
-def work(rows: Tensor, keys: Tensor | None = None, spare: int = 0) -> Tensor:
-    if keys is None:
-        keys = torch.stack((rows[:-1], rows[1:]), dim=1)
-    return torch.from_numpy(work_list(rows.numpy(), keys.numpy(), spare))
+def sequences(bounds: Tensor, keys: Tensor | None = None, spare: int = 0) -> Sequences:
+    seen = torch.stack((bounds[:-1], bounds[1:]), dim=1) if keys is None else keys
+    tiles = torch.from_numpy(work_list(bounds.numpy(), seen.numpy(), spare))
+    return Sequences(bounds, keys, tiles, int(bounds.diff().max()))
 
 
 def with_spare(rows: Tensor) -> Tensor:
@@ -64,7 +65,8 @@ def disentangled_attention(
     width: int = WIDTH,
 ) -> tuple[Any, Slow]:
     total, cu = sum(lengths), cumulative(lengths)
-    slots = torch.cat((torch.tensor([0]), 1 + torch.arange(2 * reach - 1) // 2, torch.tensor([reach + 1])))
+    ends = torch.tensor([0]), torch.tensor([reach + 1])
+    bucket_of = torch.cat((ends[0], 1 + torch.arange(2 * reach - 1) // 2, ends[1]))
     qkv = torch.randn(total, 3, HEADS, width).to(dtype)
     tables = [torch.randn(HEADS, width, reach + 2).to(dtype) for _ in range(2)]
     keys, queries = (None if name == without else t for name, t in zip(("c2p", "p2c"), tables, strict=True))
@@ -72,15 +74,16 @@ def disentangled_attention(
 
     def slow(precision: torch.dtype) -> Tensor:
         q, k, v = qkv.to(precision).unbind(1)
-        slot = slots[distances(total).clamp(-reach, reach) + reach]
+        bucket = bucket_of[distances(total).clamp(-reach, reach) + reach]
         scores = torch.einsum("ihd,jhd->hij", q, k)
         if keys is not None:
-            scores = scores + torch.einsum("ihd,hdij->hij", q, keys.to(precision)[:, :, slot])
+            scores = scores + torch.einsum("ihd,hdij->hij", q, keys.to(precision)[:, :, bucket])
         if queries is not None:
-            scores = scores + torch.einsum("jhd,hdij->hij", k, queries.to(precision)[:, :, slot])
+            scores = scores + torch.einsum("jhd,hdij->hij", k, queries.to(precision)[:, :, bucket])
         return slow_attention(scores * scale, v, cu)
 
-    return (with_spare(qkv), keys, queries, slots, cu, work(cu, spare=SPARE), scale, max(lengths)), slow
+    distance_tables = DistanceTables(keys, queries, bucket_of)
+    return (with_spare(qkv), sequences(cu, spare=SPARE), scale, distance_tables), slow
 
 
 def attention(
@@ -111,8 +114,8 @@ def attention(
             scores = scores + bias.to(precision)[:, distances(total).clamp(-9, 9) + 9]
         return slow_attention(scores, v, cu, allowed)
 
-    tables = (angles.cos(), angles.sin()) if rotary else None
-    return (with_spare(qkv), cu, work(cu, spare=SPARE), width**-0.5, tables, window, bias), slow
+    positions = Positions((angles.cos(), angles.sin()) if rotary else None, window, bias)
+    return (with_spare(qkv), sequences(cu, spare=SPARE), width**-0.5, positions), slow
 
 
 def cross_attention(dtype: torch.dtype) -> tuple[Any, Slow]:
@@ -130,7 +133,7 @@ def cross_attention(dtype: torch.dtype) -> tuple[Any, Slow]:
             )
         return torch.cat(out)
 
-    return (q, k, v, cu, spans, work(cu, spans)), slow
+    return (q, k, v, sequences(cu, spans)), slow
 
 
 def attention_pool(dtype: torch.dtype, width: int = 45) -> tuple[Any, Slow]:
@@ -144,7 +147,7 @@ def attention_pool(dtype: torch.dtype, width: int = 45) -> tuple[Any, Slow]:
             out.append((0.3 * queries[cu[n] : cu[n + 1]].to(precision) @ own.T).softmax(-1) @ own)
         return torch.cat(out)
 
-    return (queries, rows, 0.3, cu, spans, work(cu, spans)), slow
+    return (queries, rows, sequences(cu, spans), 0.3), slow
 
 
 def slow_norm(x: Tensor, weight: Tensor, bias: Tensor | None, rms: bool) -> Tensor:
@@ -251,7 +254,7 @@ def segment_softmax(dtype: torch.dtype) -> tuple[Any, Slow]:
     def slow(precision: torch.dtype) -> Tensor:
         return torch.cat([part.softmax(0) for part in scores.to(precision).split([3, 1, 200])])
 
-    return (scores, cu), slow
+    return (scores, sequences(cu)), slow
 
 
 CASES: dict[str, tuple[str, Callable[[torch.dtype], tuple[Any, Slow]]]] = {
@@ -339,6 +342,8 @@ def implementation(operation: str, backend: str) -> Callable[..., Any]:
 def moved(value: Any, device: str) -> Any:
     if isinstance(value, Tensor):
         return value.to(device)
+    if is_dataclass(value) and not isinstance(value, type):
+        return type(value)(*(moved(getattr(value, field.name), device) for field in fields(value)))
     return type(value)(moved(each, device) for each in value) if isinstance(value, (list, tuple)) else value
 
 
@@ -348,7 +353,7 @@ def packed(operation: str, backend: str, arguments: tuple[Any, ...]) -> tuple[An
     if operation in ("linear", "linear_add", "norm_linear"):
         values[1] = implementation("pack_linear", backend if backend == "onednn" else "reference")(values[1])
     if operation == "disentangled_attention":
-        values[1:3] = implementation("pack_distances", backend)(*values[1:4])
+        values[3] = implementation("pack_distances", backend)(values[3])
     return tuple(values)
 
 

@@ -13,7 +13,13 @@ import torch
 from torch._subclasses import FakeTensorMode
 
 from gliclass_fast.kernels import _extension, compiled_cuda
-from gliclass_fast.ops import choose_ops, compiled_kernels, unavailable_reason
+from gliclass_fast.ops import (
+    DistanceTables,
+    Sequences,
+    choose_ops,
+    compiled_kernels,
+    unavailable_reason,
+)
 from tools.compiled_resources import measure
 
 RECORDED = Path(__file__).parent.parent.parent / "bench" / "results" / "compiled.json"
@@ -45,7 +51,7 @@ def test_resources_are_the_recorded_ones() -> None:
 def test_a_launch_that_fails_raises_what_cuda_says() -> None:
     program = (
         "from gliclass_fast.kernels import _compiled\n"
-        "_compiled.disentangled_attention_cuda(0, 0, 0, 0, 0, 1, 1, 1.0, False, 64, 1, 0)"
+        "_compiled.disentangled_attention_cuda(_compiled.DisentangledAttention(rows=64, heads=1, parts=1))"
     )
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
     command = [sys.executable, "-c", program]
@@ -57,9 +63,12 @@ def test_the_operation_has_a_shape_without_running() -> None:
     with FakeTensorMode():
         qkv = torch.empty(7, 3, 12, 64, dtype=torch.float16, device="cuda")
         tiles = torch.empty(3, 4, dtype=torch.int32, device="cuda")
-        slots = torch.empty(1025, dtype=torch.int64, device="cuda")
-        table = torch.empty(12, 1025, 64, dtype=torch.float16, device="cuda")
-        out = compiled_cuda.disentangled_attention_cuda(qkv, table, None, slots, tiles, tiles, 0.1, 7)
+        bucket_of = torch.empty(1025, dtype=torch.int64, device="cuda")
+        tables = DistanceTables(
+            torch.empty(12, 1025, 64, dtype=torch.float16, device="cuda"), None, bucket_of
+        )
+        sequences = Sequences(tiles, None, tiles, longest=7)
+        out = compiled_cuda.disentangled_attention_cuda(qkv, sequences, 0.1, tables)
         assert out.shape == (7, 768) and out.dtype is torch.float16 and out.device.type == "cuda"
 
 

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import torch
 
 from gliclass_fast.kernels import compiled_cpu
 from gliclass_fast.kernels._extension import extension
-from gliclass_fast.ops import IMPLEMENTATIONS
+from gliclass_fast.ops import IMPLEMENTATIONS, DistanceTables, Positions, Sequences
 from tests.accuracy import assert_accurate
 from tests.kernels import cases
 
@@ -76,9 +77,10 @@ def test_no_access_out_of_bounds_and_nothing_undefined(tmp_path: Path, source_co
     assert done.stdout.strip() == "clean", done.stderr
 
 
-def disentangled() -> tuple[torch.Tensor, ...]:
+def disentangled() -> tuple[torch.Tensor, Sequences, float, DistanceTables]:
     arguments, _ = cases.CASES["disentangled attention, reach 40"][1](torch.float32)
-    return cases.packed("disentangled_attention", "cpp", arguments)
+    qkv, sequences, scale, tables = cases.packed("disentangled_attention", "cpp", arguments)
+    return qkv, sequences, scale, tables
 
 
 def test_threads_change_nothing() -> None:
@@ -108,10 +110,10 @@ def test_what_is_not_finite_shows(
 ) -> None:
     """A bad value in q spoils its row, one in k every row of its sequence, as in the reference."""
     monkeypatch.setattr(compiled_cpu, "instruction_set", lambda: (number, SETS[number][1]))
-    (qkv, cu, tiles, *rest), _ = cases.attention(torch.float32)  # of lengths 1, 17, 63 and 130
+    (qkv, *rest), _ = cases.attention(torch.float32)  # of lengths 1, 17, 63 and 130
     qkv = qkv.nan_to_num()
     qkv[20, part, 0, 3] = value
-    finite = compiled_cpu.attention_cpp(qkv, cu, tiles, *rest)[:, : qkv.shape[3]].isfinite().all(1)
+    finite = compiled_cpu.attention_cpp(qkv, *rest)[:, : qkv.shape[3]].isfinite().all(1)
     spoiled = slice(20, 21) if part == 0 else slice(18, 81)
     assert not finite[spoiled].any() and finite.sum() == len(finite) - (spoiled.stop - spoiled.start)
 
@@ -128,8 +130,9 @@ def test_the_default_dtype_and_device_do_not_matter() -> None:
 
 
 def test_pytorch_accepts_the_operation() -> None:
-    qkv, key, query, _, _, tiles, scale, _ = disentangled()
-    arguments = (*qkv.nan_to_num().unbind(1), tiles, scale, None, None, None, None, key, query)
+    qkv, sequences, scale, tables = disentangled()
+    rows, absent = qkv.nan_to_num().unbind(1), [None] * 4
+    arguments = (*rows, sequences.tiles, scale, *absent, tables.key_table, tables.query_table)
     torch.library.opcheck(
         compiled_cpu._attention,
         arguments,
@@ -138,26 +141,27 @@ def test_pytorch_accepts_the_operation() -> None:
 
 
 def test_it_is_part_of_a_compiled_graph() -> None:
-    qkv, key, query, slots, cu, tiles, scale, longest = disentangled()
+    qkv, sequences, scale, tables = disentangled()
 
     def twice(qkv: torch.Tensor) -> torch.Tensor:
-        return 2 * compiled_cpu.disentangled_attention_cpp(qkv, key, query, slots, cu, tiles, scale, longest)
+        return 2 * compiled_cpu.disentangled_attention_cpp(qkv, sequences, scale, tables)
 
     traced = torch.compile(twice, fullgraph=True, backend="aot_eager")
     assert torch.equal(traced(qkv), twice(qkv))
 
 
 def test_what_the_kernel_cannot_read_raises() -> None:
-    qkv, key, query, slots, cu, tiles, scale, longest = disentangled()
+    qkv, sequences, scale, tables = disentangled()
     with pytest.raises(ValueError, match="needs float32, got"):
-        compiled_cpu.disentangled_attention_cpp(qkv.half(), key, query, slots, cu, tiles, scale, longest)
+        compiled_cpu.disentangled_attention_cpp(qkv.half(), sequences, scale, tables)
     with pytest.raises(ValueError, match="rows of q, k and v must be contiguous"):
-        compiled_cpu.attention_cpp(qkv.transpose(2, 3), cu, tiles, scale)
+        compiled_cpu.attention_cpp(qkv.transpose(2, 3), sequences, scale)
     with pytest.raises(ValueError, match="work list"):
-        compiled_cpu.attention_cpp(qkv, cu, tiles.long(), scale)
+        compiled_cpu.attention_cpp(qkv, replace(sequences, tiles=sequences.tiles.long()), scale)
     with pytest.raises(ValueError, match="as `pack_distances_cpp` returned them"):
-        compiled_cpu.disentangled_attention_cpp(
-            qkv, key[..., :1].contiguous(), query, slots, cu, tiles, scale, longest
-        )
+        assert tables.key_table is not None
+        narrow = replace(tables, key_table=tables.key_table[..., :1].contiguous())
+        compiled_cpu.disentangled_attention_cpp(qkv, sequences, scale, narrow)
     with pytest.raises(ValueError, match="rotary tables"):
-        compiled_cpu.attention_cpp(qkv, cu, tiles, scale, (torch.ones(200, 24), torch.ones(200, 24)))
+        angles = torch.ones(200, 24)
+        compiled_cpu.attention_cpp(qkv, sequences, scale, Positions((angles, angles)))

@@ -9,16 +9,16 @@ import torch
 
 from gliclass_fast.kernels.disentangled_attention import disentangled_attention_reference, distance_columns
 from gliclass_fast.kernels.linear import ACTIVATIONS
-from gliclass_fast.ops import IMPLEMENTATIONS, choose_ops
-from tests.kernels.cases import cumulative, work
+from gliclass_fast.ops import IMPLEMENTATIONS, DistanceTables, choose_ops
+from tests.kernels.cases import cumulative, sequences
 
 
 def test_short_sequences_read_the_table_in_place() -> None:
     table = torch.randn(2, 8, 32)
-    slots = torch.cat((torch.zeros(20), torch.arange(32), torch.full((21,), 31))).long()
-    columns = distance_columns(table, slots, 9)
+    bucket_of = torch.cat((torch.zeros(20), torch.arange(32), torch.full((21,), 31))).long()
+    columns = distance_columns(table, bucket_of, 9)
     assert columns.data_ptr() != table.data_ptr() and columns.untyped_storage().data_ptr() == table.data_ptr()
-    assert torch.equal(distance_columns(table, slots, 40)[:, :, 39], table[:, :, slots[36]])
+    assert torch.equal(distance_columns(table, bucket_of, 40)[:, :, 39], table[:, :, bucket_of[36]])
 
 
 def test_onednn_is_chosen_for_float32_only() -> None:
@@ -51,8 +51,8 @@ def test_float16_products_that_fit_once_scaled_stay_finite() -> None:
     """Unscaled, q . k would be 64 * 40 * 40 = 102,400, beyond float16; scaled it is 7,390."""
     qkv = torch.full((5, 3, 2, 64), 40.0, dtype=torch.float16)
     table = torch.full((2, 64, 3), 40.0, dtype=torch.float16)
-    cu = cumulative([5])
-    out = disentangled_attention_reference(qkv, table, table, torch.arange(3), cu, work(cu), 192**-0.5, 5)
+    tables = DistanceTables(table, table, torch.arange(3))
+    out = disentangled_attention_reference(qkv, sequences(cumulative([5])), 192**-0.5, tables)
     assert torch.equal(out, torch.full_like(out, 40.0))
 
 

@@ -13,7 +13,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from gliclass_fast.kernels._extension import address
+from gliclass_fast.kernels._triton import ceil_div
 from gliclass_fast.kernels.disentangled_attention import pack_distances_by_row
+from gliclass_fast.ops import TILE_ROWS, DistanceTables
 from tests.accuracy import assert_accurate
 from tests.kernels import cases
 
@@ -42,24 +45,37 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return compiled(SOURCE, tmp_path_factory.mktemp("emulated") / "kernels.so")
 
 
-def attend(library: Path, arguments: tuple[Any, ...], rows: int) -> Tensor:
-    qkv, key_table, query_table, slots, _, tiles, scale, longest = arguments
-    tables = pack_distances_by_row(key_table, query_table, slots)
-    out = torch.full((qkv.shape[0], qkv.shape[2] * 64), float("nan"), dtype=qkv.dtype)
-    run = ctypes.CDLL(str(library)).gliclass_disentangled_attention
-    run.argtypes = [ctypes.c_void_p] * 5 + [ctypes.c_int] * 2 + [ctypes.c_float] + [ctypes.c_int] * 3
-    run.argtypes += [ctypes.c_void_p]
-    addresses = [None if each is None else each.data_ptr() for each in (qkv, *tables, tiles, out)]
-    sizes = (
-        qkv.shape[2],
-        slots.numel() // 2,
-        scale,
-        qkv.dtype is torch.bfloat16,
-        rows,
-        min(longest, 128),
-        None,
+class Launch(ctypes.Structure):
+    """The struct of csrc/cuda/disentangled_attention.h."""
+
+    _fields_ = (
+        *((name, ctypes.c_void_p) for name in ("qkv", "key_table", "query_table", "tiles", "out")),
+        *((name, ctypes.c_int) for name in ("heads", "reach", "parts")),
+        ("scale", ctypes.c_float),
+        ("bf16", ctypes.c_bool),
+        ("rows", ctypes.c_int),
+        ("stream", ctypes.c_void_p),
     )
-    assert run(*addresses, *sizes) == 0
+
+
+def attend(library: Path, arguments: tuple[Any, ...], rows: int) -> Tensor:
+    qkv, sequences, scale, tables = arguments
+    tables = pack_distances_by_row(tables)
+    out = torch.full((qkv.shape[0], qkv.shape[2] * 64), float("nan"), dtype=qkv.dtype)
+    launch = Launch(
+        qkv=address(qkv),
+        key_table=address(tables.key_table),
+        query_table=address(tables.query_table),
+        tiles=address(sequences.tiles),
+        out=address(out),
+        heads=qkv.shape[2],
+        reach=tables.reach,
+        parts=ceil_div(min(sequences.longest, TILE_ROWS), rows),
+        scale=scale,
+        bf16=qkv.dtype is torch.bfloat16,
+        rows=rows,
+    )
+    assert ctypes.CDLL(str(library)).gliclass_disentangled_attention(ctypes.byref(launch)) == 0
     return out
 
 
@@ -74,11 +90,13 @@ def test_contract(library: Path, dtype: torch.dtype, rows: int, shape: str) -> N
 
 @pytest.mark.parametrize("dtype", RELATIVE_ERROR)
 def test_error_on_inputs_of_a_trained_model_s_size(library: Path, dtype: torch.dtype) -> None:
-    (qkv, *tables, slots, cu, tiles, scale, longest), _ = cases.disentangled_attention(dtype, width=64)
-    tables = [each * 0.5 for each in tables]
-    exact_arguments = (qkv.double(), *(each.double() for each in tables), slots, cu, tiles, scale, longest)
-    exact = cases.implementation("disentangled_attention", "reference")(*exact_arguments)
-    out = attend(library, (qkv, *tables, slots, cu, tiles, scale, longest), 128)
+    (qkv, sequences, scale, tables), _ = cases.disentangled_attention(dtype, width=64)
+    halves = [each * 0.5 for each in (tables.key_table, tables.query_table)]
+    tables = DistanceTables(*halves, tables.bucket_of)
+    doubled = DistanceTables(*(each.double() for each in halves), tables.bucket_of)
+    attention = cases.implementation("disentangled_attention", "reference")
+    exact = attention(qkv.double(), sequences, scale, doubled)
+    out = attend(library, (qkv, sequences, scale, tables), 128)
     assert (out.double() - exact).norm() / exact.norm() <= RELATIVE_ERROR[dtype]
 
 

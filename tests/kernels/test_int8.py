@@ -91,10 +91,12 @@ def test_what_comes_after_the_product(activation: str) -> None:
 @pytest.mark.parametrize("encoder", ENCODERS)
 def test_only_the_encoder_is_quantised(encoder: str) -> None:
     reference = reference_model(encoder, scorer_type="mlp")
-    model = GLiClassModel.from_gliclass(reference, device="cpu", precision="int8")
-    linears = [each for each in model.network.modules() if isinstance(each, torch.nn.Linear)]
+    model = GLiClassModel.from_gliclass(reference, device="cpu", quantization="int8")
+    linears = [each for each in model.loaded.network.modules() if isinstance(each, torch.nn.Linear)]
     quantised = {id(each) for each in linears if each.weight.dtype is torch.uint8}
-    of_encoder = {id(each) for each in model.network.encoder.modules() if isinstance(each, torch.nn.Linear)}
+    of_encoder = {
+        id(each) for each in model.loaded.network.backbone.modules() if isinstance(each, torch.nn.Linear)
+    }
     assert quantised == of_encoder and len(quantised) < len(linears)
     plain = fast_pipeline(reference).get_embeddings("a text", ["a", "b"])[0]["logits"]
     found = fast_pipeline(model).get_embeddings("a text", ["a", "b"])[0]["logits"]
@@ -110,7 +112,7 @@ def test_the_demo_checkpoint_decides_as_in_float32() -> None:
     labels = ["space exploration", "banking and finance", "music", "cooking"]
     scores = []
     for precision in (None, "int8"):
-        model = GLiClassModel.from_pretrained(demo.PATH, device="cpu", precision=precision)
+        model = GLiClassModel.from_pretrained(demo.PATH, device="cpu", quantization=precision)
         pipeline = ZeroShotClassificationPipeline(model, demo.PATH, device="cpu", progress_bar=False)
         scores.append([[each["score"] for each in row] for row in pipeline(texts, labels, threshold=0.0)])
     plain, rounded = map(np.array, scores)
@@ -120,7 +122,7 @@ def test_the_demo_checkpoint_decides_as_in_float32() -> None:
 def test_where_it_runs() -> None:
     assert unavailable_reason("int8", "cuda") == "int8 runs on CPUs"
     assert "computes in float32 only" in str(unavailable_reason("int8", "cpu", torch.bfloat16))
-    with pytest.raises(ValueError, match="asked for as precision='int8'"):
+    with pytest.raises(ValueError, match="asked for as quantization='int8'"):
         GLiClassModel.from_pretrained(demo.PATH, device="cpu", backend="int8")
-    with pytest.raises(ValueError, match="precision 'int4' is not supported"):
-        GLiClassModel.from_pretrained(demo.PATH, device="cpu", precision="int4")
+    with pytest.raises(ValueError, match="quantization 'int4' is not supported"):
+        GLiClassModel.from_pretrained(demo.PATH, device="cpu", quantization="int4")

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from gliclass_fast import GLiClassModel
-from gliclass_fast.config import ModelConfig
-from gliclass_fast.runtime import model
+from gliclass_fast.models.configuration import read_config
+from gliclass_fast.runtime import loaded
 from gliclass_fast.runtime.dtype import dtype_candidates
 from tests.tiny import ENCODERS, reference_model
 
@@ -18,7 +18,7 @@ SIXTEEN_BIT = [torch.float16, torch.bfloat16]
 
 
 def candidates(asked: Any, device: torch.device, reference: Any) -> list[torch.dtype]:
-    config = ModelConfig.from_hf(reference.config.to_dict())
+    config = read_config(reference.config.to_dict())
     return dtype_candidates(asked, device, config, reference.state_dict())
 
 
@@ -49,10 +49,10 @@ def test_a_model_that_overflows_float16_runs_in_bfloat16(
     encoder: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With the GPU's candidates on a CPU, as is and with one layer that leaves float16's range."""
-    monkeypatch.setattr(model, "dtype_candidates", lambda *_: SIXTEEN_BIT)
+    monkeypatch.setattr(loaded, "dtype_candidates", lambda *_: SIXTEEN_BIT)
     reference = reference_model(encoder, extract_text_features=True)
     folder = [reference.config.to_dict(), reference.state_dict]
-    config = ModelConfig.from_hf(folder[0])
+    config = read_config(folder[0])
     assert GLiClassModel(config, folder[1], "a model", device="cpu").dtype is torch.float16
     others = {"modernbert": "layers.1.mlp.Wi", "t5": "encoder.block.0.layer.1.DenseReluDense.wi_0"}
     name = others.get(encoder, "encoder.layer.0.intermediate.dense")

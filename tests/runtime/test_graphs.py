@@ -24,6 +24,7 @@ from gliclass_fast.batch import EncodedPrompt
 from gliclass_fast.runtime import graphs
 from gliclass_fast.runtime.graphs import MAX_TOKENS, GraphRunner
 from gliclass_fast.runtime.oom import run_batches
+from gliclass_fast.runtime.warm_up import random_batch
 from gliclass_fast.text.prompts import Request
 from tests import families
 from tests.accuracy import ALONE_TOLERANCE
@@ -42,7 +43,7 @@ class Again:
         self.recordings: WeakSet[Callable[[], Tensor]] = WeakSet()
 
     @contextmanager
-    def turn(self) -> Iterator[None]:
+    def stream_scope(self) -> Iterator[None]:
         assert self.busy.acquire(blocking=False), "two batches at once"
         try:
             yield
@@ -67,10 +68,10 @@ class Again:
         """Recordings that somebody still holds."""
         return len(self.recordings)
 
-    def finish(self) -> None:
+    def synchronize(self) -> None:
         pass
 
-    def renew(self) -> None:
+    def new_pool(self) -> None:
         self.renewed += 1
         self.held = 0
 
@@ -79,8 +80,8 @@ class Again:
 
 
 def with_graphs(model: GLiClassModel, recorder: Again, max_graphs: int = 256) -> GLiClassModel:
-    model.network.score_recordable = True  # nothing is read too early where Python runs again
-    model.graphs = GraphRunner(model.network, model.device, recorder, max_graphs)
+    model.loaded.network.score_recordable = True  # nothing is read too early where Python runs again
+    model.loaded.graphs = GraphRunner(model.loaded.network, model.device, recorder, max_graphs)
     return model
 
 
@@ -89,7 +90,7 @@ def tiny_model(encoder: str = "deberta-v2", scorer: str = "mlp", **options: obje
 
 
 def check_equal(model: GLiClassModel, prompts: list[EncodedPrompt]) -> None:
-    found, expected = model.score(prompts).wait(), model(model.pack(prompts)).logits
+    found, expected = model.loaded.score(prompts).wait(), model.loaded(model.loaded.pack(prompts)).logits
     assert found.shape == (1, len(expected))
     assert np.abs(found[0] - expected.numpy()).max() <= ALONE_TOLERANCE
 
@@ -141,10 +142,10 @@ def test_batches_are_no_larger_than_the_largest_bucket(monkeypatch: pytest.Monke
 
 def test_a_calibrated_model_gives_both_kinds_of_logits() -> None:
     model = tiny_model(use_calibrator=True)
-    output = model(model.pack([random_prompt(30, 4)]))
+    output = model.loaded(model.loaded.pack([random_prompt(30, 4)]))
     with_graphs(model, Again())
     for _ in range(3):
-        found = model.score([random_prompt(30, 4)]).wait()
+        found = model.loaded.score([random_prompt(30, 4)]).wait()
     assert output.uncalibrated_logits is not None
     expected = torch.stack((output.logits, output.uncalibrated_logits)).numpy()
     assert found.shape == (2, 4) and np.abs(found - expected).max() <= ALONE_TOLERANCE
@@ -163,10 +164,13 @@ def test_the_least_recently_used_graph_is_dropped() -> None:
     model = with_graphs(tiny_model(), recorder, max_graphs=4)
     for tokens in (16, 16, 32, 32, 16):
         check_equal(model, [random_prompt(tokens, 1)])
-    assert model.graphs is not None and model.graphs.count == recorder.recorded == recorder.alive() == 4
+    assert (
+        model.loaded.graphs is not None
+        and model.loaded.graphs.count == recorder.recorded == recorder.alive() == 4
+    )
     for tokens in (48, 48):
         check_equal(model, [random_prompt(tokens, 1)])
-    assert model.graphs.count == recorder.alive() == 4 and recorder.recorded == 6
+    assert model.loaded.graphs.count == recorder.alive() == 4 and recorder.recorded == 6
     check_equal(model, [random_prompt(16, 1)])  # was used after the graphs of 32
     assert recorder.recorded == 6
     check_equal(model, [random_prompt(32, 1)])
@@ -195,7 +199,7 @@ def test_graphs_are_freed_before_a_batch_runs_in_halves() -> None:
             raise torch.OutOfMemoryError
         return len(group)
 
-    found = list(run_batches([1] * 4, 4, run, model.free_graphs))
+    found = list(run_batches([1] * 4, 4, run, model.loaded.free_graphs))
     assert tried == [([0, 1, 2, 3], 2), ([0, 1, 2, 3], 0), ([0, 1], 0), ([2, 3], 0)]
     assert found == [([0, 1], 2), ([2, 3], 2)]
     check_equal(model, [random_prompt(20, 2)])
@@ -215,7 +219,7 @@ def test_a_failed_recording_leaves_a_runner_that_works() -> None:
     check_equal(model, [random_prompt(16, 1)])
     recorder.failures = [RuntimeError("capture failed")]
     with pytest.raises(RuntimeError, match="capture failed"):
-        model.score([random_prompt(16, 1)])
+        model.loaded.score([random_prompt(16, 1)])
     for seed in range(3):
         check_equal(model, [random_prompt(16, 1, seed)])
     assert recorder.recorded == 2
@@ -224,26 +228,26 @@ def test_a_failed_recording_leaves_a_runner_that_works() -> None:
 def test_memory_is_bounded_and_reported() -> None:
     recorder = Again(memory_limit=0)
     model = with_graphs(tiny_model(), recorder)
-    assert model.graphs is not None
-    static = model.graphs.memory
+    assert model.loaded.graphs is not None
+    static = model.loaded.graphs.memory
     for tokens in (16, 16, 32, 32, 48, 48):
         check_equal(model, [random_prompt(tokens, 1)])
-    assert recorder.renewed > 0 and model.graphs.count == 1
-    assert model.graphs.memory > static + recorder.held  # the arena came on top
+    assert recorder.renewed > 0 and model.loaded.graphs.count == 1
+    assert model.loaded.graphs.memory > static + recorder.held  # the arena came on top
 
 
 def test_without_memory_for_a_recording_all_are_dropped_and_it_is_tried_again() -> None:
     recorder = Again()
     pipeline = fast_pipeline(with_graphs(tiny_model(), recorder))
-    assert pipeline.model.graphs is not None
+    assert pipeline.model.loaded.graphs is not None
     text, longer = Request("x" * 20, ("a",)), Request("x" * 60, ("a",))
     expected = [each.logits for request in (text, text, longer) for each in pipeline.engine.score([request])]
-    assert pipeline.model.graphs.count == 2
+    assert pipeline.model.loaded.graphs.count == 2
     recorder.failures = [torch.OutOfMemoryError("no memory for a recording")]
     for _ in range(2):
         [found] = pipeline.engine.score([longer])
         assert np.abs(found.logits - expected[-1]).max() <= ALONE_TOLERANCE
-    assert not recorder.failures and pipeline.model.graphs.count == 2
+    assert not recorder.failures and pipeline.model.loaded.graphs.count == 2
 
 
 def check_only_encoders_are_recorded(pipeline: ZeroShotClassificationPipeline) -> None:
@@ -251,12 +255,12 @@ def check_only_encoders_are_recorded(pipeline: ZeroShotClassificationPipeline) -
     engine, model, recorder = pipeline.engine, pipeline.model, Again()
     engine.batch_tokens = MAX_TOKENS
     short = [Request("ab", ("a", "b"))] * 20
-    least, total = (sum(len(each.token_ids) for each in engine._encode(part)) for part in (short[:1], short))
+    least, total = (sum(len(each.token_ids) for each in engine.encode(part)) for part in (short[:1], short))
     long = Request("x" * (2 + total - least), ("a", "b"))
     calls = [[long], short, [long], [Request(each.text, ("b", "c")) for each in short]]
     expected = [engine.score(requests) for requests in calls]
-    model.graphs = GraphRunner(model.network, model.device, recorder)
-    assert not model.network.score_recordable
+    model.loaded.graphs = GraphRunner(model.loaded.network, model.device, recorder)
+    assert not model.loaded.network.score_recordable
     for requests, scored in zip(calls * 2, expected * 2, strict=True):
         for ours, theirs in zip(engine.score(requests), scored, strict=True):
             assert np.abs(ours.logits - theirs.logits).max() <= ALONE_TOLERANCE
@@ -277,27 +281,27 @@ def test_texts_of_one_token_each(tmp_path: Path) -> None:
     model = pipeline.model
     prompts = [
         replace(each, token_ids=each.token_ids[:1])
-        for each in pipeline.engine._encode([Request("", ("a", "b"))] * 20)
+        for each in pipeline.engine.encode([Request("", ("a", "b"))] * 20)
     ]
-    expected = model.score(prompts).wait()
-    model.graphs = GraphRunner(model.network, model.device, Again())
+    expected = model.loaded.score(prompts).wait()
+    model.loaded.graphs = GraphRunner(model.loaded.network, model.device, Again())
     for _ in range(3):
-        assert np.abs(model.score(prompts).wait() - expected).max() <= ALONE_TOLERANCE
+        assert np.abs(model.loaded.score(prompts).wait() - expected).max() <= ALONE_TOLERANCE
 
 
 @pytest.mark.parametrize("kind", [None, "bi-encoder", "encoder-decoder, BART", "GliZNet D"])
 def test_what_was_warmed_up_is_replayed_at_once(kind: str | None, tmp_path: Path) -> None:
     model = tiny_model() if kind is None else families.pipeline(kind, torch.float32, "cpu", tmp_path)[0].model
     recorder = Again()
-    recordable = model.network.score_recordable
-    model.graphs = GraphRunner(model.network, model.device, recorder)
+    recordable = model.loaded.network.score_recordable
+    model.loaded.graphs = GraphRunner(model.loaded.network, model.device, recorder)
     model.warm_up(tokens=(100, 600), labels=(5, 20), prompts=(1, 3))
     assert recorder.recorded == 2 + recordable * 2 * 2  # 16 prompts at most, 16 or 32 labels
-    batch = model._random_batch(602, 17, 4)
-    found = model.score(batch).wait()
+    batch = random_batch(model.loaded, 602, 17, 4)
+    found = model.loaded.score(batch).wait()
     assert recorder.recorded == 2 + recordable * 2 * 2
-    model.graphs = None
-    assert np.abs(found - model.score(batch).wait()).max() <= ALONE_TOLERANCE
+    model.loaded.graphs = None
+    assert np.abs(found - model.loaded.score(batch).wait()).max() <= ALONE_TOLERANCE
 
 
 def test_after_warming_up_nothing_else_need_be_recorded() -> None:
@@ -343,9 +347,9 @@ def test_all_prompts_of_a_bucket_with_labels_to_spare() -> None:
     model = with_graphs(tiny_model(use_calibrator=True, scorer="hopfield"), Again())
     prompts = [random_prompt(9, 1 + (seed == 3), seed) for seed in range(16)]
     for _ in range(3):
-        room = model.graphs.room(prompts)
+        room = model.loaded.graphs.capacity_for(prompts)
         assert (room.prompts, room.labels) == (16, 32)
-        found, expected = model.score(prompts).wait(), model(model.pack(prompts))
+        found, expected = model.loaded.score(prompts).wait(), model.loaded(model.loaded.pack(prompts))
         both = torch.stack((expected.logits, expected.uncalibrated_logits)).numpy()
         assert np.abs(found - both).max() <= ALONE_TOLERANCE
 

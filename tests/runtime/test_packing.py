@@ -64,7 +64,10 @@ def test_a_padded_batch_has_the_layout_of_its_capacity() -> None:
     prompts = [prompt([1, 9, 5, 8, 2], 3, [(1, 3)]), prompt([1, 9, 9, 8, 7, 2], 3, [(1, 2), (2, 3)])]
     capacity = Capacity.padded(tokens=32, prompts=6, labels=8, tiles=16)
     batch, tight = pack(prompts, capacity), pack(prompts)
-    assert batch.block.shape == (Layout.of(capacity).size,) and (batch.prompts, batch.labels) == (2, 3)
+    assert batch.block.shape == (Layout.of(capacity).size,) and (batch.num_prompts, batch.num_labels) == (
+        2,
+        3,
+    )
     assert batch.token_ids.tolist() == [*tight.token_ids.tolist(), *[0] * 21]
     assert batch.cu_seqlens.tolist() == [0, 5, 11, *[11] * 4]
     assert batch.label_spans.tolist() == [[1, 3], [6, 7], [7, 8], *[[11, 11]] * 5]

@@ -17,6 +17,7 @@ from transformers import AutoTokenizer, DebertaV2Tokenizer, PreTrainedTokenizerF
 
 from gliclass_fast import demo
 from gliclass_fast.config import ModelConfig
+from gliclass_fast.models.configuration import read_config
 from gliclass_fast.text.prompts import Markers, Request, build_prompt
 from gliclass_fast.text.tokenizer import PromptTokenizer
 from tests.tiny import MARKERS, byte_tokenizer, reference_model
@@ -98,7 +99,7 @@ def config_for(tokenizer: Any, prompt_first: bool) -> ModelConfig:
     ids = tokenizer.convert_tokens_to_ids(MARKERS)
     names = ("class_token_index", "text_token_index", "example_token_index")
     return replace(
-        ModelConfig.from_hf(reference_model().config.to_dict()),
+        read_config(reference_model().config.to_dict()),
         prompt_first=prompt_first,
         **dict(zip(names, ids, strict=True)),
     )
@@ -153,7 +154,7 @@ def test_marker_strings_in_texts_and_labels_are_ordinary_text(family: str, text:
     found = ours.encode([build_prompt(request, ours.markers, True)], 1 << 20)[0]
     ids = found.token_ids.tolist()
     assert [ids.count(marker) for marker in stock.convert_tokens_to_ids(MARKERS)] == [2, 2, 1]
-    assert found.labels == 2 and ids[found.text_start] == ours.sep_id
+    assert found.num_labels == 2 and ids[found.text_start] == ours.sep_id
 
 
 @pytest.mark.parametrize("prompt_first", [True, False])

@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gliclass_fast.batch import PackedBatch, with_keys
+from gliclass_fast.batch import PackedBatch
 from gliclass_fast.checkpoint.weights import affine
 from gliclass_fast.models.decoders import AHEAD
 from gliclass_fast.models.encoders import bart, bert
 from gliclass_fast.models.layers import Linear, Norm
-from gliclass_fast.ops import Ops
+from gliclass_fast.ops import Ops, Positions, Sequences
 
 _CROSS = "decoder.layers.{i}.encoder_attn"
 WEIGHTS = {
@@ -47,16 +47,16 @@ class Layer(bert.Layer):
         self.cross_out, self.cross_norm = Linear(width, width, ops), Norm(width, ops, config.norm_eps)
         self.ahead: Tensor | None = None  # in a causal decoder, what hides tokens ahead, by distance
 
-    def cross(self, x: Tensor, memory: Tensor, cu_seqlens: Tensor, spans: Tensor, tiles: Tensor) -> Tensor:
+    def cross(self, x: Tensor, memory: Tensor, sequences: Sequences) -> Tensor:
         """The norm of the tokens and what they find in the memory, [T, C]."""
         q = self.q(x).view(x.shape[0], self.heads, -1)
         kv = self.kv(memory).view(memory.shape[0], 2, self.heads, -1)
-        found = self.ops.cross_attention(q, *kv.unbind(1), cu_seqlens, spans, tiles)
+        found = self.ops.cross_attention(q, *kv.unbind(1), sequences)
         return self.cross_norm.add(self.cross_out(found), x)
 
     def attend(self, qkv: Tensor, batch: PackedBatch) -> Tensor:
         scale = qkv.shape[-1] ** -0.5
-        return self.ops.attention(qkv, batch.cu_seqlens, batch.tiles, scale, distance_bias=self.ahead)
+        return self.ops.attention(qkv, batch.sequences, scale, Positions(distance_bias=self.ahead))
 
 
 class Decoder(bart.Encoder):
@@ -75,10 +75,10 @@ class Decoder(bart.Encoder):
 
     def forward(self, batch: PackedBatch, memory: Tensor, spans: Tensor) -> Tensor:
         x = self.embed(batch)
-        tiles = with_keys(batch.tiles, batch.cu_seqlens, spans)
+        sequences = batch.sequences.with_keys(spans)
         for layer in self.layers:
             assert isinstance(layer, Layer)
             x = layer.add(x, layer.mix(x, batch))
-            x = layer.cross(x, memory, batch.cu_seqlens, spans, tiles)
+            x = layer.cross(x, memory, sequences)
             x = layer.feed(x)
         return x

@@ -8,12 +8,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from gliclass_fast.batch import PackedBatch, with_keys
+from gliclass_fast.batch import PackedBatch
 from gliclass_fast.checkpoint.weights import affine
 from gliclass_fast.models.decoders import AHEAD
 from gliclass_fast.models.encoders import t5
 from gliclass_fast.models.layers import Linear, Norm, NormLinear
-from gliclass_fast.ops import Ops
+from gliclass_fast.ops import Ops, Sequences
 
 _CROSS = "decoder.block.{i}.layer.1"
 WEIGHTS = {
@@ -53,12 +53,12 @@ class Layer(t5.Layer):
         weight = self.q.linear.weight * self.config.head_width**0.5
         self.q.linear.weight = nn.Parameter(weight, requires_grad=False)
 
-    def cross(self, x: Tensor, memory: Tensor, cu_seqlens: Tensor, spans: Tensor, tiles: Tensor) -> Tensor:
+    def cross(self, x: Tensor, memory: Tensor, sequences: Sequences) -> Tensor:
         """Adds what the tokens find in the memory, [T, C]. May overwrite x."""
         heads = self.config.num_attention_heads
         q = self.q(x).view(x.shape[0], heads, -1)
         k, v = self.kv(memory).view(memory.shape[0], 2, heads, -1).unbind(1)
-        found = self.ops.cross_attention(q, k, v, cu_seqlens, spans, tiles)
+        found = self.ops.cross_attention(q, k, v, sequences)
         return self.cross_out.add(found, x)
 
 
@@ -81,9 +81,9 @@ class Decoder(nn.Module):
 
     def forward(self, batch: PackedBatch, memory: Tensor, spans: Tensor) -> Tensor:
         x: Tensor = self.word_embeddings(batch.token_ids)
-        tiles = with_keys(batch.tiles, batch.cu_seqlens, spans)
+        sequences = batch.sequences.with_keys(spans)
         for layer, bias in zip(self.layers, self.biases, strict=True):
             assert isinstance(layer, Layer)
             x = layer.out.add(layer.mix(x, batch, bias), x)
-            x = layer.feed(layer.cross(x, memory, batch.cu_seqlens, spans, tiles))
+            x = layer.feed(layer.cross(x, memory, sequences))
         return self.final_norm(x)

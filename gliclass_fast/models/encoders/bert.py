@@ -61,7 +61,7 @@ class Config(BackboneConfig):
 
 class Layer(PostNormLayer):
     def attend(self, qkv: Tensor, batch: PackedBatch) -> Tensor:
-        return self.ops.attention(qkv, batch.cu_seqlens, batch.tiles, qkv.shape[-1] ** -0.5)
+        return self.ops.attention(qkv, batch.sequences, qkv.shape[-1] ** -0.5)
 
 
 class Encoder(PostNormEncoder):

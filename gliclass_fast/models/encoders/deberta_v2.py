@@ -2,8 +2,7 @@
 attention.
 
 The projected relative-position embeddings depend on weights alone. The reference projects them in every
-forward; `fold_weights` does it once and keeps, per layer, one [H, D, slots] table for each of the two
-position terms.
+forward; `fold_weights` does it once and keeps, per layer, one [H, D, buckets] table for each position term.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from gliclass_fast.models.backbone_config import BackboneConfig, common_fields
 from gliclass_fast.models.encoders import word_source
 from gliclass_fast.models.layers import Linear, Norm
 from gliclass_fast.models.post_norm import PostNormEncoder, PostNormLayer
-from gliclass_fast.ops import Ops
+from gliclass_fast.ops import DistanceTables, Ops
 
 _LAYER = "encoder.layer.{i}"
 _SELF = f"{_LAYER}.attention.self"
@@ -110,7 +109,7 @@ class Config(BackboneConfig):
         return 1 / math.sqrt((1 + len(self.position_terms)) * self.head_width)
 
 
-def distance_slots(config: Config) -> Tensor:
+def bucket_of(config: Config) -> Tensor:
     """Row of the relative-position table for every distance -reach .. reach; beyond, the ends repeat. int64,
     host.
 
@@ -137,12 +136,10 @@ class Layer(PostNormLayer):
         needs = {term: separate and term in config.position_terms for term in ("c2p", "p2c")}
         self.pos_key = Linear(width, width, ops) if needs["c2p"] else None
         self.pos_query = Linear(width, width, ops) if needs["p2c"] else None
-        self.key_table: Tensor | None = None
-        self.query_table: Tensor | None = None
+        self.tables: DistanceTables | None = None
 
-    def fold_tables(self, rel_embeddings: Tensor, slots: Tensor) -> None:
+    def fold_tables(self, rel_embeddings: Tensor, bucket_of: Tensor) -> None:
         """rel_embeddings: the normed relative-position embeddings [2 * span, C], in float32."""
-        self.slots = slots
         query, key, _ = zip(self.qkv.weight.chunk(3), self.qkv.bias.chunk(3), strict=True)
         if self.pos_key is not None:
             key = (self.pos_key.weight, self.pos_key.bias)
@@ -151,7 +148,8 @@ class Layer(PostNormLayer):
         terms = self.config.position_terms
         key_table = self._project(rel_embeddings, *key) if "c2p" in terms else None
         query_table = self._project(rel_embeddings, *query) if "p2c" in terms else None
-        self.key_table, self.query_table = self.ops.pack_distances(key_table, query_table, slots)
+        if terms:
+            self.tables = self.ops.pack_distances(DistanceTables(key_table, query_table, bucket_of))
         self.pos_key = self.pos_query = None
 
     def _project(self, rel_embeddings: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -159,18 +157,10 @@ class Layer(PostNormLayer):
         return table.view(len(rel_embeddings), self.heads, -1).permute(1, 2, 0).contiguous()
 
     def attend(self, qkv: Tensor, batch: PackedBatch) -> Tensor:
-        if self.key_table is None and self.query_table is None:
-            return self.ops.attention(qkv, batch.cu_seqlens, batch.tiles, self.config.scale)
-        return self.ops.disentangled_attention(
-            qkv,
-            self.key_table,
-            self.query_table,
-            self.slots,
-            batch.cu_seqlens,
-            batch.tiles,
-            self.config.scale,
-            batch.max_seqlen,
-        )
+        sequences, scale = batch.sequences, self.config.scale
+        if self.tables is None:
+            return self.ops.attention(qkv, sequences, scale)
+        return self.ops.disentangled_attention(qkv, sequences, scale, self.tables)
 
 
 class Encoder(PostNormEncoder):
@@ -211,10 +201,10 @@ class Encoder(PostNormEncoder):
             if norm is not None:
                 assert norm.bias is not None
                 rel = F.layer_norm(rel, rel.shape[1:], norm.weight.float(), norm.bias.float(), norm.eps)
-            slots = distance_slots(self.config).to(rel.device)
+            buckets = bucket_of(self.config).to(rel.device)
             for layer in self.layers:
                 assert isinstance(layer, Layer)
-                layer.fold_tables(rel, slots)
+                layer.fold_tables(rel, buckets)
             self.rel_embeddings = None
 
     def hidden_states(

@@ -21,7 +21,7 @@ from gliclass_fast.models.backbone_config import BackboneConfig, common_fields
 from gliclass_fast.models.layers import Linear, NormLinear
 from gliclass_fast.models.pre_norm import PreNormEncoder
 from gliclass_fast.models.rotary import RotaryTable
-from gliclass_fast.ops import Ops
+from gliclass_fast.ops import Ops, Positions
 
 _LAYER = "layers.{i}"
 WEIGHTS = {
@@ -109,7 +109,7 @@ class Layer(nn.Module):
         qkv = rows.new_empty(tokens, 3, heads, width)
         qkv[:, 0] = rows[:, :heads]
         qkv[:, 1:].view(tokens, 2, shared, -1, width)[:] = rows[:, heads:].view(tokens, 2, shared, 1, width)
-        return self.ops.attention(qkv, batch.cu_seqlens, batch.tiles, width**-0.5, rotary)
+        return self.ops.attention(qkv, batch.sequences, width**-0.5, Positions(rotary))
 
     def finish(self, x: Tensor, attended: Tensor) -> Tensor:
         """The part that treats every row alone. May overwrite x."""

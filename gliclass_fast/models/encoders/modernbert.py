@@ -17,7 +17,7 @@ from gliclass_fast.models.backbone_config import BackboneConfig, common_fields
 from gliclass_fast.models.encoders import word_source
 from gliclass_fast.models.layers import Linear, Norm, NormLinear
 from gliclass_fast.models.rotary import RotaryTable
-from gliclass_fast.ops import Ops
+from gliclass_fast.ops import Ops, Positions
 
 WEIGHTS = {
     "word_embeddings.weight": ("embeddings.tok_embeddings.weight",),
@@ -80,9 +80,8 @@ class Layer(nn.Module):
     def mix(self, normed: Tensor, batch: PackedBatch, rotary: tuple[Tensor, Tensor]) -> Tensor:
         """The part that looks at other tokens, [T, C] -> [T, C]."""
         qkv = self.qkv(normed).view(normed.shape[0], 3, self.config.num_attention_heads, -1)
-        return self.ops.attention(
-            qkv, batch.cu_seqlens, batch.tiles, qkv.shape[-1] ** -0.5, rotary, self.window
-        )
+        positions = Positions(rotary, self.window)
+        return self.ops.attention(qkv, batch.sequences, qkv.shape[-1] ** -0.5, positions)
 
     def finish(self, x: Tensor, attended: Tensor, norm: Norm) -> tuple[Tensor, Tensor]:
         """The part that treats every row alone: (residual stream, `norm` of it). May overwrite x."""

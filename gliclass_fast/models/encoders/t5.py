@@ -20,7 +20,7 @@ from gliclass_fast.config import UnsupportedConfigError
 from gliclass_fast.models.backbone_config import BackboneConfig, common_fields
 from gliclass_fast.models.layers import Linear, NormLinear
 from gliclass_fast.models.pre_norm import PreNormEncoder
-from gliclass_fast.ops import Ops
+from gliclass_fast.ops import Ops, Positions
 
 
 def stack_weights(stack: str, feed_forward: int) -> dict[str, tuple[str, ...]]:
@@ -112,7 +112,7 @@ class Layer(nn.Module):
     def mix(self, x: Tensor, batch: PackedBatch, bias: Tensor) -> Tensor:
         """The part that looks at other tokens, [T, C] -> [T, H * D]."""
         qkv = self.qkv(x).view(x.shape[0], 3, self.config.num_attention_heads, -1)
-        return self.ops.attention(qkv, batch.cu_seqlens, batch.tiles, 1.0, distance_bias=bias)
+        return self.ops.attention(qkv, batch.sequences, 1.0, Positions(distance_bias=bias))
 
     def finish(self, x: Tensor, attended: Tensor) -> Tensor:
         """The part that treats every row alone. May overwrite x."""

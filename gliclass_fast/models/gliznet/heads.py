@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gliclass_fast.batch import PackedBatch, with_keys
+from gliclass_fast.batch import PackedBatch
 from gliclass_fast.checkpoint.errors import CheckpointError
 from gliclass_fast.checkpoint.weights import Checkpoint, Weights, affine
 from gliclass_fast.config import UnsupportedConfigError
@@ -31,7 +31,7 @@ from gliclass_fast.models.architectures import Output
 from gliclass_fast.models.gliznet.config import GliznetConfig
 from gliclass_fast.models.layers import Linear, Norm
 from gliclass_fast.models.pooling import within
-from gliclass_fast.ops import Ops
+from gliclass_fast.ops import Ops, Sequences
 
 CONTEXT_HEADS = 8
 NORM_EPS = 1e-5
@@ -161,9 +161,9 @@ class LabelContext(nn.Module):
         count, fused = len(labels), self.fuse(torch.cat((labels, texts), dim=1))
         q = self.q(labels).view(count, CONTEXT_HEADS, -1)
         kv = self.kv(fused).view(count, 2, CONTEXT_HEADS, -1)
-        spans = torch.stack((batch.cu_labels[:-1], batch.cu_labels[1:]), dim=1)
-        tiles = with_keys(batch.label_tiles, batch.cu_labels, spans)
-        found = self.ops.cross_attention(q, *kv.unbind(1), batch.cu_labels, spans, tiles)
+        own = torch.stack((batch.cu_labels[:-1], batch.cu_labels[1:]), dim=1)
+        sequences = batch.label_sequences(batch.text_spans).with_keys(own)
+        found = self.ops.cross_attention(q, *kv.unbind(1), sequences)
         return F.normalize(labels + self.outward(found), dim=-1)
 
 
@@ -218,10 +218,10 @@ class Head(nn.Module):
             texts = (first if self.text is None else self.text(first))[batch.label_text]
         else:
             keys = self._text_rows(rows if self.text is None else self.text(rows), batch)
-            texts = self._pool(labels, batch, *keys)
+            texts = self.ops.attention_pool(labels, *keys, self.sharpness)
             if self.context is not None:
                 labels = self.context(labels, texts, batch)
-                texts = self._pool(labels, batch, *keys)
+                texts = self.ops.attention_pool(labels, *keys, self.sharpness)
         return Output(self._score(texts, labels), None, texts, labels)
 
     @property
@@ -239,10 +239,11 @@ class Head(nn.Module):
         sums = self.ops.segment_pool(projected, torch.stack((starts, separators), dim=1), "sum")
         return sums / (separators - starts).clamp(min=1)[:, None]
 
-    def _text_rows(self, rows: Tensor, batch: PackedBatch) -> tuple[Tensor, Tensor, Tensor]:
-        """What counts as text: rows, the range of them per prompt, [N, 2], and the labels' work list."""
+    def _text_rows(self, rows: Tensor, batch: PackedBatch) -> tuple[Tensor, Sequences]:
+        """The rows that count as text, and which of them the labels see."""
+        sequences = batch.label_sequences(batch.text_spans)
         if not self.means:
-            return rows, batch.text_spans, batch.label_tiles
+            return rows, sequences
         starts, lengths = batch.text_spans[:, 0], batch.text_spans.diff(dim=1)[:, 0]
         bounds = F.pad((lengths + batch.cu_labels.diff()).cumsum(0, dtype=torch.int32), (1, 0))
         place = torch.arange(len(rows), dtype=torch.int32, device=rows.device)
@@ -252,11 +253,7 @@ class Head(nn.Module):
         separators = batch.label_spans[label.clamp(0, len(batch.label_spans) - 1), 1] - 1
         source = torch.where(within_text < lengths[owner], starts[owner] + within_text, separators)
         spans = torch.stack((bounds[:-1], bounds[1:]), dim=1)
-        return rows[within(rows, source)], spans, with_keys(batch.label_tiles, batch.cu_labels, spans)
-
-    def _pool(self, labels: Tensor, batch: PackedBatch, rows: Tensor, spans: Tensor, tiles: Tensor) -> Tensor:
-        pooled: Tensor = self.ops.attention_pool(labels, rows, self.sharpness, batch.cu_labels, spans, tiles)
-        return pooled
+        return rows[within(rows, source)], sequences.with_keys(spans)
 
     def _score(self, texts: Tensor, labels: Tensor) -> Tensor:
         """Of every text vector and its label, both [L, P] -> [L]."""

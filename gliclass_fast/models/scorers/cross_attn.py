@@ -48,9 +48,8 @@ class Scorer(nn.Module):
     def forward(self, text: Tensor, labels: Tensor, batch: PackedBatch) -> Tensor:
         q, k, v = self.q(labels), self.k(text), self.v(text)
         q, k, v = (x.view(x.shape[0], self.heads, -1) for x in (q, k, v))
-        spans = text_spans(batch, self.config)
-        context = self.ops.cross_attention(q, k, v, batch.cu_labels, spans, batch.label_tiles)
-        context = self.out(context)
+        sequences = batch.label_sequences(text_spans(batch, self.config))
+        context = self.out(self.ops.cross_attention(q, k, v, sequences))
         hidden = self.first(labels)
         hidden = self.context(context, "gelu", add=hidden)
         hidden = self.second(hidden, "gelu")

@@ -38,7 +38,7 @@ class Scorer(nn.Module):
         queries = self.q(labels)
         keys, values = self.k(text), self.v(text)
         similarity = self.ops.pair_dot(keys, queries, owner) * BETA
-        share = self.ops.segment_softmax(similarity, batch.cu_labels)
+        share = self.ops.segment_softmax(similarity, batch.label_sequences(batch.text_spans))
         hidden = labels + share[:, None] * values[owner]
         hidden = self.first(hidden, "relu")
         hidden = self.second(hidden, "relu")

@@ -15,8 +15,9 @@ from gliclass_fast import (
     UnsupportedConfigError,
     ZeroShotClassificationPipeline,
 )
-from gliclass_fast.config import ModelConfig
 from gliclass_fast.engine import label_cache as vectors_module
+from gliclass_fast.models.configuration import read_config
+from gliclass_fast.runtime.loaded import LoadedNetwork
 from tests.accuracy import ALONE_TOLERANCE, assert_same_logits
 from tests.sentences import LABELS, TEXTS
 from tests.tiny import (
@@ -110,13 +111,13 @@ def test_backends(kind: str, backend: str) -> None:
 def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many labels every run of the label tower read."""
     counts: list[int] = []
-    compute = GLiClassModel.label_vectors
+    compute = LoadedNetwork.label_vectors
 
     def counting(model: GLiClassModel, prompts: Any, batch_tokens: int) -> Any:
         counts.append(len(prompts))
         return compute(model, prompts, batch_tokens)
 
-    monkeypatch.setattr(GLiClassModel, "label_vectors", counting)
+    monkeypatch.setattr(LoadedNetwork, "label_vectors", counting)
     return counts
 
 
@@ -178,14 +179,14 @@ def test_refused(kind: str, option: str, value: Any) -> None:
     if option == "scorer_type":
         raw["pooling_strategy"] = "pass"
     with pytest.raises(UnsupportedConfigError, match=option):
-        ModelConfig.from_hf(raw)
+        read_config(raw)
 
 
 def test_markers_need_not_exist_but_where_they_are_read() -> None:
     """gliclass gives bi-encoders indices beyond the vocabulary; a load on a GPU probes the model."""
     beyond = {"class_token_index": 9999, "text_token_index": 9999}
     model = GLiClassModel.from_gliclass(tiny("bi-encoder", **beyond), device="cpu")
-    assert model(model.pack(model._probe())).logits.isfinite().all()
+    assert model.loaded(model.loaded.pack(model.loaded.probe())).logits.isfinite().all()
     with pytest.raises(UnsupportedConfigError, match="class_token_index=9999"):
         GLiClassModel.from_gliclass(tiny("bi-encoder-fused", **beyond), device="cpu")
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from gliclass_fast import GLiClassModel, UnsupportedConfigError
-from gliclass_fast.config import ModelConfig
+from gliclass_fast.models.configuration import read_config
 from tests.accuracy import assert_same_logits
 from tests.sentences import LABELS, TEXTS
 from tests.tiny import (
@@ -48,7 +48,7 @@ def check_parity(model: Any, count: int = len(TEXTS), backend: str | None = None
 def test_backbones_and_scorers(kind: str, backbone: str, scorer: str) -> None:
     if scorer == "hopfield" or (kind, scorer) == ("encoder-decoder-cls", "cross-attn"):
         with pytest.raises(UnsupportedConfigError, match=scorer):
-            ModelConfig.from_hf(tiny(kind, backbone, scorer_type=scorer).config.to_dict())
+            read_config(tiny(kind, backbone, scorer_type=scorer).config.to_dict())
         return
     check_parity(tiny(kind, backbone, scorer_type=scorer))
 
@@ -100,13 +100,13 @@ def test_cuts_of_both_sequences_are_told_and_auto_fills_the_labels_own() -> None
 )
 def test_refused(option: str, value: Any) -> None:
     with pytest.raises(UnsupportedConfigError, match=option):
-        ModelConfig.from_hf(tiny("encoder-decoder").config.to_dict() | {option: value})
+        read_config(tiny("encoder-decoder").config.to_dict() | {option: value})
 
 
 def test_backbones_for_other_architectures() -> None:
     raw = tiny("encoder-decoder", "bart").config.to_dict()
     with pytest.raises(UnsupportedConfigError, match="bart"):
-        ModelConfig.from_hf(raw | {"architecture_type": "uni-encoder"})
+        read_config(raw | {"architecture_type": "uni-encoder"})
     raw = reference_model("bert").config.to_dict()
     with pytest.raises(UnsupportedConfigError, match="bert"):
-        ModelConfig.from_hf(raw | {"architecture_type": "encoder-decoder"})
+        read_config(raw | {"architecture_type": "encoder-decoder"})

@@ -20,8 +20,8 @@ from gliclass_fast.gliznet import (
     GliZNETTokenizer,
     ZeroShotClassificationPipeline,
 )
+from gliclass_fast.models.configuration import read_config
 from gliclass_fast.models.gliznet.reference import GliZNet, Options
-from gliclass_fast.runtime.model import read_config
 from tests.accuracy import ALONE_TOLERANCE, assert_same_logits
 from tests.sentences import LABELS as STOCK_LABELS
 from tests.sentences import TEXTS

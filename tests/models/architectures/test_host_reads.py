@@ -38,7 +38,7 @@ def shape(first: Tensor, *_: Any, **__: Any) -> Tensor:
 
 
 def without_values(model: GLiClassModel, run: Callable[[PackedBatch], Any]) -> Any:
-    batch = model.pack([random_prompt(20, 3)], Capacity.padded(64, prompts=16, labels=16, tiles=64))
+    batch = model.loaded.pack([random_prompt(20, 3)], Capacity.padded(64, prompts=16, labels=16, tiles=64))
     with FakeTensorMode(allow_non_fake_inputs=True) as mode:
         block = mode.from_tensor(batch.block)
         return run(batch.on(block))
@@ -58,7 +58,7 @@ def operations_without_values(monkeypatch: pytest.MonkeyPatch) -> None:
         stubs = dict.fromkeys(ops._BY_SEQUENCE, shape)
         return replace(choose("cpu", only="reference"), **stubs)
 
-    monkeypatch.setattr("gliclass_fast.runtime.model.choose_ops", chosen)
+    monkeypatch.setattr("gliclass_fast.runtime.loaded.choose_ops", chosen)
 
 
 @pytest.mark.parametrize(("encoder", "backbone"), BACKBONES)
@@ -71,13 +71,13 @@ def test_no_configuration_reads_a_value(encoder: str, backbone: dict[str, Any]) 
 @pytest.mark.parametrize("kind", ["bi-encoder", "encoder-decoder, BART", "encoder-decoder, umT5"])
 def test_no_encoder_that_is_recorded_alone_reads_a_value(kind: str, tmp_path: Path) -> None:
     model = families.pipeline(kind, torch.float32, "cpu", tmp_path)[0].model
-    assert all(state.shape[0] == 64 for state in without_values(model, model.network.encode))
+    assert all(state.shape[0] == 64 for state in without_values(model, model.loaded.network.encode))
 
 
 def test_the_lstm_does_and_says_so() -> None:
     with pytest.raises(DataDependentOutputException):
         logits_of_nothing("bert", {}, {"use_lstm": True})
     model = GLiClassModel.from_gliclass(reference_model("bert", use_lstm=True), device="cpu")
-    assert not model.network.score_recordable
-    assert without_values(model, model.network.encode)[0].shape[0] == 64
-    assert torch.is_tensor(model(model.pack([random_prompt(20, 3)])).logits)
+    assert not model.loaded.network.score_recordable
+    assert without_values(model, model.loaded.network.encode)[0].shape[0] == 64
+    assert torch.is_tensor(model.loaded(model.loaded.pack([random_prompt(20, 3)])).logits)

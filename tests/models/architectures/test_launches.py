@@ -37,10 +37,10 @@ def operations(encoder: str, layers: int, monkeypatch: pytest.MonkeyPatch) -> Co
         names = [field.name for field in fields(plain) if field.name != "chosen"]
         return replace(plain, **{name: counted(name, getattr(plain, name)) for name in names})
 
-    monkeypatch.setattr("gliclass_fast.runtime.model.choose_ops", chosen)
+    monkeypatch.setattr("gliclass_fast.runtime.loaded.choose_ops", chosen)
     model = GLiClassModel.from_gliclass(reference_model(encoder, {"num_hidden_layers": layers}), device="cpu")
     calls.clear()
-    model(pack([random_prompt(30, 2)]))
+    model.loaded(pack([random_prompt(30, 2)]))
     return calls
 
 

@@ -26,9 +26,9 @@ def test_padding_changes_nothing(encoder: str, backend: str, scorer: str) -> Non
             reference_model(encoder, scorer_type=scorer, **options), device="cpu", backend=backend
         )
         requests = [Request(text, tuple(own)) for text, own in zip(TEXTS[:3], LABELS[:3], strict=True)]
-        prompts = fast_pipeline(model).engine.encoder.encode(requests, 1024)
+        prompts = fast_pipeline(model).engine.reader.encode(requests, 1024)
         whole = not model.config.extract_text_features
         tight, padded = pack(prompts, whole_text=whole), pack(prompts, ROOM, whole_text=whole)
-        expected, found = model(tight).logits, model(padded).logits
+        expected, found = model.loaded(tight).logits, model.loaded(padded).logits
         assert found.shape == (ROOM.labels,)
         assert torch.allclose(found[: padded.labels], expected, rtol=0, atol=ALONE_TOLERANCE)

@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers.models.auto import CONFIG_MAPPING
 
 from gliclass_fast import GLiClassModel, UnsupportedConfigError
-from gliclass_fast.config import ModelConfig
+from gliclass_fast.models.configuration import read_config
 from gliclass_fast.runtime.dtype import dtype_candidates
 from tests.accuracy import assert_accurate, assert_same_logits
 from tests.models.encoders.test_states import LENGTHS, expected_states, packed
@@ -92,9 +92,11 @@ def check(encoder: str, backbone: dict[str, Any], backend: str, dtype: torch.dty
     model = bidirectional_model(encoder, backbone)
     prompts = [torch.randint(4, VOCABULARY, (length,)) for length in LENGTHS]
     theirs = model.model.encoder_model.to(dtype)
-    ours = GLiClassModel.from_gliclass(model, device="cpu", backend=backend, dtype=dtype).network.encoder
+    ours = GLiClassModel.from_gliclass(
+        model, device="cpu", backend=backend, dtype=dtype
+    ).loaded.network.backbone
     with torch.inference_mode():
-        found = [state.clone() for state in ours.states(packed(prompts))]
+        found = [state.clone() for state in ours.hidden_states(packed(prompts))]
     low, exact = expected_states(theirs, prompts), expected_states(exactly(theirs), prompts)
     assert len(found) == len(exact) == STOCK["num_hidden_layers"] + 1
     for ours_state, exact_state, low_state in zip(found, exact, low, strict=True):
@@ -122,11 +124,11 @@ def test_the_first_token_sees_the_last_and_no_other_prompt(encoder: str) -> None
     model = bidirectional_model(encoder)
     ids = torch.randint(4, VOCABULARY, (2, 17))
     other = torch.cat((ids[:, :-1], ids[:, -1:] - 1), dim=1)
-    ours = GLiClassModel.from_gliclass(model, device="cpu").network.encoder
+    ours = GLiClassModel.from_gliclass(model, device="cpu").loaded.network.backbone
 
     def first_rows(prompts: Tensor) -> tuple[Tensor, Tensor]:
         with torch.inference_mode():
-            *_, found = ours.states(packed(list(prompts)))
+            *_, found = ours.hidden_states(packed(list(prompts)))
         expected = expected_states(model.model.encoder_model, list(prompts))[-1]
         return found[::17], expected[::17]
 
@@ -138,12 +140,12 @@ def test_the_first_token_sees_the_last_and_no_other_prompt(encoder: str) -> None
 def test_given_words_stand_for_the_embeddings() -> None:
     model = GLiClassModel.from_gliclass(bidirectional_model("llama"), device="cpu")
     batch = packed([torch.randint(4, VOCABULARY, (length,)) for length in LENGTHS])
-    encoder = model.network.encoder
+    encoder = model.loaded.network.backbone
     with torch.inference_mode():
-        *_, expected = encoder.states(batch)
-        *_, found = encoder.states(batch, words=encoder.words(batch.token_ids))
-        x, attended = encoder.mix_last(batch, words=encoder.words(batch.token_ids))
-        finished = encoder.finish_last(x, attended)
+        *_, expected = encoder.hidden_states(batch)
+        *_, found = encoder.hidden_states(batch, inputs_embeds=encoder.word_embeddings(batch.token_ids))
+        x, attended = encoder.last_attention(batch, inputs_embeds=encoder.word_embeddings(batch.token_ids))
+        finished = encoder.last_feed_forward(x, attended)
     assert torch.equal(found, expected) and torch.equal(finished, expected)
 
 
@@ -163,9 +165,9 @@ def test_logits(encoder: str, scorer: str, options: dict[str, Any]) -> None:
 @pytest.mark.parametrize("encoder", ["llama", "qwen2"])
 def test_on_a_gpu_they_run_in_bfloat16(encoder: str) -> None:
     model = reference_model(encoder, STOCK)
-    config = ModelConfig.from_hf(model.config.to_dict())
+    config = read_config(model.config.to_dict())
     assert dtype_candidates(None, torch.device("cuda"), config, {}) == [torch.bfloat16]
-    assert config.encoder.max_positions == STOCK["max_position_embeddings"]
+    assert config.backbone_config.max_positions == STOCK["max_position_embeddings"]
 
 
 @pytest.mark.parametrize(
@@ -198,4 +200,4 @@ def test_on_a_gpu_they_run_in_bfloat16(encoder: str) -> None:
 def test_refused_options(encoder: str, option: dict[str, Any], message: str) -> None:
     backbone = CONFIG_MAPPING[encoder](**{**STOCK, "hidden_size": 32, **option}).to_dict()
     with pytest.raises(UnsupportedConfigError, match=message):
-        ModelConfig.from_hf({"encoder_config": {**backbone, "model_type": encoder}})
+        read_config({"encoder_config": {**backbone, "model_type": encoder}})

@@ -141,9 +141,9 @@ def check(encoder: str, extra: dict[str, Any], backend: str) -> None:
     model = reference_model(encoder, extra)
     prompts = [torch.randint(4, VOCABULARY, (length,)) for length in LENGTHS]
     theirs = model.model.encoder_model
-    ours = GLiClassModel.from_gliclass(model, device="cpu", backend=backend).network.encoder
+    ours = GLiClassModel.from_gliclass(model, device="cpu", backend=backend).loaded.network.backbone
     with torch.inference_mode():
-        found = [state.clone() for state in ours.states(packed(prompts))]
+        found = [state.clone() for state in ours.hidden_states(packed(prompts))]
     low = expected_states(theirs, prompts)
     exact = expected_states(in_double(theirs), prompts)
     assert len(found) == len(exact)
@@ -154,8 +154,8 @@ def check(encoder: str, extra: dict[str, Any], backend: str) -> None:
 def test_roberta_positions_skip_padding_tokens_inside_a_text() -> None:
     model = reference_model("roberta")
     ids = torch.tensor([5, 0, 0, 9, 7, 0, 6])  # 0 is the padding token of the tiny models
-    ours = GLiClassModel.from_gliclass(model, device="cpu").network.encoder
+    ours = GLiClassModel.from_gliclass(model, device="cpu").loaded.network.backbone
     with torch.inference_mode():
-        *_, found = ours.states(packed([ids + 1, ids]))
+        *_, found = ours.hidden_states(packed([ids + 1, ids]))
     exact = expected_states(copy.deepcopy(model.model.encoder_model).double(), [ids + 1, ids])[-1]
     assert_accurate(found, exact, expected_states(model.model.encoder_model, [ids + 1, ids])[-1])

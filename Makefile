@@ -6,7 +6,7 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint const
 SETUP := pyproject.toml constraints.txt setup.py $(wildcard csrc/*/*) csrc/bindings.cpp
 SOURCES := $(wildcard csrc/*/*) csrc/bindings.cpp
 
-.PHONY: demo test check format bench results resources clean
+.PHONY: demo test check docs format bench results resources clean
 
 demo: $(VENV)/.demo
 	@$(BIN)/gliclass-fast classify \
@@ -27,6 +27,9 @@ check: $(VENV)/.dev
 	$(BIN)/mypy -p gliclass_fast
 	$(BIN)/lint-imports --no-cache
 
+docs: $(VENV)/.dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -36,7 +39,7 @@ format: $(VENV)/.dev
 bench: $(VENV)/.dev
 	$(BIN)/python -m pytest tools/test_speed.py
 
-# the figures of the README, about an hour on two cores; DATA is a folder of labelled sentences
+# the figures of the README and the docs, about an hour on two cores; DATA is a folder of labelled sentences
 CPU_BENCH := $(BIN)/gliclass-fast bench --device cpu
 results: $(VENV)/.dev
 	@test -d "$(DATA)" || { echo "make results DATA=FOLDER: see bench/quality.py"; exit 2; }
@@ -60,7 +63,7 @@ resources: $(VENV)/.dev
 	  --output bench/results/kernels-triton-$(OLDER_TRITON).json
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info kernels/*.so kernels/_not_built.txt
+	rm -rf $(VENV) build dist site *.egg-info kernels/*.so kernels/_not_built.txt
 
 $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python >= 3.10 is needed; set PYTHON=")'

@@ -1,4 +1,4 @@
-"""The reference's quirks, each pinned; the numbers are those of the project's parity notes."""
+"""The reference's quirks, each pinned; the numbers are those of docs/parity.md, section 2."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Writes the tables of the README and of the demo's card from bench/results/*.json, between their markers.
+"""Writes the tables of README, docs and the demo's card from bench/results/*.json, between their markers.
 
 python -m tools.report
 """
@@ -13,9 +13,20 @@ from typing import Any
 
 from gliclass_fast.bench.tables import grid_table, machine_line, markdown, ratio_table
 from gliclass_fast.cli import catalogue
+from gliclass_fast.ops import IMPLEMENTATIONS, ORDER
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "bench" / "results"
+
+
+SUMMARY_BATCHES = ("1x128", "8 of 40-128", "8x256")
+
+
+def summary(result: dict[str, Any]) -> str:
+    """Six rows of `compared`: the forward pass of both shapes on one text, a ragged and an even batch."""
+    columns, rows = ratio_table(result, "forward")
+    rows = [row for row in rows if row[1] in SUMMARY_BATCHES]
+    return f"{markdown(columns, rows)}\n\n{machine_line(result['machine'])}"
 
 
 def compared(result: dict[str, Any]) -> str:
@@ -69,6 +80,17 @@ def runs(_: Any) -> str:
     return "\n\n".join([*tables, f"Poolings: {texts}; of labels: {labels}."])
 
 
+def operations(_: Any) -> str:
+    """The table of ops.py."""
+    orders = [f"on {device}: {', '.join(order)}" for device, order in ORDER.items()]
+    rows = []
+    for name, backends in IMPLEMENTATIONS.items():
+        file = next(iter(backends.values())).split(":")[0]
+        rows.append([f"`{name}`", f"`kernels/{file}.py`", ", ".join(backends)])
+    tables = markdown(["operation", "contract", "implementations"], rows)
+    return f"{tables}\n\nOrder of preference {'; '.join(orders)}."
+
+
 def families(result: dict[str, Any]) -> str:
     columns = ["family", "shape", "texts", "labels", "reference, ms", "gliclass-fast, ms", "logit error"]
     rows = []
@@ -83,8 +105,10 @@ def families(result: dict[str, Any]) -> str:
 # page -> result file, or what else there is to show -> renderer; the place is between <!-- NAME: begin -->
 # and <!-- NAME: end -->
 PAGES: dict[Path, dict[str, Callable[[Any], str]]] = {
-    ROOT / "README.md": {
-        "what it runs": runs,
+    ROOT / "README.md": {"cpu.json": summary},
+    ROOT / "docs" / "models.md": {"what it runs": runs},
+    ROOT / "docs" / "kernels.md": {"operations": operations},
+    ROOT / "docs" / "benchmarks.md": {
         "cpu.json": compared,
         "card-cpu.json": grids,
         "card-base-cpu.json": grids,

@@ -36,8 +36,9 @@ class GliZNETTokenizer:
             pretrained_model_name_or_path: a folder or repository id, or a fast tokenizer.
             lab_token: follows every label; added to the tokenizer where it does not have it.
             max_tokens_per_span: tokens of a label that count; default: what the tokenizer was saved with, 64.
-            min_text_tokens, min_label_tokens: what is left of a text and of each label where a window is too
-                small; default: what the tokenizer was saved with, 10 and 2.
+            min_text_tokens: what is left of a text where a window is too small; default: what the tokenizer
+                was saved with, 10.
+            min_label_tokens: the same of each label; default: what the tokenizer was saved with, 2.
             kwargs: for `AutoTokenizer.from_pretrained`, as model_max_length=512.
         """
         given = pretrained_model_name_or_path

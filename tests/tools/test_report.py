@@ -1,4 +1,4 @@
-"""The figures in the README and on the demo's card are those of the committed results."""
+"""The tables of README, docs and the demo's card are those of the committed results and of the code."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tools.report import PAGES, rendered
+from tools.report import PAGES, ROOT, rendered
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.parent.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_the_page_matches_the_results(page: Path) -> None:
     assert rendered(page) == page.read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Fast inference for GLiClass zero-shot text classification: the `gliclass` pipelines on a packed engine."""
+"""Fast zero-shot text classification with GLiClass: the `gliclass` pipelines run on a packed engine."""
 
 from gliclass_fast.accelerate import accelerate
 from gliclass_fast.checkpoint.errors import CheckpointError

@@ -1,4 +1,4 @@
-"""Entry point of the `gliclass-fast` command; says what to install where a library is missing."""
+"""Entry point of the `gliclass-fast` command: it says what to install where a library is missing."""
 
 from __future__ import annotations
 

@@ -11,9 +11,9 @@ from gliclass_fast.pipeline import BasePipeline, ZeroShotClassificationPipeline
 def accelerate(pipeline: Any) -> Any:
     """Makes an existing `gliclass` pipeline run on this engine, with its weights, device, dtype and settings.
 
-    Takes a `ZeroShotClassificationPipeline`, whose inner pipeline is replaced, or a
-    `ZeroShotClassificationWithChunkingPipeline`, whose calls are. Changes it in place and returns it.
-    Settings are taken over now: setting an attribute of the old pipeline later has no effect.
+    It replaces the inner pipeline of a `ZeroShotClassificationPipeline`, or the calls of a
+    `ZeroShotClassificationWithChunkingPipeline`. It changes the pipeline in place and returns it. It copies
+    the settings now: an attribute that is set on the old pipeline later has no effect.
 
     Raises TypeError for anything else.
     """
@@ -35,14 +35,14 @@ def accelerate(pipeline: Any) -> Any:
         "label_separator": inner.label_separator,
     }
     if inner is not pipeline:
-        labels_tokenizer = getattr(inner, "labels_tokenizer", None)  # of a bi-encoder
+        labels_tokenizer = getattr(inner, "labels_tokenizer", None)  # only a bi-encoder has one
         pipeline.pipe = ZeroShotClassificationPipeline(
             inner.model, inner.tokenizer, **settings, labels_tokenizer=labels_tokenizer
         )
         return pipeline
     settings |= {name: getattr(inner, name) for name in chunks}
     fast = ZeroShotClassificationWithChunkingPipeline(inner.model, inner.tokenizer, **settings)
-    # a call is looked up on the class, so the object gets a class of its own
+    # Python looks up a call on the class, so the object gets a class of its own
     accelerated = {"__call__": staticmethod(fast), "get_embeddings": staticmethod(fast.get_embeddings)}
     pipeline.__class__ = type(f"Accelerated{type(pipeline).__name__}", (type(pipeline),), accelerated)
     return pipeline

@@ -1,4 +1,8 @@
-"""EncodedPrompt and PackedBatch, the whole contract between tokenizers, host and device."""
+"""EncodedPrompt and PackedBatch: these two are the whole contract between tokenizers, host and device.
+
+Letters name the sizes in shapes: N prompts, T tokens and L labels of a batch, C values of a hidden state,
+H attention heads and D values of a head.
+"""
 
 from __future__ import annotations
 
@@ -18,24 +22,24 @@ from gliclass_fast.ops import TILE_ROWS, Sequences
 
 @dataclass(frozen=True, slots=True)
 class EncodedPrompt:
-    """One prompt as token ids. Spans are token ranges within it, known from how it was built.
+    """Holds one prompt as token ids. Spans are token ranges within it, known from how it was built.
 
-    Of architectures that do not read labels and text in one sequence this is the text, and the spans of its
-    labels are empty.
+    Where an architecture does not read labels and text in one sequence, this is the text, and the spans of
+    its labels are empty.
     """
 
     token_ids: np.ndarray  # int32 [tokens]
-    text_start: int  # the first <<SEP>>, from where the text part runs
-    label_spans: np.ndarray  # int32 [labels, 2], from <<LABEL>> to the next one or the first <<SEP>>
-    has_example: bool = False  # an <<EXAMPLE>> the configuration knows is present
-    tokens_cut: int = 0  # tokens the window left no room for
-    text_end: int | None = None  # of the text part; default: the end
-    label_vectors: Tensor | None = None  # [labels, C], of bi-encoders
-    label_prompt: EncodedPrompt | None = None  # the labels' own sequence, of encoder-decoders
+    text_start: int  # where the text part starts: the first <<SEP>>, or 0 where there is none
+    label_spans: np.ndarray  # int32 [labels, 2], from each <<LABEL>> to the next or the first <<SEP>>
+    has_example: bool = False  # the prompt has an <<EXAMPLE>> that the configuration knows
+    tokens_cut: int = 0  # tokens that the window left no room for
+    text_end: int | None = None  # where the text part ends; None: where the prompt ends
+    label_vectors: Tensor | None = None  # [labels, C], for bi-encoders only
+    label_prompt: EncodedPrompt | None = None  # the labels' own sequence, for encoder-decoders only
 
     @classmethod
     def of_text(cls, token_ids: np.ndarray, num_labels: int, **rest: Any) -> EncodedPrompt:
-        """A text that is read without its labels."""
+        """Makes the prompt of a text that is read without its labels."""
         return cls(token_ids, 0, np.zeros((num_labels, 2), dtype=np.int32), **rest)
 
     @property
@@ -44,20 +48,20 @@ class EncodedPrompt:
 
     @property
     def tokens(self) -> int:
-        """Tokens to run, those of the labels' own sequence included."""
+        """Counts the tokens to run, those of the labels' own sequence included."""
         return len(self.token_ids) + (0 if self.label_prompt is None else self.label_prompt.tokens)
 
     @property
     def cost(self) -> int:
-        """What it takes of a batch's token budget: a label that comes as a vector is a quarter of a token."""
+        """Counts what the prompt takes of a batch's token budget; four labels given as vectors take one."""
         return self.tokens + (0 if self.label_vectors is None else len(self.label_vectors) // 4)
 
 
 @dataclass(frozen=True, slots=True)
 class Capacity:
-    """Room for T tokens, N prompts and L labels, and for W and V tiles of attention over them.
+    """Has room for T tokens, N prompts and L labels, and for W and V tiles of attention over them.
 
-    A batch padded to a capacity has the same shapes and the same layout as every other, whatever it holds.
+    All batches that are padded to one capacity have the same shapes and the same layout, whatever they hold.
     """
 
     tokens: int
@@ -68,11 +72,14 @@ class Capacity:
 
     @classmethod
     def padded(cls, tokens: int, prompts: int, labels: int, tiles: int) -> Capacity:
-        """For any batch of at most so many of each; label tiles are full ones and one more per prompt."""
+        """Makes room for any batch of at most so many of each; label tiles are full, but one per prompt."""
         return cls(tokens, prompts, labels, tiles, label_tiles=prompts + labels // TILE_ROWS)
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """What the encoder reads comes first, so that its place depends on the tokens and tiles alone."""
+        """Returns the shape of every field.
+
+        What the backbone reads comes first, so that its place depends on the tokens and tiles alone.
+        """
         return {
             "token_ids": (self.tokens,),
             "positions": (self.tokens,),
@@ -90,15 +97,15 @@ class Capacity:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Where the fields of a batch are in its block."""
+    """Says where the fields of a batch are in its block."""
 
-    places: dict[str, tuple[slice, tuple[int, ...]]]  # and the shape of each
+    places: dict[str, tuple[slice, tuple[int, ...]]]  # by field: where it is, and its shape
     size: int  # int32 values of the block
 
     @classmethod
     @lru_cache(maxsize=1024)
     def of(cls, capacity: Capacity) -> Layout:
-        """Every field starts at a multiple of 16 bytes."""
+        """Lays out the fields of a capacity; every field starts at a multiple of 16 bytes."""
         places, start = {}, 0
         for name, shape in capacity.shapes().items():
             places[name] = slice(start, start + prod(shape)), shape
@@ -108,33 +115,33 @@ class Layout:
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class PackedBatch:
-    """N prompts, T tokens, L labels laid end to end in one block of int32 on one device.
+    """Holds N prompts with T tokens and L labels, laid end to end in one block of int32 on one device.
 
-    The fields are views of the block, each made when it is first read: what replays a recording reads none.
-    Bi-encoders add the vectors of labels, which are always on the model's device, encoder-decoders a second
-    batch; no CUDA graph may read either.
+    The fields are views of the block, and each view is made when it is first read: the replay of a CUDA graph
+    reads none. Bi-encoders add the vectors of labels, which are always on the model's device, and
+    encoder-decoders add a second batch; no CUDA graph may read either.
 
-    Padding, where there is any, follows the real prompts: cu_seqlens, cu_labels, text and label spans repeat
-    the number of real tokens or labels, so that a padded span is empty and may start behind the last row;
-    padded labels belong to the first padded prompt, or to the last prompt where none is padded; padded
-    first_rows are 0.
+    Padding, where there is any, follows the real prompts. Padded entries of cu_seqlens, cu_labels, text_spans
+    and label_spans repeat the number of real tokens or labels, so that a padded span is empty and may start
+    behind the last row. Padded labels belong to the first padded prompt, or to the last prompt where none is
+    padded. Padded first_rows are 0.
 
-    Tiles are the work list of attention, the longest sequences first: entry 0 is (number of tiles, TILE_ROWS,
-    0, 0), every other (first row, end of rows, first key, end of keys) for at most TILE_ROWS query rows.
-    Padded token rows are in tiles without keys. What follows the last tile means nothing.
+    Tiles are the work list of attention, the longest sequences first. Entry 0 is (number of tiles, TILE_ROWS,
+    0, 0). Every other entry is (first row, end of rows, first key, end of keys) for at most TILE_ROWS query
+    rows. Padded token rows are in tiles without keys. What follows the last tile has no meaning.
     """
 
     block: Tensor  # all fields
     capacity: Capacity
-    max_seqlen: int  # a bucket bound, not a measured value
-    num_prompts: int  # of N, how many are real
-    num_labels: int  # of L, how many are real
-    label_vectors: Tensor | None = None  # [L, C], of bi-encoders
-    label_prompts: PackedBatch | None = None  # the labels' own sequences, of encoder-decoders
+    max_seqlen: int  # no prompt is longer; the bound of a bucket, not a measured value
+    num_prompts: int  # how many of the N are real
+    num_labels: int  # how many of the L are real
+    label_vectors: Tensor | None = None  # [L, C], for bi-encoders only
+    label_prompts: PackedBatch | None = None  # the labels' own sequences, for encoder-decoders only
 
     token_ids: Tensor = field(init=False)  # [T]
-    positions: Tensor = field(init=False)  # [T]     0-based within each prompt
-    # [T]: 0 before the first <<SEP>>, 1 from it on; 2 throughout a prompt with examples
+    positions: Tensor = field(init=False)  # [T]     counted from 0 within each prompt
+    # [T]: 0 before the first <<SEP>>, 1 from it on; 2 everywhere in a prompt with examples
     segments: Tensor = field(init=False)
     tiles: Tensor = field(init=False)  # [1+W, 4]    rows and keys are tokens of one prompt
     cu_seqlens: Tensor = field(init=False)  # [N+1]
@@ -143,11 +150,11 @@ class PackedBatch:
     label_text: Tensor = field(init=False)  # [L]    the prompt each label belongs to
     first_rows: Tensor = field(init=False)  # [N+L]  the token that stands for each text, then for each label
     cu_labels: Tensor = field(init=False)  # [N+1]
-    # [1+V, 4]: rows are labels, keys the tokens of the text they are compared with
+    # [1+V, 4]: rows are labels, keys are the tokens of the text that they are compared with
     label_tiles: Tensor = field(init=False)
 
     def __getattr__(self, name: str) -> Tensor:
-        """A field that was not read before."""
+        """Makes the view of a field that was not read before."""
         places = Layout.of(self.capacity).places
         if name not in places:
             raise AttributeError(f"a PackedBatch has no {name!r}")
@@ -158,20 +165,20 @@ class PackedBatch:
 
     @property
     def sequences(self) -> Sequences:
-        """Rows and keys are the tokens of one prompt."""
+        """Returns the sequences whose rows and keys are the tokens of one prompt."""
         return Sequences(self.cu_seqlens, None, self.tiles, self.max_seqlen)
 
     def label_sequences(self, spans: Tensor) -> Sequences:
-        """Rows are the labels of a prompt, keys the tokens of the text they are compared with, [N, 2]."""
+        """Returns the sequences whose rows are the labels of a prompt, and whose keys are `spans`, [N, 2]."""
         return Sequences(self.cu_labels, spans, self.label_tiles, self.capacity.labels)
 
     def to(self, device: torch.device | str) -> PackedBatch:
-        """The same batch on a device, by one copy; asynchronous from pinned memory."""
+        """Returns the same batch on a device, by one copy, which is asynchronous from pinned memory."""
         block = self.block.to(device, non_blocking=True)
         return self if block is self.block else self.on(block)
 
     def on(self, block: Tensor) -> PackedBatch:
-        """The same batch over a block that starts with a copy of its own."""
+        """Returns the same batch over another block, which starts with a copy of this batch's block."""
         return PackedBatch(
             block,
             self.capacity,
@@ -184,6 +191,6 @@ class PackedBatch:
 
 
 def consecutive_spans(lengths: Sequence[int], start: int = 0) -> np.ndarray:
-    """Spans of such lengths, each beginning where the one before ends: int32 [len(lengths), 2]."""
+    """Returns spans of these lengths, int32 [len(lengths), 2]; each starts where the one before ends."""
     bounds = np.array(list(accumulate(lengths, initial=start)), dtype=np.int32)
     return np.stack((bounds[:-1], bounds[1:]), axis=1)

@@ -1,8 +1,9 @@
-"""Drop-in `ZeroShotClassificationWithChunkingPipeline`: long texts in chunks, many labels in groups.
+"""Drop-in `ZeroShotClassificationWithChunkingPipeline`: it reads long texts in chunks and labels in groups.
 
-Where the reference runs one forward per chunk and label group, all of them go through the engine as one set
-of batches. Per-text prompts and examples stay with their text (the reference aligns them by batch place),
-and every chunk gets the retrieved examples of its text whole (the reference cuts the text they are part of).
+The reference runs one forward pass per chunk and label group; here all of them go through the engine as one
+set of batches. Per-text prompts and examples stay with their text (the reference aligns them by their place
+in a batch). Every chunk gets all retrieved examples of its text (the reference cuts the text that they are
+part of).
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from gliclass_fast.text import arguments, results
 
 
 class ZeroShotClassificationWithChunkingPipeline(BasePipeline):
-    """Classification of texts of any length, with the reference's names, arguments and results."""
+    """Classifies texts of any length, with the reference's names, arguments and results."""
 
     def __init__(
         self,
@@ -35,7 +36,7 @@ class ZeroShotClassificationWithChunkingPipeline(BasePipeline):
         labels_tokenizer: Any = None,
         warm_up: Sequence[int] = (),
     ) -> None:
-        """text_chunk_size and text_chunk_overlap are in characters, labels_chunk_size in labels per pass."""
+        """Takes chunk sizes and overlap of texts in characters, and labels_chunk_size in labels per pass."""
         super().__init__(
             model, tokenizer, max_classes, max_length, classification_type, device, progress_bar,
             label_separator, batch_tokens, labels_tokenizer, warm_up,
@@ -44,7 +45,10 @@ class ZeroShotClassificationWithChunkingPipeline(BasePipeline):
         self.labels_chunk_size = labels_chunk_size
 
     def chunk_text(self, text: str, chunk_size: int | None = None, overlap: int | None = None) -> list[str]:
-        """Pieces of `chunk_size` characters; each starts `overlap` characters before the last one's end."""
+        """Cuts a text into pieces of `chunk_size` characters, of which neighbours share `overlap` characters.
+
+        Raises ValueError unless 0 <= overlap < chunk_size, where a text is longer than a chunk.
+        """
         size = self.text_chunk_size if chunk_size is None else chunk_size
         shared = self.text_chunk_overlap if overlap is None else overlap
         if len(text) <= size:
@@ -73,9 +77,9 @@ class ZeroShotClassificationWithChunkingPipeline(BasePipeline):
     ) -> list[Any]:
         """Classifies texts; the chunk sizes given here stay set, as in the reference.
 
-        Returns, per text: single-label the best label; multi-label those at or above the threshold, best
-        first. A text of several chunks gets the best score of each label over its chunks (single-label:
-        rescaled to sum 1).
+        Returns a list of predictions per text: for single-label the best label, for multi-label the labels at
+        or above the threshold, best first. A text of several chunks gets the best score of each label over
+        its chunks; single-label scores are then rescaled to sum to 1.
 
         Raises TypeError, ValueError and FloatingPointError as `ZeroShotClassificationPipeline` does.
         """

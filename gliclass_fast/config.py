@@ -1,4 +1,4 @@
-"""ModelConfig: everything the engine reads from a checkpoint's config.json, checked once and frozen."""
+"""ModelConfig: it holds what the engine reads from a checkpoint's config.json, checked once and frozen."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ CLASS_TOKEN_POOLINGS = ("first", "average")
 
 
 class UnsupportedConfigError(ValueError):
-    """A checkpoint asks for something the engine does not have; the message lists what exists."""
+    """Reports that a checkpoint asks for something that the engine does not have, and lists what exists."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelConfig:
-    """A GLiClass checkpoint, by config.json's field names and with its defaults.
+    """Describes a GLiClass checkpoint, by config.json's field names and with its defaults.
 
     Backbones have configurations of their own.
     """
@@ -57,9 +57,9 @@ class ModelConfig:
     calibrator_hidden_size: int = 256
     calibrator_beta_max: float = 3.0
     calibrator_use_bias: bool = False
-    dtype: str | None = None  # that config.json asks to compute in
-    decoder_config: Any = None  # of encoder-decoders
-    label_backbone_config: Any = None  # of bi-encoders, as is the rest
+    dtype: str | None = None  # the one that config.json asks to compute in
+    decoder_config: Any = None  # for encoder-decoders only
+    label_backbone_config: Any = None  # for bi-encoders only, as is the rest
     label_model_type: str | None = None
     label_model_name: str | None = None  # where the tokenizer of the label tower is
 
@@ -75,11 +75,12 @@ def refuse(config: Any, architecture_type: str, **supported: Any) -> None:
 
 
 def dtype_name(dtype: Any) -> str | None:
+    """Returns the name of a dtype without "torch.", or None for None."""
     return None if dtype is None else str(dtype).removeprefix("torch.")
 
 
 def hf_activation(option: str, name: str) -> str:
-    """Our name of a Hugging Face activation."""
+    """Returns our name of a Hugging Face activation; raises UnsupportedConfigError for an unknown one."""
     one_of(option, name, ACTIVATION_OF_HF)
     return ACTIVATION_OF_HF[name]
 

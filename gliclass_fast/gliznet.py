@@ -1,4 +1,4 @@
-"""GliZNet (Kameni, 2025) on the packed engine, under the author's names: import these in place of theirs."""
+"""GliZNet (Kameni, 2025) on the packed engine: import these classes in place of the author's."""
 
 from __future__ import annotations
 
@@ -27,40 +27,43 @@ __all__ = [
     "PredictionOutput",
     "ZeroShotClassificationPipeline",
 ]
-_KINDS = {"multi-label": "multi-label", "multi-class": "single-label"}  # ours of theirs
+_KINDS = {"multi-label": "multi-label", "multi-class": "single-label"}  # our word for each of the author's
 
 
 @dataclass(frozen=True, slots=True)
 class LabelScore:
+    """Holds a label and its score, in [0, 1]."""
+
     label: str
     score: float
 
 
 @dataclass(frozen=True, slots=True)
 class PredictionOutput:
-    """A text and its labels, the best first."""
+    """Holds a text and its labels, the best first."""
 
     text: str
     labels: list[LabelScore]
 
 
 class GliZNetForSequenceClassification(GLiClassModel):
-    """A GliZNet checkpoint loaded on a device; arguments as of `GLiClassModel.from_pretrained`."""
+    """Holds a GliZNet checkpoint on a device; the arguments are those of `GLiClassModel.from_pretrained`."""
 
     @classmethod
     def from_pretrained(cls, path_or_repo_id: str | Path, *args: Any, **kwargs: Any) -> Any:
+        """Loads a GliZNet checkpoint; raises UnsupportedConfigError for a GLiClass checkpoint."""
         if not isinstance(read_config(read_json(resolve_folder(path_or_repo_id))), GliznetConfig):
             raise UnsupportedConfigError(f"{path_or_repo_id} is a GLiClass checkpoint, not one of GliZNet")
         return super().from_pretrained(path_or_repo_id, *args, **kwargs)
 
     @classmethod
     def from_pretrained_with_tokenizer(cls, path_or_repo_id: str | Path, **kwargs: Any) -> tuple[Any, Any]:
-        """The model and its tokenizer, from one place."""
+        """Loads the model and its tokenizer from one place, and returns both."""
         return cls.from_pretrained(path_or_repo_id, **kwargs), GliZNETTokenizer(path_or_repo_id)
 
 
 class ZeroShotClassificationPipeline:
-    """Zero-shot classification with the author's arguments and results."""
+    """Does zero-shot classification with the author's arguments and results."""
 
     def __init__(
         self,
@@ -72,12 +75,16 @@ class ZeroShotClassificationPipeline:
     ) -> None:
         """
         Args:
-            model: one of GliZNet.
-            tokenizer: a GliZNETTokenizer, or the fast tokenizer it would wrap.
+            model: a loaded GliZNet model.
+            tokenizer: a GliZNETTokenizer, or the fast tokenizer that it would wrap.
             classification_type: "multi-label" (a score of its own for every label) or "multi-class" (scores
                 that add up to 1), unless a call says otherwise.
-            device: default: where the model is.
+            device: where to run; default: where the model is.
             batch_tokens: tokens per batch.
+
+        Raises:
+            TypeError: `model` is not a loaded model.
+            ValueError: the classification type or the device is unknown, or the tokenizer does not fit.
         """
         if not isinstance(model, GLiClassModel):
             raise TypeError(
@@ -97,7 +104,7 @@ class ZeroShotClassificationPipeline:
         device: str | torch.device | None = None,
         **kwargs: Any,
     ) -> ZeroShotClassificationPipeline:
-        """kwargs: of the model."""
+        """Loads the model and its tokenizer; kwargs are options of the model."""
         model, tokenizer = GliZNetForSequenceClassification.from_pretrained_with_tokenizer(
             model_name_or_path, device=device, **kwargs
         )
@@ -116,22 +123,23 @@ class ZeroShotClassificationPipeline:
         *,
         labels_per_pass: LabelsPerPass = None,
     ) -> Any:
-        """Classifies a text, or every one of a list.
+        """Classifies a text, or every text of a list.
 
         Args:
-            text: one or several.
-            labels: for all texts, or a list per text.
-            threshold: labels with lower scores are left out; default: none are.
-            labels_per_pass: at most so many labels at a time ("auto": as many as leave half the window to the
-                text). Their scores are then those of the group they were in.
+            text: one text, or a list of texts.
+            labels: one list for all texts, or a list per text.
+            threshold: the lowest score that counts; default: every label counts.
+            classification_type: the type for this call; default: that of the pipeline.
+            labels_per_pass: scores at most so many labels at a time ("auto": as many as leave half the window
+                to the text). A score then depends on the other labels of its group.
 
         Returns:
             A PredictionOutput, or a list of them for a list of texts.
 
         Raises:
             TypeError, ValueError: an argument is not as described above, or labels do not fit the window.
-            FloatingPointError: the model gave a value that is not finite in float32 either. (What overflows
-                16 bit runs again in float32, with a warning.)
+            FloatingPointError: the model gave a value that is not finite in float32 either. (A text that
+                overflows 16 bit runs again in float32, with a warning.)
         """
         texts = arguments.check_texts(text)
         flat, _ = arguments.labels_per_text(labels, len(texts), ".")
@@ -145,7 +153,7 @@ class ZeroShotClassificationPipeline:
         scores = results.scores_of(flat, [each.logits for each in scored], [kind] * len(scored))
         found = []
         for own, each in zip(texts, scores, strict=True):
-            pairs = each.predictions("multi-label", lowest)  # of either kind, every label counts
+            pairs = each.predictions("multi-label", lowest)  # every label counts, in either kind
             pairs.sort(key=lambda pair: pair["score"], reverse=True)
             found.append(PredictionOutput(own, [LabelScore(**pair) for pair in pairs]))
         return found[0] if isinstance(text, str) else found

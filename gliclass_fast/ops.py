@@ -1,6 +1,6 @@
-"""The operations of the engine and the one table that says which implementation of each runs.
+"""The operations of the engine: one table says which implementation of each runs.
 
-A later implementation is a row here; encoders and scorers only ever see an `Ops`.
+A new implementation is a row of this table; backbones and scorers only ever see an `Ops`.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def _rows(function: str, *backends: str) -> dict[str, str]:
     return {backend: f"{function}_{backend}" for backend in backends}
 
 
-# operation -> backend -> "module:function"
+# The table gives the "module:function" of every operation and backend.
 IMPLEMENTATIONS: dict[str, dict[str, str]] = {
     "pack_linear": {**_rows("linear:pack", "reference", "onednn"), **_rows("int8:pack", "int8")},
     "linear": {**_rows("linear:linear", "reference", "onednn", "triton"), **_rows("int8:linear", "int8")},
@@ -83,15 +83,15 @@ IMPLEMENTATIONS: dict[str, dict[str, str]] = {
     "segment_pool": _rows("segment_pool:segment_pool", "reference", "triton"),
     "segment_softmax": _rows("segment_softmax:segment_softmax", "reference", "triton"),
 }
-# operations whose reference walks through the sequences on the host
+# The references of these operations walk through the sequences on the host.
 _BY_SEQUENCE = ("attention", "cross_attention", "attention_pool", "disentangled_attention", "segment_softmax")
-PACKAGES = ("flash",)  # other people's kernels, run only where they are asked for
+PACKAGES = ("flash",)  # kernels of other packages, which run only where they are asked for
 ORDER = {"cuda": ("cuda", "triton", "reference"), "cpu": ("cpp", "onednn", "reference")}
 
 
 @dataclass(frozen=True, slots=True)
 class Ops:
-    """One callable per operation; contracts stand in the kernel files. `chosen` names the backend of each."""
+    """Holds one callable per operation, which its kernel file describes. `chosen` names each backend."""
 
     pack_linear: Callable[..., Tensor]
     linear: Callable[..., Tensor]
@@ -114,17 +114,22 @@ class Ops:
 
     @property
     def recordable(self) -> bool:
-        """Whether a CUDA graph of any of these holds for another batch: none waits for values of its
-        arguments or is launched for their number of sequences."""
+        """Tells whether a CUDA graph of any of these holds for another batch.
+
+        It does where none waits for values of its arguments or is launched for their number of sequences.
+        """
         return not any(self.chosen[operation] in ("reference", *PACKAGES) for operation in _BY_SEQUENCE)
 
 
 @runtime_checkable
 class Foldable(Protocol):
-    """A module with products of weights alone, made once after loading, before linear weights are packed."""
+    """Describes a module with products of weights alone.
+
+    They are made once, after the weights are loaded and before linear weights are packed.
+    """
 
     def fold_weights(self) -> None:
-        """Makes them."""
+        """Makes these products."""
         ...
 
 
@@ -134,9 +139,9 @@ def unavailable_reason(
     dtype: torch.dtype = torch.float32,
     head_width: int | None = None,
 ) -> str | None:
-    """Why a backend cannot run on `device` in `dtype`, or None where it can.
+    """Returns why a backend cannot run on `device` in `dtype`, or None where it can.
 
-    head_width: of the model's attention heads, for kernels made for some widths alone.
+    head_width: the width of the model's attention heads, as some kernels are made for some widths alone.
     """
     device = torch.device(device)
     if backend in ("cpp", "onednn", "int8"):
@@ -182,7 +187,7 @@ def _cuda_reason(device: torch.device, dtype: torch.dtype, head_width: int | Non
 
 
 def compiled_kernels() -> dict[str, str]:
-    """What the compiled extension holds for CPUs and for GPUs, or why it does not."""
+    """Says what the compiled extension holds for CPUs and for GPUs, or why it holds nothing."""
     return {"CPU": cpu_description(), "CUDA": cuda_description()}
 
 
@@ -193,12 +198,13 @@ def choose_ops(
     head_width: int | None = None,
     quantization: str | None = None,
 ) -> Ops:
-    """The implementations for `device` and `dtype`: per operation the first of `ORDER` that can run there.
+    """Chooses implementations for `device` and `dtype`: for each operation the first of `ORDER` that can run.
 
-    only: a backend's name. Operations it implements use it and the rest use the reference; of a package of
-    one operation (`PACKAGES`) the rest are the table's. It never falls back silently: an unknown or
-    unavailable backend raises ValueError and names what exists.
-    quantization: a backend that rounds on purpose, preferred for the operations it implements.
+    only: a backend's name. The operations that it implements use it, and the rest use the reference, or the
+    table where the backend is one of `PACKAGES`. It never falls back silently.
+    quantization: a backend that rounds on purpose, preferred for the operations that it implements.
+
+    Raises ValueError for a device without an order, and for a backend that does not exist or cannot run.
     """
     kind = torch.device(device).type
     if kind not in ORDER:

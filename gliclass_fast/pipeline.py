@@ -1,4 +1,4 @@
-"""Drop-in `ZeroShotClassificationPipeline`: texts and labels in, scored labels out."""
+"""Drop-in `ZeroShotClassificationPipeline`: it takes texts and labels and returns scored labels."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from gliclass_fast.text.prompts import Request, flatten_labels
 
 @dataclass(frozen=True, slots=True)
 class TextInfo:
-    """What happened to one text: tokens run, tokens the window left no room for, and passes."""
+    """Counts, for one text, the tokens that ran, those that the window left no room for, and the passes."""
 
     tokens: int
     tokens_cut: int
@@ -30,7 +30,7 @@ class TextInfo:
 
 
 class BasePipeline:
-    """What both pipelines share: a model, its tokenizer, and the reference's settings."""
+    """Holds what both pipelines share: a model, its tokenizer, and the reference's settings."""
 
     def __init__(
         self,
@@ -50,20 +50,25 @@ class BasePipeline:
         Args:
             model: our model, a folder or repository id, or an already loaded `gliclass` model, whose weights
                 are taken.
-            tokenizer: a fast tokenizer or its folder or repository id; default: the model's own, if that is a
-                path.
-            max_classes: accepted for the reference's sake; any number of labels that fits the window works.
-            max_length: window in tokens, special tokens included.
+            tokenizer: a fast tokenizer or its folder or repository id; default: the model's own, if `model`
+                is a path or repository id.
+            max_classes: accepted as the reference has it; any number of labels that fits the window works.
+            max_length: the window in tokens, special tokens included.
             classification_type: "multi-label" or "single-label", unless a call says otherwise.
-            device: a GPU falls back to the CPU where there is none.
-            progress_bar: shows a bar over batches.
-            label_separator: joins the levels of nested labels.
-            batch_tokens: tokens per batch; batches are formed by tokens, not by number of texts. With CUDA
-                graphs at most 16384.
-            labels_tokenizer: of a bi-encoder's label tower, a fast one or its folder or repository id;
-                default: where config.json's `label_model_name` says.
-            warm_up: batches of so many tokens are compiled, and on a GPU recorded as CUDA graphs, now and not
-                when the first of them comes; `model.warm_up` has more options.
+            device: where to run; a GPU falls back to the CPU where there is none.
+            progress_bar: whether to show a progress bar.
+            label_separator: the string that joins the levels of nested labels.
+            batch_tokens: tokens per batch, as batches are formed by tokens and not by the number of texts;
+                at most 16384 with CUDA graphs.
+            labels_tokenizer: the fast tokenizer of a bi-encoder's label tower, or its folder or repository
+                id; default: the one that `label_model_name` in config.json names.
+            warm_up: sizes of batches, in tokens. They are compiled, and on a GPU recorded as CUDA graphs, now
+                and not when the first of them comes; `model.warm_up` has more options.
+
+        Raises:
+            TypeError: `model` is of another type, or there is no tokenizer.
+            ValueError: a setting is not valid, or the checkpoint is not: `CheckpointError` and
+                `UnsupportedConfigError` are of this type.
         """
         if tokenizer is None:
             if not isinstance(model, (str, Path)):
@@ -115,7 +120,7 @@ class BasePipeline:
         return self.model.device
 
     def flatten_labels(self, labels: Any) -> list[str]:
-        """{"topic": ["sport", "art"]} -> ["topic.sport", "topic.art"]."""
+        """Flattens nested labels: {"topic": ["sport", "art"]} gives ["topic.sport", "topic.art"]."""
         return flatten_labels(labels, separator=self.label_separator)
 
     def get_embeddings(
@@ -126,9 +131,10 @@ class BasePipeline:
         examples: Sequence[Any] | None = None,
         prompt: str | Sequence[str] | None = None,
     ) -> list[dict[str, np.ndarray]]:
-        """Per text, as float32 arrays: logits [labels], text_embedding [C], class_embeddings [labels, C].
+        """Returns per text, in float32: logits [labels], text_embedding [C], class_embeddings [labels, C].
 
-        With pooling "pass", text_embedding keeps one row per token of the prompt.
+        With pooling "pass", text_embedding keeps one row per token of the prompt. It raises TypeError,
+        ValueError and FloatingPointError as `ZeroShotClassificationPipeline` does.
         """
         requests, _ = self._requests(texts, labels, prompt, examples, None)
         return self.engine.embed(requests, self.progress_bar)
@@ -136,7 +142,7 @@ class BasePipeline:
     def _requests(
         self, texts: Any, labels: Any, prompt: Any, examples: Any, rac_examples: Any, first: int = 0
     ) -> tuple[list[Request], list[Any]]:
-        """One request per text, and the label structure each was given. first: the first text's number."""
+        """Returns a request per text, and the structure of its labels; messages count texts from `first`."""
         texts = arguments.check_texts(texts, first)
         flat, structures = arguments.labels_per_text(labels, len(texts), self.label_separator)
         columns = (
@@ -150,14 +156,14 @@ class BasePipeline:
 
 
 class ZeroShotClassificationPipeline(BasePipeline):
-    """Zero-shot classification with the reference's names, arguments and results.
+    """Does zero-shot classification with the reference's names, arguments and results.
 
-    A text's scores never depend on what else is in the call: they are the reference's at batch size 1.
+    A text's scores never depend on what else is in the call: they are those of the reference at batch size 1.
     """
 
     @property
     def pipe(self) -> ZeroShotClassificationPipeline:
-        """The reference wraps an inner pipeline under this name; here it is the pipeline itself."""
+        """Returns the pipeline itself; under this name the reference wraps an inner pipeline."""
         return self
 
     def __call__(
@@ -184,26 +190,27 @@ class ZeroShotClassificationPipeline(BasePipeline):
         Args:
             texts: one string or a list of them; an empty string is a valid text.
             labels: a list or a nested dict for all texts, or one of these per text.
-            threshold: in [0, 1], for multi-label; one for all texts or one per text.
-            batch_size: accepted for the reference's sake; see `batch_tokens`.
+            threshold: the lowest score that counts for multi-label, in [0, 1], for all texts or per text.
+            batch_size: accepted as the reference has it; see `batch_tokens`.
             classification_type: "single-label" or "multi-label", for all texts or per text.
             rac_examples: retrieved examples {"text", "true_labels", "all_labels"}, shared or per text.
             examples: few-shot examples {"text", "labels"}, shared or per text.
             prompt: a task description, for all texts or per text.
-            return_hierarchical: every score in the shape of the labels instead of a list of predictions.
-            labels_per_pass: at most so many labels at a time ("auto": as many as leave half the window to the
-                text).
-            return_info: return (results, one `TextInfo` per text).
-            first_text: the number by which messages name the first text, for long inputs given in parts.
+            return_hierarchical: returns every score in the shape of the labels, not a list of predictions.
+            labels_per_pass: scores at most so many labels at a time ("auto": as many as leave half the window
+                to the text).
+            return_info: returns (results, one `TextInfo` per text).
+            first_text: the number by which messages name the first text, for long inputs that come in parts.
 
         Returns:
-            Per text a list of {"label": str, "score": float}: single-label the best one, multi-label those at
-            or above the threshold in the order of the labels. Calibrated models add "initial_score".
+            A list of {"label": str, "score": float} per text: for single-label the best label, for
+            multi-label the labels at or above the threshold, in their order. Calibrated models add
+            "initial_score".
 
         Raises:
             TypeError, ValueError: an argument is not as described above, or labels do not fit the window.
-            FloatingPointError: the model gave a value that is not finite in float32 either. (What overflows
-                16 bit runs again in float32, with a warning.)
+            FloatingPointError: the model gave a value that is not finite in float32 either. (A text that
+                overflows 16 bit runs again in float32, with a warning.)
         """
         for name, value in (("adapter_ids", adapter_ids), ("images", images), ("audio", audio)):
             if value is not None:
@@ -233,7 +240,7 @@ class ZeroShotClassificationPipeline(BasePipeline):
 
 
 def load_model(model: Any, device: torch.device) -> GLiClassModel:
-    """Our model on `device`, from whatever a pipeline may be given."""
+    """Returns our model on `device`, made from whatever a pipeline may be given; else raises TypeError."""
     if isinstance(model, GLiClassModel):
         return model.to(device)
     if isinstance(model, (str, Path)):

@@ -1,4 +1,4 @@
-"""Compares the engine with the reference package, and int8 with float32: what `gliclass-fast check` runs."""
+"""The comparisons of `gliclass-fast check`: the engine with the reference package, int8 with float32."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ TEXTS = (
 )
 LABELS = ("space", "complaint", "travel", "positive", "negative", "finance and banking")
 
-ALLOWED_ERROR = 1e-4  # of a float32 logit, relative to max(1, |reference|)
-ALLOWED_CHANGES = 0.01  # of the decisions of a model in int8
+ALLOWED_ERROR = 1e-4  # the largest error of a float32 logit, relative to max(1, |reference|)
+ALLOWED_CHANGES = 0.01  # the largest share of decisions that int8 may change
 
 
 class ReferenceMissingError(RuntimeError):
-    """The `gliclass` package is not installed, so there is nothing to compare with."""
+    """Reports that there is nothing to compare with, as where the `gliclass` package is not installed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Largest error and decisions that differ, over `pairs` pairs of a text and a label."""
+    """Holds the largest error and the number of changed decisions over `pairs` of a text and a label."""
 
     error: float
     changed: int
@@ -47,7 +47,7 @@ class Comparison:
 
 
 def logit_error(found: Sequence[np.ndarray], expected: Sequence[np.ndarray]) -> float:
-    """The largest error over all texts, relative to max(1, |expected|); NaN where anything is NaN."""
+    """Returns the largest error over all texts, relative to max(1, |expected|); NaN where anything is NaN."""
     errors = [abs(f - e) / np.maximum(1, abs(e)) for f, e in zip(found, expected, strict=True)]
     return float(np.max(np.concatenate(errors)))
 
@@ -55,7 +55,7 @@ def logit_error(found: Sequence[np.ndarray], expected: Sequence[np.ndarray]) -> 
 def compare_with_reference(pipeline: ZeroShotClassificationPipeline, folder: str) -> Comparison:
     """Runs a few texts through the engine and, one at a time in float32, through `gliclass`.
 
-    GliZNet is compared with `gliznet_reference`. Raises ReferenceMissingError without the package.
+    It compares GliZNet with `written_reference`. Raises ReferenceMissingError where there is no reference.
     """
     labels = list(LABELS)
     found = [each["logits"] for each in pipeline.get_embeddings(list(TEXTS), labels)]
@@ -82,13 +82,13 @@ def _gliclass(pipeline: ZeroShotClassificationPipeline, folder: str, labels: lis
         device=str(pipeline.device),
         progress_bar=False,
     )
-    # of encoder-decoders the logits go on to max_num_classes
+    # an encoder-decoder gives logits up to max_num_classes, also where there are fewer labels
     found = (reference.get_embeddings([text], labels)[0]["logits"] for text in TEXTS)
     return [logits[: len(labels)] for logits in found]
 
 
 def _not_comparable(config: Any, folder: str) -> str | None:
-    """Why the reference's scores of a checkpoint are not what the engine's should be."""
+    """Returns why the reference's scores of a checkpoint are not what the engine's should be, or None."""
     if adapter_place(resolve_folder(folder)) is not None:
         return "the reference does not merge the adapter that this checkpoint has"
     if config.model_type in ("llama", "qwen2") and importlib.util.find_spec("llm2vec") is None:
@@ -107,19 +107,19 @@ def _gliznet(pipeline: ZeroShotClassificationPipeline, folder: str, labels: list
     return [reference(**tokenizer([(text, labels)]))[0].numpy() for text in TEXTS]
 
 
-# architecture_type -> what to compare with; all others are the reference package's
+# These architectures have a reference of their own; all others have the reference package.
 REFERENCES = {"gliznet": _gliznet}
 
 
 def _load(model: torch.nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Every tensor by its name, in float32: `from_pretrained` of transformers 5 leaves tied ones out."""
+    """Loads every tensor by name, in float32: `from_pretrained` of transformers 5 leaves tied ones out."""
     known = {name: tensors[name].float() for name in model.state_dict() if name in tensors}
     for name in model.state_dict():
         shared = re.sub(r"(en|de)coder\.embed_tokens\.weight$", "shared.weight", name)
         if shared in known:
             known[name] = known[shared]
     missing, _ = model.load_state_dict(known, strict=False)
-    if wanted := [name for name in missing if "pooler" not in name]:  # which nothing reads
+    if wanted := [name for name in missing if "pooler" not in name]:  # nothing reads a pooler
         raise CheckpointError(f"the reference needs tensors that are not there: {', '.join(wanted)}")
     model.float().eval()
 
@@ -127,7 +127,7 @@ def _load(model: torch.nn.Module, tensors: Mapping[str, Tensor]) -> None:
 def compare_quantized(
     model: str, tokenizer: Any, quantization: str, texts: Sequence[str], labels: Any, max_length: int = 1024
 ) -> Comparison:
-    """Scores, as of multi-label, of a checkpoint on a CPU in `quantization` against float32."""
+    """Compares the multi-label scores of a checkpoint in `quantization` with those in float32, on a CPU."""
     scores = []
     for each in (None, quantization):
         loaded = GLiClassModel.from_pretrained(model, device="cpu", quantization=each)

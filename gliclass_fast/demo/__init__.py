@@ -1,4 +1,4 @@
-"""The demo checkpoint: a small uni-encoder in stock GLiClass form. `PATH` is its folder."""
+"""The demo checkpoint: it is a small uni-encoder in stock GLiClass form, and `PATH` is its folder."""
 
 from pathlib import Path
 

@@ -248,7 +248,7 @@ def test_18_hopfield_does_not_depend_on_the_batch() -> None:
 
 def test_19_deberta_extras_are_read() -> None:
     extras = {"conv_kernel_size": 3, "share_att_key": False, "pos_att_type": ["c2p"], "position_buckets": -1}
-    config = config_of(reference_model("deberta-v2", extras)).encoder
+    config = config_of(reference_model("deberta-v2", extras)).backbone_config
     assert (config.conv_kernel_size, config.share_att_key) == (3, False)
     assert config.position_terms == ("c2p",) and config.scale == pytest.approx(1 / math.sqrt(2 * 16))
     assert config.span == 64

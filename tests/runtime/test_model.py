@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 import torch
 
-from gliclass_fast.runtime.loaded import LoadedNetwork
 from gliclass_fast import GLiClassModel, ZeroShotClassificationPipeline, demo
 from gliclass_fast.runtime import loaded
 from gliclass_fast.runtime.device import resolve_device
@@ -52,7 +51,7 @@ def test_a_network_that_cannot_be_built_changes_nothing(monkeypatch: pytest.Monk
 
 def test_the_older_name_of_quantization_warns() -> None:
     with pytest.warns(DeprecationWarning, match="quantization="):
-        old = GLiClassModel.from_pretrained(demo.PATH, device="cpu", quantization="int8")
+        old = GLiClassModel.from_pretrained(demo.PATH, device="cpu", precision="int8")
     assert scores(old) == scores(GLiClassModel.from_pretrained(demo.PATH, device="cpu", quantization="int8"))
 
 

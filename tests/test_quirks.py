@@ -163,15 +163,15 @@ def test_11_calibrator(use_bias: bool, scorer: str) -> None:
 
 def test_13_rope_and_windows_from_either_generation_of_configs() -> None:
     config = config_of(reference_model("modernbert"))
-    assert config.encoder.windows == (None, 8, 8, None)  # a window of 16 means 8 each side
-    assert config.encoder.thetas == (160000.0, 10000.0, 10000.0, 160000.0)
+    assert config.backbone_config.windows == (None, 8, 8, None)  # a window of 16 means 8 each side
+    assert config.backbone_config.thetas == (160000.0, 10000.0, 10000.0, 160000.0)
     old = {"global_rope_theta": 300.0, "local_rope_theta": 70.0, "global_attn_every_n_layers": 2}
     nested = {**reference_model("modernbert").config.encoder_config.to_dict(), **old}
     for name in ("rope_parameters", "layer_types"):
         nested.pop(name)
     config = config_of(reference_model("modernbert"), encoder_config=nested)
-    assert config.encoder.thetas == (300.0, 70.0, 300.0, 70.0)
-    assert config.encoder.windows == (None, 8, None, 8)
+    assert config.backbone_config.thetas == (300.0, 70.0, 300.0, 70.0)
+    assert config.backbone_config.windows == (None, 8, None, 8)
     names = [name for name, _ in reference_model("modernbert").named_parameters()]
     assert not any("layers.0.attn_norm" in name for name in names)
 
@@ -248,7 +248,7 @@ def test_18_hopfield_does_not_depend_on_the_batch() -> None:
 
 def test_19_deberta_extras_are_read() -> None:
     extras = {"conv_kernel_size": 3, "share_att_key": False, "pos_att_type": ["c2p"], "position_buckets": -1}
-    config = config_of(reference_model("deberta-v2", extras)).encoder
+    config = config_of(reference_model("deberta-v2", extras)).backbone_config
     assert (config.conv_kernel_size, config.share_att_key) == (3, False)
     assert config.position_terms == ("c2p",) and config.scale == pytest.approx(1 / math.sqrt(2 * 16))
     assert config.span == 64

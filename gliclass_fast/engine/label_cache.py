@@ -43,6 +43,10 @@ class LabelCache:
         self._made: torch.cuda.Event | None = None  # on a GPU, the last of them, by whoever made it
         self._lock = Lock()
 
+    def __len__(self) -> int:
+        """The number of labels whose vectors are kept."""
+        return len(self._vectors)
+
     def vectors(self, lists: Sequence[tuple[str, ...]]) -> list[Tensor]:
         """The vectors of every list of labels, [labels, C] each, on the model's device.
 

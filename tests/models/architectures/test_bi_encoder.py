@@ -15,7 +15,7 @@ from gliclass_fast import (
     UnsupportedConfigError,
     ZeroShotClassificationPipeline,
 )
-from gliclass_fast.engine import label_cache as vectors_module
+from gliclass_fast.engine import label_cache
 from gliclass_fast.models.configuration import read_config
 from gliclass_fast.runtime.loaded import LoadedNetwork
 from tests.accuracy import ALONE_TOLERANCE, assert_same_logits
@@ -135,17 +135,17 @@ def test_every_label_is_read_once(counted: list[int]) -> None:
 
 def test_the_cache_is_bounded_and_follows_the_model(counted: list[int]) -> None:
     model = GLiClassModel.from_gliclass(tiny("bi-encoder"), device="cpu")
-    cache = vectors_module.LabelVectors(model, byte_tokenizer(), 512, 256, capacity=4)
-    both = cache.of([("a", "b", "c"), ("c", "d", "e")])
+    cache = label_cache.LabelCache(model, byte_tokenizer(), 512, 256, capacity=4)
+    both = cache.vectors([("a", "b", "c"), ("c", "d", "e")])
     assert [len(each) for each in both] == [3, 3] and counted == [5]
-    assert len(cache._vectors) == 4
-    cache.of([("e",)])
+    assert len(cache) == 4
+    cache.vectors([("e",)])
     assert counted == [5]
-    again = cache.of([("a", "c")])[0]
+    again = cache.vectors([("a", "c")])[0]
     assert torch.allclose(again[1], both[0][2])
-    model._build(model.device)  # as a move to another device or dtype does
+    model.to(torch.bfloat16)
     before = len(counted)
-    cache.of([("e",)])
+    cache.vectors([("e",)])
     assert counted[before:] == [1]
 
 

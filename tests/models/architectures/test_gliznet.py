@@ -194,7 +194,7 @@ def test_the_written_reference_does_not_depend_on_padding() -> None:
 def test_triton(name: str) -> None:
     model = tiny(VARIANTS[name])
     ours = loaded(model, backend="triton")
-    assert ours.network.score_recordable == (ours.ops.chosen["attention_pool"] == "triton")
+    assert ours.loaded.network.score_recordable == (ours.ops.chosen["attention_pool"] == "triton")
     pipeline = GliclassPipeline(ours, tokenizer(), device="cpu", progress_bar=False)
     for found, theirs in zip(pipeline.get_embeddings(TEXTS[:3], LABELS[:3]), expected(model), strict=False):
         assert_same_logits(found["logits"], theirs)

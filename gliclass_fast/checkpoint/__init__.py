@@ -1,1 +1,1 @@
-"""Folders, tensors and adapters of a checkpoint."""
+"""Checkpoints: these modules read their folders, tensors and adapters."""

@@ -1,7 +1,7 @@
-"""The error of every file and tensor that does not fit."""
+"""CheckpointError: every file or tensor that does not fit raises it."""
 
 from __future__ import annotations
 
 
 class CheckpointError(ValueError):
-    """A checkpoint that is missing, truncated or does not fit; the message names the file or the tensors."""
+    """Reports a checkpoint that is missing, truncated or does not fit, and names the file or the tensors."""

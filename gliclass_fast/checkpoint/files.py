@@ -1,4 +1,4 @@
-"""Checkpoint folders: where they are, what config.json says, and the tokenizer in them."""
+"""Checkpoint folders: this module finds them, and reads their config.json and their tokenizer."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from gliclass_fast.checkpoint.errors import CheckpointError
 
 HUB_OPTIONS = ("revision", "token", "cache_dir", "local_files_only")
 _VOCABULARIES = ("tokenizer.json", "*.model", "vocab.txt", "vocab.json")
-_OURS = ("GLiClass", "gliznet")  # model types transformers does not know
+_OURS = ("GLiClass", "gliznet")  # model types that transformers does not know
 
 
 def resolve_folder(path_or_repo_id: str | Path, weights: bool = True, **hub: Any) -> Path:
-    """The local folder of a checkpoint: the path itself, or a download of the repository's files.
+    """Returns the local folder of a checkpoint: the path itself, or a download of the repository's files.
 
-    weights: with them, or only what a tokenizer needs. hub: how to download (`HUB_OPTIONS`).
+    weights: whether they are needed too, or only what a tokenizer needs. hub: how to download
+    (`HUB_OPTIONS`). Raises CheckpointError where there is no such folder and no download.
     """
     if unknown := set(hub) - set(HUB_OPTIONS):
         raise TypeError(f"unexpected arguments {sorted(unknown)}; of the Hub: {', '.join(HUB_OPTIONS)}")
@@ -48,7 +49,7 @@ def resolve_folder(path_or_repo_id: str | Path, weights: bool = True, **hub: Any
 
 
 def read_json(folder: Path) -> dict[str, Any]:
-    """The folder's config.json; CheckpointError where it is missing or is not an object."""
+    """Returns the folder's config.json; raises CheckpointError where it is missing or is not an object."""
     file = folder / "config.json"
     if not file.exists():
         raise CheckpointError(f"{file} does not exist")
@@ -62,10 +63,10 @@ def read_json(folder: Path) -> dict[str, Any]:
 
 
 def load_tokenizer(path_or_repo_id: str | Path, **options: Any) -> Any:
-    """The tokenizer of a folder or repository, as AutoTokenizer gives it; no remote code is run."""
+    """Loads the tokenizer of a folder or repository, as AutoTokenizer does, but runs no remote code."""
     folder = resolve_folder(path_or_repo_id, weights=False)
     if not any(any(folder.glob(pattern)) for pattern in _VOCABULARIES):
         raise CheckpointError(f"{folder} holds no tokenizer: there is no tokenizer.json")
     if (folder / "config.json").exists() and read_json(folder).get("model_type") in _OURS:
-        options["config"] = PretrainedConfig()  # an empty one selects the same class without a warning
+        options["config"] = PretrainedConfig()  # an empty one selects the same class, without a warning
     return AutoTokenizer.from_pretrained(folder, trust_remote_code=False, **options)

@@ -1,4 +1,4 @@
-"""LoRA adapters (Hu et al., arXiv:2106.09685) as PEFT saves them, merged into a checkpoint's weights.
+"""LoRA adapters (Hu et al., arXiv:2106.09685) as PEFT saves them: they are merged into the weights.
 
     W + scaling * B @ A,  scaling = alpha / r, or alpha / sqrt(r) with use_rslora (arXiv:2312.03732)
 
@@ -24,27 +24,27 @@ from gliclass_fast.checkpoint.tensors import SafetensorsFolder
 logger = logging.getLogger(__name__)
 
 _CONFIG, _TENSORS = "adapter_config.json", "adapter_model.safetensors"
-_WRAPPER = "base_model.model."  # what PEFT puts before the names of a model it wraps
+_WRAPPER = "base_model.model."  # PEFT puts this before the names of a model that it wraps
 _LORA = re.compile(
     r"(?P<prefix>.*?)base_model\.model\.(?P<module>.+)\.lora_(?P<side>[AB])(\.default)?\.weight"
 )
-_ADDED = ("lora_", "modules_to_save.", "original_module.")  # in names of what a wrapped model has besides
-# options that make something else of A and B than the formula above, or change other tensors
+_ADDED = ("lora_", "modules_to_save.", "original_module.")  # names with one of these are what PEFT adds
+# these options make something else of A and B than the formula above, or change other tensors
 _SWITCHES = (
     "use_dora", "use_qalora", "use_bdlora", "lora_bias", "layer_replication", "alora_invocation_tokens",
     "trainable_token_indices", "target_parameters", "arrow_config", "kasa_config", "monteclora_config",
 )  # fmt: skip
-# starting values that are taken out of the base weights
+# these starting values are taken out of the base weights
 _STARTS = ("pissa", "olora", "loftq", "corda", "lora_ga")
 
 
 def adapter_place(folder: Path) -> Path | None:
-    """Where a checkpoint's adapter is described, None where it has none."""
+    """Returns the folder that describes a checkpoint's adapter, or None where it has none."""
     return next((each for each in (folder, folder / "adapter") if (each / _CONFIG).exists()), None)
 
 
 def open_checkpoint(folder: Path) -> Mapping[str, Tensor]:
-    """A folder's tensors under the names of a plain checkpoint, its adapter merged where it has one.
+    """Opens a folder's tensors under the names of a plain checkpoint, and merges its adapter if it has one.
 
     An adapter is described by adapter_config.json, in the folder or in `adapter/`. Its tensors are
     - in model.safetensors, if the model was saved with PEFT's wrappers; or
@@ -70,7 +70,7 @@ def open_checkpoint(folder: Path) -> Mapping[str, Tensor]:
 
 
 class _AdapterFile(SafetensorsFolder):
-    """The tensors of adapter_model.safetensors."""
+    """Holds the tensors of adapter_model.safetensors."""
 
     def __init__(self, file: Path) -> None:
         if not file.exists():
@@ -83,7 +83,7 @@ class _AdapterFile(SafetensorsFolder):
 
 
 def _read_options(file: Path, starts_from_base: bool) -> dict[str, Any]:
-    """adapter_config.json, checked. starts_from_base: the base weights are stored as they were before."""
+    """Reads and checks adapter_config.json. starts_from_base: the base weights are stored without changes."""
     try:
         options = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
@@ -105,7 +105,7 @@ def _read_options(file: Path, starts_from_base: bool) -> dict[str, Any]:
 
 
 class _Pair(NamedTuple):
-    """Names of the tensors A [r, in] and B [out, r], with their rank and scaling."""
+    """Names the tensors A [r, in] and B [out, r], with their rank and scaling."""
 
     a: str
     b: str
@@ -114,7 +114,7 @@ class _Pair(NamedTuple):
 
 
 class MergedLora(Mapping[str, Tensor]):
-    """A checkpoint's tensors with an adapter merged; none is read before it is asked for."""
+    """Merges an adapter into a checkpoint's tensors, and reads none before it is asked for."""
 
     def __init__(
         self,
@@ -124,11 +124,11 @@ class MergedLora(Mapping[str, Tensor]):
         options: Mapping[str, Any],
         source: Path,
     ) -> None:
-        """added: the names in `adapter` of its own tensors; source: names them in error messages."""
+        """Takes the names `added` of the adapter's own tensors; error messages name `source`."""
         self._tensors, self._adapter, self._source = tensors, adapter, source
         self._transposed = bool(options.get("fan_in_fan_out"))  # weights are [in, out]
         own = set(added)
-        # the names of a plain checkpoint -> the stored ones
+        # maps the names of a plain checkpoint to the stored ones
         self._stored = {
             name.replace(_WRAPPER, "", 1).replace(".base_layer.", "."): name
             for name in tensors
@@ -149,7 +149,7 @@ class MergedLora(Mapping[str, Tensor]):
             raise CheckpointError(f"{source} holds no lora_A and lora_B tensors")
 
     def _place(self, name: str) -> tuple[str, str, str]:
-        """The weight an adapter's tensor belongs to, the name of its module in the adapter, and A or B."""
+        """Returns the weight of an adapter's tensor, the name of its module in the adapter, and A or B."""
         found = _LORA.fullmatch(name)
         if found is None:
             raise CheckpointError(
@@ -186,7 +186,7 @@ class MergedLora(Mapping[str, Tensor]):
 
 
 def _rank_and_scaling(options: Mapping[str, Any], module: str) -> tuple[int, float]:
-    """A pattern that the module's name ends in decides, else the adapter's own; defaults are PEFT's."""
+    """Returns what the first pattern that ends the module's name says, else the adapter, else PEFT's 8."""
 
     def read(patterns: str, option: str) -> Any:
         for pattern, value in (options.get(patterns) or {}).items():

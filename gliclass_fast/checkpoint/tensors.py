@@ -1,4 +1,4 @@
-"""The tensors of a folder's safetensors files, each mapped when it is asked for."""
+"""The tensors of a folder's safetensors files: each is mapped when it is asked for."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json", "model.pt", "mo
 
 
 class SafetensorsFolder(Mapping[str, Tensor]):
-    """The tensors of `model.safetensors`, or of the shards its index lists.
+    """Holds the tensors of `model.safetensors`, or of the shards that its index lists.
 
     Every lookup maps the file anew, so that a tensor's pages leave memory with the tensor: packed weights do
-    not keep their stock form resident, and of an embedding table only the rows in use are.
+    not keep their stock form in memory, and an embedding table has only the rows in use there.
     """
 
     def __init__(self, folder: Path) -> None:

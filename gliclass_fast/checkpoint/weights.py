@@ -1,7 +1,7 @@
-"""Stock tensors -> our parameters, strict both ways: every parameter filled, every tensor used once.
+"""Weights: stock tensors fill our parameters, strictly: every parameter is filled and every tensor used.
 
-A WEIGHTS table maps our parameter name to the stock names that make it up, concatenated along dimension 0 in
-order. `{i}` stands for a layer number.
+A WEIGHTS table maps our parameter name to the stock names that make it up; they are concatenated along
+dimension 0, in order. `{i}` stands for a layer number.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Weights = Mapping[str, tuple[str, ...]]
 
 
 def affine(modules: Mapping[str, str | Sequence[str]]) -> dict[str, tuple[str, ...]]:
-    """WEIGHTS rows for the weight and the bias of layers: our module <- theirs, or several of theirs."""
+    """Makes WEIGHTS rows for the weight and the bias of layers, from our modules to one or more of theirs."""
     return {
         f"{ours}.{kind}": tuple(
             f"{each}.{kind}" for each in ([theirs] if isinstance(theirs, str) else theirs)
@@ -30,19 +30,19 @@ def affine(modules: Mapping[str, str | Sequence[str]]) -> dict[str, tuple[str, .
 
 
 class Checkpoint:
-    """Stock tensors that are handed out once each, on one device in one dtype."""
+    """Hands out stock tensors, on one device in one dtype, and remembers which were used."""
 
     def __init__(
         self, tensors: Mapping[str, Tensor], source: str, device: torch.device, dtype: torch.dtype
     ) -> None:
-        """source: names the tensors in error messages."""
+        """Takes the stock tensors, which error messages call `source`."""
         self._tensors = tensors
         self._unused, self._missing = set(tensors), list[str]()
         self._ignored: list[str] = []
         self.source, self._device, self._dtype = source, device, dtype
 
     def shape(self, name: str) -> torch.Size | None:
-        """The shape of a stock tensor, or None where there is none of that name."""
+        """Returns the shape of a stock tensor, or None where there is none of that name."""
         return self._tensors[name].shape if name in self._tensors else None
 
     def load_weights(
@@ -51,7 +51,8 @@ class Checkpoint:
         """Gives every parameter of `module` its tensor; `assert_all_used` lists missing ones.
 
         A tensor that already is on the device in the dtype is shared, not copied: nothing may change a
-        parameter in place. prefix: of the stock names. unused: patterns of stock names that nothing reads.
+        parameter in place. prefix: what stock names start with. unused: patterns of stock names that nothing
+        reads. Raises CheckpointError for a tensor of the wrong shape.
         """
         self._ignored += [prefix + name for name in unused]
         for name, parameter in list(module.named_parameters()):

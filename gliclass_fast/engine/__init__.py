@@ -1,1 +1,1 @@
-"""Requests -> logits, in the caller's order."""
+"""The engine: it turns requests into logits, in the caller's order."""

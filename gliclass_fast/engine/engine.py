@@ -1,4 +1,4 @@
-"""Requests -> logits: prompts, batches, the network, and the answers back in the caller's order."""
+"""The engine: it makes prompts and batches of requests, runs them, and answers in the caller's order."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from gliclass_fast.text.prompts import Request
 logger = logging.getLogger(__name__)
 
 BATCH_TOKENS = {"cpu": 2048, "cuda": MAX_TOKENS}
-CHUNK = 256  # prompts tokenised at a time, while a GPU works on those before
+CHUNK = 256  # prompts that are tokenised at a time, while a GPU works on those before
 # A GPU waits for the first prompts only, so these are few; a CPU tokenises and computes in turn.
 FIRST_CHUNK = {"cuda": 32}
 LabelsPerPass = int | Literal["auto"] | None
@@ -32,7 +32,7 @@ Result = TypeVar("Result")
 
 @dataclass(slots=True, eq=False)
 class Row:
-    """One pass of a request: what is read together, and its logits once they are there."""
+    """Holds one pass of a request: what is read together, and its logits once they are there."""
 
     text: int  # the place of its text among the requests
     request: Request
@@ -43,11 +43,11 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """One request's answer."""
+    """Holds the answer to one request."""
 
     logits: np.ndarray  # float32 [1, labels], or [2, labels] with the uncalibrated ones second
-    tokens: int  # tokens run, over all passes
-    tokens_cut: int  # tokens of the text the window left no room for, in the pass that lost most
+    tokens: int  # tokens that ran, over all passes
+    tokens_cut: int  # tokens of the text that the window left no room for, in the pass that lost most
     passes: int
 
 
@@ -55,7 +55,7 @@ Launched = list[tuple[list[Row], PendingLogits]]  # batches that a device was gi
 
 
 class Engine:
-    """A model with its tokenizer, a window in tokens and a token budget per batch."""
+    """Runs a model with its tokenizer, a window in tokens and a token budget per batch."""
 
     def __init__(
         self,
@@ -68,8 +68,8 @@ class Engine:
     ) -> None:
         """
         Args:
-            labels_tokenizer: of a label tower, where the model has one.
-            relieve: gives back memory of the device that is not needed; default: the model's CUDA graphs.
+            labels_tokenizer: the tokenizer of the label tower, where the model has one.
+            relieve: gives back device memory that is not needed; default: that of the model's CUDA graphs.
         """
         self.model = model
         self.batch_tokens = batch_tokens or BATCH_TOKENS[model.loaded.device.type]
@@ -92,11 +92,13 @@ class Engine:
         progress: bool = False,
         numbers: Sequence[int] | None = None,
     ) -> list[Scored]:
-        """Logits of every request, in order. What overflows 16 bit runs again in float32, with a warning.
+        """Returns the logits of every request, in order.
 
-        labels_per_pass: score at most so many labels at a time, each group in a pass of its own; "auto": as
+        A request that overflows 16 bit runs again in float32, with a warning.
+
+        labels_per_pass: scores at most so many labels at a time, each group in a pass of its own; "auto": as
             many as leave half the window to the text.
-        numbers: of the text each request is about, for messages; default: their order.
+        numbers: the number that messages give to the text of each request; default: its place.
 
         Raises ValueError where labels do not fit the window and FloatingPointError where a logit is not
         finite in float32 either.
@@ -112,7 +114,7 @@ class Engine:
         return [_joined(each) for each in passes]
 
     def _score_again(self, rows: list[Row], numbers: list[int]) -> None:
-        """Gives the rows that have no logits those of the twin in float32."""
+        """Gives the rows without logits those of the twin in float32."""
 
         def again(places: list[int]) -> list[np.ndarray | None]:
             return [row.logits for row in self._in_float32()._run([rows[place].request for place in places])]
@@ -124,7 +126,7 @@ class Engine:
     def _run(
         self, requests: Sequence[Request], labels_per_pass: LabelsPerPass = None, progress: bool = False
     ) -> list[Row]:
-        """Every pass with its logits. While a device works on some prompts, the next ones are tokenised."""
+        """Returns every pass with its logits; the host tokenises prompts while a device works on others."""
         passes = [
             (text, part)
             for text, request in enumerate(requests)
@@ -144,7 +146,7 @@ class Engine:
         return rows
 
     def _launch(self, rows: list[Row]) -> Launched:
-        """Gives prompts to the device, without waiting for it."""
+        """Gives prompts to the device without waiting for it."""
         loaded = self.model.loaded
         return [
             ([rows[place] for place in group], pending)
@@ -152,12 +154,12 @@ class Engine:
         ]
 
     def embed(self, requests: Sequence[Request], progress: bool = False) -> list[dict[str, np.ndarray]]:
-        """Per request, in order: logits [labels], text_embedding [C], class_embeddings [labels, C].
+        """Returns per request, in order: logits [labels], text_embedding [C], class_embeddings [labels, C].
 
-        With pooling "pass", text_embedding keeps one row per token of the prompt; of GliZNet it has one per
-        label. What overflows 16 bit runs again in float32, with a warning.
+        With pooling "pass", text_embedding keeps one row per token of the prompt; GliZNet gives one row per
+        label. A request that overflows 16 bit runs again in float32, with a warning.
 
-        Raises as `score` does, where any value is not finite.
+        Raises the errors of `score`, where any value is not finite.
         """
         prompts = self.encode(requests)
         self._warn_of_cuts(prompts)
@@ -172,7 +174,7 @@ class Engine:
     def _embed(
         self, prompts: list[EncodedPrompt], progress: bool = False
     ) -> list[dict[str, np.ndarray] | None]:
-        """What `embed` gives, None for a prompt with a value that is not finite."""
+        """Returns what `embed` does, with None for a prompt that has a value that is not finite."""
         loaded = self.model.loaded
         found: list[dict[str, np.ndarray] | None] = [None] * len(prompts)
 
@@ -197,7 +199,7 @@ class Engine:
         return found
 
     def _in_float32(self) -> Engine:
-        """This engine with the model's twin in float32, kept as long as the twin."""
+        """Returns this engine with the model's twin in float32; it is kept as long as the twin."""
         model = self.model.in_float32()
         if self._twin is None or self._twin.model is not model:
             self._twin = Engine(model, *self._given)
@@ -225,13 +227,13 @@ class Engine:
         return [*groups, labels[start:]]
 
     def encode(self, requests: Sequence[Request]) -> list[EncodedPrompt]:
-        """The prompts of requests, within the window; raises ValueError where labels do not fit it."""
+        """Makes the prompts of requests, within the window; raises ValueError where labels do not fit it."""
         return self.reader.encode(requests, self.window) if requests else []
 
     def _batches(
         self, prompts: list[EncodedPrompt], run: Callable[[list[EncodedPrompt]], Result]
     ) -> Iterator[tuple[list[int], Result]]:
-        """`run` on groups of prompts within the token budget; with each result the places of its prompts."""
+        """Calls `run` on groups of prompts within the token budget; yields their places and the result."""
 
         def run_group(group: list[int]) -> Result:
             return run([prompts[place] for place in group])
@@ -248,7 +250,7 @@ class Engine:
 
 
 def growing(count: int, first: int, most: int) -> Iterator[slice]:
-    """So many items in parts: `first` of them, then as many as came before, at most `most` at a time."""
+    """Yields parts of so many items: `first`, then as many as came before, at most `most` at a time."""
     start = 0
     while start < count:
         size = min(max(first, start), most)
@@ -275,7 +277,7 @@ def _to_numpy(tensor: Tensor) -> np.ndarray:
 
 
 def _joined(passes: list[Row]) -> Scored:
-    """The passes of one request as one answer."""
+    """Joins the passes of one request into one answer."""
     logits = [row.logits for row in passes if row.logits is not None]
     return Scored(
         logits=logits[0] if len(logits) == 1 else np.concatenate(logits, axis=1),

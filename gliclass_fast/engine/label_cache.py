@@ -1,4 +1,4 @@
-"""Vectors of labels that a tower of their own reads: each computed once, however many texts ask for it."""
+"""The cache of label vectors: each is computed once, however many texts ask for it."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from gliclass_fast.runtime.transfer import inference_on
 from gliclass_fast.text.tokenizer import SequenceTokenizer
 
 CAPACITY = 16384  # labels
-LISTS = 16  # label lists whose vectors stay together, as most callers send the same one again
+LISTS = 16  # label lists whose vectors stay together, as most callers send the same list again
 
 
 class LabelCache:
-    """One model's label vectors, by the label's text; the least recently used are dropped."""
+    """Keeps one model's label vectors, by the label's text, and drops the least recently used ones."""
 
     def __init__(
         self,
@@ -32,29 +32,29 @@ class LabelCache:
         batch_tokens: int,
         capacity: int = CAPACITY,
     ) -> None:
-        """tokenizer: of the label tower; max_length: its window in tokens, special tokens included."""
+        """Takes the label tower's tokenizer and its window in tokens, special tokens included."""
         longest = model.config.label_backbone_config.max_positions
         self._tokenizer = SequenceTokenizer(tokenizer)
         self._window = max_length if longest is None else min(max_length, longest)
         self._model, self._batch_tokens, self._capacity = model, batch_tokens, capacity
         self._vectors: OrderedDict[str, Tensor] = OrderedDict()
         self._lists: OrderedDict[tuple[str, ...], Tensor] = OrderedDict()
-        self._loaded = weakref.ref(model.loaded)  # not to keep it where the model moves on
-        self._made: torch.cuda.Event | None = None  # on a GPU, the last of them, by whoever made it
+        self._loaded = weakref.ref(model.loaded)  # weak, as the old network may go when the model moves
+        self._made: torch.cuda.Event | None = None  # on a GPU: the newest vectors are made
         self._lock = Lock()
 
     def __len__(self) -> int:
-        """The number of labels whose vectors are kept."""
+        """Counts the labels whose vectors are kept."""
         return len(self._vectors)
 
     def vectors(self, lists: Sequence[tuple[str, ...]]) -> list[Tensor]:
-        """The vectors of every list of labels, [labels, C] each, on the model's device.
+        """Returns the vectors of every list of labels, [labels, C] each, on the model's device.
 
         Raises ValueError where a label does not fit the window.
         """
         loaded = self._model.loaded
         with self._lock, inference_on(loaded.device):
-            if self._loaded() is not loaded:  # the model was moved, its vectors were not
+            if self._loaded() is not loaded:  # the model was moved, but its vectors were not
                 self._vectors.clear()
                 self._lists.clear()
                 self._loaded, self._made = weakref.ref(loaded), None
@@ -75,7 +75,7 @@ class LabelCache:
             return [found[labels] for labels in lists]
 
     def _compute(self, loaded: LoadedNetwork, labels: list[str]) -> None:
-        """Makes the vectors that are missing; afterwards those of `labels` are the most recently used."""
+        """Makes the missing vectors; afterwards those of `labels` are the most recently used."""
         missing = [label for label in dict.fromkeys(labels) if label not in self._vectors]
         prompts = []
         for label, (ids, cut) in zip(missing, self._tokenizer.whole(missing, self._window), strict=True):
@@ -87,13 +87,13 @@ class LabelCache:
             prompts.append(EncodedPrompt.of_text(ids, 1))
         if prompts:
             vectors = loaded.label_vectors(prompts, self._batch_tokens)
-            # copies: a view would keep all of them in memory
+            # these are copies, as a view would keep all of them in memory
             self._vectors.update((label, row.clone()) for label, row in zip(missing, vectors, strict=True))
         for label in labels:
             self._vectors.move_to_end(label)
 
     def _remember(self, labels: tuple[str, ...], vectors: Tensor) -> None:
-        if len(labels) <= self._capacity // LISTS:  # together no more than the vectors themselves
+        if len(labels) <= self._capacity // LISTS:  # all lists hold no more than the vectors do
             self._lists[labels] = vectors
             self._lists.move_to_end(labels)
         if len(self._lists) > LISTS:

@@ -1,4 +1,4 @@
-"""What overflows 16 bit is computed again in float32; what is not finite there either is an error."""
+"""Overflow: what overflows 16 bit is computed again in float32; what is not finite there is an error."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 
 logger = logging.getLogger(__name__)
 
-MOST_NAMED = 10  # texts of one message
+MOST_NAMED = 10  # texts that one message names
 Answer = TypeVar("Answer")
 
 
@@ -20,10 +20,10 @@ def complete(
     dtype: torch.dtype,
     again: Callable[[list[int]], Sequence[Answer | None]],
 ) -> list[Answer]:
-    """All answers, where a None stands for values that are not finite in `dtype`.
+    """Returns all answers; a given None stands for values that are not finite in `dtype`.
 
-    numbers: of the text each answer is about, as messages name it. again: the answers of these places in
-    float32; called at most once, after a warning, and not where `dtype` is float32.
+    numbers: the number that messages give to the text of each answer. again: returns the answers of given
+    places in float32; it is called at most once, after a warning, and not where `dtype` is float32.
 
     Raises FloatingPointError, which names the texts, where values are not finite in float32.
     """

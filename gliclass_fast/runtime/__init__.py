@@ -1,1 +1,1 @@
-"""A network on a device: batches, CUDA graphs, dtypes, memory."""
+"""A network on a device: these modules make its batches, CUDA graphs, dtype and memory."""

@@ -1,4 +1,4 @@
-"""Recordings as CUDA graphs: the streams that they are made and run on, and the memory that they share."""
+"""Recordings as CUDA graphs: they are made and run on streams of their own, and share their memory."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from torch import Tensor
 
 from gliclass_fast.runtime.graphs import Run
 
-MEMORY_SHARE = 0.25  # of the device's memory
+MEMORY_SHARE = 0.25  # the share of the device's memory that recordings may hold
 
 
 class Streams:
-    """The streams of a GPU that a process records graphs on, and the one that runs all of them."""
+    """Holds the streams of a GPU on which a process records graphs, and the one that runs all of them."""
 
     def __init__(self, device: torch.device) -> None:
-        # all graphs are given the workspaces that cuBLAS has for the recording stream: no two may run at once
+        # All graphs use the workspaces that cuBLAS has for the recording stream, so no two may run at once.
         self.running = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-        # A graph that is freed takes along the workspaces of the stream its recording began on
-        # (pytorch/pytorch#193402), so launches go to another. Both have a stream to themselves, as the
-        # allocator of pinned memory leaves events on those that copy; few others draw from the set of those
-        # of high priority.
+        # A graph that is freed takes along the workspaces of the stream on which its recording began
+        # (pytorch/pytorch#193402), so launches go to another stream. Nothing else should use these two, as
+        # the allocator of pinned memory leaves events on streams that copy. They have high priority, as few
+        # others take streams of high priority.
         self.first = torch.cuda.Stream(device, priority=-1)  # type: ignore[no-untyped-call]
         self.recording = torch.cuda.Stream(device, priority=-1)  # type: ignore[no-untyped-call]
 
@@ -32,7 +32,7 @@ streams_of = cache(Streams)
 
 
 class CudaRecorder:
-    """Recordings as CUDA graphs in a memory pool of their own."""
+    """Records launches as CUDA graphs, in a memory pool of their own."""
 
     def __init__(self, device: torch.device) -> None:
         self._device, self._streams = device, streams_of(device)
@@ -52,13 +52,13 @@ class CudaRecorder:
     def record(self, run: Run) -> Run:
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.stream(self._streams.first):
-            # Every thread has its own, and none can be made while recording. Its workspace for the other
-            # stream is made there, in the pool, which keeps it however long this thread lives.
+            # Every thread has a handle of its own, and none can be made during a recording. The handle's
+            # workspace for the other stream is made then, in the pool, which keeps it after the thread ends.
             torch.cuda.current_blas_handle()  # type: ignore[no-untyped-call]
         recording = torch.cuda.graph(
             graph, self._pool, self._streams.first, capture_error_mode="thread_local"
         )
-        failure: BaseException | None = None  # the cause, of which one from ending the recording may come
+        failure: BaseException | None = None  # the first error; the end of the recording may raise another
         try:
             with recording, self._launches_joined():
                 try:
@@ -72,7 +72,7 @@ class CudaRecorder:
             try:
                 raise failure
             finally:
-                del failure  # or a cycle keeps its frames, and the memory they hold
+                del failure  # else a cycle keeps its frames and the memory that they hold
 
         def replay() -> Tensor:
             graph.replay()
@@ -82,7 +82,7 @@ class CudaRecorder:
 
     @contextmanager
     def _launches_joined(self) -> Iterator[None]:
-        """Launches on the recording stream become part of what the first stream records."""
+        """Makes launches on the recording stream a part of what the first stream records."""
         self._streams.recording.wait_stream(self._streams.first)
         with torch.cuda.stream(self._streams.recording):
             yield

@@ -1,4 +1,4 @@
-"""The one rule for devices: what a caller means by a name, a number, or nothing."""
+"""The one rule for devices: it says what a caller means by a name, a number, or nothing."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from gliclass_fast.ops import ORDER
 
 
 def resolve_device(device: Any = None, fall_back: bool = False) -> torch.device:
-    """The device that a caller means; a GPU comes with its number, so that equal devices compare equal.
+    """Returns the device that a caller means; a GPU has its number, so that equal devices compare equal.
 
     Args:
         device: a name, a torch.device, the number of a GPU (-1: the CPU), or None for the GPU where there is
             one.
         fall_back: a name or a number that this machine or the engine does not have gives the CPU, as in the
-            reference's pipelines; a torch.device means what it says.
+            reference's pipelines; a torch.device never falls back.
 
-    Raises ValueError for a device that does not exist, or that is not there.
+    Raises ValueError for a device that the engine does not know, or for a GPU where there is none.
     """
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"

@@ -1,7 +1,7 @@
-"""The dtype a model runs in: what the caller asks for, else float32 on a CPU and 16 bit on a GPU.
+"""The dtype of a model: it is what the caller asks for, else float32 on a CPU and 16 bit on a GPU.
 
 float16 rounds eight times finer than bfloat16 and is the default where it suffices; it ends at 65504. A model
-that gets there on a batch of random tokens, or is of a family known to, runs in bfloat16.
+that gets there on a batch of random tokens, or whose family is known to get there, runs in bfloat16.
 """
 
 from __future__ import annotations
@@ -22,7 +22,10 @@ def dtype_candidates(
     config: ModelConfig,
     tensors: Mapping[str, Tensor],
 ) -> list[torch.dtype]:
-    """Dtypes to try in order, the last of which is taken unseen. `asked` may be "auto" or a name."""
+    """Returns the dtypes to try in order, the last of which is taken without a trial.
+
+    `asked` may be "auto" or a name. Raises ValueError for a dtype that is not supported.
+    """
     if asked is None or asked == "auto":
         if device.type == "cpu":
             return [torch.float32]
@@ -37,7 +40,7 @@ def dtype_candidates(
 
 
 def _known_to_overflow(config: ModelConfig) -> bool:
-    """mDeBERTa, the one DeBERTa with a multilingual vocabulary, and those that were trained in bfloat16."""
+    """Tells whether a tower is mDeBERTa, known by its vocabulary, or of a family trained in bfloat16."""
     towers = [(config.model_type, config.backbone_config)]
     if config.label_backbone_config is not None:
         towers.append((str(config.label_model_type), config.label_backbone_config))

@@ -1,14 +1,15 @@
-"""CUDA graphs: a model's launches recorded once per bucket of sizes, then replayed as a whole.
+"""CUDA graphs: a model's launches are recorded once per bucket of sizes, then replayed as a whole.
 
-A pass takes two graphs. The encoder's depends on the bucket of tokens (and where prompts are very short, on
-having more tiles), so any number of labels replays it; the tail's (pooling, projectors, scorer) on the
-buckets of tokens, prompts and labels. A tail that reads more
-than the batch's block, as where labels come as vectors, runs without. Every batch is copied to one static
-block of int32, where all graphs read it; encoders leave their states in a static arena, where tails find
-them. Batches run one at a time on one stream, so all graphs of a model share one pool of memory.
+A pass takes two graphs. The backbone's graph depends on the bucket of tokens (and, where prompts are very
+short, on a larger number of tiles), so any number of labels replays it. The tail's graph (pooling,
+projectors, scorer) depends on the buckets of tokens, prompts and labels. A tail that reads more than the
+batch's block, as where labels come as vectors, runs without a graph. Every batch is copied to one static
+block of int32, where all graphs read it. Backbones leave their hidden states in a static arena, where tails
+find them. Batches run one at a time on one stream, so all graphs of a model share one pool of memory.
 
 The first batch of a bucket runs without a graph, which also compiles what it needs; the second is recorded.
-Of too many graphs the least recently used one goes; where they hold too much memory, which they share, all.
+Where there are too many graphs, the least recently used one is dropped. Where they hold too much memory, all
+are dropped, as they share it.
 """
 
 from __future__ import annotations
@@ -32,22 +33,22 @@ MIN_ARENA = 1024  # tokens
 MAX_GRAPHS = 512
 
 Run = Callable[[], Tensor]
-Bucket = Capacity | tuple[int, int]  # of a tail, or of an encoder: tokens and tiles
+Bucket = Capacity | tuple[int, int]  # a tail's capacity, or a backbone's tokens and tiles
 
 
 class Recorder(Protocol):
-    """What turns launches into something to replay; a device of its own kind in tests."""
+    """Turns launches into something that can be replayed; tests have a recorder of their own."""
 
     memory_limit: int  # bytes
 
     def stream_scope(self) -> AbstractContextManager[None]:
-        """A stretch of launches, ordered after the caller's earlier ones and before its later ones."""
+        """Orders the launches made in it after the caller's earlier ones and before its later ones."""
         ...
 
     def record(self, run: Run) -> Run:
         """Records what `run` launches, without running it; the result replays it into the same memory.
 
-        To drop the result, once `synchronize` was called, drops the recording.
+        A caller drops the recording when it drops the result, after a call of `synchronize`.
         """
         ...
 
@@ -56,11 +57,11 @@ class Recorder(Protocol):
         ...
 
     def new_pool(self) -> None:
-        """After all recordings were dropped: later ones get memory of their own."""
+        """Gives later recordings memory of their own, once all earlier ones were dropped."""
         ...
 
     def memory(self) -> int:
-        """Bytes the recordings hold."""
+        """Counts the bytes that the recordings hold."""
         ...
 
 
@@ -70,17 +71,17 @@ class GraphRunner:
     def __init__(
         self, network: Network, device: torch.device, recorder: Recorder, max_graphs: int = MAX_GRAPHS
     ) -> None:
-        """max_graphs: at most so many at a time, two or more: the memory they share lives while one does."""
+        """Keeps at most `max_graphs` graphs, two or more, as their memory lives while one of them does."""
         self._network, self._recorder, self._max_graphs = network, recorder, max_graphs
         largest = Capacity.padded(MAX_TOKENS, MAX_TOKENS // 2, MAX_TOKENS // 2, tiles=MAX_TOKENS)
         self._block = torch.zeros(Layout.of(largest).size, dtype=torch.int32, device=device)
         self._arenas: dict[int, tuple[Tensor, ...]] = {}
         self._graphs: dict[Bucket, Run] = {}  # the least recently used first
         self._met: set[Bucket] = set()
-        self.record_others = True  # batches of sizes that were not recorded yet
+        self.record_others = True  # whether to record batches of sizes that were not recorded yet
 
     def capacity_for(self, prompts: Sequence[EncodedPrompt]) -> Capacity | None:
-        """What a batch of these prompts is padded to, None where it is too large for graphs."""
+        """Returns what a batch of these prompts is padded to, or None where it is too large for graphs."""
         tokens = sum([len(prompt.token_ids) for prompt in prompts])
         labels = sum([len(prompt.label_spans) for prompt in prompts])
         bucket = self.bucket(tokens, len(prompts), labels)
@@ -90,45 +91,45 @@ class GraphRunner:
 
     @staticmethod
     def bucket(tokens: int, prompts: int, labels: int) -> Capacity | None:
-        """The bucket of a batch with so many of each, None where it is too large for one.
+        """Returns the bucket of a batch with so many of each, or None where it is too large for one.
 
-        Tokens go up in steps of an eighth of the power of two below, and of 16 at least: 6.6 % of padding in
-        the mean. Prompts and labels go up by powers of two. Tiles are a quarter of the tokens; where prompts
-        are so short that there may be more, they are as many as the tokens.
+        Tokens go up in steps of an eighth of the power of two below, and of 16 at least, which pads by 6.6 %
+        in the mean. Prompts and labels go up by powers of two. There are a quarter as many tiles as tokens,
+        or as many as tokens where prompts are so short that they may take more than a quarter.
         """
         step = max(MIN_BUCKET, 1 << max(0, tokens.bit_length() - 4))
         padded = -(-tokens // step) * step
         if padded > MAX_TOKENS or labels > MAX_TOKENS // 2:
             return None
         few_tiles = max(MIN_TILES, padded // 4)
-        # a prompt's last tile may hold few rows, and so may that of the padding; all others are full
+        # The last tile of a prompt may hold few rows, and so may that of the padding; all others are full.
         tiles = few_tiles if prompts + 1 + padded // TILE_ROWS <= few_tiles else max(few_tiles, padded)
         return Capacity.padded(padded, _power_of_2(prompts), _power_of_2(labels), tiles)
 
     @property
     def memory(self) -> int:
-        """Bytes of device memory: graphs, arenas and block."""
+        """Counts the bytes of device memory that the graphs, the arenas and the block hold."""
         states = sum(state.nbytes for arena in self._arenas.values() for state in arena)
         return self._recorder.memory() + states + self._block.nbytes
 
     @property
     def count(self) -> int:
-        """Graphs held."""
+        """Counts the graphs that are held."""
         return len(self._graphs)
 
     def free(self) -> None:
-        """Gives back the memory of all graphs and arenas, which are made anew when next wanted."""
+        """Gives back the memory of all graphs and arenas, which are made anew when they are next needed."""
         with LAUNCH_LOCK, self._recorder.stream_scope():
             self._clear()
 
     @torch.inference_mode()
     def __call__(self, batch: PackedBatch) -> PendingLogits:
-        """Launches a batch on the host, padded to its capacity."""
+        """Launches a batch that is on the host and padded to its capacity."""
         with LAUNCH_LOCK, self._recorder.stream_scope():
             try:
                 return self._launch(batch)
             except BaseException:
-                self._clear()  # whatever a failed recording left in the memory that all share
+                self._clear()  # a failed recording may have left something in the memory that all share
                 raise
 
     def _launch(self, batch: PackedBatch) -> PendingLogits:
@@ -169,7 +170,7 @@ class GraphRunner:
         return self._network.score(self._arena(batch), batch).stacked_logits()
 
     def _arena(self, batch: PackedBatch, states: tuple[Tensor, ...] = ()) -> tuple[Tensor, ...]:
-        """Where the states of a batch are, [T, C] each; made for `states` where no batch of its size was."""
+        """Returns the place of a batch's states, [T, C] each; a new size gets an arena for `states`."""
         tokens = batch.capacity.tokens
         rows = max(MIN_ARENA, 1 << (tokens - 1).bit_length())
         if rows not in self._arenas:
@@ -188,5 +189,5 @@ class GraphRunner:
 
 
 def _power_of_2(count: int) -> int:
-    """The bucket of a number of prompts or labels."""
+    """Returns the bucket of a number of prompts or labels."""
     return max(MIN_BUCKET, 1 << (count - 1).bit_length())

@@ -1,4 +1,4 @@
-"""LoadedNetwork: a network with its weights on a device, and how batches run on it."""
+"""LoadedNetwork: it holds a network with its weights on a device, and runs batches on it."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ PROBE_SIZES: tuple[Size, ...] = ((512, 8), (64, 8))
 
 
 class LoadedNetwork:
-    """Never changes once it is built, but for its CUDA graphs.
+    """Holds a network with its weights on one device; once it is built, only its CUDA graphs change.
 
-    `network` is an architecture, `ops` holds the implementation of every operation (outside a backbone in
-    int8), `graphs` the CUDA graphs, where the network can run from them.
+    `network` is an architecture. `ops` holds the implementation of every operation (a backbone in int8 has
+    its own). `graphs` holds the CUDA graphs, where the network can run from them.
     """
 
     def __init__(
         self, config: Any, tensors: Mapping[str, Tensor], source: str, settings: Settings, dtype: torch.dtype
     ) -> None:
-        """tensors: of a stock checkpoint; source: names them in error messages."""
+        """Builds the network from the tensors of a stock checkpoint, which error messages call `source`."""
 
         def ops_of(backbone_config: Any, quantization: str | None = settings.quantization) -> Ops:
             width = backbone_config.head_width
@@ -64,7 +64,7 @@ class LoadedNetwork:
         self.network.eval()
 
     def pack(self, prompts: Sequence[EncodedPrompt], capacity: Capacity | None = None) -> PackedBatch:
-        """Prompts laid end to end on the host, as the network takes them; padded to a capacity if given."""
+        """Lays prompts end to end on the host, as the network takes them, and pads to a given capacity."""
         return pack(
             prompts,
             capacity,
@@ -74,20 +74,20 @@ class LoadedNetwork:
         )
 
     def __call__(self, batch: PackedBatch) -> Output:
-        """Runs a packed batch, on the host or on the device, without CUDA graphs."""
+        """Runs a packed batch, which is on the host or on the device, without CUDA graphs."""
         with inference_on(self.device):
             output: Output = self.network.forward(batch.to(self.device))
             return output
 
     def score(self, prompts: Sequence[EncodedPrompt]) -> PendingLogits:
-        """Launches a batch, from CUDA graphs where it can; `wait` gives the logits of its labels."""
+        """Launches a batch, from CUDA graphs where it can; `wait` then gives the logits of its labels."""
         with inference_on(self.device):
             if self.graphs is not None and (capacity := self.graphs.capacity_for(prompts)):
                 return self.graphs(self.pack(prompts, capacity))
             return PendingLogits.copy(self(self.pack(prompts)).stacked_logits())
 
     def label_vectors(self, prompts: Sequence[EncodedPrompt], batch_tokens: int = MAX_TOKENS) -> Tensor:
-        """Vectors of labels that are sequences of their own, for a label tower: [labels, C], in order."""
+        """Returns what a label tower makes of labels, each a sequence of its own: [labels, C], in order."""
 
         def run(group: list[int]) -> Tensor:
             batch = self.pack([prompts[index] for index in group]).to(self.device)
@@ -100,22 +100,22 @@ class LoadedNetwork:
             return torch.cat(vectors)[np.argsort(np.concatenate(groups))]
 
     def probe(self, sizes: Sequence[Size] = PROBE_SIZES) -> list[EncodedPrompt]:
-        """Prompts of random tokens, always the same, as the network takes them."""
+        """Returns prompts of random tokens, always the same, as the network takes them."""
         with inference_on(self.device):
             prompts: list[EncodedPrompt] = self.network.probe(sizes, self.label_vectors)
             return prompts
 
     def free_graphs(self) -> None:
-        """Gives back the memory of CUDA graphs, which are recorded anew when next wanted."""
+        """Gives back the memory of CUDA graphs, which are recorded anew when they are next needed."""
         if self.graphs is not None:
             self.graphs.free()
 
 
 def load(config: Any, tensors: Mapping[str, Tensor], source: str, settings: Settings) -> LoadedNetwork:
-    """A network in the first dtype that holds the values of a batch of random tokens.
+    """Builds a network in the first dtype that holds the values of a batch of random tokens.
 
-    Raises CheckpointError where tensors and configuration do not match, ValueError for other settings than
-    there are.
+    Raises CheckpointError where tensors and configuration do not match, and ValueError for settings that do
+    not exist.
     """
     device = settings.device
     *first, last = dtype_candidates(settings.dtype, device, config, tensors)

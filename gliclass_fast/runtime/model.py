@@ -1,4 +1,4 @@
-"""GLiClassModel: a checkpoint, built for a device and a dtype and built anew where either changes."""
+"""GLiClassModel: it builds a checkpoint for a device and a dtype, and anew where either changes."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ logger = logging.getLogger(__name__)
 
 
 class GLiClassModel:
-    """Drop-in for `gliclass.GLiClassModel`, for inference.
+    """Takes the place of `gliclass.GLiClassModel` for inference.
 
-    Built from stock weights for one device and dtype; `to` builds anew from the same weights. `config` holds
-    the fields of the checkpoint's config.json, `loaded` the network as it runs.
+    It is built from stock weights for one device and dtype; `to` builds it anew from the same weights.
+    `config` holds the fields of the checkpoint's config.json, and `loaded` holds the network as it runs.
     """
 
     def __init__(
@@ -37,9 +37,9 @@ class GLiClassModel:
     ) -> None:
         """
         Args:
-            config: as `read_config` gives it.
-            read_tensors: gives the stock tensors, whenever the network is built.
-            source: names the tensors in error messages.
+            config: the configuration that `read_config` returns.
+            read_tensors: returns the stock tensors, whenever the network is built.
+            source: the name of the tensors in error messages.
             settings: dtype, device, backend, cuda_graphs and quantization, as `from_pretrained` takes them.
         """
         self.config, self.read_tensors, self._source = config, read_tensors, source
@@ -69,9 +69,9 @@ class GLiClassModel:
             dtype: float32, float16 or bfloat16. Default: on a GPU float16, or bfloat16 where float16
                 overflows; on a CPU float32, as 16 bit is slower and less exact on most. "auto": on a GPU what
                 config.json asks for, else the stored dtype.
-            device: default is the GPU where there is one.
-            backend: one implementation to use for every operation it has; default: the table in `ops.py`.
-            cuda_graphs: on a GPU, record the launches of batches of similar size and replay them.
+            device: where to run; default: the GPU where there is one.
+            backend: the implementation of every operation that it has; default: the table in `ops.py`.
+            cuda_graphs: whether a GPU records the launches of batches of similar size and replays them.
             quantization: "int8" runs the backbone's linear layers in int8, on CPUs. It changes scores a
                 little: `gliclass-fast check --quantization int8` shows how much on texts of yours.
             torch_dtype: an older name of dtype.
@@ -81,7 +81,7 @@ class GLiClassModel:
         Raises:
             CheckpointError: a file or tensor is missing, truncated, of the wrong shape, or a pickle.
             UnsupportedConfigError: the configuration asks for something the engine does not have.
-            ValueError: unknown device, dtype or backend.
+            ValueError: a device, dtype or backend is unknown or cannot run here.
         """
         if precision is not None:
             warnings.warn("precision= is now quantization=", DeprecationWarning, stacklevel=2)
@@ -107,14 +107,14 @@ class GLiClassModel:
     ) -> GLiClassModel:
         """Takes over an already loaded `gliclass.GLiClassModel`, by default with its dtype and device.
 
-        settings: backend, cuda_graphs and quantization, as of `from_pretrained`.
+        settings: backend, cuda_graphs and quantization, as `from_pretrained` takes them.
         """
         first = next(model.parameters())
         settings |= {"dtype": dtype or first.dtype, "device": first.device if device is None else device}
         return cls(read_config(model.config.to_dict()), model.state_dict, "the gliclass model", **settings)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """A copy, in another process too, is built anew from the stock weights."""
+        """Has a copy, in another process too, built anew from the stock weights."""
         settings = {field.name: getattr(self.settings, field.name) for field in fields(Settings)}
         return partial(type(self), **settings), (self.config, self.read_tensors, self._source)
 
@@ -131,14 +131,15 @@ class GLiClassModel:
 
     @property
     def ops(self) -> Ops:
-        """`ops.chosen` names the implementation of every operation."""
+        """Returns the operations; `ops.chosen` names the implementation of each."""
         return self.loaded.ops
 
     def in_float32(self) -> GLiClassModel:
-        """This model in float32, for what overflows 16 bit: itself, or a twin, built on first need and kept.
+        """Returns this model in float32, for values that overflow 16 bit.
 
-        The twin is on the same device, without CUDA graphs, and on the same backend if that has float32. Its
-        weights take twice the memory of those in 16 bit, beside them, until `to` builds this model anew.
+        This is the model itself, or a twin that is built when it is first needed and then kept. The twin is
+        on the same device, without CUDA graphs, and on the same backend if that runs in float32. Its weights
+        take twice the memory of those in 16 bit, in addition to them, until `to` builds this model anew.
         """
         if self.dtype is torch.float32:
             return self
@@ -168,14 +169,14 @@ class GLiClassModel:
     ) -> None:
         """Compiles and records what batches of these sizes need, before the first of them comes.
 
-        Every combination of `tokens`, `labels` and `prompts`, each counted over a whole batch, is run with
-        random tokens; it stands for its whole bucket (`GraphRunner.bucket`). A batch has a label a prompt at
-        least, and prompts of 512 tokens at most.
+        Every combination of `tokens`, `labels` and `prompts`, each counted over a whole batch, runs with
+        random tokens and stands for its whole bucket (`GraphRunner.bucket`). Every prompt has at least one
+        label and at most 512 tokens.
 
         record_others: whether batches of other sizes will be recorded when they come, which waits for the
             GPU; False runs them without CUDA graphs, so that nothing is recorded any more.
 
-        Raises ValueError where the tokens have no room for two more in every prompt and two for every label.
+        Raises ValueError where a prompt would have fewer than 2 + 2 * labels tokens.
         """
         warm_up(self.loaded, tokens, labels, prompts)
         if self.loaded.graphs is not None:
@@ -187,9 +188,9 @@ class GLiClassModel:
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> GLiClassModel:
-        """Moves to a device, a dtype or both, by building anew from the stock weights; returns self.
+        """Moves the model to a device, a dtype or both, and returns it; it is built anew from stock weights.
 
-        The model changes only once the new network is there: after an error it is as it was.
+        The model changes only once the new network is there: after an error it is as it was before.
         """
         for target in targets:
             if isinstance(target, torch.dtype):
@@ -207,7 +208,7 @@ class GLiClassModel:
         return self
 
     def eval(self) -> GLiClassModel:
-        """Does nothing: the engine only infers."""
+        """Does nothing, as the engine only infers, and returns the model."""
         return self
 
     def float(self) -> GLiClassModel:

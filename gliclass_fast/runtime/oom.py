@@ -1,4 +1,4 @@
-"""Batches within the memory of a device: smaller ones where it is short."""
+"""Batches within the memory of a device: smaller ones run where memory is short."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ Group = list[int]
 def run_batches(
     costs: Sequence[int], budget: int, run: Callable[[Group], Result], relieve: Callable[[], None]
 ) -> Iterator[tuple[Group, Result]]:
-    """`run` on groups of prompts, given as indices, as `plan_batches` makes them.
+    """Calls `run` on groups of prompts, given as indices, as `plan_batches` makes them.
 
-    Without memory for a group, `relieve` gives back what it can and the group runs again; without it still,
-    in halves. Raises torch.OutOfMemoryError for a prompt that does not fit alone.
+    Where there is no memory for a group, `relieve` gives back what it can and the group runs again; where
+    there still is none, it runs in halves. Raises torch.OutOfMemoryError where a prompt does not fit alone.
     """
     waiting = [(group, False) for group in plan_batches(costs, budget)][::-1]
     while waiting:

@@ -1,4 +1,4 @@
-"""Encoded prompts -> a PackedBatch on the host, and which prompts make a batch."""
+"""Packing: encoded prompts become a PackedBatch on the host, and a plan says which prompts make a batch."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ def pack(
 ) -> PackedBatch:
     """Lays prompts end to end, in order, on the host.
 
-    capacity: pad to it; default: no padding. whole_text: labels are compared with their whole prompt, not
-    with its text part. label_offset: where in its span the token is that stands for a label. pinned: in
-    page-locked memory, for asynchronous copies to a GPU.
+    capacity: what to pad to; default: no padding. whole_text: labels are compared with their whole prompt,
+    not with its text part. label_offset: the place, in a label's span, of the token that stands for it.
+    pinned: the batch is in page-locked memory, for asynchronous copies to a GPU.
     """
     tokens, count = sum([len(prompt.token_ids) for prompt in prompts]), len(prompts)
     spare = 0 if capacity is None else capacity.tokens - tokens
@@ -41,7 +41,7 @@ def pack(
     layout = Layout.of(capacity)
     block = torch.empty(layout.size, dtype=torch.int32, device="cpu", pin_memory=pinned)
     values = block.numpy()
-    after = {  # the padding of a field; what follows the last tile means nothing
+    after = {  # what pads a field; what follows the last tile has no meaning
         **dict.fromkeys(("token_ids", "positions", "segments"), 0),
         **dict.fromkeys(("cu_seqlens", "text_spans", "label_spans"), tokens),
         "cu_labels": labels,
@@ -49,7 +49,7 @@ def pack(
     }
     for name, (place, shape) in layout.places.items():
         rows = values[place] if len(shape) == 1 else values[place].reshape(shape)
-        if name == "first_rows":  # those of labels follow the padding of those of texts
+        if name == "first_rows":  # the rows of labels follow the padding of the rows of texts
             rows[:] = 0
             rows[capacity.prompts : capacity.prompts + labels] = fields["label_rows"]
         found = fields[name]
@@ -73,9 +73,9 @@ def pack(
 def _many(
     prompts: Sequence[EncodedPrompt], spare: int, whole_text: bool, label_offset: int
 ) -> dict[str, Any]:
-    """The fields of a batch without padding; first_rows without those of labels, `label_rows`.
+    """Returns the fields of a batch without padding; first_rows has no labels, `label_rows` has them.
 
-    spare: tokens of padding that follow.
+    spare: the number of tokens of padding that follow.
     """
     count = len(prompts)
     lengths, counts, text_starts, text_ends, examples = np.array(
@@ -110,7 +110,7 @@ def _many(
 
 
 def _one(prompts: Sequence[EncodedPrompt], spare: int, whole_text: bool, label_offset: int) -> dict[str, Any]:
-    """What `_many` gives for a single prompt, in plain Python: there NumPy's calls are most of the time."""
+    """Returns what `_many` does for one prompt, in plain Python, as NumPy's calls would take most time."""
     [prompt] = prompts
     spans, tokens, labels = prompt.label_spans, len(prompt.token_ids), len(prompt.label_spans)
     text = (prompt.text_start, prompt.text_end or tokens)
@@ -141,23 +141,23 @@ def _tiles(start: int, end: int, keys: tuple[int, int]) -> list[tuple[int, int, 
 
 
 def _running_sum(counts: np.ndarray) -> np.ndarray:
-    """What comes before each, and the total: int32 [N] -> [N + 1]."""
+    """Sums up what comes before each count, and all of them: int32 [N] -> [N + 1]."""
     sums = np.zeros(len(counts) + 1, dtype=np.int32)
     counts.cumsum(out=sums[1:])
     return sums
 
 
 def _columns(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """int32 [N] twice -> [N, 2]."""
+    """Joins two int32 [N] as the columns of one [N, 2]."""
     columns = np.empty((len(first), 2), dtype=np.int32)
     columns[:, 0], columns[:, 1] = first, second
     return columns
 
 
 def work_list(cumulative: np.ndarray, keys: np.ndarray, spare: int = 0) -> np.ndarray:
-    """Work list over the row ranges `cumulative` [N+1] with the key ranges `keys` [N, 2]: [1+W, 4].
+    """Makes the work list over row ranges `cumulative` [N+1] with key ranges `keys` [N, 2]: [1+W, 4].
 
-    spare: rows after the last range, which get tiles without keys.
+    spare: the number of rows after the last range, which get tiles without keys.
     """
     ranges = np.empty((1 + len(keys), 4), dtype=np.int32)
     ranges[:-1, 0], ranges[:-1, 1], ranges[:-1, 2:] = cumulative[:-1], cumulative[1:], keys
@@ -165,7 +165,7 @@ def work_list(cumulative: np.ndarray, keys: np.ndarray, spare: int = 0) -> np.nd
     ranges = ranges[(ranges[:, 2] - ranges[:, 3]).argsort(kind="stable")]  # the longest first
     per_range = (ranges[:, 1] - ranges[:, 0] + (TILE_ROWS - 1)) // TILE_ROWS
     tiles = ranges.repeat(per_range, axis=0)
-    if per_range.max() > 1:  # else every range is a tile
+    if per_range.max() > 1:  # else every range is one tile
         within = np.arange(len(tiles)) - (per_range.cumsum() - per_range).repeat(per_range)
         tiles[:, 0] += TILE_ROWS * within
         np.minimum(tiles[:, 0] + TILE_ROWS, tiles[:, 1], out=tiles[:, 1])
@@ -173,7 +173,7 @@ def work_list(cumulative: np.ndarray, keys: np.ndarray, spare: int = 0) -> np.nd
 
 
 def plan_batches(lengths: Sequence[int], batch_tokens: int) -> Iterator[list[int]]:
-    """Indices of prompts, longest first, in groups of at most `batch_tokens`; a longer one goes alone."""
+    """Yields groups of indices, longest prompts first, of at most `batch_tokens`; a longer one goes alone."""
     group: list[int] = []
     tokens = 0
     for index in sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True):

@@ -1,4 +1,4 @@
-"""Settings: how a network is to run, as the caller asked for it."""
+"""Settings: they say how a network is to run, as the caller asked for it."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from gliclass_fast.runtime.device import resolve_device
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What `GLiClassModel.from_pretrained` describes under the same names.
+    """Holds what `GLiClassModel.from_pretrained` describes under the same names.
 
-    Raises ValueError for values that do not exist or do not go together.
+    Raises ValueError for values that do not exist or that do not go together.
     """
 
     dtype: torch.dtype | str | None = None

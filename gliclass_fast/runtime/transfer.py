@@ -1,4 +1,4 @@
-"""How work is given to a device, by one thread at a time, and how its logits come back."""
+"""Transfers: one thread at a time gives work to a device, and the logits come back."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-# Held by whoever gives a GPU work: a process may record one graph at a time, and what another thread did
-# meanwhile (wait for the device, set up a library) would break the recording.
+# Whoever gives a GPU work holds this lock: a process may record one graph at a time, and what another thread
+# did meanwhile (wait for the device, set up a library) would break the recording.
 LAUNCH_LOCK = threading.RLock()
 
 
 @contextmanager
 def inference_on(device: torch.device) -> Iterator[None]:
-    """Inference mode, with a GPU as the current one and to itself: Triton launches on the current one."""
+    """Enters inference mode, locks a GPU and makes it the current one, on which Triton launches."""
     with ExitStack() as stack:
         stack.enter_context(torch.inference_mode())
         if device.type == "cuda":
@@ -29,7 +29,7 @@ def inference_on(device: torch.device) -> Iterator[None]:
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Work on the host that leaves no pool of threads behind: a process forked later would wait for them."""
+    """Lets host work leave no pool of threads behind, for which a process that is forked later would wait."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -40,20 +40,20 @@ def one_thread() -> Iterator[None]:
 
 @dataclass(frozen=True, slots=True)
 class PendingLogits:
-    """Logits that a device may still be computing."""
+    """Holds logits that a device may still be computing."""
 
     host: Tensor  # float32 [1 or 2, L], as `Output.stacked_logits` gives them
     copied: torch.cuda.Event | None  # None where the copy was made at once
 
     @classmethod
     def copy(cls, logits: Tensor) -> PendingLogits:
-        """Orders the copy, on the current stream."""
+        """Orders the copy to the host, on the current stream."""
         host = torch.empty(logits.shape, dtype=torch.float32, device="cpu", pin_memory=logits.is_cuda)
         host.copy_(logits, non_blocking=True)
         return cls(host, torch.cuda.current_stream(logits.device).record_event() if logits.is_cuda else None)
 
     def wait(self) -> np.ndarray:
-        """The values, float32 [1 or 2, L], once they are there."""
+        """Waits until the values are there and returns them, float32 [1 or 2, L]."""
         if self.copied is not None:
             self.copied.synchronize()
         values: np.ndarray = self.host.numpy()

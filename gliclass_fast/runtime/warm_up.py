@@ -12,8 +12,10 @@ from gliclass_fast.runtime.loaded import PROBE_SIZES, LoadedNetwork
 def warm_up(
     loaded: LoadedNetwork, tokens: Sequence[int], labels: Sequence[int], prompts: Sequence[int]
 ) -> None:
-    """Runs every combination of sizes with random tokens, twice: the first run compiles, the second is
-    recorded. See `GLiClassModel.warm_up`."""
+    """Runs every combination of sizes with random tokens, as `GLiClassModel.warm_up` says.
+
+    Each runs twice: the first run compiles, and the second is recorded.
+    """
     for size in product(tokens, labels, prompts):
         batch = random_batch(loaded, *size)
         for _ in range(2):
@@ -21,11 +23,10 @@ def warm_up(
 
 
 def random_batch(loaded: LoadedNetwork, tokens: int, labels: int, prompts: int) -> list[EncodedPrompt]:
-    """Prompts of random tokens with so many tokens, labels and prompts in all.
+    """Returns prompts of random tokens with so many tokens, labels and prompts in all.
 
     There are more prompts where they would be longer than 512 tokens, and more labels where a prompt would
-    have none. Raises ValueError where the tokens have no room for two more in every prompt and two for every
-    label.
+    have none. Raises ValueError where a prompt would have fewer than 2 + 2 * labels tokens.
     """
     count = max(prompts, -(-tokens // max(length for length, _ in PROBE_SIZES)))
     totals = (tokens, max(labels, count))

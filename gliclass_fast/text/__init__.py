@@ -1,1 +1,1 @@
-"""Strings in, token ids out; logits in, results out. No network."""
+"""Texts and results: strings become token ids, and logits become results, without any network."""

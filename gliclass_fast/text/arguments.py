@@ -19,7 +19,7 @@ CLASSIFICATION_TYPES = {
 
 
 def check_texts(texts: Any, first: int = 0) -> list[str]:
-    """first: the number of the first one, for messages."""
+    """Returns one or several texts as a list of strings; messages count them from `first`."""
     if isinstance(texts, str):
         texts = [texts]
     texts = _as_list(texts)
@@ -31,7 +31,7 @@ def check_texts(texts: Any, first: int = 0) -> list[str]:
 
 
 def _as_list(values: Any) -> Any:
-    """A column of a table or an array as a list."""
+    """Returns a column of a table or an array as a list, and other values as they are."""
     return values.tolist() if hasattr(values, "tolist") else values
 
 
@@ -45,7 +45,7 @@ def _check_string(value: Any, name: str) -> None:
 
 
 def labels_per_text(labels: Any, count: int, separator: str) -> tuple[list[tuple[str, ...]], list[Any]]:
-    """Flat labels per text, and the structure each came from (a list, or a nested dict)."""
+    """Returns the flat labels of every text, and the structures they came from (lists or nested dicts)."""
     labels = _as_list(labels)
     if isinstance(labels, str) or not isinstance(labels, (Sequence, Mapping)):
         raise TypeError(
@@ -119,7 +119,7 @@ def tasks_per_text(prompt: Any, count: int) -> list[str]:
 
 
 def examples_per_text(examples: Any, count: int, name: str = "examples") -> list[list[dict[str, Any]]]:
-    """Shared examples are a list of dicts; per-text ones a list of such lists (or None), one per text."""
+    """Returns the examples of every text, from a list of dicts for all, or one such list or None per text."""
     if not examples:
         return [[]] * count
     if not isinstance(examples, (list, tuple)):

@@ -1,4 +1,4 @@
-"""GliZNETTokenizer: texts and labels -> GliZNet's input, `[CLS] text [SEP] (label tokens [LAB])*`."""
+"""GliZNETTokenizer: it makes GliZNet's input of texts and labels, `[CLS] text [SEP] (label [LAB])*`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Pieces = list[list[int]]
 
 
 class GliZNETTokenizer:
-    """The author's tokenizer, but for two things: it never drops a label, and `[LAB]` in a text is text."""
+    """Does what the author's tokenizer does, but never drops a label, and takes `[LAB]` in a text as text."""
 
     def __init__(
         self,
@@ -34,12 +34,12 @@ class GliZNETTokenizer:
         """
         Args:
             pretrained_model_name_or_path: a folder or repository id, or a fast tokenizer.
-            lab_token: follows every label; added to the tokenizer where it does not have it.
-            max_tokens_per_span: tokens of a label that count; default: what the tokenizer was saved with, 64.
-            min_text_tokens: what is left of a text where a window is too small; default: what the tokenizer
-                was saved with, 10.
-            min_label_tokens: the same of each label; default: what the tokenizer was saved with, 2.
-            kwargs: for `AutoTokenizer.from_pretrained`, as model_max_length=512.
+            lab_token: the token that follows every label; it is added to a tokenizer that does not have it.
+            max_tokens_per_span: tokens of a label that count; default: as the tokenizer was saved, else 64.
+            min_text_tokens: tokens that are left of a text where a window is too small; default: as the
+                tokenizer was saved, else 10.
+            min_label_tokens: the same for each label; default: as the tokenizer was saved, else 2.
+            kwargs: options of `AutoTokenizer.from_pretrained`, for example model_max_length=512.
         """
         given = pretrained_model_name_or_path
         if isinstance(given, (str, Path)):
@@ -63,11 +63,12 @@ class GliZNETTokenizer:
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **kwargs: Any) -> GliZNETTokenizer:
+        """Loads a tokenizer from a folder or repository; kwargs are those of the class."""
         return cls(pretrained_model_name_or_path, **kwargs)
 
     @property
     def max_length(self) -> int:
-        """The window in tokens."""
+        """Returns the window in tokens."""
         return int(self.tokenizer.model_max_length)
 
     @property
@@ -80,10 +81,10 @@ class GliZNETTokenizer:
     def __call__(
         self, examples: Sequence[tuple[str, Sequence[str]]], return_tensors: str | None = "pt"
     ) -> dict[str, Any]:
-        """Padded input of (text, labels) pairs: input_ids, attention_mask, lmask, each [N, S].
+        """Returns the padded input of (text, labels) pairs: input_ids, attention_mask, lmask, int64 [N, S].
 
         lmask is k on the tokens of label k, counted from 1, and 0 elsewhere. return_tensors: "pt", or None
-        for lists. Raises ValueError where labels do not fit the window.
+        for lists. Raises ValueError where there are no examples or labels do not fit the window.
         """
         if not examples:
             raise ValueError("no examples: give at least one pair of a text and its labels")
@@ -109,7 +110,7 @@ class GliZNETTokenizer:
         text_labels: Sequence[str] | Sequence[Sequence[str]],
         return_tensors: str = "pt",
     ) -> dict[str, Tensor]:
-        """One text with its labels, or a list of each; of one text without the batch's dimension."""
+        """Encodes one text with its labels, without the batch's dimension, or a list of each with it."""
         if isinstance(texts, str):
             whole = self([(texts, text_labels)], return_tensors)  # type: ignore[list-item]
             return {name: values[0] for name, values in whole.items()}
@@ -127,7 +128,7 @@ class GliZNETTokenizer:
     def encode(
         self, texts: Sequence[str], labels: Sequence[tuple[str, ...]], window: int | None = None
     ) -> list[EncodedPrompt]:
-        """Token ids and spans; a label's span ends with its [LAB]."""
+        """Returns token ids and spans; a label's span ends with its [LAB]."""
         return [
             self._assemble(text, self.labels(own), min(window or self.max_length, self.max_length))
             for text, own in zip(self._pieces(list(texts)), labels, strict=True)
@@ -151,10 +152,10 @@ class GliZNETTokenizer:
         )
 
     def _fit(self, text: list[int], labels: Pieces, room: int) -> tuple[list[int], Pieces]:
-        """Text and labels within `room` tokens, [LAB]s included.
+        """Returns text and labels within `room` tokens, [LAB]s included.
 
         Labels become shorter first: each keeps its least, and what is left over goes to them in proportion to
-        their lengths. Then the text does.
+        their lengths. Then the text becomes shorter.
         """
         total = sum(map(len, labels))
         if len(text) + total + len(labels) <= room:

@@ -1,11 +1,11 @@
-"""Texts and labels (and examples, and a task prompt) -> prompt strings, as GLiClass checkpoints were trained
-on them.
+"""Prompt strings: they are made of texts, labels, examples and a task prompt, in the forms that GLiClass
+checkpoints were trained on.
 
 prompt first:  <<LABEL>>a<<LABEL>>b<<SEP>>{task prompt}{text}{examples}
 text first:    {text}<<LABEL>>a<<LABEL>>b<<SEP>>{task prompt}{examples}
 
-Bi-encoders read texts without labels, fused ones with a bare <<LABEL>> for each; encoder-decoders read text
-and labels as two sequences.
+Bi-encoders read texts without labels, and fused ones read a bare <<LABEL>> for each label. Encoder-decoders
+read text and labels as two sequences.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Markers:
-    """The strings that stand for the marker tokens; users' strings can only contain their usual spellings."""
+    """Holds the strings that stand for the marker tokens; a tokenizer replaces these usual spellings."""
 
     label: str = "<<LABEL>>"
     sep: str = "<<SEP>>"
@@ -26,20 +26,19 @@ class Markers:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One text to classify, with everything that goes into its prompt."""
+    """Holds one text to classify, with everything that goes into its prompt."""
 
     text: str
     labels: tuple[str, ...]
     task: str = ""
     examples: Sequence[Mapping[str, Any]] = ()  # few-shot, {"text", "labels" or "true_labels"}
-    retrieved: Sequence[
-        Mapping[str, Any]
-    ] = ()  # the reference's `rac_examples`, {"text", "true_labels", "all_labels"}
+    # the reference's `rac_examples`, {"text", "true_labels", "all_labels"}
+    retrieved: Sequence[Mapping[str, Any]] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """A prompt in three parts: before + the labels, each behind a label marker, + after."""
+    """Holds a prompt in three parts: before + the labels, each behind a label marker, + after."""
 
     labels: tuple[str, ...]
     before: str
@@ -48,6 +47,7 @@ class Prompt:
 
 
 def build_prompt(request: Request, markers: Markers, prompt_first: bool) -> Prompt:
+    """Builds the prompt of a text and its labels, in one of the two orders above."""
     text = request.text + format_retrieved(request.retrieved, markers)
     shots = format_examples(request.examples, markers)
     has_example = bool(shots) or any(example.get("true_labels") for example in request.retrieved)
@@ -57,7 +57,7 @@ def build_prompt(request: Request, markers: Markers, prompt_first: bool) -> Prom
 
 
 def build_fused_prompt(request: Request, markers: Markers, prompt_first: bool) -> Prompt:
-    """{task prompt} <<LABEL>><<LABEL>><<SEP>>{text}{examples}, or with the text in front of all."""
+    """Builds {task prompt} <<LABEL>><<LABEL>><<SEP>>{text}{examples}, or puts the text in front of all."""
     text = request.text + format_retrieved(request.retrieved, markers)
     task = f"{request.task} " if request.task else ""
     shots = format_examples(request.examples, markers)
@@ -68,12 +68,12 @@ def build_fused_prompt(request: Request, markers: Markers, prompt_first: bool) -
 
 
 def build_label_prompt(request: Request, markers: Markers) -> Prompt:
-    """<<LABEL>>a<<LABEL>>b<<SEP>>{task prompt}"""
+    """Builds <<LABEL>>a<<LABEL>>b<<SEP>>{task prompt}."""
     return Prompt(request.labels, "", f"{markers.sep}{request.task}", has_example=False)
 
 
 def full_text(request: Request, markers: Markers) -> str:
-    """{text}{examples}, of encoder-decoders."""
+    """Returns {text}{examples}, as encoder-decoders read it."""
     return (
         request.text
         + format_retrieved(request.retrieved, markers)
@@ -82,13 +82,13 @@ def full_text(request: Request, markers: Markers) -> str:
 
 
 def plain_text(request: Request) -> str:
-    """{task prompt} {text}, of bi-encoders; their reference leaves examples out."""
+    """Returns {task prompt} {text}, as bi-encoders read it; their reference leaves examples out."""
     text = request.text + format_retrieved(request.retrieved, Markers())
     return f"{request.task} {text}" if request.task else text
 
 
 def format_examples(examples: Sequence[Mapping[str, Any]], markers: Markers) -> str:
-    """Every example behind its marker, one separator behind all of them."""
+    """Joins the examples, each behind its marker, and puts one separator behind all of them."""
     if not examples:
         return ""
     parts = []
@@ -100,8 +100,7 @@ def format_examples(examples: Sequence[Mapping[str, Any]], markers: Markers) -> 
 
 
 def format_retrieved(examples: Sequence[Mapping[str, Any]], markers: Markers) -> str:
-    """Retrieval-augmented examples: {"text", "true_labels", "all_labels"}; those without a true label are
-    left out.
+    """Joins retrieved examples {"text", "true_labels", "all_labels"}; those without a true label are left out.
 
     False labels follow in the order of `all_labels` (the reference's order is that of a set and changes per
     process).
@@ -119,9 +118,9 @@ def format_retrieved(examples: Sequence[Mapping[str, Any]], markers: Markers) ->
 
 
 def flatten_labels(labels: Any, prefix: str = "", separator: str = ".") -> list[str]:
-    """{"topic": ["sport", "art"]} -> ["topic.sport", "topic.art"], to any depth; a flat list stays as it is.
+    """Flattens labels of any depth: {"topic": ["sport", "art"]} gives ["topic.sport", "topic.art"].
 
-    Raises TypeError for anything but str, list and dict.
+    A flat list stays as it is. Raises TypeError for anything but str, list and dict.
     """
     if isinstance(labels, str):
         return [f"{prefix}{separator}{labels}" if prefix else labels]

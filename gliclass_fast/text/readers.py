@@ -1,4 +1,4 @@
-"""Readers: requests -> token sequences. Each architecture chooses the one that it was trained with."""
+"""Readers: they turn requests into token sequences. Each architecture has the one it was trained with."""
 
 from __future__ import annotations
 
@@ -25,27 +25,26 @@ from gliclass_fast.text.tokenizer import PromptTokenizer, SequenceTokenizer
 
 logger = logging.getLogger(__name__)
 
-# lists of labels -> the vectors of each list, [labels, C], of architectures that read labels on their own
+# gives the vectors of every list of labels, [labels, C], for architectures that read labels on their own
 LabelVectors = Callable[[Sequence[tuple[str, ...]]], list[Tensor]]
 
 
 class Reader(Protocol):
-    """What an engine asks of a reader."""
+    """Says what an engine asks of a reader."""
 
-    longest: (
-        int | None
-    )  # tokens of the longest sequence that the tokenizer allows, None where it says nothing
+    # tokens of the longest sequence that the tokenizer allows, None where it says nothing
+    longest: int | None
 
     def encode(self, requests: Sequence[Request], window: int) -> list[EncodedPrompt]:
-        """Sequences of at most `window` tokens; raises ValueError where labels do not fit."""
+        """Returns sequences of at most `window` tokens; raises ValueError where labels do not fit."""
         ...
 
     def label_tokens(self, labels: Sequence[str]) -> list[int]:
-        """Tokens that every label takes of a window."""
+        """Counts the tokens that every label takes of a window."""
         ...
 
     def label_budget(self, window: int) -> int:
-        """Tokens for labels that leave half the window to a text in the same sequence."""
+        """Counts the tokens for labels that leave half the window to a text in the same sequence."""
         ...
 
 
@@ -73,8 +72,8 @@ class SeparatedLabels:
         """
         Args:
             tokenizer: a GliZNETTokenizer or the fast tokenizer that it would wrap, else ValueError.
-            lab_token_id: what config.json says; ValueError where the tokenizer has another.
-            needs_label_tokens: a label without tokens is refused.
+            lab_token_id: the id that config.json gives; ValueError where the tokenizer has another.
+            needs_label_tokens: whether a label without tokens is refused.
         """
         given = isinstance(tokenizer, GliZNETTokenizer)
         self._tokenizer = tokenizer if given else GliZNETTokenizer(tokenizer)
@@ -148,7 +147,7 @@ class TextAlone:
 
 
 class FusedSequence:
-    """Reads the text with a bare <<LABEL>> for every label, which its vector replaces."""
+    """Reads the text with a bare <<LABEL>> for every label, whose place the label's vector takes."""
 
     longest: int | None = None
 

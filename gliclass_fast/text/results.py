@@ -1,4 +1,4 @@
-"""Logits -> results: scores in float32, thresholds, single- and multi-label, chunks, hierarchies."""
+"""Results: logits become scores in float32, and thresholds, chunks and hierarchies are applied to them."""
 
 from __future__ import annotations
 
@@ -9,28 +9,29 @@ from typing import Any
 
 import numpy as np
 
-LARGEST_EXPONENT = 88.0  # exp of more overflows float32; the score is 6e-39 by then
+LARGEST_EXPONENT = 88.0  # exp of a larger one overflows float32; the score is 6e-39 by then
 Prediction = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """One text's labels with their scores."""
+    """Holds one text's labels with their scores."""
 
     labels: Sequence[str]
     values: list[float]
-    initial: list[float] | None = None  # before calibration, of models with a calibrator
+    initial: list[float] | None = None  # before calibration, for models with a calibrator only
 
     def predictions(self, classification_type: str, threshold: float) -> list[Prediction]:
-        """Single-label: the best label alone. Multi-label: those with score >= threshold, in the order of the
-        labels. The scores before calibration are carried along as `initial_score`.
+        """Returns the best label for single-label, else the labels with score >= threshold, in their order.
+
+        The scores before calibration are carried along as `initial_score`.
         """
         labels, values, initial = self.labels, self.values, self.initial
         if classification_type == "single-label":
             best = max(range(len(values)), key=values.__getitem__)
             labels, values, threshold = [labels[best]], [values[best]], float("-inf")
             initial = None if initial is None else [initial[best]]
-        if initial is None:  # by far the most frequent, and most of what is left to do per label
+        if initial is None:  # this is by far the most frequent, and most of the work per label
             pairs = zip(labels, values, strict=True)
             return [{"label": label, "score": score} for label, score in pairs if score >= threshold]
         return [
@@ -40,9 +41,9 @@ class Scores:
         ]
 
     def hierarchical(self, structure: Any, found: Sequence[Prediction], separator: str) -> dict[str, Any]:
-        """Every score in the shape of the labels the caller gave: {"topic": {"sport": 0.9, ...}}.
+        """Returns every score in the shape of the labels that were given: {"topic": {"sport": 0.9, ...}}.
 
-        Of a label given twice the last predicted score counts, else the last score.
+        A label that is given twice has the last score that was predicted, else the last score.
         """
         by_label = dict(zip(self.labels, self.values, strict=True))
         by_label |= {each["label"]: each["score"] for each in found}
@@ -58,7 +59,7 @@ class Scores:
 def scores_of(
     labels: Sequence[Sequence[str]], logits: Sequence[np.ndarray], types: Sequence[str]
 ) -> list[Scores]:
-    """Softmax ("single-label") or sigmoid ("multi-label") of every text's logits, in float32.
+    """Returns softmax ("single-label") or sigmoid ("multi-label") of every text's logits, in float32.
 
     logits: float32 [1, labels] per text, or [2, labels] with the uncalibrated ones second.
     """
@@ -83,9 +84,9 @@ def _softmax(logits: np.ndarray) -> list[float]:
 
 
 def merged(chunks: Sequence[Scores], classification_type: str) -> Scores:
-    """The best score of every label over the chunks of one text; single-label: rescaled to sum 1.
+    """Returns the best score of every label over the chunks of one text; single-label scores then sum to 1.
 
-    Of a label given twice the last counts. One chunk stays as it is.
+    The last score of a label that is given twice counts. One chunk stays as it is.
     """
     if len(chunks) == 1:
         return Scores(chunks[0].labels, chunks[0].values)

@@ -1,9 +1,9 @@
-"""Strings and prompts -> token ids, with the spans of every label and of the text.
+"""Tokenizers: strings and prompts become token ids, with the spans of every label and of the text.
 
-The marker tokens of prompts are renamed, in a private copy of the tokenizer, to strings nobody can guess. A
-text that contains `<<LABEL>>` is therefore ordinary text, and the spans come from how the prompt was built.
-Everything else is as if the stock tokenizer had seen the joined string: added tokens split a string before
-anything else happens to it, so pieces tokenised next to a marker can be spliced.
+A private copy of the tokenizer gives the marker tokens of prompts names that nobody can guess. A text that
+contains `<<LABEL>>` is therefore ordinary text, and the spans come from how the prompt was built. Everything
+else is as if the stock tokenizer had seen the joined string: added tokens split a string before anything else
+happens to it, so pieces that are tokenised next to a marker can be joined.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ _CACHED_LABEL_LISTS = 256
 
 @dataclass(frozen=True, slots=True)
 class _LabelBlock:
-    """The labels of one list, each behind its marker, as they stand in a prompt with nothing before them."""
+    """Holds the labels of one list, each behind its marker, as in a prompt with nothing before them."""
 
-    token_ids: np.ndarray  # int32, from the special tokens a prompt begins with to the last label
+    token_ids: np.ndarray  # int32, from the special tokens in front of a prompt to the last label
     spans: np.ndarray  # int32 [labels, 2]
 
 
 class SequenceTokenizer:
-    """Token ids of strings as the stock tokenizer gives them."""
+    """Gives the token ids of strings as the stock tokenizer does."""
 
     def __init__(self, tokenizer: Any, markers: Sequence[str] = ()) -> None:
-        """tokenizer: a fast one, else ValueError. markers: tokens that get other names, see `names`."""
+        """Takes a fast tokenizer, else raises ValueError; `names` has the new names of the `markers`."""
         backend = getattr(tokenizer, "backend_tokenizer", None)
         if not isinstance(backend, Tokenizer):
             raise ValueError(
@@ -50,8 +50,10 @@ class SequenceTokenizer:
         self._prefix, self._suffix = _template(tokenizer)
 
     def whole(self, strings: list[str], window: int) -> list[tuple[np.ndarray, int]]:
-        """Every string as a sequence of its own, at most `window` tokens with the special ones: its ids,
-        int32, and the number of tokens cut off."""
+        """Returns every string as int32 ids, special tokens included, with the number of tokens cut off.
+
+        A sequence has at most `window` tokens.
+        """
         room = max(0, window - len(self._prefix) - len(self._suffix))
         return [
             (_ids([*self._prefix, *ids[:room], *self._suffix]), max(0, len(ids) - room))
@@ -59,7 +61,7 @@ class SequenceTokenizer:
         ]
 
     def pieces(self, strings: list[str]) -> list[list[int]]:
-        """Ids without special tokens."""
+        """Returns the ids of every string, without special tokens."""
         return [
             encoding.ids for encoding in self._backend.encode_batch_fast(strings, add_special_tokens=False)
         ]
@@ -69,7 +71,7 @@ class PromptTokenizer(SequenceTokenizer):
     """Encodes prompts for one checkpoint; the last few label lists stay tokenised."""
 
     def __init__(self, tokenizer: Any, config: ModelConfig) -> None:
-        """tokenizer: a fast one. Raises ValueError where it does not belong to the checkpoint."""
+        """Takes a fast tokenizer; raises ValueError where it does not belong to the checkpoint."""
         stock = (Markers().label, Markers().sep, Markers().example)
         super().__init__(tokenizer, stock)
         self.markers = Markers(*(self.names.get(marker, marker) for marker in stock))
@@ -90,14 +92,14 @@ class PromptTokenizer(SequenceTokenizer):
         return expected
 
     def encode(self, prompts: Sequence[Prompt], window: int) -> list[EncodedPrompt]:
-        """Token ids within `window` tokens. What does not fit shortens the text part, never a label.
+        """Returns token ids within `window` tokens. What does not fit shortens the text part, never a label.
 
         Raises ValueError where the labels alone do not fit.
         """
         after = self.pieces([prompt.after for prompt in prompts])
         before: Iterable[list[int]] = ([] for _ in prompts)
         if any(prompt.before for prompt in prompts):
-            # the marker that follows keeps what the tokenizer does at its edge
+            # the text is tokenised with the marker that follows it, as in the whole prompt
             before = (
                 ids[:-1] for ids in self.pieces([prompt.before + self.markers.label for prompt in prompts])
             )
@@ -107,12 +109,12 @@ class PromptTokenizer(SequenceTokenizer):
         ]
 
     def label_tokens(self, labels: Sequence[str]) -> list[int]:
-        """Tokens every label takes in a prompt, its marker included."""
+        """Counts the tokens that every label takes in a prompt, its marker included."""
         block = self._block(tuple(labels))
         return np.diff(block.spans)[:, 0].tolist()  # type: ignore[no-any-return]
 
     def room(self, window: int) -> int:
-        """Tokens a window leaves for labels."""
+        """Counts the tokens that a window leaves for labels."""
         return window - len(self._prefix) - len(self._suffix) - LEAST_TEXT
 
     def _assemble(
@@ -128,7 +130,7 @@ class PromptTokenizer(SequenceTokenizer):
                 "allows it"
             )
         length = len(front) + len(back)
-        front = front[: free - 1]  # cut from the right as the reference does, but for labels and <<SEP>>
+        front = front[: free - 1]  # the right end is cut as in the reference, but no label or <<SEP>>
         back = back[: free - len(front)]
         if front:
             head = np.insert(head, len(self._prefix), front)
@@ -158,10 +160,10 @@ def _ids(values: list[int]) -> np.ndarray:
 
 
 def _private_copy(backend: Tokenizer, markers: Sequence[str]) -> tuple[Tokenizer, dict[str, str]]:
-    """A copy of the tokenizer that neither cuts nor pads, and whose marker tokens have unguessable names.
+    """Copies the tokenizer without cutting and padding; returns it with the new names of its marker tokens.
 
-    Ids and all other behaviour stay. The names end in "|", which no Unicode normalisation joins with what
-    follows.
+    Nobody can guess these names. Ids and all other behaviour stay. The names end in "|", which no Unicode
+    normalisation joins with what follows.
     """
     state = json.loads(backend.to_str())
     state["truncation"] = state["padding"] = None
@@ -179,7 +181,7 @@ def _private_copy(backend: Tokenizer, markers: Sequence[str]) -> tuple[Tokenizer
 
 
 def _template(tokenizer: Any) -> tuple[list[int], list[int]]:
-    """The special tokens a single sequence gets in front and behind."""
+    """Returns the special tokens that a single sequence gets in front and behind."""
     bare = tokenizer("a", add_special_tokens=False)["input_ids"]
     full = tokenizer("a")["input_ids"]
     for start in range(len(full) - len(bare) + 1):

@@ -72,7 +72,7 @@ class Capacity:
 
     @classmethod
     def padded(cls, tokens: int, prompts: int, labels: int, tiles: int) -> Capacity:
-        """Makes room for any batch of at most so many of each; label tiles are full, but one per prompt."""
+        """Makes room for any batch of at most so many of each; label tiles are full but one per prompt."""
         return cls(tokens, prompts, labels, tiles, label_tiles=prompts + labels // TILE_ROWS)
 
     def shapes(self) -> dict[str, tuple[int, ...]]:

@@ -73,7 +73,8 @@ class ZeroShotClassificationPipeline:
         device: str | torch.device | None = None,
         batch_tokens: int | None = None,
     ) -> None:
-        """
+        """Takes a loaded model and its tokenizer.
+
         Args:
             model: a loaded GliZNet model.
             tokenizer: a GliZNETTokenizer, or the fast tokenizer that it would wrap.

@@ -46,7 +46,8 @@ class BasePipeline:
         labels_tokenizer: Any = None,
         warm_up: Sequence[int] = (),
     ) -> None:
-        """
+        """Loads the model and its tokenizers.
+
         Args:
             model: our model, a folder or repository id, or an already loaded `gliclass` model, whose weights
                 are taken.

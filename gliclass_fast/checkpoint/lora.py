@@ -28,7 +28,7 @@ _WRAPPER = "base_model.model."  # PEFT puts this before the names of a model tha
 _LORA = re.compile(
     r"(?P<prefix>.*?)base_model\.model\.(?P<module>.+)\.lora_(?P<side>[AB])(\.default)?\.weight"
 )
-_ADDED = ("lora_", "modules_to_save.", "original_module.")  # names with one of these are what PEFT adds
+_ADDED = ("lora_", "modules_to_save.", "original_module.")  # the names of what PEFT adds have one of these
 # these options make something else of A and B than the formula above, or change other tensors
 _SWITCHES = (
     "use_dora", "use_qalora", "use_bdlora", "lora_bias", "layer_replication", "alora_invocation_tokens",
@@ -186,7 +186,7 @@ class MergedLora(Mapping[str, Tensor]):
 
 
 def _rank_and_scaling(options: Mapping[str, Any], module: str) -> tuple[int, float]:
-    """Returns what the first pattern that ends the module's name says, else the adapter, else PEFT's 8."""
+    """Returns both as a pattern for the end of the module's name says, else the adapter, else PEFT."""
 
     def read(patterns: str, option: str) -> Any:
         for pattern, value in (options.get(patterns) or {}).items():

@@ -58,7 +58,7 @@ def _without_traceback(command: Callable[..., None]) -> Callable[..., None]:
         transformers.utils.logging.disable_progress_bar()
         try:
             command(*args, **kwargs)
-        except BrokenPipeError:  # the reader of a pipe has had enough
+        except BrokenPipeError:  # the reader of a pipe has ended
             sys.stderr.close()
             raise typer.Exit(0) from None
         except (ValueError, TypeError, OSError, FloatingPointError, selfcheck.ReferenceMissingError) as error:

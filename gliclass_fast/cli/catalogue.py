@@ -1,4 +1,4 @@
-"""What the engine runs, read from its registries: the tables of the documentation."""
+"""The tables of the documentation: they list what the engine runs, read from its registries."""
 
 from __future__ import annotations
 

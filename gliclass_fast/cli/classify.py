@@ -1,4 +1,4 @@
-"""gliclass-fast classify: texts, from arguments or a file, to scored labels, on a screen or in a file."""
+"""gliclass-fast classify: it scores labels for texts, from arguments or a file, on a screen or in a file."""
 
 from __future__ import annotations
 
@@ -160,7 +160,7 @@ def texts_of(texts: list[str] | None, column: str) -> list[str]:
 def _is_file(path: Path) -> bool:
     try:
         return path.is_file()
-    except (OSError, ValueError):  # a text is no file name: too long, or with a zero byte
+    except (OSError, ValueError):  # a text is no file name where it is too long or has a zero byte
         return False
 
 
@@ -196,7 +196,7 @@ def _to_file(
         raise ValueError(
             f"{output} holds results of other texts; --resume continues a run over the same ones"
         )
-    for ending in {"SIGTERM", "SIGHUP"} & set(dir(signal)):  # as ctrl-C does: what there is gets written
+    for ending in {"SIGTERM", "SIGHUP"} & set(dir(signal)):  # as with ctrl-C, what there is gets written
         signal.signal(getattr(signal, ending), signal.default_int_handler)
     try:
         with Progress(*columns, console=errors, disable=not errors.is_terminal) as progress:
@@ -204,7 +204,7 @@ def _to_file(
             for start in range(done, len(inputs), TEXTS_AT_A_TIME):
                 part = inputs[start : start + TEXTS_AT_A_TIME]
                 found = run(part, start)
-                if start == len(writer.kept):  # not before: a mistake must not cost an earlier result
+                if start == len(writer.kept):  # not before, as a mistake must not cost an earlier result
                     note.write()
                     writer.start()
                 for text, predictions in zip(part, found, strict=True):

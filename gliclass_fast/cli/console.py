@@ -1,4 +1,4 @@
-"""What the commands share: two consoles, options, and how a command fails."""
+"""The console: the commands share two consoles, some options, and the way to fail."""
 
 from __future__ import annotations
 

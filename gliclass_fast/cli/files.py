@@ -1,4 +1,4 @@
-"""Text files in (.txt .csv .jsonl .parquet), result files out; a closed result file is always valid."""
+"""Text files (.txt .csv .jsonl .parquet) and result files: a closed result file is always valid."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ OUTPUT_SUFFIXES = (".jsonl", ".csv", ".parquet")
 
 
 class FileFormatError(ValueError):
-    """A file the command cannot read or write; the message names it and what was expected."""
+    """Reports a file that the command cannot read or write, and names it and what was expected."""
 
 
 def read_texts(path: Path, column: str) -> list[str]:
@@ -91,7 +91,7 @@ def _pyarrow_parquet() -> Any:
 
 
 class RunNote:
-    """What a result file is made with, in a file beside it, for those who resume the run.
+    """Notes what a result file is made with, in a file beside it, for those who resume the run.
 
     A run goes on with the options it began with. It may go on in another dtype, on another device and in
     other batches, as they only change how exactly the same model is computed. int8 is one of the options: it
@@ -133,7 +133,7 @@ class RunNote:
 class ResultWriter(Protocol):
     """Appends results. Nothing is written, and nothing that exists is touched, before `start`."""
 
-    kept: list[str]  # texts of the results the file already held and keeps
+    kept: list[str]  # texts of the results that the file already held and keeps
 
     def __init__(self, path: Path, resume: bool) -> None: ...
 
@@ -166,7 +166,7 @@ def open_writer(path: Path, resume: bool) -> ResultWriter:
 
 
 class _LineWriter:
-    """A text file of records; one that a killed run left unfinished is dropped on resume."""
+    """Writes a text file of records; on resume it drops a record that a killed run left unfinished."""
 
     def __init__(self, path: Path, resume: bool) -> None:
         self._path = path
@@ -203,7 +203,7 @@ class _JsonlWriter(_LineWriter):
 
 
 class _CsvWriter(_LineWriter):
-    """One row per text; labels and scores of its predictions are joined by "|"."""
+    """Writes one row per text; "|" joins the labels and the scores of its predictions."""
 
     def _whole_records(self, content: bytes) -> bytes:
         """Up to the last line end outside quotes; a quote within a cell is doubled, so parity tells."""

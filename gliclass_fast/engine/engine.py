@@ -66,7 +66,8 @@ class Engine:
         labels_tokenizer: Any = None,
         relieve: Callable[[], None] | None = None,
     ) -> None:
-        """
+        """Chooses the reader and the window, which has at most max_length tokens.
+
         Args:
             labels_tokenizer: the tokenizer of the label tower, where the model has one.
             relieve: gives back device memory that is not needed; default: that of the model's CUDA graphs.

@@ -40,7 +40,7 @@ class LabelCache:
         self._vectors: OrderedDict[str, Tensor] = OrderedDict()
         self._lists: OrderedDict[tuple[str, ...], Tensor] = OrderedDict()
         self._loaded = weakref.ref(model.loaded)  # weak, as the old network may go when the model moves
-        self._made: torch.cuda.Event | None = None  # on a GPU: the newest vectors are made
+        self._made: torch.cuda.Event | None = None  # on a GPU: marks when the newest vectors are made
         self._lock = Lock()
 
     def __len__(self) -> int:

@@ -1,1 +1,1 @@
-"""The networks: architectures, backbones and scorers, one file each."""
+"""The networks: every architecture, backbone and scorer has a file."""

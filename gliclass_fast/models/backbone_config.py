@@ -1,4 +1,4 @@
-"""BackboneConfig: what the configurations of all backbones have in common."""
+"""BackboneConfig: it holds what the configurations of all backbones have in common."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from gliclass_fast.config import hf_activation
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BackboneConfig:
-    """By Hugging Face's names, checked once and frozen."""
+    """Holds the options by Hugging Face's names, checked once and frozen."""
 
     vocab_size: int
     hidden_size: int
@@ -30,7 +30,7 @@ def common_fields(
     num_hidden_layers: str = "num_hidden_layers",
     num_attention_heads: str = "num_attention_heads",
 ) -> dict[str, Any]:
-    """The fields that most Hugging Face configurations give alike; the other arguments name attributes."""
+    """Returns the fields that most Hugging Face configurations share; other arguments name attributes."""
     heads = getattr(hf, num_attention_heads)
     return {
         "vocab_size": hf.vocab_size,

@@ -1,4 +1,4 @@
-"""The optional post-hoc calibrator: logit' = beta * logit + bias, per (text, label) pair.
+"""The optional post-hoc calibrator: it gives logit' = beta * logit + bias for every (text, label) pair.
 
 beta = beta_max * sigmoid(m_0) and bias = m_1 (0 without `calibrator_use_bias`), where m is a GELU network
 over [t, l, t * l, |t - l|, s] with t and l the layer-normed vectors and s six statistics of the text's
@@ -36,7 +36,7 @@ class Calibrator(nn.Module):
         self.last = Linear(hidden, 2 if self.use_bias else 1, ops)
 
     def forward(self, text: Tensor, labels: Tensor, logits: Tensor, batch: PackedBatch) -> Tensor:
-        """text [N, C], labels [L, C], logits [L] -> calibrated logits [L]."""
+        """Returns the calibrated logits [L] of text [N, C], labels [L, C] and logits [L]."""
         text, labels = self.text_norm(text)[batch.label_text], self.label_norm(labels)
         statistics = self._statistics(logits.float(), batch).to(labels.dtype)
         features = torch.cat((text, labels, text * labels, (text - labels).abs(), statistics), dim=-1)

@@ -1,4 +1,4 @@
-"""config.json -> a ModelConfig or a GliznetConfig, checked once."""
+"""Configurations: config.json becomes a ModelConfig or a GliznetConfig, which is checked once."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from gliclass_fast.models.hf_config import backbone_of
 
 
 def read_config(raw: Mapping[str, Any]) -> ModelConfig | GliznetConfig:
-    """The configuration of a checkpoint of either kind, from its parsed config.json.
+    """Returns the configuration of a checkpoint of either kind, from its parsed config.json.
 
     Raises UnsupportedConfigError, which names the option and the supported values.
     """
@@ -34,7 +34,7 @@ def _gliclass(raw: Mapping[str, Any]) -> ModelConfig:
     name = raw.get("architecture_type") or "uni-encoder"
     one_of("architecture_type", name, [each for each in ARCHITECTURES if each != "gliznet"])
     architecture: Any = ARCHITECTURES[name].Architecture
-    # where the reference resizes the embedding to the file's own vocabulary size, that one counts
+    # where the reference resizes the embedding to the file's own vocabulary size, that size counts
     resized = raw.get("vocab_size") if architecture.resizes_vocabulary else None
     model_type, backbone = backbone_of(raw, "encoder_config", resized, architecture.backbones())
     backbone_config = ENCODERS[model_type].Config.from_hf(backbone)

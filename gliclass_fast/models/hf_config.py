@@ -1,4 +1,4 @@
-"""The Hugging Face configuration of a backbone, out of a checkpoint's config.json."""
+"""The Hugging Face configuration of a backbone: it is made from a checkpoint's config.json."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from gliclass_fast.config import UnsupportedConfigError, one_of
 def backbone_of(
     raw: Mapping[str, Any], option: str, vocab_size: int | None, known: Sequence[str]
 ) -> tuple[str, Any]:
-    """The model type of a backbone, one of `known`, and its Hugging Face config."""
+    """Returns a backbone's model type, one of `known`, and its config; else raises UnsupportedConfigError."""
     nested = dict(raw.get(option) or {})
     kind = "GliZNet" if option == "backbone_config" else "GLiClass"
     if not nested:

@@ -11,7 +11,7 @@ from gliclass_fast.ops import Ops
 
 
 class Linear(nn.Linear):
-    """x @ weight.T + bias, [*, in] -> [*, out]. `pack` brings the weight to the form its operations take."""
+    """Maps x to x @ weight.T + bias, [*, in] -> [*, out]; `pack` gives the weight its operations' form."""
 
     __call__: Callable[..., Tensor]
 
@@ -21,7 +21,7 @@ class Linear(nn.Linear):
 
     @classmethod
     def of(cls, weight: Tensor, bias: Tensor | None, ops: Ops) -> Linear:
-        """A layer of given weights."""
+        """Makes a layer of given weights, [out, in] and [out]."""
         with torch.device("meta"):
             layer = cls(1, 1, ops, bias is not None)
         layer.weight = nn.Parameter(weight.contiguous(), requires_grad=False)
@@ -30,19 +30,19 @@ class Linear(nn.Linear):
         return layer
 
     def pack(self) -> None:
-        """Once, after the weights are in and folded."""
+        """Packs the weight; this runs once, after the weights are loaded and folded."""
         self.weight = nn.Parameter(self.ops.pack_linear(self.weight), requires_grad=False)
 
     def forward(self, x: Tensor, activation: str = "none") -> Tensor:
         return self.ops.linear(x, self.weight, self.bias, activation)
 
     def add(self, x: Tensor, residual: Tensor) -> Tensor:
-        """residual + linear(x). It may overwrite the residual."""
+        """Returns residual + linear(x); it may overwrite the residual."""
         return self.ops.linear_add(x, self.weight, self.bias, residual)
 
 
 class Norm(nn.Module):
-    """LayerNorm (Ba et al., arXiv:1607.06450), or RMSNorm (Zhang & Sennrich, arXiv:1910.07467), [*, C]."""
+    """Does LayerNorm (Ba et al., arXiv:1607.06450) or RMSNorm (Zhang & Sennrich, arXiv:1910.07467)."""
 
     __call__: Callable[..., Tensor]
 
@@ -56,16 +56,16 @@ class Norm(nn.Module):
         return self.ops.layer_norm(x, self.weight, self.bias, self.eps, self.rms)
 
     def add(self, x: Tensor, residual: Tensor) -> Tensor:
-        """norm(x + residual)."""
+        """Returns norm(x + residual)."""
         return self.ops.add_norm(x, residual, self.weight, self.bias, self.eps)
 
     def embed(self, sources: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
-        """norm(sum of table[rows] over the (table, rows) pairs), [T, C]."""
+        """Returns norm(sum of table[rows] over the (table, rows) pairs), [T, C]."""
         return self.ops.embedding_norm(sources, self.weight, self.bias, self.eps)
 
 
 class NormLinear(nn.Module):
-    """A linear map of a normed input, [T, C] -> [T, out], the norm's weight and bias folded into it.
+    """Maps a normed input linearly, [T, C] -> [T, out]; the norm's weight and bias are folded into the map.
 
     What remains of the norm, the statistics of every row, is part of the operation.
     """
@@ -88,8 +88,9 @@ class NormLinear(nn.Module):
         self.linear = Linear(width, out, ops, bias)
 
     def fold_weights(self) -> None:
-        """linear(norm(x)) = n @ (weight * scale).T + (weight @ shift + bias), n = (x - mean) / deviation.
+        """Folds the norm's scale and shift into the linear map.
 
+        linear(norm(x)) = n @ (weight * scale).T + (weight @ shift + bias), n = (x - mean) / deviation.
         An RMSNorm subtracts no mean: it needs no sums, and has no shift.
         """
         weight, bias, shift = self.linear.weight, self.linear.bias, self.norm.bias
@@ -103,6 +104,6 @@ class NormLinear(nn.Module):
     def forward(
         self, x: Tensor, activation: str = "none", gated: bool = False, add: Tensor | None = None
     ) -> Tensor:
-        """See `norm_linear` in kernels/linear.py."""
+        """Returns what `norm_linear` in kernels/linear.py describes."""
         weight, bias = self.linear.weight, self.linear.bias
         return self.ops.norm_linear(x, weight, bias, self.sums, self.eps, activation, gated, add)

@@ -1,7 +1,7 @@
-"""Hidden states -> text vectors and label vectors: pooling tables, projectors, the LSTM and the layer mixer.
+"""Pooling, projectors, the LSTM and the layer mixer: they make text and label vectors of hidden states.
 
-The reference pools over a padded buffer and so, with `extract_text_features`, over one slot per token of the
-whole prompt, of which only the text part is filled; `slots` reproduces that at batch size 1.
+The reference pools over a padded buffer. With `extract_text_features` it therefore pools over one slot per
+token of the whole prompt, and only the text part is filled; `slots` reproduces that at batch size 1.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from gliclass_fast.config import ModelConfig
 from gliclass_fast.models.layers import Linear
 from gliclass_fast.ops import Ops
 
-NORMALIZE_EPS = 1e-8  # of the reference, in both ways it normalises
+NORMALIZE_EPS = 1e-8  # that of the reference, in both ways in which it normalises
 
 
 def _filled(spans: Tensor) -> Tensor:
@@ -26,7 +26,7 @@ def _filled(spans: Tensor) -> Tensor:
 
 
 def within(rows: Tensor, places: Tensor) -> Tensor:
-    """Row numbers, [M]; those behind the last row, which only padding has, become the last."""
+    """Returns row numbers, [M]; those behind the last row, which only padding has, become the last."""
     return places.clamp(max=len(rows) - 1)
 
 
@@ -67,7 +67,7 @@ def _pass(rows: Tensor, spans: Tensor, slots: Tensor, ops: Ops) -> Tensor:
     return rows
 
 
-# (rows [T, C], spans [N, 2], slots [N], ops) -> [N, C]; "pass" keeps all rows, [T, C]
+# They map (rows [T, C], spans [N, 2], slots [N], ops) to [N, C]; "pass" keeps all rows, [T, C].
 TEXT_POOLINGS: dict[str, Callable[[Tensor, Tensor, Tensor, Ops], Tensor]] = {
     "first": _first,
     "last": _last,
@@ -82,61 +82,62 @@ TEXT_POOLINGS: dict[str, Callable[[Tensor, Tensor, Tensor, Ops], Tensor]] = {
 
 
 def whole(batch: PackedBatch) -> Tensor:
-    """The rows of every sequence, [N, 2]."""
+    """Returns the spans of all sequences, [N, 2]."""
     return torch.stack((batch.cu_seqlens[:-1], batch.cu_seqlens[1:]), dim=1)
 
 
 def text_spans(batch: PackedBatch, config: ModelConfig) -> Tensor:
-    """The rows the text vector is pooled from, [N, 2]: from the first <<SEP>>, or the whole prompt."""
+    """Returns the spans that text vectors are pooled from, [N, 2]: the text parts, or whole prompts."""
     if config.extract_text_features:
         return batch.text_spans
     return whole(batch)
 
 
 def pool_text(rows: Tensor, batch: PackedBatch, config: ModelConfig, ops: Ops) -> Tensor:
-    """Text vectors [N, C], or all rows [T, C] for "pass"."""
+    """Returns text vectors [N, C], or all rows [T, C] for "pass"."""
     spans = text_spans(batch, config)
     slots = _filled(spans) if config.use_lstm else batch.cu_seqlens.diff()
     return TEXT_POOLINGS[config.pooling_strategy](rows, spans, slots, ops)
 
 
 def pool_whole(rows: Tensor, batch: PackedBatch, pooling: str, ops: Ops) -> Tensor:
-    """A vector per sequence from all of its rows, [N, C], or all rows [T, C] for "pass"."""
+    """Returns a vector per sequence from all of its rows, [N, C], or all rows [T, C] for "pass"."""
     return TEXT_POOLINGS[pooling](rows, whole(batch), batch.cu_seqlens.diff(), ops)
 
 
 def first_label_rows(batch: PackedBatch, config: ModelConfig) -> Tensor:
-    """The row of every <<LABEL>>, or the one after it, [L]."""
+    """Returns the row of every <<LABEL>>, or the one after it, [L]."""
     return batch.label_spans[:, 0] + (0 if config.embed_class_token else 1)
 
 
 def pool_labels(rows: Tensor, batch: PackedBatch, config: ModelConfig, ops: Ops) -> Tensor:
-    """Label vectors [L, C]: the row of <<LABEL>> (or the one after it), or the mean over the label's span."""
+    """Returns label vectors [L, C]: the row of `first_label_rows`, or the mean over the label's span."""
     starts = first_label_rows(batch, config)
     if config.class_token_pooling == "first":
         return rows[within(rows, starts)]
     ends = batch.label_spans[:, 1].clone()
-    if not config.extract_text_features:  # nothing ends the last label but the prompt itself
+    if not config.extract_text_features:  # only the end of the prompt ends the last label
         ends[batch.cu_labels[1:] - 1] = batch.cu_seqlens[1:]
     sums = ops.segment_pool(rows, torch.stack((starts, ends), dim=1), "sum")
     return sums / (ends - starts).clamp(min=1)[:, None]
 
 
 def normalize(vectors: Tensor) -> Tensor:
+    """Divides vectors by their length plus NORMALIZE_EPS, as uni-encoders do."""
     lengths: Tensor = torch.linalg.vector_norm(vectors, dim=-1, keepdim=True)
     return vectors / (lengths + NORMALIZE_EPS)
 
 
 def unit(vectors: Tensor) -> Tensor:
-    """`normalize` as bi-encoders and encoder-decoders do it: the length is at least NORMALIZE_EPS."""
+    """Divides vectors by their length, NORMALIZE_EPS at least, as bi-encoders and encoder-decoders do."""
     return F.normalize(vectors, dim=-1, eps=NORMALIZE_EPS)
 
 
 class Projector(nn.Module):
-    """linear_2(activation(linear_1(x))), [*, width] -> [*, the backbone's width]."""
+    """Maps x to linear_2(activation(linear_1(x))), [*, width] -> [*, the backbone's width]."""
 
     def __init__(self, config: ModelConfig, ops: Ops, width: int | None = None) -> None:
-        """width: the width of what is projected; default: the backbone's."""
+        """Takes the width of what is projected; default: the backbone's."""
         super().__init__()
         self.activation = config.projector_hidden_act
         self.linear_1 = Linear(width or config.backbone_config.hidden_size, config.hidden_size, ops)
@@ -147,7 +148,7 @@ class Projector(nn.Module):
 
 
 class TextLstm(nn.Module):
-    """A bidirectional LSTM over the text rows of every prompt, [T, C] -> [T, C]; other rows stay."""
+    """Runs a bidirectional LSTM over the text rows of every prompt, [T, C] -> [T, C]; other rows stay."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -163,7 +164,7 @@ class TextLstm(nn.Module):
 
 
 class LayerMixer(nn.Module):
-    """Squeeze-and-excitation over layers: their states, gated per prompt, summed and projected."""
+    """Does squeeze-and-excitation over layers: it gates their states per prompt, sums and projects them."""
 
     def __init__(self, config: ModelConfig, ops: Ops, layers: int) -> None:
         super().__init__()
@@ -175,7 +176,7 @@ class LayerMixer(nn.Module):
         self.output_projection = Linear(width, width, ops)
 
     def forward(self, states: Sequence[Tensor], batch: PackedBatch) -> Tensor:
-        """states: the embedding output and every layer's output; a mixer of n gates leaves the first out."""
+        """Mixes the embedding output and all layers' outputs; a mixer of n gates takes the last n of them."""
         states = states[-self.layers :]
         squeezed = torch.cat([self.squeeze(state) for state in states], dim=1)
         means = self.ops.segment_pool(squeezed, whole(batch), "sum") / batch.cu_seqlens.diff()[:, None]

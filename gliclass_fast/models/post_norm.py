@@ -1,5 +1,5 @@
-"""The layers of BERT and of the backbones made like it: attention and a feed-forward network, each with a
-LayerNorm behind its residual sum.
+"""The layers of BERT and of the backbones made like it: attention and the feed-forward network each have a
+LayerNorm behind their residual sum.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from gliclass_fast.ops import Ops
 
 
 class PostNormLayer(nn.Module):
-    """What every layer of this kind has; subclasses supply `attend`."""
+    """Holds what every layer of this kind has; subclasses supply `attend`."""
 
     def __init__(self, config: BackboneConfig, ops: Ops) -> None:
         super().__init__()
@@ -29,23 +29,23 @@ class PostNormLayer(nn.Module):
         self.output_norm = Norm(width, ops, eps)
 
     def attend(self, qkv: Tensor, batch: PackedBatch) -> Tensor:
-        """[T, 3, H, D] -> [T, C]."""
+        """Runs attention, [T, 3, H, D] -> [T, C]."""
         raise NotImplementedError
 
     def mix(self, x: Tensor, batch: PackedBatch) -> Tensor:
-        """The part that looks at other tokens, [T, C] -> [T, C]."""
+        """Runs the part that looks at other tokens, [T, C] -> [T, C]."""
         return self.attend(self.qkv(x).view(x.shape[0], 3, self.heads, -1), batch)
 
     def finish(self, x: Tensor, attended: Tensor) -> Tensor:
-        """The part that treats every row alone, from the layer's input and `mix` of it."""
+        """Runs the part that treats every row alone, from the layer's input and `mix` of it."""
         return self.feed(self.add(x, attended))
 
     def add(self, x: Tensor, attended: Tensor) -> Tensor:
-        """Ends the attention half."""
+        """Ends the attention half, [T, C] -> [T, C]."""
         return self.attention_norm.add(self.out(attended), x)
 
     def feed(self, x: Tensor) -> Tensor:
-        """The feed-forward half."""
+        """Runs the feed-forward half, [T, C] -> [T, C]."""
         return self.output_norm.add(self.down(self.up(x, self.activation)), x)
 
     def forward(self, x: Tensor, batch: PackedBatch) -> Tensor:
@@ -53,7 +53,7 @@ class PostNormLayer(nn.Module):
 
 
 class PostNormEncoder(nn.Module):
-    """The last layer in two steps; subclasses supply `layers` and `hidden_states`."""
+    """Runs the last layer in two steps; subclasses supply `layers` and `hidden_states`."""
 
     layers: nn.ModuleList
 

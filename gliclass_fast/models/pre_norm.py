@@ -1,4 +1,4 @@
-"""What the backbones of pre-RMSNorm layers share: T5 and Llama."""
+"""Backbones of pre-RMSNorm layers: T5 and Llama share this part."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from gliclass_fast.ops import Ops
 
 
 class PreNormEncoder(nn.Module):
-    """Word embeddings, layers and a last norm; subclasses supply `layers` and `mix`."""
+    """Runs word embeddings, layers and a last norm; subclasses supply `layers` and `mix`."""
 
     layers: nn.ModuleList
 
@@ -24,7 +24,7 @@ class PreNormEncoder(nn.Module):
         self.final_norm = Norm(config.hidden_size, ops, config.norm_eps, rms=True)
 
     def mix(self, number: int, x: Tensor, batch: PackedBatch) -> Tensor:
-        """The part of a layer that looks at other tokens."""
+        """Runs the part of a layer that looks at other tokens."""
         raise NotImplementedError
 
     def _finish(self, number: int, x: Tensor, attended: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Registries: the names that config.json uses -> modules, each imported when it is first asked for."""
+"""Registries: they map names in config.json to modules, and import a module when it is first asked for."""
 
 from __future__ import annotations
 
@@ -12,24 +12,25 @@ Module = TypeVar("Module")  # a Protocol that every module of the folder fulfils
 
 
 class Registry(Mapping[str, Module], Generic[Module]):
-    """`registry[name]` is the module of a name. Several names may share one module."""
+    """Maps names to modules: `registry[name]` is the module of a name. Several names may share a module."""
 
     def __init__(self, option: str, package: str, rows: Mapping[str, str]) -> None:
-        """
+        """Keeps the names and imports nothing.
+
         Args:
-            option: what config.json calls the name, for messages.
+            option: what config.json calls the name; messages use it.
             package: the package that holds the modules.
             rows: the module of every name.
         """
         self._option, self._package, self._rows = option, package, dict(sorted(rows.items()))
 
     def __getitem__(self, name: str) -> Module:
-        """Raises UnsupportedConfigError, which lists the names there are."""
+        """Returns the module of a name, else raises UnsupportedConfigError, which lists the known names."""
         one_of(self._option, name, self)
         return cast(Module, importlib.import_module(f"{self._package}.{self._rows[name]}"))
 
     def __contains__(self, name: object) -> bool:
-        return name in self._rows  # without an import
+        return name in self._rows  # this imports nothing
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._rows)

@@ -1,4 +1,4 @@
-"""Rotary position tables (Su et al., arXiv:2104.09864)."""
+"""Rotary position tables (Su et al., arXiv:2104.09864): they hold cos and sin for every position."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-ROTARY_LENGTH = 16384  # positions with tables from the start; longer prompts get theirs when they come
+ROTARY_LENGTH = 16384  # positions that have tables from the start; longer prompts get theirs when they come
 
 
 class RotaryTable:
-    """cos and sin of position * frequency, as the working dtype rounds them."""
+    """Holds cos and sin of position * frequency, as the working dtype rounds them."""
 
     def __init__(self, frequencies: Sequence[float] | Tensor, like: Tensor, scale: float = 1.0) -> None:
-        """
+        """Makes tables for ROTARY_LENGTH positions.
+
         Args:
             frequencies: radians per position, [D / 2].
             like: a tensor of the working dtype on the device.
@@ -26,7 +27,7 @@ class RotaryTable:
         self(ROTARY_LENGTH)
 
     def __call__(self, length: int) -> tuple[Tensor, Tensor]:
-        """(cos, sin), float32 [at least length, D / 2] each."""
+        """Returns (cos, sin), float32 [at least length, D / 2] each."""
         length = max(ROTARY_LENGTH, 1 << (length - 1).bit_length())
         if length not in self._tables:
             positions = torch.arange(length, dtype=torch.float32, device=self._frequencies.device)

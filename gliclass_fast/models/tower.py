@@ -1,4 +1,4 @@
-"""A tower: a backbone whose sequences become one vector each, as in bi-encoders."""
+"""A tower: it is a backbone whose sequences become one vector each, as in bi-encoders."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from gliclass_fast.ops import Ops
 
 class Tower(nn.Module):
     def __init__(self, model_type: str, config: Any, pooling: str, ops: Ops, backbone_ops: Ops) -> None:
-        """config: the backbone's. pooling: over whole sequences."""
+        """Takes the backbone's own config; `pooling` goes over whole sequences."""
         super().__init__()
         self.model_type, self.pooling, self.ops = model_type, pooling, ops
         self.backbone = ENCODERS[model_type].Encoder(config, backbone_ops)
@@ -27,20 +27,20 @@ class Tower(nn.Module):
         checkpoint.load_weights(self.backbone, module.WEIGHTS, prefix, module.UNUSED)
 
     def encode(self, batch: PackedBatch, inputs_embeds: Tensor | None = None) -> tuple[Tensor, ...]:
-        """What `rows` and `pool` need, [T, C] each; inputs_embeds: see encoders."""
+        """Returns what `rows` and `pool` need, [T, C] each; for inputs_embeds see the backbones."""
         if self.prunes_last_layer:
             x, attended = self.backbone.last_attention(batch, inputs_embeds=inputs_embeds)
             return x, attended
         return (last_state(self.backbone.hidden_states(batch, inputs_embeds=inputs_embeds)),)
 
     def rows(self, encoded: tuple[Tensor, ...], places: Tensor) -> Tensor:
-        """The last hidden state of some tokens, [R, C]."""
+        """Returns the last hidden state of some tokens, [R, C]."""
         kept = [state[within(state, places)] for state in encoded]
         finished: Tensor = self.backbone.last_feed_forward(*kept) if self.prunes_last_layer else kept[0]
         return finished
 
     def pool(self, encoded: tuple[Tensor, ...], batch: PackedBatch) -> Tensor:
-        """One vector per sequence, [N, C]."""
+        """Returns one vector per sequence, [N, C]."""
         if self.prunes_last_layer:
             return self.rows(encoded, batch.cu_seqlens[:-1])
         return pool_whole(encoded[0], batch, self.pooling, self.ops)

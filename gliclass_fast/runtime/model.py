@@ -35,7 +35,8 @@ class GLiClassModel:
     def __init__(
         self, config: Any, read_tensors: Callable[[], Mapping[str, Tensor]], source: str, **settings: Any
     ) -> None:
-        """
+        """Builds the network from stock tensors.
+
         Args:
             config: the configuration that `read_config` returns.
             read_tensors: returns the stock tensors, whenever the network is built.

@@ -31,7 +31,8 @@ class GliZNETTokenizer:
         min_label_tokens: int | None = None,
         **kwargs: Any,
     ) -> None:
-        """
+        """Loads a tokenizer, or takes a loaded one.
+
         Args:
             pretrained_model_name_or_path: a folder or repository id, or a fast tokenizer.
             lab_token: the token that follows every label; it is added to a tokenizer that does not have it.

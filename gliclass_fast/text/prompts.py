@@ -100,7 +100,7 @@ def format_examples(examples: Sequence[Mapping[str, Any]], markers: Markers) -> 
 
 
 def format_retrieved(examples: Sequence[Mapping[str, Any]], markers: Markers) -> str:
-    """Joins retrieved examples {"text", "true_labels", "all_labels"}; those without a true label are left out.
+    """Joins examples {"text", "true_labels", "all_labels"}, and leaves out those without a true label.
 
     False labels follow in the order of `all_labels` (the reference's order is that of a set and changes per
     process).

@@ -69,7 +69,8 @@ class SeparatedLabels:
     """Reads the text, then every label with a [LAB] token behind it, as GliZNet does."""
 
     def __init__(self, tokenizer: Any, lab_token_id: int, needs_label_tokens: bool) -> None:
-        """
+        """Takes the tokenizer of a checkpoint.
+
         Args:
             tokenizer: a GliZNETTokenizer or the fast tokenizer that it would wrap, else ValueError.
             lab_token_id: the id that config.json gives; ValueError where the tokenizer has another.

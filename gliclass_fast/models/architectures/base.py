@@ -1,4 +1,4 @@
-"""What all GLiClass architectures share: heads, a scorer, a calibrator, random prompts, plain embeddings."""
+"""The base of all GLiClass architectures: they share a scorer, a calibrator, prompts and embeddings."""
 
 from __future__ import annotations
 
@@ -21,15 +21,14 @@ OPTIONS = ("normalize_features", "use_segment_embeddings", "use_lstm", "squeeze_
 
 
 class GLiClassArchitecture(nn.Module):
-    """A network whose logits come from a scorer, and from a calibrator where there is one."""
+    """Takes its logits from a scorer, and from a calibrator where there is one."""
 
-    parts: tuple[
-        str, ...
-    ] = ()  # what it reads of config.json beside the backbone: "decoder", "label_backbone"
+    # what it reads of config.json beside the backbone: "decoder", "label_backbone"
+    parts: tuple[str, ...] = ()
     resizes_vocabulary = False  # the reference brings the embedding to config.json's own vocab_size
     needs_markers = True  # its prompts hold <<LABEL>> and <<SEP>> tokens
     encodes_labels = False  # label vectors stand for word embeddings in the text's sequence
-    ignored: tuple[str, ...] = ()  # options that the reference would ignore here, and that are refused
+    ignored: tuple[str, ...] = ()  # options that the reference ignores here, and the engine refuses
 
     def __init__(self, config: ModelConfig, ops: Ops) -> None:
         super().__init__()
@@ -39,19 +38,19 @@ class GLiClassArchitecture(nn.Module):
 
     @classmethod
     def check(cls, config: ModelConfig) -> None:
-        """Raises UnsupportedConfigError for an option that it does not have."""
+        """Raises UnsupportedConfigError for an option that the architecture does not have."""
         default = {"encoder_layer_id": -1}
         refuse(config, config.architecture_type, **{name: default.get(name, False) for name in cls.ignored})
 
     def load_comparison(self, checkpoint: Checkpoint) -> None:
-        """Takes the scorer's and the calibrator's tensors."""
+        """Takes the scorer's and the calibrator's tensors out of a checkpoint."""
         weights = SCORERS[self.config.scorer_type].WEIGHTS
         checkpoint.load_weights(self.scorer, weights, "model.scorer.")
         if self.calibrator is not None:
             checkpoint.load_weights(self.calibrator, calibrator.WEIGHTS, "calibrator.")
 
     def compare(self, texts: Tensor, labels: Tensor, batch: PackedBatch, scale: Tensor | None) -> Output:
-        """texts [N, C] or [T, C], labels [L, C]; scale: a factor of the logits, where the model has one."""
+        """Scores texts [N, C] or [T, C] and labels [L, C]; scale: a factor of the logits, or None."""
         logits = self.scorer(texts, labels, batch)
         if scale is not None:
             logits = logits * scale
@@ -60,7 +59,7 @@ class GLiClassArchitecture(nn.Module):
         return Output(self.calibrator(texts, labels, logits, batch), logits, texts, labels)
 
     def normalized(self, vectors: Tensor) -> Tensor:
-        """Vectors of unit length, where the model has such."""
+        """Returns the vectors, at unit length where the model normalises them."""
         return unit(vectors) if self.config.normalize_features else vectors
 
     def encode(self, batch: PackedBatch) -> tuple[Tensor, ...]:
@@ -100,13 +99,13 @@ class GLiClassArchitecture(nn.Module):
 def random_prompts(
     backbone_config: Any, sizes: Sequence[Size], markers: tuple[int, int] | None
 ) -> list[EncodedPrompt]:
-    """Prompts of random tokens, always the same. markers: the ids that stand before a label and the text."""
+    """Returns prompts of random tokens, always the same; `markers` are the ids before labels and the text."""
     rng = np.random.default_rng(0)
     prompts = []
     for length, labels in sizes:
         longest = backbone_config.max_positions or length
         ids = rng.integers(0, backbone_config.vocab_size, min(length, longest), dtype=np.int32)
-        # every label is its marker and one token
+        # every label has its marker and one token
         spans = consecutive_spans([2] * min(labels, (len(ids) - 2) // 2), 1)
         text_start = int(spans[-1, 1])
         if markers is not None:

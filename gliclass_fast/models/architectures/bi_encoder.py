@@ -1,7 +1,7 @@
 """`bi-encoder`: one tower reads the text, another reads every label; the scorer compares their vectors.
 
-The vectors of labels depend on nothing else, so they come with the batch (see engine/label_cache.py). They
-are those of each label alone: the reference pools over what padding the other labels of a call add.
+The vectors of labels depend on nothing else, so they come with the batch (see engine/label_cache.py). Each is
+that of the label alone, whereas the reference pools over the padding that other labels of a call add.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ HEAD_WEIGHTS: Weights = {
 
 
 class Heads(nn.Module):
-    """Projectors: of the text, of the label tower's vectors to the text tower's width, and of labels."""
+    """Projects texts and labels; `bridge` first brings label vectors to the width of the text tower."""
 
     def __init__(self, config: ModelConfig, ops: Ops) -> None:
         super().__init__()
@@ -68,12 +68,12 @@ class Architecture(GLiClassArchitecture):
 
     @classmethod
     def backbones(cls) -> list[str]:
-        """Those of both towers. The reference would run decoders too, and decoder-only models as such."""
+        """Lists the backbones of both towers: none with a decoder, which the reference would run as one."""
         return [name for name in ENCODERS if name not in (*DECODERS, "llama", "qwen2")]
 
     @classmethod
     def scorers(cls) -> list[str]:
-        """Those of one text vector: the reference cannot pool labels for the other."""
+        """Lists the scorers of one text vector: the reference cannot pool labels for the other one."""
         return [name for name in SCORERS if name != "cross-attn"]
 
     def load_weights(self, checkpoint: Checkpoint) -> None:
@@ -84,7 +84,7 @@ class Architecture(GLiClassArchitecture):
         checkpoint.assert_all_used()
 
     def label_vectors(self, batch: PackedBatch) -> Tensor:
-        """The vectors of labels, one per sequence of the batch, [N, C]."""
+        """Returns the vectors of labels, one per sequence of the batch, [N, C]."""
         pooled = self.labels.pool(self.labels.encode(batch), batch)
         return self.normalized(self.heads.label(self.heads.bridge(pooled)))
 

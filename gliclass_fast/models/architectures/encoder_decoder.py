@@ -1,6 +1,6 @@
-"""`encoder-decoder`: the encoder reads the text, the decoder reads the labels, in both directions.
+"""`encoder-decoder`: the encoder reads the text, and the decoder reads the labels in both directions.
 
-`encoder-decoder-cls` is the same with the parts exchanged; it has a file of its own.
+`encoder-decoder-cls` exchanges the two parts; it has a file of its own.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Architecture(GLiClassArchitecture):
 
     @classmethod
     def scorers(cls) -> list[str]:
-        """All but the one whose softmax over labels would, in the reference, run over empty slots."""
+        """Lists all but the one whose softmax over labels would, in the reference, run over empty slots."""
         return [name for name in SCORERS if name != "hopfield"]
 
     def load_weights(self, checkpoint: Checkpoint) -> None:
@@ -57,11 +57,11 @@ class Architecture(GLiClassArchitecture):
             checkpoint.load_weights(network, module.WEIGHTS, _PREFIX, module.UNUSED)
         checkpoint.load_weights(self.heads, HEAD_WEIGHTS, "model.")
         self.load_comparison(checkpoint)
-        self.decoder.word_embeddings.weight = self.encoder.word_embeddings.weight  # one table, not two
+        self.decoder.word_embeddings.weight = self.encoder.word_embeddings.weight  # both share one table
         checkpoint.assert_all_used()
 
     def encode(self, batch: PackedBatch) -> tuple[Tensor, ...]:
-        """The encoder's last hidden states, of the text."""
+        """Returns the encoder's last hidden states of the text, [T, C]."""
         return (last_state(self.encoder.hidden_states(batch)),)
 
     def score(self, encoded: tuple[Tensor, ...], batch: PackedBatch) -> Output:

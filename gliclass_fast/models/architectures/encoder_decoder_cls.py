@@ -1,4 +1,4 @@
-"""`encoder-decoder-cls`: the encoder reads the labels, the decoder reads the text, from left to right.
+"""`encoder-decoder-cls`: the encoder reads the labels, and the decoder reads the text from left to right.
 
 The text's vector is the decoder's hidden state of its last token.
 """
@@ -19,11 +19,11 @@ class Architecture(encoder_decoder.Architecture):
 
     @classmethod
     def scorers(cls) -> list[str]:
-        """Those of one text vector: there is no other."""
+        """Lists the scorers of one text vector, as a text has only one here."""
         return [name for name in super().scorers() if name != "cross-attn"]
 
     def encode(self, batch: PackedBatch) -> tuple[Tensor, ...]:
-        """The encoder's last hidden states, of the labels."""
+        """Returns the encoder's last hidden states of the labels."""
         assert batch.label_prompts is not None
         return (last_state(self.encoder.hidden_states(batch.label_prompts)),)
 

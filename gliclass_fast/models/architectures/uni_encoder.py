@@ -1,4 +1,4 @@
-"""`uni-encoder`: text and labels go through one encoder together, then a scorer compares them."""
+"""`uni-encoder`: text and labels go through one backbone together, then a scorer compares them."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ HEAD_WEIGHTS: Weights = {
 
 
 class Heads(nn.Module):
-    """Everything between backbone and scorer that has weights."""
+    """Holds everything between backbone and scorer that has weights."""
 
     def __init__(self, config: ModelConfig, ops: Ops, mixed_layers: int) -> None:
         super().__init__()
@@ -73,7 +73,7 @@ class Architecture(GLiClassArchitecture):
     resizes_vocabulary = True
 
     def __init__(self, config: ModelConfig, ops: Ops, checkpoint: Checkpoint, ops_of: OpsOf) -> None:
-        """checkpoint: asked only for the number of layers the mixer was made for."""
+        """Asks the checkpoint only for the number of layers that the mixer was made for."""
         super().__init__(config, ops)
         backbone_ops = ops_of(config.backbone_config)
         self.encode_recordable = backbone_ops.recordable
@@ -85,7 +85,7 @@ class Architecture(GLiClassArchitecture):
 
     @classmethod
     def backbones(cls) -> list[str]:
-        """All but BART, of which the reference would run the decoder too."""
+        """Lists all but BART, whose decoder the reference would run too."""
         return [name for name in ENCODERS if name != "bart"]
 
     @classmethod
@@ -101,12 +101,12 @@ class Architecture(GLiClassArchitecture):
 
     @property
     def mixer(self) -> LayerMixer | None:
-        """A given layer's state wins over a mixture of all."""
+        """Returns the mixer, or None where `encoder_layer_id` names a layer, which then counts alone."""
         return self.heads.mixer if self.config.encoder_layer_id == -1 else None
 
     @property
     def prunes_last_layer(self) -> bool:
-        """Only rows of labels and texts are read, and only the last hidden state of them."""
+        """Tells whether only rows of labels and texts are read, and only the last hidden state of them."""
         config, layers = self.config, self.config.backbone_config.num_hidden_layers
         return (
             config.pooling_strategy == config.class_token_pooling == "first"
@@ -117,7 +117,7 @@ class Architecture(GLiClassArchitecture):
         )
 
     def encode(self, batch: PackedBatch) -> tuple[Tensor, ...]:
-        """What `score` needs of the backbone, [T, C] each; reads no field of labels or prompts."""
+        """Returns what `score` needs of the backbone, [T, C] each; reads no field of labels or prompts."""
         if self.prunes_last_layer:
             x, attended = self.backbone.last_attention(batch, self.heads.segments)
             return x, attended
@@ -128,7 +128,7 @@ class Architecture(GLiClassArchitecture):
         return (next(islice(states, wanted, None)),)
 
     def score(self, encoded: tuple[Tensor, ...], batch: PackedBatch) -> Output:
-        """Logits from what `encode` gave."""
+        """Returns logits and vectors, from what `encode` gave."""
         config, heads = self.config, self.heads
         pooled, pooled_labels = self._pool(encoded, batch)
         text_vectors, label_vectors = self._project_text(pooled), heads.label_projector(pooled_labels)
@@ -138,7 +138,7 @@ class Architecture(GLiClassArchitecture):
         return self.compare(text_vectors, label_vectors, batch, scale)
 
     def _pool(self, encoded: tuple[Tensor, ...], batch: PackedBatch) -> tuple[Tensor, Tensor]:
-        """What is projected: text rows [N, C] (or all, [T, C], for "pass") and label rows [L, C]."""
+        """Returns what is projected: text rows [N, C] (or all, [T, C], for "pass") and label rows [L, C]."""
         config = self.config
         if self.prunes_last_layer:
             kept = (state.index_select(0, batch.first_rows) for state in encoded)
@@ -155,7 +155,10 @@ class Architecture(GLiClassArchitecture):
         return normalize(projected) if self.config.normalize_features else projected
 
     def text_embeddings(self, output: Output, batch: PackedBatch) -> list[Tensor]:
-        """With pooling "pass", `extract_text_features` adds the reference's empty slot per earlier token."""
+        """Returns the embedding of every text.
+
+        With pooling "pass", `extract_text_features` adds the reference's empty slot per earlier token.
+        """
         config = self.config
         if config.pooling_strategy != "pass" or not config.extract_text_features:
             return super().text_embeddings(output, batch)

@@ -1,6 +1,6 @@
 """Decoders of encoder-decoders: each file holds WEIGHTS, UNUSED, Config.from_hf and Decoder.
 
-Weights are named as in the whole model, of which the encoder has a file of its own in `encoders`.
+Weights are named as in the whole model, whose encoder has a file of its own in `encoders`.
 """
 
 from __future__ import annotations
@@ -14,30 +14,29 @@ from gliclass_fast.checkpoint.weights import Weights
 from gliclass_fast.models.registry import Registry
 from gliclass_fast.ops import Ops
 
-AHEAD = -30000.0  # added to the score of a key the query must not see; its share of the softmax is then 0
+AHEAD = -30000.0  # is added to the score of a key that the query must not see; its share is then 0
 
 
 class Decoder(Protocol):
-    """What an architecture asks of a decoder; in a causal one a token sees none after it in its sequence."""
+    """Says what an architecture asks of a decoder; in a causal one a token sees none after it."""
 
     def __call__(self, batch: PackedBatch, memory: Tensor, spans: Tensor) -> Tensor:
-        """The last hidden state of every token of the batch, [T, C].
+        """Returns the last hidden state of every token of the batch, [T, C].
 
-        memory: the encoder's last hidden states [M, C], of which every sequence sees the rows of its span
-        [N, 2].
+        memory: the encoder's last hidden states [M, C]; every sequence sees the rows of its own span [N, 2].
         """
         ...
 
 
 class DecoderModule(Protocol):
-    """What a file of this folder gives."""
+    """Says what a file of this folder holds."""
 
     WEIGHTS: Weights
     UNUSED: tuple[str, ...]  # stock tensors that nothing reads
-    Config: Any  # `from_hf` makes one of a Hugging Face configuration
+    Config: Any  # `from_hf` makes one from a Hugging Face configuration
 
     def Decoder(self, config: Any, ops: Ops, causal: bool) -> Any:
-        """A `Decoder`, as a module."""
+        """Makes a `Decoder`, as a module."""
         ...
 
 

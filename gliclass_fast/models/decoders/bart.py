@@ -1,5 +1,5 @@
-"""The decoder of BART (Lewis et al., arXiv:1910.13461): the encoder's layers with attention to the encoder's
-states between their halves.
+"""The decoder of BART (Lewis et al., arXiv:1910.13461): it has the encoder's layers, with attention to the
+encoder's hidden states between their halves.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ WEIGHTS = {
         }
     ),
 }
-UNUSED = ("decoder.embed_tokens.weight",)  # where it differs from `shared`, the latter counts
+UNUSED = ("decoder.embed_tokens.weight",)  # where it differs from `shared`, `shared` counts
 
 
 class Config(bart.Config):
@@ -45,10 +45,10 @@ class Layer(bert.Layer):
         width = config.hidden_size
         self.q, self.kv = Linear(width, width, ops), Linear(width, 2 * width, ops)
         self.cross_out, self.cross_norm = Linear(width, width, ops), Norm(width, ops, config.norm_eps)
-        self.ahead: Tensor | None = None  # in a causal decoder, what hides tokens ahead, by distance
+        self.ahead: Tensor | None = None  # in a causal decoder, the bias that hides tokens ahead
 
     def cross(self, x: Tensor, memory: Tensor, sequences: Sequences) -> Tensor:
-        """The norm of the tokens and what they find in the memory, [T, C]."""
+        """Returns the norm of the sum of the tokens and what they find in the memory, [T, C]."""
         q = self.q(x).view(x.shape[0], self.heads, -1)
         kv = self.kv(memory).view(memory.shape[0], 2, self.heads, -1)
         found = self.ops.cross_attention(q, *kv.unbind(1), sequences)
@@ -66,7 +66,7 @@ class Decoder(bart.Encoder):
         self.layers = nn.ModuleList(Layer(config, ops) for _ in range(config.num_hidden_layers))
 
     def fold_weights(self) -> None:
-        """Scales the word embeddings; a causal decoder's bias of distances i - j = -1, 0, 1 and beyond."""
+        """Scales the word embeddings; gives causal layers a bias of distances i - j = -1, 0, 1 and beyond."""
         super().fold_weights()
         if self.causal:
             by_distance = torch.tensor([AHEAD, 0.0, 0.0], device=self.word_embeddings.weight.device)

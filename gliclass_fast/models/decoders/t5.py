@@ -1,5 +1,6 @@
-"""The decoder of T5, mT5 and umT5 (see encoders/t5.py): the encoder's layers with attention to the encoder's
-states between their halves. Distances count back only: tokens ahead have the bias of the token itself.
+"""The decoder of T5, mT5 and umT5 (see encoders/t5.py): it has the encoder's layers, with attention to the
+encoder's hidden states between their halves. Distances count back only: tokens ahead have the bias of the
+token itself.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ WEIGHTS = {
         }
     ),
 }
-UNUSED = ("decoder.embed_tokens.weight",)  # where it differs from `shared`, the latter counts
+UNUSED = ("decoder.embed_tokens.weight",)  # where it differs from `shared`, `shared` counts
 
 
 class Config(t5.Config):
@@ -49,12 +50,12 @@ class Layer(t5.Layer):
         self.cross_out = Linear(across, width, ops, bias=False)
 
     def fold_weights(self) -> None:
-        """Scores of T5 are not scaled: what `cross_attention` divides by goes into the queries."""
+        """Multiplies queries by what `cross_attention` divides by, as the scores of T5 are not scaled."""
         weight = self.q.linear.weight * self.config.head_width**0.5
         self.q.linear.weight = nn.Parameter(weight, requires_grad=False)
 
     def cross(self, x: Tensor, memory: Tensor, sequences: Sequences) -> Tensor:
-        """Adds what the tokens find in the memory, [T, C]. May overwrite x."""
+        """Adds what the tokens find in the memory, [T, C]; it may overwrite x."""
         heads = self.config.num_attention_heads
         q = self.q(x).view(x.shape[0], heads, -1)
         k, v = self.kv(memory).view(memory.shape[0], 2, heads, -1).unbind(1)
@@ -72,7 +73,7 @@ class Decoder(nn.Module):
         self.biases: list[Tensor] = []
 
     def fold_weights(self) -> None:
-        """The bias of every distance, per layer."""
+        """Makes the bias of every distance, per layer."""
         buckets = t5.distance_buckets(self.config, of_decoder=True)
         self.biases = t5.bias_tables(self.layers, buckets.to(self.word_embeddings.weight.device))
         if self.causal:

@@ -16,12 +16,12 @@ from gliclass_fast.ops import Ops
 
 
 class Encoder(Protocol):
-    """What an architecture asks of a backbone.
+    """Says what an architecture asks of a backbone.
 
     `hidden_states` yields one state after another, so that a caller who needs layer k stops there.
-    `last_attention` and `last_feed_forward` are the same with the last layer in two steps, of which the
-    second treats every row alone: a caller who needs few rows finishes only those. `fold_weights` runs once
-    after the weights are in and makes what depends on weights alone.
+    `last_attention` and `last_feed_forward` do the same with the last layer in two steps, and the second step
+    treats every row alone: a caller who needs few rows finishes only those. `fold_weights` runs once after
+    the weights are loaded, and makes what depends on weights alone.
     """
 
     word_embeddings: nn.Embedding
@@ -29,34 +29,34 @@ class Encoder(Protocol):
     def hidden_states(
         self, batch: PackedBatch, segments: Tensor | None = None, inputs_embeds: Tensor | None = None
     ) -> Iterator[Tensor]:
-        """The embedding output, then every layer's output, [T, C] each.
+        """Yields the embedding output, then every layer's output, [T, C] each.
 
-        A state may be overwritten once the next one is asked for. segments: a table [3, C] added per
-        `batch.segments`. inputs_embeds: what stands for the word embeddings of the tokens, [T, C], where
-        something else does; they may be overwritten.
+        A state may be overwritten once the next one is asked for. segments: a table [3, C], whose row
+        `batch.segments` is added to every token. inputs_embeds: what takes the place of the tokens' word
+        embeddings, [T, C], where something does; they may be overwritten.
         """
         ...
 
     def last_attention(
         self, batch: PackedBatch, segments: Tensor | None = None, inputs_embeds: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """The last layer's input and what its attention makes of it, [T, C] each."""
+        """Returns the last layer's input and what its attention makes of it, [T, C] each."""
         ...
 
     def last_feed_forward(self, x: Tensor, attended: Tensor) -> Tensor:
-        """The last hidden state of any rows, [R, C], from those rows of what `last_attention` gave."""
+        """Returns the last hidden state of any rows, [R, C], from these rows of what `last_attention` gave."""
         ...
 
 
 class Backbone(Protocol):
-    """What a file of this folder gives."""
+    """Says what a file of this folder holds."""
 
     WEIGHTS: Weights
     UNUSED: tuple[str, ...]  # stock tensors that nothing reads
-    Config: Any  # `from_hf` makes one of a Hugging Face configuration
+    Config: Any  # `from_hf` makes one from a Hugging Face configuration
 
     def Encoder(self, config: Any, ops: Ops) -> Any:
-        """An `Encoder`, as a module."""
+        """Makes an `Encoder`, as a module."""
         ...
 
 
@@ -83,12 +83,12 @@ ENCODERS: Registry[Backbone] = Registry(
 
 
 def word_source(table: Tensor, batch: PackedBatch, inputs_embeds: Tensor | None) -> tuple[Tensor, Tensor]:
-    """The word embeddings as a source of `embedding_norm`: a table and the row of every token."""
+    """Returns the word embeddings as a source of `embedding_norm`: a table and the row of every token."""
     if inputs_embeds is None:
         return table, batch.token_ids
     return inputs_embeds, torch.arange(len(inputs_embeds), dtype=torch.int32, device=inputs_embeds.device)
 
 
 def last_state(states: Iterator[Tensor]) -> Tensor:
-    """The last of what `Encoder.hidden_states` yields, without keeping the others."""
+    """Returns the last of what `Encoder.hidden_states` yields, without keeping the others."""
     return deque(states, maxlen=1)[0]

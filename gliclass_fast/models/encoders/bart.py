@@ -1,4 +1,4 @@
-"""The encoder of BART (Lewis et al., arXiv:1910.13461): BERT's layers, positions from row 2 on."""
+"""The encoder of BART (Lewis et al., arXiv:1910.13461): it has BERT's layers, and positions from row 2 on."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _PARTS = ("ffn_dim", "layers", "attention_heads")
 
 
 def stack_weights(stack: str) -> dict[str, tuple[str, ...]]:
-    """WEIGHTS of the encoder, and of what the decoder shares with it."""
+    """Returns the WEIGHTS of the encoder, or of what the decoder shares with it."""
     layer = f"{stack}.layers.{{i}}"
     return {
         "word_embeddings.weight": ("shared.weight",),
@@ -38,7 +38,7 @@ def stack_weights(stack: str) -> dict[str, tuple[str, ...]]:
 
 
 WEIGHTS = stack_weights("encoder")
-UNUSED = ("encoder.embed_tokens.weight",)  # where it differs from `shared`, the latter counts
+UNUSED = ("encoder.embed_tokens.weight",)  # where it differs from `shared`, `shared` counts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +64,7 @@ class Encoder(bert.Encoder):
 
     def fold_weights(self) -> None:
         """Scales the word embeddings."""
-        if self.config.embedding_scale == 1.0:  # they stay those of the checkpoint, shared by both parts
+        if self.config.embedding_scale == 1.0:  # both parts share those of the checkpoint
             return
         scaled = self.word_embeddings.weight * self.config.embedding_scale
         self.word_embeddings.weight = nn.Parameter(scaled, requires_grad=False)

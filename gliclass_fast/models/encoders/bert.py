@@ -1,4 +1,4 @@
-"""BERT (Devlin et al., arXiv:1810.04805): learned absolute positions, post-LN layers."""
+"""BERT (Devlin et al., arXiv:1810.04805): it has learned absolute positions and post-LN layers."""
 
 from __future__ import annotations
 
@@ -77,20 +77,20 @@ class Encoder(PostNormEncoder):
         self.layers = nn.ModuleList(Layer(config, ops) for _ in range(config.num_hidden_layers))
 
     def fold_weights(self) -> None:
-        """Every token has type 0: its embedding becomes part of the position table."""
+        """Adds the embedding of type 0, which every token has, to the position table."""
         if self.token_type_embeddings is not None:
             folded = self.position_embeddings.weight + self.token_type_embeddings.weight[0]
             self.position_embeddings.weight = nn.Parameter(folded, requires_grad=False)
             self.token_type_embeddings = None
 
     def position_rows(self, batch: PackedBatch, embedded: bool) -> Tensor:
-        """Row of the position table for every token, [T]; embedded: the reference then passes no ids."""
+        """Returns every token's row of the position table, [T]; if embedded, the reference passes no ids."""
         return batch.positions
 
     def embed(
         self, batch: PackedBatch, segments: Tensor | None = None, inputs_embeds: Tensor | None = None
     ) -> Tensor:
-        """What the first layer reads, [T, C]."""
+        """Returns what the first layer reads, [T, C]."""
         embedded = segments is not None or inputs_embeds is not None
         sources = [
             word_source(self.word_embeddings.weight, batch, inputs_embeds),

@@ -1,10 +1,10 @@
-"""DeBERTa v1 (He et al., arXiv:2006.03654): v2's layers with one position embedding per distance, always with
-projections of their own, and queries, keys and values packed head by head.
+"""DeBERTa v1 (He et al., arXiv:2006.03654): it has v2's layers, but with one position embedding per distance,
+always with projections of their own, and with queries, keys and values packed head by head.
 
 Only queries and values have a bias. Both position terms read row clamp(i - j + span, 0, 2 * span - 1) of the
 position table, as v2's do without buckets: the reference gathers the position-to-content term by key and
-negated distance, then transposes it. Where it cuts the table to the length of the sequence, the rows it cuts
-off are those no distance reaches.
+negated distance, then transposes it. Where it cuts the table to the length of the sequence, it cuts off the
+rows that no distance reaches.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Config(deberta_v2.Config):
             raise UnsupportedConfigError(
                 "encoder_config.talking_head=true is not supported; supported: false"
             )
-        # v2's options, should a file have them, mean nothing to v1
+        # v2's options, where a file has them, mean nothing to v1
         return replace(
             deberta_v2.Config.from_hf(hf),
             position_buckets=-1,
@@ -65,7 +65,7 @@ class Layer(deberta_v2.Layer):
             self.pos_key = Linear(width, width, ops, bias=False)
 
     def unpack(self) -> None:
-        """To v2's form: rows [H, 3, D] in the order [3, H, D], and zeros for the biases that v1 lacks."""
+        """Takes v2's form: rows [H, 3, D] in the order [3, H, D], and zeros for the biases that v1 lacks."""
         width, heads = self.config.hidden_size, self.heads
         rows = self.qkv.weight.view(heads, 3, -1, width).transpose(0, 1).reshape(3 * width, width)
         query, value = self.query_value_bias.chunk(2)
@@ -82,7 +82,7 @@ class Encoder(deberta_v2.Encoder):
         self.layers = nn.ModuleList(Layer(config, ops) for _ in range(config.num_hidden_layers))
 
     def fold_weights(self) -> None:
-        """Brings the layers to v2's form, then what v2 makes of weights."""
+        """Brings the layers to v2's form, then folds the weights as v2 does."""
         for layer in self.layers:
             assert isinstance(layer, Layer)
             layer.unpack()

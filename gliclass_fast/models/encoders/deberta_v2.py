@@ -1,5 +1,5 @@
-"""DeBERTa v2, v3 and mDeBERTa (He et al., arXiv:2006.03654 and 2111.09543): post-LN layers, disentangled
-attention.
+"""DeBERTa v2, v3 and mDeBERTa (He et al., arXiv:2006.03654 and 2111.09543): they have post-LN layers and
+disentangled attention.
 
 The projected relative-position embeddings depend on weights alone. The reference projects them in every
 forward; `fold_weights` does it once and keeps, per layer, one [H, D, buckets] table for each position term.
@@ -100,22 +100,21 @@ class Config(BackboneConfig):
 
     @property
     def span(self) -> int:
-        """Half the number of rows of the relative-position table."""
+        """Returns half the number of rows of the relative-position table."""
         return self.position_buckets if self.position_buckets > 0 else self.max_distance
 
     @property
     def scale(self) -> float:
-        """1 / sqrt(terms * D); content-to-content is always one of the terms."""
+        """Returns 1 / sqrt(terms * D); content-to-content is always one of the terms."""
         return 1 / math.sqrt((1 + len(self.position_terms)) * self.head_width)
 
 
 def bucket_of(config: Config) -> Tensor:
-    """Row of the relative-position table for every distance -reach .. reach; beyond, the ends repeat. int64,
-    host.
+    """Returns the row of the relative-position table for every distance -reach .. reach, int64 on the host.
 
-    Linear up to half the buckets, then logarithmic: sign(d) * (ceil(ln(|d| / m) / ln((P - 1) / m) * (m - 1))
-    + m) with m = buckets / 2 and P = the largest distance. In float32 as the reference does: |d| = P - 1 sits
-    on a ceil boundary.
+    Beyond, the ends repeat. Rows are linear up to half the buckets, then logarithmic: sign(d) *
+    (ceil(ln(|d| / m) / ln((P - 1) / m) * (m - 1)) + m) with m = buckets / 2 and P = the largest distance. It
+    computes in float32 as the reference does, as |d| = P - 1 sits on a ceil boundary.
     """
     reach = max(config.max_distance, config.span)
     distance = torch.arange(-reach, reach + 1)
@@ -139,7 +138,7 @@ class Layer(PostNormLayer):
         self.tables: DistanceTables | None = None
 
     def fold_tables(self, rel_embeddings: Tensor, bucket_of: Tensor) -> None:
-        """rel_embeddings: the normed relative-position embeddings [2 * span, C], in float32."""
+        """Makes the tables from the normed relative-position embeddings, float32 [2 * span, C]."""
         query, key, _ = zip(self.qkv.weight.chunk(3), self.qkv.bias.chunk(3), strict=True)
         if self.pos_key is not None:
             key = (self.pos_key.weight, self.pos_key.bias)
@@ -186,7 +185,7 @@ class Encoder(PostNormEncoder):
         self.layers = nn.ModuleList(Layer(config, ops) for _ in range(config.num_hidden_layers))
 
     def fold_weights(self) -> None:
-        """Projects position tables; widens narrow embeddings; adds the type-0 embedding to the positions."""
+        """Projects position tables, widens narrow embeddings, adds the type-0 embedding to the positions."""
         if self.widen is not None:
             for table in (self.word_embeddings, self.position_embeddings, self.token_type_embeddings):
                 if table is not None:
@@ -227,15 +226,15 @@ class Encoder(PostNormEncoder):
             yield x
 
     def _convolve(self, embedded: Tensor, x: Tensor, batch: PackedBatch) -> Tensor:
-        """LayerNorm(x + act(conv(embedded))), each sequence convolved on its own."""
+        """Returns LayerNorm(x + act(conv(embedded))), where each sequence is convolved on its own."""
         assert self.conv is not None and self.conv_norm is not None
         mixed = self.ops.activation(self._conv_rows(embedded, batch.positions), self.config.conv_activation)
         return self.conv_norm.add(mixed, x)
 
     def _conv_rows(self, rows: Tensor, positions: Tensor) -> Tensor:
-        """The convolution as one product with the rows around every row, [T, C] -> [T, C].
+        """Convolves by one product with the rows around every row, [T, C] -> [T, C].
 
-        A neighbour is of the same sequence where its position is the row's own plus the shift.
+        A neighbour belongs to the same sequence where its position is the row's own plus the shift.
         """
         assert self.conv is not None and self.conv.bias is not None
         size, groups = self.config.conv_kernel_size, self.config.conv_groups

@@ -1,4 +1,4 @@
-"""DistilBERT (Sanh et al., arXiv:1910.01108): BERT without token types, under tensor names of its own."""
+"""DistilBERT (Sanh et al., arXiv:1910.01108): it is BERT without token types, with its own tensor names."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Config(bert.Config):
         return bert.Config(
             **common_fields(hf, activation="activation", intermediate_size="hidden_dim"),
             norm_eps=1e-12,  # a constant of the reference
-            table_length=hf.max_position_embeddings,  # learned or sinusoidal, the checkpoint holds it
+            table_length=hf.max_position_embeddings,  # the checkpoint holds it, learned or sinusoidal
             type_vocab_size=0,
             pad_token_id=hf.pad_token_id or 0,
             max_positions=hf.max_position_embeddings,

@@ -1,5 +1,5 @@
-"""ELECTRA's discriminator (Clark et al., arXiv:2003.10555): BERT, with embeddings that may be narrower than
-its layers.
+"""ELECTRA's discriminator (Clark et al., arXiv:2003.10555): it is BERT with embeddings that may be narrower
+than its layers.
 
 Narrow embeddings are summed and normed at their own width, then projected: unlike DeBERTa's, their projection
 does not fold into the tables.

@@ -1,8 +1,8 @@
-"""Llama (Touvron et al., arXiv:2302.13971) as an encoder: a decoder without its causal mask, as LLM2Vec
+"""Llama (Touvron et al., arXiv:2302.13971) as an encoder: it is a decoder without its causal mask, as LLM2Vec
 (BehnamGhader et al., arXiv:2404.05961) runs it.
 
-Pre-RMSNorm layers, RoPE, SwiGLU (Shazeer, arXiv:2002.05202) and, in most checkpoints, fewer heads of keys and
-values than of queries (Ainslie et al., arXiv:2305.13245).
+It has pre-RMSNorm layers, RoPE, SwiGLU (Shazeer, arXiv:2002.05202) and, in most checkpoints, fewer heads of
+keys and values than of queries (Ainslie et al., arXiv:2305.13245).
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ WEIGHTS = {
         }
     ),
 }
-UNUSED = ("rotary_emb.inv_freq", "layers.*.self_attn.rotary_emb.inv_freq")  # of early checkpoints
-ROPE_TYPES = ("default", "linear", "llama3", "yarn")  # whose frequencies do not change with the prompt
+UNUSED = ("rotary_emb.inv_freq", "layers.*.self_attn.rotary_emb.inv_freq")  # in early checkpoints
+ROPE_TYPES = ("default", "linear", "llama3", "yarn")  # their frequencies do not change with the prompt
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +49,7 @@ class Config(BackboneConfig):
     out_bias: bool
     mlp_bias: bool
     frequencies: tuple[float, ...]  # RoPE's radians per position, [D / 2]
-    rotary_scale: float  # of cos and sin
+    rotary_scale: float  # a factor of cos and sin
 
     @classmethod
     def from_hf(cls, hf: Any) -> Config:
@@ -69,7 +69,7 @@ class Config(BackboneConfig):
 
 
 def rope(hf: Any, head_width: int) -> tuple[tuple[float, ...], float]:
-    """Frequencies and scale of a configuration's RoPE; raises UnsupportedConfigError."""
+    """Returns the frequencies and the scale of a configuration's RoPE; raises UnsupportedConfigError."""
     parameters, option = hf.rope_parameters, "encoder_config.rope_parameters"
     kind = parameters.get("rope_type")
     if kind not in ROPE_TYPES:
@@ -101,18 +101,18 @@ class Layer(nn.Module):
         self.down = Linear(inner, width, ops, config.mlp_bias)
 
     def mix(self, x: Tensor, batch: PackedBatch, rotary: tuple[Tensor, Tensor]) -> Tensor:
-        """The part that looks at other tokens, [T, C] -> [T, H * D]."""
+        """Runs the part that looks at other tokens, [T, C] -> [T, H * D]."""
         width, heads = self.config.head_width, self.config.num_attention_heads
         tokens, shared = x.shape[0], self.config.num_key_value_heads
         rows = self.qkv(x).view(tokens, heads + 2 * shared, width)
-        # the attention takes as many heads of keys and values as of queries: every one of a group gets a copy
+        # attention takes as many heads of keys and values as of queries, so each query head gets a copy
         qkv = rows.new_empty(tokens, 3, heads, width)
         qkv[:, 0] = rows[:, :heads]
         qkv[:, 1:].view(tokens, 2, shared, -1, width)[:] = rows[:, heads:].view(tokens, 2, shared, 1, width)
         return self.ops.attention(qkv, batch.sequences, width**-0.5, Positions(rotary))
 
     def finish(self, x: Tensor, attended: Tensor) -> Tensor:
-        """The part that treats every row alone. May overwrite x."""
+        """Runs the part that treats every row alone; it may overwrite x."""
         x = self.out.add(attended, x)
         return self.down.add(self.up(x, self.config.activation, gated=True), x)
 

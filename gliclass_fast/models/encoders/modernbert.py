@@ -1,4 +1,6 @@
-"""ModernBERT, Ettin, mmBERT (Warner et al., arXiv:2412.13663): pre-LN, RoPE, alternating local attention."""
+"""ModernBERT, Ettin, mmBERT (Warner et al., arXiv:2412.13663): they have pre-LN layers and RoPE, and some of
+their layers attend to near tokens only.
+"""
 
 from __future__ import annotations
 
@@ -78,13 +80,13 @@ class Layer(nn.Module):
         self.down = Linear(inner, width, ops, config.mlp_bias)
 
     def mix(self, normed: Tensor, batch: PackedBatch, rotary: tuple[Tensor, Tensor]) -> Tensor:
-        """The part that looks at other tokens, [T, C] -> [T, C]."""
+        """Runs the part that looks at other tokens, [T, C] -> [T, C]."""
         qkv = self.qkv(normed).view(normed.shape[0], 3, self.config.num_attention_heads, -1)
         positions = Positions(rotary, self.window)
         return self.ops.attention(qkv, batch.sequences, qkv.shape[-1] ** -0.5, positions)
 
     def finish(self, x: Tensor, attended: Tensor, norm: Norm) -> tuple[Tensor, Tensor]:
-        """The part that treats every row alone: (residual stream, `norm` of it). May overwrite x."""
+        """Treats every row alone and returns (residual stream, `norm` of it); it may overwrite x."""
         x = self.out.add(attended, x)
         x = self.down.add(self.up(x, self.config.activation, gated=True), x)
         return x, norm(x)
@@ -108,7 +110,7 @@ class Encoder(nn.Module):
     def _streams(
         self, batch: PackedBatch, segments: Tensor | None, inputs_embeds: Tensor | None
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """(residual stream, the norm of it the next layer reads): of the embedding, then of every layer."""
+        """Yields the residual stream and its norm for the next layer, after the embedding and every layer."""
         sources = [word_source(self.word_embeddings.weight, batch, inputs_embeds)]
         if segments is not None:
             sources.append((segments, batch.segments))

@@ -1,4 +1,4 @@
-"""Qwen2 (Yang et al., arXiv:2407.10671) as an encoder: Llama with biases of queries, keys and values."""
+"""Qwen2 (Yang et al., arXiv:2407.10671) as an encoder: it is Llama with biases of queries, keys, values."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """T5 (Raffel et al., arXiv:1910.10683), mT5 (Xue et al., arXiv:2010.11934) and umT5 (Chung et al.,
-arXiv:2304.09151): pre-RMSNorm layers without biases, and unscaled scores with a learned bias per distance and
-head.
+arXiv:2304.09151): they have pre-RMSNorm layers without biases, and unscaled scores with a learned bias per
+distance and head.
 
-T5 and mT5 share the first layer's biases, umT5 has some in every layer. This is the encoder.
+All layers of T5 and mT5 use the first layer's biases; umT5 has some in every layer. This is the encoder.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from gliclass_fast.ops import Ops, Positions
 
 
 def stack_weights(stack: str, feed_forward: int) -> dict[str, tuple[str, ...]]:
-    """WEIGHTS of the encoder or the decoder; feed_forward: which part of a block it is."""
+    """Returns the WEIGHTS of the encoder or the decoder; feed_forward: the number of that part of a block."""
     attention, dense = f"{stack}.block.{{i}}.layer.0", f"{stack}.block.{{i}}.layer.{feed_forward}"
     inner = f"{dense}.DenseReluDense"
     return {
@@ -47,7 +47,7 @@ def stack_weights(stack: str, feed_forward: int) -> dict[str, tuple[str, ...]]:
 
 
 WEIGHTS = stack_weights("encoder", feed_forward=1)
-UNUSED = ("encoder.embed_tokens.weight",)  # where it differs from `shared`, the latter counts
+UNUSED = ("encoder.embed_tokens.weight",)  # where it differs from `shared`, `shared` counts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,11 +55,11 @@ class Config(BackboneConfig):
     gated: bool
     buckets: int
     max_distance: int
-    biased_layers: int  # from the first one on; the others use the first's
+    biased_layers: int  # layers with biases, from the first one on; the others use the first's
 
     @classmethod
     def from_hf(cls, hf: Any, **changes: Any) -> Config:
-        """changes: of a decoder."""
+        """Reads a Hugging Face configuration; a decoder gives `changes`."""
         if getattr(hf, "is_decoder", False):
             raise UnsupportedConfigError("encoder_config.is_decoder=true is not supported; supported: false")
         encoder = cls(
@@ -75,11 +75,12 @@ class Config(BackboneConfig):
 
 
 def distance_buckets(config: Config, of_decoder: bool = False) -> Tensor:
-    """Row of the bias table for distances i - j = -max_distance .. max_distance; beyond, the ends repeat.
+    """Returns the row of the bias table for every distance i - j = -max_distance .. max_distance.
 
-    Half the rows are for keys ahead of the query; a decoder's are all for keys before it, and those ahead
-    count as its own place. Of the rows for one direction the first half is for single distances, the rest for
-    ranges that grow logarithmically: m + ln(d / m) / ln(max_distance / m) * m, rounded down, in float32.
+    Beyond, the ends repeat. Half the rows are for keys ahead of the query; all rows of a decoder are for keys
+    before it, and those ahead count as its own place. In one direction, the first half of the rows is for
+    single distances, and the rest is for ranges that grow logarithmically:
+    m + ln(d / m) / ln(max_distance / m) * m, rounded down, in float32.
     """
     reach, rows = config.max_distance, config.buckets // (1 if of_decoder else 2)
     distance = torch.arange(-reach, reach + 1)
@@ -104,22 +105,22 @@ class Layer(nn.Module):
         self.down = Linear(inner, width, ops, bias=False)
 
     def fold_biases(self, buckets: Tensor) -> Tensor | None:
-        """This layer's biases by distance, float32 [H, 2 * max_distance + 1]."""
+        """Takes out this layer's biases by distance, float32 [H, 2 * max_distance + 1]."""
         table = None if self.biases is None else self.biases.weight.float()[buckets].T.contiguous()
         self.biases = None
         return table
 
     def mix(self, x: Tensor, batch: PackedBatch, bias: Tensor) -> Tensor:
-        """The part that looks at other tokens, [T, C] -> [T, H * D]."""
+        """Runs the part that looks at other tokens, [T, C] -> [T, H * D]."""
         qkv = self.qkv(x).view(x.shape[0], 3, self.config.num_attention_heads, -1)
         return self.ops.attention(qkv, batch.sequences, 1.0, Positions(distance_bias=bias))
 
     def finish(self, x: Tensor, attended: Tensor) -> Tensor:
-        """The part that treats every row alone. May overwrite x."""
+        """Runs the part that treats every row alone; it may overwrite x."""
         return self.feed(self.out.add(attended, x))
 
     def feed(self, x: Tensor) -> Tensor:
-        """The feed-forward half. May overwrite x."""
+        """Runs the feed-forward half; it may overwrite x."""
         activation = self.config.activation
         if self.gated_up is not None:
             inner = self.gated_up(x, activation, gated=True)
@@ -130,7 +131,7 @@ class Layer(nn.Module):
 
 
 def bias_tables(layers: nn.ModuleList, buckets: Tensor) -> list[Tensor]:
-    """Every layer's biases by distance, taken out of it; layers without share the first one's."""
+    """Takes every layer's biases by distance out of it; layers without biases share the first one's."""
     tables: list[Tensor] = []
     for layer in layers:
         assert isinstance(layer, Layer)
@@ -147,7 +148,7 @@ class Encoder(PreNormEncoder):
         self.biases: list[Tensor] = []
 
     def fold_weights(self) -> None:
-        """The bias of every distance, per layer."""
+        """Makes the bias of every distance, per layer."""
         self.biases = bias_tables(
             self.layers, distance_buckets(self.config).to(self.word_embeddings.weight.device)
         )

@@ -1,1 +1,1 @@
-"""GliZNet: its configuration, its heads, and the reference written out."""
+"""GliZNet: these modules hold its configuration, its heads, and its reference, written out."""

@@ -1,4 +1,4 @@
-"""GliznetConfig: what the engine reads of a GliZNet checkpoint's config.json, checked once and frozen."""
+"""GliznetConfig: it holds what the engine reads of GliZNet's config.json, checked once and frozen."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from gliclass_fast.models.hf_config import backbone_of
 
 @dataclass(frozen=True, slots=True)
 class GliznetConfig:
-    """By config.json's field names. Everything else depends on the tensors, see `heads.py`."""
+    """Holds the options by config.json's field names; the rest depends on the tensors, see `heads.py`."""
 
     model_type: str  # the backbone's
     backbone_config: Any  # the backbone's own Config
     vocab_size: int
     lab_token_id: int
-    dtype: str | None  # that config.json asks to compute in
-    use_lab_token_for_labels: bool  # of variants 0 and A; the others always do
-    # where config.json says them, they have to agree with the tensors
-    similarity_metric: str | None  # of variants 0 and A
-    scoring_method: str | None  # of variants C and D
-    enrich_labels: bool | None  # of variant D
+    dtype: str | None  # the one that config.json asks to compute in
+    use_lab_token_for_labels: bool  # for variants 0 and A; the others always do
+    # where config.json gives the following options, they must agree with the tensors
+    similarity_metric: str | None  # for variants 0 and A
+    scoring_method: str | None  # for variants C and D
+    enrich_labels: bool | None  # for variant D
 
-    # what other parts of the engine ask of a config
+    # other parts of the engine ask every configuration for these
     architecture_type: ClassVar[str] = "gliznet"
     pooling_strategy: ClassVar[str] = "per label"
     extract_text_features: ClassVar[bool] = True
@@ -36,7 +36,7 @@ class GliznetConfig:
 
     @classmethod
     def from_hf(cls, raw: Mapping[str, Any]) -> GliznetConfig:
-        """From the parsed config.json. Raises UnsupportedConfigError naming option and supported values."""
+        """Reads the parsed config.json; raises UnsupportedConfigError, which names option and values."""
         model_type, backbone = backbone_of(
             raw, "backbone_config", raw.get("vocab_size"), bi_encoder.Architecture.backbones()
         )

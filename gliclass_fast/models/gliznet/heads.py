@@ -1,6 +1,6 @@
-"""GliZNet's heads: hidden states of a text and its labels -> a score per label.
+"""GliZNet's heads: the hidden states of a text and its labels become a score per label.
 
-Several architectures share one model type; the names of a checkpoint's tensors tell which it is:
+Several architectures share one model type; the names of a checkpoint's tensors tell which one it is:
 
 | variant | label vector              | text vector                          | score                    |
 |---------|---------------------------|--------------------------------------|--------------------------|
@@ -9,9 +9,9 @@ Several architectures share one model type; the names of a checkpoint's tensors 
 | B, C    | [LAB]                     | attention, 1 / sqrt(width)           | bilinear; C: or cosine   |
 | D       | [LAB], of unit length     | attention, exp(temperature)          | as C                     |
 
-Attention is that of the label over the text's rows, [CLS] and [SEP] among them (kernels/attention_pool.py);
-where labels are means of their tokens, the [LAB] rows count as text. 0 and A may project text and labels.
-Labels of D may read each other and their text first (`LabelContext`).
+Attention is that of the label over the text's rows, [CLS] and [SEP] among them (kernels/attention_pool.py).
+Where labels are means of their tokens, the [LAB] rows count as text. Variants 0 and A may project text and
+labels. Labels of variant D may read each other and their text first (`LabelContext`).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from gliclass_fast.ops import Ops, Sequences
 
 CONTEXT_HEADS = 8
 NORM_EPS = 1e-5
-# a tensor that only this variant or a later row has, in the order to look for them
+# Only this variant, or one in a row above, has one of these tensors; the first row that matches decides.
 _SIGNS = {
     "D": ("attn_temperature",),
     "C": ("scoring.bilinear.weight", "scoring.logit_scale"),
@@ -47,20 +47,20 @@ _SIGNS = {
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What a checkpoint has; names start behind `aggregator.`."""
+    """Says what a checkpoint has; names start behind `aggregator.`."""
 
     variant: str
     score: str  # cosine, dot or bilinear
-    pair: str  # of the tensors of dot and bilinear scores
-    scale: str  # of cosine scores
+    pair: str  # the name of the tensors of dot and bilinear scores
+    scale: str  # the name of the scale of cosine scores
     temperature: str | None
-    projected: int | None  # width of projected vectors
-    norms: bool  # behind the projections
+    projected: int | None  # the width of projected vectors
+    norms: bool  # whether norms follow the projections
     context: bool
 
     @classmethod
     def of(cls, checkpoint: Checkpoint) -> Parts:
-        """Raises CheckpointError for a set of tensors of no known variant."""
+        """Reads which parts there are; raises CheckpointError for tensors of no known variant."""
 
         def shape(name: str) -> torch.Size | None:
             return checkpoint.shape(f"aggregator.{name}")
@@ -127,7 +127,7 @@ class Parts:
 
 
 class Projection(nn.Module):
-    """A linear map with a LayerNorm behind it, if there is one, [*, C] -> [*, P]."""
+    """Runs a linear map, and a LayerNorm behind it if there is one, [*, C] -> [*, P]."""
 
     def __init__(self, width: int, projected: int, norms: bool, ops: Ops) -> None:
         super().__init__()
@@ -140,7 +140,7 @@ class Projection(nn.Module):
 
 
 class LabelContext(nn.Module):
-    """Labels attend to the labels of their text, each fused with what it found there, [L, C] -> [L, C]."""
+    """Has labels attend to the labels of their text, each fused with its text vector, [L, C] -> [L, C]."""
 
     def __init__(self, width: int, ops: Ops) -> None:
         super().__init__()
@@ -149,7 +149,7 @@ class LabelContext(nn.Module):
         self.inward, self.outward = Linear(width, 3 * width, ops), Linear(width, width, ops)
 
     def fold_weights(self) -> None:
-        """Queries come from labels alone, keys and values from labels with their texts."""
+        """Splits the first map: queries come from labels alone, keys and values from labels with texts."""
         width, weight, bias = len(self.fuse.weight), self.inward.weight, self.inward.bias
         self.q, self.kv = (
             Linear.of(weight[:width], bias[:width], self.ops),
@@ -191,7 +191,7 @@ class Head(nn.Module):
         checkpoint.load_weights(self, self.parts.weights, "aggregator.")
 
     def fold_weights(self) -> None:
-        """Numbers out of parameters; of a bilinear form the map of labels, of a dot product its factors."""
+        """Turns parameters into numbers, a bilinear form into a map of labels, a dot product into factors."""
         variant, width = self.parts.variant, self.config.backbone_config.hidden_size
         temperature = 0.0 if self.temperature is None else self.temperature.item()
         sharpness = {"A": 1 / max(abs(temperature), 0.1), "D": math.exp(temperature)}
@@ -209,7 +209,7 @@ class Head(nn.Module):
         self.scale = self.temperature = self.pair = None
 
     def forward(self, rows: Tensor, batch: PackedBatch) -> Output:
-        """rows: the backbone's last states, [T, C]."""
+        """Scores all labels, from the backbone's last hidden states `rows`, [T, C]."""
         if self.parts.variant == "D":
             rows = F.normalize(rows, dim=-1)
         labels = self._labels(rows, batch)
@@ -226,11 +226,11 @@ class Head(nn.Module):
 
     @property
     def means(self) -> bool:
-        """Whether a label is the mean of its tokens."""
+        """Tells whether a label is the mean of its tokens."""
         return self.parts.variant in "0A" and not self.config.use_lab_token_for_labels
 
     def _labels(self, rows: Tensor, batch: PackedBatch) -> Tensor:
-        """A label's span ends with its [LAB]."""
+        """Returns the label vectors, [L, P]; a label's span ends with its [LAB]."""
         starts, separators = batch.label_spans[:, 0], batch.label_spans[:, 1] - 1
         if not self.means:
             own = rows[within(rows, separators)]
@@ -240,7 +240,7 @@ class Head(nn.Module):
         return sums / (separators - starts).clamp(min=1)[:, None]
 
     def _text_rows(self, rows: Tensor, batch: PackedBatch) -> tuple[Tensor, Sequences]:
-        """The rows that count as text, and which of them the labels see."""
+        """Returns the rows that count as text, and which of them the labels see."""
         sequences = batch.label_sequences(batch.text_spans)
         if not self.means:
             return rows, sequences

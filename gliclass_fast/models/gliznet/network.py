@@ -1,4 +1,4 @@
-"""GliZNet: text and labels go through one encoder together, every label followed by a [LAB] token."""
+"""GliZNet: text and labels go through one backbone together, and a [LAB] token follows every label."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from gliclass_fast.models.gliznet.heads import Head, Parts
 from gliclass_fast.ops import Ops
 from gliclass_fast.text.readers import LabelVectors, Reader, SeparatedLabels
 
-# tensors of training alone, and a scale that only cosine scores use
+# these are tensors of training alone, and a scale that only cosine scores use
 UNUSED = ("loss_fn.*", "aggregator.similarity_head.logit_scale")
 
 
 class Architecture(nn.Module):
     def __init__(self, config: GliznetConfig, ops: Ops, checkpoint: Checkpoint, ops_of: OpsOf) -> None:
-        """checkpoint: asked which variant of GliZNet its tensors are of."""
+        """Asks the checkpoint which variant of GliZNet its tensors are of."""
         super().__init__()
         self.config, backbone_ops = config, ops_of(config.backbone_config)
         self.encode_recordable = backbone_ops.recordable
@@ -37,7 +37,7 @@ class Architecture(nn.Module):
 
     @classmethod
     def scorers(cls) -> list[str]:
-        """None: it has scores of its own, which `heads.py` tells apart by the tensors."""
+        """Lists none: GliZNet has scores of its own, which `heads.py` tells apart by the tensors."""
         return []
 
     def load_weights(self, checkpoint: Checkpoint) -> None:
@@ -65,7 +65,7 @@ class Architecture(nn.Module):
         return random_prompts(self.config.backbone_config, sizes, (self.config.lab_token_id,) * 2)
 
     def text_embeddings(self, output: Output, batch: PackedBatch) -> list[Tensor]:
-        """A text has a vector per label, [labels, C]."""
+        """Returns for every text a vector per label, [labels, C]."""
         bounds = batch.cu_labels.tolist()
         return [output.text_vectors[bounds[n] : bounds[n + 1]] for n in range(batch.num_prompts)]
 

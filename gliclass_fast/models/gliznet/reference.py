@@ -1,7 +1,7 @@
-"""GliZNet in plain torch over padded batches: what the engine's GliZNet is compared with.
+"""GliZNet in plain torch over padded batches: the engine's GliZNet is compared with it.
 
-There is no package to compare with. This is written from the formulas of all variants (the table in
-`gliznet_heads.py`) and has the tensors' names of the checkpoints.
+There is no package to compare with. This file follows the formulas of all variants (the table in `heads.py`),
+and its tensors have the names that checkpoints give them.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from transformers import AutoConfig, AutoModel
 class Options:
     variant: str = "D"  # 0, A, B, C or D
     metric: str = "bilinear"  # cosine, dot (0 and A) or bilinear
-    projected: int | None = None  # width of projections, of 0 and A
+    projected: int | None = None  # the width of projections, for 0 and A
     norms: bool = False
-    lab_tokens: bool = True  # of 0 and A: labels are their [LAB], not the mean of their tokens
-    enrich_labels: bool = True  # of D
+    lab_tokens: bool = True  # for 0 and A: labels are their [LAB], not the mean of their tokens
+    enrich_labels: bool = True  # for D
 
 
 def _projector(width: int, options: Options) -> nn.Module:
@@ -34,7 +34,7 @@ def _projector(width: int, options: Options) -> nn.Module:
 
 
 class _Score(nn.Module):
-    """`similarity_head` of 0 and A, `scoring` of C and D."""
+    """Scores pairs, as `similarity_head` of 0 and A and as `scoring` of C and D."""
 
     def __init__(self, width: int, metric: str, old: bool) -> None:
         super().__init__()
@@ -49,7 +49,7 @@ class _Score(nn.Module):
             self.bilinear = nn.Bilinear(width, width, 1)
 
     def forward(self, texts: Tensor, labels: Tensor) -> Tensor:
-        """[B, K, P] each -> [B, K]."""
+        """Scores texts and labels, [B, K, P] each -> [B, K]."""
         if self.metric == "bilinear":
             form = self.classifier if self.old else self.bilinear
             return form(texts.contiguous(), labels.contiguous())[..., 0]  # type: ignore[no-any-return]
@@ -95,7 +95,7 @@ class _Aggregator(nn.Module):
         return self.attn_temperature.exp() if self.options.variant == "D" else width**-0.5
 
     def forward(self, hidden: Tensor, separators: Tensor, attention_mask: Tensor, lmask: Tensor) -> Tensor:
-        """hidden [B, S, C]; separators [B, S]: where [LAB] is -> [B, K], meaningless for absent labels."""
+        """Scores labels, [B, K]; padded ones mean nothing. `separators` [B, S] says where a [LAB] is."""
         options, (batch, _, width) = self.options, hidden.shape
         old = options.variant in "0A"
         if options.variant == "D":
@@ -129,7 +129,7 @@ class _Aggregator(nn.Module):
 
 
 class GliZNet(nn.Module):
-    """backbone_config: a transformers config, whose vocabulary has the [LAB] token."""
+    """Runs GliZNet with a transformers `backbone_config`, whose vocabulary has the [LAB] token."""
 
     def __init__(self, backbone_config: Any, lab_token_id: int, options: Options | None = None) -> None:
         super().__init__()
@@ -139,7 +139,7 @@ class GliZNet(nn.Module):
         self.aggregator = _Aggregator(backbone_config.hidden_size, options)
 
     def config_json(self) -> dict[str, Any]:
-        """What the config.json of such a checkpoint holds."""
+        """Returns what the config.json of such a checkpoint holds."""
         return {
             "model_type": "gliznet",
             "backbone_config": self.backbone.config.to_dict(),
@@ -151,7 +151,7 @@ class GliZNet(nn.Module):
         }
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, lmask: Tensor) -> list[Tensor]:
-        """Logits [labels] of every text of a padded batch, each argument [B, S]."""
+        """Returns the logits [labels] of every text of a padded batch; each argument is [B, S]."""
         hidden = self.backbone(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
         separators = input_ids == self.lab_token_id
         logits = self.aggregator(hidden, separators, attention_mask, lmask)
@@ -159,7 +159,7 @@ class GliZNet(nn.Module):
 
 
 def written_reference(head: Any, backbone_config: dict[str, Any]) -> GliZNet:
-    """For a head of the engine (`gliznet_heads.Head`) and the backbone's part of its config.json."""
+    """Makes the reference of an engine's `heads.Head`, with the backbone's part of its config.json."""
     parts, config = head.parts, head.config
     options = Options(
         parts.variant,

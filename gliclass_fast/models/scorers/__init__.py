@@ -14,10 +14,10 @@ from gliclass_fast.ops import Ops
 
 
 class Scorer(Protocol):
-    """What an architecture asks of a scorer."""
+    """Says what an architecture asks of a scorer."""
 
     def __call__(self, text: Tensor, labels: Tensor, batch: PackedBatch) -> Tensor:
-        """Logits [L], in the labels' dtype.
+        """Returns logits [L], in the labels' dtype.
 
         text: one vector per prompt, [N, C], or, for the cross-attn scorer, every row of the packed batch,
         [T, C]. labels: [L, C].
@@ -26,12 +26,12 @@ class Scorer(Protocol):
 
 
 class ScorerModule(Protocol):
-    """What a file of this folder gives."""
+    """Says what a file of this folder holds."""
 
     WEIGHTS: Weights
 
     def Scorer(self, config: ModelConfig, ops: Ops) -> Any:
-        """A `Scorer`, as a module."""
+        """Makes a `Scorer`, as a module."""
         ...
 
 

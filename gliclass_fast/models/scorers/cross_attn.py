@@ -1,7 +1,7 @@
-"""`cross-attn`: every label attends to the rows of its text, then a GELU network over [norm(out(context));
-label].
+"""`cross-attn`: every label attends to the rows of its text, then a GELU network reads
+[norm(out(context)); label].
 
-Queries come from q_norm(label), keys from kv_norm(text), values from the text without a norm; there is no
+Queries come from q_norm(label), keys from kv_norm(text), and values from the text without a norm; there is no
 residual.
 """
 
@@ -36,7 +36,7 @@ class Scorer(nn.Module):
         self.last = Linear(hidden // 2, 1, ops)
 
     def fold_weights(self) -> None:
-        """Splits the network's first layer: one part reads the normed context, one the label."""
+        """Splits the network's first layer: one part reads the normed context, the other the label."""
         of_context, of_labels = self.first.weight.chunk(2, dim=1)
         self.context = NormLinear(1, 1, self.ops, NORM_EPS)
         self.context.norm = self.norm

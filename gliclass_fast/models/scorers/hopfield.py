@@ -1,9 +1,9 @@
-"""`hopfield`: one retrieval step, label + softmax_over_labels(4 * q(label) . k(text)) * v(text), then a ReLU
-network.
+"""`hopfield`: one retrieval step gives label + softmax_over_labels(4 * q(label) . k(text)) * v(text), which a
+ReLU network reads.
 
-The softmax runs over the labels of one prompt. (The reference's runs over the padded label slots of the
-batch, so its scores depend on what else is in the batch; alone they agree.) The network's width is always
-256, as in `mlp`.
+The softmax runs over the labels of one prompt. (The reference's softmax runs over the padded label slots of
+the batch, so its scores depend on what else is in the batch; for a text alone they agree.) The network's
+width is always 256, as in `mlp`.
 """
 
 from __future__ import annotations

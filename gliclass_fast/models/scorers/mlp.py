@@ -1,7 +1,7 @@
-"""`mlp`: a three-layer ReLU network over [text; label].
+"""`mlp`: a three-layer ReLU network reads [text; label].
 
 The first layer is a sum of a text part, computed once per prompt, and a label part. Its width is always 256:
-the reference swallows `scorer_mlp_hidden_size` for this scorer.
+the reference ignores `scorer_mlp_hidden_size` for this scorer.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Scorer(nn.Module):
 
 
 class PairLinear(nn.Module):
-    """activation(weight @ [text; label] + bias) per label, [L, out]; the text half runs once per prompt."""
+    """Gives activation(weight @ [text; label] + bias), [L, out]; the text half runs once per prompt."""
 
     def __init__(self, text_width: int, label_width: int, out: int, ops: Ops) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""`simple`: the dot product of text vector and label vector."""
+"""`simple`: the logit is the dot product of text vector and label vector."""
 
 from __future__ import annotations
 

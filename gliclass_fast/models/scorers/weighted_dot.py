@@ -1,4 +1,4 @@
-"""`weighted-dot`: a two-layer ReLU network over [t0; l0; t1 * l1]; (t0, t1), (l0, l1) are projections."""
+"""`weighted-dot`: a two-layer ReLU network reads [t0; l0; t1 * l1]; (t0, t1), (l0, l1) are projections."""
 
 from __future__ import annotations
 

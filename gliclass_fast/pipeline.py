@@ -53,7 +53,7 @@ class BasePipeline:
                 are taken.
             tokenizer: a fast tokenizer or its folder or repository id; default: the model's own, if `model`
                 is a path or repository id.
-            max_classes: accepted as the reference has it; any number of labels that fits the window works.
+            max_classes: has no effect, as any number of labels that fits the window works.
             max_length: the window in tokens, special tokens included.
             classification_type: "multi-label" or "single-label", unless a call says otherwise.
             device: where to run; a GPU falls back to the CPU where there is none.
@@ -134,8 +134,8 @@ class BasePipeline:
     ) -> list[dict[str, np.ndarray]]:
         """Returns per text, in float32: logits [labels], text_embedding [C], class_embeddings [labels, C].
 
-        With pooling "pass", text_embedding keeps one row per token of the prompt. It raises TypeError,
-        ValueError and FloatingPointError as `ZeroShotClassificationPipeline` does.
+        With pooling "pass", text_embedding keeps one row per token of the prompt. Raises TypeError,
+        ValueError and FloatingPointError as a call of `ZeroShotClassificationPipeline` does.
         """
         requests, _ = self._requests(texts, labels, prompt, examples, None)
         return self.engine.embed(requests, self.progress_bar)
@@ -192,7 +192,7 @@ class ZeroShotClassificationPipeline(BasePipeline):
             texts: one string or a list of them; an empty string is a valid text.
             labels: a list or a nested dict for all texts, or one of these per text.
             threshold: the lowest score that counts for multi-label, in [0, 1], for all texts or per text.
-            batch_size: accepted as the reference has it; see `batch_tokens`.
+            batch_size: has no effect; see `batch_tokens`.
             classification_type: "single-label" or "multi-label", for all texts or per text.
             rac_examples: retrieved examples {"text", "true_labels", "all_labels"}, shared or per text.
             examples: few-shot examples {"text", "labels"}, shared or per text.

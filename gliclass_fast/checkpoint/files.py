@@ -18,7 +18,7 @@ _OURS = ("GLiClass", "gliznet")  # model types that transformers does not know
 def resolve_folder(path_or_repo_id: str | Path, weights: bool = True, **hub: Any) -> Path:
     """Returns the local folder of a checkpoint: the path itself, or a download of the repository's files.
 
-    weights: whether they are needed too, or only what a tokenizer needs. hub: how to download
+    weights: whether to download them too, or only what a tokenizer needs. hub: how to download
     (`HUB_OPTIONS`). Raises CheckpointError where there is no such folder and no download.
     """
     if unknown := set(hub) - set(HUB_OPTIONS):

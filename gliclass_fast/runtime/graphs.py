@@ -94,7 +94,7 @@ class GraphRunner:
         """Returns the bucket of a batch with so many of each, or None where it is too large for one.
 
         Tokens go up in steps of an eighth of the power of two below, and of 16 at least, which pads by 6.6 %
-        in the mean. Prompts and labels go up by powers of two. There are a quarter as many tiles as tokens,
+        on average. Prompts and labels go up by powers of two. There are a quarter as many tiles as tokens,
         or as many as tokens where prompts are so short that they may take more than a quarter.
         """
         step = max(MIN_BUCKET, 1 << max(0, tokens.bit_length() - 4))

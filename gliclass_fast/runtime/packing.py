@@ -73,7 +73,7 @@ def pack(
 def _many(
     prompts: Sequence[EncodedPrompt], spare: int, whole_text: bool, label_offset: int
 ) -> dict[str, Any]:
-    """Returns the fields of a batch without padding; first_rows has no labels, `label_rows` has them.
+    """Returns the fields of a batch without padding; `label_rows` holds the first_rows of labels.
 
     spare: the number of tokens of padding that follow.
     """

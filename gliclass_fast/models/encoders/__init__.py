@@ -44,7 +44,7 @@ class Encoder(Protocol):
         ...
 
     def last_feed_forward(self, x: Tensor, attended: Tensor) -> Tensor:
-        """Returns the last hidden state of any rows, [R, C], from these rows of what `last_attention` gave."""
+        """Returns the last hidden state of any rows, [R, C], made of these rows of `last_attention`."""
         ...
 
 

@@ -69,7 +69,10 @@ def missing() -> dict[str, str]:
 
 
 class BuildKernels(build_ext):
-    """It makes an object per source and instruction set, nvcc's for all GPUs, and links CUDA's runtime in."""
+    """The build makes an object per source and instruction set, and one of nvcc's for all GPUs.
+
+    It links CUDA's runtime statically.
+    """
 
     def build_extension(self, extension: Extension) -> None:
         reasons, target = missing(), Path(self.get_ext_fullpath(extension.name))

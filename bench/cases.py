@@ -92,7 +92,7 @@ GPU_CASES = (
 
 @lru_cache(maxsize=1)
 def demo_tokenizer() -> Any:
-    """Returns the demo checkpoint's: stock ones need a network, and speed does not depend on it."""
+    """Returns the demo's tokenizer: stock ones need a network, and speed does not depend on it."""
     return AutoTokenizer.from_pretrained(demo.PATH)
 
 

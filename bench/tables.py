@@ -37,7 +37,7 @@ def _cells(row: dict[str, Any], part: str, name: str) -> list[str]:
 
 
 def speedup(row: dict[str, Any], part: str, name: str) -> float | None:
-    """Returns how many times faster than the reference package one is, or None where either has no time."""
+    """Returns how many times faster than the reference a contender is, or None where either has no time."""
     times = row[part]
     if name not in times or REFERENCE not in times:
         return None

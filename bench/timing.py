@@ -50,7 +50,7 @@ def alternate(
 
 
 def _settle(device: str) -> None:
-    """Waits for the GPU, or until threads that spin after their work, to wait for more, sleep."""
+    """Waits for the GPU, or until threads that spin for more after their work have gone to sleep."""
     if device == "cpu":
         time.sleep(SPINNING)
     else:

@@ -57,7 +57,7 @@ def gemms(device: str, dtype: torch.dtype, rows: int, width: int, depth: int) ->
 
 
 def block_rows(device: str, dtype: torch.dtype, sequences: int, tokens: int, repeats: int) -> dict[str, Any]:
-    """Times compiled disentangled attention with blocks of 64 and of 128 queries, also per 64 x 64 tile."""
+    """Times compiled disentangled attention in blocks of 64 and 128 queries, with clocks per 64 x 64 tile."""
     _, case = bench_ops.attentions(device, dtype, sequences, tokens)
     run = bench_ops.implementations(case, device, dtype)["cuda"]
     chosen, runs = compiled_cuda.block_rows, {}

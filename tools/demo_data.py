@@ -121,7 +121,7 @@ def read_wordnet(folder: Path) -> dict[int, Synset]:
 
 
 class TopicSource:
-    """The source labels WordNet glosses with their subject field (`;c` pointers) and its hypernyms."""
+    """Glosses of WordNet get subject fields (`;c` pointers) as labels; their hypernyms are no negatives."""
 
     def __init__(self, synsets: dict[int, Synset]) -> None:
         self.synsets = synsets

@@ -139,7 +139,7 @@ def _replays(engine: Any, case: Case) -> dict[str, Any]:
 
 
 def kernels_of(run: Callable[[], Any]) -> list[dict[str, Any]]:
-    """Returns count and microseconds by name of what a call runs on the GPU, with copies, longest first."""
+    """Returns what a call runs on the GPU, copies too: count and microseconds by name, the longest first."""
     from torch.profiler import ProfilerActivity, profile
 
     with profile(activities=[ProfilerActivity.CUDA]) as profiled:

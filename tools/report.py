@@ -123,7 +123,7 @@ PAGES: dict[Path, dict[str, Callable[[Any], str]]] = {
 
 
 def rendered(page: Path) -> str:
-    """The page with its tables made from their result files."""
+    """Returns the page with its tables made from their result files."""
     text = page.read_text(encoding="utf-8")
     for name, render in PAGES[page].items():
         begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"

@@ -1,8 +1,8 @@
-"""Every implementation of the operations that take the time, at DeBERTa-v3-base and ModernBERT-base shapes.
+"""Every implementation of the operations that take the time: shapes are DeBERTa-v3-base and ModernBERT-base.
 
     python -m gliclass_fast.bench.bench_ops [--device cuda] [--output FILE.json]
 
-For attention on a GPU also the clocks a multiprocessor spends per 64 x 64 tile of scores.
+For attention on a GPU it also gives the clocks that a multiprocessor spends per 64 x 64 tile of scores.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Everything that only a GPU shows, in one command: build, sanitizers, tests, times, parity; one JSON.
+"""Everything that only a GPU shows: one command builds, sanitizes, tests, times and writes one JSON.
 
     python tools/gpu_check.py --output FOLDER [--wheels FOLDER] [--minutes M] [--only STEP,...]
                               [--shapes a,b] [--dtypes a,b] [--repeats N]
@@ -6,7 +6,7 @@
 FOLDER/gpu_check.json exists from the first second and is written again after every step; whatever is
 measured is appended to FOLDER/rows.jsonl at once. A later call writes over both. The plan takes M minutes, 8
 by default. A step that fails, hangs or finds no time is a failure there, and the next ones run; --only spends
-another call on steps or phases that it names. Needs torch, transformers, nvcc, a C++ compiler and pybind11;
+another call on steps or phases that it names. It needs torch, transformers, nvcc, a C++ compiler, pybind11;
 --wheels names a folder of wheels (gliclass, the peers, and pytest where it is absent) to install first, for
 machines without a network.
 """

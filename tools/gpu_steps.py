@@ -1,8 +1,8 @@
 """The measuring steps of gpu_check, a process each: python -m tools.gpu_steps STEP --rows FILE
 
-facts and ceilings of the machine; `warm` compiles what a shape needs, without timing; `shape` times the
-engine in every case first and then beside the peers, with the kernels of a replay; `operations` is bench_ops
-and `tiles` bench_tiles. Every result is a line of FILE as soon as it is there.
+`facts` and `ceilings` describe the machine. `warm` compiles what a shape needs, without timing. `shape` times
+the engine in every case first and then beside the peers, with the kernels of a replay. `operations` runs
+bench_ops and `tiles` runs bench_tiles. Every result is a line of FILE as soon as it is there.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""What every Triton kernel costs on every GPU generation, compiled ahead of time; no GPU is needed.
+"""What every Triton kernel costs on every GPU generation: it is compiled ahead of time, without a GPU.
 
     python -m tools.kernel_resources [--output FILE] [--architectures 80,86,89,90]
 
 Operations run at the sizes of stock models with a recorder in place of each kernel: what would have been
-launched is compiled instead. Per launch and architecture: registers per thread, shared memory and spills in
-bytes, machine instructions, and how many of them load 16 bytes from memory or multiply on tensor cores.
+launched is compiled instead. A row per launch and architecture gives registers per thread, shared memory and
+spills in bytes, machine instructions, and how many of them load 16 bytes or multiply on tensor cores.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from gliclass_fast import ZeroShotClassificationPipeline
 from gliclass_fast.gliznet import GliZNETTokenizer
 from tests.accuracy import ALONE_TOLERANCE
-from tests.architectures.test_gliznet import VARIANTS, loaded, tiny
+from tests.models.architectures.test_gliznet import VARIANTS, loaded, tiny
 from tests.tiny import backbone_config, byte_tokenizer, fast_pipeline, reference_model
 
 WINDOW = 384

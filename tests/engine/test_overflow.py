@@ -24,12 +24,11 @@ from gliclass_fast import (
     GLiClassModel,
     ZeroShotClassificationPipeline,
     ZeroShotClassificationWithChunkingPipeline,
-    classify,
-    cli,
     demo,
     gliznet,
-    model,
 )
+from gliclass_fast.cli import app, classify
+from gliclass_fast.runtime import model
 from gliclass_fast.text.prompts import Request
 from tests import families
 from tests.accuracy import ALONE_TOLERANCE
@@ -276,7 +275,7 @@ def run_classify(folder: Path, *options: str) -> Result:
         "--threshold",
         "0",
     ]
-    return CliRunner().invoke(cli.app, ["classify", str(rows), *given, "--device", "cpu", *options])
+    return CliRunner().invoke(app.app, ["classify", str(rows), *given, "--device", "cpu", *options])
 
 
 def test_classify_goes_on_and_names_the_row(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests import test_overflow
+from tests.engine import test_overflow
 
 
 @pytest.mark.parametrize("kind", test_overflow.KINDS)

@@ -19,9 +19,9 @@ from gliclass_fast import (
     GLiClassModel,
     ZeroShotClassificationPipeline,
     ZeroShotClassificationWithChunkingPipeline,
-    graphs,
 )
 from gliclass_fast.batch import EncodedPrompt
+from gliclass_fast.runtime import graphs
 from gliclass_fast.runtime.graphs import MAX_TOKENS, GraphRunner
 from gliclass_fast.runtime.oom import run_batches
 from gliclass_fast.text.prompts import Request

@@ -14,7 +14,7 @@ from gliclass_fast import GLiClassModel, UnsupportedConfigError
 from gliclass_fast.config import ModelConfig
 from gliclass_fast.runtime.dtype import dtype_candidates
 from tests.accuracy import assert_accurate, assert_same_logits
-from tests.encoders.test_states import LENGTHS, expected_states, packed
+from tests.models.encoders.test_states import LENGTHS, expected_states, packed
 from tests.sentences import LABELS, TEXTS
 from tests.tiny import VOCABULARY, alone, fast_pipeline, reference_model, reference_pipeline
 

@@ -1,4 +1,4 @@
-"""The compiled kernels on a GPU. `compute-sanitizer` runs this file too, see tools/gpu_check.py."""
+"""The compiled kernels are right on a GPU; `compute-sanitizer` runs this file too (tools/gpu_check.py)."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import torch
 from gliclass_fast.kernels import compiled_cuda
 from tests.accuracy import assert_accurate
 from tests.kernels import cases
-from tests.parity import check_logits
-from tests.tiny import random_prompt
+from tests.parity import assert_parity
+from tests.tiny import random_prompt, reference_model
 
 SHAPES: dict[str, dict[str, Any]] = {
     "ragged": {"reach": 40},
@@ -42,7 +42,7 @@ def test_pytorch_accepts_the_operation() -> None:
         "disentangled_attention", "cuda", cases.moved(arguments, "cuda")
     )
     torch.library.opcheck(
-        compiled_cuda._disentangled_attention,
+        torch.ops.gliclass_fast.disentangled_attention.default,
         (qkv, key, query, tiles, slots.numel() // 2, scale, longest),
         test_utils=("test_schema", "test_faketensor"),
     )
@@ -50,7 +50,8 @@ def test_pytorch_accepts_the_operation() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_a_model_with_heads_64_wide_runs_on_them(dtype: torch.dtype) -> None:
-    model = check_logits("deberta-v2", "mlp", dtype, "cuda", backbone=WIDE)
+    reference = reference_model("deberta-v2", WIDE, scorer_type="mlp", extract_text_features=True)
+    model = assert_parity(reference, dtype=dtype, device="cuda").model
     assert model.ops.chosen["disentangled_attention"] == "cuda"
     eager, *replayed = (model.score([random_prompt(150, 3), random_prompt(9, 2)]).wait() for _ in range(4))
     assert all(np.array_equal(each, eager) for each in replayed)

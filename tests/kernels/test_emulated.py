@@ -1,4 +1,4 @@
-"""The CUDA source of csrc/, compiled for a CPU and run in the emulator, against the operations' contracts."""
+"""The CUDA source of csrc/, compiled for a CPU and run in the emulator, obeys the operations' contracts."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ except AssertionError:
 
 
 def verdict(library: Path, rows: int, seed: int) -> str:
-    """In a process of its own: the seed of the emulator's schedule comes from the environment."""
+    """Runs in a process of its own, as the seed of the emulator's schedule comes from the environment."""
     command = [sys.executable, "-c", SCHEDULED, str(library), str(rows)]
     environment = {**os.environ, "EMULATOR_SEED": str(seed)}
     done = subprocess.run(

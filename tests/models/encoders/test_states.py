@@ -117,7 +117,7 @@ def expected_states(encoder: Any, prompts: list[Tensor]) -> list[Tensor]:
 
 
 def packed(prompts: list[Tensor]) -> Any:
-    return pack([EncodedPrompt.of_text(ids.numpy().astype(np.int32), labels=1) for ids in prompts])
+    return pack([EncodedPrompt.of_text(ids.numpy().astype(np.int32), 1) for ids in prompts])
 
 
 @pytest.mark.parametrize(

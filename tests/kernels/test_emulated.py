@@ -17,6 +17,7 @@ from gliclass_fast.kernels.disentangled_attention import pack_distances_by_row
 from tests.accuracy import assert_accurate
 from tests.kernels import cases
 
+pytestmark = pytest.mark.slow
 SOURCE = Path(__file__).parent.parent.parent / "csrc"
 # what the design promises, tighter than the accuracy rule
 RELATIVE_ERROR = {torch.float16: 4e-4, torch.bfloat16: 3e-3}

@@ -30,6 +30,13 @@ def pytest_configure(config: pytest.Config) -> None:
         parity.folder = config.cache.mkdir("reference-logits")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks whole models in Triton's interpreter as slow."""
+    for item in items:
+        if "triton" in item.nodeid.lower() and "/kernels/" not in item.nodeid:
+            item.add_marker("slow")
+
+
 @pytest.fixture(autouse=True)
 def seed() -> None:
     torch.manual_seed(0)

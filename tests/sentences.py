@@ -23,3 +23,11 @@ LABELS = [
 ]
 # for models to which a label given twice, or none at all, says nothing
 DISTINCT = [list(dict.fromkeys(label or "empty" for label in own)) for own in LABELS]
+# for Triton's interpreter, which takes seconds a sentence
+SHORT_TEXTS = ["a card", "", "so good!"]
+SHORT_LABELS = [["refund", "b"], ["a"], ["c", "d", "e"]]
+MANY_SHORT_LABELS = [
+    list("abcdefgh"),
+    ["a", "refund"],
+    list("ijklmnopq"),
+]  # which give a 16-bit error meaning

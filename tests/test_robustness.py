@@ -6,6 +6,7 @@ import math
 from functools import lru_cache
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -80,6 +81,7 @@ def answer(family: str, request: dict[str, Any]) -> list[Any] | None:
         return None
 
 
+@pytest.mark.slow
 @settings(max_examples=2000, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
 @given(family=st.sampled_from([*FAMILIES, "GliZNet"]), request=REQUEST)
 def test_random_requests(family: str, request: dict[str, Any]) -> None:

@@ -20,6 +20,7 @@ from gliclass_fast.ops import TILE_ROWS, DistanceTables
 from tests.accuracy import assert_accurate
 from tests.kernels import cases
 
+pytestmark = pytest.mark.slow
 SOURCE = Path(__file__).parent.parent.parent / "csrc"
 # what the design promises, tighter than the accuracy rule
 RELATIVE_ERROR = {torch.float16: 4e-4, torch.bfloat16: 3e-3}

@@ -65,6 +65,7 @@ def check(folder: Path, *options: str, **environment: str) -> subprocess.Complet
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_the_whole_plan(tmp_path: Path) -> None:
     done = check(tmp_path)
     found = read(tmp_path)

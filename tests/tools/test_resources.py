@@ -26,6 +26,7 @@ from gliclass_fast.kernels import (
     segment_softmax,
 )
 
+pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parent.parent.parent
 RESULTS = ROOT / "bench" / "results"
 OLDER = "3.6.0"  # the Triton of torch 2.11
@@ -78,7 +79,6 @@ def test_every_kernel_is_compiled(compiled: Launches) -> None:
     assert {row["kernel"] for row in compiled.values()} == kernels
 
 
-@pytest.mark.slow
 def test_resources_are_the_recorded_ones_with_the_triton_of_torch_2_11(tmp_path: Path) -> None:
     packages, file = tmp_path / "packages", tmp_path / "kernels.json"
     command = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", str(packages)]

@@ -20,7 +20,7 @@ from gliclass_fast.runtime.loaded import LoadedNetwork
 from tests.accuracy import ALONE_TOLERANCE, assert_same_results, assert_unchanged
 from tests.pairwise import Row, in_words, pairwise
 from tests.parity import assert_parity
-from tests.sentences import LABELS, TEXTS
+from tests.sentences import LABELS, SHORT_LABELS, SHORT_TEXTS, TEXTS
 from tests.tiny import SHOT, VECTOR_POOLINGS, byte_tokenizer, fast_pipeline, label_tower, reference_model
 
 # of a label given twice the reference rounds the scores apart, and with them the best label
@@ -70,7 +70,7 @@ def test_a_calibrator_and_a_wider_label_tower() -> None:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("backend", ["reference", "triton"])
 def test_backends(kind: str, backend: str) -> None:
-    assert_parity(tiny(kind, scorer_type="mlp"), TEXTS[:3], LABELS[:3], backend=backend)
+    assert_parity(tiny(kind, scorer_type="mlp"), SHORT_TEXTS, SHORT_LABELS, backend=backend)
 
 
 @pytest.fixture

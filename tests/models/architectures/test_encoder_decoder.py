@@ -10,7 +10,7 @@ from gliclass_fast import UnsupportedConfigError
 from gliclass_fast.models.configuration import read_config
 from tests.pairwise import Row, in_words, pairwise
 from tests.parity import assert_parity
-from tests.sentences import LABELS, TEXTS
+from tests.sentences import SHORT_LABELS, SHORT_TEXTS
 from tests.tiny import BART, ENCODERS, SHOT, VECTOR_POOLINGS, fast_pipeline, reference_model
 
 KINDS = ("encoder-decoder", "encoder-decoder-cls")
@@ -73,7 +73,7 @@ def test_lstm_and_calibrator() -> None:
 @pytest.mark.parametrize("backbone", ["umt5", "bart"])
 @pytest.mark.parametrize("backend", ["onednn", "reference", "triton"])
 def test_backends(kind: str, backbone: str, backend: str) -> None:
-    assert_parity(tiny(kind, backbone), TEXTS[:3], LABELS[:3], backend=backend)
+    assert_parity(tiny(kind, backbone), SHORT_TEXTS, SHORT_LABELS, backend=backend)
 
 
 def test_cuts_of_both_sequences_are_told_and_auto_fills_the_labels_own() -> None:

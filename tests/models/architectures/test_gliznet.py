@@ -24,7 +24,7 @@ from gliclass_fast.text.prompts import Request
 from tests.accuracy import LOGIT_TOLERANCE, assert_same_logits, assert_unchanged, sigmoid
 from tests.parity import assert_parity, reference_logits
 from tests.sentences import LABELS as STOCK_LABELS
-from tests.sentences import TEXTS
+from tests.sentences import SHORT_LABELS, SHORT_TEXTS, TEXTS
 from tests.tiny import backbone_config, fast_pipeline, gliznet_tokenizer, loaded, tiny_gliznet, tokenizer_of
 
 # one variant takes the mean of a label's tokens, so all have some
@@ -156,7 +156,7 @@ def test_the_written_reference_does_not_depend_on_padding() -> None:
 
 @pytest.mark.parametrize("name", ["0 dot projected", "A", "C", "D"])
 def test_triton(name: str) -> None:
-    ours = assert_parity(tiny_gliznet(VARIANTS[name]), TEXTS[:3], LABELS[:3], backend="triton").model
+    ours = assert_parity(tiny_gliznet(VARIANTS[name]), SHORT_TEXTS, SHORT_LABELS, backend="triton").model
     assert ours.loaded.network.score_recordable == (ours.ops.chosen["attention_pool"] == "triton")
 
 

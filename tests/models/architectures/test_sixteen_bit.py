@@ -8,7 +8,7 @@ import torch
 from tests import families
 from tests.pairwise import Row, in_words, pairwise
 from tests.parity import assert_parity
-from tests.sentences import DISTINCT, TEXTS
+from tests.sentences import DISTINCT, LABELS, MANY_SHORT_LABELS, SHORT_TEXTS, TEXTS
 from tests.tiny import ALL_SCORERS, ENCODERS, reference_model
 
 # Triton's interpreter has no bfloat16; tests/gpu has it
@@ -26,7 +26,8 @@ def test_uni_encoder(row: Row) -> None:
     dtype, backend = RUNS[row["run"]]
     device = "cuda" if backend == "triton" and torch.cuda.is_available() else "cpu"
     model = reference_model(row["encoder"], scorer_type=row["scorer"], extract_text_features=True)
-    assert_parity(model, dtype=dtype, device=device, backend=backend)
+    sentences = (SHORT_TEXTS, MANY_SHORT_LABELS) if backend == "triton" else (TEXTS, LABELS)
+    assert_parity(model, *sentences, dtype=dtype, device=device, backend=backend)
 
 
 @pytest.mark.parametrize("kind", families.KINDS)

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from tests.parity import assert_parity
+from tests.sentences import SHORT_LABELS, SHORT_TEXTS
 from tests.tiny import VECTOR_POOLINGS, reference_model
 
 
@@ -15,4 +16,5 @@ def test_poolings(pooling: str) -> None:
         "bert", scorer_type="hopfield", pooling_strategy=pooling, class_token_pooling="average",
         extract_text_features=True, use_calibrator=True, normalize_features=True,
     )  # fmt: skip
-    assert_parity(model, device="cuda" if torch.cuda.is_available() else "cpu", backend="triton")
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    assert_parity(model, SHORT_TEXTS, SHORT_LABELS, device=device, backend="triton")

@@ -6,7 +6,7 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint const
 SETUP := pyproject.toml constraints.txt setup.py $(wildcard csrc/*/*) csrc/bindings.cpp
 SOURCES := $(wildcard csrc/*/*) csrc/bindings.cpp
 
-.PHONY: demo test check docs format bench results resources clean
+.PHONY: demo test test-fast check docs format bench results resources clean
 
 demo: $(VENV)/.demo
 	@$(BIN)/gliclass-fast classify \
@@ -17,8 +17,13 @@ demo: $(VENV)/.demo
 	  --labels "space exploration,banking and finance,music,cooking,positive review,negative review" --table
 
 JOBS ?= 2
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile
 test: $(VENV)/.dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile
+	$(PYTEST)
+
+# without what builds, compiles or takes long, for every small change
+test-fast: $(VENV)/.dev
+	$(PYTEST) -m "not slow"
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -1,10 +1,10 @@
-"""Builds the compiled extension where its tools are found; without it the package is plain Python.
+"""The build of the compiled extension, where its tools are found: without it the package is plain Python.
 
-It has two parts: kernels for CPUs (needs GCC) and for GPUs (nvcc as well).
+It has two parts: kernels for CPUs, which need GCC, and kernels for GPUs, which need nvcc as well.
 GLICLASS_FAST_BUILD=auto (the default) goes without a part whose tools are missing or fail, and writes down
-why for `gliclass-fast info`; =cpu wants the first and leaves the second, =cuda wants both, and they fail
-instead; =none does not try. CXX, NVCC, CUDA_HOME, CXXFLAGS and LDFLAGS are respected, ninja is used where it
-is found.
+why for `gliclass-fast info`. =cpu wants the first part and leaves the second, =cuda wants both, and they fail
+instead. =none does not try. CXX, NVCC, CUDA_HOME, CXXFLAGS and LDFLAGS are respected, and ninja is used where
+it is found.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ ROOT = Path(__file__).parent
 WANTED = {"auto": ("cpu", "cuda"), "cpu": ("cpu",), "cuda": ("cpu", "cuda"), "none": ()}
 MODE = os.environ.get("GLICLASS_FAST_BUILD", "auto")
 BUILDING = {"bdist_wheel", "build", "build_ext", "develop", "editable_wheel", "install"}
-GPUS = ("80", "86", "89", "90")  # and PTX of the last, for later ones
+GPUS = ("80", "86", "89", "90")  # Later ones take the PTX of the last.
 INSTRUCTION_SETS: dict[str, list[str]] = {"portable": []}
 if platform.machine() in ("x86_64", "AMD64"):
     INSTRUCTION_SETS["avx2"] = ["-mavx2", "-mfma"]
@@ -35,7 +35,7 @@ if platform.machine() in ("x86_64", "AMD64"):
 
 
 def find_compiler() -> str | None:
-    """GCC, whose OpenMP is the one PyTorch loads; Clang's is not."""
+    """Returns GCC, whose OpenMP is the one PyTorch loads; Clang's is not."""
     names = [os.environ["CXX"]] if "CXX" in os.environ else ["c++", "g++"]
     return next((found for name in names if (found := shutil.which(name)) and is_gcc(found)), None)
 
@@ -54,7 +54,7 @@ def find_nvcc() -> str | None:
 
 
 def missing() -> dict[str, str]:
-    """Why a part cannot be built here, or shall not be."""
+    """Returns why a part cannot be built here, or shall not be."""
     reasons = {part: f"GLICLASS_FAST_BUILD={MODE}" for part in ("cpu", "cuda") if part not in WANTED[MODE]}
     for part in WANTED[MODE]:
         if find_compiler() is None:
@@ -69,7 +69,10 @@ def missing() -> dict[str, str]:
 
 
 class BuildKernels(build_ext):
-    """An object per source and instruction set, nvcc's for all GPUs; CUDA's runtime is linked statically."""
+    """The build makes an object per source and instruction set, and one of nvcc's for all GPUs.
+
+    It links CUDA's runtime statically.
+    """
 
     def build_extension(self, extension: Extension) -> None:
         reasons, target = missing(), Path(self.get_ext_fullpath(extension.name))
@@ -103,10 +106,10 @@ class BuildKernels(build_ext):
         link = [compiler, "-shared", *flags]
         if "cuda" in parts:
             headers += ["-DWITH_CUDA", f'-DCUDA_ARCHITECTURES="{" ".join(GPUS)}"']
-            link = [nvcc, f"-ccbin={compiler}", "-shared"]  # knows where CUDA's libraries are
+            link = [nvcc, f"-ccbin={compiler}", "-shared"]  # nvcc knows where CUDA's libraries are.
             link += ["-Xcompiler=" + flag.replace(",", "\\,") for flag in flags]
         source = ROOT / "csrc"
-        # object -> command that makes it
+        # The table maps an object to the command that makes it.
         objects = {
             "bindings.o": [*cpp, *headers, "-c", str(source / "bindings.cpp")],
             "instruction_sets.o": [*cpp, "-c", str(source / "cpu" / "instruction_sets.cpp")],
@@ -118,12 +121,12 @@ class BuildKernels(build_ext):
             file = source / "cuda" / "disentangled_attention.cu"
             objects["disentangled_attention.o"] = [*cuda, "-c", str(file)]
         run(folder, {made: [*do, "-MD", "-MF", f"{made}.d", "-o", made] for made, do in objects.items()})
-        # OpenMP is not linked: its symbols are those of the runtime torch has loaded, and its threads
+        # OpenMP is not linked: its symbols and its threads are those of the runtime that torch has loaded.
         subprocess.run([*link, *objects, "-o", str(target.resolve())], check=True, cwd=folder)
 
 
 def run(folder: Path, commands: dict[str, list[str]]) -> None:
-    """Runs the command of every object; with ninja only of those whose source or headers have changed."""
+    """Runs the command of every object; ninja runs only those whose source or headers have changed."""
     if (ninja := shutil.which("ninja")) is None:
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             list(pool.map(partial(subprocess.run, check=True, cwd=folder), commands.values()))
@@ -136,7 +139,7 @@ def run(folder: Path, commands: dict[str, list[str]]) -> None:
 
 
 def write_note(reasons: dict[str, str], folder: Path = ROOT / "kernels") -> None:
-    """Beside the kernels, where `gliclass-fast info` finds it; a source folder may be read-only."""
+    """Writes the reasons beside the kernels for `gliclass-fast info`; a source folder may be read-only."""
     note = folder / "_not_built.txt"
     try:
         note.unlink(missing_ok=True)
@@ -152,7 +155,7 @@ if MODE not in WANTED:
 reasons = missing()
 if MODE in ("cpu", "cuda") and (wanting := [reasons[part] for part in WANTED[MODE] if part in reasons]):
     raise SystemExit(f"GLICLASS_FAST_BUILD={MODE}, but {wanting[0]}")
-if BUILDING & set(sys.argv):  # and not asking for metadata: what is there already stays as it is
+if BUILDING & set(sys.argv):  # Asking for metadata leaves what is there already as it is.
     write_note(reasons)
 compiled = Extension("gliclass_fast.kernels._compiled", ["csrc/bindings.cpp"], optional=MODE == "auto")
 buildable = any(part not in reasons for part in WANTED[MODE])

@@ -1,8 +1,8 @@
-"""Every implementation of the operations that take the time, at DeBERTa-v3-base and ModernBERT-base shapes.
+"""Every implementation of the operations that take the time: shapes are DeBERTa-v3-base and ModernBERT-base.
 
     python -m gliclass_fast.bench.bench_ops [--device cuda] [--output FILE.json]
 
-For attention on a GPU also the clocks a multiprocessor spends per 64 x 64 tile of scores.
+For attention on a GPU it also gives the clocks that a multiprocessor spends per 64 x 64 tile of scores.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from gliclass_fast.runtime.packing import work_list
 HEADS, DIM, REACH = 12, 64, 512
 WIDTH = HEADS * DIM
 LENGTHS = (64, 128, 256, 512, 1024)
-LARGEST_ERROR = 0.02  # a wrong kernel, not a rounding one; tests/ hold the real bounds
+LARGEST_ERROR = 0.02  # Only a wrong kernel exceeds it, not a rounding one; tests/ hold the real bounds.
 TOKENS = {"cuda": 16384, "cpu": 1024}
-CALLS = {"cuda": 20, "cpu": 1}  # timed together, so that waiting for a GPU is not
+CALLS = {"cuda": 20, "cpu": 1}  # So many calls are timed as one, so that waiting for a GPU is not.
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class Case:
     operation: str
     arguments: tuple[Any, ...]
     flops: float
-    tiles: float = 0  # of 64 x 64 scores, over all heads
+    tiles: float = 0  # The case has so many tiles of 64 x 64 scores, over all heads.
 
 
 def cases(device: str, dtype: torch.dtype) -> list[Case]:
@@ -66,7 +66,7 @@ def cases(device: str, dtype: torch.dtype) -> list[Case]:
 
 
 def attentions(device: str, dtype: torch.dtype, count: int, length: int) -> list[Case]:
-    """Plain and disentangled attention over so many sequences of so many tokens."""
+    """Returns plain and disentangled attention over so many sequences of so many tokens."""
     total = count * length
     bucket_of = torch.arange(2 * REACH + 1, device=device) // 2
     keys, queries = (torch.randn(HEADS, DIM, REACH + 1, device=device).to(dtype) / 8 for _ in range(2))
@@ -84,7 +84,7 @@ def attentions(device: str, dtype: torch.dtype, count: int, length: int) -> list
 
 
 def implementations(case: Case, device: str, dtype: torch.dtype) -> dict[str, Callable[[], Any]]:
-    """Backend -> a call of the case, with weights and tables as that backend keeps them."""
+    """Maps a backend to a call of the case, with weights and tables as that backend keeps them."""
     found: dict[str, Callable[[], Any]] = {}
     for backend in IMPLEMENTATIONS[case.operation]:
         if unavailable_reason(backend, device, dtype, DIM) is not None:
@@ -107,7 +107,7 @@ def _function(operation: str, backend: str) -> Callable[..., Any]:
 
 
 def errors(functions: dict[str, Callable[[], Any]]) -> dict[str, float]:
-    """Every implementation's error against the reference, as a share of its norm; int8 rounds on purpose."""
+    """Returns every implementation's error, as a share of the reference's norm; int8 rounds on purpose."""
     exact = functions["reference"]().double()
     found = {name: float((run().double() - exact).norm() / exact.norm()) for name, run in functions.items()}
     wrong = {name: error for name, error in found.items() if not error <= LARGEST_ERROR}
@@ -127,7 +127,7 @@ def per_call(times: Times, calls: int) -> Times:
 
 def clocks_per_tile(case: Case, milliseconds: float) -> float | None:
     properties = torch.cuda.get_device_properties(0)
-    kilohertz = getattr(properties, "clock_rate", None)  # absent in some versions of PyTorch
+    kilohertz = getattr(properties, "clock_rate", None)  # Some versions of PyTorch lack it.
     if not case.tiles or kilohertz is None:
         return None
     clocks: float = round(milliseconds * kilohertz * properties.multi_processor_count / case.tiles, 1)
@@ -142,7 +142,7 @@ def measure(device: str, dtype: torch.dtype, repeats: int) -> Iterator[dict[str,
         calls = CALLS[device]
         many = {name: partial(repeated, run, calls) for name, run in functions.items()}
         slow = functions["reference"]
-        if len(many) > 1:  # the reference walks through sequences on the host: two runs of it are enough
+        if len(many) > 1:  # The reference walks through sequences on the host: two runs of it are enough.
             del many["reference"]
         times = {name: per_call(t, calls) for name, t in alternate(many, repeats, device=device).items()}
         if "reference" not in times:

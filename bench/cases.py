@@ -1,4 +1,4 @@
-"""What is measured: stock model shapes with random weights, and batches of prompts of given lengths."""
+"""What is measured: stock model shapes get random weights, and batches hold prompts of given lengths."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _CROSS = {
     "scorer_type": "cross-attn", "pooling_strategy": "pass", "class_token_pooling": "average",
     "extract_text_features": True, "prompt_first": True,
 }  # fmt: skip
-# name -> (Hugging Face model type, backbone options, GLiClass options)
+# The table maps a name to (Hugging Face model type, backbone options, GLiClass options).
 SHAPES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "deberta-v3-small": ("deberta-v2", {**_DEBERTA, **_size(6, 768, 12, 3072)}, _MLP),
     "deberta-v3-base": ("deberta-v2", {**_DEBERTA, **_size(12, 768, 12, 3072)}, _MLP),
@@ -61,12 +61,12 @@ SHAPES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One batch: prompts of the given lengths in tokens, labels and special tokens included."""
+    """A case is one batch of prompts, whose lengths in tokens include labels and special tokens."""
 
     name: str
     lengths: tuple[int, ...]
     labels: tuple[str, ...] = tuple(LABELS)
-    text_tokens: int | None = None  # of every text, in a grid
+    text_tokens: int | None = None  # In a grid, every text has so many tokens.
 
     @property
     def tokens(self) -> int:
@@ -92,13 +92,13 @@ GPU_CASES = (
 
 @lru_cache(maxsize=1)
 def demo_tokenizer() -> Any:
-    """The demo checkpoint's: stock ones need a network, and speed does not depend on it."""
+    """Returns the demo's tokenizer: stock ones need a network, and speed does not depend on it."""
     return AutoTokenizer.from_pretrained(demo.PATH)
 
 
 def random_model(shape: str, seed: int = 0) -> Any:
-    """The reference's model of a stock shape with random weights and the demo tokenizer's marker ids."""
-    import gliclass  # here, because the engine's own memory is measured in a process without it
+    """Returns the reference's model of a stock shape, with random weights and the demo's marker ids."""
+    import gliclass  # The engine's own memory is measured in a process that does not import it.
 
     torch.manual_seed(seed)
     model_type, backbone, options = SHAPES[shape]
@@ -114,7 +114,7 @@ def random_model(shape: str, seed: int = 0) -> Any:
 
 
 def enlarge_heads(model: Any) -> None:
-    """Logits of order one, so that an error in them means something."""
+    """Brings logits to order one, so that an error in them means something."""
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if parameter.dim() == 2 and ("projector" in name or "scorer" in name):
@@ -122,7 +122,7 @@ def enlarge_heads(model: Any) -> None:
 
 
 def load(name: str) -> tuple[Any, Any]:
-    """The reference's model and the tokenizer of a stock shape, or of a checkpoint in float32."""
+    """Returns the reference's model and the tokenizer of a stock shape, or of a checkpoint in float32."""
     if name in SHAPES:
         return random_model(name), demo_tokenizer()
     import gliclass
@@ -134,10 +134,10 @@ def load(name: str) -> tuple[Any, Any]:
 
 @lru_cache(maxsize=4)
 def words(tokenizer: Any) -> list[str]:
-    """Words of one token each, inside a sentence."""
+    """Returns words that are one token each inside a sentence."""
     pieces = {
         piece.lstrip("\u2581\u0120") for piece in tokenizer.get_vocab()
-    }  # of SentencePiece and byte-level BPE
+    }  # SentencePiece and byte-level BPE mark words like this.
     known = sorted(word for word in pieces if word.isalpha() and word.isascii() and len(word) > 2)
     ids = tokenizer([f"a {word}" for word in known], add_special_tokens=False)["input_ids"]
     shortest = min(map(len, ids))
@@ -147,7 +147,7 @@ def words(tokenizer: Any) -> list[str]:
 def label_cases(
     tokenizer: Any, counts: tuple[int, ...] = (1, 32, 128), text_tokens: int = 256, batch: int = 8
 ) -> list[Case]:
-    """A fixed text under a growing number of labels: a marker and a word of one token each."""
+    """Returns cases of a fixed text and ever more labels: a label is a marker and a word of one token."""
     names = random.Random(0).sample(words(tokenizer), max(counts))
     found = []
     for count in counts:
@@ -159,9 +159,9 @@ def label_cases(
 
 
 def texts(case: Case, tokenizer: Any, seed: int = 0) -> list[str]:
-    """Texts of known words that bring every prompt to its length exactly.
+    """Returns texts of known words that bring every prompt to its length exactly.
 
-    ValueError where the tokenizer does not let them.
+    Raises ValueError where the tokenizer does not let them.
     """
     rng = random.Random(seed)
     block = "".join(f"<<LABEL>>{label}" for label in case.labels) + "<<SEP>>"
@@ -172,7 +172,7 @@ def texts(case: Case, tokenizer: Any, seed: int = 0) -> list[str]:
 
 
 def _text(block: str, length: int, count: int, tokenizer: Any, rng: random.Random) -> str:
-    """As many words as tokens are missing, then fewer or more where some split."""
+    """Takes as many words as tokens are missing, then fewer or more where some split."""
     chosen = rng.choices(words(tokenizer), k=2 * count)
     for _ in range(8):
         text = " ".join(chosen[:count])

@@ -1,4 +1,4 @@
-"""From nothing to a first result, each engine in fresh processes: seconds of each step, and peak memory."""
+"""From nothing to a first result: fresh processes of each engine report seconds per step and peak memory."""
 
 from __future__ import annotations
 
@@ -43,9 +43,9 @@ ENGINES = {"gliclass-fast": "gliclass_fast", "gliclass": "gliclass"}
 
 
 def measure(name: str, device: str, repeats: int) -> dict[str, dict[str, float]]:
-    """Per engine the medians over processes; the results are of 8 texts of about 256 tokens.
+    """Returns per engine the medians over processes; a result is that of 8 texts of about 256 tokens.
 
-    Both with their defaults: on a GPU the engine runs in 16 bit, the reference in float32.
+    Both engines keep their defaults: on a GPU the engine runs in 16 bit, the reference in float32.
     """
     with tempfile.TemporaryDirectory() as folder:
         model, tokenizer = cases.load(name)
@@ -59,7 +59,7 @@ def measure(name: str, device: str, repeats: int) -> dict[str, dict[str, float]]
                 command = [sys.executable, "-c", PROGRAM, ENGINES[engine], folder, device, threads]
                 done = subprocess.run(command, capture_output=True, text=True, check=True)
                 samples[engine].append(json.loads(done.stdout.splitlines()[-1]))
-            order.reverse()  # who comes first meets colder files
+            order.reverse()  # The engine that comes first meets colder files.
     return {
         engine: {step: round(statistics.median(each[step] for each in found), 3) for step in found[0]}
         for engine, found in samples.items()

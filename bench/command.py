@@ -1,4 +1,4 @@
-"""gliclass-fast bench: measures the engine and its peers on this machine."""
+"""gliclass-fast bench: the command measures the engine and its peers on this machine."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ def _chosen(names: str | None, preset: Preset) -> list[str]:
 
 @contextmanager
 def _progress(total: int | None) -> Iterator[Callable[[str], None]]:
-    """A bar with the time left, moved by calls with the name of the next step."""
+    """Shows a bar with the time left; a call with the name of the next step moves it."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("starting", total=total)

@@ -1,4 +1,4 @@
-"""What is measured, behind one interface: the engine, and the reference package with parts replaced."""
+"""What is measured, behind one interface: these are the engine and the reference with parts replaced."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from gliclass_fast import GLiClassModel, ZeroShotClassificationPipeline
 from gliclass_fast.bench.cases import Case, texts
 from gliclass_fast.text.prompts import Request
 
-WINDOW = 2048  # tokens, so that 512 of text and 256 labels fit
+WINDOW = 2048  # So many tokens hold 512 of text and 256 labels.
 Run = Callable[[], Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """A reference model on a device in a dtype, which contenders copy or read."""
+    """A setting is a reference model on a device in a dtype, which contenders copy or read."""
 
-    model: Any  # gliclass.GLiClassModel
+    model: Any  # It is a gliclass.GLiClassModel.
     tokenizer: Any
     device: str
     dtype: torch.dtype
 
     @property
     def model_type(self) -> str:
-        """Names the backbone."""
+        """Returns the name of the backbone's kind."""
         return str(self.model.model.encoder_model.config.model_type)
 
     def copy_of_model(self) -> Any:
@@ -38,24 +38,24 @@ class Setting:
 
 class Contender(Protocol):
     def tokens(self, case: Case) -> int:
-        """That one run computes, about; times of other cases are foretold from it."""
+        """Returns about how many tokens a run computes; times of other cases are foretold from it."""
         ...
 
     def logits(self, case: Case, count: int) -> list[np.ndarray]:
-        """Float32 logits of the first `count` texts."""
+        """Returns float32 logits of the first `count` texts."""
         ...
 
     def forward(self, case: Case) -> Run | None:
-        """The model alone, on inputs that are on its device; None where there is no such thing."""
+        """Returns a run of the model alone on inputs on its device, or None where there is no such thing."""
         ...
 
     def pipeline(self, case: Case) -> Run | None:
-        """Strings in, results out."""
+        """Returns a run from strings to results, or None where there is no such thing."""
         ...
 
 
 class Stock:
-    """The reference package's pipeline around a model of it, possibly with its encoder replaced."""
+    """The reference package's pipeline runs a model of it, whose encoder may be replaced."""
 
     def tokens(self, case: Case) -> int:
         return len(case.lengths) * max(case.lengths)
@@ -73,7 +73,7 @@ class Stock:
 
     @torch.no_grad()
     def logits(self, case: Case, count: int) -> list[np.ndarray]:
-        """Text by text: for most poolings the reference's scores depend on the padding of a batch."""
+        """Scores text by text: for most poolings the reference's scores depend on the padding of a batch."""
         found = []
         for text in texts(case, self.tokenizer)[:count]:
             inputs = self.inputs([text], case.labels)
@@ -96,7 +96,7 @@ class Stock:
 
 
 class Engine:
-    """gliclass-fast."""
+    """The engine is gliclass-fast."""
 
     def tokens(self, case: Case) -> int:
         return sum(case.lengths)
@@ -115,14 +115,14 @@ class Engine:
         )
 
     def logits(self, case: Case, count: int) -> list[np.ndarray]:
-        """The whole batch runs several times and the last run counts: by then CUDA graphs are replayed."""
+        """Runs the whole batch several times, and the last run counts: by then CUDA graphs are replayed."""
         requests = [Request(text, case.labels) for text in texts(case, self.tokenizer)]
         runs = 1 if self.model.loaded.graphs is None else 3
         *_, scored = (self.pipe.engine.score(requests) for _ in range(runs))
         return [each.logits[0] for each in scored[:count]]
 
     def forward(self, case: Case) -> Run | None:
-        """On a packed batch; from CUDA graphs with the copies to and from the device."""
+        """Returns a run on a packed batch; with CUDA graphs it includes the copies to and from the device."""
         requests = [Request(text, case.labels) for text in texts(case, self.tokenizer)]
         encoded = self.pipe.engine.reader.encode(requests, self.pipe.engine.window)
         loaded = self.model.loaded

@@ -1,9 +1,9 @@
-"""Every kind of checkpoint beside the reference, at stock shapes with random weights: `--preset families`.
+"""Every kind of checkpoint beside the reference: `--preset families` runs stock shapes with random weights.
 
-The reference is the `gliclass` package; of GliZNet, which has none, the written one of
-`gliznet_reference.py`; of decoders that the package runs through llm2vec, transformers without the causal
-mask. Both take strings and give logits; the reference gets the texts in batches of 8, as its pipeline does by
-default. The error compares texts with the reference's at batch size 1.
+The reference is the `gliclass` package. GliZNet has none, so `models/gliznet/reference.py` takes its place.
+For decoders, which the package runs through llm2vec, transformers without the causal mask takes it. Both
+take strings and give logits; the reference gets the texts in batches of 8, as its pipeline does by default.
+The error compares texts with the reference's at batch size 1.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _XL = _T5 | {"d_model": 2048, "d_ff": 5120, "num_heads": 32, "num_layers": 4}
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """lengths in words; about: what differs from the stock shape."""
+    """`about` tells what differs from the stock shape; the lengths of texts are in words."""
 
     shape: str
     backbone: tuple[str, dict[str, Any]]
@@ -149,7 +149,7 @@ Score = Callable[[list[str], list[str]], list[np.ndarray]]
 
 
 class Bidirectional(torch.nn.Module):
-    """A decoder without its causal mask, under an encoder's interface."""
+    """The module runs a decoder without its causal mask, under an encoder's interface."""
 
     def __init__(self, config: Any) -> None:
         super().__init__()
@@ -166,7 +166,7 @@ class Bidirectional(torch.nn.Module):
 
 
 def reference(family: Family, folder: str) -> tuple[Any, dict[str, Any], Callable[[], Any]]:
-    """The reference's model, the config.json and the tensors of the checkpoint it would be."""
+    """Returns the reference's model, and the config.json and the tensors of the checkpoint it would be."""
     import gliclass
 
     torch.manual_seed(0)
@@ -192,7 +192,7 @@ def reference(family: Family, folder: str) -> tuple[Any, dict[str, Any], Callabl
         backbone = CONFIG_MAPPING[model_type](**values)
         model.model.encoder_model, raw["encoder_config"] = Bidirectional(backbone), backbone.to_dict()
     cases.enlarge_heads(model)
-    if family.label_tower is not None:  # a product of so many projections is hundreds
+    if family.label_tower is not None:  # A product of so many projections is in the hundreds.
         model.model.logit_scale.data.fill_(0.02)
 
     def tensors() -> dict[str, Any]:
@@ -205,7 +205,7 @@ def reference(family: Family, folder: str) -> tuple[Any, dict[str, Any], Callabl
 
 
 def _tiny(values: dict[str, Any]) -> dict[str, Any]:
-    """A small BERT that stands where a decoder goes; the head reads its width."""
+    """Returns the values of a small BERT that stands where a decoder goes; the head reads its width."""
     width = values["hidden_size"]
     return {
         **cases._size(1, width, values["num_attention_heads"], 8),
@@ -215,7 +215,7 @@ def _tiny(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def contenders(family: Family, folder: str) -> tuple[Score, Score]:
-    """(reference, engine)."""
+    """Returns (reference, engine)."""
     import gliclass
 
     if family.gliznet:
@@ -238,7 +238,7 @@ def _gliznet(family: Family) -> tuple[Score, Score]:
     model_type, values = family.backbone
     tokenizer = GliZNETTokenizer(cases.demo_tokenizer())
     model = GliZNet(CONFIG_MAPPING[model_type](**values), tokenizer.lab_token_id).eval()
-    torch.nn.init.normal_(model.aggregator.scoring.bilinear.weight)  # logits of order one
+    torch.nn.init.normal_(model.aggregator.scoring.bilinear.weight)  # This brings logits to order one.
     ours = GLiClassModel(read_config(model.config_json()), model.state_dict, "random weights", device="cpu")
     fast = ZeroShotClassificationPipeline(ours, tokenizer, device="cpu", progress_bar=False)
 
@@ -250,7 +250,7 @@ def _gliznet(family: Family) -> tuple[Score, Score]:
 
 
 def measure(names: list[str], repeats: int, step: Callable[[str], None] = print) -> Iterator[dict[str, Any]]:
-    """A row per family: shape, milliseconds of both, error."""
+    """Yields a row per family: shape, milliseconds of both, error."""
     with tempfile.TemporaryDirectory() as folder:
         cases.demo_tokenizer().save_pretrained(folder)
         for name in names:
@@ -269,10 +269,10 @@ def _compare(family: Family, theirs: Score, ours: Score, repeats: int) -> dict[s
     texts = [" ".join(known[index : index + length]) for index, length in enumerate(lengths)]
     labels = known[200 : 200 + family.labels]
     few, some = texts[:3], labels[:10]
-    # of encoder-decoders the reference's logits go on to max_num_classes
+    # For encoder-decoders, the reference's logits go on to max_num_classes.
     expected = [theirs([text], some)[0][: len(some)] for text in few]
     error = logit_error(ours(few, some), expected)
-    slow = family.texts > 8  # a reference that takes minutes is timed once, the engine with it
+    slow = family.texts > 8  # A reference that takes minutes is timed once, and the engine with it.
     times = alternate(
         {"gliclass": lambda: theirs(texts, labels), "gliclass-fast": lambda: ours(texts, labels)},
         repeats=1 if slow else repeats,

@@ -1,4 +1,4 @@
-"""A result as one HTML file that needs no network: its tables, and its pictures inside."""
+"""A result as one HTML file that needs no network: the file holds its tables and pictures."""
 
 from __future__ import annotations
 

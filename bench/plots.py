@@ -1,4 +1,4 @@
-"""Results as pictures, PNG and SVG: speed-ups, time against length, throughput against labels."""
+"""Results as PNG and SVG: they show speed-ups, time against length and throughput against labels."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ SIZE = (8, 4.5)  # inches
 
 
 def draw(result: dict[str, Any], folder: Path) -> list[Path]:
-    """Writes the pictures a result has the figures for, NAME.png and NAME.svg; returns the SVG files."""
+    """Writes NAME.png and NAME.svg for every picture a result has the numbers for; returns the SVG files."""
     import matplotlib
 
-    matplotlib.use("Agg")  # no window
-    matplotlib.rcParams["svg.hashsalt"] = "gliclass-fast"  # the same result gives the same file
+    matplotlib.use("Agg")  # It opens no window.
+    matplotlib.rcParams["svg.hashsalt"] = "gliclass-fast"  # The same result gives the same file.
     folder.mkdir(parents=True, exist_ok=True)
     written = []
     for name, figure in _figures(result):

@@ -1,4 +1,4 @@
-"""What `gliclass-fast bench --preset` measures."""
+"""Presets: each says what `gliclass-fast bench --preset` measures."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ IN_THE_CARD = ("gliclass", "ONNX Runtime", "cross-encoder (NLI)")
 @dataclass(frozen=True, slots=True)
 class Preset:
     about: str
-    cases: Callable[[str, Any], list[Case]]  # for a device and a tokenizer
-    parts: tuple[str, ...] = ("forward",)  # and "pipeline"
+    cases: Callable[[str, Any], list[Case]]  # It takes a device and a tokenizer.
+    parts: tuple[str, ...] = ("forward",)  # The other one is "pipeline".
     repeats: int = 9
     peers: tuple[str, ...] = ("gliclass", "ONNX Runtime")
-    by_label_count: bool = False  # a grid, whose table has a column per number of labels
+    by_label_count: bool = False  # A grid's table has a column per number of labels.
 
 
 def _grid(tokenizer: Any, batch: int, counts: tuple[int, ...]) -> list[Case]:
-    """By number of labels: ONNX Runtime's graph is made anew for each."""
+    """Returns cases ordered by number of labels: ONNX Runtime's graph is made anew for each number."""
     by_length = [label_cases(tokenizer, counts, length, batch) for length in TEXT_TOKENS]
     return [case for cases in zip(*by_length, strict=True) for case in cases]
 
@@ -39,7 +39,7 @@ def _latency(device: str, tokenizer: Any) -> list[Case]:
 
 
 def _throughput(device: str, tokenizer: Any) -> list[Case]:
-    """Batches of lengths as they come: the reference pads them to the longest."""
+    """Returns batches of lengths as they come: the reference pads them to the longest."""
     batches = (8, 32) if device == "cpu" else (8, 32, 128)
     return [Case(f"{batch} of {RAGGED[0]}-{RAGGED[-1]}", RAGGED * (batch // 8)) for batch in batches]
 

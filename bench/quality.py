@@ -1,5 +1,5 @@
-"""Decisions on labelled sentences: the reference in float32, one text at a time, and the engine in every
-precision.
+"""Decisions on labelled sentences: the reference decides in float32, one text at a time, and the engine in
+every precision.
 
 The folder of data holds banking77/test.csv, snips/validate.csv, ag_news/sample.csv and sst2/test.txt.
 """
@@ -17,7 +17,7 @@ import torch
 
 from gliclass_fast import GLiClassModel, ZeroShotClassificationPipeline
 
-Rows = list[tuple[str, str]]  # text, true label
+Rows = list[tuple[str, str]]  # A row is (text, true label).
 NEWS = ("world politics", "sports", "business", "science and technology")
 
 
@@ -30,7 +30,7 @@ def _column(file: str, label: str) -> Callable[[Path], Rows]:
 
 
 def _spoken(label: str) -> str:
-    """`AddToPlaylist` -> `add to playlist`, `card_arrival` -> `card arrival`."""
+    """Writes a label as words: `AddToPlaylist` -> `add to playlist`, `card_arrival` -> `card arrival`."""
     return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", label).replace("_", " ").lower()
 
 
@@ -53,7 +53,7 @@ SETS: dict[str, Callable[[Path], Rows]] = {
 
 
 def precisions(device: str) -> dict[str, dict[str, Any]]:
-    """Name -> arguments of `from_pretrained`."""
+    """Maps a precision to its arguments of `from_pretrained`."""
     dtypes = {name: {"dtype": getattr(torch, name)} for name in ("float32", "float16", "bfloat16")}
     return {**dtypes, "int8": {"quantization": "int8"}} if device == "cpu" else dtypes
 
@@ -61,9 +61,9 @@ def precisions(device: str) -> dict[str, dict[str, Any]]:
 def measure(
     data: Path, folder: str, device: str, rows: int | None, step: Callable[[str], None]
 ) -> Iterator[dict[str, Any]]:
-    """A row per set and precision.
+    """Yields a row per set and precision.
 
-    rows: only so many texts of a set, spread evenly. step: called with what is next.
+    rows: only so many texts of a set are read, spread evenly. step: it is called with what is next.
     """
     import gliclass
 
@@ -92,7 +92,7 @@ def measure(
 
 
 def _scores(pipeline: Callable[..., Any], texts: list[str], labels: list[str], batch: int) -> np.ndarray:
-    """Scores of independent labels, [texts, labels]."""
+    """Returns scores of independent labels, [texts, labels]."""
     found = []
     for start in range(0, len(texts), batch):
         results = pipeline(texts[start : start + batch], labels, threshold=0.0)

@@ -1,4 +1,4 @@
-"""Contenders on cases: accuracy first, then times by alternation, in one process."""
+"""Contenders on cases: one process checks their accuracy first, then times them by alternation."""
 
 from __future__ import annotations
 
@@ -17,30 +17,30 @@ from gliclass_fast.bench.timing import alternate, as_record
 from gliclass_fast.selfcheck import ALLOWED_ERROR, logit_error
 
 ENGINE = "gliclass-fast"
-CHECKED = 2  # texts of a case that the reference scores one by one, to compare with
-PATIENCE = {"cpu": 15.0, "cuda": 5.0}  # seconds a peer may take for one run; longer ones are left out
+CHECKED = 2  # The reference scores so many texts of a case one by one, to compare with.
+PATIENCE = {"cpu": 15.0, "cuda": 5.0}  # A peer may take so many seconds for a run; longer runs are left out.
 
 
 @dataclass(slots=True)
 class Entrant:
-    """A contender with what is known of it."""
+    """An entrant is a contender with what is known of it."""
 
     contender: Contender
-    same_model: bool = True  # its logits are the reference's
-    rounds: bool = False  # on purpose: its error is written down and not judged
+    same_model: bool = True  # Its logits shall be the reference's.
+    rounds: bool = False  # It rounds on purpose: its error is written down and not judged.
     patience: float = float("inf")
-    pace: float = 0.0  # seconds per token, from the case before
+    pace: float = 0.0  # The case before took so many seconds per token.
 
 
 @dataclass(slots=True)
 class Bench:
-    """One model in one dtype on one device.
+    """A bench measures one model in one dtype on one device.
 
-    step: called with what is about to be measured. keeps_going: a failure of the engine is written down like
-    a peer's, and not raised.
+    step: it is called with what is about to be measured. keeps_going: a failure of the engine is written down
+    like a peer's, and not raised.
     """
 
-    model: str  # a stock shape or a checkpoint
+    model: str  # It names a stock shape or a checkpoint.
     device: str
     dtype: torch.dtype
     repeats: int
@@ -54,9 +54,9 @@ class Bench:
     def measure(
         self, choose: Callable[[Any], list[Case]], parts: Sequence[str], peer_names: Sequence[str]
     ) -> dict[str, Any]:
-        """Who took part or why not, and a row per case with errors and milliseconds.
+        """Returns who took part or why not, and a row per case with errors and milliseconds.
 
-        choose: gives the cases for a tokenizer; those longer than the model's window are left out.
+        choose: it gives the cases for a tokenizer; those longer than the model's window are left out.
         """
         too_long: list[Case] = []
 
@@ -80,9 +80,9 @@ class Bench:
         return found
 
     def prepare(self, choose: Callable[[Any, int], list[Case]]) -> list[Case]:
-        """Loads the model and the engine, alone and without graphs, and what their logits must be.
+        """Loads the model and the engine, also without graphs, and finds what their logits must be.
 
-        choose: gives the cases for a tokenizer and the model's window.
+        choose: it gives the cases for a tokenizer and the model's window.
         """
         self.step(f"loading {self.model}")
         model, tokenizer = cases.load(self.model)
@@ -110,11 +110,11 @@ class Bench:
         return absent
 
     def row(self, case: Case, parts: Sequence[str]) -> dict[str, Any]:
-        """Errors and milliseconds of everybody in one case of those that were prepared."""
+        """Returns errors and milliseconds of everybody in one of the cases that were prepared."""
         self.step(case.name)
         row, exact = _facts(case), self._exact[case.name]
         allowed = ALLOWED_ERROR
-        if self.dtype is not torch.float32:  # at most twice the reference's own error
+        if self.dtype is not torch.float32:  # It may be twice the reference's own error.
             allowed = max(allowed, 2 * logit_error(self._reference.logits(case, CHECKED), exact))
         able = {}
         for name, entrant in self.entrants.items():
@@ -131,7 +131,7 @@ class Bench:
                 try:
                     run = getattr(entrant.contender, part)(case)
                     if run is not None:
-                        run()  # a warm-up, and where a peer fails
+                        run()  # This warms up, and a peer that fails does so here.
                         functions[name] = run
                 except Exception as failure:
                     row["left_out"][name] = self._failure(name, failure)
@@ -150,7 +150,7 @@ class Bench:
         allowed: float,
         errors: dict[str, float],
     ) -> str | None:
-        """Why an entrant is not timed: no time stands beside a wrong answer."""
+        """Returns why an entrant is not timed, or None: no time stands beside a wrong answer."""
         if not entrant.same_model:
             return None
         try:
@@ -160,7 +160,7 @@ class Bench:
         return None if entrant.rounds or error <= allowed else f"wrong: logit error {error:.1e}"
 
     def _failure(self, name: str, failure: Exception) -> str:
-        """A peer's failure is a result; the engine's own is one only where the bench keeps going."""
+        """Returns a peer's failure as a result; the engine's own is one only where the bench keeps going."""
         if name.startswith(ENGINE) and not self.keeps_going:
             raise failure
         return f"failed: {failure!r}"[:300]

@@ -1,4 +1,4 @@
-"""Results as tables: speed-ups over the reference package, and grids of samples per second."""
+"""Results as tables: they show speed-ups over the reference package and grids of samples per second."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ REFERENCE = "gliclass"
 
 
 def names_in(result: dict[str, Any], part: str) -> list[str]:
-    """Contenders that have a time somewhere, in the order they took part."""
+    """Returns the contenders that have a time somewhere, in the order they took part."""
     return list(dict.fromkeys(name for run in result["runs"] for row in run["rows"] for name in row[part]))
 
 
@@ -17,7 +17,7 @@ CASE_COLUMNS = ["batch", "engine", "ms", "p80", "p99", "speed-up", "texts/s", "l
 
 
 def case_rows(run: dict[str, Any], part: str) -> list[list[str]]:
-    """Milliseconds of every contender on every case of a run, and the ratio to the reference's."""
+    """Returns milliseconds of every contender on every case of a run, and the ratio to the reference's."""
     return [
         [row["case"], name, *_cells(row, part, name)]
         for row in run["rows"]
@@ -32,12 +32,12 @@ def _cells(row: dict[str, Any], part: str, name: str) -> list[str]:
     times, ratio = row[part][name], speedup(row, part, name)
     rate = row["texts"] / times["median"] * 1e3
     shown = "" if ratio is None else f"{ratio:.2f}x"
-    p99 = f"{times['p99']:.1f}" if times["runs"] >= 100 else ""  # of fewer runs it is the slowest
+    p99 = f"{times['p99']:.1f}" if times["runs"] >= 100 else ""  # Among fewer runs it is the slowest.
     return [f"{times['median']:.1f}", f"{times['p80']:.1f}", p99, shown, f"{rate:.1f}", error]
 
 
 def speedup(row: dict[str, Any], part: str, name: str) -> float | None:
-    """How many times faster than the reference package, in one row; None where either has no time."""
+    """Returns how many times faster than the reference a contender is, or None where either has no time."""
     times = row[part]
     if name not in times or REFERENCE not in times:
         return None
@@ -51,7 +51,7 @@ def samples_per_second(row: dict[str, Any], part: str, name: str) -> float | Non
 
 
 def grid_table(run: dict[str, Any], part: str) -> tuple[list[str], list[list[str]]]:
-    """(columns, rows): samples per second by number of labels, the mean over the lengths of text.
+    """Returns (columns, rows): samples per second by number of labels, the mean over the lengths of text.
 
     A mean needs every length: where a contender was left out of one, there is none.
     """
@@ -72,7 +72,7 @@ def grid_mean(rows: Sequence[dict[str, Any]], part: str, name: str) -> float | N
 
 
 def ratio_table(result: dict[str, Any], part: str) -> tuple[list[str], list[list[str]]]:
-    """(columns, rows): a row per case, milliseconds of every contender and how many times as fast it is."""
+    """Returns (columns, rows): per case, every contender's milliseconds and how many times as fast it is."""
     names = [name for name in names_in(result, part) if name != REFERENCE]
     rows = []
     for run in result["runs"]:

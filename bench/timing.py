@@ -1,4 +1,4 @@
-"""Timing by alternation, and the facts about the machine that a result carries."""
+"""Timing by alternation: a result also carries facts about the machine."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PEERS = ("fast-gliner", "gliner2", "flashdeberta", "disentangled-flash")
 
 @dataclass(frozen=True, slots=True)
 class Times:
-    """Milliseconds over repeated runs."""
+    """Times are milliseconds over repeated runs."""
 
     median: float
     p20: float
@@ -50,7 +50,7 @@ def alternate(
 
 
 def _settle(device: str) -> None:
-    """Waits for the GPU, or until threads that spin after their work, for more of it, have gone to sleep."""
+    """Waits for the GPU, or until threads that spin for more after their work have gone to sleep."""
     if device == "cpu":
         time.sleep(SPINNING)
     else:
@@ -72,7 +72,7 @@ def as_record(times: dict[str, Times]) -> dict[str, dict[str, float]]:
 
 
 def machine(device: str = "cpu") -> dict[str, Any]:
-    """Processor, accelerator, versions and commit."""
+    """Returns processor, accelerator, versions and commit."""
     facts: dict[str, Any] = {
         "processor": _processor(),
         "threads": torch.get_num_threads(),
@@ -100,7 +100,7 @@ def _processor() -> str:
 
 
 def _commit() -> str | None:
-    """The commit of this source tree; None for an installed package."""
+    """Returns the commit of this source tree, or None for an installed package."""
     root = Path(__file__).resolve().parent.parent
     if not (root / ".git").exists() or shutil.which("git") is None:
         return None

@@ -1,5 +1,5 @@
-// What Python sees: structs of addresses and sizes, and functions that take them. Neither torch nor its headers
-// are needed, so one build serves every version of it.
+// Python sees structs of addresses and sizes, and functions that take them. Neither torch nor its headers are
+// needed, so one build serves every version of it.
 #include <pybind11/pybind11.h>
 
 #include <cstdint>
@@ -18,8 +18,8 @@ namespace py = pybind11;
 
 namespace {
 
-// Python makes such a struct from the names of its fields; those it leaves out keep their defaults. There an
-// address is an integer.
+// Python makes such a struct from the names of its fields; those it leaves out keep their defaults. In Python
+// an address is an integer.
 template <typename Struct>
 class Fields {
  public:
@@ -36,7 +36,7 @@ class Fields {
     }));
   }
 
-  template <typename Owner, typename T>  // the owner may be a base of the struct
+  template <typename Owner, typename T>  // The owner may be a base of the struct.
   Fields& field(const char* name, T Owner::* place) {
     using Given = std::conditional_t<std::is_pointer_v<T>, uintptr_t, T>;
     setters[name] = [place](Struct& made, py::handle value) { made.*place = (T)value.cast<Given>(); };
@@ -48,7 +48,7 @@ class Fields {
   inline static std::unordered_map<std::string, std::function<void(Struct&, py::handle)>> setters;
 };
 
-// (name, lanes) of every instruction set this processor has, by its number for `attention_cpu`; fastest first.
+// Returns (name, lanes) of this processor's instruction sets, by number for `attention_cpu`, fastest first.
 py::dict instruction_sets() {
   py::dict found;
   for (int n = 0; n < INSTRUCTION_SET_COUNT; n++)

@@ -1,6 +1,6 @@
-"""The compiled extension (csrc/): whether it is there, and what it holds.
+"""The compiled extension (csrc/): this file tells whether it is there and what it holds.
 
-It knows nothing of PyTorch: it takes addresses, sizes and a stream.
+The extension knows nothing of PyTorch: it takes addresses, sizes and a stream.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ except ImportError as error:
 
 
 def extension() -> Any:
-    """The module of csrc/bindings.cpp."""
+    """Returns the module of csrc/bindings.cpp, or None where it cannot be imported."""
     return _compiled
 
 
-_MARKS = {"cpu": "Attention", "cuda": "DisentangledAttention"}  # what a part that was built has
+_MARKS = {"cpu": "Attention", "cuda": "DisentangledAttention"}  # A part that was built has this class.
 
 
 def absence(part: str) -> str | None:
-    """Why there are no compiled kernels of a part, "cpu" or "cuda", or None where there are."""
+    """Returns why a part, "cpu" or "cuda", has no compiled kernels, or None where it has them."""
     if hasattr(_compiled, _MARKS[part]):
         return None
     note = Path(__file__).with_name("_not_built.txt")
@@ -40,14 +40,14 @@ def absence(part: str) -> str | None:
 
 
 def cpu_description() -> str:
-    """What is there for CPUs, in words."""
+    """Returns in words what the extension holds for CPUs."""
     if reason := absence("cpu"):
         return reason
     return ", ".join(name for name, _ in _compiled.instruction_sets().values()) + " (the first is used)"
 
 
 def cuda_description() -> str:
-    """What is there for GPUs, in words."""
+    """Returns in words what the extension holds for GPUs."""
     if reason := absence("cuda"):
         return reason
     major, minor = divmod(_compiled.cuda_version // 10, 100)

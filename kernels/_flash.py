@@ -1,9 +1,9 @@
 """What the attention kernels share: their walk over the work list and the online softmax.
 
 A work list is int32 [1 + W, 4]: (number of tiles, rows per tile, 0, 0), then (first row, end of rows, first
-key, end of keys) per tile. Its length is read on the device and the grid is fixed, so that a captured launch
-serves any batch. A program takes every item it meets of (tile, part of ROWS rows, head); heads vary fastest,
-so that neighbours share a tile's keys in the cache.
+key, end of keys) per tile. The kernels read its length on the device and the grid is fixed, so that a
+captured launch serves any batch. An item is a part of ROWS rows of a tile in one head; a program takes every
+item it meets. Heads vary fastest, so that neighbours share a tile's keys in the cache.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ import torch
 
 from gliclass_fast.kernels._triton import ceil_div, processors, tl, triton
 
-# A multiprocessor holds 2, 3 or 4 programs at once, by the registers they take in a version of Triton, and 12
-# are whole turns of each; a count that is not ends with a turn in which most multiprocessors have nothing.
+# A multiprocessor holds 2, 3 or 4 programs at once, by the registers they take in a version of Triton. 12 is
+# a multiple of each; a count that is not ends with a turn in which most multiprocessors have no work.
 PROGRAMS_PER_PROCESSOR = 12
 
 
 def persistent_grid(rows: int, heads: int, device: torch.device) -> tuple[int]:
-    """So many programs per multiprocessor, but no more than there can be items of 16 rows."""
+    """Returns the number of programs: so many per multiprocessor, but no more than items of 16 rows."""
     return (min(PROGRAMS_PER_PROCESSOR * processors(device), heads * ceil_div(rows, 16)),)
 
 
@@ -29,7 +29,7 @@ def item_count(tiles, ROWS, HEADS):
 
 @triton.jit
 def item_at(tiles, item, ROWS, HEADS):
-    """(head, first row, end of rows, first key, end of keys); a part beyond the tile's rows is empty."""
+    """Returns (head, first row, end of rows, first key, end of keys); a part beyond the rows is empty."""
     parts = tl.cdiv(tl.load(tiles + 1), ROWS)
     head = item % HEADS
     part = item // HEADS
@@ -40,7 +40,7 @@ def item_at(tiles, item, ROWS, HEADS):
 
 @triton.jit
 def softmax_step(scores, known, values, highest, total, acc):
-    """One block of keys: scores [ROWS, KEYS] in log2 units; (highest, total, acc) run over the blocks.
+    """Adds one block of keys, whose scores [ROWS, KEYS] are in log2 units, to (highest, total, acc).
 
     Where a row has met no key yet, its weights mean nothing; the first key's `shrink` of 0 wipes them out.
     """
@@ -55,5 +55,5 @@ def softmax_step(scores, known, values, highest, total, acc):
 
 @triton.jit
 def normalized(acc, total):
-    """acc / total, and zeros where there was no key."""
+    """Returns acc / total, and zeros where there was no key."""
     return acc / tl.where(total > 0, total, 1.0)[:, None]

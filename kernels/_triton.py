@@ -1,4 +1,4 @@
-"""Triton, or stand-ins for it that let kernel files be imported where it is absent; launch arithmetic."""
+"""Triton and launch arithmetic: stand-ins let kernel files be imported where Triton is absent."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ def ceil_div(a: int, b: int) -> int:
 
 
 def power_of_2(n: int, least: int = 16) -> int:
-    """The smallest power of two >= n; tl.dot needs at least 16 on every side."""
+    """Returns the smallest power of two >= n, but at least `least`: tl.dot needs 16 on every side."""
     return max(least, 1 << (n - 1).bit_length())
 
 
 @lru_cache
 def capability(device: torch.device) -> tuple[int, int]:
-    """Compute capability of a GPU; the oldest supported one for the interpreter."""
+    """Returns the compute capability of a GPU, or the oldest supported one for the interpreter."""
     return torch.cuda.get_device_capability(device) if device.type == "cuda" else (8, 0)
 
 
 @lru_cache
 def processors(device: torch.device) -> int:
-    """Multiprocessors of a GPU; 1 for the interpreter, which runs programs one after the other."""
+    """Returns the multiprocessors of a GPU, or 1 for the interpreter, which runs one program at a time."""
     return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 1

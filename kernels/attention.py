@@ -1,13 +1,13 @@
-"""Attention over packed sequences, with optional rotary positions, sliding window and distance bias.
+"""Attention over packed sequences, with optional rotary positions, sliding window and distance bias:
 
     out_i = sum_j softmax_j(scale * q_i . k_j + bias[i - j]) v_j      over the keys j of i's sequence
 
-- attention: rows and keys are the tokens of one sequence; |i - j| <= window if one is given.
+- attention: rows and keys are the tokens of one sequence; if a window is given, |i - j| <= window.
   Shapes: qkv [T, 3, H, D] -> [T, H * D]. Rows after the last sequence give zeros.
   `Positions.rotary` is applied to q and k before the product in the half-rotated form of Su et al.
   (arXiv:2104.09864): x * cos + rotate_half(x) * sin. `Positions.distance_bias` is added to the scaled score;
   distances further out use the ends (T5, Raffel et al., arXiv:1910.10683).
-- cross_attention: rows and keys are of two buffers, as labels and the texts of their prompts; the scale is
+- cross_attention: rows and keys are in two buffers, such as labels and their prompts' texts; the scale is
   1 / sqrt(D). Shapes: q [L, H, D], k and v [T, H, D] -> [L, H * D].
 
 Outputs have the inputs' dtype. The kernel is flash attention (Dao et al., arXiv:2205.14135).
@@ -25,12 +25,12 @@ from gliclass_fast.kernels._flash import item_at, item_count, normalized, persis
 from gliclass_fast.kernels._sequences import NO_POSITIONS, Positions, Sequences
 from gliclass_fast.kernels._triton import power_of_2, tl, triton
 
-# rows and keys per step, warps, pipeline stages
-TILE = {2: (64, 64, 4, 2), 4: (32, 32, 8, 1)}  # by bytes per value
+# The table maps bytes per value to rows and keys per step, warps and pipeline stages.
+TILE = {2: (64, 64, 4, 2), 4: (32, 32, 8, 1)}
 
 
 def rotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """x [L, H, D]; cos and sin [L, 1, D / 2]."""
+    """Rotates x [L, H, D] to its positions; cos and sin are [L, 1, D / 2]."""
     first, second = x.float().chunk(2, dim=-1)
     return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1).to(x.dtype)
 
@@ -72,7 +72,7 @@ def attention_reference(
 
 
 def _rows_per_block(window: int | None) -> int:
-    """Query rows that share one key range; with a window, wide enough that most of the range is in use."""
+    """Returns how many query rows share one key range: so many that a window uses most of the range."""
     return 1 << 30 if window is None else max(64, 2 * window)
 
 
@@ -91,7 +91,7 @@ def cross_attention_reference(q: Tensor, k: Tensor, v: Tensor, sequences: Sequen
 def _halves(
     row_pointers, valid, cos, sin, positions, HALF: tl.constexpr, BLOCK: tl.constexpr, ROTARY: tl.constexpr
 ):
-    """Rows of q or k as two halves [*, BLOCK], turned to their positions where the model is rotary."""
+    """Loads rows of q or k as two halves [*, BLOCK], turned to their positions where the model is rotary."""
     column = tl.arange(0, BLOCK)[None, :]
     mask = valid[:, None] & (column < HALF)
     first = tl.load(row_pointers + column, mask=mask, other=0.0)
@@ -152,7 +152,7 @@ def _attention_kernel(
 def _launch(
     q: Tensor, k: Tensor, v: Tensor, sequences: Sequences, scale: float, positions: Positions = NO_POSITIONS
 ) -> Tensor:
-    """q [R, H, D], k and v [T, H, D], where only the first dimension may be strided -> [R, H * D]."""
+    """Takes q [R, H, D], k and v [T, H, D], where only the first dimension may be strided -> [R, H * D]."""
     count, heads, width = q.shape
     rows, keys, warps, stages = TILE[q.element_size()]
     out = torch.empty(count, heads * width, dtype=q.dtype, device=q.device)

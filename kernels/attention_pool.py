@@ -1,12 +1,12 @@
-"""Attention pooling: every label's mean of its text's rows, weighted by how much they resemble the label.
+"""Attention pooling: a label gets the mean of its text's rows, weighted by how much they resemble the label.
 
     out_l = sum_t softmax_t(scale * q_l . x_t) x_t        over the rows t of l's text
 
-One head without projections, as wide as the model: rows are keys and values at once (GliZNet).
+There is one head, as wide as the model, without projections: rows are keys and values at once (GliZNet).
 Shapes: queries [L, C], rows [T, C], sequences of labels over the rows of their text -> [L, C] in the inputs'
 dtype. Labels of a text without rows give zeros.
 
-Rows are too wide for a flash-attention tile: every program makes all scores of its labels, column block by
+Rows are too wide for a flash-attention tile, so every program makes all scores of its labels, column block by
 column block, and sums one block of columns.
 """
 
@@ -21,9 +21,9 @@ from gliclass_fast.kernels._flash import item_at, item_count, normalized, persis
 from gliclass_fast.kernels._sequences import Sequences
 from gliclass_fast.kernels._triton import ceil_div, tl, triton
 
-# a program takes ROWS labels (tl.dot takes no fewer than 16) and COLUMNS of their sums
+# A program takes ROWS labels (tl.dot takes no fewer than 16) and COLUMNS of their sums.
 ROWS, COLUMNS, WARPS = 16, 128, 4
-KEYS = {2: 64, 4: 32}  # by bytes per value
+KEYS = {2: 64, 4: 32}  # The bytes per value decide the keys per step.
 
 
 def attention_pool_reference(queries: Tensor, rows: Tensor, sequences: Sequences, scale: float) -> Tensor:
@@ -37,7 +37,7 @@ def attention_pool_reference(queries: Tensor, rows: Tensor, sequences: Sequences
 
 @triton.jit
 def _values(source, rows, known, columns, WIDTH: tl.constexpr):
-    """A block of a matrix of WIDTH columns, zeros beyond it."""
+    """Loads a block of a matrix of WIDTH columns, with zeros beyond it."""
     place = rows.to(tl.int64)[:, None] * WIDTH + columns[None, :]
     return tl.load(source + place, mask=known[:, None] & (columns < WIDTH)[None, :], other=0.0)
 

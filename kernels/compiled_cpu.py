@@ -1,7 +1,7 @@
-"""The CPU kernel of csrc/cpu as PyTorch operations; contracts stand in attention.py and
+"""The CPU kernel of csrc/cpu as PyTorch operations: their contracts stand in attention.py and
 disentangled_attention.py.
 
-Float32, on as many threads as PyTorch uses, in the widest vectors the processor has.
+The kernel computes in float32, on as many threads as PyTorch uses, in the widest vectors the processor has.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from gliclass_fast.kernels._triton import ceil_div
 
 
 def instruction_set() -> tuple[int, int]:
-    """The number the extension gives the processor's fastest one, and its floats per vector."""
+    """Returns the extension's number of the fastest set the processor has, and its floats per vector."""
     number, (_, lanes) = next(iter(extension().instruction_sets().items()))
     return number, lanes
 
 
 def pack_distances_cpp(tables: DistanceTables) -> DistanceTables:
-    """[H, D, buckets] -> [H, P, D, lanes]: P panels of one column per distance, lanes of them side by side.
+    """Packs [H, D, buckets] into [H, P, D, lanes]: P panels hold `lanes` columns each, one per distance.
 
-    The first half of the panels is for negative distances, the first and the last hold one column over and
-    over. Lanes are keys in the key table, whose distances are j - i, and queries in the query table: i - j.
+    The first half of the panels is for negative distances; the first and the last hold one column over and
+    over. Lanes are keys in the key table, by distance j - i, and queries in the query table, by i - j.
     """
     bucket_of = tables.bucket_of
     return replace(
@@ -63,7 +63,7 @@ def _attention(
     key_table: Tensor | None = None,
     query_table: Tensor | None = None,
 ) -> Tensor:
-    """q [R, H, D], k and v [T, H, D], where only the first dimension may be strided -> [R, H * D]."""
+    """Takes q [R, H, D], k and v [T, H, D], where only the first dimension may be strided -> [R, H * D]."""
     count, heads, width = q.shape
     number, lanes = instruction_set()
     angles, tables = _given(cosines, sines), _given(key_table, query_table)
@@ -101,12 +101,12 @@ def _attention(
 
 
 def _given(*tensors: Tensor | None) -> list[Tensor]:
-    """The tensors that are there."""
+    """Returns the tensors that are not None."""
     return [each for each in tensors if each is not None]
 
 
 def _check(rows: tuple[Tensor, Tensor, Tensor], tables: Iterable[Tensor]) -> None:
-    """Raises ValueError where the kernel would read something else than it is given."""
+    """Raises ValueError where the kernel would read something other than what it is given."""
     q, k, v = rows
     for each in (*rows, *tables):
         if each.dtype is not torch.float32:

@@ -1,4 +1,4 @@
-"""The CUDA kernel of csrc/cuda as a PyTorch operation; its contract stands in disentangled_attention.py."""
+"""The CUDA kernel of csrc/cuda as a PyTorch operation: its contract stands in disentangled_attention.py."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ HEAD_WIDTH = 64
 
 
 def problem(device: torch.device) -> str | None:
-    """Why a GPU does not take the compiled kernels (its driver is too old, say), or None where it does."""
+    """Returns why a GPU does not take the compiled kernels (an old driver, say), or None where it does."""
     try:
         with torch.cuda.device(device):
             extension().check_device()
@@ -24,7 +24,7 @@ def problem(device: torch.device) -> str | None:
 
 
 def block_rows(tokens: int, heads: int, longest: int, device: torch.device) -> int:
-    """Queries per block: 16 where a warp holds a sequence, 64 where there are too few for blocks of 128."""
+    """Returns the queries of a block: 16 if a warp holds a sequence, 64 if blocks of 128 would be too few."""
     if longest <= 16:
         return 16
     return 64 if ceil_div(tokens, TILE_ROWS) * heads < processors(device) else TILE_ROWS

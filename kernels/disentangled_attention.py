@@ -1,4 +1,4 @@
-"""DeBERTa's disentangled self-attention over packed sequences (He et al., arXiv:2006.03654, equation 4).
+"""DeBERTa's disentangled self-attention over packed sequences (He et al., arXiv:2006.03654, equation 4):
 
     score(i, j) = scale * (q_i . k_j + q_i . key_table[bucket(i - j)] + k_j . query_table[bucket(i - j)])
     out_i       = sum_j softmax_j(score(i, j)) v_j            over tokens j of i's own sequence
@@ -6,13 +6,13 @@
 Shapes: qkv [T, 3, H, D], tables as `pack_distances_*` returned them -> [T, H * D], in qkv's dtype. Rows after
 the last sequence give zeros.
 
-Nothing is gathered by (i, j). One GEMM against the table columns of consecutive distances gives a band whose
+Nothing is gathered by (i, j). One GEMM against the table columns of consecutive distances gives a band, whose
 element (i, distance) is read back as (i, j) by its address alone: a row further down starts one column
 further left. The reference makes one band per block of rows and reads it through strides. The Triton kernel
-makes one per tile, in a scratch buffer of its program that stays in the L2 cache, from tables expanded to
-one row per distance; the compiled kernels (csrc) one per step, in shared memory on a GPU, and on a CPU one
-for a few rows at a time, where writing it un-skews it. The scale goes into the factors, not the sum, so that
-products which fit float16 stay finite.
+makes one band per tile, in a scratch buffer of its program that stays in the L2 cache, from tables that are
+expanded to one row per distance. The compiled kernels (csrc) make one per step in shared memory on a GPU, and
+on a CPU one for a few rows at a time, which they un-skew as they write it. The scale multiplies the
+factors and not the sum, so that products which fit float16 stay finite.
 """
 
 from __future__ import annotations
@@ -27,8 +27,9 @@ from gliclass_fast.kernels._flash import item_at, item_count, normalized, persis
 from gliclass_fast.kernels._sequences import DistanceTables, Sequences
 from gliclass_fast.kernels._triton import capability, power_of_2, tl, triton
 
-BAND_ROWS = 128  # the reference makes bands of so many rows: with more, most columns would be unused
-# (bytes per value, Hopper or later) -> rows and keys per step (equal), warps; none of them spills registers
+BAND_ROWS = 128  # The reference makes bands of so many rows: more rows would use few of the columns.
+# The table maps (bytes per value, Hopper or later) to (rows per step, which are as many as keys; warps).
+# None of these kernels spills registers.
 TILE = {(2, False): (32, 4), (2, True): (64, 8), (4, False): (16, 4), (4, True): (16, 4)}
 
 
@@ -37,7 +38,7 @@ def pack_distances_reference(tables: DistanceTables) -> DistanceTables:
 
 
 def pack_distances_by_row(tables: DistanceTables) -> DistanceTables:
-    """[H, D, buckets] -> [H, 2 * reach + 1, D], one contiguous row per distance -reach .. reach."""
+    """Packs [H, D, buckets] into [H, 2 * reach + 1, D], one contiguous row per distance -reach .. reach."""
 
     def rows(table: Tensor | None) -> Tensor | None:
         return None if table is None else table.index_select(2, tables.bucket_of).transpose(1, 2).contiguous()
@@ -46,7 +47,7 @@ def pack_distances_by_row(tables: DistanceTables) -> DistanceTables:
 
 
 def distance_columns(table: Tensor, bucket_of: Tensor, length: int) -> Tensor:
-    """The table expanded to one column per distance -(length-1) .. length-1: [H, D, 2 * length - 1].
+    """Expands the table to one column per distance -(length-1) .. length-1: [H, D, 2 * length - 1].
 
     It is a view where the buckets of those distances are consecutive, as they are for short sequences.
     """
@@ -60,9 +61,9 @@ def distance_columns(table: Tensor, bucket_of: Tensor, length: int) -> Tensor:
 
 
 def _band(x: Tensor, columns: Tensor, first: int) -> Tensor:
-    """[H, B, D] x [H, D, 2L-1] -> [H, B, L]: (i, j) = x_i . columns[L - 1 + j - (first + i)].
+    """Multiplies [H, B, D] x [H, D, 2L-1] -> [H, B, L]: (i, j) = x_i . columns[L - 1 + j - (first + i)].
 
-    One GEMM with the columns that occur, read back with each row one further to the left.
+    One GEMM takes the columns that occur, and strides read it back with each row one further to the left.
     """
     heads, rows, _ = x.shape
     length = (columns.shape[2] + 1) // 2
@@ -81,7 +82,8 @@ def disentangled_attention_reference(
     longest = max(end - start for start, end in bounds)
     key_columns = query_columns = None
     if tables.key_table is not None:
-        key_columns = distance_columns(tables.key_table, tables.bucket_of, longest).flip(2)  # now by j - i
+        # The flip orders the columns by j - i.
+        key_columns = distance_columns(tables.key_table, tables.bucket_of, longest).flip(2)
     if tables.query_table is not None:
         query_columns = distance_columns(tables.query_table, tables.bucket_of, longest)
     for start, end in bounds:
@@ -112,7 +114,7 @@ def _disentangled_kernel(
     C2P: tl.constexpr, P2C: tl.constexpr,
 ):  # fmt: skip
     column = tl.arange(0, BLOCK)[None, :]
-    # band column b stands for j - i = (first key - first row) + b - (SIDE - 1); the last one is never read
+    # Band column b stands for j - i = (first key - first row) + b - (SIDE - 1); the last one is never read.
     band = tl.arange(0, 2 * SIDE)
     side = tl.arange(0, SIDE)
     along_row = side[None, :] - side[:, None] + (SIDE - 1)  # (i, j) -> b
@@ -140,7 +142,7 @@ def _disentangled_kernel(
                 distance = first - key + (SIDE - 1) - band  # i - j
                 slot = tl.minimum(tl.maximum(distance, -reach), reach) + reach
                 table_place = (head * (2 * reach + 1) + slot)[:, None] * WIDTH + column
-                tl.debug_barrier()  # the previous bands have been read
+                tl.debug_barrier()  # All threads have read the previous bands.
                 if C2P:
                     table = tl.load(key_table + table_place, mask=column < WIDTH, other=0.0)
                     scores = tl.dot(queries, tl.trans(table), input_precision="ieee") * scale
@@ -149,7 +151,7 @@ def _disentangled_kernel(
                     table = tl.load(query_table + table_place, mask=column < WIDTH, other=0.0)
                     scores = tl.dot(key_rows, tl.trans(table), input_precision="ieee") * scale
                     tl.store(of_keys + side[:, None] * (2 * SIDE) + band[None, :], scores.to(dtype))
-                tl.debug_barrier()  # the bands are written
+                tl.debug_barrier()  # All threads have written the bands.
                 scores = tl.dot(queries, tl.trans(key_rows), input_precision="ieee") * scale
                 if C2P:
                     scores += tl.load(of_queries + side[:, None] * (2 * SIDE) + along_row).to(tl.float32)
@@ -178,6 +180,6 @@ def disentangled_attention_triton(
         scratch, sequences.tiles, scale * log2(e), qkv.stride(0), tables.reach,
         HEADS=heads, WIDTH=width, BLOCK=power_of_2(width), SIDE=side,
         C2P=tables.key_table is not None, P2C=tables.query_table is not None,
-        num_warps=warps, num_stages=1,  # a pipelined load could overtake the store of its band
+        num_warps=warps, num_stages=1,  # A pipelined load could overtake the store of its band.
     )  # fmt: skip
     return out

@@ -1,7 +1,7 @@
-"""`attention` by the flash-attn package (Dao, arXiv:2307.08691): `pip install "gliclass-fast[flash]"`.
+"""`attention` by the flash-attn package (Dao, arXiv:2307.08691): attention.py holds the contract.
 
-The contract stands in attention.py. On GPUs in 16 bit, for heads of up to 256 values in multiples of 8,
-without a distance bias. It runs where `backend="flash"` asks for it.
+`pip install "gliclass-fast[flash]"` installs the package. It runs on GPUs in 16 bit, for heads of up to 256
+values in multiples of 8, without a distance bias, and only where `backend="flash"` asks for it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ DTYPES = (torch.float16, torch.bfloat16)
 
 
 def unusable(device: torch.device, dtype: torch.dtype, head_width: int | None) -> str | None:
-    """Why it cannot run, or None where it can."""
+    """Returns why flash-attn cannot run, or None where it can."""
     if importlib.util.find_spec("flash_attn") is None:
         return "flash-attn is not installed: pip install 'gliclass-fast[flash]'"
     if device.type != "cuda":
@@ -33,7 +33,7 @@ def unusable(device: torch.device, dtype: torch.dtype, head_width: int | None) -
 def attention_flash(
     qkv: Tensor, sequences: Sequences, scale: float, positions: Positions = NO_POSITIONS
 ) -> Tensor:
-    """Raises ValueError where there is a distance bias."""
+    """Computes `attention`; raises ValueError where there is a distance bias."""
     from flash_attn import flash_attn_varlen_qkvpacked_func
 
     if positions.distance_bias is not None:
@@ -47,9 +47,9 @@ def attention_flash(
         q, k, v = qkv.unbind(1)
         qkv = torch.stack((rotated(q, cos, sin), rotated(k, cos, sin), v), dim=1)
     reach = -1 if positions.window is None else positions.window
-    # no sequence is longer than all rows, and to read how long they are would wait for the GPU
+    # No sequence is longer than `total` rows, and reading how long they really are would wait for the GPU.
     out = flash_attn_varlen_qkvpacked_func(
         qkv, bounds, total, softmax_scale=scale, window_size=(reach, reach)
     )
-    known = row < bounds[-1]  # the package leaves other rows as they were
+    known = row < bounds[-1]  # The package leaves other rows as they were.
     return torch.where(known[:, None], out.flatten(1), torch.zeros((), dtype=qkv.dtype, device=qkv.device))

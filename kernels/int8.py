@@ -1,11 +1,11 @@
-"""Linear maps in int8 on a CPU: weights with one scale per output, inputs with one per token.
+"""Linear maps in int8 on a CPU: weights have one scale per output, and inputs have one per token.
 
     y = (round(x / step) @ rows.T) * step * scale,   step [T, 1] = max|x| / 127 per row,
                                                      scale [N]   = max|weight| / limit per row
 
-Contracts as in `linear`, float32 in and out, but for the rounding: an element of y is off by at most
-step / 2 * |weight|_1 + scale / 2 * |x|_1 + step * scale * K / 4. The products are exact: x86 processors
-without VNNI add them in pairs in saturating int16, so there the limit of weights is 64 instead of 127.
+The contracts are those of `linear`, float32 in and out, but for the rounding: an element of y is off by up to
+step / 2 * |weight|_1 + scale / 2 * |x|_1 + step * scale * K / 4. The products are exact. x86 processors
+without VNNI add them in pairs in saturating int16, so the limit of weights is 64 there instead of 127.
 
 `pack_int8` puts the scales, float32 [N], and the rows, int8 [N, K], one after the other into one buffer of
 bytes, so that a weight stays one tensor.
@@ -21,12 +21,12 @@ from torch import Tensor
 from gliclass_fast.kernels.linear import ACTIVATIONS, norm_linear_by
 
 LIMIT = 127
-TINY = torch.finfo(torch.float32).tiny  # the step where a row is zeros
+TINY = torch.finfo(torch.float32).tiny  # A row of zeros has this step.
 
 
 @lru_cache
 def weight_limit() -> int:
-    """The largest weight with which this machine's products are exact, by trying the worst case."""
+    """Returns the largest weight with which this machine's products are exact; it tries the worst case."""
     largest = torch.full((17, 768), LIMIT, dtype=torch.int8)
     exact = torch._int_mm(largest, largest.t()) == 768 * LIMIT**2
     return LIMIT if bool(exact.all()) else 64
@@ -38,7 +38,7 @@ def pack_int8(weight: Tensor) -> Tensor:
 
 
 def _rounded(values: Tensor, limit: int) -> tuple[Tensor, Tensor]:
-    """int8 values up to a limit, and the step [rows, 1] they count."""
+    """Returns int8 values up to a limit, and the step [rows, 1] that they count."""
     step = values.abs().amax(1, keepdim=True).div_(limit).clamp_min_(TINY)
     return (values / step).round_().to(torch.int8), step
 

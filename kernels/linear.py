@@ -1,22 +1,23 @@
-"""Affine maps with what comes before or after them in a transformer layer.
+"""Affine maps with what comes before or after them in a transformer layer:
 
 - linear: activation(x @ weight.T + bias). Shapes: x [T, K], weight [N, K], bias [N] or None -> [T, N].
 - linear_add: residual + linear(x), [T, N]. It may overwrite the residual.
 - norm_linear: with n = (x - mean) / sqrt(var + eps) and y = n @ weight.T + bias, activation(y + add), or
   gated (Shazeer, arXiv:2002.05202; GeGLU with "gelu") activation(y[:, :F]) * y[:, F:]. Shapes: x [T, K],
   weight [N, K], bias [N] or None, sums float32 [N], add [T, N] or None -> [T, N], gated [T, F] with N = 2F.
-  A norm's own weight and bias are folded into these; sums are the weight's rows summed, so that
-  n @ weight.T = (x @ weight.T - mean * sums) / sqrt(var + eps). Without sums n = x / sqrt(mean(x^2) + eps).
+  `weight` and `bias` include the norm's own weight and bias; `sums` has the weight's rows summed, so that
+  n @ weight.T = (x @ weight.T - mean * sums) / sqrt(var + eps). Without sums, n = x / sqrt(mean(x^2) + eps).
 
-Outputs have x's dtype. Weights are as `pack_*` returned them, once per weight at load. Activations are those
-of `ACTIVATIONS`; "gelu" is the exact erf form (Hendrycks & Gimpel, arXiv:1606.08415). Triton takes it from a
-polynomial for 16-bit inputs (`_gelu`): its error, below 1e-6, is far less than that of rounding to 16 bit.
+Outputs have x's dtype. Weights are as `pack_*` returned them, which runs once per weight at load.
+`ACTIVATIONS` holds the activations; "gelu" is the exact erf form (Hendrycks & Gimpel, arXiv:1606.08415). For
+16-bit inputs Triton takes it from a polynomial (`_gelu`), whose error, below 1e-6, is far less than that of
+rounding to 16 bit.
 
 oneDNN keeps float32 weights in its own blocked layout, two to three times faster than the row-major GEMM
 behind `torch.nn.functional.linear` on AVX-512 machines. Triton fuses activation and norm into a GEMM; a
-linear map without them is left to cuBLAS. The norm's statistics of few rows are summed in the GEMM, by every
-block of columns, which hides in its waiting for memory; those of many rows would make up half of the loop's
-instructions and are worth a launch of their own.
+linear map without them is left to cuBLAS. Where there are few rows, every block of columns of the GEMM sums
+the norm's statistics itself while it waits for memory. Where there are many, these sums would be half of the
+loop's instructions and are worth a launch of their own.
 """
 
 from __future__ import annotations
@@ -43,14 +44,14 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "tanh": torch.tanh,
     "none": lambda x: x,
 }
-# activation -> (name, algorithm) of oneDNN's fused epilogue
+# The table maps an activation to the (name, algorithm) of oneDNN's fused epilogue.
 _FUSED_BY_ONEDNN = {
     "none": ("none", ""),
     "gelu": ("gelu", "none"),
     "relu": ("relu", ""),
     "tanh": ("tanh", ""),
 }
-# (bytes per value, more than FEW rows) -> rows, columns and depth per block, warps, pipeline stages
+# The table maps (bytes per value, more than FEW rows) to rows, columns and depth per block, warps and stages.
 TILE = {
     (2, False): (64, 64, 64, 4, 4),
     (2, True): (128, 128, 64, 8, 3),
@@ -58,7 +59,7 @@ TILE = {
     (4, True): (64, 64, 32, 4, 2),
 }
 FEW = 1024
-GROUP = 8  # row blocks that walk through the weight together, so that it stays in the L2 cache
+GROUP = 8  # So many row blocks walk through the weight together, which then stays in the L2 cache.
 
 
 def activation_reference(x: Tensor, activation: str) -> Tensor:
@@ -78,7 +79,7 @@ def linear_add_reference(x: Tensor, weight: Tensor, bias: Tensor | None, residua
 
 
 def norm_linear_by(product: Callable[[Tensor, Tensor, Tensor | None], Tensor]) -> Callable[..., Tensor]:
-    """`norm_linear` around a backend's product (x, weight, bias) -> x @ weight.T + bias."""
+    """Returns `norm_linear` around a backend's product (x, weight, bias) -> x @ weight.T + bias."""
 
     def norm_linear(
         x: Tensor,
@@ -103,7 +104,7 @@ norm_linear_reference = norm_linear_by(F.linear)
 
 
 def normed(x: Tensor, eps: float, rms: bool) -> Tensor:
-    """x without its mean, over its deviation; with rms x over its root mean square."""
+    """Returns x without its mean, over its deviation; with rms, x over its root mean square."""
     return F.rms_norm(x, x.shape[-1:], eps=eps) if rms else F.layer_norm(x, x.shape[-1:], eps=eps)
 
 
@@ -129,10 +130,10 @@ norm_linear_onednn = norm_linear_by(linear_onednn)
 
 @triton.jit
 def _gelu(x):
-    """max(x, 0) - |x| Q(|x|), where Q, the upper tail of the normal distribution, is 2 ** polynomial.
+    """Returns max(x, 0) - |x| Q(|x|), where Q, the upper tail of the normal distribution, is 2 ** polynomial.
 
-    The polynomial makes the largest error of Q as small as its degree allows, 1.5e-7 (3e-7 of erf). There is
-    no branch in its 10 instructions, while erf takes 32. From 16 on Q is zero.
+    The polynomial makes the largest error of Q as small as its degree allows: 1.5e-7, or 3e-7 of erf. It
+    takes 10 instructions without a branch, while erf takes 32. From 16 on, Q is zero.
     """
     size = tl.minimum(tl.abs(x), 16.0)
     power = 1.9176050e-05 * size - 6.5861334e-04
@@ -146,13 +147,13 @@ def _gelu(x):
 
 @triton.jit
 def activated(x, ACTIVATION: tl.constexpr, EXACT: tl.constexpr):
-    """x float32. EXACT: "gelu" is as good as float32 gets, not only good enough for 16 bit."""
+    """Applies an activation to float32 x; EXACT makes "gelu" exact to float32 and not only to 16 bit."""
     if ACTIVATION == "gelu":
         x = 0.5 * x * (1.0 + tl.math.erf(x * 0.7071067811865476)) if EXACT else _gelu(x)
     elif ACTIVATION == "gelu_tanh":
         x *= tl.sigmoid(1.5957691216057308 * (x + 0.044715 * x * x * x))
     elif ACTIVATION == "relu":
-        x = tl.where(x < 0, 0.0, x)  # tl.maximum would make a NaN 0, and hide an overflow
+        x = tl.where(x < 0, 0.0, x)  # tl.maximum would turn a NaN into 0 and hide an overflow.
     elif ACTIVATION == "silu":
         x *= tl.sigmoid(x)
     elif ACTIVATION == "tanh":
@@ -199,7 +200,7 @@ def _linear_kernel(
             mean = tl.load(statistics + row, mask=valid, other=0.0)
             factor = tl.load(statistics + rows + row, mask=valid, other=0.0)[:, None]
         else:
-            mean = total / DEPTH  # zero for RMS
+            mean = total / DEPTH  # RMS leaves it zero.
             factor = tl.rsqrt(tl.maximum(squares / DEPTH - mean * mean, 0.0) + eps)[:, None]
         if not RMS:
             acc -= mean[:, None] * tl.load(sums + column, mask=within_width, other=0.0)[None, :]
@@ -233,14 +234,14 @@ def norm_linear_triton(
     gated: bool = False,
     add: Tensor | None = None,
 ) -> Tensor:
-    """eps: None leaves out the norm."""
+    """Computes `norm_linear`; an eps of None leaves out the norm."""
     x = x.contiguous()
     rows, depth = x.shape
     width = weight.shape[0] // (2 if gated else 1)
     out = torch.empty(rows, width, dtype=x.dtype, device=x.device)
     block_rows, block_width, block_depth, warps, stages = TILE[x.element_size(), rows > FEW]
     if gated:
-        block_width //= 2  # two accumulators
+        block_width //= 2  # There are two accumulators.
     grid = (ceil_div(rows, block_rows) * ceil_div(width, block_width),)
     statistics = None if eps is None or rows <= FEW else row_statistics_triton(x, eps, rms=sums is None)
     absent = weight

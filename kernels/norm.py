@@ -1,15 +1,15 @@
-"""Layer normalisation, alone, after a sum of embeddings, and after a residual sum.
+"""Layer normalisation: it stands alone, after a sum of embeddings, or after a residual sum.
 
 LayerNorm (Ba et al., arXiv:1607.06450): (x - mean) / sqrt(var + eps) * weight + bias over the last dimension;
 with rms=True RMSNorm (Zhang & Sennrich, arXiv:1910.07467): x / sqrt(mean(x^2) + eps) * weight. Statistics are
-float32. Inputs and outputs share one dtype; weight and bias are [C], bias may be None.
+float32. Inputs and outputs share one dtype; weight and bias are [C], and bias may be None.
 
 - layer_norm(x [T, C]) -> [T, C]
 - embedding_norm(sources: up to three (table [V, C], rows int32 [T]) pairs) -> LayerNorm of the sum of the
   gathered rows, [T, C]
 - add_norm(x [T, C], residual [T, C]) -> the norm of x + residual, [T, C]
-- row_statistics(x [T, C]) -> float32 [2, T], of every row the mean, with rms 0, and 1 / sqrt(var + eps), with
-  rms 1 / sqrt(mean(x^2) + eps): what `norm_linear` (linear.py) needs of many rows
+- row_statistics(x [T, C]) -> float32 [2, T]: mean and 1 / sqrt(var + eps) of every row, with rms 0 and
+  1 / sqrt(mean(x^2) + eps). `norm_linear` (linear.py) reads them where there are many rows.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def add_norm_reference(
 
 @triton.jit
 def _statistics(x, eps, WIDTH: tl.constexpr, BLOCK: tl.constexpr, RMS: tl.constexpr):
-    """(mean, x - mean, 1 / deviation) of one row of float32 values, zeros from WIDTH on."""
+    """Returns (mean, x - mean, 1 / deviation) of one row of float32 values, which are zeros from WIDTH on."""
     mean = 0.0
     if not RMS:
         mean = tl.sum(x, 0) / WIDTH
@@ -64,7 +64,7 @@ def _statistics(x, eps, WIDTH: tl.constexpr, BLOCK: tl.constexpr, RMS: tl.conste
 def _normed(
     x, weight, bias, eps, WIDTH: tl.constexpr, BLOCK: tl.constexpr, RMS: tl.constexpr, BIAS: tl.constexpr
 ):
-    """The norm of one row of float32 values, zeros from WIDTH on."""
+    """Returns the norm of one row of float32 values, which are zeros from WIDTH on."""
     column = tl.arange(0, BLOCK)
     mask = column < WIDTH
     _, x, factor = _statistics(x, eps, WIDTH, BLOCK, RMS)
@@ -147,10 +147,10 @@ def add_norm_triton(
 
 
 def row_statistics_triton(x: Tensor, eps: float, rms: bool = False) -> Tensor:
-    """x is contiguous."""
+    """Returns the statistics of x, which must be contiguous."""
     rows, width = x.shape
     out = torch.empty(2, rows, dtype=torch.float32, device=x.device)
-    # one warp: a row's sums then need neither shared memory nor a barrier
+    # With one warp, a row's sums need neither shared memory nor a barrier.
     _row_statistics_kernel[(rows,)](
         x, out, rows, eps, WIDTH=width, BLOCK=power_of_2(width), RMS=rms, num_warps=1
     )

@@ -1,10 +1,10 @@
-"""Every label with the text of its prompt, without a copy of the text per label.
+"""Operations on every label with the text of its prompt: they make no copy of the text per label.
 
 - pair_dot: out_l = sum_c text[owner_l, c] * labels[l, c]. Shapes: text [N, C], labels [L, C] -> [L].
 - pair_add: out_l = activation(text[owner_l] + labels[l]). Shapes as above -> [L, C].
 
-owner int32 [L] is the prompt of every label. Sums are float32, outputs have the labels' dtype. A bilinear
-scorer is `pair_dot` of text vectors and a linear map of the label vectors.
+owner, int32 [L], names the prompt of every label. Sums are float32, and outputs have the labels' dtype. A
+bilinear scorer is `pair_dot` of text vectors and a linear map of the label vectors.
 """
 
 from __future__ import annotations

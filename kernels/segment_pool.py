@@ -1,4 +1,4 @@
-"""Reduction of the rows of every span of a packed buffer, after a map of every value.
+"""Reduction of the rows of every span of a packed buffer: it maps every value first.
 
 Shapes: rows [T, C], spans int32 [M, 2] (start, end; ascending, not overlapping) -> [M, C], in rows' dtype.
 An empty span gives zeros for sums and -inf for maxima. Sums are float32. No value is read back to the host.
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from gliclass_fast.kernels._triton import ceil_div, tl, triton
 
-# name -> (map, is it a sum?)
+# The table maps a name to (map, whether the reduction is a sum).
 REDUCTIONS: dict[str, tuple[Callable[[Tensor], Tensor], bool]] = {
     "sum": (lambda x: x, True),
     "max": (lambda x: x, False),
@@ -21,7 +21,7 @@ REDUCTIONS: dict[str, tuple[Callable[[Tensor], Tensor], bool]] = {
     "abs_max": (torch.abs, False),
     "square_sum": (torch.square, True),
 }
-BLOCK_ROWS, BLOCK_COLUMNS = 64, 64  # whole sectors of memory per row, and as few steps along a span as fit
+BLOCK_ROWS, BLOCK_COLUMNS = 64, 64  # A row fills whole sectors of memory, and a span takes few steps.
 
 
 def segment_pool_reference(rows: Tensor, spans: Tensor, reduce: str) -> Tensor:
@@ -32,7 +32,7 @@ def segment_pool_reference(rows: Tensor, spans: Tensor, reduce: str) -> Tensor:
     starts, ends = spans[:, 0].contiguous(), spans[:, 1]
     owner = torch.searchsorted(starts, places, right=True) - 1
     outside = (owner < 0) | (places >= ends[owner.clamp(min=0)])
-    owner = owner.masked_fill(outside, count)  # rows of no span go to a spare slot
+    owner = owner.masked_fill(outside, count)  # Rows of no span go to a spare slot.
     fill = 0.0 if is_sum else float("-inf")
     pooled = torch.full((count + 1, rows.shape[1]), fill, dtype=torch.float32, device=rows.device)
     if is_sum:
@@ -52,7 +52,7 @@ def _pool_kernel(
     start, end = tl.load(spans + 2 * span), tl.load(spans + 2 * span + 1)
     empty = 0.0 if IS_SUM else float("-inf")
     pooled = tl.full([COLUMNS], empty, tl.float32)
-    broken = tl.zeros([COLUMNS], tl.int32)  # values that are NaN, which a maximum leaves out
+    broken = tl.zeros([COLUMNS], tl.int32)  # It counts the NaN values, which a maximum leaves out.
     for first in range(start, end, ROWS):
         row = first + tl.arange(0, ROWS)
         mask = (row < end)[:, None] & (column < WIDTH)[None, :]

@@ -1,7 +1,7 @@
-"""Softmax over the labels of each prompt.
+"""Softmax over the labels of each prompt: the results of one prompt sum to 1.
 
-Shapes: scores [L], sequences of labels, whose bounds alone are read -> [L], in scores' dtype. Scores after
-the last prompt are not read; what comes back for them means nothing.
+Shapes: scores [L], sequences of labels -> [L], in scores' dtype. The kernel reads only the bounds of the
+sequences. It reads no scores after the last prompt, and what it returns for them means nothing.
 """
 
 from __future__ import annotations

@@ -1,18 +1,21 @@
-"""The one accuracy rule of the suite, and the end-to-end bounds of a float32 engine against the reference."""
+"""These are the accuracy rules of the suite; no test types a tolerance of its own where one of them fits."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-LOGIT_TOLERANCE = 1e-4  # float32, relative to max(1, |reference|)
+LOGIT_TOLERANCE = 1e-4  # float32, relative to max(1, |reference|); scores are no steeper than logits
 DECISION_MARGIN = 2e-3  # 16-bit decisions have to agree where the float32 score is further than this from 0.5
 ALONE_TOLERANCE = 1e-5  # a text's score alone against its score in a batch
 
 
 def assert_accurate(out: Tensor, exact: Tensor, low: Tensor) -> None:
-    """max|out - exact| <= 2 max|low - exact| + eps max|exact|.
+    """The error max|out - exact| is at most 2 max|low - exact| + eps max|exact|.
 
     exact: the reference in float64; low: the reference in the working dtype.
     """
@@ -23,7 +26,7 @@ def assert_accurate(out: Tensor, exact: Tensor, low: Tensor) -> None:
 
 
 def assert_same_logits(found: np.ndarray, expected: np.ndarray) -> None:
-    """Logits within LOGIT_TOLERANCE, and the same decisions at 0 and by argmax."""
+    """Logits are within LOGIT_TOLERANCE, and the decisions at 0 and by argmax are the same."""
     found, expected = np.asarray(found), np.asarray(expected)
     assert found.shape == expected.shape
     error = np.abs(found - expected) / np.maximum(1, np.abs(expected))
@@ -32,17 +35,50 @@ def assert_same_logits(found: np.ndarray, expected: np.ndarray) -> None:
     assert found.argmax() == expected.argmax()
 
 
-def assert_sixteen_bit_logits(
-    found: list[np.ndarray], exact: list[np.ndarray], low: list[np.ndarray]
-) -> tuple[float, float]:
-    """Error against the float32 reference at most twice the reference's own in 16 bit; equal clear decisions.
+def assert_same_vectors(found: np.ndarray, expected: np.ndarray) -> None:
+    """Embeddings are within LOGIT_TOLERANCE of the largest value, or of 1 where that is larger."""
+    assert found.shape == expected.shape
+    assert np.abs(found - expected).max() <= LOGIT_TOLERANCE * max(1, np.abs(expected).max())
 
-    Lists hold one array of logits per text. Returns (our error, the reference's error), the largest over all.
+
+def assert_sixteen_bit_logits(
+    found: Sequence[np.ndarray], exact: Sequence[np.ndarray], low: Sequence[np.ndarray]
+) -> None:
+    """The error against the float32 reference is at most twice the reference's own in 16 bit.
+
+    Decisions that are clear in float32 are the same. Every argument holds one array of logits per text.
     """
     ours, truth, theirs = (np.concatenate(part).astype(np.float64) for part in (found, exact, low))
     error, allowed = np.abs(ours - truth).max(), np.abs(theirs - truth).max()
     assert error <= 2 * allowed, f"16-bit error {error:.3e} > twice the reference's {allowed:.3e}"
-    clear = np.abs(1 / (1 + np.exp(-truth)) - 0.5) > DECISION_MARGIN
+    clear = np.abs(sigmoid(truth) - 0.5) > DECISION_MARGIN
     differ = clear & ((ours >= 0) != (truth >= 0))
     assert not differ.any(), f"{differ.sum()} clear decisions differ"
-    return float(error), float(allowed)
+
+
+def assert_unchanged(found: Any, expected: Any) -> None:
+    """Logits, scores or vectors of the same text in another batch are within ALONE_TOLERANCE."""
+    found, expected = np.asarray(found), np.asarray(expected)
+    assert found.shape == expected.shape
+    assert np.abs(found - expected).max(initial=0) <= ALONE_TOLERANCE
+
+
+def assert_same_results(found: Any, expected: Any, within: float = LOGIT_TOLERANCE) -> None:
+    """Nested results have equal keys, labels and order, and scores within a tolerance of above."""
+    assert type(found) is type(expected)
+    if isinstance(expected, dict):
+        assert list(found) == list(expected)
+        for key in expected:
+            assert_same_results(found[key], expected[key], within)
+    elif isinstance(expected, list):
+        assert len(found) == len(expected)
+        for ours, theirs in zip(found, expected, strict=True):
+            assert_same_results(ours, theirs, within)
+    elif isinstance(expected, float):
+        assert abs(found - expected) <= within
+    else:
+        assert found == expected
+
+
+def sigmoid(values: np.ndarray) -> np.ndarray:
+    return 1 / (1 + np.exp(-values.astype(np.float64)))

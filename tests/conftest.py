@@ -1,4 +1,4 @@
-"""Seeds everything and fills memory the package asks for, but does not initialise, with NaN.
+"""Every test is seeded, and memory that the package asks for without a value holds NaN.
 
 Where there is no GPU, Triton kernels run in Triton's interpreter, asked for before Triton is imported.
 """
@@ -19,8 +19,22 @@ import transformers
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"
 
+from tests import parity  # imports Triton
+
 transformers.utils.logging.set_verbosity_error()
 transformers.utils.logging.disable_progress_bar()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if hasattr(config, "cache"):  # not with -p no:cacheprovider
+        parity.folder = config.cache.mkdir("reference-logits")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks whole models in Triton's interpreter as slow."""
+    for item in items:
+        if "triton" in item.nodeid.lower() and "/kernels/" not in item.nodeid:
+            item.add_marker("slow")
 
 
 @pytest.fixture(autouse=True)
@@ -47,8 +61,15 @@ def poison_uninitialised_memory(monkeypatch: pytest.MonkeyPatch) -> Iterator[Non
 
 
 @pytest.fixture
+def dtypes_of_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Models are loaded on a CPU as on a GPU: in float16, or in bfloat16 if that overflows in a probe."""
+    candidates = [torch.float16, torch.bfloat16]
+    monkeypatch.setattr("gliclass_fast.runtime.model.dtype_candidates", lambda *_: candidates)
+
+
+@pytest.fixture
 def source_copy(tmp_path: Path) -> Path:
-    """What a build needs, copied: it writes into its folder, which other tests read."""
+    """Copies what a build needs, as a build writes into its folder, which other tests read."""
     root, copy = Path(__file__).parent.parent, tmp_path / "source"
     ignored = shutil.ignore_patterns("__pycache__", "*.so", "_not_built.txt")
     for name in ("bench", "csrc", "gliclass_fast", "kernels"):

@@ -1,4 +1,6 @@
-"""Real and awkward sentences for parity tests; lengths from nothing to several windows of local attention."""
+"""These sentences are real or awkward, from nothing to several windows of local attention long."""
+
+from __future__ import annotations
 
 TEXTS = [
     "How do I locate my card?",
@@ -19,3 +21,13 @@ LABELS = [
     ["music", "music", "sport"],
     ["business", "world politics", "sports", "science and technology"],
 ]
+# for models to which a label given twice, or none at all, says nothing
+DISTINCT = [list(dict.fromkeys(label or "empty" for label in own)) for own in LABELS]
+# for Triton's interpreter, which takes seconds a sentence
+SHORT_TEXTS = ["a card", "", "so good!"]
+SHORT_LABELS = [["refund", "b"], ["a"], ["c", "d", "e"]]
+MANY_SHORT_LABELS = [
+    list("abcdefgh"),
+    ["a", "refund"],
+    list("ijklmnopq"),
+]  # which give a 16-bit error meaning

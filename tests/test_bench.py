@@ -1,4 +1,4 @@
-"""The benchmark: who is timed and who is not, what is written down, and the command."""
+"""The benchmark times who is right, says who is left out and why, and writes down what it found."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def bench(peer_names: list[str], chosen: list[Case] = CASES, parts: tuple[str, .
 
 
 def peer(name: str, change: Any = lambda logits: logits, **options: Any) -> SimpleNamespace:
-    """A peer that runs the reference and changes its logits."""
+    """Makes a peer that runs the reference and changes its logits."""
 
     class Changed(Stock):
         def logits(self, case: Case, count: int) -> list[np.ndarray]:
@@ -136,7 +136,7 @@ def test_texts_have_the_length_asked_for() -> None:
 
 
 def result(by_label_count: bool) -> dict[str, Any]:
-    """Of a grid of 2 lengths x 2 numbers of labels, or of cases; "slow" is left out once."""
+    """Makes the result of 3 lengths x 2 numbers of labels, or of cases; "slow" is left out once."""
     rows = []
     for labels in (1, 2):
         for length in (10, 20, 30):

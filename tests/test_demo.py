@@ -1,4 +1,4 @@
-"""The demo checkpoint on the sentences `make demo` shows."""
+"""The demo checkpoint is right about the sentences that `make demo` shows."""
 
 from __future__ import annotations
 

@@ -10,8 +10,7 @@ ROOT = Path(__file__).parent.parent / "gliclass_fast"
 
 
 def test_public_api_without_optional_packages() -> None:
-    """In a fresh process without triton, flash-attn, gliclass, the compiled extension and the command line's
-    libraries."""
+    """The process has no triton, flash-attn, gliclass, compiled extension or library of the command line."""
     absent = ["triton", "flash_attn", "flashdeberta", "gliclass", "pyarrow", "typer", "rich"]
     absent += ["gliclass_fast.kernels._compiled"]
     program = f"""

@@ -1,4 +1,4 @@
-"""What gets installed: the package list, the demo checkpoint, and a wheel that works."""
+"""The package list is complete, the demo checkpoint is in it, and the wheel works."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_no_file_is_longer_than_400_lines() -> None:
 
 
 def wheel(source: Path, tmp_path: Path, *options: str, **environment: str) -> tuple[Path, list[str]]:
-    """Builds a wheel and unpacks it into tmp_path / "site"; its file and the names in it."""
+    """Builds a wheel and unpacks it into tmp_path / "site"; gives its file and the names in it."""
     build = [sys.executable, "-m", "build", "--wheel", "--outdir", str(tmp_path), *options, str(source)]
     done = subprocess.run(
         build, capture_output=True, text=True, check=False, env={**os.environ, **environment}
@@ -65,7 +65,7 @@ def run_in(site: Path, program: str) -> str:
 
 @pytest.mark.slow
 def test_a_wheel_holds_everything_and_runs_outside_the_repository(tmp_path: Path, source_copy: Path) -> None:
-    """Built in an isolated environment, compiled kernels included."""
+    """The wheel is built in an isolated environment, compiled kernels included."""
     start = time.monotonic()
     file, names = wheel(source_copy, tmp_path)
     assert time.monotonic() - start < 120
@@ -100,7 +100,7 @@ def test_a_wheel_without_compiled_kernels_says_why(case: str, tmp_path: Path, so
 
 @pytest.mark.slow
 def test_a_wheel_without_nvcc_has_the_cpu_kernels(tmp_path: Path, source_copy: Path) -> None:
-    """Where only a compiler is on the PATH, and no ninja either."""
+    """Only a compiler is on the PATH, and no ninja either."""
     tools = tmp_path / "bin"
     tools.mkdir()
     for tool in ("c++", "as", "ld"):

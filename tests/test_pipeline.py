@@ -1,4 +1,4 @@
-"""The drop-in pipelines against the reference's: arguments, results, and what may be given as a model."""
+"""The drop-in pipelines take the reference's arguments and models, and give its results."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 
 import gliclass_fast
 from gliclass_fast import GLiClassModel, ZeroShotClassificationPipeline, demo
-from tests.accuracy import ALONE_TOLERANCE
+from tests.accuracy import ALONE_TOLERANCE, assert_same_logits, assert_same_results
 from tests.sentences import LABELS, TEXTS
 from tests.tiny import byte_tokenizer, fast_pipeline, reference_model, reference_pipeline
 
@@ -25,23 +25,6 @@ RETRIEVED = [{"text": "a film", "true_labels": ["positive"], "all_labels": ["pos
 @pytest.fixture(scope="module")
 def model() -> Any:
     return reference_model(scorer_type="mlp", class_token_pooling="average", use_segment_embeddings=True)
-
-
-def assert_same_results(found: Any, expected: Any) -> None:
-    """Nested results with equal keys, labels and order, and scores within 1e-4."""
-    assert type(found) is type(expected)
-    if isinstance(expected, dict):
-        assert list(found) == list(expected)
-        for key in expected:
-            assert_same_results(found[key], expected[key])
-    elif isinstance(expected, list):
-        assert len(found) == len(expected)
-        for ours, theirs in zip(found, expected, strict=True):
-            assert_same_results(ours, theirs)
-    elif isinstance(expected, float):
-        assert found == pytest.approx(expected, abs=1e-4)
-    else:
-        assert found == expected
 
 
 CALLS: dict[str, tuple[Any, Any, dict[str, Any]]] = {
@@ -137,9 +120,7 @@ def test_a_text_alone_scores_as_in_any_batch_and_order(model: Any) -> None:
     for order in (range(len(TEXTS)), reversed(range(len(TEXTS)))):
         indices = list(order)
         together = pipeline([TEXTS[index] for index in indices], labels, threshold=0.0)
-        for index, found in zip(indices, together, strict=True):
-            for ours, theirs in zip(found, alone[index], strict=True):
-                assert ours["score"] == pytest.approx(theirs["score"], abs=ALONE_TOLERANCE)
+        assert_same_results(together, [alone[index] for index in indices], ALONE_TOLERANCE)
 
 
 @pytest.mark.parametrize("labels_per_pass", [2, 1, "auto", 100])
@@ -224,7 +205,7 @@ def test_accelerate_swaps_the_engine_in() -> None:
     assert gliclass_fast.accelerate(pipeline) is pipeline
     assert isinstance(pipeline.pipe, ZeroShotClassificationPipeline) and pipeline.pipe.max_length == 100
     assert_same_results(pipeline(TEXTS, LABELS[2], threshold=0.0), expected)
-    assert abs(pipeline.get_embeddings(TEXTS[2], LABELS[2])[0]["logits"] - embedded).max() < 1e-4
+    assert_same_logits(pipeline.get_embeddings(TEXTS[2], LABELS[2])[0]["logits"], embedded)
 
     chunking = gliclass.ZeroShotClassificationWithChunkingPipeline(
         model, byte_tokenizer(), device="cpu", progress_bar=False, labels_chunk_size=2

@@ -1,4 +1,4 @@
-"""Pipelines in other processes: forked after loading, and pickled."""
+"""Pipelines work in other processes, forked after loading or pickled."""
 
 from __future__ import annotations
 

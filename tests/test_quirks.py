@@ -1,4 +1,4 @@
-"""The reference's quirks, each pinned; the numbers are those of docs/parity.md, section 2."""
+"""Every quirk of the reference is pinned; the numbers are those of the project's parity notes."""
 
 from __future__ import annotations
 
@@ -20,20 +20,14 @@ from gliclass_fast.models.scorers import SCORERS
 from gliclass_fast.runtime.dtype import dtype_candidates
 from gliclass_fast.runtime.packing import pack
 from gliclass_fast.text.prompts import Request
-from tests.accuracy import assert_same_logits
+from tests.accuracy import assert_same_logits, assert_same_results
+from tests.parity import assert_parity
 from tests.sentences import LABELS, TEXTS
-from tests.tiny import alone, byte_tokenizer, fast_pipeline, reference_model, reference_pipeline
+from tests.tiny import byte_tokenizer, fast_pipeline, reference_model, reference_pipeline
 
 
 def config_of(model: Any, **changes: Any) -> ModelConfig:
     return read_config({**model.config.to_dict(), **changes})
-
-
-def assert_parity(model: Any, **arguments: Any) -> None:
-    expected = alone(reference_pipeline(model), TEXTS, LABELS, **arguments)
-    found = fast_pipeline(model).get_embeddings(TEXTS, LABELS, **arguments)
-    for ours, theirs in zip(found, expected, strict=True):
-        assert_same_logits(ours["logits"], theirs)
 
 
 @pytest.mark.parametrize("scorer", ["mlp", "hopfield"])
@@ -130,9 +124,7 @@ def test_9_result_order_and_threshold() -> None:
         for text, labels in zip(TEXTS, LABELS, strict=True):
             arguments = {"classification_type": kind, "threshold": threshold}
             expected, found = (p(text, labels, **arguments)[0] for p in (reference, pipeline))
-            assert [each["label"] for each in found] == [each["label"] for each in expected]
-            for ours, theirs in zip(found, expected, strict=True):
-                assert ours["score"] == pytest.approx(theirs["score"], abs=1e-4)
+            assert_same_results(found, expected)
 
 
 def test_10_the_window_never_cuts_a_label() -> None:
@@ -154,11 +146,12 @@ def test_11_calibrator(use_bias: bool, scorer: str) -> None:
     assert_parity(model)
     reference, pipeline = reference_pipeline(model), fast_pipeline(model)
     for kind in ("multi-label", "single-label"):
-        expected = reference(TEXTS[2], LABELS[2], threshold=0.0, classification_type=kind)[0]
-        found = pipeline(TEXTS[2], LABELS[2], threshold=0.0, classification_type=kind)[0]
-        assert [sorted(each) for each in found] == [["initial_score", "label", "score"]] * len(expected)
-        for ours, theirs in zip(found, expected, strict=True):
-            assert ours["initial_score"] == pytest.approx(theirs["initial_score"], abs=1e-4)
+        found, expected = (
+            run(TEXTS[2], LABELS[2], threshold=0.0, classification_type=kind)[0]
+            for run in (pipeline, reference)
+        )
+        assert all("initial_score" in each for each in found)
+        assert_same_results(found, expected)
 
 
 def test_13_rope_and_windows_from_either_generation_of_configs() -> None:
@@ -208,7 +201,7 @@ def test_17_encoder_layer_id(encoder: str) -> None:
     for layer in [*range(layers + 1), -2]:
         model.config.encoder_layer_id = layer
         found = fast_pipeline(model).get_embeddings(TEXTS[2], LABELS[2])[0]["logits"]
-        assert_same_logits(found, _logits_of_states(model, lambda states, at=layer: states[at]))
+        assert_same_logits(found, logits_of_states(model, lambda states, at=layer: states[at]))
 
 
 @pytest.mark.parametrize("with_embeddings", [True, False])
@@ -225,12 +218,12 @@ def test_17_squeeze_layers(with_embeddings: bool) -> None:
         return mixer.output_projection((gates[:, None, None, None] * stacked).sum(0))
 
     found = fast_pipeline(model).get_embeddings(TEXTS, LABELS)[2]["logits"]
-    assert_same_logits(found, _logits_of_states(model, mixed))
+    assert_same_logits(found, logits_of_states(model, mixed))
 
 
 @torch.no_grad()
-def _logits_of_states(model: Any, choose: Any) -> np.ndarray:
-    """The reference's heads over hidden states chosen from all of the encoder's."""
+def logits_of_states(model: Any, choose: Any) -> np.ndarray:
+    """Runs the reference's heads over hidden states chosen from all of the encoder's."""
     inputs = reference_pipeline(model).pipe.prepare_inputs([TEXTS[2]], [LABELS[2]])
     states = model.model.encoder_model(
         inputs["input_ids"], inputs["attention_mask"], output_hidden_states=True, return_dict=True

@@ -1,4 +1,4 @@
-"""Random requests: only documented errors, finite scores, and every text scores as it does alone."""
+"""Random requests meet only documented errors and finite scores, and every text scores as it does alone."""
 
 from __future__ import annotations
 
@@ -11,10 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gliclass_fast import ZeroShotClassificationPipeline
-from gliclass_fast.gliznet import GliZNETTokenizer
-from tests.accuracy import ALONE_TOLERANCE
-from tests.models.architectures.test_gliznet import VARIANTS, loaded, tiny
-from tests.tiny import backbone_config, byte_tokenizer, fast_pipeline, reference_model
+from tests import families
+from tests.accuracy import ALONE_TOLERANCE, assert_same_results
+from tests.tiny import fast_pipeline, label_tower, reference_model, tokenizer_of
 
 WINDOW = 384
 
@@ -62,23 +61,17 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
 
 @lru_cache
 def pipeline(family: str) -> ZeroShotClassificationPipeline:
-    settings: dict[str, Any] = {"max_length": WINDOW, "batch_tokens": 700}
     if family == "GliZNet":
-        return fast_pipeline(
-            loaded(tiny(VARIANTS["D"])), GliZNETTokenizer(byte_tokenizer(lab=True)), **settings
-        )
-    encoder, options = FAMILIES[family]
-    if family.startswith("bi-encoder"):
-        options = options | {
-            "label_model_name": "given below",
-            "label_model_config": backbone_config("deberta-v2").to_dict(),
-        }
-        settings["labels_tokenizer"] = byte_tokenizer()
-    return fast_pipeline(reference_model(encoder, **options), byte_tokenizer(), **settings)
+        model = families.reference("GliZNet D")
+    else:
+        encoder, options = FAMILIES[family]
+        tower = label_tower("deberta-v2") if family.startswith("bi-encoder") else {}
+        model = reference_model(encoder, **tower, **options)
+    return fast_pipeline(model, tokenizer_of(model), max_length=WINDOW, batch_tokens=700)
 
 
 def answer(family: str, request: dict[str, Any]) -> list[Any] | None:
-    """The scores, or None where the labels do not fit, which is the one error these requests may meet."""
+    """Gives the scores, or None where labels do not fit, which is the one error these requests may meet."""
     if family == "GliZNet":
         request = {**request, "prompt": None, "examples": []}  # it takes none
     try:
@@ -88,6 +81,7 @@ def answer(family: str, request: dict[str, Any]) -> list[Any] | None:
         return None
 
 
+@pytest.mark.slow
 @settings(max_examples=2000, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
 @given(family=st.sampled_from([*FAMILIES, "GliZNet"]), request=REQUEST)
 def test_random_requests(family: str, request: dict[str, Any]) -> None:
@@ -102,8 +96,8 @@ def test_random_requests(family: str, request: dict[str, Any]) -> None:
         assert all(math.isfinite(each["score"]) and 0 <= each["score"] <= 1 for each in found)
         names = [each["label"] for each in found]
         if request["classification_type"] == "multi-label":
-            assert names == labels == [each["label"] for each in single[0]]
+            assert names == labels
+            assert_same_results(found, single[0], ALONE_TOLERANCE)
         else:
-            assert len(found) == 1 and names[0] in labels
-        for ours, theirs in zip(found, single[0], strict=True):
-            assert ours["score"] == pytest.approx(theirs["score"], abs=ALONE_TOLERANCE)
+            [ours], [theirs] = found, single[0]
+            assert names[0] in labels and abs(ours["score"] - theirs["score"]) <= ALONE_TOLERANCE

@@ -1,4 +1,4 @@
-"""`gliclass-fast check` on a small checkpoint of every kind."""
+"""`gliclass-fast check` passes on a small checkpoint of every kind."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import save_file
 
 from gliclass_fast.cli.app import app
-from tests.families import GLICLASS, GLIZNET
-from tests.tiny import backbone_config, byte_tokenizer, reference_model
+from tests.families import GLICLASS, GLIZNET, reference
+from tests.tiny import byte_tokenizer, reference_model, tokenizer_of
 
 
 def run(folder: Path) -> int:
@@ -21,16 +21,7 @@ def run(folder: Path) -> int:
     return int(done.value.code or 0)
 
 
-def save(folder: Path, tensors: dict[str, torch.Tensor], config: dict[str, Any], tokenizer: Any) -> None:
-    tokenizer.save_pretrained(folder)
-    save_file(
-        {name: tensor.contiguous().clone() for name, tensor in tensors.items()}, folder / "model.safetensors"
-    )
-    (folder / "config.json").write_text(json.dumps(config))
-
-
-def save_gliclass(folder: Path, encoder: str, backbone: dict[str, Any], **options: Any) -> None:
-    model = reference_model(encoder, backbone, **options)
+def save_gliclass(folder: Path, model: Any) -> None:
     model.save_pretrained(folder)
     byte_tokenizer().save_pretrained(folder)
 
@@ -38,38 +29,27 @@ def save_gliclass(folder: Path, encoder: str, backbone: dict[str, Any], **option
 @pytest.mark.parametrize("kind", GLICLASS)
 @pytest.mark.parametrize("pooling", ["first", "avg"])
 def test_gliclass(kind: str, pooling: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    architecture, encoder, backbone, options = GLICLASS[kind]
-    if kind.startswith("bi-encoder"):
-        tower = backbone_config("bert").to_dict()
-        options = {"label_model_name": str(tmp_path), "label_model_config": tower, **options}
-    save_gliclass(
-        tmp_path, encoder, backbone, architecture_type=architecture, pooling_strategy=pooling, **options
-    )
+    save_gliclass(tmp_path, reference(kind, pooling_strategy=pooling))
     assert run(tmp_path) == 0, capsys.readouterr().out
     shown = capsys.readouterr().out
-    padded = pooling == "avg" and architecture.startswith("bi-encoder")
+    padded = pooling == "avg" and kind.startswith("bi-encoder")
     assert ("not compared" if padded else "matches the reference") in " ".join(shown.split())
 
 
 @pytest.mark.parametrize("kind", GLIZNET)
 def test_gliznet(kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from gliclass_fast.models.gliznet.reference import GliZNet
-    from gliclass_fast.text.gliznet_tokenizer import GliZNETTokenizer
-    from tests.tiny import enlarge
-
-    tokenizer = GliZNETTokenizer(byte_tokenizer.__wrapped__(lab=True))
-    config = backbone_config("bert", {"vocab_size": len(tokenizer)})
-    model = GliZNet(config, tokenizer.lab_token_id, GLIZNET[kind])
-    enlarge(model)
-    tensors = {name: each for name, each in model.state_dict().items() if "pooler" not in name}
-    save(tmp_path, tensors, model.config_json(), tokenizer)
+    model = reference(kind)
+    tensors = {name: each.contiguous() for name, each in model.state_dict().items() if "pooler" not in name}
+    save_file(tensors, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text(json.dumps(model.config_json()))
+    tokenizer_of(model).save_pretrained(tmp_path)
     assert run(tmp_path) == 0, capsys.readouterr().out
     shown = capsys.readouterr().out
     assert "variant" in shown and "matches the reference" in shown
 
 
 def test_an_adapter_is_shown_and_not_compared(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    save_gliclass(tmp_path, "bert", {})
+    save_gliclass(tmp_path, reference_model("bert"))
     name = "encoder.layer.0.attention.self.query"
     pair = {"lora_A": torch.randn(2, 32), "lora_B": torch.randn(32, 2)}
     tensors = {f"base_model.model.{name}.{side}.weight": tensor for side, tensor in pair.items()}

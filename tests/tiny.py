@@ -1,7 +1,10 @@
-"""Tiny random models of the reference package, and tokenizers that can encode any text."""
+"""This module builds tiny random models of the reference, and tokenizers that can encode any text."""
 
 from __future__ import annotations
 
+import atexit
+import shutil
+import tempfile
 from functools import lru_cache
 from typing import Any
 
@@ -14,6 +17,9 @@ from transformers.models.auto import CONFIG_MAPPING
 
 from gliclass_fast import GLiClassModel, ZeroShotClassificationPipeline
 from gliclass_fast.batch import EncodedPrompt, consecutive_spans
+from gliclass_fast.models.configuration import read_config
+from gliclass_fast.models.gliznet.reference import GliZNet, Options
+from gliclass_fast.text.gliznet_tokenizer import GliZNETTokenizer
 
 MARKERS = ["<<LABEL>>", "<<SEP>>", "<<EXAMPLE>>"]
 SPECIALS = ["[PAD]", "[CLS]", "[SEP]", "[UNK]"]
@@ -53,12 +59,14 @@ BART: dict[str, Any] = {
 }  # fmt: skip
 _OF_SUMS = ("model.text_projector.linear_1.weight", "model.biencoder_projector.linear_1.weight")
 ALL_SCORERS = ("simple", "weighted-dot", "mlp", "hopfield", "cross-attn")
+SHOT = {"prompt": "Task: ", "examples": [{"text": "so good", "labels": ["x", "y"]}]}
 VECTOR_POOLINGS = ("first", "last", "avg", "sum", "max", "rms", "abs_max", "abs_avg")
 
 
-@lru_cache
-def byte_tokenizer(with_example: bool = True, lab: bool = False) -> PreTrainedTokenizerFast:
-    """One token per UTF-8 byte, so that every string has ids; BERT's template. lab: GliZNet's token too."""
+def new_byte_tokenizer(with_example: bool = True, lab: bool = False) -> PreTrainedTokenizerFast:
+    """Makes one token per UTF-8 byte, so that every string has ids, with BERT's template.
+
+    lab: whether GliZNet's token is there too."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocabulary = {token: index for index, token in enumerate([*SPECIALS, *alphabet])}
     backend = Tokenizer(models.BPE(vocabulary, [], unk_token="[UNK]"))
@@ -77,14 +85,17 @@ def byte_tokenizer(with_example: bool = True, lab: bool = False) -> PreTrainedTo
     return tokenizer
 
 
+byte_tokenizer = lru_cache(new_byte_tokenizer)
+
+
 def random_prompt(tokens: int, labels: int, seed: int = 0) -> EncodedPrompt:
-    """Labels of one token each, then a text, all of random tokens."""
+    """Makes a prompt of labels of one token each, then a text, all of random tokens."""
     ids = np.random.default_rng(seed).integers(4, VOCABULARY - 3, tokens, dtype=np.int32)
     return EncodedPrompt(ids, text_start=labels, label_spans=consecutive_spans([1] * labels))
 
 
 def backbone_config(encoder: str, changes: dict[str, Any] | None = None) -> Any:
-    """A tiny transformers config."""
+    """Makes a tiny transformers config."""
     values = {
         "hidden_size": WIDTH, "num_attention_heads": HEADS, "intermediate_size": INNER,
         "vocab_size": VOCABULARY, "pad_token_id": 0, **(ENCODERS | MORE_ENCODERS).get(encoder, {}),
@@ -96,7 +107,7 @@ def backbone_config(encoder: str, changes: dict[str, Any] | None = None) -> Any:
 def reference_model(
     encoder: str = "deberta-v2", backbone: dict[str, Any] | None = None, **options: Any
 ) -> Any:
-    """A `gliclass.GLiClassModel` with weights large enough for logits of order one."""
+    """Builds a `gliclass.GLiClassModel` with weights large enough for logits of order one."""
     torch.manual_seed(0)
     config = backbone_config(encoder, backbone)
     options = {"scorer_type": "simple", "pooling_strategy": "first", "prompt_first": True, **options}
@@ -121,7 +132,7 @@ def reference_model(
 
 
 def enlarge(model: torch.nn.Module) -> None:
-    """Weights large enough for logits of order one."""
+    """Makes weights large enough for logits of order one."""
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if "encoder_decoder_model" in name and name.endswith("Attention.q.weight"):
@@ -136,24 +147,55 @@ def enlarge(model: torch.nn.Module) -> None:
                 parameter.uniform_(0.5, 1)
 
 
+def tiny_gliznet(options: Options, backbone: str = "bert") -> GliZNet:
+    """Builds the written reference of GliZNet."""
+    torch.manual_seed(0)
+    tokens = gliznet_tokenizer()
+    model = GliZNet(backbone_config(backbone, {"vocab_size": len(tokens)}), tokens.lab_token_id, options)
+    enlarge(model)
+    return model.eval()
+
+
+def gliznet_tokenizer(**settings: Any) -> GliZNETTokenizer:
+    return GliZNETTokenizer(new_byte_tokenizer(lab=True), **settings)
+
+
+def tokenizer_of(model: Any) -> Any:
+    """Gives the tokenizer of a reference model."""
+    return gliznet_tokenizer() if isinstance(model, GliZNet) else byte_tokenizer()
+
+
+@lru_cache
+def label_tokenizer_folder() -> str:
+    """Gives a folder with the byte tokenizer, as the reference loads a label tower's by name."""
+    folder = tempfile.mkdtemp()
+    atexit.register(shutil.rmtree, folder)
+    byte_tokenizer().save_pretrained(folder)
+    return folder
+
+
+def label_tower(encoder: str = "bert", changes: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Gives the options of a bi-encoder, whose labels a tower of their own reads."""
+    tower = backbone_config(encoder, changes).to_dict()
+    return {"label_model_name": label_tokenizer_folder(), "label_model_config": tower}
+
+
 def reference_pipeline(model: Any, tokenizer: Any = None, **settings: Any) -> Any:
     return gliclass.ZeroShotClassificationPipeline(
         model, tokenizer or byte_tokenizer(), device="cpu", progress_bar=False, **settings
     )
 
 
+def loaded(model: Any, device: str = "cpu", **options: Any) -> GLiClassModel:
+    """Builds our model over the weights of a reference model."""
+    if isinstance(model, GliZNet):
+        config = read_config(model.config_json())
+        return GLiClassModel(config, model.state_dict, "a GliZNet", device=device, **options)
+    return GLiClassModel.from_gliclass(model, device=device, **options)
+
+
 def fast_pipeline(model: Any, tokenizer: Any = None, **settings: Any) -> ZeroShotClassificationPipeline:
-    """Our pipeline over a reference model's weights, with small batches so that several are needed."""
-    ours = model if isinstance(model, GLiClassModel) else GLiClassModel.from_gliclass(model, device="cpu")
-    settings = {"batch_tokens": 256, **settings}
-    return ZeroShotClassificationPipeline(
-        ours, tokenizer or byte_tokenizer(), device="cpu", progress_bar=False, **settings
-    )
-
-
-def alone(pipeline: Any, texts: list[str], labels: list[list[str]], **arguments: Any) -> list[Any]:
-    """The reference's logits of every text at batch size 1."""
-    return [
-        pipeline.get_embeddings([text], own, **arguments)[0]["logits"]
-        for text, own in zip(texts, labels, strict=True)
-    ]
+    """Builds our pipeline over a model of either kind, with small batches so that several are needed."""
+    ours = model if isinstance(model, GLiClassModel) else loaded(model)
+    settings = {"batch_tokens": 256, "progress_bar": False, "device": ours.device, **settings}
+    return ZeroShotClassificationPipeline(ours, tokenizer or byte_tokenizer(), **settings)

@@ -1,1 +1,1 @@
-"""What makers of the engine run: it is in no wheel."""
+"""Tools that makers of the engine run: they are in no wheel."""

@@ -1,7 +1,7 @@
-"""Choices inside the kernels, side by side on a GPU: rows of a block of attention, tiles of GEMMs, GELU.
+"""Choices inside the kernels: a GPU times rows of a block of attention, tiles of GEMMs and GELU side by side.
 
-Everything is timed as the replay of a CUDA graph of several calls, so that launching costs nothing; on a CPU,
-which only tries this out, as plain calls. The clock is that of the multiprocessors while the kernel runs.
+Everything is timed as the replay of a CUDA graph of several calls, so that launching costs nothing. A CPU
+only tries this out and makes plain calls. The clock is that of the multiprocessors while the kernel runs.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from gliclass_fast.kernels.linear import linear_triton
 from gliclass_fast.ops import unavailable_reason
 
 Run = Callable[[], Any]
-CALLS = 10  # in a graph
+CALLS = 10  # A graph holds so many calls.
 ROWS = {"cuda": (128, 512, 2048, 16384), "cpu": (128,)}
 GEMMS = {"QKV": (2304, 768), "O": (768, 768), "up": (3072, 768), "down": (768, 3072)}  # outputs, inputs
 BATCHES = ((1, 128), (1, 512), (4, 128), (8, 256), (4, 1024))  # sequences, tokens of each
@@ -40,7 +40,7 @@ def measure(device: str, dtype: torch.dtype, repeats: int) -> Iterator[dict[str,
 
 
 def gemms(device: str, dtype: torch.dtype, rows: int, width: int, depth: int) -> dict[str, Run]:
-    """A linear map with and without GELU: by cuBLAS and PyTorch, and in one Triton kernel.
+    """Returns a linear map with and without GELU: by cuBLAS and PyTorch, and in one Triton kernel.
 
     Triton's "relu" costs next to nothing, so it stands for the tile without an activation.
     """
@@ -57,13 +57,13 @@ def gemms(device: str, dtype: torch.dtype, rows: int, width: int, depth: int) ->
 
 
 def block_rows(device: str, dtype: torch.dtype, sequences: int, tokens: int, repeats: int) -> dict[str, Any]:
-    """Compiled disentangled attention with blocks of 64 and of 128 queries, and clocks per 64 x 64 tile."""
+    """Times compiled disentangled attention in blocks of 64 and 128 queries, with clocks per 64 x 64 tile."""
     _, case = bench_ops.attentions(device, dtype, sequences, tokens)
     run = bench_ops.implementations(case, device, dtype)["cuda"]
     chosen, runs = compiled_cuda.block_rows, {}
     try:
         for rows in (64, 128):
-            compiled_cuda.block_rows = partial(_always, rows)  # read when the call is recorded
+            compiled_cuda.block_rows = partial(_always, rows)  # The recorded call reads it.
             runs[str(rows)] = recorded(run, device)
     finally:
         compiled_cuda.block_rows = chosen
@@ -79,7 +79,7 @@ def _always(rows: int, *_: Any) -> int:
 
 
 def microseconds(runs: dict[str, Run], repeats: int, device: str, record: bool = True) -> dict[str, float]:
-    """The median of each, per call."""
+    """Returns the median of each, per call."""
     if record:
         runs = {name: recorded(run, device) for name, run in runs.items()}
     times = alternate(runs, repeats, device=device)
@@ -87,11 +87,11 @@ def microseconds(runs: dict[str, Run], repeats: int, device: str, record: bool =
 
 
 def recorded(run: Run, device: str) -> Run:
-    """A call that makes CALLS calls, on a GPU by replaying a graph of them."""
+    """Returns a call that makes CALLS calls, on a GPU by replaying a graph of them."""
     many = partial(bench_ops.repeated, run, CALLS)
     if device == "cpu":
         return many
-    many()  # compiles
+    many()  # This compiles the kernels.
     torch.cuda.synchronize()
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
@@ -100,14 +100,14 @@ def recorded(run: Run, device: str) -> Run:
 
 
 def sm_megahertz(run: Run) -> float:
-    """The clock of the multiprocessors, read while calls are running."""
+    """Returns the clock of the multiprocessors, read while calls are running."""
     event: Any = torch.cuda.Event
     start, end = event(enable_timing=True), event(enable_timing=True)
     start.record()
     run()
     end.record()
     torch.cuda.synchronize()
-    for _ in range(min(20_000, int(300 / max(start.elapsed_time(end), 0.01)))):  # for about 0.3 s
+    for _ in range(min(20_000, int(300 / max(start.elapsed_time(end), 0.01)))):  # This takes about 0.3 s.
         run()
     command = ["nvidia-smi", "--query-gpu=clocks.sm", "--format=csv,noheader,nounits", "--id=0"]
     clock = float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)

@@ -1,4 +1,4 @@
-"""Registers, spills and shared memory of the compiled CUDA kernels, read from the built extension; no GPU.
+"""Registers, spills and shared memory of the compiled CUDA kernels: the built extension tells, without a GPU.
 
 python -m tools.compiled_resources [--output bench/results/compiled.json]
 """

@@ -1,4 +1,4 @@
-"""The option of test_speed.py."""
+"""The option of test_speed.py: with it, the test writes the ratios down."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Training requests for the demo checkpoint: (text, labels, targets) triples from labelled sets, WordNet and
-a teacher.
+"""Training requests for the demo checkpoint: (text, labels, targets) triples come from labelled sets,
+WordNet and a teacher.
 
 Nothing here reads AG News: the demo checkpoint's score on it stays zero-shot.
 """
@@ -49,12 +49,12 @@ def read_rated(path: Path) -> list[tuple[str, int]]:
 
 
 def spoken_name(label: str) -> str:
-    """`AddToPlaylist` -> `add to playlist`, `card_arrival` -> `card arrival`."""
+    """Writes a label as words: `AddToPlaylist` -> `add to playlist`, `card_arrival` -> `card arrival`."""
     return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", label).replace("_", " ").lower()
 
 
 class IntentSource:
-    """Texts with one true label out of a closed set; shown among a random subset of the others."""
+    """The source shows a text's one true label of a closed set among a random subset of the others."""
 
     def __init__(self, rows: list[tuple[str, str]], most_labels: int) -> None:
         self.rows = rows
@@ -65,7 +65,7 @@ class IntentSource:
         text, truth = rng.choice(self.rows)
         others = [name for name in self.names if name != truth]
         labels = [truth, *rng.sample(others, rng.randint(1, self.most_labels - 1))]
-        if rng.random() < 0.1:  # sometimes nothing fits: scores must be able to stay low
+        if rng.random() < 0.1:  # Sometimes nothing fits: scores must be able to stay low.
             labels = labels[1:]
         rng.shuffle(labels)
         raw = rng.random() < 0.2
@@ -74,7 +74,7 @@ class IntentSource:
 
 
 class BinarySource:
-    """Texts rated 0 or 1, under one of several names for the two sides, sometimes beside other topics."""
+    """The source has texts rated 0 or 1 and several names for both sides, sometimes beside other topics."""
 
     def __init__(
         self, rows: list[tuple[str, int]], names: tuple[tuple[str, str], ...], topics: list[str]
@@ -100,7 +100,7 @@ class Synset:
 
 
 def read_wordnet(folder: Path) -> dict[int, Synset]:
-    """Noun synsets of WordNet 3.0 by offset; format in wndb(5WN)."""
+    """Returns noun synsets of WordNet 3.0 by offset; wndb(5WN) describes the format."""
     synsets = {}
     for line in (folder / "data.noun").read_text(encoding="utf-8").splitlines():
         if line.startswith("  "):
@@ -121,7 +121,7 @@ def read_wordnet(folder: Path) -> dict[int, Synset]:
 
 
 class TopicSource:
-    """WordNet glosses labelled with their subject field (`;c` pointers) and that field's hypernyms."""
+    """Glosses of WordNet get subject fields (`;c` pointers) as labels; their hypernyms are no negatives."""
 
     def __init__(self, synsets: dict[int, Synset]) -> None:
         self.synsets = synsets
@@ -148,7 +148,7 @@ class TopicSource:
             for field in rng.sample(self.fields, rng.randint(2, 12))
             if field not in true_fields
         ]
-        if negatives and rng.random() < 0.3:  # compound labels, such as "physics and chemistry"
+        if negatives and rng.random() < 0.3:  # Some labels are compounds, such as "physics and chemistry".
             positives = {f"{label} and {rng.choice(negatives)}" for label in positives}
             joined = set(" and ".join(positives).split(" and "))
             negatives = [label for label in negatives if label not in joined]
@@ -160,7 +160,7 @@ class TopicSource:
 
 
 def mixed(sources: list[tuple[float, object]], rng: random.Random) -> Iterator[Request]:
-    """An endless stream of requests; each source is drawn with its weight."""
+    """Yields an endless stream of requests; each source is drawn with its weight."""
     weights = [weight for weight, _ in sources]
     while True:
         (_, source), *_ = rng.choices(sources, weights)

@@ -1,4 +1,4 @@
-"""Everything that only a GPU shows, in one command: build, sanitizers, tests, times, parity; one JSON.
+"""Everything that only a GPU shows: one command builds, sanitizes, tests, times and writes one JSON.
 
     python tools/gpu_check.py --output FOLDER [--wheels FOLDER] [--minutes M] [--only STEP,...]
                               [--shapes a,b] [--dtypes a,b] [--repeats N]
@@ -6,7 +6,7 @@
 FOLDER/gpu_check.json exists from the first second and is written again after every step; whatever is
 measured is appended to FOLDER/rows.jsonl at once. A later call writes over both. The plan takes M minutes, 8
 by default. A step that fails, hangs or finds no time is a failure there, and the next ones run; --only spends
-another call on steps or phases that it names. Needs torch, transformers, nvcc, a C++ compiler and pybind11;
+another call on steps or phases that it names. It needs torch, transformers, nvcc, a C++ compiler, pybind11;
 --wheels names a folder of wheels (gliclass, the peers, and pytest where it is absent) to install first, for
 machines without a network.
 """
@@ -24,17 +24,17 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 
-sys.path.insert(0, str(ROOT))  # a script has its own folder there
+sys.path.insert(0, str(ROOT))  # A script has its own folder there.
 from tools.supervise import Journal, Phase, Step, follow  # noqa: E402
 
 SHAPES = "deberta-v3-base,modernbert-base,ettin-32m,bert-base,mdeberta-v3-base"
 MINUTES = 8.0
-A_SHAPE = 35.0  # seconds, of MINUTES
+A_SHAPE = 35.0  # A shape takes so many seconds of MINUTES.
 PYTEST = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider"]
 
 
 def plan(options: argparse.Namespace, folder: Path) -> list[Phase]:
-    """Phases in order, each with the second by which it must be over; of them what --only names."""
+    """Returns phases in order, each with the second by which it must be over, or what --only names."""
     minute = 60 * options.minutes / MINUTES
     on_gpu = options.device == "cuda"
     workers = ["-n", "4"] if on_gpu and find_spec("xdist") else []
@@ -76,7 +76,7 @@ def plan(options: argparse.Namespace, folder: Path) -> list[Phase]:
 
 
 def _only(phases: list[Phase], wanted: set[str], seconds: float) -> list[Phase]:
-    """The steps that are named, by their phase, their name or its first word; each may take all the time.
+    """Returns the steps named by their phase, their name or its first word; each may take all the time.
 
     Raises ValueError for an unknown name.
     """
@@ -110,7 +110,7 @@ def _build() -> Step:
 def _sanitizers() -> list[Step]:
     tool = shutil.which("compute-sanitizer") or "/usr/local/cuda/bin/compute-sanitizer"
     contracts = [*PYTEST, "-k", "contract and ragged", "tests/gpu/test_compiled.py"]
-    # each tensor in memory of its own, or memcheck cannot see a kernel run over its end
+    # Each tensor gets memory of its own, or memcheck could not see a kernel run over its end.
     apart = {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
     return [
         Step(name, [tool, "--tool", name, "--error-exitcode", "1", *contracts], environment=apart)
@@ -119,7 +119,7 @@ def _sanitizers() -> list[Step]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Follows the plan; 0 where every step passed and the engine was right in every row."""
+    """Follows the plan; returns 0 where every step passed and the engine was right in every row."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -139,7 +139,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(str(error))
     facts = {"started": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "options": vars(options)}
     journal = Journal(folder, benchmark="gpu_check", **facts)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # or the running step would stay
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # It ends the running step.
     follow(phases, journal, ROOT)
     rows = journal.result["rows"]
     wrong = [row for row in rows if "failed" in row or "gliclass-fast" in row.get("left_out", {})]

@@ -1,8 +1,8 @@
 """The measuring steps of gpu_check, a process each: python -m tools.gpu_steps STEP --rows FILE
 
-facts and ceilings of the machine; `warm` compiles what a shape needs, without timing; `shape` times the
-engine in every case first and then beside the peers, with the kernels of a replay; `operations` is bench_ops
-and `tiles` bench_tiles. Every result is a line of FILE as soon as it is there.
+`facts` and `ceilings` describe the machine. `warm` compiles what a shape needs, without timing. `shape` times
+the engine in every case first and then beside the peers, with the kernels of a replay. `operations` runs
+bench_ops and `tiles` runs bench_tiles. Every result is a line of FILE as soon as it is there.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from tools.supervise import append_row
 
 Rows = Iterator[dict[str, Any]]
 PARTS = ("forward", "pipeline")
-TOO_SLOW = ("gliclass + torch.compile", "cross-encoder (NLI)")  # for a check of eight minutes
+TOO_SLOW = ("gliclass + torch.compile", "cross-encoder (NLI)")  # A check takes eight minutes.
 PROFILED = ("1x128", "64x256")
 REPLAYS = 50
 GPU_FACTS = "name,driver_version,clocks.sm,clocks.max.sm,clocks.mem,power.draw,power.limit,temperature.gpu"
@@ -43,7 +43,7 @@ def facts(options: argparse.Namespace) -> Rows:
 
 
 def ceilings(options: argparse.Namespace) -> Rows:
-    """Copy bandwidth in GB/s (read plus write) and bfloat16 GEMM rate in TFLOP/s."""
+    """Yields copy bandwidth in GB/s (read plus write) and bfloat16 GEMM rate in TFLOP/s."""
     on_gpu = options.device == "cuda"
     big = torch.empty(1 << 28 if on_gpu else 1 << 22, dtype=torch.float32, device=options.device)
     other = torch.empty_like(big)
@@ -67,7 +67,7 @@ def warm(options: argparse.Namespace) -> Rows:
 
 
 def shape(options: argparse.Namespace) -> Rows:
-    """Rows of the engine alone, then of the same cases beside the peers, for which time may not suffice."""
+    """Yields rows of the engine alone, then of the same cases beside the peers, if there is time for them."""
     bench = _bench(options, options.repeats)
     about = {"shape": options.shape, "dtype": options.dtype}
     cases = bench.prepare(partial(_cases, options.device))
@@ -86,7 +86,7 @@ def shape(options: argparse.Namespace) -> Rows:
 
 
 def tried(about: dict[str, Any], find: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """A row, or what kept it from being found: the cases after it are measured all the same."""
+    """Returns a row, or what kept it from being found: the cases after it are measured all the same."""
     try:
         return {**about, **find()}
     except Exception as failure:
@@ -108,7 +108,7 @@ def _bench(options: argparse.Namespace, repeats: int) -> Bench:
 
 
 def _cases(device: str, tokenizer: Any, window: int) -> list[Case]:
-    """Those that fit the model's window, with the most labels that do."""
+    """Returns the cases that fit the model's window, with the most labels that do."""
     lengths = list(GPU_CASES[1:] if device == "cuda" else CPU_CASES[:1])
     counts, tokens, batch = ((1, 32, 128), 256, 8) if device == "cuda" else ((1, 8), 64, 1)
     by_labels = label_cases(tokenizer, counts, tokens, batch)
@@ -117,9 +117,9 @@ def _cases(device: str, tokenizer: Any, window: int) -> list[Case]:
 
 
 def _replays(engine: Any, case: Case) -> dict[str, Any]:
-    """Milliseconds of a replay on the GPU and on the host, of many launched back to back; and its kernels."""
+    """Returns a replay's milliseconds on the GPU and on the host, launched back to back, and its kernels."""
     run = engine.forward(case)
-    for _ in range(3):  # until it is recorded
+    for _ in range(3):  # By then it is recorded.
         run()
     torch.cuda.synchronize()
     event: Any = torch.cuda.Event
@@ -139,7 +139,7 @@ def _replays(engine: Any, case: Case) -> dict[str, Any]:
 
 
 def kernels_of(run: Callable[[], Any]) -> list[dict[str, Any]]:
-    """What a call runs on the GPU, copies included: count and microseconds by name, the longest first."""
+    """Returns what a call runs on the GPU, copies too: count and microseconds by name, the longest first."""
     from torch.profiler import ProfilerActivity, profile
 
     with profile(activities=[ProfilerActivity.CUDA]) as profiled:

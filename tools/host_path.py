@@ -1,7 +1,8 @@
-"""What happens around the model: strings to a packed batch, logits to results. The models are stubs.
+"""What happens around the model: strings become a packed batch, and logits become results.
 
-The engine's pipeline, the reference's, and tokenising the bare texts in one call, which nobody can avoid; and
-what a replay of CUDA graphs costs the host, from encoded prompts to the launch.
+The models are stubs. `functions` has the engine's pipeline, the reference's, and tokenising the bare texts in
+one call, which nobody can avoid. `launches` shows what a replay of CUDA graphs costs the host, from encoded
+prompts to the launch.
 """
 
 from __future__ import annotations
@@ -22,14 +23,14 @@ from gliclass_fast.runtime.transfer import PendingLogits
 from gliclass_fast.text.prompts import Request
 
 TEXTS = 64
-TOKENS = 56  # about, per text
+TOKENS = 56  # A text has about so many.
 LABEL_COUNTS = (10, 77)
-LAUNCHED = ((1, 128), (64, 256))  # prompts, and tokens of each, about
-ONE_BATCH = 1 << 20  # tokens, as on a GPU
+LAUNCHED = ((1, 128), (64, 256))  # A pair is (prompts, about how many tokens each has).
+ONE_BATCH = 1 << 20  # A batch takes so many tokens, as on a GPU.
 
 
 def functions(labels: int) -> dict[str, Callable[[], Any]]:
-    """Name -> a call on 64 texts and so many labels."""
+    """Maps a name to a call on 64 texts and so many labels."""
     rng = random.Random(0)
     known = words(demo_tokenizer())
     texts = [" ".join(rng.choices(known, k=TOKENS - 2)) for _ in range(TEXTS)]
@@ -43,7 +44,7 @@ def functions(labels: int) -> dict[str, Callable[[], Any]]:
 
 
 class NoDevice:
-    """A recorder of CUDA graphs whose replays do nothing: what is left is the work of the host."""
+    """This recorder of CUDA graphs makes replays do nothing: what is left is the work of the host."""
 
     memory_limit = 1 << 40
 
@@ -66,7 +67,7 @@ class NoDevice:
 
 
 def launches(count: int, tokens: int) -> dict[str, Callable[[], Any]]:
-    """Name -> a call on so many prompts of about so many tokens, ten labels each among them."""
+    """Maps a name to a call on so many prompts of about so many tokens, which include ten labels each."""
     rng = random.Random(0)
     known = words(demo_tokenizer())
     texts = [" ".join(rng.choices(known, k=tokens - 30)) for _ in range(count)]
@@ -77,7 +78,7 @@ def launches(count: int, tokens: int) -> dict[str, Callable[[], Any]]:
     prompts = pipeline.engine.reader.encode(requests, pipeline.engine.window)
     model.loaded.network.score_recordable = model.loaded.network.encode_recordable = True
     model.loaded.graphs = GraphRunner(model.loaded.network, model.device, NoDevice())
-    for _ in range(2):  # until it replays
+    for _ in range(2):  # By then it replays.
         model.loaded.score(prompts)
     return {
         "gliclass-fast": lambda: model.loaded.score(prompts),

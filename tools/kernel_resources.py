@@ -1,10 +1,10 @@
-"""What every Triton kernel costs on every GPU generation, compiled ahead of time; no GPU is needed.
+"""What every Triton kernel costs on every GPU generation: it is compiled ahead of time, without a GPU.
 
     python -m tools.kernel_resources [--output FILE] [--architectures 80,86,89,90]
 
 Operations run at the sizes of stock models with a recorder in place of each kernel: what would have been
-launched is compiled instead. Per launch and architecture: registers per thread, shared memory and spills in
-bytes, machine instructions, and how many of them load 16 bytes from memory or multiply on tensor cores.
+launched is compiled instead. A row per launch and architecture gives registers per thread, shared memory and
+spills in bytes, machine instructions, and how many of them load 16 bytes or multiply on tensor cores.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ HEADS, DIM, WIDTH, INNER = 12, 64, 768, 3072
 
 
 class Recorder:
-    """Stands in for a kernel: `kernel[grid](...)` notes what would be compiled."""
+    """A recorder stands in for a kernel: `kernel[grid](...)` notes what would be compiled."""
 
     def __init__(self, kernel: Any, launches: list[dict[str, Any]]) -> None:
         self.kernel, self.launches = kernel, launches
@@ -81,7 +81,7 @@ class Recorder:
 
 
 def cases() -> dict[str, Callable[[], Any]]:
-    """Name -> a call of an operation as a stock model makes it, in 16 bit."""
+    """Maps a name to a call of an operation as a stock model makes it, in 16 bit or float32."""
     from gliclass_fast.kernels import attention, disentangled_attention, linear, norm, pairs
     from gliclass_fast.kernels import attention_pool as pooling
     from gliclass_fast.kernels import segment_pool as pool
@@ -149,7 +149,7 @@ def cases() -> dict[str, Callable[[], Any]]:
 
 
 def launches(name: str, architecture: int) -> list[dict[str, Any]]:
-    """What a case would launch on a GPU of this architecture."""
+    """Returns what a case would launch on a GPU of this architecture."""
     found: list[dict[str, Any]] = []
     for place in sorted({rows["triton"] for rows in IMPLEMENTATIONS.values() if "triton" in rows}):
         kernels = importlib.import_module(f"gliclass_fast.kernels.{place.split(':')[0]}")
@@ -164,7 +164,7 @@ def launches(name: str, architecture: int) -> list[dict[str, Any]]:
 
 
 def compiled(name: str, architecture: int) -> list[dict[str, Any]]:
-    """Resources of every kernel a case launches."""
+    """Returns the resources of every kernel a case launches."""
     rows = []
     for launch in launches(name, architecture):
         source = ASTSource(launch["kernel"], launch["signature"], launch["constants"], launch["attributes"])

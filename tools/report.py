@@ -1,4 +1,4 @@
-"""Writes the tables of README, docs and the demo's card from bench/results/*.json, between their markers.
+"""The tables of README, docs and the demo's card: this writes them from bench/results/*.json between markers.
 
 python -m tools.report
 """
@@ -23,14 +23,14 @@ SUMMARY_BATCHES = ("1x128", "8 of 40-128", "8x256")
 
 
 def summary(result: dict[str, Any]) -> str:
-    """Six rows of `compared`: the forward pass of both shapes on one text, a ragged and an even batch."""
+    """Renders six rows of `compared`: forward passes of both shapes on a text, a ragged and an even batch."""
     columns, rows = ratio_table(result, "forward")
     rows = [row for row in rows if row[1] in SUMMARY_BATCHES]
     return f"{markdown(columns, rows)}\n\n{machine_line(result['machine'])}"
 
 
 def compared(result: dict[str, Any]) -> str:
-    """Times of a preset that has no grid, part by part, and the largest error of the engine."""
+    """Renders the times of a preset that has no grid, part by part, and the largest error of the engine."""
     tables = [f"{part}:\n\n{markdown(*ratio_table(result, part))}" for part in result["parts"]]
     errors = (row["errors"]["gliclass-fast"] for run in result["runs"] for row in run["rows"])
     tables.append(f"Largest error of a float32 logit: {max(errors):.0e}.")
@@ -74,14 +74,14 @@ def accuracies(result: list[dict[str, Any]]) -> str:
 
 
 def runs(_: Any) -> str:
-    """What the package's folders hold."""
+    """Renders what the package's folders hold."""
     texts, labels = catalogue.poolings()
     tables = [markdown(*catalogue.architectures()), markdown(*catalogue.backbones())]
     return "\n\n".join([*tables, f"Poolings: {texts}; of labels: {labels}."])
 
 
 def operations(_: Any) -> str:
-    """The table of ops.py."""
+    """Renders the table of ops.py."""
     orders = [f"on {device}: {', '.join(order)}" for device, order in ORDER.items()]
     rows = []
     for name, backends in IMPLEMENTATIONS.items():
@@ -102,8 +102,8 @@ def families(result: dict[str, Any]) -> str:
     return f"{machine_line(result['machine'])}\n\n{markdown(columns, rows)}"
 
 
-# page -> result file, or what else there is to show -> renderer; the place is between <!-- NAME: begin -->
-# and <!-- NAME: end -->
+# The table maps a page to its result files, or what else it shows, and their renderers. The place is between
+# <!-- NAME: begin --> and <!-- NAME: end -->.
 PAGES: dict[Path, dict[str, Callable[[Any], str]]] = {
     ROOT / "README.md": {"cpu.json": summary},
     ROOT / "docs" / "models.md": {"what it runs": runs},
@@ -123,7 +123,7 @@ PAGES: dict[Path, dict[str, Callable[[Any], str]]] = {
 
 
 def rendered(page: Path) -> str:
-    """The page with its tables made from their result files."""
+    """Returns the page with its tables made from their result files."""
     text = page.read_text(encoding="utf-8")
     for name, render in PAGES[page].items():
         begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"

@@ -1,4 +1,4 @@
-"""Steps in processes of their own, each within a limit and killed whole; what became of them, at once."""
+"""Steps in processes of their own: each has a limit and is killed whole, and its result is noted at once."""
 
 from __future__ import annotations
 
@@ -16,32 +16,32 @@ from pathlib import Path
 from threading import Lock
 from typing import IO, Any
 
-GRACE = 3.0  # seconds between asking a group of processes to end and ending it
-LINES = 400  # of a step's output that are kept, the last ones
+GRACE = 3.0  # So many seconds lie between asking a group of processes to end and ending it.
+LINES = 400  # So many last lines of a step's output are kept.
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One command."""
+    """A step is one command."""
 
     name: str
     command: Sequence[str]
-    seconds: float = float("inf")  # its own limit, beside the one of its phase
+    seconds: float = float("inf")  # This limit stands beside the one of its phase.
     environment: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Phase:
-    """Steps that run one after the other, or side by side where they mostly use the host."""
+    """A phase's steps run one after the other, or side by side where they mostly use the host."""
 
     name: str
     steps: Sequence[Step]
-    until: float  # seconds after the start of the plan
+    until: float  # The phase ends so many seconds after the start of the plan.
     side_by_side: bool = False
 
 
 class Journal:
-    """What is known so far, as gpu_check.json in a folder; steps append rows to rows.jsonl beside it."""
+    """A journal keeps what is known in gpu_check.json; steps append rows to rows.jsonl beside it."""
 
     def __init__(self, folder: Path, **facts: Any) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -55,7 +55,7 @@ class Journal:
         """Exchanges the file for a newer one, so that it is whole at any moment."""
         rows = []
         for line in self.rows_file.read_text(encoding="utf-8", errors="replace").splitlines():
-            with suppress(json.JSONDecodeError):  # a killed step may have left half a line
+            with suppress(json.JSONDecodeError):  # A killed step may have left half a line.
                 rows.append(json.loads(line))
         self.result["rows"] = rows
         new = self.file.with_suffix(".new")
@@ -77,7 +77,7 @@ def append_row(file: Path, row: dict[str, Any]) -> None:
     descriptor = os.open(file, os.O_RDWR | os.O_APPEND | os.O_CREAT)
     try:
         size = os.fstat(descriptor).st_size
-        torn = size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"  # by a step that was killed
+        torn = size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"  # A killed step left half a line.
         os.write(descriptor, b"\n" + line if torn else line)
     finally:
         os.close(descriptor)
@@ -86,7 +86,7 @@ def append_row(file: Path, row: dict[str, Any]) -> None:
 def follow(plan: Sequence[Phase], journal: Journal, folder: Path) -> None:
     """Runs a plan in `folder`. Whatever a step does, the next ones run, within the limits of their phases.
 
-    An exception here, as a signal may raise, ends the steps that run.
+    An exception here, such as a signal may raise, ends the steps that run.
     """
     start, runner = time.perf_counter(), Runner(folder)
     for phase in plan:
@@ -109,21 +109,24 @@ def follow(plan: Sequence[Phase], journal: Journal, folder: Path) -> None:
 
 
 class Runner:
-    """Runs steps in a folder, from several threads, and can end all that run."""
+    """A runner runs steps in a folder, from several threads, and can end all that run."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._running: list[subprocess.Popen[bytes]] = []
 
     def run(self, step: Step, limit: float, threads: int) -> dict[str, Any]:
-        """Runs one step for at most `limit` seconds: returncode (None where it has none), seconds, problem
-        (or None) and the last lines of its output, those of a killed step too."""
+        """Runs one step for at most `limit` seconds.
+
+        It returns the returncode (None where there is none), the seconds, the problem (or None) and the last
+        lines of the output, those of a killed step too.
+        """
         start = time.perf_counter()
         returncode: int | None = None
         with tempfile.TemporaryFile() as output:
             try:
                 returncode, problem = self._wait(step, limit, threads, output)
-            except Exception as error:  # a command that does not exist, say
+            except Exception as error:  # The command may not exist, say.
                 problem = f"{step.command[0]}: {error!r}"
             output.seek(0)
             lines = output.read().decode(errors="replace").splitlines()[-LINES:]
@@ -137,7 +140,7 @@ class Runner:
     def _wait(
         self, step: Step, limit: float, threads: int, output: IO[bytes]
     ) -> tuple[int | None, str | None]:
-        """The exit status and what is wrong."""
+        """Waits for a step and returns the exit status and what is wrong."""
         if limit <= 0:
             return None, "no time was left"
         process = subprocess.Popen(

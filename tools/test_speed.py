@@ -1,5 +1,5 @@
-"""Has anything become slower? `make bench`: kernels and the host path, as ratios to the reference in one run,
-the host path also to tokenising the bare texts.
+"""Has anything become slower? `make bench` compares kernels and the host path with the reference in one run,
+and the host path also with tokenising the bare texts.
 
 A ratio may exceed the recorded one by half: machines are shared. `pytest tools/test_speed.py --record` writes
 the ratios down instead, after a change that is meant, or on a processor of another kind.
@@ -24,7 +24,7 @@ from tools import host_path
 RECORD = Path(__file__).parent.parent / "bench" / "results" / "speed.json"
 ALLOWED = 1.5
 REPEATS = 15
-Pair = tuple[Callable[[], Any], Callable[[], Any]]  # ours, the reference
+Pair = tuple[Callable[[], Any], Callable[[], Any]]  # A pair is (ours, the reference).
 
 
 def operation(case: bench_ops.Case) -> Pair:

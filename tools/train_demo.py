@@ -48,11 +48,11 @@ KEPT_LAYERS = (0, 1, 2, 3, 5)
 VOCABULARY = 10_000
 MARKERS = ["<<LABEL>>", "<<SEP>>", "<<EXAMPLE>>"]
 TEACHER_TEMPLATES = ("topic: {}",)
-TEACHER_MIDDLE, TEACHER_SLOPE = 0.14, 20.0  # the cosine that means 0.5, and how fast it rises around it
+TEACHER_MIDDLE, TEACHER_SLOPE = 0.14, 20.0  # This cosine means 0.5; the slope is how fast it rises.
 
 
 def cut_tokenizer(tokenizer) -> tuple[PreTrainedTokenizerFast, list[int]]:
-    """Keeps every single character and the lowest ids, the most frequent words; returns the old ids."""
+    """Keeps every single character and the lowest ids, which are the commonest words; returns the old ids."""
     vocabulary = tokenizer.get_vocab()
     pieces = sorted(vocabulary, key=vocabulary.__getitem__)
     kept = {vocabulary[token] for token in tokenizer.all_special_tokens}
@@ -86,7 +86,7 @@ def build_student(minilm: BertModel, kept_ids: list[int], tokenizer) -> GLiClass
         **{**minilm.config.to_dict(), "num_hidden_layers": len(KEPT_LAYERS), "vocab_size": len(tokenizer)}
     )
     encoder.dtype = "float32"
-    encoder._name_or_path = ""  # not the folder it was read from
+    encoder._name_or_path = ""  # It shall not name the folder it was read from.
     config = GLiClassModelConfig(
         encoder_config=encoder, encoder_model="all-MiniLM-L6-v2",
         class_token_index=tokenizer.convert_tokens_to_ids(MARKERS[0]),
@@ -120,7 +120,7 @@ def build_student(minilm: BertModel, kept_ids: list[int], tokenizer) -> GLiClass
 
 
 def continue_from(student: GLiClassModel, tokenizer, folder: Path) -> None:
-    """Takes over an earlier run's weights; embeddings by piece, since the vocabularies may differ."""
+    """Takes over an earlier run's weights, and embeddings by piece, since the vocabularies may differ."""
     earlier = AutoTokenizer.from_pretrained(folder).get_vocab()
     state = load_file(folder / "model.safetensors")
     name = "model.encoder_model.embeddings.word_embeddings.weight"
@@ -132,7 +132,7 @@ def continue_from(student: GLiClassModel, tokenizer, folder: Path) -> None:
 
 
 class Teacher:
-    """Cosine of MiniLM embeddings of a text and a label, computed once per string."""
+    """The teacher is the cosine of MiniLM embeddings of a text and a label, computed once per string."""
 
     def __init__(self, model: BertModel, tokenizer, texts: list[str], labels: list[str]) -> None:
         self.model, self.tokenizer = model.eval(), tokenizer
@@ -157,9 +157,9 @@ class Teacher:
         return vectors
 
     def draw(self, rng: random.Random) -> Request:
-        """One text with 3-12 labels: some the teacher finds close, the rest at random; soft targets."""
+        """Draws a text with 3-12 labels, some close to it and the rest random, and with soft targets."""
         row = rng.randrange(len(self.texts))
-        if rng.random() < 0.4:  # a set of broad topics, which come last in `labels`
+        if rng.random() < 0.4:  # The pool is of broad topics, which come last in `labels`.
             pool = rng.sample(
                 range(len(self.labels) - len(BROAD_TOPICS), len(self.labels)), rng.randint(3, 9)
             )
@@ -176,7 +176,7 @@ class Teacher:
 
 
 def loss_of(logits: torch.Tensor, targets: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Binary cross-entropy per label, plus a listwise term that orders the labels of one text."""
+    """Returns binary cross-entropy per label, plus a listwise term that orders the labels of one text."""
     binary = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")[mask].mean()
     listwise = (logits.float().masked_fill(~mask, -1e4)).log_softmax(-1)
     share = targets.masked_fill(~mask, 0).square()
@@ -197,7 +197,7 @@ def collate(requests: list[Request], tokenizer) -> tuple[dict, torch.Tensor, tor
 
 
 def save(student: GLiClassModel, tokenizer, folder: Path) -> None:
-    """Stock form; half-precision storage, float32 declared as the dtype to compute in."""
+    """Writes the stock form: it stores half precision and declares float32 as the dtype to compute in."""
     folder.mkdir(parents=True, exist_ok=True)
     student.config.dtype = "float32"
     student.config.save_pretrained(folder)
@@ -277,7 +277,7 @@ def main() -> None:
     pool: list[Request] = []
     for step in range(1, options.steps):
         slot = (step - 1) % 8
-        if slot == 0:  # batches of similar length waste less on padding
+        if slot == 0:  # Batches of similar length waste less on padding.
             pool = sorted(islice(stream, options.batch * 8), key=lambda r: len(r[0]) + sum(map(len, r[1])))
         inputs, targets, mask = collate(pool[slot * options.batch : (slot + 1) * options.batch], tokenizer)
         with torch.autocast("cpu", torch.bfloat16):

@@ -1,6 +1,7 @@
-"""Engines to compare with, one file each: a name, the packages it needs, and how it runs a reference model.
+"""Engines to compare with: a file gives a name, the packages it needs, and how it runs a reference model.
 
-A peer is optional. One whose packages are absent is listed as not installed, one that fails shows its error.
+A peer is optional. One whose packages are absent is listed as not installed, and one that fails shows its
+error.
 """
 
 from __future__ import annotations
@@ -16,24 +17,24 @@ from gliclass_fast.bench.contenders import Contender, Setting
 
 
 class Peer(Protocol):
-    """A module of this folder."""
+    """A peer is a module of this folder."""
 
     NAME: str
-    PACKAGES: tuple[str, ...]  # import names
-    SAME_MODEL: bool  # whether its logits shall be the reference's
-    unsuitable: Callable[[Setting], str | None]  # why it cannot run this model on this device
+    PACKAGES: tuple[str, ...]  # These are import names.
+    SAME_MODEL: bool  # It says whether its logits shall be the reference's.
+    unsuitable: Callable[[Setting], str | None]  # It tells why it cannot run this model on this device.
     build: Callable[[Setting], Contender]
 
 
 @dataclass(frozen=True, slots=True)
 class Absent:
-    """A peer that does not run here."""
+    """An absent peer does not run here."""
 
     reason: str
 
 
 def available() -> dict[str, Peer]:
-    """Every peer by its name."""
+    """Returns every peer by its name."""
     names = sorted(module.name for module in pkgutil.iter_modules(__path__))
     modules: list[Peer] = [importlib.import_module(f"{__name__}.{name}") for name in names]  # type: ignore[misc]
     return {module.NAME: module for module in modules}
@@ -47,5 +48,5 @@ def build(peer: Peer, setting: Setting) -> Contender | Absent:
         return Absent(reason)
     try:
         return peer.build(setting)
-    except Exception as error:  # a peer's failure is a result, not ours to handle
+    except Exception as error:  # A peer's failure is a result and not ours to handle.
         return Absent(f"failed: {error!r}"[:300])

@@ -1,4 +1,4 @@
-"""A cross-encoder for natural language inference on the same backbone: one pass per text and label.
+"""A cross-encoder for natural language inference on the same backbone: it makes one pass per text and label.
 
 This is what zero-shot classification was before GLiClass. Its scores are its own.
 """
@@ -18,7 +18,7 @@ NAME = "cross-encoder (NLI)"
 PACKAGES = ()
 SAME_MODEL = False
 HYPOTHESIS = "This example is about {}."
-HYPOTHESIS_TOKENS = 8  # with the tokens between and around
+HYPOTHESIS_TOKENS = 8  # They include the tokens between and around.
 PAIRS_PER_BATCH = 64
 
 
@@ -35,7 +35,7 @@ class _CrossEncoder:
         self.tokenizer, self.device = setting.tokenizer, setting.device
 
     def inputs(self, case: Case) -> list[dict[str, Any]]:
-        """Batches of (text, hypothesis) pairs; texts are as long as in the case."""
+        """Returns batches of (text, hypothesis) pairs; texts are as long as in the case."""
         pairs = [
             (text, HYPOTHESIS.format(label)) for text in texts(case, self.tokenizer) for label in case.labels
         ]
@@ -48,7 +48,7 @@ class _CrossEncoder:
         ]  # fmt: skip
 
     def tokens(self, case: Case) -> int:
-        """A text and a hypothesis per label; the labels are not part of the text."""
+        """Counts a text and a hypothesis per label; the labels are not part of the text."""
         block = 2 * len(case.labels)
         return sum(length - block + HYPOTHESIS_TOKENS for length in case.lengths) * len(case.labels)
 

@@ -1,4 +1,4 @@
-"""The reference package on disentangled-flash's encoder, which runs without padding in between."""
+"""The reference package on disentangled-flash's encoder: the encoder itself runs without padding."""
 
 from __future__ import annotations
 

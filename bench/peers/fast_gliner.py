@@ -1,4 +1,4 @@
-"""fast-gliner: the exported reference model behind a Rust front end; one text a call, threads of its own."""
+"""fast-gliner: a Rust front end runs the exported reference model, one text a call, on its own threads."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class _FastGliner(Stock):
         self._load(CPU_CASES[0].labels)
 
     def _load(self, labels: tuple[str, ...]) -> None:
-        """The graph holds the number of labels."""
+        """Loads a model anew for another number of labels, because the graph holds this number."""
         if len(labels) == len(self.labels):
             return
         from fast_gliner import FastGLiClass
@@ -45,7 +45,7 @@ class _FastGliner(Stock):
         self.labels = labels
 
     def logits(self, case: Case, count: int) -> list[np.ndarray]:
-        """Undoes its sigmoid."""
+        """Undoes the sigmoid of its scores."""
         self._load(case.labels)
         found = []
         for text in texts(case, self.tokenizer)[:count]:

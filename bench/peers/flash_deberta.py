@@ -1,4 +1,4 @@
-"""The reference package on flashdeberta's encoder, as `USE_FLASHDEBERTA=1` has it load."""
+"""The reference package on flashdeberta's encoder: `USE_FLASHDEBERTA=1` has the package load it."""
 
 from __future__ import annotations
 

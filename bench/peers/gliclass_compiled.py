@@ -1,4 +1,4 @@
-"""The reference package with its encoder under torch.compile; it is compiled anew for new shapes."""
+"""The reference package with its encoder under torch.compile: it is compiled anew for new shapes."""
 
 from __future__ import annotations
 

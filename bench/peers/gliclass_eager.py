@@ -1,4 +1,4 @@
-"""The reference package as it is: padded batches, eager."""
+"""The reference package as it is: it runs padded batches eagerly."""
 
 from __future__ import annotations
 

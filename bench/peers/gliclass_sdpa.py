@@ -1,4 +1,4 @@
-"""The reference package with transformers' attention through torch's scaled_dot_product_attention."""
+"""The reference package with SDPA: transformers calls torch's scaled_dot_product_attention."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""GLiNER2 on the same backbone, with random weights: another model, so its scores are its own."""
+"""GLiNER2 on the same backbone, with random weights: it is another model, so its scores are its own."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class _Gliner2:
         from gliner2.configuration import ExtractorConfig
 
         config = setting.model.model.encoder_model.config
-        # its tokenizer gets markers of its own
+        # Its tokenizer gets markers of its own.
         model: Any = GLiNER2(
             ExtractorConfig(), encoder_config=config, tokenizer=copy.deepcopy(setting.tokenizer)
         )

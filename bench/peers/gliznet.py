@@ -1,6 +1,6 @@
-"""GliZNet on the same backbone, in plain torch over padded batches as the author's pipeline runs it.
+"""GliZNet on the same backbone: plain torch runs it over padded batches, as the author's pipeline does.
 
-Another model, with random weights of its own: its scores are not compared.
+It is another model, with random weights of its own, so its scores are not compared.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def unsuitable(setting: Setting) -> str | None:
 
 class _GliZNet:
     def __init__(self, setting: Setting) -> None:
-        # a copy, as it gets a token more
+        # It is a copy, because it gets one token more.
         self.tokenizer = GliZNETTokenizer(copy.deepcopy(setting.tokenizer))
         self.tokenizer.tokenizer.model_max_length = WINDOW
         config = copy.deepcopy(setting.model.model.encoder_model.config)

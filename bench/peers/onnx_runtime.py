@@ -1,4 +1,4 @@
-"""The reference model exported to ONNX, in ONNX Runtime."""
+"""The reference model in ONNX Runtime: it is exported to ONNX first."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PACKAGES = ("gliclass", "onnx", "onnxruntime")
 SAME_MODEL = True
 OPSET = 17
 INPUTS = ("input_ids", "attention_mask")
-SESSIONS = 2  # kept: one for a single text, one for a batch
+SESSIONS = 2  # So many are kept: one for a single text and one for a batch.
 
 
 def unsuitable(setting: Setting) -> str | None:
@@ -34,7 +34,7 @@ def unsuitable(setting: Setting) -> str | None:
 
 
 class _Logits(nn.Module):
-    """Tensors in, logits out."""
+    """The module takes tensors and returns logits."""
 
     def __init__(self, model: Any, labels: int) -> None:
         super().__init__()
@@ -51,13 +51,13 @@ class _OnnxRuntime(Stock):
     def __init__(self, setting: Setting) -> None:
         super().__init__(setting, setting.model)
         self.on_cpu = setting.device == "cpu"
-        self.sessions: dict[tuple[int, int], Any] = {}  # by texts and labels
+        self.sessions: dict[tuple[int, int], Any] = {}  # A key is (texts, labels).
         self._run(
             texts(CPU_CASES[0], self.tokenizer), CPU_CASES[0].labels
-        )  # a model that cannot be exported fails here
+        )  # A model that cannot be exported fails here.
 
     def _run(self, strings: list[str], labels: tuple[str, ...]) -> Run:
-        """A graph is traced for a number of texts and of labels, and has any number of tokens."""
+        """Returns a run of the graph for so many texts and labels, which takes any number of tokens."""
         import onnxruntime
 
         size = (len(strings), len(labels))
@@ -67,7 +67,7 @@ class _OnnxRuntime(Stock):
                 del self.sessions[next(iter(self.sessions))]
             options = onnxruntime.SessionOptions()
             options.intra_op_num_threads = torch.get_num_threads()
-            options.add_session_config_entry("session.force_spinning_stop", "1")  # between runs
+            options.add_session_config_entry("session.force_spinning_stop", "1")  # It stops between runs.
             provider = "CPUExecutionProvider" if self.on_cpu else "CUDAExecutionProvider"
             with tempfile.TemporaryDirectory() as folder:
                 file = Path(folder) / "model.onnx"
@@ -77,7 +77,7 @@ class _OnnxRuntime(Stock):
         return lambda: session.run(None, feeds)
 
     def logits(self, case: Case, count: int) -> list[np.ndarray]:
-        """The whole batch goes through the graph that is timed, where padding cannot change the logits."""
+        """Runs the whole batch through the graph that is timed, where padding cannot change the logits."""
         strings = texts(case, self.tokenizer)
         if len(set(case.lengths)) == 1:
             return list(self._run(strings, case.labels)()[0][:count])

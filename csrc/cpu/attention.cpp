@@ -1,14 +1,14 @@
-// Attention a tile of up to 128 rows of one head at a time, over steps of 128 keys with an online softmax
+// Attention takes a tile of up to 128 rows of one head at a time, over steps of 128 keys with an online softmax
 // (Milakov and Gimelshein, arXiv:1805.02867). Everything but the softmax is `multiply`.
 //
 // The position terms of disentangled attention are products with a table whose columns are the distances
-// (lane's place) - (row's place), of which ROWS neighbouring rows need little more than the step is wide:
+// (lane's place) - (row's place). ROWS neighbouring rows need little more of them than the step is wide:
 //
 //   q_i . key_table[j - i]    rows i, lanes j, goes to scores[i][j]
 //   k_j . query_table[i - j]  rows j, lanes i, goes to by_key[j][i], which is transposed onto the scores
 //
-// Element (row, distance) belongs in column distance + row: written with a row stride of STRIDE + 1 it lands
-// there by its address alone, and elements of neighbouring rows only land in the margins.
+// Element (row, distance) belongs in column distance + row: written with a row stride of STRIDE + 1, it lands
+// there by its address alone, and elements that only neighbouring rows need land in the margins.
 #include "attention.h"
 
 #include "product.h"
@@ -18,7 +18,7 @@ namespace {
 
 constexpr int TILE = 128;   // rows
 constexpr int KEYS = 128;   // per step
-constexpr int MARGIN = 32;  // columns beside a step's
+constexpr int MARGIN = 32;  // So many columns lie on each side of a step's.
 constexpr int STRIDE = MARGIN + KEYS + MARGIN;
 constexpr float LOWEST = -1e30f;
 constexpr float LOG2_E = 1.4426950408889634f;
@@ -31,11 +31,11 @@ struct Buffers {
   float* key_panels;    // [KEYS / LANES, padded, LANES]
   float* value_panels;  // [padded / LANES, KEYS, LANES]
   float* out;           // [TILE, padded]
-  float* scores;        // [TILE, STRIDE], becomes the weights
+  float* scores;        // [TILE, STRIDE]: they become the weights.
   float* by_key;        // [KEYS, STRIDE]
-  float* bias;          // by j - i + TILE - 1
-  float* highest;       // [TILE] of the scores so far
-  float* total;         // [TILE] of the weights so far
+  float* bias;          // Its index is j - i + TILE - 1.
+  float* highest;       // [TILE]: these are the highest scores so far.
+  float* total;         // [TILE]: these are the sums of the weights so far.
 
   explicit Buffers(int padded) {
     const int rows = TILE * padded, square = TILE * STRIDE, line = TILE + KEYS + LANES;
@@ -46,7 +46,7 @@ struct Buffers {
   }
 };
 
-// One tile of one head.
+// A Tile is the work on one tile of one head.
 class Tile {
  public:
   Tile(const Attention& a, int head, const int32_t* tile)
@@ -77,7 +77,7 @@ class Tile {
   const int head, first, rows, first_key, end_key, padded;
   const Buffers buffers;
 
-  // Rows of this head times `scale`, turned to their positions, and rows of zeros up to full vectors of them.
+  // Loads rows of this head times `scale`, turned to their positions, and zeros up to full vectors of rows.
   void load_rows(const float* from, ptrdiff_t stride, int start, int count, float scale, float* to) const {
     const int half = a.width / 2;
     for (int row = 0; row < round_up(count, LANES); row++, to += padded) {
@@ -119,12 +119,12 @@ class Tile {
       }
   }
 
-  // x [count, width], at places from `row` on in their sequence, times the distances to `lanes` places from
-  // `lane` on.
+  // Multiplies x [count, width], at places from `row` on in their sequence, by the distances to `lanes` places
+  // from `lane` on.
   void multiply_distances(const float* x, int count, int row, int lane, int lanes, const float* table,
                           float* square) const {
     const Panels distances{table + size_t(head) * a.table_panels * a.width * LANES, a.width, a.table_panels};
-    const int zero = a.table_panels / 2;  // the panel that starts at distance 0
+    const int zero = a.table_panels / 2;  // This panel starts at distance 0.
     for (int r = 0; r < count; r += ROWS) {
       const int nearest = zero * LANES + lane - (row + r + ROWS - 1);
       const int farthest = zero * LANES + lane + lanes - 1 - (row + r);
@@ -159,9 +159,9 @@ class Tile {
     }
   }
 
-  // Scores of a row become weights; what was summed up before fades if they rise above it.
+  // Turns the scores of a row into weights; what was summed up before fades if they rise above it.
   void soften(int row, int key, int count) const {
-    const int place = first + row - key;  // the column of the row's own token
+    const int place = first + row - key;  // The row's own token has this column.
     const int from = a.window < 0 ? 0 : place - a.window;
     const int to = a.window < 0 || place + a.window >= count ? count : place + a.window + 1;
     float* const scores = buffers.scores + row * STRIDE + MARGIN;
@@ -214,7 +214,7 @@ class Tile {
 
   void write() const {
     for (int row = 0; row < rows; row++) {
-      const float factor = buffers.total[row] == 0 ? 0 : 1 / buffers.total[row];  // without keys: zeros
+      const float factor = buffers.total[row] == 0 ? 0 : 1 / buffers.total[row];  // It is 0 without keys.
       float* const to = a.out + (size_t(first + row) * a.heads + head) * a.width;
       for (int d = 0; d < a.width; d++) to[d] = buffers.out[row * padded + d] * factor;
     }

@@ -1,4 +1,4 @@
-// Attention over packed sequences on a CPU, float32; the contracts stand in kernels/attention.py and
+// Attention over packed sequences on a CPU, in float32: the contracts stand in kernels/attention.py and
 // kernels/disentangled_attention.py. One kernel serves both: distance tables, rotary positions, a window and a
 // bias are there or not. A caller names the fields it needs and leaves the others as they are here.
 #pragma once
@@ -7,31 +7,31 @@
 #include <cstdint>
 
 struct Attention {
-  const float *q = nullptr, *k = nullptr, *v = nullptr;  // [R, heads, width] and twice [T, heads, width];
-  ptrdiff_t q_stride = 0, kv_stride = 0;                 // their rows are so many values apart
+  const float *q = nullptr, *k = nullptr, *v = nullptr;  // [R, heads, width], and twice [T, heads, width]
+  ptrdiff_t q_stride = 0, kv_stride = 0;                 // Their rows are so many values apart.
   float* out = nullptr;                                  // [R, heads, width]
   const int32_t* tiles = nullptr;                        // [1 + W, 4], the work list of kernels/_flash.py
   int heads = 0, width = 0;
   float scale = 0;
-  int window = -1;                                           // largest |i - j|, or -1
+  int window = -1;                                           // It is the largest |i - j|; -1 means any.
   const float *cosines = nullptr, *sines = nullptr;          // [positions, width / 2], or null
   const float* bias = nullptr;                               // [heads, 2 * reach + 1], or null
-  int reach = 0;                                             // the largest distance in the bias
+  int reach = 0;                                             // It is the largest distance in the bias.
   const float *key_table = nullptr, *query_table = nullptr;  // [heads, table_panels, width, lanes], or null
   int table_panels = 0;
   int threads = 1;
 };
 
-// An instruction set the kernel was compiled for.
+// The kernel was compiled for this instruction set.
 struct InstructionSet {
   const char* name;
-  int lanes;  // floats of a vector, and of a row of a table's panels
+  int lanes;  // A vector, and a row of a table's panels, has so many floats.
   bool (*runs_here)();
   void (*attend)(const Attention&);
 };
 
-extern const InstructionSet INSTRUCTION_SETS[];  // the fastest first
+extern const InstructionSet INSTRUCTION_SETS[];  // The fastest comes first.
 extern const int INSTRUCTION_SET_COUNT;
 
-// Memory of the calling thread that lasts until it ends, aligned to cache lines.
+// Returns memory of the calling thread that lasts until the thread ends, aligned to cache lines.
 float* workspace(size_t floats);

@@ -1,4 +1,5 @@
-// What the kernel was compiled for, and the memory its threads work in. Compiled for any processor.
+// This file lists what the kernel was compiled for, and holds the memory its threads work in. It is compiled
+// for any processor.
 #include <cstdlib>
 #include <memory>
 #include <new>

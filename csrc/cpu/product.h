@@ -1,16 +1,16 @@
-// The one matrix product that attention is made of.
+// Attention is made of this one matrix product.
 #pragma once
 
 #include "vectors.h"
 
 namespace ISA {
 
-// Rows of a block of the product, as many as leave its sums in registers beside COLUMNS vectors of panels.
+// A block of the product has as many rows as leave its sums in registers beside COLUMNS vectors of panels.
 constexpr int ROWS = LANES == 16 ? 8 : 4;
 constexpr int COLUMNS = 3;
 
-// A matrix [depth, columns] in panels of LANES columns, each [depth, LANES]. Beyond its ends it goes on with
-// its first and its last panel.
+// A matrix [depth, columns] lies in panels of LANES columns each, [depth, LANES]. Beyond its ends it goes on
+// with its first and its last panel.
 struct Panels {
   const float* data;
   int depth;
@@ -52,7 +52,7 @@ inline void multiply(const float* a, ptrdiff_t a_stride, const Panels& b, int de
                      float* out, ptrdiff_t out_stride, bool add) {
   for (int done = 0; done < count;) {
     const int left = count - done;
-    const int now = left == 4 ? 2 : left < COLUMNS ? left : COLUMNS;  // 2 + 2 is faster than 3 + 1
+    const int now = left == 4 ? 2 : left < COLUMNS ? left : COLUMNS;  // 2 + 2 is faster than 3 + 1.
     const float* panels[COLUMNS];
     for (int n = 0; n < now; n++) panels[n] = b.at(first + done + n);
     float* const to = out + done * LANES;

@@ -1,4 +1,4 @@
-// Vectors of floats as wide as the instruction set has them. Files that include this are compiled once per
+// Vectors of floats are as wide as the instruction set has them. Files that include this are compiled once per
 // instruction set (ISA), each into a namespace of its own, and use nothing of the standard library that the
 // linker could take from another set's build.
 #pragma once
@@ -18,12 +18,12 @@ constexpr int LANES = 4;
 
 typedef float Vector __attribute__((vector_size(4 * LANES)));
 typedef int32_t Integers __attribute__((vector_size(4 * LANES)));
-typedef Vector Anywhere __attribute__((aligned(4), may_alias));  // in memory, at any address
+typedef Vector Anywhere __attribute__((aligned(4), may_alias));  // It lies in memory, at any address.
 
 inline Vector load(const float* from) { return *reinterpret_cast<const Anywhere*>(from); }
 inline void store(float* to, Vector values) { *reinterpret_cast<Anywhere*>(to) = values; }
-inline Vector splat(float value) { return value - Vector{}; }  // no instruction, as value + 0 would be
-inline Vector larger(Vector a, Vector b) { return (a > b) | (a != a) ? a : b; }  // NaN if one is
+inline Vector splat(float value) { return value - Vector{}; }  // It takes no instruction; value + 0 would.
+inline Vector larger(Vector a, Vector b) { return (a > b) | (a != a) ? a : b; }  // It is NaN if one is.
 
 inline constexpr int round_up(int count, int multiple) { return (count + multiple - 1) / multiple * multiple; }
 
@@ -47,10 +47,10 @@ inline float largest_of(Vector values) {
   return largest;
 }
 
-// 2^x for x <= 0 or NaN, flat below -126: 2^(whole part) by its exponent bits, the rest, within +-1/2, by its
-// Taylor series, whose first omitted term is 1.2e-7.
+// Returns 2^x for x <= 0 or NaN, flat below -126. The exponent bits give 2^(whole part). The rest of x is
+// within +-1/2, and its Taylor series gives 2^(rest); the first omitted term is 1.2e-7.
 inline Vector power_of_two(Vector x) {
-  constexpr float ROUNDING = 12582912.0f;  // 1.5 * 2^23: the sum has no bits for fractions
+  constexpr float ROUNDING = 12582912.0f;  // It is 1.5 * 2^23: the sum has no bits for fractions.
   constexpr float LN2 = 0.6931471805599453f;
   x = x < -126.0f ? splat(-126.0f) : x;
   const Vector shifted = x + ROUNDING;
@@ -65,14 +65,14 @@ inline Vector power_of_two(Vector x) {
   return x == x ? (Vector)((Integers)power + ((Integers)shifted << 23)) : x;
 }
 
-// a[0], b[0], a[1], b[1] ... from the first or the second halves of a and b
+// Returns a[0], b[0], a[1], b[1] ... from the first or the second halves of a and b.
 inline Vector interleave(Vector a, Vector b, bool second) {
   Integers order;
   for (int lane = 0; lane < LANES; lane++) order[lane] = lane / 2 + (lane % 2) * LANES + second * (LANES / 2);
   return __builtin_shuffle(a, b, order);
 }
 
-// The rows become the columns: log2(LANES) rounds in which rows half the square apart are interleaved.
+// Turns the rows into columns: each of log2(LANES) rounds interleaves rows that are half the square apart.
 inline void transpose(Vector (&square)[LANES]) {
   for (int round = 1; round < LANES; round *= 2) {
     Vector next[LANES];

@@ -1,4 +1,4 @@
-// Launches disentangled attention; no torch, so that one build serves every version of it.
+// This file launches disentangled attention. It needs no torch, so that one build serves every version of it.
 #include "disentangled_attention.cuh"
 
 using disentangled::Arguments;
@@ -9,7 +9,7 @@ static_assert(Layout<128>::BYTES <= 99 * 1024, "the shared memory of compute cap
 
 #ifdef GLICLASS_EMULATE
 using Stream = void*;
-constexpr int BLOCKS = 3;  // fewer than items, as on a GPU
+constexpr int BLOCKS = 3;  // There are fewer blocks than items, as on a GPU.
 
 template <bool BF16, int ROWS, bool C2P, bool P2C>
 int start(const Arguments& arguments, float scale_log2, Stream) {

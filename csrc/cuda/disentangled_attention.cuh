@@ -1,20 +1,20 @@
-// Disentangled attention over packed sequences (He et al., arXiv:2006.03654, equation 4); heads 64 wide, 16
-// bit.
+// Disentangled attention over packed sequences (He et al., arXiv:2006.03654, equation 4): heads are 64 wide and
+// values have 16 bit.
 //
 //   score(i, j) = scale * (q_i . k_j + q_i . key_table[i - j] + k_j . query_table[i - j])
 //
 // A block takes ROWS queries of one head against steps of KEYS keys. Within a step only ROWS + KEYS - 1
-// consecutive distances occur: number them u = r - c + KEYS - 1 for query r of the block and key c of the step.
+// consecutive distances occur: they are u = r - c + KEYS - 1 for query r of the block and key c of the step.
 //
 //   q_r . key_table[u]    for 16 queries from r0 on needs u in [r0, r0 + KEYS + 14]; element (r, u) is for key
 //                         c = r - u + KEYS - 1.
 //   k_c . query_table[u]  for 16 keys from c0 on needs u in [KEYS - 16 - c0, KEYS + ROWS - 2 - c0]; element
 //                         (c, u) is for query r = u + c - (KEYS - 1).
 //
-// Each is a GEMM on tensor cores (a band), written to shared memory where (r, c) belongs and read back from
-// there as the start of the scores: the address alone un-skews it, nothing is gathered. Elements outside the
-// step land in margins beside it. A step further, every u is KEYS larger, so table rows stay where they are in
-// a ring, row u at (u + shift) % RING, and only KEYS new ones are loaded.
+// Each is a GEMM on tensor cores (a band). It is written to shared memory where (r, c) belongs and read back
+// from there as the start of the scores: the address alone un-skews it, and nothing is gathered. Elements
+// outside the step land in margins beside it. A step further, every u is KEYS larger, so table rows stay where
+// they are in a ring, with row u at (u + shift) % RING, and only KEYS new ones are loaded.
 //
 // Where every distance of a step is beyond the reach of the tables, all its table rows are the same one: the
 // first term is the same for all keys, the second for all queries, and neither needs a band.
@@ -25,25 +25,25 @@
 
 namespace disentangled {
 
-constexpr int HEAD = 64;  // width of a head
-constexpr int CHUNK = 8;  // values of a 16 byte copy
+constexpr int HEAD = 64;  // A head has so many values.
+constexpr int CHUNK = 8;  // A 16 byte copy has so many values.
 constexpr int CHUNKS = HEAD / CHUNK;
-constexpr int MARGIN = 16;  // columns before a staged band's first, for elements outside the step
+constexpr int MARGIN = 16;  // So many columns before a staged band take elements outside the step.
 constexpr float LOWEST = -1e30f;
-// Bands are staged in float16, at a sixteenth of their size: q . table may exceed its range.
+// Bands are staged in float16, at a sixteenth of their size: q . table may exceed float16's range.
 constexpr float STAGED = 1.0f / 16;
 
-// Blocks of 128 or 64 queries are of four warps, blocks of 16 queries, for short sequences, of one.
+// Blocks of 128 or 64 queries have four warps; blocks of 16 queries, for short sequences, have one.
 template <int ROWS>
-struct Layout {                                     // of shared memory, in 16 bit values
-  static constexpr int WARPS = ROWS == 16 ? 1 : 4;  // each takes an equal part of the queries
-  static constexpr int KEYS = 16 * WARPS;           // per step; each warp takes 16 for the second band
+struct Layout {                                     // It divides shared memory, in 16 bit values.
+  static constexpr int WARPS = ROWS == 16 ? 1 : 4;  // Each takes an equal part of the queries.
+  static constexpr int KEYS = 16 * WARPS;           // Each warp takes 16 keys of a step for the second band.
   static constexpr int THREADS = 32 * WARPS;
-  static constexpr int LOADED = THREADS / CHUNKS;  // rows that all threads copy at a time
+  static constexpr int LOADED = THREADS / CHUNKS;  // All threads copy so many rows at a time.
   static constexpr int RESIDENT = ROWS == 128 ? 1 : ROWS == 64 ? 2 : 12;  // blocks per multiprocessor, at least
-  static constexpr int TILES = ROWS / (16 * WARPS);                       // of 16 queries, per warp
+  static constexpr int TILES = ROWS / (16 * WARPS);                       // A warp has so many, of 16 queries.
   static constexpr int RING = ROWS + KEYS;
-  // row lengths of the staged bands: odd multiples of 16 bytes, so that reads have no bank conflicts
+  // Row lengths of the staged bands are odd multiples of 16 bytes, so that reads have no bank conflicts.
   static constexpr int QUERY_BAND = MARGIN + KEYS + 24;
   static constexpr int KEY_BAND = MARGIN + ROWS + 24;
   static constexpr int K = 0;
@@ -56,11 +56,11 @@ struct Layout {                                     // of shared memory, in 16 b
   static constexpr int BYTES = SIZE * int(sizeof(uint16_t));
 };
 
-// 16 byte chunks of a row of 64 values, exchanged so that a column of chunks meets every bank.
+// Returns the place of a 16 byte chunk of 64 values; they are exchanged so that a column meets every bank.
 DEVICE int swizzled(int row, int chunk) { return row * HEAD + ((chunk ^ (row & 7)) * CHUNK); }
 
-// Queries of one head, from an entry of the work list or a part of one; the longest come first. Parts vary
-// slowest: the second parts of short sequences are empty, and no block shall get only those.
+// An item is queries of one head, from an entry of the work list or a part of one; the longest come first.
+// Parts vary slowest: the second parts of short sequences are empty, and no block shall get only those.
 template <int ROWS>
 struct Item {
   int head, first, rows, first_key, length;
@@ -96,7 +96,7 @@ DEVICE void band_of(float (&acc)[2][4], const uint32_t (&a)[4][4], const uint16_
   }
 }
 
-// acc[0] and acc[2] = rows `group` and `group + 8` of a [16, 64] times a table row, eight times in a row.
+// acc[0] and acc[2] = rows `group` and `group + 8` of a [16, 64] times a table row that is there eight times.
 template <bool BF16>
 DEVICE void product_of(float (&acc)[4], const uint32_t (&a)[4][4], const uint16_t* table,
                        const int (&b_at)[4]) {
@@ -117,13 +117,13 @@ attend(Arguments arguments, float scale_log2) {
   uint16_t *const k_rows = memory + Shared::K, *const v_rows = memory + Shared::V;
   uint16_t *const key_table = memory + Shared::KEY_TABLE, *const query_table = memory + Shared::QUERY_TABLE;
   uint16_t* const key_stage = memory + Shared::KEY_STAGE;
-  float* const of_keys = reinterpret_cast<float*>(key_stage);  // where a step needs no band
+  float* const of_keys = reinterpret_cast<float*>(key_stage);  // A step without a band uses it.
 
   const int thread = thread_index(), warp = thread / 32, lane = thread % 32;
   // An accumulator holds rows `group` and `group + 8`, columns 2 * `within` and the next, of its 16 x 8 tile.
   const int group = lane / 4, within = lane % 4;
-  // The row and the half of 16 columns this lane names to load_matrices, for an A operand and for a B operand,
-  // and where that is in 16 swizzled rows for each quarter of their width.
+  // This lane names a row and a half of 16 columns to load_matrices, for an A operand and for a B operand;
+  // `a_at` and `b_at` say where that is in 16 swizzled rows for each quarter of their width.
   const int a_row = lane % 16, a_half = lane / 16;
   const int b_row = lane % 8 + 8 * (lane / 16), b_half = (lane / 8) % 2;
   int a_at[4], b_at[4];
@@ -134,7 +134,7 @@ attend(Arguments arguments, float scale_log2) {
   const int copied_row = thread / CHUNKS, copied_chunk = thread % CHUNKS;
 
   uint16_t* const query_stage = memory + Shared::QUERY_STAGE + warp * 16 * Shared::QUERY_BAND;
-  // (r, u) of the first band goes to row r, column r - u + KEYS - 1; (c, u) of the second to row c, column
+  // (r, u) of the first band goes to row r, column r - u + KEYS - 1; (c, u) of the second goes to row c, column
   // u + c - (KEYS - 1), where u counts from the first distance of the band.
   uint16_t* const query_band = query_stage + group * (Shared::QUERY_BAND + 1) + MARGIN + KEYS - 1 - 2 * within;
   uint16_t* const key_band =
@@ -148,9 +148,9 @@ attend(Arguments arguments, float scale_log2) {
     const int first_key = load.first_key, length = load.length;
     const uint16_t* const qkv = arguments.qkv + load.head * HEAD + copied_chunk * CHUNK;
     const size_t table = size_t(load.head) * (2 * reach + 1) * HEAD + copied_chunk * CHUNK;
-    const int farthest = load.first - first_key - (KEYS - 1);  // distance of u = 0 in the first step
+    const int farthest = load.first - first_key - (KEYS - 1);  // u = 0 is this distance in the first step.
 
-    block_sync();  // the previous item is done with shared memory
+    block_sync();  // The previous item is done with shared memory.
     uint16_t* const q_rows = key_table;
     for (int n = 0; n < ROWS / LOADED; n++) {
       const int row = copied_row + n * LOADED;
@@ -174,7 +174,7 @@ attend(Arguments arguments, float scale_log2) {
 
     int shift = 0;
     for (int key = 0; key < length; key += KEYS) {
-      block_sync();  // the step before (or the load of q) is done with what is overwritten
+      block_sync();  // The step before (or the load of q) is done with what is overwritten.
       for (int n = 0; n < KEYS / LOADED; n++) {
         const int row = copied_row + n * LOADED;
         const bool valid = key + row < length;
@@ -194,12 +194,12 @@ attend(Arguments arguments, float scale_log2) {
       wait_for_copies();
       block_sync();
 
-      const auto far = [&] {  // worked out again at every use: registers are what is short
+      const auto far = [&] {  // It is worked out again at every use: registers are short.
         const int smallest = forgotten(farthest - key);
         return smallest >= reach || smallest + RING - 1 <= -reach;
       };
 
-      if (P2C) {  // 16 keys of this warp, all queries
+      if (P2C) {  // It takes 16 keys of this warp and all queries.
         uint32_t k[4][4];
         for (int d = 0; d < 4; d++) load_matrices(k[d], k_rows + warp * 16 * HEAD + a_at[d]);
         if (far()) {
@@ -210,7 +210,7 @@ attend(Arguments arguments, float scale_log2) {
         } else {
           for (int n = 0; n < ROWS / 16 + 1; n++) {
             float band[2][4];
-            const int u = KEYS - 16 - 16 * warp + 16 * n + shift;  // sixteen rows never straddle the ring's end
+            const int u = KEYS - 16 - 16 * warp + 16 * n + shift;  // 16 rows never straddle the ring's end.
             band_of<BF16>(band, k, query_table + (u < RING ? u : u - RING) * HEAD, b_at);
             for (int x = 0; x < 2; x++) {
               uint16_t* const to = key_band + 16 * n + 8 * x;
@@ -221,10 +221,10 @@ attend(Arguments arguments, float scale_log2) {
           }
         }
       }
-      block_sync();  // the second band is complete
+      block_sync();  // The second band is complete.
 
       float scores[TILES][KEYS / 8][4];
-#pragma unroll  // too long for the compiler to do it unasked, and registers cannot be indexed
+#pragma unroll  // The loop is too long for the compiler to do it unasked, and registers cannot be indexed.
       for (int m = 0; m < TILES; m++) {
         if (far()) {
           float same[4] = {};
@@ -234,7 +234,7 @@ attend(Arguments arguments, float scale_log2) {
               scores[m][n][e] = same[e] + (P2C ? of_keys[8 * n + 2 * within + e % 2] : 0);
           continue;
         }
-        if (C2P) {  // 16 queries of this warp, all keys
+        if (C2P) {  // It takes 16 queries of this warp and all keys.
           for (int n = 0; n < KEYS / 16 + 1; n++) {
             float band[2][4];
             const int u = (warp * TILES + m) * 16 + 16 * n + shift;
@@ -281,7 +281,7 @@ attend(Arguments arguments, float scale_log2) {
 
       uint32_t weights[TILES][KEYS / 16][4];
       for (int m = 0; m < TILES; m++)
-        for (int side = 0; side < 2; side++) {  // rows of an accumulator
+        for (int side = 0; side < 2; side++) {  // An accumulator has two rows.
           float top = highest[m][side];
           for (int n = 0; n < KEYS / 8; n++)
             top = fmaxf(top, fmaxf(scores[m][n][2 * side], scores[m][n][2 * side + 1]));
@@ -313,13 +313,13 @@ attend(Arguments arguments, float scale_log2) {
         }
     }
 
-    const Item<ROWS> store(arguments, forgotten(item));  // worked out again: registers are what is short
+    const Item<ROWS> store(arguments, forgotten(item));  // It is worked out again: registers are short.
     for (int m = 0; m < TILES; m++)
       for (int side = 0; side < 2; side++) {
         float sum = total[m][side];
         sum += exchange(sum, 1);
         sum += exchange(sum, 2);
-        const float factor = sum > 0 ? 1 / sum : 0;  // rows of padding see no key and become zeros
+        const float factor = sum > 0 ? 1 / sum : 0;  // Rows of padding see no key and become zeros.
         const int row = (warp * TILES + m) * 16 + group + 8 * side;
         if (row >= store.rows) continue;
         uint16_t* const to =

@@ -1,11 +1,11 @@
-// What a caller of the CUDA kernels sees. It names nothing of CUDA's, so that any C++ compiler reads it.
+// A caller of the CUDA kernels sees this file. It names nothing of CUDA's, so that any C++ compiler reads it.
 #pragma once
 
 #include <cstdint>
 
 namespace disentangled {
 
-// What a kernel reads.
+// A kernel reads these fields.
 struct Arguments {
   const uint16_t* qkv = nullptr;          // [T, 3, heads, 64]
   const uint16_t* key_table = nullptr;    // [heads, 2 * reach + 1, 64], or null
@@ -13,11 +13,11 @@ struct Arguments {
   const int* tiles = nullptr;             // [1 + W, 4], the work list of kernels/_flash.py
   uint16_t* out = nullptr;                // [T, heads, 64]
   int heads = 0, reach = 0;
-  int parts = 0;  // a tile has so many parts of `rows` queries
+  int parts = 0;  // A tile has so many parts of `rows` queries.
   float scale = 0;
 };
 
-// What chooses the kernel and where it runs.
+// These fields choose the kernel and where it runs.
 struct Launch : Arguments {
   bool bf16 = false;
   int rows = 128;          // queries per block: 16, 64 or 128
@@ -27,8 +27,8 @@ struct Launch : Arguments {
 }  // namespace disentangled
 
 extern "C" {
-int gliclass_disentangled_attention(const disentangled::Launch& launch);  // returns a cudaError_t
-int gliclass_usable();  // returns a cudaError_t where the device or its driver does not take these kernels
+int gliclass_disentangled_attention(const disentangled::Launch& launch);  // It returns a cudaError_t.
+int gliclass_usable();  // It returns a cudaError_t where the device or its driver does not take these kernels.
 int gliclass_shared_bytes(int rows);
 int gliclass_cuda_version();
 const char* gliclass_cuda_error(int error);

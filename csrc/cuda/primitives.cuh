@@ -1,4 +1,4 @@
-// The hardware operations the kernels are written in. With GLICLASS_EMULATE the same names run on a CPU.
+// The kernels are written in these hardware operations. With GLICLASS_EMULATE the same names run on a CPU.
 #pragma once
 
 #ifdef GLICLASS_EMULATE
@@ -28,7 +28,7 @@ DEVICE uint32_t shared_address(const void* pointer) {
   return static_cast<uint32_t>(__cvta_generic_to_shared(pointer));
 }
 
-// Four 8 x 8 matrices of 16 bit values; lane l names row l % 8 of matrix l / 8.
+// Loads four 8 x 8 matrices of 16 bit values; lane l names row l % 8 of matrix l / 8.
 DEVICE void load_matrices(uint32_t (&out)[4], const uint16_t* row) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
                : "=r"(out[0]), "=r"(out[1]), "=r"(out[2]), "=r"(out[3])
@@ -60,7 +60,7 @@ DEVICE void multiply(float (&acc)[4], const uint32_t (&a)[4], uint32_t b0, uint3
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
-// 16 bytes to shared memory, in the background; zeros unless `valid`.
+// Copies 16 bytes to shared memory in the background; they are zeros unless `valid`.
 DEVICE void copy_async(uint16_t* to, const uint16_t* from, bool valid) {
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(to)), "l"(from),
                "r"(valid ? 16 : 0));
@@ -93,7 +93,7 @@ DEVICE uint32_t add_halves(uint32_t a, uint32_t b) {
 
 DEVICE float exchange(float value, int lanes_apart) { return __shfl_xor_sync(0xffffffffu, value, lanes_apart); }
 
-// The same value, of which the compiler no longer knows that.
+// Returns the same value, but the compiler no longer knows that it is the same.
 DEVICE int forgotten(int value) {
   asm volatile("" : "+r"(value));
   return value;

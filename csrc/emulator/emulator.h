@@ -1,9 +1,9 @@
-// CUDA on a CPU, for tests without a GPU: one fiber per thread, one block at a time.
+// This is CUDA on a CPU, for tests without a GPU: a thread is a fiber, and one block runs at a time.
 //
-// What it is strict about: shared memory starts as NaN; copies in the background land only when waited for, and
+// It is strict about this: shared memory starts as NaN; copies in the background land only when waited for, and
 // their destination is NaN until then; one warp, drawn at random (EMULATOR_SEED), runs as far as it can before
-// another moves, so that a missing barrier shows. What it does not model: bank conflicts, speed, and the order
-// of memory operations within a warp (so a missing warp_sync).
+// another moves, so that a missing barrier shows. It does not model bank conflicts, speed, and the order of
+// memory operations within a warp (so a missing warp_sync does not show).
 #pragma once
 
 #include <ucontext.h>
@@ -27,7 +27,7 @@ namespace emulator {
 
 constexpr int LANES = 32;
 constexpr size_t STACK_BYTES = 64 << 10;
-constexpr uint16_t NOT_A_NUMBER = 0x7fff;  // in float16 and in bfloat16
+constexpr uint16_t NOT_A_NUMBER = 0x7fff;  // It is NaN in float16 and in bfloat16.
 
 struct Copy {
   uint16_t* to;
@@ -40,7 +40,7 @@ struct Barrier {
   unsigned generation = 0;
 };
 
-struct Lane {  // what the lanes of a warp show each other
+struct Lane {  // The lanes of a warp show this to each other.
   const uint16_t* row;
   uint32_t registers[6];
   float value;
@@ -156,7 +156,7 @@ inline uint16_t to_half(float value) {
   return bits;
 }
 
-inline void check_aligned(const void* address) {  // to 16 bytes, or a GPU faults
+inline void check_aligned(const void* address) {  // A GPU faults unless it is aligned to 16 bytes.
   if (reinterpret_cast<uintptr_t>(address) % 16) std::abort();
 }
 

@@ -1,4 +1,4 @@
-"""LoRA adapters in both layouts PEFT leaves behind, against weights merged by hand."""
+"""LoRA adapters in both layouts that PEFT leaves behind give what weights merged by hand give."""
 
 from __future__ import annotations
 
@@ -17,9 +17,8 @@ from torch import Tensor
 from gliclass_fast import CheckpointError, GLiClassModel
 from gliclass_fast.checkpoint.lora import MergedLora, open_checkpoint
 from gliclass_fast.checkpoint.tensors import SafetensorsFolder
-from tests.accuracy import assert_same_logits
-from tests.sentences import LABELS, TEXTS
-from tests.tiny import alone, fast_pipeline, reference_model, reference_pipeline
+from tests.parity import assert_parity, reference_logits
+from tests.tiny import reference_model
 
 ENCODER = "model.encoder_model."
 QUERY, VALUE = "encoder.layer.0.attention.self.query", "encoder.layer.1.attention.self.value"
@@ -34,7 +33,7 @@ Pairs = dict[str, tuple[Tensor, Tensor]]
 
 
 def pairs_for(weights: Mapping[str, Tensor], prefix: str = ENCODER, rank: int = 4, **ranks: int) -> Pairs:
-    """A and B of the modules, as large as the weights themselves."""
+    """Makes A and B of the modules, with products as large as the weights themselves."""
     shapes = {module: weights[f"{prefix}{module}.weight"].shape for module in MODULES}
     return {
         module: (0.3 * torch.randn(ranks.get(module, rank), width), torch.randn(out, ranks.get(module, rank)))
@@ -43,7 +42,7 @@ def pairs_for(weights: Mapping[str, Tensor], prefix: str = ENCODER, rank: int = 
 
 
 def write(folder: Path, layout: str, pairs: Pairs, **options: Any) -> None:
-    """An adapter for the model in `folder`."""
+    """Writes an adapter for the model in `folder`."""
     (folder / "adapter").mkdir(exist_ok=True)
     place = folder / "adapter" if layout == "subfolder" else folder
     (place / "adapter_config.json").write_text(json.dumps(PLAIN | options))
@@ -60,25 +59,16 @@ def write(folder: Path, layout: str, pairs: Pairs, **options: Any) -> None:
     return save_file(tensors, folder / "model.safetensors")
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    reference_model("bert", scorer_type="mlp").save_pretrained(tmp_path)
-    return tmp_path
-
-
 def check(folder: Path, layout: str, pairs: Pairs, scaling: dict[str, float], **options: Any) -> None:
-    """Logits of the adapted checkpoint against a reference whose weights are merged by hand."""
+    """The adapted checkpoint gives the logits of a reference whose weights are merged by hand."""
     write(folder, layout, pairs, **options)
     reference = reference_model("bert", scorer_type="mlp")
-    before = alone(reference_pipeline(reference), TEXTS, LABELS)
+    before = reference_logits(reference)
     with torch.no_grad():
         for module, (a, b) in pairs.items():
             reference.model.encoder_model.get_submodule(module).weight += scaling[module] * (b @ a)
-    expected = alone(reference_pipeline(reference), TEXTS, LABELS)
-    assert np.abs(np.concatenate(before) - np.concatenate(expected)).max() > 0.1
-    model = GLiClassModel.from_pretrained(folder, device="cpu")
-    for found, wanted in zip(fast_pipeline(model).get_embeddings(TEXTS, LABELS), expected, strict=True):
-        assert_same_logits(found["logits"], wanted)
+    assert np.abs(np.concatenate(before) - np.concatenate(reference_logits(reference))).max() > 0.1
+    assert_parity(reference, ours=GLiClassModel.from_pretrained(folder, device="cpu"))
 
 
 @pytest.mark.parametrize("layout", ["wrapped", "encoder", "whole model", "subfolder"])
@@ -180,7 +170,7 @@ def test_options_that_are_refused(folder: Path, layout: str, option: str, value:
 
 
 def test_a_start_that_changed_the_base_weights(folder: Path) -> None:
-    """Saved with the model the base weights are as they have to be; beside it they are not."""
+    """An adapter that is saved within its model has the right base weights, one beside its model does not."""
     pairs = pairs_for(SafetensorsFolder(folder))
     write(folder, "encoder", pairs, init_lora_weights="pissa_niter_4")
     with pytest.raises(CheckpointError, match="init_lora_weights='pissa_niter_4' is not supported"):

@@ -1,4 +1,4 @@
-"""Checkpoints that are missing, damaged, mismatched or pickled: errors name the file or the tensors."""
+"""Checkpoints that are missing, damaged, mismatched or pickled raise errors that name file or tensors."""
 
 from __future__ import annotations
 
@@ -11,14 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from gliclass_fast import CheckpointError, GLiClassModel, UnsupportedConfigError
 from tests.accuracy import assert_same_logits
-from tests.tiny import byte_tokenizer, fast_pipeline, reference_model
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    reference_model("bert", scorer_type="mlp").save_pretrained(tmp_path)
-    byte_tokenizer().save_pretrained(tmp_path)
-    return tmp_path
+from tests.tiny import fast_pipeline, reference_model
 
 
 def rewrite(folder: Path, change: dict[str, torch.Tensor | None]) -> None:

@@ -1,4 +1,4 @@
-"""The command line as a person meets it, with the demo checkpoint."""
+"""The command line does what a person expects, with the demo checkpoint."""
 
 from __future__ import annotations
 

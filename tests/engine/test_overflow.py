@@ -1,4 +1,4 @@
-"""What overflows float16: it runs again in float32, one warning names it, and nothing else changes."""
+"""What overflows float16 runs again in float32, one warning names it, and nothing else changes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import logging
 import pickle
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -32,9 +32,9 @@ from gliclass_fast.runtime import model
 from gliclass_fast.runtime.loaded import LoadedNetwork
 from gliclass_fast.text.prompts import Request
 from tests import families
-from tests.accuracy import ALONE_TOLERANCE
-from tests.sentences import TEXTS
-from tests.tiny import byte_tokenizer, reference_model
+from tests.accuracy import ALONE_TOLERANCE, assert_same_results, assert_unchanged, sigmoid
+from tests.sentences import DISTINCT, TEXTS
+from tests.tiny import byte_tokenizer, fast_pipeline, loaded, reference_model, tokenizer_of
 
 LOUD = "~"  # of one token, whose embedding float16 cannot hold
 LOUD_VALUE = 1e5  # above 65504, where float16 ends
@@ -42,27 +42,37 @@ KINDS = ("deberta-v2", "modernbert", "t5", *families.KINDS)
 ROWS = (2, 5)  # of the texts that overflow
 REQUESTS = [
     Request(text + LOUD if row in ROWS else text, tuple(own))
-    for row, (text, own) in enumerate(zip(TEXTS, families.DISTINCT, strict=True))
+    for row, (text, own) in enumerate(zip(TEXTS, DISTINCT, strict=True))
 ]
-NAMED = "torch.float16 in text 2, 5 (counted from 0): it runs again in float32"
 
 
-def quiet(
-    kind: str, folder: Path, device: str = "cpu", backend: str | None = None
+Read = Callable[[], Mapping[str, Tensor]]
+
+
+def reference(kind: str) -> Any:
+    return families.reference(kind) if kind in families.KINDS else reference_model(kind)
+
+
+def over(
+    model: Any, read: Read, dtype: torch.dtype, device: str, backend: str | None
 ) -> ZeroShotClassificationPipeline:
-    if kind in families.KINDS:
-        return families.pipeline(kind, torch.float16, device, folder, backend)[0]
-    ours = GLiClassModel.from_gliclass(reference_model(kind), torch.float16, device, backend=backend)
-    return ZeroShotClassificationPipeline(
-        ours, byte_tokenizer(), device=device, progress_bar=False, batch_tokens=256, max_length=512
-    )
+    """Builds a pipeline over tensors for the configuration of a reference model."""
+    config = loaded(model).config
+    ours = GLiClassModel(config, read, "a loud model", dtype, device, backend)
+    return fast_pipeline(ours, tokenizer_of(model), max_length=512)
 
 
-def loud_tensors(
-    tensors: Mapping[str, Tensor], part: str = "", value: float = LOUD_VALUE
-) -> dict[str, Tensor]:
-    """A checkpoint's tensors, the word embedding of LOUD brought to `value`; part: of the names to change."""
-    row, changed = byte_tokenizer().convert_tokens_to_ids(LOUD), dict(tensors)
+def quiet(kind: str, device: str = "cpu", backend: str | None = None) -> ZeroShotClassificationPipeline:
+    model = reference(kind)
+    return over(model, model.state_dict, torch.float16, device, backend)
+
+
+def loud_tensors(kind: str, part: str = "", value: float = LOUD_VALUE) -> dict[str, Tensor]:
+    """Gives a model's tensors with the word embedding of LOUD brought to `value`.
+
+    part: of the names of the tensors to change."""
+    row, tensors = byte_tokenizer().convert_tokens_to_ids(LOUD), reference(kind).state_dict()
+    changed = dict(tensors)
     for name, tensor in tensors.items():
         if part in name and re.search(r"word_embed|tok_embed|embed_tokens|shared", name):
             changed[name] = tensor.clone()
@@ -71,71 +81,69 @@ def loud_tensors(
 
 
 def loud(
-    pipeline: ZeroShotClassificationPipeline,
+    kind: str,
     dtype: torch.dtype = torch.float16,
-    part: str = "",
-    value: float = LOUD_VALUE,
+    device: str = "cpu",
+    backend: str | None = None,
+    **change: Any,
 ) -> ZeroShotClassificationPipeline:
-    """The same pipeline over such tensors, in a dtype."""
-    tensors = loud_tensors(pipeline.model.read_tensors(), part, value)
-    config, device, backend = pipeline.model.config, pipeline.device, pipeline.model.settings.backend
-    changed = GLiClassModel(
-        config, lambda: tensors, "a loud model", dtype=dtype, device=device, backend=backend
-    )
-    tokenizers = {"tokenizer": pipeline.tokenizer, "labels_tokenizer": pipeline.labels_tokenizer}
-    return ZeroShotClassificationPipeline(
-        changed, **tokenizers, device=device, progress_bar=False, batch_tokens=256, max_length=512
-    )
+    """Builds the pipeline of `quiet` over loud tensors."""
+    tensors = loud_tensors(kind, **change)
+    return over(reference(kind), lambda: tensors, dtype, device, backend)
 
 
-def logits(pipeline: ZeroShotClassificationPipeline, **options: Any) -> list[np.ndarray]:
-    return [each.logits for each in pipeline.engine.score(REQUESTS, **options)]
-
-
-def sigmoid(values: np.ndarray) -> np.ndarray:
-    return 1 / (1 + np.exp(-values.astype(np.float64)))
+def logits(pipeline: ZeroShotClassificationPipeline, requests: list[Request] = REQUESTS) -> list[np.ndarray]:
+    return [each.logits for each in pipeline.engine.score(requests)]
 
 
 def check(
     found: list[np.ndarray], calm: list[np.ndarray], exact: list[np.ndarray], rows: tuple[int, ...] = ROWS
 ) -> None:
-    """Rows that overflow score as in float32, all others bit by bit as where nothing overflows."""
+    """Rows that overflow score as in float32, and all others bit by bit as where nothing overflows."""
     for row, ours in enumerate(found):
         if row in rows:
-            assert np.abs(sigmoid(ours) - sigmoid(exact[row])).max() <= ALONE_TOLERANCE
+            assert_unchanged(sigmoid(ours), sigmoid(exact[row]))
         else:
             assert np.array_equal(ours, calm[row])
 
 
-def check_scores(calm: ZeroShotClassificationPipeline, caplog: pytest.LogCaptureFixture) -> None:
-    """Logits and embeddings over loud tensors, and the one warning that each of the calls gives."""
-    low, exact = loud(calm), loud(calm, torch.float32)
-    check(logits(low), logits(calm), logits(exact))
-    assert [record.getMessage() for record in caplog.records] == [f"values overflow {NAMED}"]
+def check_scores(
+    kind: str,
+    caplog: pytest.LogCaptureFixture,
+    device: str = "cpu",
+    backend: str | None = None,
+    requests: list[Request] = REQUESTS,
+    rows: tuple[int, ...] = ROWS,
+) -> None:
+    """Logits and embeddings over loud tensors are right, and each of the calls gives one warning."""
+    calm, low = quiet(kind, device, backend), loud(kind, torch.float16, device, backend)
+    exact, named = loud(kind, torch.float32, device, backend), ", ".join(map(str, rows))
+    warning = f"values overflow torch.float16 in text {named} (counted from 0): it runs again in float32"
+    check(*(logits(each, requests) for each in (low, calm, exact)), rows)
+    assert [record.getMessage() for record in caplog.records] == [warning]
     caplog.clear()
-    embeddings = [each.engine.embed(REQUESTS) for each in (low, calm, exact)]
+    embeddings = [each.engine.embed(requests) for each in (low, calm, exact)]
     for name in ("logits", "text_embedding", "class_embeddings"):
-        found, without, wide = ([row[name] for row in rows] for rows in embeddings)
-        check(found, without, wide)
-    assert [record.getMessage() for record in caplog.records] == [f"values overflow {NAMED}"]
+        check(*([row[name] for row in found] for found in embeddings), rows)
+    assert [record.getMessage() for record in caplog.records] == [warning]
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_only_what_overflows_runs_again(kind: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    check_scores(quiet(kind, tmp_path), caplog)
+def test_only_what_overflows_runs_again(kind: str, caplog: pytest.LogCaptureFixture) -> None:
+    check_scores(kind, caplog)
 
 
-def test_no_kernel_hides_an_overflow(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Attention and a scorer with ReLU, in Triton's interpreter."""
-    check_scores(quiet("bi-encoder-fused", tmp_path, backend="triton"), caplog)
+@pytest.mark.slow
+def test_no_kernel_hides_an_overflow(caplog: pytest.LogCaptureFixture) -> None:
+    """Attention and a scorer with ReLU run in Triton's interpreter."""
+    requests = [Request("so good", ("a", "b")), Request(LOUD, ("c",)), Request("", ("d",))]
+    check_scores("bi-encoder-fused", caplog, backend="triton", requests=requests, rows=(1,))
 
 
 @pytest.mark.parametrize("kind", ["bi-encoder", "bi-encoder-fused"])
-def test_a_label_that_overflows_its_tower(
-    kind: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    calm = quiet(kind, tmp_path)
-    low, exact = (loud(calm, dtype, "label_encoder") for dtype in (torch.float16, torch.float32))
+def test_a_label_that_overflows_its_tower(kind: str, caplog: pytest.LogCaptureFixture) -> None:
+    calm = quiet(kind)
+    low, exact = (loud(kind, dtype, part="label_encoder") for dtype in (torch.float16, torch.float32))
     requests = [Request(each.text, (*each.labels, LOUD) if row == 3 else each.labels)
                 for row, each in enumerate(REQUESTS)]  # fmt: skip
     found, without, wide = (
@@ -144,30 +152,28 @@ def test_a_label_that_overflows_its_tower(
     check(found, without, wide, rows=(3,))
     [record] = caplog.records
     assert "in text 3 (counted" in record.message
-    embedded = low.engine.embed(requests)[3]
-    theirs = exact.engine.embed(requests)[3]
-    assert embedded["class_embeddings"] == pytest.approx(theirs["class_embeddings"], abs=ALONE_TOLERANCE)
+    embedded, theirs = (each.engine.embed(requests)[3]["class_embeddings"] for each in (low, exact))
+    assert_unchanged(embedded, theirs)
 
 
-def test_only_the_pass_that_overflows_runs_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    calm = quiet("deberta-v2", tmp_path)
-    low, exact = loud(calm), loud(calm, torch.float32)
+def test_only_the_pass_that_overflows_runs_again(caplog: pytest.LogCaptureFixture) -> None:
+    calm, low, exact = quiet("deberta-v2"), loud("deberta-v2"), loud("deberta-v2", torch.float32)
     requests = [Request("a text", ("a",)), Request("another", ("a", "b", LOUD, f"c{LOUD}", "d", "e"))]
     found, without, wide = (each.engine.score(requests, 2)[1].logits[0] for each in (low, calm, exact))
     assert np.array_equal(found[:2], without[:2]) and np.array_equal(found[4:], without[4:])
-    assert np.abs(sigmoid(found[2:4]) - sigmoid(wide[2:4])).max() <= ALONE_TOLERANCE
+    assert_unchanged(sigmoid(found[2:4]), sigmoid(wide[2:4]))
     [record] = caplog.records
     assert "in text 1 (counted" in record.message
 
 
-def test_faces_name_the_callers_own_text(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    low = loud(quiet("deberta-v2", tmp_path))
+def test_faces_name_the_callers_own_text(caplog: pytest.LogCaptureFixture) -> None:
+    low = loud("deberta-v2")
     low(["a", f"b{LOUD}", "c"], ["x"], first_text=128)
     chunking = ZeroShotClassificationWithChunkingPipeline(
         low.model, low.tokenizer, device="cpu", progress_bar=False, text_chunk_size=20, text_chunk_overlap=0
     )
     chunking(["a" * 50, "b" * 50 + LOUD], ["x", "y"])
-    theirs = loud(quiet("GliZNet D", tmp_path))
+    theirs = loud("GliZNet D")
     gliznet.ZeroShotClassificationPipeline(theirs.model, theirs.tokenizer)(["a", "b", f"c{LOUD}"], ["x"])
     named = [record.getMessage().split(" in ")[1].split(" (")[0] for record in caplog.records]
     assert named == ["text 129", "text 1", "text 2"]
@@ -176,46 +182,47 @@ def test_faces_name_the_callers_own_text(tmp_path: Path, caplog: pytest.LogCaptu
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
-def test_what_overflows_float32_too_raises(dtype: torch.dtype, tmp_path: Path) -> None:
-    broken = loud(quiet("deberta-v2", tmp_path), dtype, value=float("inf"))
+def test_what_overflows_float32_too_raises(dtype: torch.dtype) -> None:
+    broken = loud("deberta-v2", dtype, value=float("inf"))
     expected = r"not finite in float32 for text 2, 5 \(counted from 0\): the checkpoint is damaged"
     for run in (broken.engine.score, broken.engine.embed):
         with pytest.raises(FloatingPointError, match=expected):
             run(REQUESTS)
 
 
-def test_a_message_names_few_of_many(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    loud(quiet("deberta-v2", tmp_path))([LOUD] * 14, ["x"])
+def test_a_message_names_few_of_many(caplog: pytest.LogCaptureFixture) -> None:
+    loud("deberta-v2")([LOUD] * 14, ["x"])
     [record] = caplog.records
     assert "in text 0, 1, 2, 3, 4, 5, 6, 7, 8, 9 and 4 more (counted" in record.message
 
 
-def test_threads_share_one_twin_until_the_model_moves(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    low = loud(quiet("deberta-v2", tmp_path)).model
-    built = []
-    build = GLiClassModel._build_twin
-    monkeypatch.setattr(GLiClassModel, "_build_twin", lambda own: built.append(own) or build(own))
+def test_threads_share_one_twin_until_the_model_moves() -> None:
+    tensors, built = loud_tensors("deberta-v2"), []
+
+    def read() -> dict[str, Tensor]:
+        built.append(tensors)
+        return tensors
+
+    low = over(reference("deberta-v2"), read, torch.float16, "cpu", None).model
     with ThreadPoolExecutor(4) as threads:
         twins = set(threads.map(lambda _: low.in_float32(), range(8)))
     [twin] = twins
-    assert len(built) == 1 and twin.dtype is torch.float32 and low.dtype is torch.float16
+    assert len(built) == 2 and twin.dtype is torch.float32 and low.dtype is torch.float16
     assert twin.in_float32() is twin
     other = low.to(torch.bfloat16).in_float32()
-    assert other is not twin and len(built) == 2
+    assert other is not twin and len(built) == 4
     wide = low.to(torch.float32)
-    assert wide.in_float32() is wide and len(built) == 2
+    assert wide.in_float32() is wide and len(built) == 5
 
 
-def test_a_twin_is_not_pickled(tmp_path: Path) -> None:
+def test_a_twin_is_not_pickled() -> None:
     low = GLiClassModel.from_pretrained(demo.PATH, dtype="float16", device="cpu")
     before = pickle.dumps(low)
     low.in_float32()
     assert pickle.dumps(low) == before
 
 
-def test_a_twin_keeps_a_backend_that_has_float32(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_twin_keeps_a_backend_that_has_float32(monkeypatch: pytest.MonkeyPatch) -> None:
     low = GLiClassModel.from_pretrained(demo.PATH, "float16", "cpu", backend="reference")
     assert set(low.in_float32().ops.chosen.values()) == {"reference"}
     low = low.to(torch.bfloat16)
@@ -224,35 +231,36 @@ def test_a_twin_keeps_a_backend_that_has_float32(tmp_path: Path, monkeypatch: py
 
 
 def test_memory_that_float32_lacks_comes_from_the_graphs(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    low = loud(quiet("deberta-v2", tmp_path))
-    expected = logits(low)
-    low = loud(quiet("deberta-v2", tmp_path))
+    expected, tensors = logits(loud("deberta-v2")), loud_tensors("deberta-v2")
     freed: list[LoadedNetwork] = []
     monkeypatch.setattr(LoadedNetwork, "free_graphs", lambda own: freed.append(own))
-    build, score = GLiClassModel._build_twin, LoadedNetwork.score
+    read_before: list[bool] = []
+    score = LoadedNetwork.score
 
-    def building(own: GLiClassModel) -> GLiClassModel:
-        if not freed:
+    def read() -> dict[str, Tensor]:
+        if read_before and not freed:
             raise torch.OutOfMemoryError("no room for weights")
-        return build(own)
+        read_before.append(True)
+        return tensors
+
+    low = over(reference("deberta-v2"), read, torch.float16, "cpu", None)
 
     def scoring(own: LoadedNetwork, prompts: Any) -> Any:
         if own is not low.model.loaded and len(prompts) > 1:
             raise torch.OutOfMemoryError("too many")
         return score(own, prompts)
 
-    monkeypatch.setattr(GLiClassModel, "_build_twin", building)
     monkeypatch.setattr(LoadedNetwork, "score", scoring)
     for ours, theirs in zip(logits(low), expected, strict=True):
-        assert ours == pytest.approx(theirs, abs=ALONE_TOLERANCE)
+        assert_unchanged(ours, theirs)
     assert freed == [low.model.loaded, low.model.loaded] and "it runs in halves" in caplog.text
 
 
 @pytest.fixture
 def loud_demo(tmp_path: Path) -> Path:
-    """The demo checkpoint with an embedding of "rutabaga" that float16 cannot hold."""
+    """Writes the demo checkpoint with an embedding of "rutabaga" that float16 cannot hold."""
     folder = tmp_path / "model"
     shutil.copytree(demo.PATH, folder, ignore=shutil.ignore_patterns("*.py", "__pycache__"))
     tensors = load_file(folder / "model.safetensors")
@@ -291,8 +299,7 @@ def test_classify_goes_on_and_names_the_row(
     assert run_classify(loud_demo, "--dtype", "float32").exit_code == 0
     exact = [json.loads(line) for line in (loud_demo.parent / "out.jsonl").read_text().splitlines()]
     assert len(found) == len(exact) == 5
-    for ours, theirs in zip(found[3]["predictions"], exact[3]["predictions"], strict=True):
-        assert ours["score"] == pytest.approx(theirs["score"], abs=ALONE_TOLERANCE)
+    assert_same_results(found[3]["predictions"], exact[3]["predictions"], ALONE_TOLERANCE)
 
 
 def test_a_run_resumes_in_another_dtype(loud_demo: Path, monkeypatch: pytest.MonkeyPatch) -> None:

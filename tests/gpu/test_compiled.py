@@ -1,4 +1,4 @@
-"""The compiled kernels on a GPU. `compute-sanitizer` runs this file too, see tools/gpu_check.py."""
+"""The compiled kernels are right on a GPU; `compute-sanitizer` runs this file too (tools/gpu_check.py)."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import torch
 from gliclass_fast.kernels import compiled_cuda
 from tests.accuracy import assert_accurate
 from tests.kernels import cases
-from tests.parity import check_logits
-from tests.tiny import random_prompt
+from tests.parity import assert_parity
+from tests.tiny import random_prompt, reference_model
 
 SHAPES: dict[str, dict[str, Any]] = {
     "ragged": {"reach": 40},
@@ -38,20 +38,20 @@ def test_contract(dtype: torch.dtype, rows: int, shape: str, monkeypatch: pytest
 
 def test_pytorch_accepts_the_operation() -> None:
     arguments, _ = cases.disentangled_attention(torch.float16, width=64)
-    qkv, sequences, scale, tables = cases.packed(
+    qkv, key, query, slots, _, tiles, scale, longest = cases.packed(
         "disentangled_attention", "cuda", cases.moved(arguments, "cuda")
     )
-    both = (tables.key_table, tables.query_table)
     torch.library.opcheck(
-        compiled_cuda._disentangled_attention,
-        (qkv, *both, sequences.tiles, tables.reach, scale, sequences.longest),
+        torch.ops.gliclass_fast.disentangled_attention.default,
+        (qkv, key, query, tiles, slots.numel() // 2, scale, longest),
         test_utils=("test_schema", "test_faketensor"),
     )
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_a_model_with_heads_64_wide_runs_on_them(dtype: torch.dtype) -> None:
-    model = check_logits("deberta-v2", "mlp", dtype, "cuda", backbone=WIDE)
+    reference = reference_model("deberta-v2", WIDE, scorer_type="mlp", extract_text_features=True)
+    model = assert_parity(reference, dtype=dtype, device="cuda").model
     assert model.ops.chosen["disentangled_attention"] == "cuda"
     eager, *replayed = (
         model.loaded.score([random_prompt(150, 3), random_prompt(9, 2)]).wait() for _ in range(4)

@@ -1,4 +1,4 @@
-"""CUDA graphs on a GPU: replays, threads, memory, and nothing that waits."""
+"""CUDA graphs replay what ran, share memory and threads, and wait for nothing, on a GPU."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,7 +18,7 @@ from gliclass_fast.runtime.graphs import GraphRunner
 from gliclass_fast.text.prompts import Request
 from tests import families
 from tests.accuracy import assert_same_logits
-from tests.sentences import LABELS, TEXTS
+from tests.sentences import DISTINCT, LABELS, TEXTS
 from tests.tiny import ALL_SCORERS, ENCODERS, byte_tokenizer, random_prompt, reference_model
 
 
@@ -69,9 +68,9 @@ def test_nothing_waits_between_batch_and_logits(encoder: str, scorer: str) -> No
 
 
 @pytest.mark.parametrize("kind", families.KINDS)
-def test_other_kinds_replay_what_they_ran(kind: str, tmp_path: Path) -> None:
-    pipeline, _ = families.pipeline(kind, torch.float16, "cuda", tmp_path)
-    requests = [Request(text, tuple(own)) for text, own in zip(TEXTS, families.DISTINCT, strict=True)]
+def test_other_kinds_replay_what_they_ran(kind: str) -> None:
+    pipeline = families.pipeline(kind, torch.float16, "cuda")
+    requests = [Request(text, tuple(own)) for text, own in zip(TEXTS, DISTINCT, strict=True)]
     eager, *replayed = ([each.logits for each in pipeline.engine.score(requests)] for _ in range(4))
     recorded = kind not in ("bi-encoder-fused", "encoder-decoder-cls, T5", "encoder-decoder-cls, BART")
     assert (pipeline.model.loaded.graphs is not None) == recorded
@@ -98,7 +97,7 @@ def test_a_score_does_not_depend_on_its_batch(encoder: str) -> None:
 
 
 def test_threads_share_a_model() -> None:
-    """Some classify, some ask for embeddings, which runs without graphs."""
+    """Some threads classify and some ask for embeddings, which runs without graphs."""
     model = gpu_model("deberta-v2")
     batches = [[random_prompt(20 + 9 * n, 1 + n % 5, n), random_prompt(33, 2, n)] for n in range(12)]
     expected = [model.loaded.score(prompts).wait() for prompts in batches]
@@ -131,7 +130,7 @@ def test_a_thread_that_never_ran_anything_records() -> None:
 
 @pytest.mark.parametrize("encoder", ["deberta-v2", "modernbert"])
 def test_graphs_outlive_those_dropped_before_them(encoder: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Dropping a graph must free nothing that others use: what is free is overwritten here.
+    """Dropping a graph frees nothing that others use: what is free is overwritten here.
 
     The first size is used between all others, so its two graphs, recorded once, outlive dozens of them.
     """

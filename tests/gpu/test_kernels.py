@@ -1,4 +1,4 @@
-"""Every Triton kernel on a GPU, in every dtype (the interpreter that runs elsewhere has no bfloat16)."""
+"""Every Triton kernel is right on a GPU in every dtype; the interpreter used elsewhere has no bfloat16."""
 
 from __future__ import annotations
 

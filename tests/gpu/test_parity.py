@@ -1,25 +1,25 @@
-"""Parity on a GPU, in every dtype."""
+"""Models on a GPU give the reference's logits in every dtype."""
 
 from __future__ import annotations
-
-from pathlib import Path
 
 import pytest
 import torch
 
 from tests import families
-from tests.parity import check_logits
-from tests.tiny import ALL_SCORERS, ENCODERS
+from tests.parity import assert_parity
+from tests.sentences import DISTINCT, TEXTS
+from tests.tiny import ALL_SCORERS, ENCODERS, reference_model
 
 
 @pytest.mark.parametrize("encoder", ENCODERS)
 @pytest.mark.parametrize("scorer", ALL_SCORERS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 def test_logits(encoder: str, scorer: str, dtype: torch.dtype) -> None:
-    check_logits(encoder, scorer, dtype, "cuda")
+    model = reference_model(encoder, scorer_type=scorer, extract_text_features=True)
+    assert_parity(model, dtype=dtype, device="cuda")
 
 
 @pytest.mark.parametrize("kind", families.KINDS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
-def test_other_kinds(kind: str, dtype: torch.dtype, tmp_path: Path) -> None:
-    families.check(kind, dtype, "cuda", tmp_path)
+def test_other_kinds(kind: str, dtype: torch.dtype) -> None:
+    assert_parity(families.reference(kind), TEXTS, DISTINCT, dtype=dtype, device="cuda", max_length=512)

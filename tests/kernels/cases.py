@@ -1,4 +1,4 @@
-"""Every operation at odd sizes, with its contract written once more the slow way, for every implementation.
+"""Every operation has cases at odd sizes, with its contract written once more the slow way.
 
 A case is (operation, function of a dtype -> (arguments, slow(precision) -> what should come out)).
 """
@@ -42,7 +42,7 @@ def with_spare(rows: Tensor) -> Tensor:
 
 
 def slow_attention(scores: Tensor, v: Tensor, cu: Tensor, allowed: Tensor | None = None) -> Tensor:
-    """scores [H, T, T] and v [T, H, D] -> [T + SPARE, H * D]; only pairs of one sequence count."""
+    """Attends with scores [H, T, T] to v [T, H, D], within sequences -> [T + SPARE, H * D]."""
     owner = torch.searchsorted(cu[1:].contiguous(), torch.arange(v.shape[0]), right=True)
     keep = owner[:, None] == owner
     if allowed is not None:
@@ -348,7 +348,7 @@ def moved(value: Any, device: str) -> Any:
 
 
 def packed(operation: str, backend: str, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
-    """The arguments with weights and tables as this backend keeps them."""
+    """Gives the arguments with weights and tables as this backend keeps them."""
     values = list(arguments)
     if operation in ("linear", "linear_add", "norm_linear"):
         values[1] = implementation("pack_linear", backend if backend == "onednn" else "reference")(values[1])

@@ -1,4 +1,4 @@
-"""The compiled extension: what nvcc made of it, for which GPUs, and how PyTorch and the dispatch see it."""
+"""nvcc made of the extension what is recorded, and PyTorch and the dispatch see it as they should."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_it_was_built() -> None:
 
 
 def test_resources_are_the_recorded_ones() -> None:
-    """After a change to csrc: make resources"""
+    """The recorded ones are written by `make resources`, to be run after a change to csrc."""
     recorded = {
         (row["kernel"], row["architecture"]): row
         for row in json.loads(RECORDED.read_text(encoding="utf-8"))["rows"]

@@ -1,4 +1,4 @@
-"""The compiled CPU kernel beyond its contract: instruction sets, sanitizers, threads, PyTorch's rules."""
+"""The compiled CPU kernel holds on every instruction set, under sanitizers, with threads and in PyTorch."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ print("clean")
 
 @pytest.mark.slow
 def test_no_access_out_of_bounds_and_nothing_undefined(tmp_path: Path, source_copy: Path) -> None:
-    """The extension built with AddressSanitizer and UndefinedBehaviorSanitizer, which end the process."""
+    """AddressSanitizer and UndefinedBehaviorSanitizer are built in, and would end the process."""
     sanitizers = "-fsanitize=address,undefined -fno-sanitize-recover=all"
     build = [sys.executable, "setup.py", "--quiet", "build_ext"]
     build += ["--build-lib", str(tmp_path), "--build-temp", str(tmp_path / "objects")]
@@ -134,7 +134,7 @@ def test_pytorch_accepts_the_operation() -> None:
     rows, absent = qkv.nan_to_num().unbind(1), [None] * 4
     arguments = (*rows, sequences.tiles, scale, *absent, tables.key_table, tables.query_table)
     torch.library.opcheck(
-        compiled_cpu._attention,
+        torch.ops.gliclass_fast.attention_cpu.default,
         arguments,
         test_utils=("test_schema", "test_faketensor", "test_aot_dispatch_dynamic"),
     )

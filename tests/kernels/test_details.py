@@ -1,4 +1,4 @@
-"""What the contracts alone do not show: views instead of copies, ranges, the choice of an implementation."""
+"""Views replace copies, ranges hold and the right implementation is chosen, which no contract shows."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_float16_products_that_fit_once_scaled_stay_finite() -> None:
 @pytest.mark.parametrize("backend", ["reference", "triton"])
 @pytest.mark.parametrize("reduce", ["max", "abs_max", "sum"])
 def test_pooling_keeps_what_is_not_a_number(reduce: str, backend: str) -> None:
-    """Or an overflow in one row would become a score that looks right."""
+    """A kernel that lost it would turn an overflow in one row into a score that looks right."""
     rows = torch.randn(70, 40, dtype=torch.float16)
     rows[66, 3] = float("nan")
     spans = torch.tensor([[0, 66], [66, 70]], dtype=torch.int32)

@@ -1,4 +1,4 @@
-"""The CUDA source of csrc/, compiled for a CPU and run in the emulator, against the operations' contracts."""
+"""The CUDA source of csrc/, compiled for a CPU and run in the emulator, obeys the operations' contracts."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from gliclass_fast.ops import TILE_ROWS, DistanceTables
 from tests.accuracy import assert_accurate
 from tests.kernels import cases
 
+pytestmark = pytest.mark.slow
 SOURCE = Path(__file__).parent.parent.parent / "csrc"
 # what the design promises, tighter than the accuracy rule
 RELATIVE_ERROR = {torch.float16: 4e-4, torch.bfloat16: 3e-3}
@@ -119,7 +120,7 @@ except AssertionError:
 
 
 def verdict(library: Path, rows: int, seed: int) -> str:
-    """In a process of its own: the seed of the emulator's schedule comes from the environment."""
+    """Runs in a process of its own, as the seed of the emulator's schedule comes from the environment."""
     command = [sys.executable, "-c", SCHEDULED, str(library), str(rows)]
     environment = {**os.environ, "EMULATOR_SEED": str(seed)}
     done = subprocess.run(

@@ -1,4 +1,4 @@
-"""The flash-attn row of the dispatch table, with a stand-in for the package, which needs a GPU."""
+"""The flash-attn row of the dispatch table works with a stand-in for the package, which needs a GPU."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.kernels.cases import CASES, attention, check
 def packed(
     qkv: Tensor, cu_seqlens: Tensor, max_seqlen: int, softmax_scale: float, window_size: tuple[int, int]
 ) -> Tensor:
-    """What flash_attn_varlen_qkvpacked_func gives, [T, H, D]; rows after the last sequence are undefined."""
+    """Does as flash_attn_varlen_qkvpacked_func, [T, H, D]; rows after the last sequence are undefined."""
     out = torch.full_like(qkv[:, 0], float("nan"))
     for start, end in pairwise(cu_seqlens.tolist()):
         assert end - start <= max_seqlen

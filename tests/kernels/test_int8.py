@@ -1,4 +1,4 @@
-"""int8 linear maps within the error that rounding allows, and what a quantised model does to scores."""
+"""int8 linear maps stay within the error that rounding allows, and a quantised model keeps decisions."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SHAPES = [(1, 33, 38), (17, 768, 3072), (130, 3072, 768), (2, 5, 7)]
 
 
 def allowed(x: Tensor, weight: Tensor, y: Tensor) -> Tensor:
-    """Of every element, as the module docstring of kernels/int8.py derives it, and float32 rounding."""
+    """Gives every element's largest error, as kernels/int8.py derives it, with that of float32 rounding."""
     step = x.abs().amax(1).double() / int8.LIMIT
     scale = weight.abs().amax(1).double() / int8.weight_limit()
     of_input = step[:, None] / 2 * weight.double().abs().sum(1)
@@ -44,7 +44,7 @@ def test_rounding_alone_separates_it_from_the_exact_product(shape: tuple[int, in
 
 
 def test_it_is_exact_on_processors_without_vnni() -> None:
-    """The same tests with oneDNN held to AVX2, as its own process."""
+    """The same tests pass in a process in which oneDNN is held to AVX2."""
     command = [
         sys.executable,
         "-m",

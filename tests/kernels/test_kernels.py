@@ -1,4 +1,4 @@
-"""Every implementation that runs on this machine against its operation's contract."""
+"""Every implementation that runs on this machine obeys its operation's contract."""
 
 from __future__ import annotations
 

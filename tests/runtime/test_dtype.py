@@ -1,4 +1,4 @@
-"""Which dtype a model runs in."""
+"""A model runs in the dtype that is asked for, or that holds its values."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_defaults() -> None:
 def test_a_model_that_overflows_float16_runs_in_bfloat16(
     encoder: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With the GPU's candidates on a CPU, as is and with one layer that leaves float16's range."""
+    """The GPU's candidates are tried on a CPU, as is and with one layer that leaves float16's range."""
     monkeypatch.setattr(loaded, "dtype_candidates", lambda *_: SIXTEEN_BIT)
     reference = reference_model(encoder, extract_text_features=True)
     folder = [reference.config.to_dict(), reference.state_dict]

@@ -1,4 +1,4 @@
-"""The graph runner, with a recorder that replays by running again into the memory of the recording."""
+"""The graph runner works with a recorder that replays by running again into the recording's memory."""
 
 from __future__ import annotations
 
@@ -7,10 +7,8 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 from weakref import WeakSet
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -21,19 +19,19 @@ from gliclass_fast import (
     ZeroShotClassificationWithChunkingPipeline,
 )
 from gliclass_fast.batch import EncodedPrompt
+from gliclass_fast.engine.engine import Engine
 from gliclass_fast.runtime import graphs
 from gliclass_fast.runtime.graphs import MAX_TOKENS, GraphRunner
 from gliclass_fast.runtime.oom import run_batches
-from gliclass_fast.runtime.warm_up import random_batch
 from gliclass_fast.text.prompts import Request
 from tests import families
-from tests.accuracy import ALONE_TOLERANCE
+from tests.accuracy import ALONE_TOLERANCE, assert_same_results, assert_unchanged
 from tests.sentences import LABELS, TEXTS
 from tests.tiny import ALL_SCORERS, ENCODERS, fast_pipeline, random_prompt, reference_model
 
 
 class Again:
-    """Stands in for CUDA graphs: the launches of a recording are repeated, Python values stay as recorded."""
+    """This recorder repeats launches while Python values stay as recorded, as CUDA graphs do."""
 
     def __init__(self, memory_limit: int = 1 << 40) -> None:
         self.memory_limit = memory_limit
@@ -65,7 +63,7 @@ class Again:
         return replay
 
     def alive(self) -> int:
-        """Recordings that somebody still holds."""
+        """Counts the recordings that somebody still holds."""
         return len(self.recordings)
 
     def synchronize(self) -> None:
@@ -91,8 +89,7 @@ def tiny_model(encoder: str = "deberta-v2", scorer: str = "mlp", **options: obje
 
 def check_equal(model: GLiClassModel, prompts: list[EncodedPrompt]) -> None:
     found, expected = model.loaded.score(prompts).wait(), model.loaded(model.loaded.pack(prompts)).logits
-    assert found.shape == (1, len(expected))
-    assert np.abs(found[0] - expected.numpy()).max() <= ALONE_TOLERANCE
+    assert_unchanged(found, expected[None])
 
 
 def test_buckets() -> None:
@@ -148,7 +145,8 @@ def test_a_calibrated_model_gives_both_kinds_of_logits() -> None:
         found = model.loaded.score([random_prompt(30, 4)]).wait()
     assert output.uncalibrated_logits is not None
     expected = torch.stack((output.logits, output.uncalibrated_logits)).numpy()
-    assert found.shape == (2, 4) and np.abs(found - expected).max() <= ALONE_TOLERANCE
+    assert found.shape == (2, 4)
+    assert_unchanged(found, expected)
 
 
 def test_any_number_of_labels_replays_one_encoder() -> None:
@@ -246,16 +244,20 @@ def test_without_memory_for_a_recording_all_are_dropped_and_it_is_tried_again() 
     recorder.failures = [torch.OutOfMemoryError("no memory for a recording")]
     for _ in range(2):
         [found] = pipeline.engine.score([longer])
-        assert np.abs(found.logits - expected[-1]).max() <= ALONE_TOLERANCE
+        assert_unchanged(found.logits, expected[-1])
     assert not recorder.failures and pipeline.model.loaded.graphs.count == 2
 
 
+def encoded(engine: Engine, requests: list[Request]) -> list[EncodedPrompt]:
+    return engine.reader.encode(requests, engine.window)
+
+
 def check_only_encoders_are_recorded(pipeline: ZeroShotClassificationPipeline) -> None:
-    """One recording for any labels and any number of texts of as many tokens."""
+    """One recording serves any labels and any number of texts of as many tokens."""
     engine, model, recorder = pipeline.engine, pipeline.model, Again()
     engine.batch_tokens = MAX_TOKENS
     short = [Request("ab", ("a", "b"))] * 20
-    least, total = (sum(len(each.token_ids) for each in engine.encode(part)) for part in (short[:1], short))
+    least, total = (sum(len(each.token_ids) for each in encoded(engine, part)) for part in (short[:1], short))
     long = Request("x" * (2 + total - least), ("a", "b"))
     calls = [[long], short, [long], [Request(each.text, ("b", "c")) for each in short]]
     expected = [engine.score(requests) for requests in calls]
@@ -263,45 +265,51 @@ def check_only_encoders_are_recorded(pipeline: ZeroShotClassificationPipeline) -
     assert not model.loaded.network.score_recordable
     for requests, scored in zip(calls * 2, expected * 2, strict=True):
         for ours, theirs in zip(engine.score(requests), scored, strict=True):
-            assert np.abs(ours.logits - theirs.logits).max() <= ALONE_TOLERANCE
+            assert_unchanged(ours.logits, theirs.logits)
     assert recorder.recorded == recorder.alive() == 1
 
 
 @pytest.mark.parametrize("kind", ["bi-encoder", "encoder-decoder, BART", "encoder-decoder, umT5"])
-def test_where_labels_come_beside_the_block(kind: str, tmp_path: Path) -> None:
-    check_only_encoders_are_recorded(families.pipeline(kind, torch.float32, "cpu", tmp_path)[0])
+def test_where_labels_come_beside_the_block(kind: str) -> None:
+    check_only_encoders_are_recorded(families.pipeline(kind))
 
 
 def test_where_an_lstm_reads_the_text() -> None:
     check_only_encoders_are_recorded(fast_pipeline(tiny_model("bert", use_lstm=True)))
 
 
-def test_texts_of_one_token_each(tmp_path: Path) -> None:
-    pipeline, _ = families.pipeline("encoder-decoder, umT5", torch.float32, "cpu", tmp_path)
-    model = pipeline.model
-    prompts = [
-        replace(each, token_ids=each.token_ids[:1])
-        for each in pipeline.engine.encode([Request("", ("a", "b"))] * 20)
-    ]
+def test_texts_of_one_token_each() -> None:
+    engine = families.pipeline("encoder-decoder, umT5").engine
+    model, requests = engine.model, [Request("", ("a", "b"))] * 20
+    prompts = [replace(each, token_ids=each.token_ids[:1]) for each in encoded(engine, requests)]
     expected = model.loaded.score(prompts).wait()
     model.loaded.graphs = GraphRunner(model.loaded.network, model.device, Again())
     for _ in range(3):
-        assert np.abs(model.loaded.score(prompts).wait() - expected).max() <= ALONE_TOLERANCE
+        assert_unchanged(model.loaded.score(prompts).wait(), expected)
 
 
 @pytest.mark.parametrize("kind", [None, "bi-encoder", "encoder-decoder, BART", "GliZNet D"])
-def test_what_was_warmed_up_is_replayed_at_once(kind: str | None, tmp_path: Path) -> None:
-    model = tiny_model() if kind is None else families.pipeline(kind, torch.float32, "cpu", tmp_path)[0].model
-    recorder = Again()
+def test_what_was_warmed_up_is_replayed_at_once(kind: str | None) -> None:
+    pipeline = fast_pipeline(tiny_model()) if kind is None else families.pipeline(kind)
+    model, recorder = pipeline.model, Again()
     recordable = model.loaded.network.score_recordable
     model.loaded.graphs = GraphRunner(model.loaded.network, model.device, recorder)
     model.warm_up(tokens=(100, 600), labels=(5, 20), prompts=(1, 3))
     assert recorder.recorded == 2 + recordable * 2 * 2  # 16 prompts at most, 16 or 32 labels
-    batch = random_batch(model.loaded, 602, 17, 4)
-    found = model.loaded.score(batch).wait()
+    prompts = prompts_of(pipeline.engine, tokens=602, labels=17, count=4)
+    found = model.loaded.score(prompts).wait()
     assert recorder.recorded == 2 + recordable * 2 * 2
     model.loaded.graphs = None
-    assert np.abs(found - model.loaded.score(batch).wait()).max() <= ALONE_TOLERANCE
+    assert_unchanged(found, model.loaded.score(prompts).wait())
+
+
+def prompts_of(engine: Engine, tokens: int, labels: int, count: int) -> list[EncodedPrompt]:
+    """Gives prompts of so many tokens and labels in all."""
+    own = [tuple(f"{number}" for number in range(place, labels, count)) for place in range(count)]
+    short = encoded(engine, [Request("", each) for each in own])
+    missing = tokens - sum(len(each.token_ids) for each in short)
+    texts = ["x" * len(range(place, missing, count)) for place in range(count)]
+    return encoded(engine, [Request(*pair) for pair in zip(texts, own, strict=True)])
 
 
 def test_after_warming_up_nothing_else_need_be_recorded() -> None:
@@ -332,7 +340,7 @@ def test_a_pipeline_warms_its_model_up(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_short_prompts_have_work_lists_of_their_own() -> None:
-    """More tiles than a quarter of the tokens: another layout of the block, so another recording."""
+    """More tiles than a quarter of the tokens need another layout of the block, so another recording."""
     recorder = Again()
     model = with_graphs(tiny_model(), recorder)
     usual, short = GraphRunner.bucket(512, 100, 100), GraphRunner.bucket(512, 200, 200)
@@ -351,7 +359,7 @@ def test_all_prompts_of_a_bucket_with_labels_to_spare() -> None:
         assert (room.prompts, room.labels) == (16, 32)
         found, expected = model.loaded.score(prompts).wait(), model.loaded(model.loaded.pack(prompts))
         both = torch.stack((expected.logits, expected.uncalibrated_logits)).numpy()
-        assert np.abs(found - both).max() <= ALONE_TOLERANCE
+        assert_unchanged(found, both)
 
 
 def test_threads_share_a_model() -> None:
@@ -370,7 +378,4 @@ def test_the_pipeline_gives_the_same_scores() -> None:
     graphed = ZeroShotClassificationPipeline(model, plain.tokenizer, device="cpu", progress_bar=False)
     for _ in range(3):
         found, expected = (each(TEXTS, LABELS, threshold=0.0) for each in (graphed, plain))
-        for ours, theirs in zip(found, expected, strict=True):
-            assert [each["label"] for each in ours] == [each["label"] for each in theirs]
-            scores = np.array([[each["score"] for each in row] for row in (ours, theirs)])
-            assert np.abs(scores[0] - scores[1]).max() <= ALONE_TOLERANCE
+        assert_same_results(found, expected, ALONE_TOLERANCE)

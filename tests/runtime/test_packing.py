@@ -1,12 +1,15 @@
-"""Packing and batch planning."""
+"""Batches are planned within their budget and packed as the contract says."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
+import torch
 
-from gliclass_fast.batch import Capacity, EncodedPrompt, Layout
-from gliclass_fast.runtime.packing import _many, pack, plan_batches, work_list
+from gliclass_fast.batch import Capacity, EncodedPrompt, Layout, PackedBatch
+from gliclass_fast.runtime.packing import pack, plan_batches, work_list
 
 
 def prompt(
@@ -85,34 +88,37 @@ def test_a_padded_batch_has_the_layout_of_its_capacity() -> None:
     assert all(offset % 4 == 0 for offset in encoder_part)
 
 
-@pytest.mark.parametrize("room", [None, Capacity.padded(tokens=640, prompts=16, labels=200, tiles=64)])
+@pytest.mark.parametrize("padded", [False, True])
 @pytest.mark.parametrize("whole_text", [False, True])
 @pytest.mark.parametrize("tokens", [2, 128, 129, 300])
-def test_a_prompt_alone_is_laid_out_as_one_of_many(
-    tokens: int, whole_text: bool, room: Capacity | None
+@pytest.mark.parametrize("rest", [{}, {"has_example": True}, {"text_end": -1}], ids=str)
+def test_a_prompt_alone_is_laid_out_as_the_first_of_two(
+    tokens: int, whole_text: bool, padded: bool, rest: dict[str, Any]
 ) -> None:
     """`pack` has a shorter way for one prompt, the batch whose latency counts."""
     labels = min(tokens // 2, 140)
     spans = np.stack((np.arange(labels), np.arange(labels) + 1), axis=1).astype(np.int32)
-    ids = np.arange(7, 7 + tokens, dtype=np.int32)
-    for rest in ({}, {"has_example": True}, {"text_end": tokens - 1}):
-        single = EncodedPrompt(ids, labels, spans, **rest)
-        batch = pack([single], room, whole_text, label_offset=1)
-        other = _many([single], 0 if room is None else room.tokens - tokens, whole_text, 1)
-        for name in (
-            "token_ids",
-            "positions",
-            "segments",
-            "tiles",
-            "cu_seqlens",
-            "text_spans",
-            "label_spans",
-            "label_text",
-            "cu_labels",
-            "label_tiles",
-        ):
-            found, expected = getattr(batch, name).numpy(), np.asarray(other[name])
-            assert np.array_equal(found[: len(expected)], expected), name
-        first = batch.first_rows.numpy()
-        assert first[0] == other["first_rows"][0]
-        assert np.array_equal(first[batch.capacity.prompts :][:labels], other["label_rows"])
+    if "text_end" in rest:
+        rest = {"text_end": tokens - 1}
+    single = EncodedPrompt(np.arange(7, 7 + tokens, dtype=np.int32), labels, spans, **rest)
+    room = Capacity.padded(tokens=640, prompts=16, labels=400, tiles=64) if padded else None
+    alone, both = (pack([single] * count, room, whole_text, label_offset=1) for count in (1, 2))
+    for name, count in (
+        ("token_ids", tokens), ("positions", tokens), ("segments", tokens), ("cu_seqlens", 2),
+        ("text_spans", 1), ("label_spans", labels), ("label_text", labels), ("cu_labels", 2),
+    ):  # fmt: skip
+        assert torch.equal(getattr(alone, name)[:count], getattr(both, name)[:count]), name
+    for name, rows in (("tiles", tokens), ("label_tiles", labels)):
+        assert tiles_of(alone, name, rows) == tiles_of(both, name, rows), name
+    firsts = [torch.cat((each.first_rows[:1], label_rows(each)[:labels])) for each in (alone, both)]
+    assert torch.equal(*firsts)
+
+
+def tiles_of(batch: PackedBatch, name: str, rows: int) -> list[list[int]]:
+    """Gives the tiles of the first so many rows, in order of rows."""
+    (count, *_), *tiles = getattr(batch, name).tolist()
+    return sorted(tile for tile in tiles[:count] if tile[0] < rows and tile[3] > 0)
+
+
+def label_rows(batch: PackedBatch) -> torch.Tensor:
+    return batch.first_rows[batch.capacity.prompts :]

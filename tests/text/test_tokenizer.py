@@ -1,4 +1,4 @@
-"""Spliced token ids against the stock tokenizer's call on the joined string, over four tokenizer families."""
+"""Spliced token ids are those of the stock tokenizer for the joined string, in four tokenizer families."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def _fast(backend: Tokenizer, normalized: bool, **specials: str) -> Any:
 
 
 def deberta(normalized: bool) -> Any:
-    """transformers' DeBERTa class, with its own normaliser and Metaspace, over a character vocabulary."""
+    """Makes transformers' DeBERTa class, with its own normaliser and Metaspace, over single characters."""
     characters = sorted({c for text in SCRIPTS for c in text} | {chr(c) for c in range(33, 127)} | {"▁"})
     specials = ["[PAD]", "[CLS]", "[SEP]", "[UNK]", "[MASK]"]
     pieces = [*((s, 0.0) for s in specials), ("▁the", -2.0), ("▁qu", -3.0), *((c, -8.0) for c in characters)]
@@ -108,7 +108,7 @@ def config_for(tokenizer: Any, prompt_first: bool) -> ModelConfig:
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("prompt_first", [True, False])
 def test_ids_equal_the_joined_string(family: str, prompt_first: bool) -> None:
-    """Special marker tokens, as in stock checkpoints: every string's ids, and the places of the markers."""
+    """With special marker tokens, as in stock checkpoints, all ids and the markers' places are right."""
     stock = FAMILIES[family](False)
     ours = PromptTokenizer(stock, config_for(stock, prompt_first))
     rng = random.Random(0)

@@ -1,4 +1,4 @@
-"""gpu_check without a GPU: its whole plan, and that nothing a step does costs what the others found."""
+"""gpu_check follows its plan without a GPU, and nothing a step does costs what the others found."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def python(name: str, code: str, seconds: float = 60) -> Step:
 
 
 def alive(process: int) -> bool:
-    """Whether a process runs; one that nobody has waited for does not."""
+    """Says whether a process runs; one that nobody has waited for does not."""
     try:
         return Path(f"/proc/{process}/stat").read_text(encoding="utf-8").rsplit(")", 1)[1].split()[0] != "Z"
     except FileNotFoundError:
@@ -48,7 +48,7 @@ def alive(process: int) -> bool:
 
 
 def wait_for_step(check: subprocess.Popen[bytes], file: Path) -> int:
-    """The process of a step that writes it to a file, once it runs."""
+    """Gives the process of a step that writes it to a file, once it runs."""
     while not (file.exists() and file.read_text(encoding="utf-8")):
         assert check.poll() is None
         time.sleep(0.05)
@@ -65,6 +65,7 @@ def check(folder: Path, *options: str, **environment: str) -> subprocess.Complet
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_the_whole_plan(tmp_path: Path) -> None:
     done = check(tmp_path)
     found = read(tmp_path)

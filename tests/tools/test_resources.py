@@ -1,4 +1,4 @@
-"""Every Triton kernel compiled ahead of time for every GPU generation, against recorded resources.
+"""Every Triton kernel, compiled ahead of time for every GPU generation, takes the recorded resources.
 
 A change of more than 10 % has to be committed knowingly: `make resources` records anew, for the Triton of
 constraints.txt and for that of torch 2.11.
@@ -26,6 +26,7 @@ from gliclass_fast.kernels import (
     segment_softmax,
 )
 
+pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parent.parent.parent
 RESULTS = ROOT / "bench" / "results"
 OLDER = "3.6.0"  # the Triton of torch 2.11
@@ -39,7 +40,7 @@ def by_launch(result: dict[str, Any]) -> Launches:
 
 
 def compile_all(file: Path, packages: Path | None = None) -> Launches:
-    """In a process of its own: the interpreter of the other tests cannot be switched off again."""
+    """Compiles in another process, as the interpreter of the other tests cannot be switched off again."""
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     if packages is not None:
         environment["PYTHONPATH"] = str(packages)
@@ -55,7 +56,7 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> Launches:
 
 
 def assert_as_recorded(compiled: Launches, file: str) -> None:
-    """No spills, within every architecture's shared memory, and within the ratchet of what is recorded."""
+    """Nothing spills or exceeds the shared memory, and all is within the ratchet of what is recorded."""
     recorded = by_launch(json.loads((RESULTS / file).read_text(encoding="utf-8")))
     assert compiled.keys() == recorded.keys()
     for launch, row in compiled.items():
@@ -78,7 +79,6 @@ def test_every_kernel_is_compiled(compiled: Launches) -> None:
     assert {row["kernel"] for row in compiled.values()} == kernels
 
 
-@pytest.mark.slow
 def test_resources_are_the_recorded_ones_with_the_triton_of_torch_2_11(tmp_path: Path) -> None:
     packages, file = tmp_path / "packages", tmp_path / "kernels.json"
     command = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", str(packages)]

@@ -1,11 +1,10 @@
-"""Bi-encoders against the reference, one text at a time; labels are read once."""
+"""Bi-encoders give the reference's logits, and read every label once."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
@@ -18,98 +17,65 @@ from gliclass_fast import (
 from gliclass_fast.engine import label_cache
 from gliclass_fast.models.configuration import read_config
 from gliclass_fast.runtime.loaded import LoadedNetwork
-from tests.accuracy import ALONE_TOLERANCE, assert_same_logits
-from tests.sentences import LABELS, TEXTS
-from tests.tiny import (
-    VECTOR_POOLINGS,
-    alone,
-    backbone_config,
-    byte_tokenizer,
-    fast_pipeline,
-    reference_model,
-    reference_pipeline,
-)
+from tests.accuracy import ALONE_TOLERANCE, assert_same_results, assert_unchanged
+from tests.pairwise import Row, in_words, pairwise
+from tests.parity import assert_parity
+from tests.sentences import LABELS, SHORT_LABELS, SHORT_TEXTS, TEXTS
+from tests.tiny import SHOT, VECTOR_POOLINGS, byte_tokenizer, fast_pipeline, label_tower, reference_model
 
 # of a label given twice the reference rounds the scores apart, and with them the best label
-DISTINCT = [list(dict.fromkeys(own)) for own in LABELS]
+OWN_LABELS = [list(dict.fromkeys(own)) for own in LABELS]
 KINDS = ("bi-encoder", "bi-encoder-fused")
 TOWERS = {"bert": "deberta-v2", "deberta-v2": "bert", "modernbert": "roberta"}  # text: label
 SCORERS = ("simple", "weighted-dot", "mlp", "hopfield")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def labels_tokenizer_folder(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The reference loads the label tower's tokenizer by name."""
-    folder = tmp_path_factory.mktemp("labels")
-    byte_tokenizer().save_pretrained(folder)
-    tiny.folder = str(folder)  # type: ignore[attr-defined]
-    return str(folder)
+BOTH = (True, False)
+ROWS = pairwise(
+    kind=KINDS,
+    text=tuple(TOWERS),
+    scorer_type=SCORERS,
+    prompt_first=BOTH,
+    normalize_features=BOTH,
+    shot=BOTH,
+)
 
 
 def tiny(kind: str, text: str = "bert", label: str = "deberta-v2", **options: Any) -> Any:
-    return reference_model(
-        text,
-        architecture_type=kind,
-        label_model_name=tiny.folder,  # type: ignore[attr-defined]
-        label_model_config=backbone_config(label).to_dict(),
-        **options,
-    )
+    return reference_model(text, architecture_type=kind, **label_tower(label), **options)
 
 
-def check_parity(model: Any, labels: list[list[str]] = DISTINCT, **arguments: Any) -> None:
-    expected = alone(reference_pipeline(model, max_length=512), TEXTS, labels, **arguments)
-    found = fast_pipeline(model, max_length=512).get_embeddings(TEXTS, labels, **arguments)
-    for ours, theirs in zip(found, expected, strict=True):
-        assert_same_logits(ours["logits"], theirs)
+def check(model: Any, labels: list[list[str]] = OWN_LABELS, **arguments: Any) -> None:
+    assert_parity(model, TEXTS, labels, max_length=512, **arguments)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("text", TOWERS)
-@pytest.mark.parametrize("scorer", SCORERS)
-def test_scorers_and_towers(kind: str, text: str, scorer: str) -> None:
-    check_parity(tiny(kind, text, TOWERS[text], scorer_type=scorer))
+@pytest.mark.parametrize("row", ROWS, ids=in_words)
+def test_options(row: Row) -> None:
+    options = dict(row)
+    kind, text, shot = (options.pop(name) for name in ("kind", "text", "shot"))
+    check(tiny(kind, text, TOWERS[text], **options), **(SHOT if shot else {}))
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("pooling", VECTOR_POOLINGS)
 def test_poolings_of_one_label(kind: str, pooling: str) -> None:
     """With more labels the reference pools over the padding of the shorter ones."""
-    check_parity(tiny(kind, scorer_type="mlp", pooling_strategy=pooling), [own[:1] for own in LABELS])
-
-
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("prompt_first", [True, False])
-@pytest.mark.parametrize("normalize", [True, False])
-def test_switches(kind: str, prompt_first: bool, normalize: bool) -> None:
-    model = tiny(kind, prompt_first=prompt_first, normalize_features=normalize)
-    check_parity(model)
-    check_parity(model, prompt="Task:", examples=[{"text": "so good", "labels": ["x", "y"]}])
+    check(tiny(kind, scorer_type="mlp", pooling_strategy=pooling), [own[:1] for own in LABELS])
 
 
 def test_a_calibrator_and_a_wider_label_tower() -> None:
-    wide = backbone_config("bert", {"hidden_size": 48, "num_attention_heads": 4}).to_dict()
-    model = reference_model(
-        "bert", architecture_type="bi-encoder", label_model_name=tiny.folder,  # type: ignore[attr-defined]
-        label_model_config=wide, use_calibrator=True, calibrator_use_bias=True,
-    )  # fmt: skip
-    check_parity(model)
+    wide = label_tower("bert", {"hidden_size": 48, "num_attention_heads": 4})
+    calibrator = {"use_calibrator": True, "calibrator_use_bias": True}
+    check(reference_model("bert", architecture_type="bi-encoder", **wide, **calibrator))
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("backend", ["reference", "triton"])
 def test_backends(kind: str, backend: str) -> None:
-    model = tiny(kind, scorer_type="mlp")
-    ours = GLiClassModel.from_gliclass(model, device="cpu", backend=backend)
-    pipeline = fast_pipeline(ours, labels_tokenizer=byte_tokenizer())
-    found = pipeline.get_embeddings(TEXTS[:3], LABELS[:3])
-    expected = alone(reference_pipeline(model), TEXTS[:3], LABELS[:3])
-    for each, wanted in zip(found, expected, strict=True):
-        assert_same_logits(each["logits"], wanted)
+    assert_parity(tiny(kind, scorer_type="mlp"), SHORT_TEXTS, SHORT_LABELS, backend=backend)
 
 
 @pytest.fixture
 def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many labels every run of the label tower read."""
+    """Counts the labels that every run of the label tower reads."""
     counts: list[int] = []
     compute = LoadedNetwork.label_vectors
 
@@ -128,9 +94,7 @@ def test_every_label_is_read_once(counted: list[int]) -> None:
     assert counted == [20]
     again = pipeline(TEXTS, [*shared[5:], "new"], threshold=0.0)
     assert counted == [20, 1]
-    for one, two in zip(first, again, strict=True):
-        for left, right in zip(one[5:], two[:-1], strict=True):
-            assert left["score"] == pytest.approx(right["score"], abs=ALONE_TOLERANCE)
+    assert_same_results([each[5:] for each in first], [each[:-1] for each in again], ALONE_TOLERANCE)
 
 
 def test_the_cache_is_bounded_and_follows_the_model(counted: list[int]) -> None:
@@ -138,15 +102,14 @@ def test_the_cache_is_bounded_and_follows_the_model(counted: list[int]) -> None:
     cache = label_cache.LabelCache(model, byte_tokenizer(), 512, 256, capacity=4)
     both = cache.vectors([("a", "b", "c"), ("c", "d", "e")])
     assert [len(each) for each in both] == [3, 3] and counted == [5]
-    assert len(cache) == 4
     cache.vectors([("e",)])
     assert counted == [5]
     again = cache.vectors([("a", "c")])[0]
-    assert torch.allclose(again[1], both[0][2])
-    model.to(torch.bfloat16)
-    before = len(counted)
-    cache.vectors([("e",)])
-    assert counted[before:] == [1]
+    assert counted == [5, 1]  # "a" was used the longest ago
+    assert_unchanged(again, both[0][[0, 2]])
+    model.to(torch.bfloat16).to(torch.float32)
+    cache.vectors([("c",)])
+    assert counted == [5, 1, 1]
 
 
 def test_label_order_and_duplicates() -> None:
@@ -155,7 +118,7 @@ def test_label_order_and_duplicates() -> None:
     assert [each["label"] for each in found] == ["long label here", "b", "long label here"]
     assert found[0]["score"] == found[2]["score"]
     passes = pipeline("a text", ["long label here", "b"], threshold=0.0, labels_per_pass=1)[0]
-    assert np.allclose([each["score"] for each in passes], [each["score"] for each in found[:2]], atol=1e-6)
+    assert_same_results(passes, found[:2], ALONE_TOLERANCE)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -182,11 +145,10 @@ def test_refused(kind: str, option: str, value: Any) -> None:
         read_config(raw)
 
 
-def test_markers_need_not_exist_but_where_they_are_read() -> None:
-    """gliclass gives bi-encoders indices beyond the vocabulary; a load on a GPU probes the model."""
+def test_markers_need_not_exist_but_where_they_are_read(dtypes_of_a_gpu: None) -> None:
+    """The reference gives bi-encoders indices beyond the vocabulary, and a load on a GPU probes the model."""
     beyond = {"class_token_index": 9999, "text_token_index": 9999}
-    model = GLiClassModel.from_gliclass(tiny("bi-encoder", **beyond), device="cpu")
-    assert model.loaded(model.loaded.pack(model.loaded.probe())).logits.isfinite().all()
+    assert GLiClassModel.from_gliclass(tiny("bi-encoder", **beyond), device="cpu").dtype is torch.float16
     with pytest.raises(UnsupportedConfigError, match="class_token_index=9999"):
         GLiClassModel.from_gliclass(tiny("bi-encoder-fused", **beyond), device="cpu")
 
@@ -205,16 +167,11 @@ def test_examples_are_left_out_with_a_warning(caplog: pytest.LogCaptureFixture) 
 
 
 def test_a_label_tokenizer_is_needed() -> None:
-    model = GLiClassModel.from_gliclass(tiny("bi-encoder"), device="cpu")
+    reference = tiny("bi-encoder")
+    reference.config.label_model_name = None
+    model = GLiClassModel.from_gliclass(reference, device="cpu")
     with pytest.raises(ValueError, match="label_model_name"):
-        ZeroShotClassificationPipeline(_unnamed(model), byte_tokenizer(), device="cpu")
-
-
-def _unnamed(model: GLiClassModel) -> GLiClassModel:
-    from dataclasses import replace
-
-    model.config = replace(model.config, label_model_name=None)
-    return model
+        ZeroShotClassificationPipeline(model, byte_tokenizer(), device="cpu")
 
 
 def test_a_label_tokenizer_that_is_not_there_says_whose_it_is(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Encoder-decoders against the reference at batch size 1."""
+"""Encoder-decoders give the reference's logits."""
 
 from __future__ import annotations
 
@@ -6,20 +6,12 @@ from typing import Any
 
 import pytest
 
-from gliclass_fast import GLiClassModel, UnsupportedConfigError
+from gliclass_fast import UnsupportedConfigError
 from gliclass_fast.models.configuration import read_config
-from tests.accuracy import assert_same_logits
-from tests.sentences import LABELS, TEXTS
-from tests.tiny import (
-    ALL_SCORERS,
-    BART,
-    ENCODERS,
-    VECTOR_POOLINGS,
-    alone,
-    fast_pipeline,
-    reference_model,
-    reference_pipeline,
-)
+from tests.pairwise import Row, in_words, pairwise
+from tests.parity import assert_parity
+from tests.sentences import SHORT_LABELS, SHORT_TEXTS
+from tests.tiny import BART, ENCODERS, SHOT, VECTOR_POOLINGS, fast_pipeline, reference_model
 
 KINDS = ("encoder-decoder", "encoder-decoder-cls")
 T5 = {"num_decoder_layers": 3}
@@ -33,57 +25,55 @@ def tiny(kind: str, backbone: str = "t5", **options: Any) -> Any:
     return reference_model(name, extra, architecture_type=kind, **options)
 
 
-def check_parity(model: Any, count: int = len(TEXTS), backend: str | None = None, **arguments: Any) -> None:
-    expected = alone(reference_pipeline(model), TEXTS[:count], LABELS[:count], **arguments)
-    ours = GLiClassModel.from_gliclass(model, device="cpu", backend=backend)
-    found = fast_pipeline(ours).get_embeddings(TEXTS[:count], LABELS[:count], **arguments)
-    for each, wanted in zip(found, expected, strict=True):
-        own = each["logits"]  # the reference adds empty slots up to max_num_classes
-        assert_same_logits(own, wanted[: len(own)])
-
-
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("backbone", BACKBONES)
-@pytest.mark.parametrize("scorer", ALL_SCORERS)
-def test_backbones_and_scorers(kind: str, backbone: str, scorer: str) -> None:
-    if scorer == "hopfield" or (kind, scorer) == ("encoder-decoder-cls", "cross-attn"):
+def test_scorers_that_are_refused(kind: str) -> None:
+    for scorer in {"encoder-decoder": ("hopfield",), "encoder-decoder-cls": ("hopfield", "cross-attn")}[kind]:
         with pytest.raises(UnsupportedConfigError, match=scorer):
-            read_config(tiny(kind, backbone, scorer_type=scorer).config.to_dict())
-        return
-    check_parity(tiny(kind, backbone, scorer_type=scorer))
+            read_config(tiny(kind, scorer_type=scorer).config.to_dict())
+
+
+def suits(row: Row) -> bool:
+    return (row.get("kind"), row.get("scorer_type")) != ("encoder-decoder-cls", "cross-attn")
+
+
+BOTH = (True, False)
+ROWS = pairwise(
+    suits,
+    together=[("kind", "backbone", "scorer_type")],
+    kind=KINDS,
+    backbone=tuple(BACKBONES),
+    scorer_type=("simple", "weighted-dot", "mlp", "cross-attn"),
+    extract_text_features=BOTH,
+    class_token_pooling=("first", "average"),
+    normalize_features=BOTH,
+    embed_class_token=BOTH,
+    shot=BOTH,
+)
+
+
+@pytest.mark.parametrize("row", ROWS, ids=in_words)
+def test_options(row: Row) -> None:
+    options = dict(row)
+    kind, backbone, shot = (options.pop(name) for name in ("kind", "backbone", "shot"))
+    model = tiny(kind, backbone, **options)
+    assert_parity(model, **(SHOT if shot else {}))
 
 
 @pytest.mark.parametrize("pooling", VECTOR_POOLINGS)
 def test_poolings(pooling: str) -> None:
-    check_parity(tiny("encoder-decoder", scorer_type="mlp", pooling_strategy=pooling))
-
-
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("extract", [True, False])
-@pytest.mark.parametrize("label_pooling", ["first", "average"])
-@pytest.mark.parametrize("normalize", [True, False])
-def test_switches(kind: str, extract: bool, label_pooling: str, normalize: bool) -> None:
-    model = tiny(
-        kind,
-        extract_text_features=extract,
-        class_token_pooling=label_pooling,
-        normalize_features=normalize,
-        embed_class_token=not normalize,
-    )
-    check_parity(model)
-    check_parity(model, prompt="Task: ", examples=[{"text": "so good", "labels": ["x", "y"]}])
+    assert_parity(tiny("encoder-decoder", scorer_type="mlp", pooling_strategy=pooling))
 
 
 def test_lstm_and_calibrator() -> None:
-    check_parity(tiny("encoder-decoder", use_lstm=True, scorer_type="mlp", pooling_strategy="avg"))
-    check_parity(tiny("encoder-decoder-cls", use_calibrator=True))
+    assert_parity(tiny("encoder-decoder", use_lstm=True, scorer_type="mlp", pooling_strategy="avg"))
+    assert_parity(tiny("encoder-decoder-cls", use_calibrator=True))
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("backbone", ["umt5", "bart"])
 @pytest.mark.parametrize("backend", ["onednn", "reference", "triton"])
 def test_backends(kind: str, backbone: str, backend: str) -> None:
-    check_parity(tiny(kind, backbone), 3, backend)
+    assert_parity(tiny(kind, backbone), SHORT_TEXTS, SHORT_LABELS, backend=backend)
 
 
 def test_cuts_of_both_sequences_are_told_and_auto_fills_the_labels_own() -> None:

@@ -1,4 +1,4 @@
-"""GliZNet: the written reference against small cases by hand, the engine against the written reference."""
+"""The written reference of GliZNet is right in small cases by hand, and the engine gives its logits."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from gliclass_fast import CheckpointError, GLiClassModel, UnsupportedConfigError
-from gliclass_fast import ZeroShotClassificationPipeline as GliclassPipeline
+from gliclass_fast import CheckpointError, GLiClassModel, UnsupportedConfigError, demo
 from gliclass_fast.cli.app import app
 from gliclass_fast.gliznet import (
     GliZNetForSequenceClassification,
-    GliZNETTokenizer,
     ZeroShotClassificationPipeline,
 )
 from gliclass_fast.models.configuration import read_config
 from gliclass_fast.models.gliznet.reference import GliZNet, Options
-from tests.accuracy import ALONE_TOLERANCE, assert_same_logits
+from gliclass_fast.text.prompts import Request
+from tests.accuracy import LOGIT_TOLERANCE, assert_same_logits, assert_unchanged, sigmoid
+from tests.parity import assert_parity, reference_logits
 from tests.sentences import LABELS as STOCK_LABELS
-from tests.sentences import TEXTS
-from tests.tiny import backbone_config, byte_tokenizer, enlarge
+from tests.sentences import SHORT_LABELS, SHORT_TEXTS, TEXTS
+from tests.tiny import backbone_config, fast_pipeline, gliznet_tokenizer, loaded, tiny_gliznet, tokenizer_of
 
 # one variant takes the mean of a label's tokens, so all have some
 LABELS = [[label or "empty" for label in own] for own in STOCK_LABELS]
@@ -45,32 +45,8 @@ VARIANTS = {
 }
 
 
-def tokenizer(**settings: Any) -> GliZNETTokenizer:
-    return GliZNETTokenizer(byte_tokenizer.__wrapped__(lab=True), **settings)
-
-
-def tiny(options: Options, backbone: str = "bert") -> GliZNet:
-    torch.manual_seed(0)
-    tokens = tokenizer()
-    config = backbone_config(backbone, {"vocab_size": len(tokens), "num_attention_heads": 2})
-    model = GliZNet(config, tokens.lab_token_id, options)
-    enlarge(model)
-    return model.eval()
-
-
-def loaded(model: GliZNet, **options: Any) -> GLiClassModel:
-    return GLiClassModel(read_config(model.config_json()), model.state_dict, "tiny", device="cpu", **options)
-
-
-def expected(model: GliZNet, texts: list[str] = TEXTS, labels: list[list[str]] = LABELS) -> list[Any]:
-    """Every text alone."""
-    tokens = tokenizer()
-    with torch.no_grad():
-        return [model(**tokens([pair]))[0].numpy() for pair in zip(texts, labels, strict=True)]
-
-
 class Identity(nn.Module):
-    """A backbone whose hidden states are given."""
+    """This backbone gives hidden states that it is given."""
 
     def __init__(self, states: Tensor) -> None:
         super().__init__()
@@ -81,13 +57,10 @@ class Identity(nn.Module):
 
 
 def by_hand(options: Options, **tensors: list[Any]) -> Tensor:
-    """Logits of [CLS] a [SEP] b [LAB] c [LAB] with states of two values, as below."""
+    """Gives the logits of [CLS] a [SEP] b [LAB] c [LAB] with states of two values, as below."""
     states = torch.tensor([[[1.0, 0], [0, 1], [1, 1], [2, 0], [0, 2], [1, 0], [3, 4]]])
-    model = GliZNet(backbone_config("bert"), 9, options)
-    # the tiny backbone is 32 wide, the states are 2
-    from gliclass_fast.models.gliznet.reference import _Aggregator
-
-    model.aggregator, model.backbone = _Aggregator(2, options), Identity(states)
+    model = GliZNet(backbone_config("bert", {"hidden_size": 2, "num_attention_heads": 1}), 9, options)
+    model.backbone = Identity(states)
     with torch.no_grad():
         for parameter in model.aggregator.parameters():
             parameter.zero_()
@@ -145,11 +118,9 @@ def test_d_by_hand() -> None:
     assert found[0].item() == pytest.approx(shares[0] + root * shares[2], rel=1e-6)
 
 
-def test_context_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One label: attention over itself gives the map of its fused vector."""
-    from gliclass_fast.models.gliznet.reference import _Context
-
-    context = _Context(8)
+def test_context_by_hand() -> None:
+    """With one label, attention over itself gives the map of its fused vector."""
+    context = GliZNet(backbone_config("bert", {"hidden_size": 8}), 9, Options("D")).aggregator.label_context
     label, text = torch.randn(1, 1, 8), torch.randn(1, 1, 8)
     fused = context.fuse.weight @ torch.cat((label, text), -1)[0, 0] + context.fuse.bias
     value = context.attn.in_proj_weight[16:] @ fused + context.attn.in_proj_bias[16:]
@@ -160,58 +131,47 @@ def test_context_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("options", VARIANTS.values(), ids=VARIANTS)
 def test_engine_matches_the_reference(options: Options) -> None:
-    model = tiny(options)
-    pipeline = ZeroShotClassificationPipeline(loaded(model), tokenizer(), batch_tokens=256)
-    wanted = expected(model)
-    from gliclass_fast.text.prompts import Request
-
+    pipeline = assert_parity(tiny_gliznet(options), TEXTS, LABELS)
     requests = [Request(text, tuple(own)) for text, own in zip(TEXTS, LABELS, strict=True)]
-    for found, theirs in zip(pipeline.engine.score(requests), wanted, strict=True):
-        assert_same_logits(found.logits, theirs)
-    single = pipeline.engine.score(requests[2:3])[0].logits
-    assert abs(single - pipeline.engine.score(requests)[2].logits).max() <= ALONE_TOLERANCE
+    embedded = pipeline.get_embeddings(TEXTS, LABELS)
+    for scored, each in zip(pipeline.engine.score(requests), embedded, strict=True):
+        assert_unchanged(scored.logits, each["logits"])
 
 
 @pytest.mark.parametrize("backbone", ["deberta-v2", "modernbert"])
 @pytest.mark.parametrize("name", ["A", "D"])
 def test_backbones(backbone: str, name: str) -> None:
-    model = tiny(VARIANTS[name], backbone)
-    pipeline = GliclassPipeline(loaded(model), tokenizer(), device="cpu", progress_bar=False)
-    for found, theirs in zip(pipeline.get_embeddings(TEXTS, LABELS), expected(model), strict=True):
-        assert_same_logits(found["logits"], theirs)
+    pipeline = assert_parity(tiny_gliznet(VARIANTS[name], backbone), TEXTS, LABELS)
+    for found in pipeline.get_embeddings(TEXTS, LABELS):
         assert found["text_embedding"].shape == found["class_embeddings"].shape
 
 
 def test_the_written_reference_does_not_depend_on_padding() -> None:
-    model, tokens = tiny(VARIANTS["D"]), tokenizer()
+    model = tiny_gliznet(VARIANTS["D"])
     with torch.no_grad():
-        together = model(**tokens(list(zip(TEXTS, LABELS, strict=True))))
-    for found, alone in zip(together, expected(model), strict=True):
+        together = model(**tokenizer_of(model)(list(zip(TEXTS, LABELS, strict=True))))
+    for found, alone in zip(together, reference_logits(model, TEXTS, LABELS), strict=True):
         assert_same_logits(found.numpy(), alone)
 
 
 @pytest.mark.parametrize("name", ["0 dot projected", "A", "C", "D"])
 def test_triton(name: str) -> None:
-    model = tiny(VARIANTS[name])
-    ours = loaded(model, backend="triton")
+    ours = assert_parity(tiny_gliznet(VARIANTS[name]), SHORT_TEXTS, SHORT_LABELS, backend="triton").model
     assert ours.loaded.network.score_recordable == (ours.ops.chosen["attention_pool"] == "triton")
-    pipeline = GliclassPipeline(ours, tokenizer(), device="cpu", progress_bar=False)
-    for found, theirs in zip(pipeline.get_embeddings(TEXTS[:3], LABELS[:3]), expected(model), strict=False):
-        assert_same_logits(found["logits"], theirs)
 
 
 def test_authors_results() -> None:
-    model = tiny(VARIANTS["D"])
-    pipeline = ZeroShotClassificationPipeline(loaded(model), tokenizer())
-    wanted = dict(zip(LABELS[0], expected(model)[0].tolist(), strict=True))
+    model = tiny_gliznet(VARIANTS["D"])
+    pipeline = ZeroShotClassificationPipeline(loaded(model), gliznet_tokenizer())
+    wanted = dict(zip(LABELS[0], sigmoid(reference_logits(model, TEXTS[:1], LABELS[:1])[0]), strict=True))
     one = pipeline(TEXTS[0], LABELS[0])
     assert one.text == TEXTS[0]
     scores = [pair.score for pair in one.labels]
     assert scores == sorted(scores, reverse=True)
     for pair in one.labels:
-        assert pair.score == pytest.approx(1 / (1 + math.exp(-wanted[pair.label])), abs=1e-4)
+        assert abs(pair.score - wanted[pair.label]) <= LOGIT_TOLERANCE
     classes = pipeline([TEXTS[0]], [LABELS[0]], classification_type="multi-class")[0].labels
-    assert sum(pair.score for pair in classes) == pytest.approx(1, abs=1e-5)
+    assert sum(pair.score for pair in classes) == pytest.approx(1)
     middle = scores[len(scores) // 2]
     assert [p.score for p in pipeline(TEXTS[0], LABELS[0], threshold=middle).labels] == scores[
         : len(scores) // 2 + 1
@@ -223,10 +183,10 @@ def test_authors_results() -> None:
 
 
 def test_folder_and_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    model = tiny(VARIANTS["D"])
+    model = tiny_gliznet(VARIANTS["D"])
     save_file(model.state_dict() | {"loss_fn.bce_scale": torch.ones(())}, tmp_path / "model.safetensors")
     (tmp_path / "config.json").write_text(json.dumps(model.config_json()))
-    tokenizer(min_text_tokens=7).save_pretrained(tmp_path)
+    gliznet_tokenizer(min_text_tokens=7).save_pretrained(tmp_path)
     pipeline = ZeroShotClassificationPipeline.from_pretrained(tmp_path, device="cpu")
     assert pipeline.tokenizer.min_text_tokens == 7 and pipeline.tokenizer.min_label_tokens == 2
     assert pipeline(TEXTS[0], LABELS[0]).labels
@@ -252,7 +212,7 @@ def test_folder_and_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[s
 
 
 def test_unknown_tensors_and_other_checkpoints(tmp_path: Path) -> None:
-    model = tiny(VARIANTS["B"])
+    model = tiny_gliznet(VARIANTS["B"])
     tensors = model.state_dict()
     form = tensors.pop("aggregator.bilinear.weight")
     with pytest.raises(CheckpointError, match="no known variant of GliZNet"):
@@ -263,14 +223,12 @@ def test_unknown_tensors_and_other_checkpoints(tmp_path: Path) -> None:
     with pytest.raises(UnsupportedConfigError, match="lab_token_id"):
         read_config(model.config_json() | {"lab_token_id": None})
     with pytest.raises(UnsupportedConfigError, match="not one of GliZNet"):
-        from gliclass_fast import demo
-
         GliZNetForSequenceClassification.from_pretrained(demo.PATH, device="cpu")
 
 
 @pytest.mark.parametrize("window", [60, 48, 40, 34])
 def test_labels_become_shorter_before_texts(window: int) -> None:
-    tokens = tokenizer(min_text_tokens=10, min_label_tokens=2)
+    tokens = gliznet_tokenizer(min_text_tokens=10, min_label_tokens=2)
     labels = ("a" * 30, "b" * 6, "c")  # 37 tokens, and 3 [LAB]s
     found = tokens.encode(["t" * 20], [labels], window)[0]
     kept = [int(end - start - 1) for start, end in found.label_spans]
@@ -284,8 +242,8 @@ def test_labels_become_shorter_before_texts(window: int) -> None:
 
 
 def test_labels_that_do_not_fit_raise_or_take_several_passes() -> None:
-    model = tiny(VARIANTS["D"])
-    pipeline = ZeroShotClassificationPipeline(loaded(model), tokenizer())
+    model = tiny_gliznet(VARIANTS["D"])
+    pipeline = ZeroShotClassificationPipeline(loaded(model), gliznet_tokenizer())
     pipeline.engine.window = 64
     many = [f"label {number}" for number in range(40)]
     with pytest.raises(ValueError, match=r"40 label.s. do not fit the window of 64 tokens"):
@@ -295,7 +253,7 @@ def test_labels_that_do_not_fit_raise_or_take_several_passes() -> None:
 
 
 def test_config_and_tokenizer_have_to_agree_with_the_tensors() -> None:
-    model = tiny(VARIANTS["D"])
+    model = tiny_gliznet(VARIANTS["D"])
     for option, value in (("scoring_method", "cosine"), ("enrich_labels", False)):
         config = read_config(model.config_json() | {option: value})
         with pytest.raises(UnsupportedConfigError, match=option):
@@ -306,25 +264,25 @@ def test_config_and_tokenizer_have_to_agree_with_the_tensors() -> None:
         read_config(model.config_json() | {"lab_token_id": 5}), model.state_dict, "x", device="cpu"
     )
     with pytest.raises(ValueError, match="lab_token_id=5"):
-        ZeroShotClassificationPipeline(other, tokenizer())
+        ZeroShotClassificationPipeline(other, gliznet_tokenizer())
 
 
 def test_a_label_without_tokens_has_no_mean() -> None:
-    pipeline = ZeroShotClassificationPipeline(loaded(tiny(VARIANTS["A"])), tokenizer())
+    pipeline = ZeroShotClassificationPipeline(loaded(tiny_gliznet(VARIANTS["A"])), gliznet_tokenizer())
     with pytest.raises(ValueError, match="a label has no tokens"):
         pipeline("a text", ["a", ""])
 
 
 def test_a_marker_in_a_text_is_text() -> None:
-    found = tokenizer().encode(["so [LAB] good"], [("a", "b")])[0]
-    assert (found.token_ids == tokenizer().lab_token_id).sum() == 2
+    found = gliznet_tokenizer().encode(["so [LAB] good"], [("a", "b")])[0]
+    assert (found.token_ids == gliznet_tokenizer().lab_token_id).sum() == 2
     with pytest.raises(ValueError, match="GliZNet takes a text and labels alone"):
-        GliclassPipeline(loaded(tiny(VARIANTS["D"])), tokenizer(), device="cpu")("a", ["b"], prompt="Do it:")
+        fast_pipeline(tiny_gliznet(VARIANTS["D"]), gliznet_tokenizer())("a", ["b"], prompt="Do it:")
 
 
 def test_padded_input_of_the_authors_shape() -> None:
-    batch = tokenizer()([("ab", ["c", "de"]), ("a", ["b"])])
+    batch = gliznet_tokenizer()([("ab", ["c", "de"]), ("a", ["b"])])
     assert batch["lmask"].tolist() == [[0, 0, 0, 0, 1, 0, 2, 2, 0], [0, 0, 0, 1, 0, 0, 0, 0, 0]]
     assert batch["attention_mask"].sum(1).tolist() == [9, 5]
-    alone = tokenizer().tokenize("ab", ["c", "de"])
+    alone = gliznet_tokenizer().tokenize("ab", ["c", "de"])
     assert alone["input_ids"].tolist() == batch["input_ids"][0].tolist()

@@ -1,4 +1,4 @@
-"""Nothing between a batch and its logits asks for a value: shown with tensors that have none.
+"""Nothing between a batch and its logits asks for a value, as tensors without values show.
 
 Operations whose reference walks through sequences on the host, as no Triton kernel does, give their shapes.
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -29,11 +28,13 @@ OPTIONS: list[dict[str, Any]] = [
     {"use_calibrator": True, "normalize_features": True},
     {"encoder_layer_id": 1, "use_segment_embeddings": True},
 ]
+# operations whose reference walks through the sequences on the host
+BY_SEQUENCE = ("attention", "cross_attention", "attention_pool", "disentangled_attention", "segment_softmax")
 BACKBONES = [*((name, {}) for name in ENCODERS), ("deberta-v2", {"conv_kernel_size": 3})]
 
 
 def shape(first: Tensor, *_: Any, **__: Any) -> Tensor:
-    """Of attention over [T, 3, H, D] or [L, H, D], or of a softmax over [L]."""
+    """Gives the shape of attention over [T, 3, H, D] or [L, H, D], or of a softmax over [L]."""
     return first.new_empty(first.shape[0], first.shape[-2] * first.shape[-1]) if first.dim() > 1 else first
 
 
@@ -55,7 +56,7 @@ def operations_without_values(monkeypatch: pytest.MonkeyPatch) -> None:
     choose = ops.choose_ops
 
     def chosen(*_: Any) -> ops.Ops:
-        stubs = dict.fromkeys(ops._BY_SEQUENCE, shape)
+        stubs = dict.fromkeys(BY_SEQUENCE, shape)
         return replace(choose("cpu", only="reference"), **stubs)
 
     monkeypatch.setattr("gliclass_fast.runtime.loaded.choose_ops", chosen)
@@ -69,8 +70,8 @@ def test_no_configuration_reads_a_value(encoder: str, backbone: dict[str, Any]) 
 
 
 @pytest.mark.parametrize("kind", ["bi-encoder", "encoder-decoder, BART", "encoder-decoder, umT5"])
-def test_no_encoder_that_is_recorded_alone_reads_a_value(kind: str, tmp_path: Path) -> None:
-    model = families.pipeline(kind, torch.float32, "cpu", tmp_path)[0].model
+def test_no_encoder_that_is_recorded_alone_reads_a_value(kind: str) -> None:
+    model = families.pipeline(kind).model
     assert all(state.shape[0] == 64 for state in without_values(model, model.loaded.network.encode))
 
 

@@ -1,4 +1,4 @@
-"""How many operations a layer takes: kernels on a GPU, but that `norm_linear` of many rows is two."""
+"""A layer takes few operations, each a kernel on a GPU, but that `norm_linear` of many rows is two."""
 
 from __future__ import annotations
 

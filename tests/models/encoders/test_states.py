@@ -1,4 +1,4 @@
-"""Every backbone's hidden states against transformers, prompt by prompt, under the accuracy rule."""
+"""Every backbone gives the hidden states of transformers, prompt by prompt, under the accuracy rule."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ CASES = [
 
 
 def in_double(encoder: Any) -> Any:
-    """A copy in float64. The norm of DeBERTa v1 always computes in float32: torch's replaces it."""
+    """Copies the encoder in float64, with torch's norm for that of DeBERTa v1, which computes in float32."""
     encoder = copy.deepcopy(encoder).double()
     for norm in encoder.modules():
         if isinstance(norm, DebertaLayerNorm):
@@ -108,7 +108,7 @@ def in_double(encoder: Any) -> Any:
 
 
 def expected_states(encoder: Any, prompts: list[Tensor]) -> list[Tensor]:
-    """Per layer, the prompts' states laid end to end; every prompt alone."""
+    """Runs every prompt alone, and gives per layer their states laid end to end."""
     with torch.no_grad():
         alone = [
             encoder(ids[None], output_hidden_states=True, return_dict=True).hidden_states for ids in prompts
@@ -117,7 +117,7 @@ def expected_states(encoder: Any, prompts: list[Tensor]) -> list[Tensor]:
 
 
 def packed(prompts: list[Tensor]) -> Any:
-    return pack([EncodedPrompt.of_text(ids.numpy().astype(np.int32), labels=1) for ids in prompts])
+    return pack([EncodedPrompt.of_text(ids.numpy().astype(np.int32), 1) for ids in prompts])
 
 
 @pytest.mark.parametrize(

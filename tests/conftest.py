@@ -64,7 +64,7 @@ def poison_uninitialised_memory(monkeypatch: pytest.MonkeyPatch) -> Iterator[Non
 def dtypes_of_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """Models are loaded on a CPU as on a GPU: in float16, or in bfloat16 if that overflows in a probe."""
     candidates = [torch.float16, torch.bfloat16]
-    monkeypatch.setattr("gliclass_fast.runtime.model.dtype_candidates", lambda *_: candidates)
+    monkeypatch.setattr("gliclass_fast.runtime.loaded.dtype_candidates", lambda *_: candidates)
 
 
 @pytest.fixture

@@ -36,4 +36,4 @@ def test_padding_changes_nothing(encoder: str, backend: str, scorer: str) -> Non
         tight, padded = pack(prompts, whole_text=whole), pack(prompts, room, whole_text=whole)
         expected, found = model.loaded(tight).logits, model.loaded(padded).logits
         assert found.shape == (room.labels,)
-        assert_unchanged(found[: padded.labels], expected)
+        assert_unchanged(found[: padded.num_labels], expected)

@@ -31,9 +31,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks whole models in Triton's interpreter as slow."""
+    """Marks as slow what runs in Triton's interpreter."""
     for item in items:
-        if "triton" in item.nodeid.lower() and "/kernels/" not in item.nodeid:
+        if "triton" in item.nodeid.lower():
             item.add_marker("slow")
 
 

@@ -44,6 +44,7 @@ def peer(name: str, change: Any = lambda logits: logits, **options: Any) -> Simp
     return SimpleNamespace(**{"NAME": name, "build": build, **standard, **options})
 
 
+@pytest.mark.slow
 def test_every_case_is_checked_and_timed() -> None:
     found = bench(["gliclass", "ONNX Runtime"], parts=("forward", "pipeline"))
     assert not found["absent"] and [row["case"] for row in found["rows"]] == ["1x40", "2 of 40-60"]
@@ -56,6 +57,7 @@ def test_every_case_is_checked_and_timed() -> None:
     assert found["rows"][1]["tokens"] == 100 and found["rows"][1]["texts"] == 2
 
 
+@pytest.mark.slow
 def test_a_wrong_answer_gets_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(peers, "available", lambda: {"off": peer("off", lambda logits: logits + 0.01)})
     for row in bench(["off"])["rows"]:
@@ -83,6 +85,7 @@ def test_a_peer_that_is_absent_or_fails_says_so(monkeypatch: pytest.MonkeyPatch)
     assert "not today" in found["rows"][0]["left_out"]["late"]
 
 
+@pytest.mark.slow
 def test_a_peer_that_would_take_too_long_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(PATIENCE, "cpu", 0.0)
     first, second = bench(["gliclass"])["rows"]
@@ -98,6 +101,7 @@ def test_every_peer_is_a_module_with_what_is_needed() -> None:
     assert wanted <= known.keys()
 
 
+@pytest.mark.slow
 def test_a_pass_per_label_is_counted_as_such() -> None:
     case = cases.label_cases(cases.demo_tokenizer(), (3,), 20, 2)[0]
     row = bench(["cross-encoder (NLI)"], [case])["rows"][0]
@@ -110,6 +114,7 @@ def test_a_pass_per_label_is_counted_as_such() -> None:
     assert abs(contender.tokens(case) - int(batch["attention_mask"].sum())) <= 0.1 * contender.tokens(case)
 
 
+@pytest.mark.slow
 def test_a_peer_that_fails_while_it_is_timed_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     class Broken(Stock):
         def forward(self, case: Case) -> Any:
@@ -189,6 +194,7 @@ def test_a_report_opens_without_a_network(by_label_count: bool, tmp_path: Path) 
     assert not any(mark in text for mark in ("<script", "<link", "src=", "@import"))
 
 
+@pytest.mark.slow
 def test_the_command_writes_what_it_measured(tmp_path: Path) -> None:
     file = tmp_path / "result.json"
     options = ("--model", DEMO, "--peers", "none", "--repeats", "1", "--device", "cpu", "--json", str(file))

@@ -6,9 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parent.parent / "gliclass_fast"
 
 
+@pytest.mark.slow
 def test_public_api_without_optional_packages() -> None:
     """The process has no triton, flash-attn, gliclass, compiled extension or library of the command line."""
     absent = ["triton", "flash_attn", "flashdeberta", "gliclass", "pyarrow", "typer", "rich"]
@@ -25,6 +28,7 @@ print(pipeline("I loved this film.", ["positive", "negative"], classification_ty
     assert done.stdout.strip() == "positive"
 
 
+@pytest.mark.slow
 def test_the_command_says_what_it_needs() -> None:
     program = "import sys; sys.modules['typer'] = None; import gliclass_fast.__main__ as m; m.main()"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)

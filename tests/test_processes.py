@@ -7,6 +7,8 @@ import pickle
 import subprocess
 import sys
 
+import pytest
+
 from gliclass_fast import ZeroShotClassificationPipeline, ZeroShotClassificationWithChunkingPipeline, demo
 from tests.tiny import byte_tokenizer, fast_pipeline, reference_model
 
@@ -23,6 +25,7 @@ print(found.get(timeout=60)[0][0]["label"])
 """
 
 
+@pytest.mark.slow
 def test_a_process_forked_after_loading_classifies() -> None:
     done = subprocess.run(
         [sys.executable, "-c", FORK], capture_output=True, text=True, timeout=120, check=False

@@ -75,6 +75,7 @@ def test_files_in(inputs: dict[str, Path], suffix: str) -> None:
     assert [row["text"] for row in json_lines(result)] == TEXTS
 
 
+@pytest.mark.slow
 def test_a_signal_to_end_leaves_a_file_to_resume(tmp_path: Path) -> None:
     texts, output = tmp_path / "texts.txt", tmp_path / "out.parquet"
     texts.write_text("A text about music and sport.\n" * 100_000, encoding="utf-8")
@@ -184,6 +185,7 @@ def test_version() -> None:
     assert run("--version").stdout.strip() == gliclass_fast.__version__
 
 
+@pytest.mark.slow
 def test_a_reader_that_stops_is_no_error() -> None:
     command = f"{sys.executable} -m gliclass_fast classify --labels a,b --device cpu | head -c 0"
     text = "\n".join(TEXTS * 200)
@@ -280,6 +282,7 @@ def test_check_compares_with_the_reference() -> None:
     assert "matches the reference" in result.stdout and "cross-attn" in result.stdout
 
 
+@pytest.mark.slow
 def test_the_installed_command_runs() -> None:
     command = [sys.executable, "-m", "gliclass_fast", "--help"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)

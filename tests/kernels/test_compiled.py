@@ -48,6 +48,7 @@ def test_resources_are_the_recorded_ones() -> None:
             assert abs(now - before) <= RATCHET * before, f"{launch}: {name} was {before}, is {now}"
 
 
+@pytest.mark.slow
 def test_a_launch_that_fails_raises_what_cuda_says() -> None:
     program = (
         "from gliclass_fast.kernels import _compiled\n"

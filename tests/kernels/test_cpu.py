@@ -25,6 +25,7 @@ WIDTHS = (20, 5, 64)
 SETS = extension().instruction_sets()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", SETS, ids=[name for name, _ in SETS.values()])
 def test_every_instruction_set(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compiled_cpu, "instruction_set", lambda: (number, SETS[number][1]))

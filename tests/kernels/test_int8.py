@@ -43,6 +43,7 @@ def test_rounding_alone_separates_it_from_the_exact_product(shape: tuple[int, in
     assert torch.allclose(added, found + 1, rtol=1e-5, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_it_is_exact_on_processors_without_vnni() -> None:
     """The same tests pass in a process in which oneDNN is held to AVX2."""
     command = [

@@ -149,6 +149,7 @@ def test_a_calibrated_model_gives_both_kinds_of_logits() -> None:
     assert_unchanged(found, expected)
 
 
+@pytest.mark.slow
 def test_any_number_of_labels_replays_one_encoder() -> None:
     recorder = Again()
     model = with_graphs(tiny_model(), recorder)

@@ -6,6 +6,7 @@ import random
 import zipfile
 from collections.abc import Callable
 from dataclasses import replace
+from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,7 @@ def awkward_string(rng: random.Random) -> str:
     return rng.choice(SPACES) + "".join(parts)
 
 
+@lru_cache
 def wordpiece(normalized: bool) -> Any:
     archive = Path(str(find_spec("all_minilm_l6_v2").origin)).parent / "model.zip"  # type: ignore[union-attr]
     with zipfile.ZipFile(archive) as opened:
@@ -56,6 +58,7 @@ def wordpiece(normalized: bool) -> Any:
     return _fast(backend, normalized, cls_token="[CLS]", sep_token="[SEP]", pad_token="[PAD]")
 
 
+@lru_cache
 def unigram(normalized: bool) -> Any:
     package = Path(str(find_spec("semantra_multilingual").origin)).parent  # type: ignore[union-attr]
     backend = Tokenizer.from_file(str(package / "assets/multilingual-e5-small/tokenizer.json"))
@@ -68,6 +71,7 @@ def _fast(backend: Tokenizer, normalized: bool, **specials: str) -> Any:
     return _marked(PreTrainedTokenizerFast(tokenizer_object=backend, **specials), normalized)
 
 
+@lru_cache
 def deberta(normalized: bool) -> Any:
     """Makes transformers' DeBERTa class, with its own normaliser and Metaspace, over single characters."""
     characters = sorted({c for text in SCRIPTS for c in text} | {chr(c) for c in range(33, 127)} | {"▁"})
@@ -105,6 +109,7 @@ def config_for(tokenizer: Any, prompt_first: bool) -> ModelConfig:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("prompt_first", [True, False])
 def test_ids_equal_the_joined_string(family: str, prompt_first: bool) -> None:

@@ -21,7 +21,7 @@ from tools import gpu_steps
 from tools.supervise import Journal, Phase, Step, append_row, follow
 
 ROOT = Path(__file__).parent.parent.parent
-SCRIPT = ROOT / "bench" / "gpu_check.py"
+SCRIPT = ROOT / "tools" / "gpu_check.py"
 HANGS = """
 import subprocess, sys, time
 child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
@@ -100,6 +100,7 @@ def test_the_whole_plan(tmp_path: Path) -> None:
     assert len(list(tmp_path.iterdir())) <= 8  # few enough to be taken away one by one
 
 
+@pytest.mark.slow
 def test_only_what_is_asked_for(tmp_path: Path) -> None:
     assert check(tmp_path, "--only", "facts").returncode == 0
     found = read(tmp_path)
@@ -108,6 +109,7 @@ def test_only_what_is_asked_for(tmp_path: Path) -> None:
     assert mistyped.returncode == 2 and "no step is shaeps" in mistyped.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("package", ["gliclass", "torch"])
 def test_without_a_package_the_failure_is_written_down(package: str, tmp_path: Path) -> None:
     absent = tmp_path / "absent"
@@ -137,6 +139,7 @@ def test_a_case_that_fails_costs_no_other(monkeypatch: pytest.MonkeyPatch) -> No
     assert second["forward"]["gliclass-fast"]["median"] > 0 and "failed" not in second
 
 
+@pytest.mark.slow
 def test_a_step_that_raises_or_hangs_costs_nothing_else(tmp_path: Path) -> None:
     rows = tmp_path / "rows.jsonl"
     measuring = f"""

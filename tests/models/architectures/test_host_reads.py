@@ -47,7 +47,7 @@ def without_values(model: GLiClassModel, run: Callable[[PackedBatch], Any]) -> A
 
 def logits_of_nothing(encoder: str, backbone: dict[str, Any], options: dict[str, Any]) -> Tensor:
     model = GLiClassModel.from_gliclass(reference_model(encoder, backbone, **options), device="cpu")
-    logits: Tensor = without_values(model, model).logits
+    logits: Tensor = without_values(model, model.loaded).logits
     return logits
 
 

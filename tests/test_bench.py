@@ -64,6 +64,7 @@ def test_a_wrong_answer_gets_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
         assert "off" not in row["forward"] and row["left_out"]["off"].startswith("wrong: logit error")
 
 
+@pytest.mark.slow
 def test_a_peer_that_is_absent_or_fails_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(setting: Setting) -> Any:
         raise RuntimeError("no such kernel")

@@ -58,7 +58,7 @@ def over(
 ) -> ZeroShotClassificationPipeline:
     """Builds a pipeline over tensors for the configuration of a reference model."""
     config = loaded(model).config
-    ours = GLiClassModel(config, read, "a loud model", dtype, device, backend)
+    ours = GLiClassModel(config, read, "a loud model", dtype=dtype, device=device, backend=backend)
     return fast_pipeline(ours, tokenizer_of(model), max_length=512)
 
 

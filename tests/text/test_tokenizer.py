@@ -50,7 +50,6 @@ def awkward_string(rng: random.Random) -> str:
     return rng.choice(SPACES) + "".join(parts)
 
 
-@lru_cache
 def wordpiece(normalized: bool) -> Any:
     archive = Path(str(find_spec("all_minilm_l6_v2").origin)).parent / "model.zip"  # type: ignore[union-attr]
     with zipfile.ZipFile(archive) as opened:
@@ -58,7 +57,6 @@ def wordpiece(normalized: bool) -> Any:
     return _fast(backend, normalized, cls_token="[CLS]", sep_token="[SEP]", pad_token="[PAD]")
 
 
-@lru_cache
 def unigram(normalized: bool) -> Any:
     package = Path(str(find_spec("semantra_multilingual").origin)).parent  # type: ignore[union-attr]
     backend = Tokenizer.from_file(str(package / "assets/multilingual-e5-small/tokenizer.json"))
@@ -71,7 +69,6 @@ def _fast(backend: Tokenizer, normalized: bool, **specials: str) -> Any:
     return _marked(PreTrainedTokenizerFast(tokenizer_object=backend, **specials), normalized)
 
 
-@lru_cache
 def deberta(normalized: bool) -> Any:
     """Makes transformers' DeBERTa class, with its own normaliser and Metaspace, over single characters."""
     characters = sorted({c for text in SCRIPTS for c in text} | {chr(c) for c in range(33, 127)} | {"▁"})
@@ -109,13 +106,19 @@ def config_for(tokenizer: Any, prompt_first: bool) -> ModelConfig:
     )
 
 
+@lru_cache  # some take seconds to build
+def both(family: str, normalized: bool = False, prompt_first: bool = True) -> tuple[Any, PromptTokenizer]:
+    """Gives the stock tokenizer of a family, and ours over it."""
+    stock = FAMILIES[family](normalized)
+    return stock, PromptTokenizer(stock, config_for(stock, prompt_first))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("prompt_first", [True, False])
 def test_ids_equal_the_joined_string(family: str, prompt_first: bool) -> None:
     """With special marker tokens, as in stock checkpoints, all ids and the markers' places are right."""
-    stock = FAMILIES[family](False)
-    ours = PromptTokenizer(stock, config_for(stock, prompt_first))
+    stock, ours = both(family, prompt_first=prompt_first)
     rng = random.Random(0)
     requests = []
     for _ in range(STRINGS // 2):
@@ -138,8 +141,7 @@ def test_ids_equal_the_joined_string(family: str, prompt_first: bool) -> None:
 @pytest.mark.parametrize("family", ["wordpiece", "unigram", "deberta"])
 def test_ids_with_normalised_markers(family: str) -> None:
     """Markers added as ordinary tokens are searched for after normalisation; plain text still splices."""
-    stock = FAMILIES[family](True)
-    ours = PromptTokenizer(stock, config_for(stock, True))
+    stock, ours = both(family, normalized=True)
     rng = random.Random(1)
     for _ in range(200):
         request = Request(rng.choice(SCRIPTS[:12]), tuple(rng.sample(SCRIPTS[:12], 2)))
@@ -153,8 +155,7 @@ def test_ids_with_normalised_markers(family: str) -> None:
     "text", ["<<LABEL>>", "a <<LABEL>> b", "<<SEP>><<SEP>>", "x<<EXAMPLE>>", "<<label>>", "<<Sep>>"]
 )
 def test_marker_strings_in_texts_and_labels_are_ordinary_text(family: str, text: str) -> None:
-    stock = FAMILIES[family](False)
-    ours = PromptTokenizer(stock, config_for(stock, True))
+    stock, ours = both(family)
     request = Request(text, ("one", text), text, [{"text": text, "labels": [text]}])
     found = ours.encode([build_prompt(request, ours.markers, True)], 1 << 20)[0]
     ids = found.token_ids.tolist()

@@ -62,6 +62,7 @@ def operations_without_values(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gliclass_fast.runtime.loaded.choose_ops", chosen)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("encoder", "backbone"), BACKBONES)
 def test_no_configuration_reads_a_value(encoder: str, backbone: dict[str, Any]) -> None:
     for options in OPTIONS:

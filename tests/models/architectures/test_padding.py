@@ -22,6 +22,7 @@ RUNS = [
 OPTIONS = [{}, {"squeeze_layers": True}, {"class_token_pooling": "average"}]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("encoder", "backend", "scorer"), RUNS)
 def test_padding_changes_nothing(encoder: str, backend: str, scorer: str) -> None:
     few = backend == "triton"

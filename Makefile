@@ -29,7 +29,7 @@ check: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/clang-format --dry-run -Werror $(SOURCES)
-	$(BIN)/mypy -p gliclass_fast
+	$(BIN)/mypy -p gliclass_fast -p tools
 	$(BIN)/lint-imports --no-cache
 
 docs: $(VENV)/.dev

@@ -82,7 +82,7 @@ def bench(
     elif preset == "ops":
         from gliclass_fast.bench.bench_ops import measure
 
-        result["rows"] = measure(device, _dtype(dtype, device), repeats or 9)
+        result["rows"] = list(measure(device, _dtype(dtype, device), repeats or 9))
     elif preset == "families":
         result["rows"] = _families(repeats or 5)
     elif preset == "cold-start":

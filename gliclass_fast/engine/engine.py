@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any, Literal, TypeVar
 
 import numpy as np
-from torch import Tensor
 from tqdm.auto import tqdm
 
 from gliclass_fast.batch import EncodedPrompt
@@ -64,27 +64,33 @@ class Engine:
         max_length: int,
         batch_tokens: int | None = None,
         labels_tokenizer: Any = None,
-        relieve: Callable[[], None] | None = None,
+        narrow: Engine | None = None,
     ) -> None:
         """Chooses the reader and the window, which has at most max_length tokens.
 
         Args:
             labels_tokenizer: the tokenizer of the label tower, where the model has one.
-            relieve: gives back device memory that is not needed; default: that of the model's CUDA graphs.
+            narrow: the engine in 16 bit for which this one reads again what overflows.
         """
-        self.model = model
+        self.model, self._narrow = model, narrow
         self.batch_tokens = batch_tokens or BATCH_TOKENS[model.loaded.device.type]
         if model.loaded.graphs is not None:
             self.batch_tokens = min(self.batch_tokens, MAX_TOKENS)
-        label_cache = None
         if labels_tokenizer is not None:
-            label_cache = LabelCache(model, labels_tokenizer, max_length, self.batch_tokens).vectors
-        self.reader = model.loaded.network.reader(tokenizer, label_cache)
+            label_cache = LabelCache(model, labels_tokenizer, max_length, self.batch_tokens)
+            self.reader = model.loaded.network.reader(tokenizer, label_cache.vectors)
+        elif narrow is not None:  # to read is the same in any dtype, where labels are no vectors
+            self.reader = narrow.reader
+        else:
+            self.reader = model.loaded.network.reader(tokenizer, None)
         limits = (max_length, model.config.backbone_config.max_positions, self.reader.longest)
         self.window = min(limit for limit in limits if limit is not None)
-        self._relieve = relieve or (lambda: model.loaded.free_graphs())
-        self._given = (tokenizer, max_length, self.batch_tokens, labels_tokenizer, self._relieve)
+        self._given = (tokenizer, max_length, self.batch_tokens, labels_tokenizer)
         self._twin: Engine | None = None
+
+    def relieve(self) -> None:
+        """Gives back device memory that is not needed: that of CUDA graphs."""
+        (self._narrow or self).model.loaded.free_graphs()
 
     def score(
         self,
@@ -179,31 +185,33 @@ class Engine:
         loaded = self.model.loaded
         found: list[dict[str, np.ndarray] | None] = [None] * len(prompts)
 
-        def run(part: list[EncodedPrompt]) -> tuple[list[int], list[Tensor], Tensor, Tensor]:
-            batch = loaded.pack(part).to(loaded.device)
+        def run(part: list[EncodedPrompt]) -> list[dict[str, np.ndarray]]:
+            batch = loaded.pack(part)
             with inference_on(loaded.device):
                 output = loaded(batch)
-                texts = loaded.network.text_embeddings(output, batch)
-            return batch.cu_labels.tolist(), texts, output.logits, output.label_vectors
-
-        for group, (bounds, texts, *of_labels) in tqdm(self._batches(prompts, run), disable=not progress):
-            logits, labels = map(_to_numpy, of_labels)
-            for place, index in enumerate(group):
-                own = slice(bounds[place], bounds[place + 1])
-                row = {
-                    "logits": logits[own],
-                    "text_embedding": _to_numpy(texts[place]),
-                    "class_embeddings": labels[own],
+                vectors = (output.logits, output.text_vectors, output.label_vectors)
+                logits, rows, labels = (each.float().cpu() for each in vectors)
+                texts = loaded.network.text_embeddings(rows, batch)
+            spans = pairwise(batch.cu_labels.tolist())
+            return [
+                {
+                    "logits": logits[start:end].numpy(),
+                    "text_embedding": text.numpy(),
+                    "class_embeddings": labels[start:end].numpy(),
                 }
-                if all(np.isfinite(each).all() for each in row.values()):
-                    found[index] = row
+                for text, (start, end) in zip(texts, spans, strict=True)
+            ]
+
+        for group, embedded in tqdm(self._batches(prompts, run), disable=not progress):
+            for index, row in zip(group, embedded, strict=True):
+                found[index] = row if all(np.isfinite(each).all() for each in row.values()) else None
         return found
 
     def _in_float32(self) -> Engine:
         """Returns this engine with the model's twin in float32; it is kept as long as the twin."""
         model = self.model.in_float32()
         if self._twin is None or self._twin.model is not model:
-            self._twin = Engine(model, *self._given)
+            self._twin = Engine(model, *self._given, narrow=self)
         return self._twin
 
     def _passes(self, request: Request, labels_per_pass: LabelsPerPass) -> list[Request]:
@@ -239,7 +247,7 @@ class Engine:
         def run_group(group: list[int]) -> Result:
             return run([prompts[place] for place in group])
 
-        return run_batches([prompt.cost for prompt in prompts], self.batch_tokens, run_group, self._relieve)
+        return run_batches([prompt.cost for prompt in prompts], self.batch_tokens, run_group, self.relieve)
 
     def _warn_of_cuts(self, prompts: Sequence[EncodedPrompt]) -> None:
         if cut := [prompt.tokens_cut for prompt in prompts if prompt.tokens_cut]:
@@ -270,11 +278,6 @@ def _collect(batches: Launched) -> int:
             row.logits = logits if finite or np.isfinite(logits).all() else None
             start = end
     return sum(len(rows) for rows, _ in batches)
-
-
-def _to_numpy(tensor: Tensor) -> np.ndarray:
-    array: np.ndarray = tensor.float().cpu().numpy()
-    return array
 
 
 def _joined(passes: list[Row]) -> Scored:

@@ -57,10 +57,11 @@ class Norm(nn.Module):
 
     def add(self, x: Tensor, residual: Tensor) -> Tensor:
         """Returns norm(x + residual)."""
-        return self.ops.add_norm(x, residual, self.weight, self.bias, self.eps)
+        return self.ops.add_norm(x, residual, self.weight, self.bias, self.eps, self.rms)
 
     def embed(self, sources: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
         """Returns norm(sum of table[rows] over the (table, rows) pairs), [T, C]."""
+        assert not self.rms
         return self.ops.embedding_norm(sources, self.weight, self.bias, self.eps)
 
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import logging
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -23,6 +22,8 @@ from gliclass_fast.runtime.settings import Settings
 from gliclass_fast.runtime.warm_up import warm_up
 
 logger = logging.getLogger(__name__)
+
+Built = TypeVar("Built")
 
 
 class GLiClassModel:
@@ -44,7 +45,7 @@ class GLiClassModel:
             settings: dtype, device, backend, cuda_graphs and quantization, as `from_pretrained` takes them.
         """
         self.config, self.read_tensors, self._source = config, read_tensors, source
-        self.settings = Settings(**settings)
+        self.settings = Settings.of(settings)
         self._twin: GLiClassModel | None = None
         self._twin_lock = Lock()
         self.loaded = self._load(self.settings)
@@ -84,8 +85,6 @@ class GLiClassModel:
             UnsupportedConfigError: the configuration asks for something the engine does not have.
             ValueError: a device, dtype or backend is unknown or cannot run here.
         """
-        if precision is not None:
-            warnings.warn("precision= is now quantization=", DeprecationWarning, stacklevel=2)
         folder = resolve_folder(path_or_repo_id, **hub)
         return cls(
             read_config(read_json(folder)),
@@ -95,7 +94,8 @@ class GLiClassModel:
             device=device,
             backend=backend,
             cuda_graphs=cuda_graphs,
-            quantization=precision if quantization is None else quantization,
+            quantization=quantization,
+            precision=precision,
         )
 
     @classmethod
@@ -146,12 +146,7 @@ class GLiClassModel:
             return self
         with self._twin_lock:
             if self._twin is None:
-                try:
-                    self._twin = self._build_twin()
-                except torch.OutOfMemoryError:
-                    logger.warning("out of memory for weights in float32: CUDA graphs give back theirs")
-                    self.loaded.free_graphs()
-                    self._twin = self._build_twin()
+                self._twin = self._with_memory(self._build_twin)
             return self._twin
 
     def _build_twin(self) -> GLiClassModel:
@@ -204,9 +199,19 @@ class GLiClassModel:
             dtype=self.settings.dtype if dtype is None else dtype,
         )
         if wanted.device != self.device or (dtype is not None and dtype != self.dtype):
-            self.loaded = self._load(wanted)
-            self.settings, self._twin = wanted, None
+            loaded = self._with_memory(lambda: self._load(wanted))
+            with self._twin_lock:
+                self.loaded, self.settings, self._twin = loaded, wanted, None
         return self
+
+    def _with_memory(self, build: Callable[[], Built]) -> Built:
+        """Builds beside what is there; where memory is short, CUDA graphs give back theirs first."""
+        try:
+            return build()
+        except torch.OutOfMemoryError:
+            logger.warning("out of memory for more weights: CUDA graphs give back theirs")
+            self.loaded.free_graphs()
+            return build()
 
     def eval(self) -> GLiClassModel:
         """Does nothing, as the engine only infers, and returns the model."""

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import sys
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
 
 from gliclass_fast.runtime.device import resolve_device
+
+OLDER_NAMES = {"precision": "quantization"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,3 +36,28 @@ class Settings:
             raise ValueError("int8 is asked for as quantization='int8', without a backend")
         if self.quantization is not None and self.device.type != "cpu":
             raise ValueError(f"quantization {self.quantization!r} runs on CPUs; give device='cpu'")
+
+    @classmethod
+    def of(cls, given: Mapping[str, Any]) -> Settings:
+        """Reads keyword arguments, of which one may have an older name: the caller is warned of that.
+
+        Raises TypeError for a name that does not exist.
+        """
+        names = [field.name for field in fields(cls)]
+        if unknown := set(given) - {*names, *OLDER_NAMES}:
+            raise TypeError(f"unexpected arguments {sorted(unknown)}; of a model: {', '.join(names)}")
+        for old, name in OLDER_NAMES.items():
+            if given.get(old) is not None:
+                message = f"{old}= is now {name}=; the older name will go with the next minor version"
+                warnings.warn(message, DeprecationWarning, stacklevel=_level_outside())
+        return cls(
+            **{OLDER_NAMES.get(name, name): value for name, value in given.items() if value is not None}
+        )
+
+
+def _level_outside() -> int:
+    """Returns the stacklevel of a warning that is shown where the package was called."""
+    level, frame = 1, sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("gliclass_fast"):
+        level, frame = level + 1, frame.f_back
+    return level

@@ -38,12 +38,11 @@ def test_contract(dtype: torch.dtype, rows: int, shape: str, monkeypatch: pytest
 
 def test_pytorch_accepts_the_operation() -> None:
     arguments, _ = cases.disentangled_attention(torch.float16, width=64)
-    qkv, key, query, slots, _, tiles, scale, longest = cases.packed(
-        "disentangled_attention", "cuda", cases.moved(arguments, "cuda")
-    )
+    moved = cases.packed("disentangled_attention", "cuda", cases.moved(arguments, "cuda"))
+    qkv, sequences, scale, tables = moved
     torch.library.opcheck(
         torch.ops.gliclass_fast.disentangled_attention.default,
-        (qkv, key, query, tiles, slots.numel() // 2, scale, longest),
+        (qkv, tables.key_table, tables.query_table, sequences.tiles, tables.reach, scale, sequences.longest),
         test_utils=("test_schema", "test_faketensor"),
     )
 

@@ -93,8 +93,11 @@ class Network(Protocol):
         """
         ...
 
-    def text_embeddings(self, output: Output, batch: PackedBatch) -> list[Tensor]:
-        """Returns the embedding of every text, each [C], or [rows, C] where a text keeps several."""
+    def text_embeddings(self, rows: Tensor, batch: PackedBatch) -> list[Tensor]:
+        """Returns the embedding of every text, each [C], or [rows, C] where a text keeps several.
+
+        rows: the text vectors of a pass, float32 on the host, where the batch is too.
+        """
         ...
 
     def description(self) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -77,11 +78,10 @@ class GLiClassArchitecture(nn.Module):
         markers = (self.config.class_token_index, self.config.text_token_index)
         return random_prompts(self.config.backbone_config, sizes, markers if self.needs_markers else None)
 
-    def text_embeddings(self, output: Output, batch: PackedBatch) -> list[Tensor]:
+    def text_embeddings(self, rows: Tensor, batch: PackedBatch) -> list[Tensor]:
         if self.config.pooling_strategy != "pass":
-            return list(output.text_vectors[: batch.num_prompts])
-        bounds = batch.cu_seqlens.tolist()
-        return [output.text_vectors[bounds[n] : bounds[n + 1]] for n in range(batch.num_prompts)]
+            return list(rows)
+        return [rows[start:end] for start, end in pairwise(batch.cu_seqlens.tolist())]
 
     def description(self) -> dict[str, str]:
         config = self.config

@@ -154,19 +154,16 @@ class Architecture(GLiClassArchitecture):
         projected = self.heads.text_projector(pooled)
         return normalize(projected) if self.config.normalize_features else projected
 
-    def text_embeddings(self, output: Output, batch: PackedBatch) -> list[Tensor]:
-        """Returns the embedding of every text.
-
-        With pooling "pass", `extract_text_features` adds the reference's empty slot per earlier token.
-        """
+    def text_embeddings(self, rows: Tensor, batch: PackedBatch) -> list[Tensor]:
+        """With pooling "pass", `extract_text_features` adds the reference's empty slot per earlier token."""
         config = self.config
         if config.pooling_strategy != "pass" or not config.extract_text_features:
-            return super().text_embeddings(output, batch)
+            return super().text_embeddings(rows, batch)
         empty = self._project_text(torch.zeros_like(self.heads.text_projector.linear_2.bias)[None])
-        found = []
+        empty, found = empty.float().cpu(), []
         for prompt, (start, end) in zip(batch.cu_seqlens.tolist(), batch.text_spans.tolist(), strict=False):
             others = 0 if config.use_lstm else start - prompt
-            found.append(torch.cat((output.text_vectors[start:end], empty.expand(others, -1))))
+            found.append(torch.cat((rows[start:end], empty.expand(others, -1))))
         return found
 
     def reader(self, tokenizer: Any, label_vectors: LabelVectors | None) -> Reader:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any
 
 from torch import Tensor, nn
@@ -64,10 +65,9 @@ class Architecture(nn.Module):
     ) -> list[EncodedPrompt]:
         return random_prompts(self.config.backbone_config, sizes, (self.config.lab_token_id,) * 2)
 
-    def text_embeddings(self, output: Output, batch: PackedBatch) -> list[Tensor]:
-        """Returns for every text a vector per label, [labels, C]."""
-        bounds = batch.cu_labels.tolist()
-        return [output.text_vectors[bounds[n] : bounds[n + 1]] for n in range(batch.num_prompts)]
+    def text_embeddings(self, rows: Tensor, batch: PackedBatch) -> list[Tensor]:
+        """A text has a vector per label, [labels, C]."""
+        return [rows[start:end] for start, end in pairwise(batch.cu_labels.tolist())]
 
     def description(self) -> dict[str, str]:
         parts = self.head.parts

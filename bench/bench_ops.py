@@ -8,7 +8,6 @@ For attention on a GPU it also gives the clocks that a multiprocessor spends per
 from __future__ import annotations
 
 import argparse
-import importlib
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -20,7 +19,13 @@ import numpy as np
 import torch
 
 from gliclass_fast.bench.timing import Times, alternate, as_record, machine
-from gliclass_fast.ops import IMPLEMENTATIONS, DistanceTables, Sequences, unavailable_reason
+from gliclass_fast.ops import (
+    IMPLEMENTATIONS,
+    DistanceTables,
+    Sequences,
+    implementation,
+    unavailable_reason,
+)
 from gliclass_fast.runtime.device import resolve_device
 from gliclass_fast.runtime.packing import work_list
 
@@ -100,10 +105,7 @@ def implementations(case: Case, device: str, dtype: torch.dtype) -> dict[str, Ca
 
 
 def _function(operation: str, backend: str) -> Callable[..., Any]:
-    rows = IMPLEMENTATIONS[operation]
-    module, function = rows.get(backend, rows["reference"]).split(":")
-    found: Callable[..., Any] = getattr(importlib.import_module(f"gliclass_fast.kernels.{module}"), function)
-    return found
+    return implementation(operation, backend if backend in IMPLEMENTATIONS[operation] else "reference")
 
 
 def errors(functions: dict[str, Callable[[], Any]]) -> dict[str, float]:

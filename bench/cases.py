@@ -18,14 +18,14 @@ MARKERS = ("<<LABEL>>", "<<SEP>>", "<<EXAMPLE>>")
 LABELS = ["sports", "politics", "music", "travel", "food", "science", "business", "weather"]
 HEAD_GAIN = 1.7
 
-_DEBERTA = {
+DEBERTA = {
     "relative_attention": True, "position_buckets": 256, "norm_rel_ebd": "layer_norm", "share_att_key": True,
     "pos_att_type": ["p2c", "c2p"], "max_relative_positions": -1, "max_position_embeddings": 512,
     "position_biased_input": False, "type_vocab_size": 0, "layer_norm_eps": 1e-7, "vocab_size": 128004,
 }  # fmt: skip
 
 
-def _size(layers: int, hidden: int, heads: int, inner: int) -> dict[str, int]:
+def size_of(layers: int, hidden: int, heads: int, inner: int) -> dict[str, int]:
     return {
         "num_hidden_layers": layers,
         "hidden_size": hidden,
@@ -34,28 +34,28 @@ def _size(layers: int, hidden: int, heads: int, inner: int) -> dict[str, int]:
     }
 
 
-_MLP = {"scorer_type": "mlp", "prompt_first": True}
-_CROSS = {
+MLP = {"scorer_type": "mlp", "prompt_first": True}
+CROSS = {
     "scorer_type": "cross-attn", "pooling_strategy": "pass", "class_token_pooling": "average",
     "extract_text_features": True, "prompt_first": True,
 }  # fmt: skip
 # The table maps a name to (Hugging Face model type, backbone options, GLiClass options).
 SHAPES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
-    "deberta-v3-small": ("deberta-v2", {**_DEBERTA, **_size(6, 768, 12, 3072)}, _MLP),
-    "deberta-v3-base": ("deberta-v2", {**_DEBERTA, **_size(12, 768, 12, 3072)}, _MLP),
-    "deberta-v3-large": ("deberta-v2", {**_DEBERTA, **_size(24, 1024, 16, 4096)}, _MLP),
+    "deberta-v3-small": ("deberta-v2", {**DEBERTA, **size_of(6, 768, 12, 3072)}, MLP),
+    "deberta-v3-base": ("deberta-v2", {**DEBERTA, **size_of(12, 768, 12, 3072)}, MLP),
+    "deberta-v3-large": ("deberta-v2", {**DEBERTA, **size_of(24, 1024, 16, 4096)}, MLP),
     "mdeberta-v3-base": (
         "deberta-v2",
-        {**_DEBERTA, **_size(12, 768, 12, 3072), "vocab_size": 250105},
-        _CROSS,
+        {**DEBERTA, **size_of(12, 768, 12, 3072), "vocab_size": 250105},
+        CROSS,
     ),
-    "modernbert-base": ("modernbert", {**_size(22, 768, 12, 1152), "vocab_size": 50371}, _MLP),
+    "modernbert-base": ("modernbert", {**size_of(22, 768, 12, 1152), "vocab_size": 50371}, MLP),
     "ettin-32m": (
         "modernbert",
-        {**_size(10, 384, 6, 576), "vocab_size": 50371, "local_rope_theta": 160000.0},
-        {**_MLP, "class_token_pooling": "average", "use_segment_embeddings": True},
+        {**size_of(10, 384, 6, 576), "vocab_size": 50371, "local_rope_theta": 160000.0},
+        {**MLP, "class_token_pooling": "average", "use_segment_embeddings": True},
     ),
-    "bert-base": ("bert", {**_size(12, 768, 12, 3072), "vocab_size": 30525}, _MLP),
+    "bert-base": ("bert", {**size_of(12, 768, 12, 3072), "vocab_size": 30525}, MLP),
 }
 
 

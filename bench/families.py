@@ -26,14 +26,29 @@ from gliclass_fast.selfcheck import logit_error
 from gliclass_fast.text.gliznet_tokenizer import GliZNETTokenizer
 
 VOCABULARY = 30528
-_BASE = {**cases._size(12, 768, 12, 3072), "vocab_size": VOCABULARY, "pad_token_id": 0}
-_SMALL = {**cases._size(12, 384, 12, 1536), "vocab_size": VOCABULARY, "pad_token_id": 0}
-_DEBERTA = {**cases._DEBERTA, "vocab_size": VOCABULARY, "pad_token_id": 0}
-_T5 = {
-    "vocab_size": VOCABULARY, "d_model": 768, "d_kv": 64, "d_ff": 2048, "num_heads": 12, "num_layers": 12,
-    "num_decoder_layers": 12, "feed_forward_proj": "gated-gelu", "pad_token_id": 0,
+_TOKENS: dict[str, Any] = {"vocab_size": VOCABULARY, "pad_token_id": 0}
+_BASE = cases.size_of(12, 768, 12, 3072) | _TOKENS
+_SMALL = cases.size_of(12, 384, 12, 1536) | _TOKENS
+_DEBERTA = cases.DEBERTA | _BASE
+_T5 = _TOKENS | {
+    "d_model": 768, "d_kv": 64, "d_ff": 2048, "num_heads": 12, "num_layers": 12, "num_decoder_layers": 12,
+    "feed_forward_proj": "gated-gelu",
 }  # fmt: skip
 _XL = _T5 | {"d_model": 2048, "d_ff": 5120, "num_heads": 32, "num_layers": 4}
+_BART = _TOKENS | {
+    "d_model": 768, "encoder_layers": 6, "decoder_layers": 6, "encoder_attention_heads": 12,
+    "decoder_attention_heads": 12, "encoder_ffn_dim": 3072, "decoder_ffn_dim": 3072, "bos_token_id": 1,
+    "eos_token_id": 2,
+}  # fmt: skip
+_DEBERTA_1 = _BASE | {
+    "relative_attention": True, "pos_att_type": "c2p|p2c", "type_vocab_size": 0,
+    "position_biased_input": False, "max_relative_positions": -1, "layer_norm_eps": 1e-7,
+}  # fmt: skip
+_DISTILBERT = {"vocab_size": VOCABULARY, "dim": 768, "n_heads": 12, "n_layers": 6, "hidden_dim": 3072}
+_QWEN2 = cases.size_of(6, 896, 14, 4864) | {
+    "num_key_value_heads": 2, "vocab_size": VOCABULARY, "rms_norm_eps": 1e-6
+}  # fmt: skip
+_LLAMA = cases.size_of(4, 2048, 16, 5504) | {"vocab_size": VOCABULARY}
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,100 +65,25 @@ class Family:
     gliznet: bool = False
 
 
-_EIGHT = {"prompt_first": True, "scorer_type": "mlp"}
+_UNI = {"prompt_first": True, "scorer_type": "mlp"}
+_BI = {"architecture_type": "bi-encoder"}
+_FUSED = {"architecture_type": "bi-encoder-fused", "prompt_first": True}
+_MANY: dict[str, Any] = {"texts": 64, "labels": 256}
 FAMILIES: dict[str, Family] = {
-    "GliZNet": Family(
-        "DeBERTa-v3-base", ("deberta-v2", {**_DEBERTA, **cases._size(12, 768, 12, 3072)}), gliznet=True
-    ),
+    "GliZNet": Family("DeBERTa-v3-base", ("deberta-v2", _DEBERTA), gliznet=True),
     "bi-encoder": Family(
-        "DeBERTa-v3-base, labels BGE-small",
-        ("deberta-v2", {**_DEBERTA, **cases._size(12, 768, 12, 3072)}),
-        {"architecture_type": "bi-encoder"},
-        ("bert", _SMALL),
-        texts=64,
-        labels=256,
+        "DeBERTa-v3-base, labels BGE-small", ("deberta-v2", _DEBERTA), _BI, ("bert", _SMALL), **_MANY
     ),
-    "bi-encoder, twin towers": Family(
-        "BERT-base twice",
-        ("bert", _BASE),
-        {"architecture_type": "bi-encoder"},
-        ("bert", _BASE),
-        texts=64,
-        labels=256,
-    ),
-    "bi-encoder-fused": Family(
-        "BERT-base, labels BGE-small",
-        ("bert", _BASE),
-        {"architecture_type": "bi-encoder-fused", "prompt_first": True},
-        ("bert", _SMALL),
-    ),
+    "bi-encoder, twin towers": Family("BERT-base twice", ("bert", _BASE), _BI, ("bert", _BASE), **_MANY),
+    "bi-encoder-fused": Family("BERT-base, labels BGE-small", ("bert", _BASE), _FUSED, ("bert", _SMALL)),
     "encoder-decoder": Family("T5-v1.1-base", ("t5", _T5), {"architecture_type": "encoder-decoder"}),
-    "encoder-decoder-cls": Family(
-        "BART-base",
-        (
-            "bart",
-            {
-                "vocab_size": VOCABULARY,
-                "d_model": 768,
-                "encoder_layers": 6,
-                "decoder_layers": 6,
-                "encoder_attention_heads": 12,
-                "decoder_attention_heads": 12,
-                "encoder_ffn_dim": 3072,
-                "decoder_ffn_dim": 3072,
-                "pad_token_id": 0,
-                "bos_token_id": 1,
-                "eos_token_id": 2,
-            },
-        ),
-        {"architecture_type": "encoder-decoder-cls"},
-    ),
-    "uni-encoder, umT5": Family("umT5-XL", ("umt5", _XL), {**cases._CROSS}, about="4 of 24 layers"),
-    "uni-encoder, DistilBERT": Family(
-        "distilbert-base",
-        (
-            "distilbert",
-            {"vocab_size": VOCABULARY, "dim": 768, "n_heads": 12, "n_layers": 6, "hidden_dim": 3072},
-        ),
-        _EIGHT,
-    ),
-    "uni-encoder, ELECTRA": Family("electra-base", ("electra", {**_BASE, "embedding_size": 768}), _EIGHT),
-    "uni-encoder, DeBERTa v1": Family(
-        "deberta-base",
-        (
-            "deberta",
-            {
-                **_BASE,
-                "relative_attention": True,
-                "pos_att_type": "c2p|p2c",
-                "type_vocab_size": 0,
-                "position_biased_input": False,
-                "max_relative_positions": -1,
-                "layer_norm_eps": 1e-7,
-            },
-        ),
-        _EIGHT,
-    ),
-    "uni-encoder, Qwen2": Family(
-        "Qwen2-0.5B",
-        (
-            "qwen2",
-            {
-                **cases._size(6, 896, 14, 4864),
-                "num_key_value_heads": 2,
-                "vocab_size": VOCABULARY,
-                "rms_norm_eps": 1e-6,
-            },
-        ),
-        _EIGHT,
-        about="6 of 24 layers",
-    ),
-    "uni-encoder, Llama": Family(
-        "Llama-1.3B",
-        ("llama", {**cases._size(4, 2048, 16, 5504), "vocab_size": VOCABULARY}),
-        _EIGHT,
-        about="4 of 24 layers",
-    ),
+    "encoder-decoder-cls": Family("BART-base", ("bart", _BART), {"architecture_type": "encoder-decoder-cls"}),
+    "uni-encoder, umT5": Family("umT5-XL", ("umt5", _XL), cases.CROSS, about="4 of 24 layers"),
+    "uni-encoder, DistilBERT": Family("distilbert-base", ("distilbert", _DISTILBERT), _UNI),
+    "uni-encoder, ELECTRA": Family("electra-base", ("electra", _BASE | {"embedding_size": 768}), _UNI),
+    "uni-encoder, DeBERTa v1": Family("deberta-base", ("deberta", _DEBERTA_1), _UNI),
+    "uni-encoder, Qwen2": Family("Qwen2-0.5B", ("qwen2", _QWEN2), _UNI, about="6 of 24 layers"),
+    "uni-encoder, Llama": Family("Llama-1.3B", ("llama", _LLAMA), _UNI, about="4 of 24 layers"),
 }
 Score = Callable[[list[str], list[str]], list[np.ndarray]]
 
@@ -207,11 +147,7 @@ def reference(family: Family, folder: str) -> tuple[Any, dict[str, Any], Callabl
 def _tiny(values: dict[str, Any]) -> dict[str, Any]:
     """Returns the values of a small BERT that stands where a decoder goes; the head reads its width."""
     width = values["hidden_size"]
-    return {
-        **cases._size(1, width, values["num_attention_heads"], 8),
-        "vocab_size": VOCABULARY,
-        "pad_token_id": 0,
-    }
+    return cases.size_of(1, width, values["num_attention_heads"], 8) | _TOKENS
 
 
 def contenders(family: Family, folder: str) -> tuple[Score, Score]:

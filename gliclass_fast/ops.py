@@ -31,6 +31,7 @@ __all__ = [
     "Sequences",
     "choose_ops",
     "compiled_kernels",
+    "implementation",
     "unavailable_reason",
 ]
 
@@ -223,10 +224,11 @@ def choose_ops(
     usable = [backend for backend in order if unavailable_reason(backend, device, dtype, head_width) is None]
     chosen = {op: next(b for b in usable if b in rows) for op, rows in IMPLEMENTATIONS.items()}
     logger.info("operations on %s: %s", kind, chosen)
-    return Ops(**{op: _load(IMPLEMENTATIONS[op][backend]) for op, backend in chosen.items()}, chosen=chosen)
+    return Ops(**{op: implementation(op, backend) for op, backend in chosen.items()}, chosen=chosen)
 
 
-def _load(place: str) -> Callable[..., Any]:
-    module, function = place.split(":")
-    loaded: Callable[..., Any] = getattr(importlib.import_module(f"gliclass_fast.kernels.{module}"), function)
-    return loaded
+def implementation(operation: str, backend: str) -> Callable[..., Any]:
+    """Returns a backend's function for an operation; raises KeyError where the table has none."""
+    module, function = IMPLEMENTATIONS[operation][backend].split(":")
+    found: Callable[..., Any] = getattr(importlib.import_module(f"gliclass_fast.kernels.{module}"), function)
+    return found

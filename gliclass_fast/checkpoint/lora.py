@@ -15,11 +15,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from gliclass_fast.checkpoint.errors import CheckpointError
-from gliclass_fast.checkpoint.tensors import SafetensorsFolder
+from gliclass_fast.checkpoint.tensors import SafetensorsFiles, SafetensorsFolder
 
 logger = logging.getLogger(__name__)
 
@@ -63,23 +62,14 @@ def open_checkpoint(folder: Path) -> Mapping[str, Tensor]:
     options = _read_options(place / _CONFIG, starts_from_base=not wrapped)
     logger.info("merging the LoRA adapter of %s", place)
     if not wrapped:
-        adapter = _AdapterFile(place / _TENSORS)
+        if not (place / _TENSORS).exists():
+            raise CheckpointError(
+                f"{place / _TENSORS} does not exist; a model without an adapter has no {_CONFIG}"
+            )
+        adapter = SafetensorsFiles([place / _TENSORS])
         return MergedLora(tensors, adapter, list(adapter), options, place / _TENSORS)
     added = [name for name in tensors if _WRAPPER in name and any(part in name for part in _ADDED)]
     return MergedLora(tensors, tensors, added, options, folder)
-
-
-class _AdapterFile(SafetensorsFolder):
-    """Holds the tensors of adapter_model.safetensors."""
-
-    def __init__(self, file: Path) -> None:
-        if not file.exists():
-            raise CheckpointError(f"{file} does not exist; a model without an adapter has no {_CONFIG}")
-        try:
-            with safe_open(file, framework="pt") as opened:
-                self._files = dict.fromkeys(opened.keys(), file)
-        except SafetensorError as error:
-            raise CheckpointError(f"{file} is truncated or not a safetensors file: {error}") from None
 
 
 def _read_options(file: Path, starts_from_base: bool) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -14,27 +14,17 @@ from gliclass_fast.checkpoint.errors import CheckpointError
 _PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json", "model.pt", "model.pth")
 
 
-class SafetensorsFolder(Mapping[str, Tensor]):
-    """Holds the tensors of `model.safetensors`, or of the shards that its index lists.
+class SafetensorsFiles(Mapping[str, Tensor]):
+    """Holds the tensors of some files.
 
     Every lookup maps the file anew, so that a tensor's pages leave memory with the tensor: packed weights do
     not keep their stock form in memory, and an embedding table has only the rows in use there.
     """
 
-    def __init__(self, folder: Path) -> None:
-        """Raises CheckpointError where a file is missing, truncated, of another format, or a pickle."""
-        index = folder / "model.safetensors.index.json"
-        files = [folder / "model.safetensors"]
-        if not files[0].exists() and index.exists():
-            try:
-                names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-            except (ValueError, LookupError, TypeError, AttributeError):
-                raise CheckpointError(f"{index} is not an index of shards") from None
-            files = [folder / name for name in sorted(names)]
+    def __init__(self, files: Sequence[Path]) -> None:
+        """Raises CheckpointError where a file is truncated or of another format."""
         self._files: dict[str, Path] = {}
         for file in files:
-            if not file.exists():
-                raise CheckpointError(_missing(folder, file))
             try:
                 with safe_open(file, framework="pt") as opened:
                     self._files.update(dict.fromkeys(opened.keys(), file))
@@ -51,6 +41,25 @@ class SafetensorsFolder(Mapping[str, Tensor]):
 
     def __len__(self) -> int:
         return len(self._files)
+
+
+class SafetensorsFolder(SafetensorsFiles):
+    """Holds the tensors of `model.safetensors`, or of the shards that its index lists."""
+
+    def __init__(self, folder: Path) -> None:
+        """Raises CheckpointError where a file is missing, truncated, of another format, or a pickle."""
+        index = folder / "model.safetensors.index.json"
+        files = [folder / "model.safetensors"]
+        if not files[0].exists() and index.exists():
+            try:
+                names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+            except (ValueError, LookupError, TypeError, AttributeError):
+                raise CheckpointError(f"{index} is not an index of shards") from None
+            files = [folder / name for name in sorted(names)]
+        for file in files:
+            if not file.exists():
+                raise CheckpointError(_missing(folder, file))
+        super().__init__(files)
 
 
 def _missing(folder: Path, file: Path) -> str:

@@ -20,6 +20,8 @@ from gliclass_fast.ops import Ops
 
 NORMALIZE_EPS = 1e-8  # that of the reference, in both ways in which it normalises
 
+Pooling = Callable[[Tensor, Tensor, Tensor, Ops], Tensor]
+
 
 def _filled(spans: Tensor) -> Tensor:
     return spans[:, 1] - spans[:, 0]
@@ -30,54 +32,33 @@ def within(rows: Tensor, places: Tensor) -> Tensor:
     return places.clamp(max=len(rows) - 1)
 
 
-def _first(rows: Tensor, spans: Tensor, slots: Tensor, ops: Ops) -> Tensor:
-    return rows[within(rows, spans[:, 0])]
-
-
-def _last(rows: Tensor, spans: Tensor, slots: Tensor, ops: Ops) -> Tensor:
-    return rows[spans[:, 1] - 1] * (_filled(spans) == slots)[:, None]
-
-
-def _sum(rows: Tensor, spans: Tensor, slots: Tensor, ops: Ops) -> Tensor:
-    return ops.segment_pool(rows, spans, "sum")
-
-
-def _avg(rows: Tensor, spans: Tensor, slots: Tensor, ops: Ops) -> Tensor:
-    return ops.segment_pool(rows, spans, "sum") / slots[:, None]
-
-
 def _max(rows: Tensor, spans: Tensor, slots: Tensor, ops: Ops) -> Tensor:
     highest = ops.segment_pool(rows, spans, "max")
     return torch.where((_filled(spans) < slots)[:, None], highest.clamp(min=0), highest)
 
 
-def _rms(rows: Tensor, spans: Tensor, slots: Tensor, ops: Ops) -> Tensor:
-    return (ops.segment_pool(rows, spans, "square_sum") / slots[:, None]).sqrt()
+def _sum(reduce: str, mean: bool = False, root: bool = False) -> Pooling:
+    """Returns a pooling that reduces a span, divides by its slots for a mean, and may take the root."""
 
+    def pool(rows: Tensor, spans: Tensor, slots: Tensor, ops: Ops) -> Tensor:
+        pooled = ops.segment_pool(rows, spans, reduce)
+        pooled = pooled / slots[:, None] if mean else pooled
+        return pooled.sqrt() if root else pooled
 
-def _abs_max(rows: Tensor, spans: Tensor, slots: Tensor, ops: Ops) -> Tensor:
-    return ops.segment_pool(rows, spans, "abs_max")
-
-
-def _abs_avg(rows: Tensor, spans: Tensor, slots: Tensor, ops: Ops) -> Tensor:
-    return ops.segment_pool(rows, spans, "abs_sum") / slots[:, None]
-
-
-def _pass(rows: Tensor, spans: Tensor, slots: Tensor, ops: Ops) -> Tensor:
-    return rows
+    return pool
 
 
 # They map (rows [T, C], spans [N, 2], slots [N], ops) to [N, C]; "pass" keeps all rows, [T, C].
-TEXT_POOLINGS: dict[str, Callable[[Tensor, Tensor, Tensor, Ops], Tensor]] = {
-    "first": _first,
-    "last": _last,
-    "sum": _sum,
-    "avg": _avg,
+TEXT_POOLINGS: dict[str, Pooling] = {
+    "first": lambda rows, spans, slots, ops: rows[within(rows, spans[:, 0])],
+    "last": lambda rows, spans, slots, ops: rows[spans[:, 1] - 1] * (_filled(spans) == slots)[:, None],
+    "sum": _sum("sum"),
+    "avg": _sum("sum", mean=True),
     "max": _max,
-    "rms": _rms,
-    "abs_max": _abs_max,
-    "abs_avg": _abs_avg,
-    "pass": _pass,
+    "rms": _sum("square_sum", mean=True, root=True),
+    "abs_max": _sum("abs_max"),
+    "abs_avg": _sum("abs_sum", mean=True),
+    "pass": lambda rows, spans, slots, ops: rows,
 }
 
 
@@ -105,14 +86,9 @@ def pool_whole(rows: Tensor, batch: PackedBatch, pooling: str, ops: Ops) -> Tens
     return TEXT_POOLINGS[pooling](rows, whole(batch), batch.cu_seqlens.diff(), ops)
 
 
-def first_label_rows(batch: PackedBatch, config: ModelConfig) -> Tensor:
-    """Returns the row of every <<LABEL>>, or the one after it, [L]."""
-    return batch.label_spans[:, 0] + (0 if config.embed_class_token else 1)
-
-
 def pool_labels(rows: Tensor, batch: PackedBatch, config: ModelConfig, ops: Ops) -> Tensor:
-    """Returns label vectors [L, C]: the row of `first_label_rows`, or the mean over the label's span."""
-    starts = first_label_rows(batch, config)
+    """Returns label vectors [L, C]: the row of <<LABEL>> or the one after it, or the mean over its span."""
+    starts = batch.label_spans[:, 0] + (0 if config.embed_class_token else 1)
     if config.class_token_pooling == "first":
         return rows[within(rows, starts)]
     ends = batch.label_spans[:, 1].clone()

@@ -14,6 +14,7 @@ from gliclass_fast.batch import EncodedPrompt
 from gliclass_fast.config import ModelConfig
 from gliclass_fast.text.gliznet_tokenizer import GliZNETTokenizer
 from gliclass_fast.text.prompts import (
+    Prompt,
     Request,
     build_fused_prompt,
     build_label_prompt,
@@ -55,14 +56,19 @@ class OneSequence:
 
     def __init__(self, tokenizer: Any, config: ModelConfig) -> None:
         self._tokenizer, self._prompt_first = PromptTokenizer(tokenizer, config), config.prompt_first
-        self.label_tokens = self._tokenizer.label_tokens
+
+    def prompt(self, request: Request) -> Prompt:
+        """Returns the prompt of a request."""
+        return build_prompt(request, self._tokenizer.markers, self._prompt_first)
+
+    def encode(self, requests: Sequence[Request], window: int) -> list[EncodedPrompt]:
+        return self._tokenizer.encode([self.prompt(each) for each in requests], window)
+
+    def label_tokens(self, labels: Sequence[str]) -> list[int]:
+        return self._tokenizer.label_tokens(labels)
 
     def label_budget(self, window: int) -> int:
         return self._tokenizer.room(window) // 2
-
-    def encode(self, requests: Sequence[Request], window: int) -> list[EncodedPrompt]:
-        prompts = [build_prompt(each, self._tokenizer.markers, self._prompt_first) for each in requests]
-        return self._tokenizer.encode(prompts, window)
 
 
 class SeparatedLabels:
@@ -147,22 +153,18 @@ class TextAlone:
         return window
 
 
-class FusedSequence:
-    """Reads the text with a bare <<LABEL>> for every label, whose place the label's vector takes."""
-
-    longest: int | None = None
+class FusedSequence(OneSequence):
+    """Reads the text with a bare <<LABEL>> for every label, which its vector replaces."""
 
     def __init__(self, tokenizer: Any, config: ModelConfig, label_vectors: LabelVectors) -> None:
-        self._tokenizer, self._prompt_first = PromptTokenizer(tokenizer, config), config.prompt_first
+        super().__init__(tokenizer, config)
         self._label_vectors = label_vectors
 
-    def label_budget(self, window: int) -> int:
-        return self._tokenizer.room(window) // 2
+    def prompt(self, request: Request) -> Prompt:
+        return build_fused_prompt(request, self._tokenizer.markers, self._prompt_first)
 
     def encode(self, requests: Sequence[Request], window: int) -> list[EncodedPrompt]:
-        markers = self._tokenizer.markers
-        prompts = [build_fused_prompt(each, markers, self._prompt_first) for each in requests]
-        encoded = self._tokenizer.encode(prompts, window)
+        encoded = super().encode(requests, window)
         vectors = self._label_vectors([each.labels for each in requests])
         return [replace(each, label_vectors=own) for each, own in zip(encoded, vectors, strict=True)]
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from gliclass_fast.kernels import compiled_cuda
+from gliclass_fast.ops import implementation
 from tests.accuracy import assert_accurate
 from tests.kernels import cases
 from tests.parity import assert_parity
@@ -31,7 +32,7 @@ WIDE = {"hidden_size": 128, "num_attention_heads": 2, "intermediate_size": 192}
 def test_contract(dtype: torch.dtype, rows: int, shape: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compiled_cuda, "block_rows", lambda *_: rows)
     arguments, slow = cases.disentangled_attention(dtype, width=64, **SHAPES[shape])
-    run = cases.implementation("disentangled_attention", "cuda")
+    run = implementation("disentangled_attention", "cuda")
     out = run(*cases.packed("disentangled_attention", "cuda", cases.moved(arguments, "cuda")))
     assert_accurate(out.cpu(), slow(torch.float64), slow(dtype))
 

@@ -5,7 +5,6 @@ A case is (operation, function of a dtype -> (arguments, slow(precision) -> what
 
 from __future__ import annotations
 
-import importlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import fields, is_dataclass
@@ -17,7 +16,7 @@ from torch import Tensor
 
 from gliclass_fast.kernels.linear import ACTIVATIONS
 from gliclass_fast.kernels.segment_pool import REDUCTIONS
-from gliclass_fast.ops import IMPLEMENTATIONS, DistanceTables, Positions, Sequences
+from gliclass_fast.ops import DistanceTables, Positions, Sequences, implementation
 from gliclass_fast.runtime.packing import work_list
 from tests.accuracy import assert_accurate
 
@@ -331,12 +330,6 @@ CASES: dict[str, tuple[str, Callable[[torch.dtype], tuple[Any, Slow]]]] = {
     },
     "segment softmax": ("segment_softmax", segment_softmax),
 }
-
-
-def implementation(operation: str, backend: str) -> Callable[..., Any]:
-    module, function = IMPLEMENTATIONS[operation][backend].split(":")
-    found: Callable[..., Any] = getattr(importlib.import_module(f"gliclass_fast.kernels.{module}"), function)
-    return found
 
 
 def moved(value: Any, device: str) -> Any:

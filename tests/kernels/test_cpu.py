@@ -15,7 +15,7 @@ import torch
 
 from gliclass_fast.kernels import compiled_cpu
 from gliclass_fast.kernels._extension import extension
-from gliclass_fast.ops import IMPLEMENTATIONS, DistanceTables, Positions, Sequences
+from gliclass_fast.ops import IMPLEMENTATIONS, DistanceTables, Positions, Sequences, implementation
 from tests.accuracy import assert_accurate
 from tests.kernels import cases
 
@@ -35,7 +35,7 @@ def test_every_instruction_set(number: int, monkeypatch: pytest.MonkeyPatch) -> 
         for build in (cases.disentangled_attention, partial(cases.attention, window=150, biased=True)):
             operation = getattr(build, "func", build).__name__
             arguments, slow = build(torch.float32, lengths=[300, 513], width=width)
-            out = cases.implementation(operation, "cpp")(*cases.packed(operation, "cpp", arguments))
+            out = implementation(operation, "cpp")(*cases.packed(operation, "cpp", arguments))
             assert_accurate(out, slow(torch.float64), slow(torch.float32))
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from gliclass_fast.kernels._extension import address
 from gliclass_fast.kernels._triton import ceil_div
 from gliclass_fast.kernels.disentangled_attention import pack_distances_by_row
-from gliclass_fast.ops import TILE_ROWS, DistanceTables
+from gliclass_fast.ops import TILE_ROWS, DistanceTables, implementation
 from tests.accuracy import assert_accurate
 from tests.kernels import cases
 
@@ -95,7 +95,7 @@ def test_error_on_inputs_of_a_trained_model_s_size(library: Path, dtype: torch.d
     halves = [each * 0.5 for each in (tables.key_table, tables.query_table)]
     tables = DistanceTables(*halves, tables.bucket_of)
     doubled = DistanceTables(*(each.double() for each in halves), tables.bucket_of)
-    attention = cases.implementation("disentangled_attention", "reference")
+    attention = implementation("disentangled_attention", "reference")
     exact = attention(qkv.double(), sequences, scale, doubled)
     out = attend(library, (qkv, sequences, scale, tables), 128)
     assert (out.double() - exact).norm() / exact.norm() <= RELATIVE_ERROR[dtype]

@@ -99,7 +99,7 @@ def _check(config: ModelConfig, architecture: Any) -> None:
         index = getattr(config, option)
         if architecture.needs_markers and not 0 <= index < backbone.vocab_size:
             raise UnsupportedConfigError(
-                f"{option}={index} is not one of the encoder's {backbone.vocab_size} tokens"
+                f"{option}={index} is not one of the backbone's {backbone.vocab_size} tokens"
             )
     width = backbone.hidden_size
     replaced = config.use_segment_embeddings or architecture.encodes_labels
@@ -111,12 +111,12 @@ def _check(config: ModelConfig, architecture: Any) -> None:
     layers = backbone.num_hidden_layers
     if not -layers - 1 <= config.encoder_layer_id <= layers:
         raise UnsupportedConfigError(
-            f"encoder_layer_id={config.encoder_layer_id}: the encoder has {layers} layers"
+            f"encoder_layer_id={config.encoder_layer_id}: the backbone has {layers} layers"
         )
     needs_same = config.use_lstm or config.use_calibrator or config.scorer_type != "simple"
     if needs_same and config.hidden_size != backbone.hidden_size:
         raise UnsupportedConfigError(
-            f"hidden_size={config.hidden_size} differs from the encoder's {backbone.hidden_size}: "
+            f"hidden_size={config.hidden_size} differs from the backbone's {backbone.hidden_size}: "
             "supported with scorer_type='simple' only, without use_lstm and use_calibrator"
         )
     if config.scorer_type == "cross-attn" and config.hidden_size % config.scorer_num_heads:

@@ -124,7 +124,7 @@ class Encoder(PreNormEncoder):
         self.layers = nn.ModuleList(Layer(config, ops) for _ in range(config.num_hidden_layers))
 
     def fold_weights(self) -> None:
-        """Makes the rotary tables; nothing else here depends on weights alone."""
+        """Makes the rotary tables. No weight is folded."""
         config = self.config
         self.rotary = RotaryTable(config.frequencies, self.word_embeddings.weight, config.rotary_scale)
 

@@ -101,7 +101,7 @@ class Encoder(nn.Module):
         self.layers = nn.ModuleList(Layer(config, ops, number) for number in range(config.num_hidden_layers))
 
     def fold_weights(self) -> None:
-        """Makes the rotary tables, with frequencies theta ** (-2k / D); nothing depends on weights alone."""
+        """Makes the rotary tables, with frequencies theta ** (-2k / D). No weight is folded."""
         like, width = self.word_embeddings.weight, self.config.head_width
         exponents = torch.arange(0, width, 2, dtype=torch.float32, device=like.device) / width
         thetas = set(self.config.thetas)

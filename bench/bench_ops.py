@@ -34,7 +34,7 @@ WIDTH = HEADS * DIM
 LENGTHS = (64, 128, 256, 512, 1024)
 LARGEST_ERROR = 0.02  # Only a wrong kernel exceeds it, not a rounding one; tests/ hold the real bounds.
 TOKENS = {"cuda": 16384, "cpu": 1024}
-CALLS = {"cuda": 20, "cpu": 1}  # So many calls are timed as one, so that waiting for a GPU is not.
+CALLS = {"cuda": 20, "cpu": 1}  # This number of calls is timed as one, so that waiting for a GPU is not.
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class Case:
     operation: str
     arguments: tuple[Any, ...]
     flops: float
-    tiles: float = 0  # The case has so many tiles of 64 x 64 scores, over all heads.
+    tiles: float = 0  # tiles of 64 x 64 scores, over all heads
 
 
 def cases(device: str, dtype: torch.dtype) -> list[Case]:

@@ -66,7 +66,7 @@ class Case:
     name: str
     lengths: tuple[int, ...]
     labels: tuple[str, ...] = tuple(LABELS)
-    text_tokens: int | None = None  # In a grid, every text has so many tokens.
+    text_tokens: int | None = None  # In a grid, every text has this number of tokens.
 
     @property
     def tokens(self) -> int:

@@ -14,7 +14,7 @@ from gliclass_fast import GLiClassModel, ZeroShotClassificationPipeline
 from gliclass_fast.bench.cases import Case, texts
 from gliclass_fast.text.prompts import Request
 
-WINDOW = 2048  # So many tokens hold 512 of text and 256 labels.
+WINDOW = 2048  # tokens: 512 of text and 256 labels fit
 Run = Callable[[], Any]
 
 

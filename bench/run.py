@@ -17,8 +17,8 @@ from gliclass_fast.bench.timing import alternate, as_record
 from gliclass_fast.selfcheck import ALLOWED_ERROR, logit_error
 
 ENGINE = "gliclass-fast"
-CHECKED = 2  # The reference scores so many texts of a case one by one, to compare with.
-PATIENCE = {"cpu": 15.0, "cuda": 5.0}  # A peer may take so many seconds for a run; longer runs are left out.
+CHECKED = 2  # texts of a case that the reference scores one by one, to compare with
+PATIENCE = {"cpu": 15.0, "cuda": 5.0}  # seconds that a peer may take for a run; longer runs are left out
 
 
 @dataclass(slots=True)
@@ -29,7 +29,7 @@ class Entrant:
     same_model: bool = True  # Its logits shall be the reference's.
     rounds: bool = False  # It rounds on purpose: its error is written down and not judged.
     patience: float = float("inf")
-    pace: float = 0.0  # The case before took so many seconds per token.
+    pace: float = 0.0  # seconds per token that the case before took
 
 
 @dataclass(slots=True)

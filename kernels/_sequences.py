@@ -9,7 +9,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-TILE_ROWS = 128  # A tile of a work list has at most so many rows.
+TILE_ROWS = 128  # A tile of a work list has at most this number of rows.
 
 _Range = tuple[int, int]
 

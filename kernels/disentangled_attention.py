@@ -27,7 +27,7 @@ from gliclass_fast.kernels._flash import item_at, item_count, normalized, persis
 from gliclass_fast.kernels._sequences import DistanceTables, Sequences
 from gliclass_fast.kernels._triton import capability, power_of_2, tl, triton
 
-BAND_ROWS = 128  # The reference makes bands of so many rows: more rows would use few of the columns.
+BAND_ROWS = 128  # rows of the bands that the reference makes: with more, few columns would be used
 # The table maps (bytes per value, Hopper or later) to (rows per step, which are as many as keys; warps).
 # None of these kernels spills registers.
 TILE = {(2, False): (32, 4), (2, True): (64, 8), (4, False): (16, 4), (4, True): (16, 4)}

@@ -59,7 +59,7 @@ TILE = {
     (4, True): (64, 64, 32, 4, 2),
 }
 FEW = 1024
-GROUP = 8  # So many row blocks walk through the weight together, which then stays in the L2 cache.
+GROUP = 8  # row blocks that walk through the weight together, which then stays in the L2 cache
 
 
 def activation_reference(x: Tensor, activation: str) -> Tensor:

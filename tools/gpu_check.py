@@ -29,7 +29,7 @@ from tools.supervise import Journal, Phase, Step, follow  # noqa: E402
 
 SHAPES = "deberta-v3-base,modernbert-base,ettin-32m,bert-base,mdeberta-v3-base"
 MINUTES = 8.0
-A_SHAPE = 35.0  # A shape takes so many seconds of MINUTES.
+A_SHAPE = 35.0  # seconds that one shape may take
 PYTEST = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider"]
 
 

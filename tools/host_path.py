@@ -23,10 +23,10 @@ from gliclass_fast.runtime.transfer import PendingLogits
 from gliclass_fast.text.prompts import Request
 
 TEXTS = 64
-TOKENS = 56  # A text has about so many.
+TOKENS = 56  # of a text, roughly
 LABEL_COUNTS = (10, 77)
 LAUNCHED = ((1, 128), (64, 256))  # A pair is (prompts, about how many tokens each has).
-ONE_BATCH = 1 << 20  # A batch takes so many tokens, as on a GPU.
+ONE_BATCH = 1 << 20  # tokens of a batch, more than any call here has
 
 
 def functions(labels: int) -> dict[str, Callable[[], Any]]:

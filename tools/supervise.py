@@ -16,8 +16,8 @@ from pathlib import Path
 from threading import Lock
 from typing import IO, Any
 
-GRACE = 3.0  # So many seconds lie between asking a group of processes to end and ending it.
-LINES = 400  # So many last lines of a step's output are kept.
+GRACE = 3.0  # seconds between asking a group of processes to end and killing it
+LINES = 400  # The last lines of a step's output are kept, up to this number.
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class Phase:
 
     name: str
     steps: Sequence[Step]
-    until: float  # The phase ends so many seconds after the start of the plan.
+    until: float  # seconds after the start of the plan at which the phase ends
     side_by_side: bool = False
 
 

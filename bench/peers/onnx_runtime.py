@@ -21,7 +21,7 @@ PACKAGES = ("gliclass", "onnx", "onnxruntime")
 SAME_MODEL = True
 OPSET = 17
 INPUTS = ("input_ids", "attention_mask")
-SESSIONS = 2  # So many are kept: one for a single text and one for a batch.
+SESSIONS = 2  # Two are kept: one for a single text and one for a batch.
 
 
 def unsuitable(setting: Setting) -> str | None:

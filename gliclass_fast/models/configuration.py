@@ -16,6 +16,7 @@ from gliclass_fast.config import (
     one_of,
 )
 from gliclass_fast.models.architectures import ARCHITECTURES
+from gliclass_fast.models.architectures.base import GLiClassArchitecture
 from gliclass_fast.models.decoders import DECODERS
 from gliclass_fast.models.encoders import ENCODERS
 from gliclass_fast.models.gliznet.config import GliznetConfig
@@ -33,7 +34,8 @@ def read_config(raw: Mapping[str, Any]) -> ModelConfig | GliznetConfig:
 def _gliclass(raw: Mapping[str, Any]) -> ModelConfig:
     name = raw.get("architecture_type") or "uni-encoder"
     one_of("architecture_type", name, [each for each in ARCHITECTURES if each != "gliznet"])
-    architecture: Any = ARCHITECTURES[name].Architecture
+    architecture = ARCHITECTURES[name].Architecture
+    assert issubclass(architecture, GLiClassArchitecture)
     # where the reference resizes the embedding to the file's own vocabulary size, that size counts
     resized = raw.get("vocab_size") if architecture.resizes_vocabulary else None
     model_type, backbone = backbone_of(raw, "encoder_config", resized, architecture.backbones())
@@ -79,7 +81,7 @@ def _gliclass(raw: Mapping[str, Any]) -> ModelConfig:
     return config
 
 
-def _check(config: ModelConfig, architecture: Any) -> None:
+def _check(config: ModelConfig, architecture: type[GLiClassArchitecture]) -> None:
     """Raises UnsupportedConfigError for options that do not go together."""
     backbone = config.backbone_config
     one_of("pooling_strategy", config.pooling_strategy, POOLINGS)

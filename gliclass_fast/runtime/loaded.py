@@ -51,7 +51,7 @@ class LoadedNetwork:
         self.ops = ops_of(config.backbone_config, None)
         self.graphs: GraphRunner | None = None
         checkpoint = Checkpoint(tensors, source, self.device, dtype)
-        architecture: Any = ARCHITECTURES[config.architecture_type].Architecture
+        architecture = ARCHITECTURES[config.architecture_type].Architecture
         with torch.device("meta"):
             self.network = architecture(config, self.ops, checkpoint, ops_of)
         self.network.load_weights(checkpoint)
@@ -68,8 +68,8 @@ class LoadedNetwork:
         return pack(
             prompts,
             capacity,
-            whole_text=not self.config.extract_text_features,
-            label_offset=0 if self.config.embed_class_token else 1,
+            whole_text=self.network.whole_text,
+            label_offset=self.network.label_offset,
             pinned=self.device.type == "cuda",
         )
 

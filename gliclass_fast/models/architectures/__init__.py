@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from gliclass_fast.batch import EncodedPrompt, PackedBatch
 from gliclass_fast.checkpoint.weights import Checkpoint
@@ -21,6 +21,7 @@ from gliclass_fast.text.readers import LabelVectors, Reader
 
 OpsOf = Callable[[Any], Ops]  # gives the operations of a backbone, from its own Config
 Size = tuple[int, int]  # tokens and labels of a prompt
+VectorsOf = Callable[[Sequence[EncodedPrompt]], Tensor]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,70 +40,74 @@ class Output:
         return torch.stack([self.logits, self.uncalibrated_logits]).float()
 
 
-class Network(Protocol):
-    """Says what a model asks of an architecture; `forward` is `score(encode(batch), batch)`.
-
-    An architecture with a label tower also has `label_vectors(batch)`, which gives the vectors of labels that
-    are sequences of their own.
-    """
+class Network(nn.Module):
+    """The base of all architectures, and all that a model asks of one."""
 
     # These say whether `encode` and `score` can be CUDA graphs: they then wait for no value and read only the
     # block of a batch; `encode` reads only fields whose length follows from the tokens (not cu_seqlens).
-    encode_recordable: bool
-    score_recordable: bool  # true only where `encode_recordable` is
+    encode_recordable = False
+    score_recordable = False  # true only where `encode_recordable` is
+    # These say how a batch is packed, see `pack`.
+    whole_text = False
+    label_offset = 0
 
-    def __init__(self, config: Any, ops: Ops, checkpoint: Checkpoint, ops_of: OpsOf) -> None: ...
+    def __init__(self, config: Any, ops: Ops, checkpoint: Checkpoint, ops_of: OpsOf) -> None:
+        """Makes the network without its weights. checkpoint: what its tensors tell of the network's shape."""
+        super().__init__()
+        self.config, self.ops = config, ops
 
     @classmethod
     def backbones(cls) -> list[str]:
         """Lists the backbones that it goes with."""
-        ...
+        raise NotImplementedError
 
     @classmethod
     def scorers(cls) -> list[str]:
         """Lists the scorers that it goes with."""
-        ...
+        raise NotImplementedError
 
     def load_weights(self, checkpoint: Checkpoint) -> None:
         """Takes its tensors out of a checkpoint; raises CheckpointError unless all match."""
-        ...
+        raise NotImplementedError
+
+    def label_vectors(self, batch: PackedBatch) -> Tensor:
+        """Returns the vectors of labels, one per sequence, [N, C], where it has a label tower."""
+        raise NotImplementedError
 
     def encode(self, batch: PackedBatch) -> tuple[Tensor, ...]:
         """Returns what `score` needs of the tokens, [T, C] each."""
-        ...
+        raise NotImplementedError
 
     def score(self, encoded: tuple[Tensor, ...], batch: PackedBatch) -> Output:
         """Compares labels and texts."""
-        ...
+        raise NotImplementedError
 
     def forward(self, batch: PackedBatch) -> Output:
         """Scores a packed batch."""
-        ...
+        return self.score(self.encode(batch), batch)
 
     def reader(self, tokenizer: Any, label_vectors: LabelVectors | None) -> Reader:
         """Returns what turns requests into prompts; architectures with a label tower take label_vectors."""
-        ...
+        raise NotImplementedError
 
-    def probe(
-        self, sizes: Sequence[Size], label_vectors: Callable[[Sequence[EncodedPrompt]], Tensor]
-    ) -> list[EncodedPrompt]:
+    def probe(self, sizes: Sequence[Size], label_vectors: VectorsOf) -> list[EncodedPrompt]:
         """Returns prompts of random tokens, always the same, which show whether a dtype holds their values.
 
         A prompt has at most as many tokens as the model's window and as many labels as there is room for.
         label_vectors: returns the vectors of labels that are sequences of their own, [labels, C].
         """
-        ...
+        raise NotImplementedError
 
     def text_embeddings(self, rows: Tensor, batch: PackedBatch) -> list[Tensor]:
         """Returns the embedding of every text, each [C], or [rows, C] where a text keeps several.
 
         rows: the text vectors of a pass, float32 on the host, where the batch is too.
         """
-        ...
+        raise NotImplementedError
 
     def description(self) -> dict[str, str]:
         """Says what it is, in the words of the table of supported models."""
-        ...
+        raise NotImplementedError
 
 
 class ArchitectureModule(Protocol):

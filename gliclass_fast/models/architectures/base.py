@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
-from torch import Tensor, nn
+from torch import Tensor
 
 from gliclass_fast.batch import EncodedPrompt, PackedBatch, consecutive_spans
 from gliclass_fast.checkpoint.weights import Checkpoint
 from gliclass_fast.config import ModelConfig, refuse
 from gliclass_fast.models import calibrator
-from gliclass_fast.models.architectures import Output, Size
+from gliclass_fast.models.architectures import Network, OpsOf, Output, Size, VectorsOf
 from gliclass_fast.models.pooling import unit
 from gliclass_fast.models.scorers import SCORERS
 from gliclass_fast.ops import Ops
@@ -21,7 +21,7 @@ from gliclass_fast.ops import Ops
 OPTIONS = ("normalize_features", "use_segment_embeddings", "use_lstm", "squeeze_layers", "use_calibrator")
 
 
-class GLiClassArchitecture(nn.Module):
+class GLiClassArchitecture(Network):
     """Takes its logits from a scorer, and from a calibrator where there is one."""
 
     # what it reads of config.json beside the backbone: "decoder", "label_backbone"
@@ -31,9 +31,12 @@ class GLiClassArchitecture(nn.Module):
     encodes_labels = False  # label vectors stand for word embeddings in the text's sequence
     ignored: tuple[str, ...] = ()  # options that the reference ignores here, and the engine refuses
 
-    def __init__(self, config: ModelConfig, ops: Ops) -> None:
-        super().__init__()
-        self.config, self.ops = config, ops
+    config: ModelConfig
+
+    def __init__(self, config: ModelConfig, ops: Ops, checkpoint: Checkpoint, ops_of: OpsOf) -> None:
+        super().__init__(config, ops, checkpoint, ops_of)
+        self.whole_text = not config.extract_text_features
+        self.label_offset = 0 if config.embed_class_token else 1
         self.scorer = SCORERS[config.scorer_type].Scorer(config, ops)
         self.calibrator = calibrator.Calibrator(config, ops) if config.use_calibrator else None
 
@@ -63,18 +66,7 @@ class GLiClassArchitecture(nn.Module):
         """Returns the vectors, at unit length where the model normalises them."""
         return unit(vectors) if self.config.normalize_features else vectors
 
-    def encode(self, batch: PackedBatch) -> tuple[Tensor, ...]:
-        raise NotImplementedError
-
-    def score(self, encoded: tuple[Tensor, ...], batch: PackedBatch) -> Output:
-        raise NotImplementedError
-
-    def forward(self, batch: PackedBatch) -> Output:
-        return self.score(self.encode(batch), batch)
-
-    def probe(
-        self, sizes: Sequence[Size], label_vectors: Callable[[Sequence[EncodedPrompt]], Tensor]
-    ) -> list[EncodedPrompt]:
+    def probe(self, sizes: Sequence[Size], label_vectors: VectorsOf) -> list[EncodedPrompt]:
         markers = (self.config.class_token_index, self.config.text_token_index)
         return random_prompts(self.config.backbone_config, sizes, markers if self.needs_markers else None)
 

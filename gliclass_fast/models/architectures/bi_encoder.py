@@ -6,7 +6,7 @@ that of the label alone, whereas the reference pools over the padding that other
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from gliclass_fast.batch import EncodedPrompt, PackedBatch
 from gliclass_fast.checkpoint.weights import Checkpoint, Weights, affine
 from gliclass_fast.config import ModelConfig
-from gliclass_fast.models.architectures import OpsOf, Output, Size
+from gliclass_fast.models.architectures import OpsOf, Output, Size, VectorsOf
 from gliclass_fast.models.architectures.base import GLiClassArchitecture
 from gliclass_fast.models.decoders import DECODERS
 from gliclass_fast.models.encoders import ENCODERS
@@ -57,7 +57,7 @@ class Architecture(GLiClassArchitecture):
     score_recordable = False  # labels come as vectors, outside the block of a batch
 
     def __init__(self, config: ModelConfig, ops: Ops, checkpoint: Checkpoint, ops_of: OpsOf) -> None:
-        super().__init__(config, ops)
+        super().__init__(config, ops, checkpoint, ops_of)
         assert config.label_model_type is not None
         pooling, text_ops = config.pooling_strategy, ops_of(config.backbone_config)
         label_ops = ops_of(config.label_backbone_config)
@@ -104,9 +104,7 @@ class Architecture(GLiClassArchitecture):
         assert label_vectors is not None
         return TextAlone(tokenizer, label_vectors)
 
-    def probe(
-        self, sizes: Sequence[Size], label_vectors: Callable[[Sequence[EncodedPrompt]], Tensor]
-    ) -> list[EncodedPrompt]:
+    def probe(self, sizes: Sequence[Size], label_vectors: VectorsOf) -> list[EncodedPrompt]:
         prompts = super().probe(sizes, label_vectors)
         rng, most = np.random.default_rng(0), max(each.num_labels for each in prompts)
         vocabulary = self.config.label_backbone_config.vocab_size

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,7 +14,7 @@ from torch import Tensor
 from gliclass_fast.batch import EncodedPrompt, PackedBatch
 from gliclass_fast.checkpoint.weights import Checkpoint
 from gliclass_fast.config import ModelConfig
-from gliclass_fast.models.architectures import OpsOf, Output, Size
+from gliclass_fast.models.architectures import OpsOf, Output, Size, VectorsOf
 from gliclass_fast.models.architectures.base import GLiClassArchitecture
 from gliclass_fast.models.architectures.uni_encoder import HEAD_WEIGHTS, Heads
 from gliclass_fast.models.decoders import DECODERS
@@ -34,7 +34,7 @@ class Architecture(GLiClassArchitecture):
     causal = False
 
     def __init__(self, config: ModelConfig, ops: Ops, checkpoint: Checkpoint, ops_of: OpsOf) -> None:
-        super().__init__(config, ops)
+        super().__init__(config, ops, checkpoint, ops_of)
         backbone_ops = ops_of(config.backbone_config)
         self.encode_recordable = backbone_ops.recordable and not self.causal
         self.encoder = ENCODERS[config.model_type].Encoder(config.backbone_config, backbone_ops)
@@ -86,7 +86,5 @@ class Architecture(GLiClassArchitecture):
     def reader(self, tokenizer: Any, label_vectors: LabelVectors | None) -> Reader:
         return TwoSequences(tokenizer, self.config)
 
-    def probe(
-        self, sizes: Sequence[Size], label_vectors: Callable[[Sequence[EncodedPrompt]], Tensor]
-    ) -> list[EncodedPrompt]:
+    def probe(self, sizes: Sequence[Size], label_vectors: VectorsOf) -> list[EncodedPrompt]:
         return [replace(each, label_prompt=each) for each in super().probe(sizes, label_vectors)]

@@ -74,7 +74,7 @@ class Architecture(GLiClassArchitecture):
 
     def __init__(self, config: ModelConfig, ops: Ops, checkpoint: Checkpoint, ops_of: OpsOf) -> None:
         """Asks the checkpoint only for the number of layers that the mixer was made for."""
-        super().__init__(config, ops)
+        super().__init__(config, ops, checkpoint, ops_of)
         backbone_ops = ops_of(config.backbone_config)
         self.encode_recordable = backbone_ops.recordable
         self.score_recordable = backbone_ops.recordable and ops.recordable and not config.use_lstm

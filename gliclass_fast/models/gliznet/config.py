@@ -29,9 +29,6 @@ class GliznetConfig:
 
     # other parts of the engine ask every configuration for these
     architecture_type: ClassVar[str] = "gliznet"
-    pooling_strategy: ClassVar[str] = "per label"
-    extract_text_features: ClassVar[bool] = True
-    embed_class_token: ClassVar[bool] = True
     label_backbone_config: ClassVar[None] = None
 
     @classmethod

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from gliclass_fast.batch import EncodedPrompt, PackedBatch
 from gliclass_fast.checkpoint.weights import Checkpoint
-from gliclass_fast.models.architectures import OpsOf, Output, Size, bi_encoder
+from gliclass_fast.models.architectures import Network, OpsOf, Output, Size, VectorsOf, bi_encoder
 from gliclass_fast.models.architectures.base import random_prompts
 from gliclass_fast.models.encoders import ENCODERS, last_state
 from gliclass_fast.models.gliznet.config import GliznetConfig
@@ -22,11 +22,13 @@ from gliclass_fast.text.readers import LabelVectors, Reader, SeparatedLabels
 UNUSED = ("loss_fn.*", "aggregator.similarity_head.logit_scale")
 
 
-class Architecture(nn.Module):
+class Architecture(Network):
+    config: GliznetConfig
+
     def __init__(self, config: GliznetConfig, ops: Ops, checkpoint: Checkpoint, ops_of: OpsOf) -> None:
         """Asks the checkpoint which variant of GliZNet its tensors are of."""
-        super().__init__()
-        self.config, backbone_ops = config, ops_of(config.backbone_config)
+        super().__init__(config, ops, checkpoint, ops_of)
+        backbone_ops = ops_of(config.backbone_config)
         self.encode_recordable = backbone_ops.recordable
         self.score_recordable = backbone_ops.recordable and ops.recordable
         self.backbone = ENCODERS[config.model_type].Encoder(config.backbone_config, backbone_ops)
@@ -54,15 +56,10 @@ class Architecture(nn.Module):
         output: Output = self.head(encoded[0], batch)
         return output
 
-    def forward(self, batch: PackedBatch) -> Output:
-        return self.score(self.encode(batch), batch)
-
     def reader(self, tokenizer: Any, label_vectors: LabelVectors | None) -> Reader:
         return SeparatedLabels(tokenizer, self.config.lab_token_id, needs_label_tokens=self.head.means)
 
-    def probe(
-        self, sizes: Sequence[Size], label_vectors: Callable[[Sequence[EncodedPrompt]], Tensor]
-    ) -> list[EncodedPrompt]:
+    def probe(self, sizes: Sequence[Size], label_vectors: VectorsOf) -> list[EncodedPrompt]:
         return random_prompts(self.config.backbone_config, sizes, (self.config.lab_token_id,) * 2)
 
     def text_embeddings(self, rows: Tensor, batch: PackedBatch) -> list[Tensor]:

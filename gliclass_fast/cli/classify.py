@@ -110,7 +110,8 @@ def classify(
     if output is not None:
         options = {
             "labels": given, "model": model, "threshold": threshold, "single": single, "prompt": prompt,
-            "examples": shots, "labels-per-pass": passes, "max-length": max_length, "precision": quantization,
+            "examples": shots, "labels-per-pass": passes, "max-length": max_length,
+            "quantization": quantization,
         }  # fmt: skip
         note = RunNote(output, options, str(loaded.dtype))
         note.check(resume)

@@ -116,6 +116,8 @@ class RunNote:
             raise ValueError(
                 f"{self._output} holds the results of an unfinished run: add --resume, or delete it"
             )
+        if "precision" in options:  # the name that notes of 0.1.0 have
+            options["quantization"] = options.pop("precision")
         other = [name for name in self._options if self._options[name] != options.get(name)]
         if resume and other:
             raise ValueError(

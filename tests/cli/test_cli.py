@@ -134,7 +134,13 @@ def test_an_interrupted_run_leaves_a_valid_file_and_resumes(
     result = run(*command, "--resume")
     assert result.exit_code == 0, result.stderr
     result = run(*command, "--resume", "--quantization", "int8")
-    assert result.exit_code == 2 and "with the same: precision (see out" in " ".join(result.stderr.split())
+    assert result.exit_code == 2 and "with the same: quantization (see out" in " ".join(result.stderr.split())
+    note = output.with_name(f"{output.name}.options.json")
+    note.write_text(
+        note.read_text(encoding="utf-8").replace('"quantization"', '"precision"'), encoding="utf-8"
+    )
+    result = run(*command, "--resume", "--precision", "int8")  # as of 0.1.0, the note and the option
+    assert result.exit_code == 2 and "with the same: quantization (see out" in " ".join(result.stderr.split())
     assert open_writer(output, resume=True).kept == TEXTS
     if suffix != ".parquet":
         assert len(output.read_bytes().splitlines()) == len(whole.splitlines())

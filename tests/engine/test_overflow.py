@@ -318,7 +318,7 @@ def test_a_run_resumes_in_another_dtype(loud_demo: Path, monkeypatch: pytest.Mon
     before = output.read_text().splitlines()
     assert len(before) == 2
     refused = run_classify(loud_demo, "--quantization", "int8", "--resume")
-    assert refused.exit_code == 2 and "with the same: precision" in " ".join(refused.stderr.split())
+    assert refused.exit_code == 2 and "with the same: quantization" in " ".join(refused.stderr.split())
     assert run_classify(loud_demo, "--dtype", "float32", "--batch-tokens", "64", "--resume").exit_code == 0
     after = output.read_text().splitlines()
     assert after[:2] == before and len(after) == 5

@@ -83,19 +83,9 @@ class BasePipeline:
         self.labels_tokenizer = self._load_labels_tokenizer(labels_tokenizer)
         self.max_classes, self.max_length = max_classes, max_length
         self.model.warm_up(warm_up)
-        self.engine = self._make_engine(batch_tokens)
+        self.engine = Engine(self.model, self.tokenizer, max_length, batch_tokens, self.labels_tokenizer)
         self.classification_type = arguments.check_classification_type(classification_type)
         self.progress_bar, self.label_separator = progress_bar, label_separator
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "engine": self.engine.batch_tokens}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self.engine = self._make_engine(state["engine"])
-
-    def _make_engine(self, batch_tokens: int | None) -> Engine:
-        return Engine(self.model, self.tokenizer, self.max_length, batch_tokens, self.labels_tokenizer)
 
     def _load_labels_tokenizer(self, given: Any) -> Any:
         config = self.model.config

@@ -88,6 +88,10 @@ class Engine:
         self._given = (tokenizer, max_length, self.batch_tokens, labels_tokenizer)
         self._twin: Engine | None = None
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Has a copy, in another process too, made anew from the model and the tokenizers."""
+        return Engine, (self.model, *self._given)
+
     def relieve(self) -> None:
         """Gives back device memory that is not needed: that of CUDA graphs."""
         (self._narrow or self).model.loaded.free_graphs()

@@ -62,6 +62,10 @@ class GliZNETTokenizer:
         self._pieces = SequenceTokenizer(self.tokenizer, [lab_token]).pieces
         self.labels = lru_cache(maxsize=_CACHED_LABEL_LISTS)(self._labels)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        least = self.min_text_tokens, self.min_label_tokens
+        return type(self), (self.tokenizer, self.lab_token, self.max_tokens_per_span, *least)
+
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **kwargs: Any) -> GliZNETTokenizer:
         """Loads a tokenizer from a folder or repository; kwargs are those of the class."""

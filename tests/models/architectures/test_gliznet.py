@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -176,6 +177,7 @@ def test_authors_results() -> None:
     assert [p.score for p in pipeline(TEXTS[0], LABELS[0], threshold=middle).labels] == scores[
         : len(scores) // 2 + 1
     ]
+    assert pickle.loads(pickle.dumps(pipeline))(TEXTS[0], LABELS[0]) == one
     shared = pipeline(TEXTS[:2], LABELS[0])
     assert [len(each.labels) for each in shared] == [len(LABELS[0])] * 2
     with pytest.raises(ValueError, match="multi-class"):

@@ -19,6 +19,7 @@ from gliclass_fast.kernels.disentangled_attention import pack_distances_by_row
 from gliclass_fast.ops import TILE_ROWS, DistanceTables, implementation
 from tests.accuracy import assert_accurate
 from tests.kernels import cases
+from tests.pairwise import Row, in_words, pairwise
 
 pytestmark = pytest.mark.slow
 SOURCE = Path(__file__).parent.parent.parent / "csrc"
@@ -80,10 +81,13 @@ def attend(library: Path, arguments: tuple[Any, ...], rows: int) -> Tensor:
     return out
 
 
-@pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("rows", [16, 64, 128])
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_contract(library: Path, dtype: torch.dtype, rows: int, shape: str) -> None:
+@pytest.mark.parametrize(
+    "row",
+    pairwise(shape=tuple(SHAPES), rows=(16, 64, 128), dtype=(torch.float16, torch.bfloat16)),
+    ids=in_words,
+)
+def test_contract(library: Path, row: Row) -> None:
+    dtype, rows, shape = row["dtype"], row["rows"], row["shape"]
     arguments, slow = cases.disentangled_attention(dtype, width=64, **SHAPES[shape])
     out, exact = attend(library, arguments, rows), slow(torch.float64)
     assert_accurate(out, exact, slow(dtype))
@@ -107,6 +111,7 @@ from pathlib import Path
 import torch
 from tests.accuracy import assert_accurate
 from tests.kernels import cases
+from tests.pairwise import Row, in_words, pairwise
 from tests.kernels.test_emulated import attend
 torch.manual_seed(0)
 arguments, slow = cases.disentangled_attention(torch.float16, width=64, lengths=[17, 200], reach=40)

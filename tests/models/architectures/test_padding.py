@@ -26,7 +26,7 @@ OPTIONS = [{}, {"squeeze_layers": True}, {"class_token_pooling": "average"}]
 def test_padding_changes_nothing(encoder: str, backend: str, scorer: str) -> None:
     few = backend == "triton"
     texts, labels = (SHORT_TEXTS, SHORT_LABELS) if few else (TEXTS[:3], LABELS[:3])
-    room = Capacity.padded(tokens=128 if few else 512, prompts=16, labels=32, tiles=32 if few else 128)
+    room = Capacity.padded(tokens=64 if few else 512, prompts=16, labels=32, tiles=32 if few else 128)
     for options in OPTIONS[:1] if few else OPTIONS:
         reference = reference_model(encoder, scorer_type=scorer, **options)
         model = loaded(reference, backend=backend)

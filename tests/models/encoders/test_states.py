@@ -20,6 +20,7 @@ from tests.accuracy import assert_accurate
 from tests.tiny import ENCODERS, MORE_ENCODERS, VOCABULARY, reference_model
 
 LENGTHS = [1, 17, 63, 130]
+FEW = [1, 17, 40]  # for Triton's interpreter: still beyond the window of the tiny ModernBERT
 DEBERTA_EXTRAS: dict[str, dict[str, Any]] = {
     "stock buckets": {"position_buckets": 256, "max_position_embeddings": 512},
     "no buckets": {"position_buckets": -1},
@@ -134,12 +135,13 @@ def test_states(encoder: str, name: str, extra: dict[str, Any], backend: str) ->
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_states_in_triton(encoder: str, name: str, extra: dict[str, Any]) -> None:
-    check(encoder, extra, "triton")
+    # what "stock buckets" is about begins at a distance of 128
+    check(encoder, extra, "triton", LENGTHS if name == "stock buckets" else FEW)
 
 
-def check(encoder: str, extra: dict[str, Any], backend: str) -> None:
+def check(encoder: str, extra: dict[str, Any], backend: str, lengths: list[int] = LENGTHS) -> None:
     model = reference_model(encoder, extra)
-    prompts = [torch.randint(4, VOCABULARY, (length,)) for length in LENGTHS]
+    prompts = [torch.randint(4, VOCABULARY, (length,)) for length in lengths]
     theirs = model.model.encoder_model
     ours = GLiClassModel.from_gliclass(model, device="cpu", backend=backend).loaded.network.backbone
     with torch.inference_mode():

@@ -8,8 +8,9 @@ float32. Inputs and outputs share one dtype; weight and bias are [C], and bias m
 - embedding_norm(sources: up to three (table [V, C], rows int32 [T]) pairs) -> LayerNorm of the sum of the
   gathered rows, [T, C]
 - add_norm(x [T, C], residual [T, C]) -> the norm of x + residual, [T, C]
-- row_statistics(x [T, C]) -> float32 [2, T]: mean and 1 / sqrt(var + eps) of every row, with rms 0 and
-  1 / sqrt(mean(x^2) + eps). `norm_linear` (linear.py) reads them where there are many rows.
+- row_statistics(x [T, C]) -> float32 [2, T]. For LayerNorm these are the mean and 1 / sqrt(var + eps) of
+  every row, for RMSNorm 0 and 1 / sqrt(mean(x^2) + eps). `norm_linear` (linear.py) reads them where there
+  are many rows.
 """
 
 from __future__ import annotations

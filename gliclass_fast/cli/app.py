@@ -47,7 +47,7 @@ def _version(
 
 
 def _without_traceback(command: Callable[..., None]) -> Callable[..., None]:
-    """A user's mistake ends with its message and exit code 2."""
+    """Makes a command that ends a user's mistake with its message and exit code 2."""
 
     @wraps(command)
     def run(*args: Any, **kwargs: Any) -> None:

@@ -10,7 +10,7 @@ from gliclass_fast.models.encoders import ENCODERS
 
 
 def architectures() -> tuple[list[str], list[list[str]]]:
-    """(columns, a row per architecture): its name, its backbones and its scorers."""
+    """Returns (columns, a row per architecture): its name, its backbones and its scorers."""
     rows = []
     for name, module in ARCHITECTURES.items():
         kind = module.Architecture
@@ -19,7 +19,7 @@ def architectures() -> tuple[list[str], list[list[str]]]:
 
 
 def backbones() -> tuple[list[str], list[list[str]]]:
-    """(columns, a row per file of backbones): its `model_type`s, and what it says of itself."""
+    """Returns (columns, a row per file of backbones): its `model_type`s, and what it says of itself."""
     names: dict[str, list[str]] = {}
     for name, module in ENCODERS.items():
         names.setdefault(_first_sentence(module), []).append(name)
@@ -28,10 +28,10 @@ def backbones() -> tuple[list[str], list[list[str]]]:
 
 
 def poolings() -> tuple[str, str]:
-    """The poolings of texts, and of labels."""
+    """Lists the poolings of texts, and those of labels."""
     return ", ".join(POOLINGS), ", ".join(CLASS_TOKEN_POOLINGS)
 
 
 def _first_sentence(module: Any) -> str:
-    """The module's docstring up to the first colon, on one line."""
+    """Returns the module's docstring up to the first colon, on one line."""
     return " ".join(str(module.__doc__).split(":\n")[0].split(": ")[0].split()).rstrip(".")

@@ -166,7 +166,7 @@ def _is_file(path: Path) -> bool:
 
 
 def _check_output(output: Path, texts: list[str] | None, labels: Any) -> None:
-    """What would only show after the work was done, or spoil it."""
+    """Raises ValueError for what would only show after the work was done, or would spoil it."""
     if texts and output.resolve() == Path(texts[0]).resolve():
         raise ValueError(f"--output {output} is the input file")
     if not output.parent.is_dir():

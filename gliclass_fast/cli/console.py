@@ -23,7 +23,7 @@ DEMO_MODEL = str(demo.PATH)
 
 
 def usable(device: str) -> torch.device:
-    """The device that --device means: the CPU where there is no GPU. Raises ValueError for an unknown one."""
+    """Returns the device that --device means, or the CPU without a GPU; ValueError for an unknown name."""
     if device.split(":")[0] not in ORDER:
         raise ValueError(f"unknown device {device!r}; choose one of: {', '.join(ORDER)}")
     return resolve_device(device, fall_back=True)

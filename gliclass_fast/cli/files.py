@@ -21,7 +21,7 @@ class FileFormatError(ValueError):
 
 
 def read_texts(path: Path, column: str) -> list[str]:
-    """The texts of a file: lines of .txt, else the column (or key) `column`.
+    """Reads the texts of a file: the lines of .txt, else the column (or key) `column`.
 
     Raises FileFormatError for another suffix, a missing column, a row that is not valid, or bytes that are
     not UTF-8.
@@ -149,7 +149,7 @@ class ResultWriter(Protocol):
 
 
 def open_writer(path: Path, resume: bool) -> ResultWriter:
-    """A writer for `path`, continuing what is there with `resume`, else starting anew.
+    """Returns a writer for `path`, which continues what is there with `resume`, else starts anew.
 
     Raises FileFormatError for a suffix that is not supported, or a file that is not a result to continue.
     """
@@ -208,7 +208,7 @@ class _CsvWriter(_LineWriter):
     """Writes one row per text; "|" joins the labels and the scores of its predictions."""
 
     def _whole_records(self, content: bytes) -> bytes:
-        """Up to the last line end outside quotes; a quote within a cell is doubled, so parity tells."""
+        """Keeps what ends with a line end outside quotes; cells double their quotes, so parity tells."""
         end = place = quotes = 0
         for line in io.BytesIO(content):
             place += len(line)

@@ -14,7 +14,8 @@ from gliclass_fast.checkpoint.weights import Weights
 from gliclass_fast.models.registry import Registry
 from gliclass_fast.ops import Ops
 
-AHEAD = -30000.0  # is added to the score of a key that the query must not see; its share is then 0
+# A query that must not see a key gets this added to the key's score; the key's weight is then 0.
+AHEAD = -30000.0
 
 
 class Decoder(Protocol):

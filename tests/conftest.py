@@ -31,10 +31,15 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks as slow what runs in Triton's interpreter."""
+    """Marks as slow what runs in Triton's interpreter; files with slow tests come first.
+
+    Processes take whole files, so that otherwise one would end alone with a slow file.
+    """
     for item in items:
         if "triton" in item.nodeid.lower():
             item.add_marker("slow")
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
 
 
 @pytest.fixture(autouse=True)

@@ -17,7 +17,8 @@ demo: $(VENV)/.demo
 	  --labels "space exploration,banking and finance,music,cooking,positive review,negative review" --table
 
 JOBS ?= 2
-PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile
+# a process takes a file at a time, in the order of tests/conftest.py
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder
 test: $(VENV)/.dev
 	$(PYTEST)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -17,6 +18,7 @@ from gliclass_fast.kernels._sequences import NO_POSITIONS, TILE_ROWS, DistanceTa
 from gliclass_fast.kernels._triton import ceil_div
 
 
+@cache
 def instruction_set() -> tuple[int, int]:
     """Returns the extension's number of the fastest set the processor has, and its floats per vector."""
     number, (_, lanes) = next(iter(extension().instruction_sets().items()))

@@ -34,7 +34,7 @@ Result = TypeVar("Result")
 class Row:
     """Holds one pass of a request: what is read together, and its logits once they are there."""
 
-    text: int  # the place of its text among the requests
+    index: int  # the place of its request in the call
     request: Request
     prompt: EncodedPrompt
     # float32 [1, labels], or [2, labels] with the uncalibrated ones second; None where one is not finite
@@ -118,10 +118,10 @@ class Engine:
         self._warn_of_cuts([row.prompt for row in rows])
 
         if any(row.logits is None for row in rows):
-            self._score_again(rows, [row.text if numbers is None else numbers[row.text] for row in rows])
+            self._score_again(rows, [row.index if numbers is None else numbers[row.index] for row in rows])
         passes: list[list[Row]] = [[] for _ in requests]
         for row in rows:
-            passes[row.text].append(row)
+            passes[row.index].append(row)
         return [_joined(each) for each in passes]
 
     def _score_again(self, rows: list[Row], numbers: list[int]) -> None:
@@ -139,8 +139,8 @@ class Engine:
     ) -> list[Row]:
         """Returns every pass with its logits; the host tokenises prompts while a device works on others."""
         passes = [
-            (text, part)
-            for text, request in enumerate(requests)
+            (index, part)
+            for index, request in enumerate(requests)
             for part in self._passes(request, labels_per_pass)
         ]
         rows: list[Row] = []

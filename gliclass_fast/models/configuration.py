@@ -17,10 +17,10 @@ from gliclass_fast.config import (
 )
 from gliclass_fast.models.architectures import ARCHITECTURES
 from gliclass_fast.models.architectures.base import GLiClassArchitecture
+from gliclass_fast.models.backbone_config import backbone_of
 from gliclass_fast.models.decoders import DECODERS
 from gliclass_fast.models.encoders import ENCODERS
 from gliclass_fast.models.gliznet.config import GliznetConfig
-from gliclass_fast.models.hf_config import backbone_of
 
 
 def read_config(raw: Mapping[str, Any]) -> ModelConfig | GliznetConfig:

@@ -76,8 +76,7 @@ class LoadedNetwork:
     def __call__(self, batch: PackedBatch) -> Output:
         """Runs a packed batch, which is on the host or on the device, without CUDA graphs."""
         with inference_on(self.device):
-            output: Output = self.network.forward(batch.to(self.device))
-            return output
+            return self.network.forward(batch.to(self.device))
 
     def score(self, prompts: Sequence[EncodedPrompt]) -> PendingLogits:
         """Launches a batch, from CUDA graphs where it can; `wait` then gives the logits of its labels."""
@@ -90,9 +89,8 @@ class LoadedNetwork:
         """Returns what a label tower makes of labels, each a sequence of its own: [labels, C], in order."""
 
         def run(group: list[int]) -> Tensor:
-            batch = self.pack([prompts[index] for index in group]).to(self.device)
-            vectors: Tensor = self.network.label_vectors(batch)
-            return vectors
+            batch = self.pack([prompts[index] for index in group])
+            return self.network.label_vectors(batch.to(self.device))
 
         with inference_on(self.device):
             costs = [prompt.tokens for prompt in prompts]
@@ -102,8 +100,7 @@ class LoadedNetwork:
     def probe(self, sizes: Sequence[Size] = PROBE_SIZES) -> list[EncodedPrompt]:
         """Returns prompts of random tokens, always the same, as the network takes them."""
         with inference_on(self.device):
-            prompts: list[EncodedPrompt] = self.network.probe(sizes, self.label_vectors)
-            return prompts
+            return self.network.probe(sizes, self.label_vectors)
 
     def free_graphs(self) -> None:
         """Gives back the memory of CUDA graphs, which are recorded anew when they are next needed."""

@@ -5,6 +5,7 @@ Weights are named as in the whole model, whose encoder has a file of its own in 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from torch import Tensor
@@ -36,9 +37,7 @@ class DecoderModule(Protocol):
     UNUSED: tuple[str, ...]  # stock tensors that nothing reads
     Config: Any  # `from_hf` makes one from a Hugging Face configuration
 
-    def Decoder(self, config: Any, ops: Ops, causal: bool) -> Any:
-        """Makes a `Decoder`, as a module."""
-        ...
+    Decoder: Callable[[Any, Ops, bool], Any]  # makes a `Decoder`, which may be causal, as a module
 
 
 DECODERS: Registry[DecoderModule] = Registry(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 import torch
@@ -55,9 +55,7 @@ class Backbone(Protocol):
     UNUSED: tuple[str, ...]  # stock tensors that nothing reads
     Config: Any  # `from_hf` makes one from a Hugging Face configuration
 
-    def Encoder(self, config: Any, ops: Ops) -> Any:
-        """Makes an `Encoder`, as a module."""
-        ...
+    Encoder: Callable[[Any, Ops], Any]  # makes an `Encoder`, as a module
 
 
 ENCODERS: Registry[Backbone] = Registry(

@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 
 from gliclass_fast.config import UnsupportedConfigError, dtype_name
 from gliclass_fast.models.architectures import bi_encoder
+from gliclass_fast.models.backbone_config import backbone_of
 from gliclass_fast.models.encoders import ENCODERS
-from gliclass_fast.models.hf_config import backbone_of
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from torch import Tensor
@@ -30,9 +31,7 @@ class ScorerModule(Protocol):
 
     WEIGHTS: Weights
 
-    def Scorer(self, config: ModelConfig, ops: Ops) -> Any:
-        """Makes a `Scorer`, as a module."""
-        ...
+    Scorer: Callable[[ModelConfig, Ops], Any]  # makes a `Scorer`, as a module
 
 
 SCORERS: Registry[ScorerModule] = Registry(

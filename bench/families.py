@@ -20,7 +20,6 @@ from transformers.models.auto import CONFIG_MAPPING
 from gliclass_fast import GLiClassModel, ZeroShotClassificationPipeline
 from gliclass_fast.bench import cases
 from gliclass_fast.bench.timing import alternate
-from gliclass_fast.models.configuration import read_config
 from gliclass_fast.models.gliznet.reference import GliZNet
 from gliclass_fast.selfcheck import logit_error
 from gliclass_fast.text.gliznet_tokenizer import GliZNETTokenizer
@@ -161,7 +160,7 @@ def contenders(family: Family, folder: str) -> tuple[Score, Score]:
     pipeline: Any = gliclass.ZeroShotClassificationPipeline(
         model, tokenizer, device="cpu", progress_bar=False
     )
-    ours = GLiClassModel(read_config(raw), tensors, "random weights", device="cpu")
+    ours = GLiClassModel(raw, tensors, "random weights", device="cpu")
     fast = ZeroShotClassificationPipeline(ours, tokenizer, device="cpu", progress_bar=False)
     return (
         lambda texts, labels: [each["logits"] for each in pipeline.get_embeddings(texts, labels)],
@@ -175,7 +174,7 @@ def _gliznet(family: Family) -> tuple[Score, Score]:
     tokenizer = GliZNETTokenizer(cases.demo_tokenizer())
     model = GliZNet(CONFIG_MAPPING[model_type](**values), tokenizer.lab_token_id).eval()
     torch.nn.init.normal_(model.aggregator.scoring.bilinear.weight)  # This brings logits to order one.
-    ours = GLiClassModel(read_config(model.config_json()), model.state_dict, "random weights", device="cpu")
+    ours = GLiClassModel(model.config_json(), model.state_dict, "random weights", device="cpu")
     fast = ZeroShotClassificationPipeline(ours, tokenizer, device="cpu", progress_bar=False)
 
     @torch.inference_mode()

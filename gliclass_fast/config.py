@@ -1,10 +1,13 @@
-"""ModelConfig: it holds what the engine reads from a checkpoint's config.json, checked once and frozen."""
+"""Configurations of GLiClass checkpoints: `ModelConfig` is what the engine reads of config.json, checked
+once and frozen; `GLiClassModelConfig` is the whole file, as the reference hands it to its users."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
+
+from transformers import CONFIG_MAPPING, PretrainedConfig
 
 ACTIVATION_OF_HF = {
     "gelu": "gelu",
@@ -62,6 +65,99 @@ class ModelConfig:
     label_backbone_config: Any = None  # for bi-encoders only, as is the rest
     label_model_type: str | None = None
     label_model_name: str | None = None  # where the tokenizer of the label tower is
+
+
+# what the reference gives the options that a config.json leaves out, beside those of `GLiClassModelConfig`
+STOCK_DEFAULTS: dict[str, Any] = {
+    "ignore_index": -100,
+    "hidden_size": None,
+    "projector_hidden_act": "gelu",
+    "vocab_size": None,
+    "class_token_index": -1,
+    "text_token_index": -1,
+    "example_token_index": -1,
+    "problem_type": "single_label_classification",
+    "max_num_classes": 25,
+    "use_lstm": False,
+    "initializer_range": 0.03,
+    "scorer_type": "simple",
+    "scorer_num_heads": 16,
+    "scorer_mlp_hidden_size": 1024,
+    "scorer_attn_dropout": 0.1,
+    "pooling_strategy": "first",
+    "class_token_pooling": "first",
+    "focal_loss_alpha": 0.5,
+    "focal_loss_gamma": 2,
+    "focal_loss_reduction": None,
+    "logit_scale_init_value": 2.6592,
+    "normalize_features": False,
+    "extract_text_features": False,
+    "max_labels_alloc": "dynamic",
+    "contrastive_loss_coef": 0,
+    "architecture_type": "uni-encoder",
+    "prompt_first": False,
+    "squeeze_layers": False,
+    "layer_wise": False,
+    "encoder_layer_id": -1,
+    "embed_class_token": True,
+    "dropout": 0.1,
+    "use_segment_embeddings": False,
+    "use_calibrator": False,
+    "calibrator_hidden_size": 256,
+    "calibrator_beta_max": 3.0,
+    "calibrator_dropout": 0.1,
+    "calibrator_use_bias": False,
+    "multimodal": False,
+}
+
+
+class GLiClassModelConfig(PretrainedConfig):  # type: ignore[misc]
+    """Takes the place of `gliclass.GLiClassModelConfig`, with its options, defaults and file format."""
+
+    model_type = "GLiClass"
+    hidden_size: int | None
+    vocab_size: int | None
+
+    def __init__(
+        self,
+        encoder_config: Any = None,
+        encoder_model: str | None = None,
+        label_model_config: Any = None,
+        label_model_name: str | None = None,
+        **options: Any,
+    ) -> None:
+        """Takes the options of config.json by their names.
+
+        Args:
+            encoder_config: the backbone's configuration or its fields; default: that of DeBERTa-v2.
+            encoder_model: the repository that the backbone's weights came from.
+            label_model_config: the same as `encoder_config` for a label tower; it needs `label_model_name`.
+            label_model_name: the repository or folder of the label tower's tokenizer.
+        """
+        self.encoder_config = _backbone(encoder_config)
+        self.encoder_model_name = encoder_model or options.pop("encoder_model_name", None)
+        self.label_model_config = None if label_model_name is None else _backbone(label_model_config)
+        self.label_model_name = label_model_name
+        for name, default in STOCK_DEFAULTS.items():
+            setattr(self, name, options.pop(name, default))
+        text = self.encoder_config.get_text_config()
+        self.hidden_size = self.hidden_size or getattr(text, "hidden_size", None)
+        self.vocab_size = self.vocab_size or getattr(text, "vocab_size", None)
+        for place, name in enumerate(("class_token_index", "text_token_index", "example_token_index")):
+            if getattr(self, name) == -1 and self.vocab_size is not None:
+                setattr(self, name, self.vocab_size + place)
+        self.pad_token_id = options.pop("pad_token_id", getattr(text, "pad_token_id", None))
+        super().__init__(problem_type=self.problem_type, **options)
+
+
+def _backbone(given: Any) -> PretrainedConfig:
+    if isinstance(given, PretrainedConfig):
+        return given
+    fields = dict(given or {})
+    model_type = fields.setdefault("model_type", "deberta-v2")
+    if model_type not in CONFIG_MAPPING:
+        return PretrainedConfig.from_dict(fields)
+    return CONFIG_MAPPING[model_type].from_dict(fields)
 
 
 def refuse(config: Any, architecture_type: str, **supported: Any) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from gliclass_fast.checkpoint.files import read_json, resolve_folder
+from gliclass_fast.checkpoint.files import HUB_OPTIONS, read_json, resolve_folder
 from gliclass_fast.config import UnsupportedConfigError
 from gliclass_fast.engine.engine import Engine, LabelsPerPass
 from gliclass_fast.models.configuration import read_config
@@ -52,14 +52,16 @@ class GliZNetForSequenceClassification(GLiClassModel):
     @classmethod
     def from_pretrained(cls, path_or_repo_id: str | Path, *args: Any, **kwargs: Any) -> Any:
         """Loads a GliZNet checkpoint; raises UnsupportedConfigError for a GLiClass checkpoint."""
-        if not isinstance(read_config(read_json(resolve_folder(path_or_repo_id))), GliznetConfig):
+        hub = {name: kwargs[name] for name in HUB_OPTIONS if name in kwargs}
+        if not isinstance(read_config(read_json(resolve_folder(path_or_repo_id, **hub))), GliznetConfig):
             raise UnsupportedConfigError(f"{path_or_repo_id} is a GLiClass checkpoint, not one of GliZNet")
         return super().from_pretrained(path_or_repo_id, *args, **kwargs)
 
     @classmethod
     def from_pretrained_with_tokenizer(cls, path_or_repo_id: str | Path, **kwargs: Any) -> tuple[Any, Any]:
         """Loads the model and its tokenizer from one place, and returns both."""
-        return cls.from_pretrained(path_or_repo_id, **kwargs), GliZNETTokenizer(path_or_repo_id)
+        hub = {name: kwargs[name] for name in HUB_OPTIONS if name in kwargs}
+        return cls.from_pretrained(path_or_repo_id, **kwargs), GliZNETTokenizer(path_or_repo_id, **hub)
 
 
 class ZeroShotClassificationPipeline:

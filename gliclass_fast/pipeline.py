@@ -88,7 +88,7 @@ class BasePipeline:
         self.progress_bar, self.label_separator = progress_bar, label_separator
 
     def _load_labels_tokenizer(self, given: Any) -> Any:
-        config = self.model.config
+        config = self.model.loaded.config
         if given is not None and config.label_backbone_config is None:
             raise ValueError("labels_tokenizer is for bi-encoders: this model has no label tower")
         if given is None and config.label_backbone_config is not None:

@@ -59,7 +59,7 @@ def compare_with_reference(pipeline: ZeroShotClassificationPipeline, folder: str
     """
     labels = list(LABELS)
     found = [each["logits"] for each in pipeline.get_embeddings(list(TEXTS), labels)]
-    score = REFERENCES.get(pipeline.model.config.architecture_type, _gliclass)
+    score = REFERENCES.get(pipeline.model.loaded.config.architecture_type, _gliclass)
     expected = score(pipeline, folder, labels)
     changed = sum(int(((f >= 0) != (e >= 0)).sum()) for f, e in zip(found, expected, strict=True))
     return Comparison(logit_error(found, expected), changed, len(TEXTS) * len(labels))
@@ -68,7 +68,7 @@ def compare_with_reference(pipeline: ZeroShotClassificationPipeline, folder: str
 def _gliclass(pipeline: ZeroShotClassificationPipeline, folder: str, labels: list[str]) -> list[np.ndarray]:
     if importlib.util.find_spec("gliclass") is None:
         raise ReferenceMissingError("the reference package is not installed: pip install gliclass")
-    if reason := _not_comparable(pipeline.model.config, folder):
+    if reason := _not_comparable(pipeline.model.loaded.config, folder):
         raise ReferenceMissingError(reason)
     import gliclass
 

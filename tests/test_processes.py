@@ -1,4 +1,4 @@
-"""Pipelines work in other processes, forked after loading or pickled."""
+"""Pipelines work in other processes, forked after loading or after a call, or pickled."""
 
 from __future__ import annotations
 
@@ -12,11 +12,16 @@ import pytest
 from gliclass_fast import ZeroShotClassificationPipeline, ZeroShotClassificationWithChunkingPipeline, demo
 from tests.tiny import byte_tokenizer, fast_pipeline, reference_model
 
-# a process of its own, as one that has run anything in parallel cannot fork
+# a process of its own; what it runs before the fork leaves threads behind that its child does not have
 FORK = """
 import multiprocessing
+import sys
+import torch
 from gliclass_fast import ZeroShotClassificationPipeline, demo
 pipeline = ZeroShotClassificationPipeline(demo.PATH, progress_bar=False)
+torch.set_num_threads(2)
+if sys.argv[1] == "called":
+    pipeline(["Play some jazz."] * 64, ["music"])
 fork = multiprocessing.get_context("fork")
 found = fork.Queue()
 run = lambda: found.put(pipeline("Play some jazz.", ["music"], threshold=0.0))
@@ -26,11 +31,13 @@ print(found.get(timeout=60)[0][0]["label"])
 
 
 @pytest.mark.slow
-def test_a_process_forked_after_loading_classifies() -> None:
+@pytest.mark.parametrize("parent", ["loaded", "called"])
+def test_a_forked_process_classifies(parent: str) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", FORK], capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "-c", FORK, parent], capture_output=True, text=True, timeout=120, check=False
     )
     assert done.returncode == 0 and done.stdout.split() == ["music"], done.stderr
+    assert ("computes on one thread" in done.stderr) == (parent == "called")
 
 
 def test_copies_give_the_same_scores() -> None:

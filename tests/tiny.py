@@ -17,7 +17,6 @@ from transformers.models.auto import CONFIG_MAPPING
 
 from gliclass_fast import GLiClassModel, ZeroShotClassificationPipeline
 from gliclass_fast.batch import EncodedPrompt, consecutive_spans
-from gliclass_fast.models.configuration import read_config
 from gliclass_fast.models.gliznet.reference import GliZNet, Options
 from gliclass_fast.text.gliznet_tokenizer import GliZNETTokenizer
 
@@ -189,8 +188,7 @@ def reference_pipeline(model: Any, tokenizer: Any = None, **settings: Any) -> An
 def loaded(model: Any, device: str = "cpu", **options: Any) -> GLiClassModel:
     """Builds our model over the weights of a reference model."""
     if isinstance(model, GliZNet):
-        config = read_config(model.config_json())
-        return GLiClassModel(config, model.state_dict, "a GliZNet", device=device, **options)
+        return GLiClassModel(model.config_json(), model.state_dict, "a GliZNet", device=device, **options)
     return GLiClassModel.from_gliclass(model, device=device, **options)
 
 

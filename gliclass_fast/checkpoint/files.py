@@ -10,7 +10,7 @@ from transformers import AutoTokenizer, PretrainedConfig
 
 from gliclass_fast.checkpoint.errors import CheckpointError
 
-HUB_OPTIONS = ("revision", "token", "cache_dir", "local_files_only")
+HUB_OPTIONS = ("revision", "token", "cache_dir", "local_files_only", "force_download")
 _VOCABULARIES = ("tokenizer.json", "*.model", "vocab.txt", "vocab.json")
 _OURS = ("GLiClass", "gliznet")  # model types that transformers does not know
 
@@ -63,8 +63,12 @@ def read_json(folder: Path) -> dict[str, Any]:
 
 
 def load_tokenizer(path_or_repo_id: str | Path, **options: Any) -> Any:
-    """Loads the tokenizer of a folder or repository, as AutoTokenizer does, but runs no remote code."""
-    folder = resolve_folder(path_or_repo_id, weights=False)
+    """Loads the tokenizer of a folder or repository, as AutoTokenizer does, but runs no remote code.
+
+    options: those of a download (`HUB_OPTIONS`), and those of AutoTokenizer.
+    """
+    hub = {name: options.pop(name) for name in HUB_OPTIONS if name in options}
+    folder = resolve_folder(path_or_repo_id, weights=False, **hub)
     if not any(any(folder.glob(pattern)) for pattern in _VOCABULARIES):
         raise CheckpointError(f"{folder} holds no tokenizer: there is no tokenizer.json")
     if (folder / "config.json").exists() and read_json(folder).get("model_type") in _OURS:

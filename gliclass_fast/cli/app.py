@@ -169,7 +169,7 @@ def check(
         row["adapter"] = f"LoRA, merged, of {adapter}"
     for key, value in row.items():
         table.add_row(key, value, style="bold")
-    for key, value in asdict(loaded.config).items():
+    for key, value in asdict(loaded.loaded.config).items():
         rows = {f"{key}.{k}": v for k, v in value.items()} if isinstance(value, dict) else {key: value}
         for name, each in rows.items():
             table.add_row(name, str(each))

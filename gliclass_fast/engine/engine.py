@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from typing import Any, Literal, TypeVar
 
 import numpy as np
@@ -17,7 +17,7 @@ from gliclass_fast.engine.label_cache import LabelCache
 from gliclass_fast.runtime.graphs import MAX_TOKENS
 from gliclass_fast.runtime.model import GLiClassModel
 from gliclass_fast.runtime.oom import run_batches
-from gliclass_fast.runtime.transfer import PendingLogits, inference_on
+from gliclass_fast.runtime.transfer import PendingLogits
 from gliclass_fast.text.prompts import Request
 
 logger = logging.getLogger(__name__)
@@ -73,20 +73,33 @@ class Engine:
             narrow: the engine in 16 bit for which this one reads again what overflows.
         """
         self.model, self._narrow = model, narrow
-        self.batch_tokens = batch_tokens or BATCH_TOKENS[model.loaded.device.type]
-        if model.loaded.graphs is not None:
+        self._given = (tokenizer, max_length, batch_tokens, labels_tokenizer)
+        self._bind()
+
+    def _bind(self) -> None:
+        """Chooses the reader, the window and the budget for the model as it is now."""
+        tokenizer, max_length, batch_tokens, labels_tokenizer = self._given
+        self._loaded = loaded = self.model.loaded
+        self._twin: Engine | None = None
+        self.batch_tokens = batch_tokens or BATCH_TOKENS[loaded.device.type]
+        if loaded.graphs is not None:
             self.batch_tokens = min(self.batch_tokens, MAX_TOKENS)
         if labels_tokenizer is not None:
-            label_cache = LabelCache(model, labels_tokenizer, max_length, self.batch_tokens)
-            self.reader = model.loaded.network.reader(tokenizer, label_cache.vectors)
-        elif narrow is not None:  # to read is the same in any dtype, where labels are no vectors
-            self.reader = narrow.reader
+            label_cache = LabelCache(self.model, labels_tokenizer, max_length, self.batch_tokens)
+            self.reader = loaded.network.reader(tokenizer, label_cache.vectors)
+        elif self._narrow is not None:  # to read is the same in any dtype, where labels are no vectors
+            self.reader = self._narrow.reader
         else:
-            self.reader = model.loaded.network.reader(tokenizer, None)
-        limits = (max_length, model.config.backbone_config.max_positions, self.reader.longest)
+            self.reader = loaded.network.reader(tokenizer, None)
+        limits = (max_length, loaded.config.backbone_config.max_positions, self.reader.longest)
         self.window = min(limit for limit in limits if limit is not None)
-        self._given = (tokenizer, max_length, self.batch_tokens, labels_tokenizer)
-        self._twin: Engine | None = None
+
+    def follow_model(self) -> None:
+        """Brings the model up to date, and the rest where its configuration or device is another one now."""
+        self.model.notice_changes()
+        before, self._loaded = self._loaded, self.model.loaded
+        if self._loaded.config != before.config or self._loaded.device != before.device:
+            self._bind()
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Has a copy, in another process too, made anew from the model and the tokenizers."""
@@ -114,6 +127,7 @@ class Engine:
         Raises ValueError where labels do not fit the window and FloatingPointError where a logit is not
         finite in float32 either.
         """
+        self.follow_model()
         rows = self._run(requests, labels_per_pass, progress)
         self._warn_of_cuts([row.prompt for row in rows])
 
@@ -145,15 +159,15 @@ class Engine:
         ]
         rows: list[Row] = []
         running: Launched = []
-        with tqdm(total=len(passes), disable=not progress) as bar:
+        with _bar(len(passes), progress) as advance:
             for part in growing(len(passes), FIRST_CHUNK.get(self.model.loaded.device.type, CHUNK), CHUNK):
                 prompts = self.encode([request for _, request in passes[part]])
                 fresh = [Row(*own, prompt) for own, prompt in zip(passes[part], prompts, strict=True)]
                 rows += fresh
                 launched = self._launch(fresh)
-                bar.update(_collect(running))
+                advance(_collect(running))
                 running = launched
-            bar.update(_collect(running))
+            advance(_collect(running))
         return rows
 
     def _launch(self, rows: list[Row]) -> Launched:
@@ -172,6 +186,7 @@ class Engine:
 
         Raises the errors of `score`, where any value is not finite.
         """
+        self.follow_model()
         prompts = self.encode(requests)
         self._warn_of_cuts(prompts)
 
@@ -186,29 +201,13 @@ class Engine:
         self, prompts: list[EncodedPrompt], progress: bool = False
     ) -> list[dict[str, np.ndarray] | None]:
         """Returns what `embed` does, with None for a prompt that has a value that is not finite."""
-        loaded = self.model.loaded
         found: list[dict[str, np.ndarray] | None] = [None] * len(prompts)
-
-        def run(part: list[EncodedPrompt]) -> list[dict[str, np.ndarray]]:
-            batch = loaded.pack(part)
-            with inference_on(loaded.device):
-                output = loaded(batch)
-                vectors = (output.logits, output.text_vectors, output.label_vectors)
-                logits, rows, labels = (each.float().cpu() for each in vectors)
-                texts = loaded.network.text_embeddings(rows, batch)
-            spans = pairwise(batch.cu_labels.tolist())
-            return [
-                {
-                    "logits": logits[start:end].numpy(),
-                    "text_embedding": text.numpy(),
-                    "class_embeddings": labels[start:end].numpy(),
-                }
-                for text, (start, end) in zip(texts, spans, strict=True)
-            ]
-
-        for group, embedded in tqdm(self._batches(prompts, run), disable=not progress):
-            for index, row in zip(group, embedded, strict=True):
-                found[index] = row if all(np.isfinite(each).all() for each in row.values()) else None
+        with _bar(len(prompts), progress) as advance:
+            for group, embedded in self._batches(prompts, self.model.loaded.embed):
+                for index, (logits, text, labels) in zip(group, embedded, strict=True):
+                    row = {"logits": logits[0], "text_embedding": text, "class_embeddings": labels}
+                    found[index] = row if all(np.isfinite(each).all() for each in row.values()) else None
+                advance(len(group))
         return found
 
     def _in_float32(self) -> Engine:
@@ -260,6 +259,16 @@ class Engine:
                 "max_length where the model allows it, or classify in chunks, of a smaller text_chunk_size",
                 len(cut), len(prompts), self.window, max(cut),
             )  # fmt: skip
+
+
+@contextmanager
+def _bar(total: int, progress: bool) -> Iterator[Callable[[int], Any]]:
+    """Gives the function that moves a progress bar on, which a terminal shows for long calls only."""
+    if not progress or total <= CHUNK:
+        yield lambda count: None  # a bar that nobody sees would still make a lock for all processes
+        return
+    with tqdm(total=total, disable=None) as bar:
+        yield bar.update
 
 
 def growing(count: int, first: int, most: int) -> Iterator[slice]:

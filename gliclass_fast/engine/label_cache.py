@@ -33,7 +33,7 @@ class LabelCache:
         capacity: int = CAPACITY,
     ) -> None:
         """Takes the label tower's tokenizer and its window in tokens, special tokens included."""
-        longest = model.config.label_backbone_config.max_positions
+        longest = model.loaded.config.label_backbone_config.max_positions
         self._tokenizer = SequenceTokenizer(tokenizer)
         self._window = max_length if longest is None else min(max_length, longest)
         self._model, self._batch_tokens, self._capacity = model, batch_tokens, capacity

@@ -6,7 +6,8 @@ import logging
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from functools import partial
-from typing import Any
+from itertools import pairwise
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -24,10 +25,19 @@ from gliclass_fast.runtime.oom import run_batches
 from gliclass_fast.runtime.packing import pack
 from gliclass_fast.runtime.settings import Settings
 from gliclass_fast.runtime.transfer import PendingLogits, inference_on, one_thread
+from gliclass_fast.text.padded import PaddedInputs
 
 logger = logging.getLogger(__name__)
 
 PROBE_SIZES: tuple[Size, ...] = ((512, 8), (64, 8))
+
+
+class Embedded(NamedTuple):
+    """Holds what a network makes of one prompt, in float32 on the host."""
+
+    logits: np.ndarray  # [1, labels], or [2, labels] with the uncalibrated ones second
+    text: np.ndarray  # as `Network.text_embeddings` describes it
+    labels: np.ndarray  # [labels, C]
 
 
 class LoadedNetwork:
@@ -85,6 +95,24 @@ class LoadedNetwork:
                 return self.graphs(self.pack(prompts, capacity))
             return PendingLogits.copy(self(self.pack(prompts)).stacked_logits())
 
+    def embed(self, prompts: Sequence[EncodedPrompt]) -> list[Embedded]:
+        """Runs a batch and returns logits and vectors of every prompt, in order."""
+        batch = self.pack(prompts)
+        with inference_on(self.device):
+            output = self(batch)
+            vectors = (output.stacked_logits(), output.text_vectors, output.label_vectors)
+            logits, rows, labels = (each.float().cpu() for each in vectors)
+            texts = self.network.text_embeddings(rows, batch)
+        return [
+            Embedded(logits[:, start:end].numpy(), text.numpy(), labels[start:end].numpy())
+            for text, (start, end) in zip(texts, pairwise(batch.cu_labels.tolist()), strict=True)
+        ]
+
+    def padded_prompts(self, inputs: PaddedInputs, most_labels: int) -> list[EncodedPrompt]:
+        """Returns the prompts of what a stock model is called with, at most `most_labels` labels each."""
+        with inference_on(self.device):
+            return self.network.padded_prompts(inputs, most_labels, self.label_vectors)
+
     def label_vectors(self, prompts: Sequence[EncodedPrompt], batch_tokens: int = MAX_TOKENS) -> Tensor:
         """Returns what a label tower makes of labels, each a sequence of its own: [labels, C], in order."""
 
@@ -117,7 +145,7 @@ def load(config: Any, tensors: Mapping[str, Tensor], source: str, settings: Sett
     device = settings.device
     *first, last = dtype_candidates(settings.dtype, device, config, tensors)
     build = partial(LoadedNetwork, config, tensors, source, settings)
-    with inference_on(device), one_thread() if device.type == "cpu" else nullcontext():
+    with one_thread() if device.type == "cpu" else nullcontext(), inference_on(device):
         for dtype in first:
             loaded = build(dtype)
             if loaded(loaded.pack(loaded.probe())).stacked_logits().isfinite().all():

@@ -1,4 +1,4 @@
-"""GLiClassModel: it builds a checkpoint for a device and a dtype, and anew where either changes."""
+"""GLiClassModel: it builds a checkpoint for a device and a dtype, and anew where something of it changes."""
 
 from __future__ import annotations
 
@@ -12,43 +12,57 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
+from transformers import PretrainedConfig
 
-from gliclass_fast.checkpoint.files import read_json, resolve_folder
+from gliclass_fast.checkpoint.live import LiveModel
 from gliclass_fast.checkpoint.lora import open_checkpoint
 from gliclass_fast.models.configuration import read_config
 from gliclass_fast.ops import Ops, unavailable_reason
-from gliclass_fast.runtime.loaded import LoadedNetwork, load
+from gliclass_fast.runtime.loaded import load
+from gliclass_fast.runtime.origin import Origin
+from gliclass_fast.runtime.pretrained import find_pretrained
 from gliclass_fast.runtime.settings import Settings
+from gliclass_fast.runtime.stock import StockModel
 from gliclass_fast.runtime.warm_up import warm_up
 
 logger = logging.getLogger(__name__)
 
 Built = TypeVar("Built")
+ON_CHANGE = ("refresh", "error", "ignore")
 
 
-class GLiClassModel:
+class GLiClassModel(StockModel):
     """Takes the place of `gliclass.GLiClassModel` for inference.
 
     It is built from stock weights for one device and dtype; `to` builds it anew from the same weights.
-    `config` holds the fields of the checkpoint's config.json, and `loaded` holds the network as it runs.
+    `config` holds the options of config.json, as the reference names them, and `loaded` holds the network as
+    it runs. The network is a snapshot: nothing that changes outside changes it before the next call.
     """
 
     def __init__(
-        self, config: Any, read_tensors: Callable[[], Mapping[str, Tensor]], source: str, **settings: Any
+        self,
+        config: Mapping[str, Any],
+        read_tensors: Callable[[], Mapping[str, Tensor]],
+        source: str,
+        on_change: str = "refresh",
+        **settings: Any,
     ) -> None:
         """Builds the network from stock tensors.
 
         Args:
-            config: the configuration that `read_config` returns.
-            read_tensors: returns the stock tensors, whenever the network is built.
+            config: the options of config.json.
+            read_tensors: returns the stock tensors, whenever the network is built; a `LiveModel` is watched.
             source: the name of the tensors in error messages.
+            on_change: what a call does where `config`, or a live model, changed since the network was built:
+                "refresh" builds it anew, "error" raises RuntimeError, "ignore" answers from the old one.
             settings: dtype, device, backend, cuda_graphs and quantization, as `from_pretrained` takes them.
         """
-        self.config, self.read_tensors, self._source = config, read_tensors, source
-        self.settings = Settings.of(settings)
+        if on_change not in ON_CHANGE:
+            raise ValueError(f"on_change={on_change!r} is not supported; supported: {', '.join(ON_CHANGE)}")
+        self.origin, self.on_change = Origin(config, read_tensors, source), on_change
         self._twin: GLiClassModel | None = None
-        self._twin_lock = Lock()
-        self.loaded = self._load(self.settings)
+        self._lock = Lock()  # held while the network or its twin is exchanged
+        self._build(Settings.of(settings))
 
     @classmethod
     def from_pretrained(
@@ -61,7 +75,8 @@ class GLiClassModel:
         quantization: str | None = None,
         torch_dtype: torch.dtype | str | None = None,
         precision: str | None = None,
-        **hub: Any,
+        on_change: str = "refresh",
+        **options: Any,
     ) -> GLiClassModel:
         """Loads a stock checkpoint from a folder or a Hugging Face repository.
 
@@ -78,20 +93,23 @@ class GLiClassModel:
                 little: `gliclass-fast check --quantization int8` shows how much on texts of yours.
             torch_dtype: an older name of dtype.
             precision: an older name of quantization, which warns.
-            hub: revision, token, cache_dir or local_files_only, for a download.
+            on_change: what a call does where `config` was changed since: "refresh", "error" or "ignore".
+            options: those of a download, and others that `find_pretrained` describes.
 
         Raises:
             CheckpointError: a file or tensor is missing, truncated, of the wrong shape, or a pickle.
             UnsupportedConfigError: the configuration asks for something the engine does not have.
             ValueError: a device, dtype or backend is unknown or cannot run here.
+            TypeError: an option is unknown.
         """
-        folder = resolve_folder(path_or_repo_id, **hub)
+        found = find_pretrained(path_or_repo_id, options)
         return cls(
-            read_config(read_json(folder)),
-            partial(open_checkpoint, folder),
-            str(folder),
+            found.raw,
+            partial(open_checkpoint, found.folder),
+            str(found.folder),
+            on_change,
             dtype=torch_dtype if dtype is None else dtype,
-            device=device,
+            device=found.device if device is None else device,
             backend=backend,
             cuda_graphs=cuda_graphs,
             quantization=quantization,
@@ -106,21 +124,69 @@ class GLiClassModel:
         device: torch.device | str | None = None,
         **settings: Any,
     ) -> GLiClassModel:
-        """Takes over an already loaded `gliclass.GLiClassModel`, by default with its dtype and device.
+        """Takes a copy of a loaded `gliclass.GLiClassModel`, by default with its dtype and device.
 
-        settings: backend, cuda_graphs and quantization, as `from_pretrained` takes them.
+        Adapters of PEFT are merged in the copy. Later changes of the model are noticed at the next call, as
+        far as `LiveState` says, and `on_change` decides what happens then.
+
+        settings: backend, cuda_graphs, quantization and on_change, as `from_pretrained` takes them.
+        Raises CheckpointError for an adapter that cannot be merged.
         """
         first = next(model.parameters())
         settings |= {"dtype": dtype or first.dtype, "device": first.device if device is None else device}
-        return cls(read_config(model.config.to_dict()), model.state_dict, "the gliclass model", **settings)
+        return cls(model.config.to_dict(), LiveModel(model), "the gliclass model", **settings)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Has a copy, in another process too, built anew from the stock weights."""
         settings = {field.name: getattr(self.settings, field.name) for field in fields(Settings)}
-        return partial(type(self), **settings), (self.config, self.read_tensors, self._source)
+        origin = self.origin
+        given = (origin.options(), origin.read_tensors, origin.name, self.on_change)
+        return partial(type(self), **settings), given
 
-    def _load(self, settings: Settings) -> LoadedNetwork:
-        return load(self.config, self.read_tensors(), self._source, settings)
+    def __repr__(self) -> str:
+        where = f"{str(self.dtype).removeprefix('torch.')} on {self.device}"
+        return f"{type(self).__name__}({self.origin.name!r}, {where})"
+
+    @property
+    def config(self) -> Any:
+        """Returns the options of config.json by the reference's names; a change counts from the next call."""
+        return self.origin.config
+
+    @config.setter
+    def config(self, config: PretrainedConfig) -> None:
+        self.origin.config = config
+
+    def _build(self, settings: Settings) -> None:
+        """Builds a network and, once it is there, puts it in the place of the old one."""
+        origin, seen = self.origin, self.origin.look()
+        config = read_config(origin.options())
+        loaded = load(config, origin.read_tensors(), origin.name, settings)
+        origin.built(seen)
+        self.loaded, self.settings, self._twin = loaded, settings, None
+
+    def notice_changes(self) -> None:
+        """Does what `on_change` says where the configuration or a live model changed; every call begins so.
+
+        Raises RuntimeError with on_change="error", and the errors of a load where a rebuild fails.
+        """
+        if self.on_change == "ignore" or not self.origin.changed():
+            return
+        if self.on_change == "error":
+            raise RuntimeError(
+                "the model or its configuration changed since this copy of it was made: call refresh(), or "
+                "give on_change='refresh' or 'ignore'"
+            )
+        with self._lock:
+            same = read_config(self.origin.options()) == self.loaded.config
+            if same and not self.origin.tensors_changed():  # the option is none that the engine reads
+                self.origin.built(self.origin.look())
+            elif self.origin.changed():
+                self._build(self.settings)
+
+    def refresh(self) -> None:
+        """Builds the network anew, from the tensors and the configuration of now."""
+        with self._lock:
+            self._build(self.settings)
 
     @property
     def device(self) -> torch.device:
@@ -144,17 +210,19 @@ class GLiClassModel:
         """
         if self.dtype is torch.float32:
             return self
-        with self._twin_lock:
+        with self._lock:
             if self._twin is None:
                 self._twin = self._with_memory(self._build_twin)
             return self._twin
 
     def _build_twin(self) -> GLiClassModel:
-        backend, dtype, width = self.settings.backend, torch.float32, self.config.backbone_config.head_width
+        backend, dtype = self.settings.backend, torch.float32
+        width = self.loaded.config.backbone_config.head_width
         if backend is not None and unavailable_reason(backend, self.device, dtype, width):
             backend = None
         given = {"dtype": dtype, "device": self.device, "backend": backend, "cuda_graphs": False}
-        return GLiClassModel(self.config, self.read_tensors, self._source, **given)
+        origin = self.origin
+        return GLiClassModel(origin.options(), origin.read_tensors, origin.name, "ignore", **given)
 
     def warm_up(
         self,
@@ -183,10 +251,12 @@ class GLiClassModel:
         *targets: torch.device | str | torch.dtype,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
+        non_blocking: bool = False,
     ) -> GLiClassModel:
         """Moves the model to a device, a dtype or both, and returns it; it is built anew from stock weights.
 
         The model changes only once the new network is there: after an error it is as it was before.
+        non_blocking: has no effect.
         """
         for target in targets:
             if isinstance(target, torch.dtype):
@@ -199,9 +269,8 @@ class GLiClassModel:
             dtype=self.settings.dtype if dtype is None else dtype,
         )
         if wanted.device != self.device or (dtype is not None and dtype != self.dtype):
-            loaded = self._with_memory(lambda: self._load(wanted))
-            with self._twin_lock:
-                self.loaded, self.settings, self._twin = loaded, wanted, None
+            with self._lock:
+                self._with_memory(lambda: self._build(wanted))
         return self
 
     def _with_memory(self, build: Callable[[], Built]) -> Built:
@@ -212,10 +281,6 @@ class GLiClassModel:
             logger.warning("out of memory for more weights: CUDA graphs give back theirs")
             self.loaded.free_graphs()
             return build()
-
-    def eval(self) -> GLiClassModel:
-        """Does nothing, as the engine only infers, and returns the model."""
-        return self
 
     def float(self) -> GLiClassModel:
         return self.to(torch.float32)

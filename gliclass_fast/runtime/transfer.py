@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -11,16 +13,42 @@ import numpy as np
 import torch
 from torch import Tensor
 
+logger = logging.getLogger(__name__)
+
 # Whoever gives a GPU work holds this lock: a process may record one graph at a time, and what another thread
 # did meanwhile (wait for the device, set up a library) would break the recording.
 LAUNCH_LOCK = threading.RLock()
 
+_ran = threading.Event()  # set once this process ran something in parallel: OpenMP then has its threads
+
+
+def _use_one_thread_after_fork() -> None:
+    """Has a forked process compute on one thread: it would wait for ever for those of its parent."""
+    if _ran.is_set():
+        torch.set_num_threads(1)
+        logger.warning(
+            "process %d was forked after a call and computes on one thread; start processes with 'spawn' to "
+            "have more",
+            os.getpid(),
+        )
+
+
+if hasattr(os, "register_at_fork"):  # Windows has no fork
+    os.register_at_fork(after_in_child=_use_one_thread_after_fork)
+
 
 @contextmanager
 def inference_on(device: torch.device) -> Iterator[None]:
-    """Enters inference mode, locks a GPU and makes it the current one, on which Triton launches."""
+    """Enters inference mode, locks a GPU and makes it the current one, on which Triton launches.
+
+    Autocast is off within, as the engine has a dtype of its own.
+    """
+    if torch.get_num_threads() > 1:
+        _ran.set()
     with ExitStack() as stack:
         stack.enter_context(torch.inference_mode())
+        if torch.is_autocast_enabled(device.type):
+            stack.enter_context(torch.autocast(device.type, enabled=False))
         if device.type == "cuda":
             stack.enter_context(LAUNCH_LOCK)
             stack.enter_context(torch.cuda.device(device))

@@ -34,7 +34,7 @@ from gliclass_fast.text.prompts import Request
 from tests import families
 from tests.accuracy import ALONE_TOLERANCE, assert_same_results, assert_unchanged, sigmoid
 from tests.sentences import DISTINCT, TEXTS
-from tests.tiny import byte_tokenizer, fast_pipeline, loaded, reference_model, tokenizer_of
+from tests.tiny import byte_tokenizer, fast_pipeline, reference_model, tokenizer_of
 
 LOUD = "~"  # of one token, whose embedding float16 cannot hold
 LOUD_VALUE = 1e5  # above 65504, where float16 ends
@@ -57,7 +57,7 @@ def over(
     model: Any, read: Read, dtype: torch.dtype, device: str, backend: str | None
 ) -> ZeroShotClassificationPipeline:
     """Builds a pipeline over tensors for the configuration of a reference model."""
-    config = loaded(model).config
+    config = model.config_json() if hasattr(model, "config_json") else model.config.to_dict()
     ours = GLiClassModel(config, read, "a loud model", dtype=dtype, device=device, backend=backend)
     return fast_pipeline(ours, tokenizer_of(model), max_length=512)
 

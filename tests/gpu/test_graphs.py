@@ -12,7 +12,6 @@ import pytest
 import torch
 
 from gliclass_fast import GLiClassModel, ZeroShotClassificationPipeline
-from gliclass_fast.models.configuration import read_config
 from gliclass_fast.runtime.cuda_graphs import CudaRecorder
 from gliclass_fast.runtime.graphs import GraphRunner
 from gliclass_fast.text.prompts import Request
@@ -200,7 +199,6 @@ def test_out_of_memory_splits_and_continues(caplog: pytest.LogCaptureFixture) ->
 @pytest.mark.parametrize("encoder", ENCODERS)
 def test_sixteen_bit_is_the_default(encoder: str) -> None:
     reference = reference_model(encoder)
-    config = read_config(reference.config.to_dict())
-    model = GLiClassModel(config, reference.state_dict, "a model")
+    model = GLiClassModel(reference.config.to_dict(), reference.state_dict, "a model")
     assert model.device.type == "cuda" and model.dtype is torch.float16 and model.loaded.graphs is not None
     assert model.to("cpu").dtype is torch.float32 and model.loaded.graphs is None

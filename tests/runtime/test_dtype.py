@@ -52,12 +52,11 @@ def test_a_model_that_overflows_float16_runs_in_bfloat16(
     monkeypatch.setattr(loaded, "dtype_candidates", lambda *_: SIXTEEN_BIT)
     reference = reference_model(encoder, extract_text_features=True)
     folder = [reference.config.to_dict(), reference.state_dict]
-    config = read_config(folder[0])
-    assert GLiClassModel(config, folder[1], "a model", device="cpu").dtype is torch.float16
+    assert GLiClassModel(folder[0], folder[1], "a model", device="cpu").dtype is torch.float16
     others = {"modernbert": "layers.1.mlp.Wi", "t5": "encoder.block.0.layer.1.DenseReluDense.wi_0"}
     name = others.get(encoder, "encoder.layer.0.intermediate.dense")
     layer = reference.model.encoder_model.get_submodule(name)
     with torch.no_grad():
         layer.weight *= 1e6
-    large = GLiClassModel(config, folder[1], "a model", device="cpu")
+    large = GLiClassModel(folder[0], folder[1], "a model", device="cpu")
     assert large.dtype is torch.bfloat16 and large.ops.chosen["linear"] == "reference"

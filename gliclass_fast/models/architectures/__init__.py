@@ -17,6 +17,7 @@ from gliclass_fast.batch import EncodedPrompt, PackedBatch
 from gliclass_fast.checkpoint.weights import Checkpoint
 from gliclass_fast.models.registry import Registry
 from gliclass_fast.ops import Ops
+from gliclass_fast.text.padded import PaddedInputs
 from gliclass_fast.text.readers import LabelVectors, Reader
 
 OpsOf = Callable[[Any], Ops]  # gives the operations of a backbone, from its own Config
@@ -97,6 +98,15 @@ class Network(nn.Module):
         label_vectors: returns the vectors of labels that are sequences of their own, [labels, C].
         """
         raise NotImplementedError
+
+    def padded_prompts(
+        self, inputs: PaddedInputs, most_labels: int, label_vectors: VectorsOf
+    ) -> list[EncodedPrompt]:
+        """Returns the prompts of what a stock model is called with, at most `most_labels` labels each.
+
+        Raises TypeError where tensors are missing that the architecture needs.
+        """
+        raise TypeError("a GliZNet model is called through its pipeline, not with tensors")
 
     def text_embeddings(self, rows: Tensor, batch: PackedBatch) -> list[Tensor]:
         """Returns the embedding of every text, each [C], or [rows, C] where a text keeps several.

@@ -25,6 +25,7 @@ from gliclass_fast.models.pooling import Projector
 from gliclass_fast.models.scorers import SCORERS
 from gliclass_fast.models.tower import Tower
 from gliclass_fast.ops import Ops
+from gliclass_fast.text.padded import PaddedInputs
 from gliclass_fast.text.readers import LabelVectors, Reader, TextAlone
 
 PROBE_LABEL_TOKENS = 16
@@ -103,6 +104,19 @@ class Architecture(GLiClassArchitecture):
     def reader(self, tokenizer: Any, label_vectors: LabelVectors | None) -> Reader:
         assert label_vectors is not None
         return TextAlone(tokenizer, label_vectors)
+
+    def padded_prompts(
+        self, inputs: PaddedInputs, most_labels: int, label_vectors: VectorsOf
+    ) -> list[EncodedPrompt]:
+        labels, of_text = inputs.labels()
+        vectors = label_vectors([EncodedPrompt.of_text(ids, 1) for ids in labels])
+        texts = self._padded_texts(inputs, [len(places) for places in of_text])
+        return [
+            replace(text, label_vectors=vectors[places]) for text, places in zip(texts, of_text, strict=True)
+        ]
+
+    def _padded_texts(self, inputs: PaddedInputs, counts: list[int]) -> list[EncodedPrompt]:
+        return [EncodedPrompt.of_text(ids, count) for ids, count in zip(inputs.texts(), counts, strict=True)]
 
     def probe(self, sizes: Sequence[Size], label_vectors: VectorsOf) -> list[EncodedPrompt]:
         prompts = super().probe(sizes, label_vectors)

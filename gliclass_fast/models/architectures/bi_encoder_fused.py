@@ -9,8 +9,9 @@ from typing import Any
 
 from torch import Tensor
 
-from gliclass_fast.batch import PackedBatch
+from gliclass_fast.batch import EncodedPrompt, PackedBatch
 from gliclass_fast.models.architectures import Output, bi_encoder
+from gliclass_fast.text.padded import PaddedInputs, marked_prompt
 from gliclass_fast.text.readers import FusedSequence, LabelVectors, Reader
 
 
@@ -31,3 +32,9 @@ class Architecture(bi_encoder.Architecture):
     def reader(self, tokenizer: Any, label_vectors: LabelVectors | None) -> Reader:
         assert label_vectors is not None
         return FusedSequence(tokenizer, self.config, label_vectors)
+
+    def _padded_texts(self, inputs: PaddedInputs, counts: list[int]) -> list[EncodedPrompt]:
+        texts = [marked_prompt(ids, self.config, len(ids)) for ids in inputs.texts()]
+        if [text.num_labels for text in texts] != counts:
+            raise ValueError("input_ids needs one label marker for every label that labels_mask counts")
+        return texts

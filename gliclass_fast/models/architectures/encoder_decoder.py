@@ -22,6 +22,7 @@ from gliclass_fast.models.encoders import ENCODERS, last_state
 from gliclass_fast.models.pooling import pool_labels, pool_whole, whole
 from gliclass_fast.models.scorers import SCORERS
 from gliclass_fast.ops import Ops
+from gliclass_fast.text.padded import PaddedInputs, marked_prompt
 from gliclass_fast.text.readers import LabelVectors, Reader, TwoSequences
 
 _PREFIX = "model.encoder_decoder_model."
@@ -85,6 +86,15 @@ class Architecture(GLiClassArchitecture):
 
     def reader(self, tokenizer: Any, label_vectors: LabelVectors | None) -> Reader:
         return TwoSequences(tokenizer, self.config)
+
+    def padded_prompts(
+        self, inputs: PaddedInputs, most_labels: int, label_vectors: VectorsOf
+    ) -> list[EncodedPrompt]:
+        labels = [marked_prompt(ids, self.config, most_labels) for ids in inputs.label_prompts()]
+        return [
+            EncodedPrompt.of_text(ids, own.num_labels, label_prompt=own)
+            for ids, own in zip(inputs.texts(), labels, strict=True)
+        ]
 
     def probe(self, sizes: Sequence[Size], label_vectors: VectorsOf) -> list[EncodedPrompt]:
         return [replace(each, label_prompt=each) for each in super().probe(sizes, label_vectors)]

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gliclass_fast.batch import PackedBatch
+from gliclass_fast.batch import EncodedPrompt, PackedBatch
 from gliclass_fast.checkpoint.weights import Checkpoint, Weights, affine
 from gliclass_fast.config import ModelConfig
-from gliclass_fast.models.architectures import OpsOf, Output
+from gliclass_fast.models.architectures import OpsOf, Output, VectorsOf
 from gliclass_fast.models.architectures.base import GLiClassArchitecture
 from gliclass_fast.models.encoders import ENCODERS
 from gliclass_fast.models.pooling import (
@@ -25,6 +25,7 @@ from gliclass_fast.models.pooling import (
 )
 from gliclass_fast.models.scorers import SCORERS
 from gliclass_fast.ops import Ops
+from gliclass_fast.text.padded import PaddedInputs, marked_prompt
 from gliclass_fast.text.readers import LabelVectors, OneSequence, Reader
 
 HEAD_WEIGHTS: Weights = {
@@ -168,3 +169,8 @@ class Architecture(GLiClassArchitecture):
 
     def reader(self, tokenizer: Any, label_vectors: LabelVectors | None) -> Reader:
         return OneSequence(tokenizer, self.config)
+
+    def padded_prompts(
+        self, inputs: PaddedInputs, most_labels: int, label_vectors: VectorsOf
+    ) -> list[EncodedPrompt]:
+        return [marked_prompt(ids, self.config, most_labels) for ids in inputs.texts()]

@@ -1,0 +1,84 @@
+"""The forward pass of a stock model: padded tensors in, padded tensors out, packed in between.
+
+The scores are those of every text alone. The reference's own differ where its pooling reads padding (`avg`,
+`max`, `sum`, `rms`, `abs_*`, `last`), with `squeeze_layers`, and with the hopfield scorer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate, pairwise
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+from transformers.modeling_outputs import SequenceClassifierOutput
+
+from gliclass_fast.batch import EncodedPrompt
+from gliclass_fast.runtime.graphs import MAX_TOKENS
+from gliclass_fast.runtime.loaded import Embedded, LoadedNetwork
+from gliclass_fast.runtime.oom import run_batches
+from gliclass_fast.text.padded import PaddedInputs
+
+EMPTY_SLOT = -1000.0  # the logit of a slot without a label: its score is 0 (the reference's bi-encoders too)
+NOTHING = Embedded(*[np.zeros((1, 0), dtype=np.float32)] * 3)
+
+
+@dataclass
+class GLiClassOutput(SequenceClassifierOutput):  # type: ignore[misc]
+    """Holds what a stock model returns, for N texts and K label slots."""
+
+    # logits: [N, K], in the model's dtype and on its device; EMPTY_SLOT where a text has no label
+    text_embeddings: Tensor | None = None  # [N, C], or [N, S, C] with pooling "pass"
+    class_embeddings: Tensor | None = None  # [N, K, C]
+    class_mask: Tensor | None = None  # int64 [N, K], 1 for labels
+    uncalibrated_logits: Tensor | None = None  # [N, K], for models with a calibrator only
+
+
+def forward(loaded: LoadedNetwork, inputs: PaddedInputs, slots: int, embeddings: bool) -> GLiClassOutput:
+    """Runs padded inputs of any number of texts.
+
+    slots: the number K of label slots of the output; further labels are left out. embeddings: whether to
+    return text_embeddings and class_embeddings. Raises ValueError for a text without a label.
+    """
+    prompts = loaded.padded_prompts(inputs, slots)
+    if without := [place for place, prompt in enumerate(prompts) if prompt.num_labels == 0]:
+        raise ValueError(f"input_ids[{without[0]}] holds no label: was its label marker cut off?")
+
+    def run(group: list[int]) -> Sequence[Embedded]:
+        own = [prompts[place] for place in group]
+        return loaded.embed(own) if embeddings else _scored(loaded, own)
+
+    rows: list[Embedded] = [NOTHING] * len(prompts)
+    costs = [prompt.cost for prompt in prompts]
+    for group, found in run_batches(costs, MAX_TOKENS, run, loaded.free_graphs):
+        for place, row in zip(group, found, strict=True):
+            rows[place] = row
+
+    def on_device(values: np.ndarray) -> Tensor:
+        return torch.from_numpy(values).to(loaded.device, loaded.dtype)
+
+    logits = np.full((len(rows[0].logits), len(rows), slots), EMPTY_SLOT, dtype=np.float32)
+    labels = np.zeros((len(rows), slots, *rows[0].labels.shape[1:]), dtype=np.float32)
+    mask = torch.zeros((len(rows), slots), dtype=torch.long)
+    used = inputs.slots() or [np.arange(prompt.num_labels) for prompt in prompts]
+    for text, (row, own) in enumerate(zip(rows, used, strict=True)):
+        logits[:, text, own], mask[text, own] = row.logits, 1
+        labels[text, own] = row.labels
+    output = GLiClassOutput(logits=on_device(logits[0]), class_mask=mask.to(loaded.device))
+    if len(logits) > 1:
+        output.uncalibrated_logits = on_device(logits[1])
+    if embeddings:
+        texts = pad_sequence([torch.from_numpy(row.text) for row in rows], batch_first=True)
+        output.text_embeddings = texts.to(loaded.device, loaded.dtype)
+        output.class_embeddings = on_device(labels)
+    return output
+
+
+def _scored(loaded: LoadedNetwork, prompts: Sequence[EncodedPrompt]) -> list[Embedded]:
+    """Returns the logits of every prompt, without its vectors."""
+    logits = loaded.score(prompts).wait()
+    bounds = pairwise(accumulate((prompt.num_labels for prompt in prompts), initial=0))
+    return [NOTHING._replace(logits=logits[:, start:end]) for start, end in bounds]

@@ -1,0 +1,72 @@
+"""Origin: what a network is built from, and whether any of it changed since."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+from transformers import PretrainedConfig
+
+from gliclass_fast.checkpoint.live import LiveModel, LiveState
+from gliclass_fast.config import GLiClassModelConfig
+from gliclass_fast.models.configuration import read_config
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """Remembers the options and the live tensors of one moment."""
+
+    options: dict[str, Any]
+    tensors: LiveState | None
+
+
+class Origin:
+    """Holds the options of config.json, and a function that reads the stock tensors."""
+
+    def __init__(
+        self, raw: Mapping[str, Any], read_tensors: Callable[[], Mapping[str, Tensor]], name: str
+    ) -> None:
+        """Checks the options; error messages call the origin `name`. A `LiveModel` is watched for changes.
+
+        Raises UnsupportedConfigError for an option that the engine does not have.
+        """
+        self._raw, self.read_tensors, self.name = dict(raw), read_tensors, name
+        read_config(self._raw)
+        if isinstance(read_tensors, LiveModel):
+            self.config: PretrainedConfig = read_tensors.model.config
+        else:
+            known = PretrainedConfig if "backbone_config" in self._raw else GLiClassModelConfig
+            self.config = known.from_dict(self._raw)
+        self._built = self.look()
+
+    def look(self) -> Seen:
+        """Returns what is there now, for `built` to remember."""
+        live = self.read_tensors if isinstance(self.read_tensors, LiveModel) else None
+        return Seen(dict(vars(self.config)), None if live is None else live.state())
+
+    def built(self, seen: Seen) -> None:
+        """Remembers what the newest network was built from."""
+        self._raw |= self._changes(seen.options)
+        self._built = seen
+
+    def options(self) -> dict[str, Any]:
+        """Returns the options of config.json, with the changes that `config` has seen."""
+        return self._raw | self._changes(vars(self.config))
+
+    def _changes(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        before = self._built.options
+        return {
+            name: value.to_dict() if isinstance(value, PretrainedConfig) else value
+            for name, value in options.items()
+            if name not in before or before[name] != value
+        }
+
+    def tensors_changed(self) -> bool:
+        """Tells whether a live model's tensors changed since the newest network was built."""
+        return self._built.tensors is not None and not self._built.tensors.holds()
+
+    def changed(self) -> bool:
+        """Tells whether options or tensors changed since the newest network was built."""
+        return vars(self.config) != self._built.options or self.tensors_changed()

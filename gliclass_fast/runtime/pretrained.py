@@ -1,0 +1,69 @@
+"""Options of `from_pretrained`: what the engine takes of those that transformers knows."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from gliclass_fast.checkpoint.files import HUB_OPTIONS, read_json, resolve_folder
+from gliclass_fast.config import STOCK_DEFAULTS
+
+logger = logging.getLogger(__name__)
+
+# These choose how transformers loads or computes. The engine has one way for both, which runs no remote code.
+_WITHOUT_EFFECT = ("low_cpu_mem_usage", "trust_remote_code", "attn_implementation", "weights_only", "proxies")
+_TAKEN = (*HUB_OPTIONS, "subfolder", "config", "device_map", "use_safetensors", *_WITHOUT_EFFECT)
+
+
+class Pretrained(NamedTuple):
+    """Says where a checkpoint is, what its configuration is, and which device its options name."""
+
+    folder: Path
+    raw: dict[str, Any]  # config.json, with what the options change of it
+    device: Any
+
+
+def find_pretrained(path_or_repo_id: str | Path, options: Mapping[str, Any]) -> Pretrained:
+    """Finds or downloads a checkpoint.
+
+    Args:
+        path_or_repo_id: a folder or a repository id.
+        options: those of the Hub (`HUB_OPTIONS`), subfolder, config, device_map with one device, options of
+            config.json, which replace what the file says, and options that have no effect here.
+
+    Raises:
+        TypeError: an option is unknown.
+        ValueError: an option has a value that the engine does not have, or the checkpoint is not valid.
+    """
+    given = {name: value for name, value in options.items() if value is not None}
+    if given.get("use_safetensors") is False:
+        raise ValueError("use_safetensors=False is not supported: pickle files can run code")
+    if "proxies" in given:
+        logger.warning("proxies= has no effect: downloads follow the variables HTTP_PROXY and HTTPS_PROXY")
+    hub = {name: given[name] for name in HUB_OPTIONS if name in given}
+    folder = resolve_folder(path_or_repo_id, **hub) / given.get("subfolder", "")
+    config = given.get("config")
+    raw = (
+        read_json(folder)
+        if config is None
+        else dict(config if isinstance(config, dict) else config.to_dict())
+    )
+    changes = {name: value for name, value in given.items() if name in raw or name in STOCK_DEFAULTS}
+    if unknown := set(options) - set(changes) - set(STOCK_DEFAULTS) - set(_TAKEN):
+        raise TypeError(
+            f"unexpected arguments {sorted(unknown)}; supported: {', '.join(_TAKEN)}, options of "
+            "config.json, and those that from_pretrained describes"
+        )
+    return Pretrained(folder, raw | changes, _one_device(given.get("device_map")))
+
+
+def _one_device(device_map: Any) -> Any:
+    """Returns the device of a map that names one; None for "auto" and its kin, which is the default."""
+    if isinstance(device_map, Mapping):
+        devices = set(device_map.values())
+        if len(devices) != 1:
+            raise ValueError(f"device_map={dict(device_map)!r}: the engine runs a model on one device")
+        [device_map] = devices
+    return None if device_map in ("auto", "balanced", "balanced_low_0", "sequential") else device_map

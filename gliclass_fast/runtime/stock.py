@@ -1,0 +1,167 @@
+"""StockModel: what users of a stock model touch beside its scores, under the names of torch and transformers.
+
+The tensors that it shows are those of the checkpoint, in their stored dtype on the host; those that run are
+packed, and nobody may change them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from gliclass_fast.runtime.forward import GLiClassOutput, forward
+from gliclass_fast.runtime.loaded import LoadedNetwork
+from gliclass_fast.runtime.origin import Origin
+from gliclass_fast.text.padded import PaddedInputs
+
+
+class IncompatibleKeys(NamedTuple):
+    """Holds what `load_state_dict` returns: the names that had no tensor, and those that nothing uses."""
+
+    missing_keys: list[str]
+    unexpected_keys: list[str]
+
+
+class StockModel:
+    """The base of the model: a forward pass over padded tensors, and the tensors of its checkpoint."""
+
+    origin: Origin
+    loaded: LoadedNetwork
+    training = False
+
+    def notice_changes(self) -> None:
+        raise NotImplementedError
+
+    def refresh(self) -> None:
+        raise NotImplementedError
+
+    def __call__(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        *,
+        class_input_ids: Tensor | None = None,
+        class_attention_mask: Tensor | None = None,
+        labels_mask: Tensor | None = None,
+        max_num_classes: int | None = None,
+        output_text_embeddings: bool | None = None,
+        output_class_embeddings: bool | None = None,
+        return_dict: bool | None = True,
+        token_type_ids: Tensor | None = None,
+        adapter_ids: Any = None,
+        **refused: Any,
+    ) -> GLiClassOutput | tuple[Tensor, ...]:
+        """Runs padded inputs, as `prepare_inputs` of a pipeline makes them; N texts, S tokens, K label slots.
+
+        Args:
+            input_ids: int [N, S].
+            attention_mask: [N, S], 0 for padding, on either side; default: no padding.
+            class_input_ids: for bi-encoders the labels, int [N, K, S']; for encoder-decoders the sequence of
+                all labels, int [N, S'].
+            class_attention_mask: as class_input_ids.
+            labels_mask: [N, K], for bi-encoders, 1 for the slots that hold a label.
+            max_num_classes: K, where labels are in input_ids; default: that of the configuration.
+            output_text_embeddings: whether the output has text and class embeddings.
+            output_class_embeddings: the same.
+            return_dict: False gives a tuple that holds the logits alone.
+            token_type_ids: has no effect, as in the reference's backbones.
+            adapter_ids: None, or a list of None.
+
+        Raises:
+            TypeError: an argument is not supported, or tensors are missing.
+            ValueError: a text has no label or no token.
+        """
+        if adapter_ids is not None and any(each is not None for each in adapter_ids):
+            raise TypeError("adapter_ids is not supported: load the model with its adapter, which is merged")
+        if wrong := [name for name, value in refused.items() if value not in (None, False)]:
+            raise TypeError(
+                f"{', '.join(wrong)} is not supported: the engine returns logits and embeddings and does not "
+                "train; for hidden states, attentions, losses and gradients use the gliclass package"
+            )
+        self.notice_changes()
+        inputs = PaddedInputs(input_ids, attention_mask, class_input_ids, class_attention_mask, labels_mask)
+        slots = max_num_classes or self.origin.config.max_num_classes
+        slots = slots if labels_mask is None else labels_mask.shape[1]
+        output = forward(self.loaded, inputs, slots, bool(output_text_embeddings or output_class_embeddings))
+        return output if return_dict is not False else (output.logits,)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Returns the checkpoint's tensors by their stock names; to change them changes nothing here."""
+        return {name: tensor.detach().cpu() for name, tensor in self.origin.read_tensors().items()}
+
+    def load_state_dict(self, state_dict: Mapping[str, Tensor], strict: bool = True) -> IncompatibleKeys:
+        """Builds the model anew from tensors under stock names, which are copied.
+
+        strict: whether every tensor must have a name of the checkpoint, and every name its tensor; otherwise
+        a missing one keeps its value. Raises RuntimeError where they do not match, and CheckpointError for
+        a tensor of the wrong shape; the model then stays as it is.
+        """
+        current = self.origin.read_tensors()
+        missing = [name for name in current if name not in state_dict]
+        unexpected = [name for name in state_dict if name not in current]
+        if strict and (missing or unexpected):
+            raise RuntimeError(f"state_dict does not match: missing {missing}, unexpected {unexpected}")
+        tensors = {
+            name: (state_dict[name] if name in state_dict else current[name]).detach().cpu().clone()
+            for name in current
+        }
+        before, self.origin = (
+            self.origin,
+            Origin(self.origin.options(), partial(dict, tensors), "the given state_dict"),
+        )
+        try:
+            self.refresh()
+        except BaseException:
+            self.origin = before
+            raise
+        return IncompatibleKeys(missing, unexpected)
+
+    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """Yields the checkpoint's parameters by their stock names; they take no gradients."""
+        for name, tensor in self.state_dict().items():
+            if tensor.is_floating_point():
+                yield name, nn.Parameter(tensor, requires_grad=False)
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """Yields what `named_parameters` does, without the names."""
+        for _, parameter in self.named_parameters():
+            yield parameter
+
+    def num_parameters(self, only_trainable: bool = False) -> int:
+        """Counts the values of the checkpoint's parameters; none of them is trainable."""
+        return 0 if only_trainable else sum(each.numel() for each in self.parameters())
+
+    def save_pretrained(self, save_directory: str | Path) -> None:
+        """Writes config.json and model.safetensors, which the reference loads too, into a folder."""
+        folder = Path(save_directory)
+        folder.mkdir(parents=True, exist_ok=True)
+        text = json.dumps(self.origin.options(), indent=2, ensure_ascii=False)
+        (folder / "config.json").write_text(text, encoding="utf-8")
+        tensors = {name: each.contiguous() for name, each in self.state_dict().items()}
+        save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+
+    def push_to_hub(self, *args: Any, **kwargs: Any) -> None:
+        """Raises NotImplementedError, which names the two lines that do it."""
+        raise NotImplementedError(
+            "the engine does not upload. These two lines do: model.save_pretrained(folder); "
+            "huggingface_hub.HfApi().upload_folder(repo_id=..., folder_path=folder)"
+        )
+
+    def train(self, mode: bool = True) -> Any:
+        """Returns the model for train(False); raises RuntimeError for training, which the engine lacks."""
+        if mode:
+            raise RuntimeError(
+                "the engine only infers: train the gliclass model, and give it to a pipeline or to "
+                "GLiClassModel.from_gliclass, which notice its steps"
+            )
+        return self
+
+    def eval(self) -> Any:
+        """Does nothing, as the engine only infers, and returns the model."""
+        return self

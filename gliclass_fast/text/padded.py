@@ -1,0 +1,101 @@
+"""Padded tensors, as stock tokenizers give them and stock models take them: prompts come out of them, and
+go into them.
+
+The places of labels and of the text are found by their marker tokens, as the reference finds them, so that a
+text that holds a marker counts as one here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gliclass_fast.batch import EncodedPrompt
+from gliclass_fast.config import ModelConfig
+
+
+@dataclass(frozen=True, slots=True)
+class PaddedInputs:
+    """Holds what a stock model is called with; N texts, S tokens, K label slots."""
+
+    input_ids: Tensor  # [N, S]
+    attention_mask: Tensor | None = None  # [N, S], default: no padding
+    class_input_ids: Tensor | None = None  # [N, K, S] for bi-encoders, [N, S] for encoder-decoders
+    class_attention_mask: Tensor | None = None  # as class_input_ids
+    labels_mask: Tensor | None = None  # [N, K], for bi-encoders only
+
+    def texts(self) -> list[np.ndarray]:
+        """Returns the token ids of every text without padding, int32."""
+        return unpadded(self.input_ids, self.attention_mask)
+
+    def label_prompts(self) -> list[np.ndarray]:
+        """Returns the token ids of every text's labels where they are one sequence; else raises TypeError."""
+        if self.class_input_ids is None:
+            raise TypeError("this architecture is called with class_input_ids and class_attention_mask")
+        return unpadded(self.class_input_ids, self.class_attention_mask)
+
+    def slots(self) -> list[np.ndarray] | None:
+        """Returns the label slots that every text uses; None where these are the first ones."""
+        if self.labels_mask is None:
+            return None
+        return [np.flatnonzero(row) for row in self.labels_mask.cpu().numpy()]
+
+    def labels(self) -> tuple[list[np.ndarray], list[list[int]]]:
+        """Returns the different labels that are sequences of their own, and the places of every text's."""
+        if self.class_input_ids is None:
+            raise TypeError("this architecture is called with class_input_ids and class_attention_mask")
+        count, slots = self.class_input_ids.shape[:2]
+        used = self.slots() or [np.arange(slots)] * count
+        mask = self.class_attention_mask
+        places: dict[bytes, int] = {}
+        found: list[np.ndarray] = []
+        of_text: list[list[int]] = []
+        for text in range(count):
+            rows = unpadded(self.class_input_ids[text], None if mask is None else mask[text])
+            of_text.append([])
+            for slot in used[text]:
+                key = rows[slot].tobytes()
+                if places.setdefault(key, len(found)) == len(found):
+                    found.append(rows[slot])
+                of_text[-1].append(places[key])
+        return found, of_text
+
+
+def unpadded(token_ids: Tensor, mask: Tensor | None) -> list[np.ndarray]:
+    """Returns the rows of [N, S] ids where the mask is set, int32; raises ValueError for an empty row."""
+    ids = token_ids.cpu().numpy().astype(np.int32)
+    kept = np.ones(ids.shape, dtype=bool) if mask is None else mask.cpu().numpy().astype(bool)
+    rows = [row[own] for row, own in zip(ids, kept, strict=True)]
+    if any(len(row) == 0 for row in rows):
+        raise ValueError("attention_mask leaves a text no token")
+    return rows
+
+
+def marked_prompt(ids: np.ndarray, config: ModelConfig, most: int) -> EncodedPrompt:
+    """Returns the prompt of ids [tokens] that hold label markers, of which the first `most` count."""
+    starts = np.flatnonzero(ids == config.class_token_index)
+    text_starts = np.flatnonzero(ids == config.text_token_index)
+    text_start = int(text_starts[0]) if len(text_starts) else 0
+    ends = np.append(starts[1:], len(ids))
+    if len(text_starts):  # a label in front of the text ends there at the latest
+        ends = np.where(starts < text_start, np.minimum(ends, text_start), ends)
+    return EncodedPrompt(
+        token_ids=ids,
+        text_start=text_start,
+        label_spans=np.stack((starts, ends), axis=1).astype(np.int32)[:most],
+        has_example=bool((ids == config.example_token_index).any()),
+    )
+
+
+def padded(rows: Sequence[np.ndarray], pad_id: int) -> dict[str, Tensor]:
+    """Returns rows of ids as `input_ids` and `attention_mask`, int64 [N, S], padded on the right."""
+    ids = torch.full((len(rows), max(map(len, rows))), pad_id, dtype=torch.long)
+    mask = torch.zeros_like(ids)
+    for place, row in enumerate(rows):
+        ids[place, : len(row)] = torch.from_numpy(row)
+        mask[place, : len(row)] = 1
+    return {"input_ids": ids, "attention_mask": mask}

@@ -7,42 +7,100 @@ from typing import Any
 from gliclass_fast.chunking import ZeroShotClassificationWithChunkingPipeline
 from gliclass_fast.pipeline import BasePipeline, ZeroShotClassificationPipeline
 
+_SETTINGS = ("max_classes", "max_length", "classification_type", "progress_bar", "label_separator")
+_CHUNKS = ("text_chunk_size", "text_chunk_overlap", "labels_chunk_size")
 
-def accelerate(pipeline: Any) -> Any:
+
+def accelerate(pipeline: Any, **model_options: Any) -> Any:
     """Makes an existing `gliclass` pipeline run on this engine, with its weights, device, dtype and settings.
 
-    It replaces the inner pipeline of a `ZeroShotClassificationPipeline`, or the calls of a
-    `ZeroShotClassificationWithChunkingPipeline`. It changes the pipeline in place and returns it. It copies
-    the settings now: an attribute that is set on the old pipeline later has no effect.
+    It takes a `ZeroShotClassificationPipeline`, whose inner pipeline it replaces, an inner pipeline, or a
+    `ZeroShotClassificationWithChunkingPipeline`. It changes the pipeline in place and returns it, an object
+    of a class derived from the old one. What is set on the pipeline or trained in its model later counts
+    from the next call on.
+
+    model_options: those of `GLiClassModel.from_gliclass`: dtype, quantization, on_change and others.
 
     Raises TypeError for anything else.
     """
-    if isinstance(pipeline, BasePipeline):
-        return pipeline
     inner = getattr(pipeline, "pipe", pipeline)
-    chunks = ("text_chunk_size", "text_chunk_overlap", "labels_chunk_size")
-    if inner is pipeline and not all(hasattr(pipeline, name) for name in chunks):
+    if isinstance(inner, BasePipeline) or hasattr(inner, "_fast"):
+        return pipeline
+    if not all(hasattr(inner, name) for name in ("model", "tokenizer", "prepare_inputs", *_SETTINGS)):
         raise TypeError(
             "accelerate takes a gliclass ZeroShotClassificationPipeline or "
             f"ZeroShotClassificationWithChunkingPipeline, got {type(pipeline).__name__}"
         )
-    settings = {
-        "max_classes": inner.max_classes,
-        "max_length": inner.max_length,
-        "classification_type": inner.classification_type,
-        "device": inner.device,
-        "progress_bar": inner.progress_bar,
-        "label_separator": inner.label_separator,
-    }
+    fast = _fast(inner, model_options)
     if inner is not pipeline:
-        labels_tokenizer = getattr(inner, "labels_tokenizer", None)  # only a bi-encoder has one
-        pipeline.pipe = ZeroShotClassificationPipeline(
-            inner.model, inner.tokenizer, **settings, labels_tokenizer=labels_tokenizer
-        )
+        pipeline.pipe = fast
         return pipeline
-    settings |= {name: getattr(inner, name) for name in chunks}
-    fast = ZeroShotClassificationWithChunkingPipeline(inner.model, inner.tokenizer, **settings)
-    # Python looks up a call on the class, so the object gets a class of its own
-    accelerated = {"__call__": staticmethod(fast), "get_embeddings": staticmethod(fast.get_embeddings)}
-    pipeline.__class__ = type(f"Accelerated{type(pipeline).__name__}", (type(pipeline),), accelerated)
+    return _swap_in(pipeline, fast)
+
+
+def _fast(inner: Any, model_options: dict[str, Any]) -> BasePipeline:
+    """Makes our pipeline of what an inner or chunking pipeline holds."""
+    chunks = {name: getattr(inner, name) for name in _CHUNKS if hasattr(inner, name)}
+    kind = ZeroShotClassificationWithChunkingPipeline if chunks else ZeroShotClassificationPipeline
+    return kind(
+        inner.model,
+        inner.tokenizer,
+        device=inner.device,
+        labels_tokenizer=getattr(inner, "labels_tokenizer", None),  # only a bi-encoder has one
+        **{name: getattr(inner, name) for name in _SETTINGS},
+        **chunks,
+        **model_options,
+    )
+
+
+class Accelerated:
+    """Holds the methods of a pipeline whose calls our pipeline answers.
+
+    Its class derives from the old one and has them too, as Python looks up a call on the class. It cannot
+    derive from this one as well: an object keeps its layout.
+    """
+
+    _fast: Any
+    _known: dict[str, Any]  # the attributes that our pipeline has by now
+
+    def _settings(self) -> dict[str, Any]:
+        names = (*_SETTINGS, *_CHUNKS, "model", "tokenizer", "labels_tokenizer", "device")
+        return {name: vars(self)[name] for name in names if name in vars(self)}
+
+    def _in_step(self) -> Any:
+        """Returns our pipeline, with what was set on this one since the last call."""
+        for name, value in self._settings().items():
+            if value is not self._known[name]:
+                setattr(self._fast, name, value)
+        self._known = self._settings()
+        return self._fast
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        found = self._in_step()(*args, **kwargs)
+        for name in set(_CHUNKS) & set(vars(self)):  # chunk sizes of a call stay set
+            setattr(self, name, getattr(self._fast, name))
+        self._known = self._settings()
+        return found
+
+    def get_embeddings(self, *args: Any, **kwargs: Any) -> Any:
+        return self._in_step().get_embeddings(*args, **kwargs)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Has a copy made of the old class, as the new one has no name that can be imported."""
+        state = {name: value for name, value in vars(self).items() if name not in ("_fast", "_known")}
+        return _restore, (type(self).__base__, state, self._fast)
+
+
+def _swap_in(pipeline: Any, fast: Any) -> Any:
+    kind = type(pipeline)
+    methods = {name: each for name, each in vars(Accelerated).items() if callable(each)}
+    pipeline.__class__ = type(f"Accelerated{kind.__name__}", (kind,), methods)
+    pipeline._fast = fast
+    pipeline._known = pipeline._settings()
     return pipeline
+
+
+def _restore(kind: Any, state: dict[str, Any], fast: Any) -> Any:
+    pipeline = object.__new__(kind)
+    vars(pipeline).update(state)
+    return _swap_in(pipeline, fast)

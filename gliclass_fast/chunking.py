@@ -35,11 +35,12 @@ class ZeroShotClassificationWithChunkingPipeline(BasePipeline):
         batch_tokens: int | None = None,
         labels_tokenizer: Any = None,
         warm_up: Sequence[int] = (),
+        **model_options: Any,
     ) -> None:
         """Takes chunk sizes and overlap of texts in characters, and labels_chunk_size in labels per pass."""
         super().__init__(
             model, tokenizer, max_classes, max_length, classification_type, device, progress_bar,
-            label_separator, batch_tokens, labels_tokenizer, warm_up,
+            label_separator, batch_tokens, labels_tokenizer, warm_up, **model_options,
         )  # fmt: skip
         self.text_chunk_size, self.text_chunk_overlap = text_chunk_size, text_chunk_overlap
         self.labels_chunk_size = labels_chunk_size

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
+from transformers import BatchEncoding
 
 from gliclass_fast.checkpoint.errors import CheckpointError
 from gliclass_fast.checkpoint.files import load_tokenizer
@@ -17,7 +17,7 @@ from gliclass_fast.engine.engine import Engine, LabelsPerPass
 from gliclass_fast.runtime.device import resolve_device
 from gliclass_fast.runtime.model import GLiClassModel
 from gliclass_fast.text import arguments, results
-from gliclass_fast.text.prompts import Request, flatten_labels
+from gliclass_fast.text.prompts import Markers, Request, flatten_labels
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +29,37 @@ class TextInfo:
     passes: int
 
 
+Value = TypeVar("Value")
+
+
+class Setting(Generic[Value]):
+    """An attribute of a pipeline, checked whenever it is set; the engine follows at the next call."""
+
+    def __init__(self, check: Callable[[Any], Value] = lambda value: value) -> None:
+        self._check = check
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._place = f"_{name}"
+
+    def __get__(self, pipeline: Any, owner: type | None = None) -> Any:
+        return self if pipeline is None else pipeline.__dict__[self._place]
+
+    def __set__(self, pipeline: Any, value: Any) -> None:
+        pipeline.__dict__[self._place] = self._check(value)
+        pipeline._engine = None
+
+
 class BasePipeline:
     """Holds what both pipelines share: a model, its tokenizer, and the reference's settings."""
+
+    model: Setting[GLiClassModel] = Setting(lambda model: load_model(model))
+    tokenizer: Setting[Any] = Setting(lambda given: load_tokenizer(given) if _is_name(given) else given)
+    labels_tokenizer: Setting[Any] = Setting()
+    max_length: Setting[int] = Setting(lambda value: arguments.check_count("max_length", value))
+    batch_tokens: Setting[int | None] = Setting(
+        lambda value: None if value is None else arguments.check_count("batch_tokens", value)
+    )
+    classification_type: Setting[str] = Setting(arguments.check_classification_type)
 
     def __init__(
         self,
@@ -45,6 +74,7 @@ class BasePipeline:
         batch_tokens: int | None = None,
         labels_tokenizer: Any = None,
         warm_up: Sequence[int] = (),
+        **model_options: Any,
     ) -> None:
         """Loads the model and its tokenizers.
 
@@ -65,6 +95,11 @@ class BasePipeline:
                 id; default: the one that `label_model_name` in config.json names.
             warm_up: sizes of batches, in tokens. They are compiled, and on a GPU recorded as CUDA graphs, now
                 and not when the first of them comes; `model.warm_up` has more options.
+            model_options: those of `GLiClassModel.from_pretrained`, where `model` is a path or repository id,
+                or of `GLiClassModel.from_gliclass`, where it is a `gliclass` model: dtype, quantization,
+                on_change and others.
+
+        What is set later as an attribute counts from the next call on, as in the reference.
 
         Raises:
             TypeError: `model` is of another type, or there is no tokenizer.
@@ -75,17 +110,26 @@ class BasePipeline:
             if not isinstance(model, (str, Path)):
                 raise TypeError("give a tokenizer, or give the model as a path or repository id that has one")
             tokenizer = model
-        for name, value in (("max_length", max_length), ("batch_tokens", batch_tokens)):
-            if value is not None and operator.index(value) < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}")
-        self.model = load_model(model, resolve_device(device, fall_back=True))
-        self.tokenizer = load_tokenizer(tokenizer) if isinstance(tokenizer, (str, Path)) else tokenizer
-        self.labels_tokenizer = self._load_labels_tokenizer(labels_tokenizer)
-        self.max_classes, self.max_length = max_classes, max_length
-        self.model.warm_up(warm_up)
-        self.engine = Engine(self.model, self.tokenizer, max_length, batch_tokens, self.labels_tokenizer)
-        self.classification_type = arguments.check_classification_type(classification_type)
+        self.max_classes, self.max_length, self.batch_tokens = max_classes, max_length, batch_tokens
+        self.classification_type = classification_type
         self.progress_bar, self.label_separator = progress_bar, label_separator
+        self.model = load_model(model, resolve_device(device, fall_back=True), **model_options)
+        self.tokenizer = tokenizer
+        self.labels_tokenizer = self._load_labels_tokenizer(labels_tokenizer)
+        self.model.warm_up(warm_up)
+        self._engine = self.engine  # the tokenizers are checked now
+
+    @property
+    def engine(self) -> Engine:
+        """Returns the engine for the settings of now."""
+        if self._engine is None:
+            self._engine = Engine(
+                self.model, self.tokenizer, self.max_length, self.batch_tokens, self.labels_tokenizer
+            )
+        return self._engine
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.model!r}, max_length={self.max_length})"
 
     def _load_labels_tokenizer(self, given: Any) -> Any:
         config = self.model.loaded.config
@@ -108,7 +152,25 @@ class BasePipeline:
 
     @property
     def device(self) -> torch.device:
-        return self.model.device
+        """Returns where the model runs; to set another one moves the model."""
+        model: GLiClassModel = self.model
+        return model.device
+
+    @device.setter
+    def device(self, device: str | torch.device | int | None) -> None:
+        self.model.to(resolve_device(device, fall_back=True))
+
+    # the reference's names for the markers of a prompt; the checkpoint was trained with them
+    label_token = property(lambda self: Markers().label)
+    sep_token = property(lambda self: Markers().sep)
+    example_token = property(lambda self: Markers().example)
+
+    def refresh(self) -> None:
+        """Builds the model anew from its checkpoint, or from the live model it was made of.
+
+        Changes of a live model are noticed by themselves, as far as `on_change` and `LiveState` say.
+        """
+        self.model.refresh()
 
     def flatten_labels(self, labels: Any) -> list[str]:
         """Flattens nested labels: {"topic": ["sport", "art"]} gives ["topic.sport", "topic.art"]."""
@@ -129,6 +191,22 @@ class BasePipeline:
         """
         requests, _ = self._requests(texts, labels, prompt, examples, None)
         return self.engine.embed(requests, self.progress_bar)
+
+    def prepare_inputs(
+        self,
+        texts: Sequence[str],
+        labels: Any,
+        same_labels: bool = False,
+        examples: Sequence[Any] | None = None,
+        prompt: str | Sequence[str] | None = None,
+    ) -> BatchEncoding:
+        """Returns the padded tensors that a stock model is called with, on the model's device.
+
+        same_labels: has no effect, as one list of labels and a list per text are told apart. Raises TypeError
+        and ValueError as a call of `ZeroShotClassificationPipeline` does.
+        """
+        requests, _ = self._requests(texts, labels, prompt, examples, None)
+        return BatchEncoding(self.engine.padded_inputs(requests)).to(self.device)
 
     def _requests(
         self, texts: Any, labels: Any, prompt: Any, examples: Any, rac_examples: Any, first: int = 0
@@ -230,12 +308,23 @@ class ZeroShotClassificationPipeline(BasePipeline):
         return found, [TextInfo(each.tokens, each.tokens_cut, each.passes) for each in scored]
 
 
-def load_model(model: Any, device: torch.device) -> GLiClassModel:
-    """Returns our model on `device`, made from whatever a pipeline may be given; else raises TypeError."""
+def _is_name(given: Any) -> bool:
+    return isinstance(given, (str, Path))
+
+
+def load_model(model: Any, device: torch.device | None = None, **options: Any) -> GLiClassModel:
+    """Returns our model, on `device` where one is given, made from whatever a pipeline may be given.
+
+    options: those of the model, where it is not ours already. Raises TypeError for anything else.
+    """
     if isinstance(model, GLiClassModel):
-        return model.to(device)
-    if isinstance(model, (str, Path)):
-        return GLiClassModel.from_pretrained(model, device=device)
+        if options:
+            raise TypeError(
+                f"{sorted(options)} go with a path or a repository id: the model is loaded already"
+            )
+        return model if device is None else model.to(device)
+    if _is_name(model):
+        return GLiClassModel.from_pretrained(model, device=device, **options)
     if isinstance(model, torch.nn.Module) and hasattr(model, "config"):
-        return GLiClassModel.from_gliclass(model, device=device)
+        return GLiClassModel.from_gliclass(model, device=device, **options)
     raise TypeError(f"model must be a GLiClassModel, a path or a repository id, got {type(model).__name__}")

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeVar
 
 import numpy as np
+from torch import Tensor
 from tqdm.auto import tqdm
 
 from gliclass_fast.batch import EncodedPrompt
@@ -18,6 +19,7 @@ from gliclass_fast.runtime.graphs import MAX_TOKENS
 from gliclass_fast.runtime.model import GLiClassModel
 from gliclass_fast.runtime.oom import run_batches
 from gliclass_fast.runtime.transfer import PendingLogits
+from gliclass_fast.text.padded import padded, padded_labels
 from gliclass_fast.text.prompts import Request
 
 logger = logging.getLogger(__name__)
@@ -241,6 +243,20 @@ class Engine:
     def encode(self, requests: Sequence[Request]) -> list[EncodedPrompt]:
         """Makes the prompts of requests, within the window; raises ValueError where labels do not fit it."""
         return self.reader.encode(requests, self.window) if requests else []
+
+    def padded_inputs(self, requests: Sequence[Request]) -> dict[str, Tensor]:
+        """Returns what a stock model is called with, padded on the right, int64 on the host."""
+        tokenizer, _, _, labels_tokenizer = self._given
+        prompts, pad_id = self.encode(requests), tokenizer.pad_token_id or 0
+        inputs = padded([prompt.token_ids for prompt in prompts], pad_id)
+        of_labels = [prompt.label_prompt for prompt in prompts if prompt.label_prompt is not None]
+        if of_labels:
+            label_inputs = padded([prompt.token_ids for prompt in of_labels], pad_id)
+            return inputs | {f"class_{name}": each for name, each in label_inputs.items()}
+        if labels_tokenizer is not None:
+            labels = [request.labels for request in requests]
+            return inputs | padded_labels(labels, labels_tokenizer, self._given[1])
+        return inputs
 
     def _batches(
         self, prompts: list[EncodedPrompt], run: Callable[[list[EncodedPrompt]], Result]

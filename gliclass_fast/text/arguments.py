@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numbers
+import operator
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -103,6 +104,17 @@ def check_classification_type(value: Any) -> str:
     if name is None:
         raise ValueError(f"unsupported classification type {value!r}: choose 'single-label' or 'multi-label'")
     return name
+
+
+def check_count(name: str, value: Any) -> int:
+    """Returns a whole number of at least 1; else raises TypeError or ValueError, which say what it is for."""
+    try:
+        count = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} must be a whole number, got {type(value).__name__}") from None
+    if count < 1:
+        raise ValueError(f"{name} must be at least 1, got {value}")
+    return count
 
 
 def check_labels_per_pass(value: Any) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -80,7 +81,7 @@ def marked_prompt(ids: np.ndarray, config: ModelConfig, most: int) -> EncodedPro
     starts = np.flatnonzero(ids == config.class_token_index)
     text_starts = np.flatnonzero(ids == config.text_token_index)
     text_start = int(text_starts[0]) if len(text_starts) else 0
-    ends = np.append(starts[1:], len(ids))
+    ends = np.append(starts, len(ids))[1:]
     if len(text_starts):  # a label in front of the text ends there at the latest
         ends = np.where(starts < text_start, np.minimum(ends, text_start), ends)
     return EncodedPrompt(
@@ -99,3 +100,20 @@ def padded(rows: Sequence[np.ndarray], pad_id: int) -> dict[str, Tensor]:
         ids[place, : len(row)] = torch.from_numpy(row)
         mask[place, : len(row)] = 1
     return {"input_ids": ids, "attention_mask": mask}
+
+
+def padded_labels(labels: Sequence[Sequence[str]], tokenizer: Any, window: int) -> dict[str, Tensor]:
+    """Returns labels that are sequences of their own as `class_input_ids` and `class_attention_mask`.
+
+    These are int64 [N, K, S], and `labels_mask` is [N, K], where a text has fewer than K labels: 0 there.
+    """
+    slots = max(map(len, labels))
+    mask = torch.tensor([[1] * len(own) + [0] * (slots - len(own)) for own in labels])
+    filled = [label for own in labels for label in (*own, *[""] * (slots - len(own)))]
+    tokens = tokenizer(filled, truncation=True, max_length=window, padding="longest", return_tensors="pt")
+    shape = (len(labels), slots, -1)
+    return {
+        "class_input_ids": tokens["input_ids"].view(shape),
+        "class_attention_mask": tokens["attention_mask"].view(shape),
+        "labels_mask": mask,
+    }

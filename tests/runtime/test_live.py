@@ -1,0 +1,225 @@
+"""A model taken from a live one is a snapshot, and notices what changed when it is called."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from collections.abc import Callable
+from typing import Any
+
+import gliclass
+import peft
+import pytest
+import torch
+
+import gliclass_fast
+from gliclass_fast import CheckpointError, GLiClassModel, ZeroShotClassificationPipeline
+from tests import families
+from tests.accuracy import assert_same_results
+from tests.sentences import LABELS, TEXTS
+from tests.tiny import byte_tokenizer, fast_pipeline, reference_model, reference_pipeline
+
+Change = Callable[[Any], object]
+
+
+def scores(pipeline: Any) -> Any:
+    return pipeline(TEXTS[:3], LABELS[2], threshold=0.0)
+
+
+def optimizer_step(model: Any) -> None:
+    model.model.text_projector.linear_1.weight.grad = torch.ones_like(
+        model.model.text_projector.linear_1.weight
+    )
+    torch.optim.AdamW(model.parameters(), lr=0.1).step()
+
+
+def in_place(model: Any) -> None:
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(1.1)
+
+
+def exchanged_data(model: Any) -> None:
+    linear = model.model.classes_projector.linear_2
+    linear.weight.data = linear.weight.data * 2
+
+
+CHANGES: dict[str, Change] = {
+    "optimizer step": optimizer_step,
+    "in place": in_place,
+    "exchanged data": exchanged_data,
+    "exchanged parameter": lambda model: setattr(
+        model.model.classes_projector.linear_2, "bias", torch.nn.Parameter(torch.ones(32))
+    ),
+    "loaded tensors": lambda model: model.load_state_dict(
+        {name: 1.1 * tensor for name, tensor in model.state_dict().items()}
+    ),
+    "a module": lambda model: setattr(
+        model, "model", copy.deepcopy(reference_model(scorer_type="mlp").model)
+    ),
+    "the configuration": lambda model: setattr(model.config, "prompt_first", False),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_a_change_counts_from_the_next_call(name: str) -> None:
+    """With "refresh" scores are those of now, with "ignore" those of before, and never a mixture."""
+    model = reference_model(scorer_type="mlp")
+    in_place(model)  # so that it differs from a fresh one
+    reference = reference_pipeline(model)
+    fast = fast_pipeline(model)
+    kept = fast_pipeline(GLiClassModel.from_gliclass(model, on_change="ignore"))
+    strict = fast_pipeline(GLiClassModel.from_gliclass(model, on_change="error"))
+    before = scores(reference)
+    for each in (fast, kept, strict):
+        assert_same_results(scores(each), before)
+    CHANGES[name](model)
+    after = scores(reference)
+    assert after != before
+    assert_same_results(scores(fast), after)
+    assert_same_results(scores(kept), before)
+    with pytest.raises(RuntimeError, match=r"changed since.*refresh\(\)"):
+        scores(strict)
+    for each in (kept, strict):
+        each.refresh()
+        assert_same_results(scores(each), after)
+
+
+@pytest.mark.parametrize("kind", families.GLICLASS)
+def test_every_architecture_notices(kind: str) -> None:
+    model = families.reference(kind)
+    fast, reference = fast_pipeline(model), reference_pipeline(model)
+    scores(fast)
+    optimizer_step(model)
+    assert_same_results(scores(fast), [reference(text, LABELS[2], threshold=0.0)[0] for text in TEXTS[:3]])
+
+
+def test_nothing_is_built_anew_without_a_change() -> None:
+    model = reference_model()
+    fast = fast_pipeline(model)
+    network = fast.model.loaded
+    scores(fast)
+    model.config.problem_type = "multi_label_classification"  # an option that the engine does not read
+    scores(fast)
+    assert fast.model.loaded is network
+    fast.refresh()
+    assert fast.model.loaded is not network
+
+
+def test_an_option_of_our_own_configuration_counts_from_the_next_call() -> None:
+    model = reference_model()
+    fast = fast_pipeline(model)
+    fast.model.config.prompt_first = model.config.prompt_first = False
+    assert_same_results(scores(fast), scores(reference_pipeline(model)))
+    with pytest.raises(gliclass_fast.UnsupportedConfigError, match="no such pooling"):
+        fast.model.config.pooling_strategy = "no such pooling"
+        scores(fast)
+    fast.model.config.pooling_strategy = "first"
+    assert_same_results(scores(fast), scores(reference_pipeline(model)))
+
+
+def test_a_training_loop_with_our_pipeline_as_its_evaluator() -> None:
+    model = reference_model()
+    pipeline = gliclass_fast.accelerate(reference_pipeline(model))
+    inputs = reference_pipeline(model).pipe.prepare_inputs(TEXTS[:3], ["x", "y"], same_labels=True)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
+    seen = []
+    for _ in range(5):
+        model.train()
+        loss = model(**inputs, max_num_classes=2).logits.square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        found = scores(pipeline)
+        assert model.training  # to evaluate does not end training, as nothing of the model runs
+        assert_same_results(found, scores(reference_pipeline(copy.deepcopy(model))))
+        seen.append(found)
+    assert len({str(each) for each in seen}) == 5
+
+
+def adapted(whole: bool, **options: Any) -> Any:
+    """Gives a reference model with an adapter that changes its scores, on its encoder or on all of it."""
+    torch.manual_seed(1)
+    model = reference_model(scorer_type="mlp")
+    config = peft.LoraConfig(r=4, lora_alpha=9, init_lora_weights=False, **options)
+    if whole:
+        return peft.get_peft_model(model, config)
+    model.model.encoder_model = peft.get_peft_model(model.model.encoder_model, config)
+    return model
+
+
+ADAPTERS: dict[str, dict[str, Any]] = {
+    "query and key": {"target_modules": ["query_proj", "key_proj"]},
+    "all linear layers": {"target_modules": "all-linear"},
+    "embeddings": {"target_modules": ["word_embeddings"]},
+    "DoRA": {"target_modules": ["value_proj"], "use_dora": True},
+    "rank-stabilized": {"target_modules": ["value_proj"], "use_rslora": True},
+}
+
+
+@pytest.mark.parametrize("whole", [True, False], ids=["whole", "encoder"])
+@pytest.mark.parametrize("name", ADAPTERS)
+def test_an_adapter_that_is_not_merged_is_merged_in_the_copy(name: str, whole: bool) -> None:
+    model = adapted(whole, **ADAPTERS[name])
+    expected = scores(reference_pipeline(model))
+    fast = ZeroShotClassificationPipeline(model, byte_tokenizer(), device="cpu", progress_bar=False)
+    assert_same_results(scores(fast), expected)
+    holder = model if whole else model.model.encoder_model
+    with holder.disable_adapter():
+        assert_same_results(scores(fast), scores(reference_pipeline(model)))
+    assert_same_results(scores(fast), expected)
+    assert any("lora_" in key for key in model.state_dict())  # the live model stays as it is
+
+
+def test_adapters_of_transformers_and_trained_copies_of_modules() -> None:
+    model = reference_model(scorer_type="mlp")
+    torch.manual_seed(1)
+    config = peft.LoraConfig(r=2, target_modules=["dense"], init_lora_weights=False)
+    model.model.encoder_model.add_adapter(config)
+    assert_same_results(scores(fast_pipeline(model)), scores(reference_pipeline(model)))
+
+    model = adapted(True, target_modules=["query_proj"], modules_to_save=["scorer"])
+    with torch.no_grad():
+        model.base_model.model.model.scorer.modules_to_save["default"].mlp[0].weight.mul_(2)
+    fast = ZeroShotClassificationPipeline(model, byte_tokenizer(), device="cpu", progress_bar=False)
+    assert_same_results(scores(fast), scores(reference_pipeline(model)))
+
+
+def test_an_adapter_that_cannot_be_merged_is_named() -> None:
+    model = reference_model()
+    model.model.encoder_model = peft.get_peft_model(
+        model.model.encoder_model, peft.IA3Config(target_modules=["dense"], feedforward_modules=[])
+    )
+    assert_same_results(scores(fast_pipeline(model)), scores(reference_pipeline(model)))  # PEFT merges it
+    model = adapted(False, target_modules=["query_proj"])
+    for layer in model.modules():
+        if isinstance(layer, peft.tuners.lora.Linear):
+            layer.merge = None  # as of a kind that has no merge
+    with pytest.raises(CheckpointError, match=r"query_proj \(Linear\) is not LoRA that PEFT can merge"):
+        GLiClassModel.from_gliclass(model)
+
+
+def test_accelerated_pipelines_follow_their_settings_and_can_be_pickled() -> None:
+    for kind, attribute in (
+        (gliclass.ZeroShotClassificationPipeline, "pipe"),
+        (gliclass.ZeroShotClassificationWithChunkingPipeline, None),
+        (gliclass.pipeline.UniEncoderZeroShotClassificationPipeline, None),
+    ):
+        model = reference_model(scorer_type="mlp")
+        make = lambda kind=kind, model=model: kind(  # noqa: E731
+            model, byte_tokenizer(), device="cpu", progress_bar=False
+        )
+        reference, fast = make(), gliclass_fast.accelerate(make())
+        assert isinstance(fast, kind) and gliclass_fast.accelerate(fast) is fast
+        for name, value in (("max_length", 40), ("classification_type", "single-label"), ("model", None)):
+            for each in (reference, fast):
+                target = getattr(each, attribute) if attribute else each
+                other = reference_model(scorer_type="mlp", class_token_pooling="average")
+                setattr(target, name, other if value is None else value)
+            expected = [reference(text, LABELS[2], threshold=0.0)[0] for text in TEXTS]
+            assert_same_results(fast(TEXTS, LABELS[2], threshold=0.0), expected)
+            twin = pickle.loads(pickle.dumps(fast))
+            assert isinstance(twin, kind)
+            assert_same_results(twin(TEXTS, LABELS[2], threshold=0.0), expected)
+    with pytest.raises(TypeError, match="accelerate takes a gliclass"):
+        gliclass_fast.accelerate(object())

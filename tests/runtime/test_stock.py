@@ -1,0 +1,159 @@
+"""A model shows the tensors and options of its checkpoint as a stock model does, and takes others."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import gliclass
+import pytest
+import torch
+
+from gliclass_fast import CheckpointError, GLiClassModel, demo
+from gliclass_fast.config import GLiClassModelConfig
+from tests import families
+from tests.accuracy import assert_same_results
+from tests.sentences import LABELS, TEXTS
+from tests.tiny import byte_tokenizer, fast_pipeline, loaded, reference_model, reference_pipeline
+
+
+def scores(pipeline: Any) -> Any:
+    return pipeline(TEXTS[:3], LABELS[2], threshold=0.0)
+
+
+def test_parameters_are_those_of_the_checkpoint() -> None:
+    reference = gliclass.GLiClassModel.from_pretrained(demo.PATH)
+    ours = GLiClassModel.from_pretrained(demo.PATH, device="cpu")
+    expected = dict(reference.named_parameters())
+    found = dict(ours.named_parameters())
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    assert ours.num_parameters() == reference.num_parameters() == sum(p.numel() for p in ours.parameters())
+    assert ours.num_parameters(only_trainable=True) == 0
+    assert ours.eval() is ours.train(False) is ours and not ours.training
+    with pytest.raises(RuntimeError, match="the engine only infers: train the gliclass model"):
+        ours.train()
+    with pytest.raises(NotImplementedError, match=r"save_pretrained.*upload_folder"):
+        ours.push_to_hub("somebody/something")
+    assert repr(ours) == f"GLiClassModel({str(demo.PATH)!r}, float32 on cpu)"
+    moved = ours.to(device="cpu", dtype=torch.bfloat16, non_blocking=True)
+    assert moved is ours and ours.dtype is torch.bfloat16
+
+
+def test_configurations_are_those_of_the_reference(tmp_path: Path) -> None:
+    expected = gliclass.GLiClassModelConfig.from_pretrained(demo.PATH).to_dict()
+    model = GLiClassModel.from_pretrained(demo.PATH)
+    assert model.config.to_dict() == expected
+    assert GLiClassModelConfig.from_pretrained(demo.PATH).to_dict() == expected
+    assert model.config.encoder_config.hidden_size == expected["encoder_config"]["hidden_size"]
+    new: dict[str, Any] = {"pooling_strategy": "avg", "label_model_name": "x"}
+    new["label_model_config"] = {"model_type": "bert"}
+    ours, theirs = GLiClassModelConfig(**new), gliclass.GLiClassModelConfig(**new)
+    ours.save_pretrained(tmp_path)
+    for mine in (ours, GLiClassModelConfig.from_pretrained(tmp_path)):
+        for name, value in theirs.to_dict().items():  # the reference adds options of decoder-kv
+            assert mine.to_dict().get(name, value) == value, name
+    assert ours.class_token_index == ours.vocab_size == theirs.class_token_index
+
+
+@pytest.mark.parametrize("kind", [None, *families.GLICLASS])
+def test_what_is_saved_loads_in_the_reference(kind: str | None, tmp_path: Path) -> None:
+    model = reference_model(scorer_type="mlp") if kind is None else families.reference(kind)
+    fast = fast_pipeline(model)
+    fast.model.save_pretrained(tmp_path / "new")
+    again = gliclass.GLiClassModel(gliclass.GLiClassModelConfig.from_pretrained(tmp_path / "new"))
+    from safetensors.torch import load_file
+
+    again.load_state_dict(load_file(tmp_path / "new" / "model.safetensors"), strict=True)
+    expected = [reference_pipeline(again)(text, LABELS[2], threshold=0.0)[0] for text in TEXTS[:3]]
+    assert_same_results(scores(fast), expected)
+    ours = GLiClassModel.from_pretrained(tmp_path / "new", device="cpu")
+    assert_same_results(scores(fast_pipeline(ours)), expected)
+
+
+def test_tensors_are_loaded_strictly_or_not() -> None:
+    reference, other = reference_model(scorer_type="mlp"), reference_model(scorer_type="mlp")
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.mul_(1.1)
+    ours = loaded(reference)
+    pipeline = fast_pipeline(ours)
+    before = scores(pipeline)
+    tensors = other.state_dict()
+    assert ours.load_state_dict(tensors) == ([], [])
+    expected = scores(reference_pipeline(other))
+    assert_same_results(scores(pipeline), expected)
+    tensors["model.logit_scale"].fill_(7)  # they were copied
+    pipeline.refresh()
+    assert_same_results(scores(pipeline), expected)
+
+    half = {name: each for name, each in reference.state_dict().items() if "scorer" not in name} | {
+        "x": TENSOR
+    }
+    with pytest.raises(RuntimeError, match=r"missing \['model\.scorer.*unexpected \['x'\]"):
+        ours.load_state_dict(half)
+    assert_same_results(scores(pipeline), expected)
+    missing, unexpected = ours.load_state_dict(half, strict=False)
+    assert unexpected == ["x"] and {name.split(".")[1] for name in missing} == {"scorer"}
+    wrong = {**reference.state_dict(), "model.logit_scale": torch.ones(3)}
+    with pytest.raises(CheckpointError, match=r"model\.logit_scale \[3\]"):
+        ours.load_state_dict(wrong)
+    ours.load_state_dict(reference.state_dict())
+    assert_same_results(scores(pipeline), before)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {
+            "low_cpu_mem_usage": True,
+            "trust_remote_code": True,
+            "use_safetensors": True,
+            "attn_implementation": "sdpa",
+        },
+        {
+            "force_download": True,
+            "proxies": {"http": "x"},
+            "token": "t",
+            "revision": "main",
+            "cache_dir": "c",
+        },
+        {"device_map": "auto"},
+        {"device_map": "cpu"},
+        {"device_map": {"": "cpu"}},
+        {"device_map": {"model.encoder_model": 0, "model.scorer": 0}, "device": "cpu"},
+        {"subfolder": "demo"},
+    ],
+)
+def test_harmless_options_of_transformers_are_taken(options: dict[str, Any]) -> None:
+    folder = demo.PATH.parent if "subfolder" in options else demo.PATH
+    assert GLiClassModel.from_pretrained(folder, **options).device == torch.device("cpu")
+
+
+def test_options_of_the_configuration_are_replaced() -> None:
+    changed = GLiClassModel.from_pretrained(demo.PATH, prompt_first=False, max_num_classes=3)
+    assert changed.config.max_num_classes == 3 and not changed.loaded.config.prompt_first
+    given = GLiClassModelConfig.from_pretrained(demo.PATH)
+    given.normalize_features = True
+    assert GLiClassModel.from_pretrained(demo.PATH, config=given).loaded.config.normalize_features
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"device_map": {"a": 0, "b": 1}}, "one device"),
+        ({"use_safetensors": False}, "pickle"),
+        ({"quantization_config": 1, "tp_plan": "auto"}, r"\['quantization_config', 'tp_plan'\]; supported"),
+    ],
+)
+def test_other_options_are_named(options: dict[str, Any], message: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=message):
+        GLiClassModel.from_pretrained(demo.PATH, **options)
+
+
+def test_autocast_changes_nothing() -> None:
+    model = reference_model()
+    expected = scores(fast_pipeline(model))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        fast = fast_pipeline(model, byte_tokenizer())
+        assert scores(fast) == expected and torch.is_autocast_enabled("cpu")

@@ -25,7 +25,7 @@ class LiveModel:
         self.model = model
 
     def __call__(self) -> Mapping[str, Tensor]:
-        """Returns the tensors under the names of a plain checkpoint; every lookup makes a copy of one."""
+        """Returns the tensors under the names of a plain checkpoint."""
         return LiveTensors(self.model)
 
     def state(self) -> LiveState:
@@ -85,11 +85,11 @@ def _adapter_state(layer: Any) -> tuple[Any, ...]:
 
 
 class LiveTensors(Mapping[str, Tensor]):
-    """Holds copies of a live model's tensors, each made when it is asked for, with adapters merged."""
+    """Holds a live model's tensors, with adapters merged in copies; the others are those of the model."""
 
     def __init__(self, model: nn.Module) -> None:
         """Raises CheckpointError, which names the adapter, for one that cannot be merged."""
-        layers = _adapter_layers(model)
+        self._model, layers = model, _adapter_layers(model)
         self._readers: dict[str, Callable[[], Tensor]] = {}
         for name, tensor in model.state_dict().items():
             layer = next((each for each in layers if name.startswith(f"{each}.")), None)
@@ -102,10 +102,10 @@ class LiveTensors(Mapping[str, Tensor]):
                 adapter, _, own = rest.partition(".")
                 wrapper: Any = model.get_submodule(place)
                 if adapter in wrapper.active_adapters and not wrapper.disable_adapters:
-                    self._readers[_plain(f"{place}.{own}")] = tensor.clone
+                    self._readers[_plain(f"{place}.{own}")] = tensor.detach
             else:
                 plain = _plain(name.replace(".original_module.", "."))
-                self._readers.setdefault(plain, tensor.clone)
+                self._readers.setdefault(plain, tensor.detach)
         if left := [name for name in self._readers if ".lora_" in name or ".base_layer." in name]:
             raise CheckpointError(
                 f"the live model holds a LoRA adapter that is not merged ({left[0]} and others) and that "
@@ -117,6 +117,18 @@ class LiveTensors(Mapping[str, Tensor]):
 
     def __contains__(self, name: object) -> bool:
         return name in self._readers  # the inherited one would copy the tensor to find out
+
+    def separate(self, network: nn.Module) -> None:
+        """Gives a network that was built of these tensors copies of those that it still shares."""
+        shared = {each.untyped_storage().data_ptr() for each in self._model.state_dict().values()}
+        copies: dict[Tensor, nn.Parameter] = {}
+        for module in network.modules():
+            for name, parameter in list(module.named_parameters(recurse=False)):
+                # what is packed for oneDNN is a copy, and has no storage to compare
+                if not parameter.is_mkldnn and parameter.untyped_storage().data_ptr() in shared:
+                    if parameter not in copies:
+                        copies[parameter] = nn.Parameter(parameter.clone(), requires_grad=False)
+                    setattr(module, name, copies[parameter])
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._readers)
@@ -133,7 +145,7 @@ def _merged(place: str, layer: Any, own: str) -> Tensor:
     """Returns a tensor of the layer beneath an adapter, as PEFT's own merge would leave it."""
     base: Tensor = layer.get_base_layer().state_dict()[own]
     if layer.disable_adapters or layer.merged or not layer.active_adapters or own != "weight":
-        return base.clone()
+        return base
     twin = copy.deepcopy(layer)
     try:
         twin.merge()

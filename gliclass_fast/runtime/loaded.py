@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from gliclass_fast.batch import Capacity, EncodedPrompt, PackedBatch
+from gliclass_fast.checkpoint.live import LiveTensors
 from gliclass_fast.checkpoint.weights import Checkpoint
 from gliclass_fast.models.architectures import ARCHITECTURES, Output, Size
 from gliclass_fast.models.layers import Linear
@@ -71,6 +72,8 @@ class LoadedNetwork:
         for module in self.network.modules():
             if isinstance(module, Linear):
                 module.pack()
+        if isinstance(tensors, LiveTensors):
+            tensors.separate(self.network)
         self.network.eval()
 
     def pack(self, prompts: Sequence[EncodedPrompt], capacity: Capacity | None = None) -> PackedBatch:

@@ -143,7 +143,8 @@ class StockModel:
         folder.mkdir(parents=True, exist_ok=True)
         text = json.dumps(self.origin.options(), indent=2, ensure_ascii=False)
         (folder / "config.json").write_text(text, encoding="utf-8")
-        tensors = {name: each.contiguous() for name, each in self.state_dict().items()}
+        # copies, as the format refuses two names of one memory, which tied weights of a live model are
+        tensors = {name: each.contiguous().clone() for name, each in self.state_dict().items()}
         save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
 
     def push_to_hub(self, *args: Any, **kwargs: Any) -> None:

@@ -57,7 +57,13 @@ def inference_on(device: torch.device) -> Iterator[None]:
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Lets host work leave no pool of threads behind, for which a process that is forked later would wait."""
+    """Lets host work leave no pool of threads behind, for which a process that is forked later would wait.
+
+    Where there is a pool already, it is used.
+    """
+    if _ran.is_set():
+        yield
+        return
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -1,0 +1,55 @@
+"""Predictions in the shape of nested labels, by the names that the reference's pipeline module exports."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+Prediction = Mapping[str, Any]
+
+
+def build_hierarchical_output(
+    predictions: Sequence[Prediction],
+    original_labels: Any,
+    separator: str = ".",
+    all_scores: Mapping[str, float] | None = None,
+) -> dict[str, Any]:
+    """Returns scores in the shape of the labels that were given: {"topic": {"sport": 0.9, ...}}.
+
+    Args:
+        predictions: {"label", "score"} each; for a label that stands there twice the last score counts.
+        original_labels: a list of labels, or a dict of such structures.
+        separator: what joins the levels in the predictions' labels.
+        all_scores: the scores of labels without a prediction; 0 where a label is missing here too.
+    """
+    known = {**(all_scores or {}), **{each["label"]: each["score"] for each in predictions}}
+
+    def shaped(part: Any, prefix: str) -> dict[str, Any]:
+        if isinstance(part, Mapping):
+            return {key: shaped(value, f"{prefix}{key}{separator}") for key, value in part.items()}
+        return {name: known.get(prefix + name, 0.0) for name in ([part] if isinstance(part, str) else part)}
+
+    return shaped(original_labels, "")
+
+
+def parse_hierarchical_prediction(prediction: str, separator: str = ".") -> dict[str, str]:
+    """Returns a flat label as {"full": "a.b", "level_0": "a", "level_1": "b"}."""
+    levels = enumerate(prediction.split(separator))
+    return {"full": prediction, **{f"level_{depth}": name for depth, name in levels}}
+
+
+def group_predictions_by_hierarchy(
+    predictions: Sequence[Prediction], separator: str = "."
+) -> dict[str, list[Prediction]]:
+    """Returns the predictions by the first level of their labels, the best first."""
+    groups: dict[str, list[Prediction]] = {}
+    for each in sorted(predictions, key=lambda prediction: -prediction["score"]):
+        groups.setdefault(each["label"].split(separator)[0], []).append(each)
+    order = dict.fromkeys(each["label"].split(separator)[0] for each in predictions)
+    return {name: groups[name] for name in order}
+
+
+def get_best_per_category(predictions: Sequence[Prediction], separator: str = ".") -> dict[str, Prediction]:
+    """Returns the best prediction of every first level."""
+    groups = group_predictions_by_hierarchy(predictions, separator)
+    return {name: group[0] for name, group in groups.items()}

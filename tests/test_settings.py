@@ -1,0 +1,85 @@
+"""What is set on a pipeline later counts from the next call on, as in the reference, or raises."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from gliclass_fast import ZeroShotClassificationPipeline, demo
+from tests import families
+from tests.accuracy import assert_same_results
+from tests.sentences import LABELS, TEXTS
+from tests.tiny import byte_tokenizer, fast_pipeline, new_byte_tokenizer, reference_model, reference_pipeline
+
+OTHER = new_byte_tokenizer()
+OTHER.backend_tokenizer.normalizer = __import__("tokenizers").normalizers.Lowercase()
+SETTINGS: dict[str, Any] = {
+    "max_length": 60,
+    "tokenizer": OTHER,
+    "classification_type": "single-label",
+    "max_classes": 2,
+    "progress_bar": True,
+    "label_separator": "/",
+    "device": torch.device("cpu"),
+}
+
+
+@pytest.mark.parametrize("kind", [None, "bi-encoder", "encoder-decoder, umT5"])
+@pytest.mark.parametrize("name", SETTINGS)
+def test_settings_count_from_the_next_call(name: str, kind: str | None) -> None:
+    model = reference_model(scorer_type="mlp") if kind is None else families.reference(kind)
+    theirs, ours = reference_pipeline(model), fast_pipeline(model)
+    labels = {"Topic": LABELS[2]} if name == "label_separator" else LABELS[2]
+    ours(TEXTS[0], labels)
+    for each in (theirs, ours):
+        setattr(each.pipe, name, SETTINGS[name])
+        setattr(each, name, SETTINGS[name]) if hasattr(each, name) else None
+    for text in TEXTS:
+        expected = theirs(text, labels, threshold=0.0)
+        assert_same_results(ours(text, labels, threshold=0.0), expected)
+
+
+def test_another_model_counts_from_the_next_call() -> None:
+    ours, other = fast_pipeline(reference_model()), reference_model(scorer_type="mlp", prompt_first=False)
+    ours.model = other
+    assert_same_results(
+        ours(TEXTS[:3], LABELS[2], threshold=0.0), fast_pipeline(other)(TEXTS[:3], LABELS[2], threshold=0.0)
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "error"),
+    [
+        ("max_length", 0, ValueError),
+        ("max_length", "512", TypeError),
+        ("batch_tokens", 0, ValueError),
+        ("classification_type", "both", ValueError),
+        ("model", 3, TypeError),
+        ("label_token", "<<X>>", AttributeError),
+        ("sep_token", "<<X>>", AttributeError),
+        ("example_token", "<<X>>", AttributeError),
+    ],
+)
+def test_what_cannot_be_set_raises_and_changes_nothing(name: str, value: Any, error: type[Exception]) -> None:
+    pipeline = fast_pipeline(reference_model())
+    before = pipeline(TEXTS[0], LABELS[0], threshold=0.0)
+    with pytest.raises(error, match=name.replace("classification_type", "classification type")):
+        setattr(pipeline, name, value)
+    assert pipeline(TEXTS[0], LABELS[0], threshold=0.0) == before
+
+
+def test_a_tokenizer_of_another_checkpoint_raises_at_the_next_call() -> None:
+    pipeline = fast_pipeline(reference_model(), byte_tokenizer())
+    pipeline.tokenizer = str(demo.PATH)
+    with pytest.raises(ValueError, match="does not belong to this checkpoint"):
+        pipeline(TEXTS[0], LABELS[0])
+
+
+def test_options_of_the_model_go_through_the_constructor() -> None:
+    pipeline = ZeroShotClassificationPipeline(demo.PATH, device="cpu", dtype="bfloat16", on_change="error")
+    assert pipeline.model.dtype is torch.bfloat16 and pipeline.model.on_change == "error"
+    assert repr(pipeline).startswith("ZeroShotClassificationPipeline(GLiClassModel(")
+    with pytest.raises(TypeError, match=r"\['dtype'\] go with a path"):
+        ZeroShotClassificationPipeline(pipeline.model, demo.PATH, device="cpu", dtype="float32")

@@ -1,0 +1,44 @@
+"""The reference's helpers for nested labels and predictions give what the reference's give."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gliclass.pipeline as reference
+import pytest
+
+import gliclass_fast.pipeline as ours
+
+TREE = {"sentiment": ["positive", "negative"], "topic": {"sport": ["football", "chess"], "art": "music"}}
+FOUND = [
+    {"label": "topic.sport.chess", "score": 0.2},
+    {"label": "sentiment.positive", "score": 0.7},
+    {"label": "topic.art.music", "score": 0.9},
+    {"label": "plain", "score": 0.1},
+]
+SHOTS = [{"text": "good", "labels": ["a", "b"]}, {"text": "bad", "true_labels": ["c"]}]
+CALLS: dict[str, tuple[str, tuple[Any, ...]]] = {
+    "flatten": ("flatten_hierarchical_labels", (TREE,)),
+    "flatten with a prefix": ("flatten_hierarchical_labels", (TREE, "top", "/")),
+    "flatten a list": ("flatten_hierarchical_labels", (["a", "b"],)),
+    "output": ("build_hierarchical_output", (FOUND, TREE)),
+    "output of all": ("build_hierarchical_output", (FOUND, TREE, ".", {"sentiment.negative": 0.3})),
+    "output of a list": ("build_hierarchical_output", (FOUND, ["plain", "other"])),
+    "parse": ("parse_hierarchical_prediction", ("a.b.c",)),
+    "parse otherwise": ("parse_hierarchical_prediction", ("a/b", "/")),
+    "group": ("group_predictions_by_hierarchy", (FOUND,)),
+    "best": ("get_best_per_category", (FOUND,)),
+    "examples": ("format_examples_prompt", (SHOTS,)),
+    "examples with tokens": ("format_examples_prompt", (SHOTS, "<E>", "<S>")),
+    "no examples": ("format_examples_prompt", ([],)),
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_helpers_give_what_the_reference_gives(name: str) -> None:
+    function, arguments = CALLS[name]
+    expected = getattr(reference, function)(*arguments)
+    found = getattr(ours, function)(*arguments)
+    assert found == expected
+    if isinstance(expected, dict):
+        assert list(found) == list(expected)

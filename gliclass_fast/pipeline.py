@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,20 +11,22 @@ import torch
 
 from gliclass_fast.checkpoint.errors import CheckpointError
 from gliclass_fast.checkpoint.files import load_tokenizer
-from gliclass_fast.engine.engine import Engine, LabelsPerPass
+from gliclass_fast.engine.engine import Engine
+from gliclass_fast.engine.passes import LabelsPerPass
+from gliclass_fast.engine.permutations import score_in_orders
 from gliclass_fast.runtime.device import resolve_device
 from gliclass_fast.runtime.model import GLiClassModel
 from gliclass_fast.text import arguments, results
+from gliclass_fast.text.abstention import Abstention
+from gliclass_fast.text.arguments import OnTruncation
+from gliclass_fast.text.containers import whole_number
+from gliclass_fast.text.examples import examples_per_text
+from gliclass_fast.text.labels import Labels, labels_per_text, with_descriptions
 from gliclass_fast.text.prompts import Request, flatten_labels
+from gliclass_fast.text.results import TextInfo
+from gliclass_fast.text.thresholds import thresholds_per_text
 
-
-@dataclass(frozen=True, slots=True)
-class TextInfo:
-    """Counts, for one text, the tokens that ran, those that the window left no room for, and the passes."""
-
-    tokens: int
-    tokens_cut: int
-    passes: int
+__all__ = ["BasePipeline", "TextInfo", "ZeroShotClassificationPipeline", "load_model"]
 
 
 class BasePipeline:
@@ -45,6 +45,7 @@ class BasePipeline:
         batch_tokens: int | None = None,
         labels_tokenizer: Any = None,
         warm_up: Sequence[int] = (),
+        on_truncation: OnTruncation = "warn",
     ) -> None:
         """Loads the model and its tokenizers.
 
@@ -65,6 +66,8 @@ class BasePipeline:
                 id; default: the one that `label_model_name` in config.json names.
             warm_up: sizes of batches, in tokens. They are compiled, and on a GPU recorded as CUDA graphs, now
                 and not when the first of them comes; `model.warm_up` has more options.
+            on_truncation: what happens where the window cuts a text: "warn" logs its number, once a minute at
+                most; "error" raises ValueError before anything runs; "ignore" says nothing.
 
         Raises:
             TypeError: `model` is of another type, or there is no tokenizer.
@@ -76,8 +79,9 @@ class BasePipeline:
                 raise TypeError("give a tokenizer, or give the model as a path or repository id that has one")
             tokenizer = model
         for name, value in (("max_length", max_length), ("batch_tokens", batch_tokens)):
-            if value is not None and operator.index(value) < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}")
+            if value is not None:
+                whole_number(value, name)
+        self.on_truncation = arguments.check_on_truncation(on_truncation)
         self.model = load_model(model, resolve_device(device, fall_back=True))
         self.tokenizer = load_tokenizer(tokenizer) if isinstance(tokenizer, (str, Path)) else tokenizer
         self.labels_tokenizer = self._load_labels_tokenizer(labels_tokenizer)
@@ -111,16 +115,16 @@ class BasePipeline:
         return self.model.device
 
     def flatten_labels(self, labels: Any) -> list[str]:
-        """Flattens nested labels: {"topic": ["sport", "art"]} gives ["topic.sport", "topic.art"]."""
+        """Returns labels as results name them: {"topic": ["art"]} gives ["topic.art"]."""
         return flatten_labels(labels, separator=self.label_separator)
 
     def get_embeddings(
         self,
-        texts: str | Sequence[str],
+        texts: str | Iterable[str],
         labels: Any,
         batch_size: int = 8,
-        examples: Sequence[Any] | None = None,
-        prompt: str | Sequence[str] | None = None,
+        examples: Iterable[Any] | None = None,
+        prompt: str | Iterable[str] | None = None,
     ) -> list[dict[str, np.ndarray]]:
         """Returns per text, in float32: logits [labels], text_embedding [C], class_embeddings [labels, C].
 
@@ -128,22 +132,29 @@ class BasePipeline:
         ValueError and FloatingPointError as a call of `ZeroShotClassificationPipeline` does.
         """
         requests, _ = self._requests(texts, labels, prompt, examples, None)
-        return self.engine.embed(requests, self.progress_bar)
+        return self.engine.embed(requests, self.progress_bar, self.on_truncation)
 
     def _requests(
-        self, texts: Any, labels: Any, prompt: Any, examples: Any, rac_examples: Any, first: int = 0
-    ) -> tuple[list[Request], list[Any]]:
-        """Returns a request per text, and the structure of its labels; messages count texts from `first`."""
+        self,
+        texts: Any,
+        labels: Any,
+        prompt: Any,
+        examples: Any,
+        rac_examples: Any,
+        descriptions: Any = None,
+        first: int = 0,
+    ) -> tuple[list[Request], list[Labels]]:
+        """Returns a request per text, and its labels; messages count texts from `first`."""
         texts = arguments.check_texts(texts, first)
-        flat, structures = arguments.labels_per_text(labels, len(texts), self.label_separator)
+        given = with_descriptions(labels_per_text(labels, len(texts), self.label_separator), descriptions)
         columns = (
             texts,
-            flat,
+            [each.read for each in given],
             arguments.tasks_per_text(prompt, len(texts)),
-            arguments.examples_per_text(examples, len(texts)),
-            arguments.examples_per_text(rac_examples, len(texts), "rac_examples"),
+            examples_per_text(examples, len(texts)),
+            examples_per_text(rac_examples, len(texts), "rac_examples"),
         )
-        return [Request(*row) for row in zip(*columns, strict=True)], structures
+        return [Request(*row) for row in zip(*columns, strict=True)], given
 
 
 class ZeroShotClassificationPipeline(BasePipeline):
@@ -159,14 +170,14 @@ class ZeroShotClassificationPipeline(BasePipeline):
 
     def __call__(
         self,
-        texts: str | Sequence[str],
+        texts: str | Iterable[str],
         labels: Any,
-        threshold: float | Sequence[float] = 0.5,
+        threshold: Any = 0.5,
         batch_size: int = 8,
-        classification_type: str | Sequence[str] | None = None,
-        rac_examples: Sequence[Any] | None = None,
-        examples: Sequence[Any] | None = None,
-        prompt: str | Sequence[str] | None = None,
+        classification_type: str | Iterable[str] | None = None,
+        rac_examples: Iterable[Any] | None = None,
+        examples: Iterable[Any] | None = None,
+        prompt: str | Iterable[str] | None = None,
         return_hierarchical: bool = False,
         adapter_ids: Any = None,
         images: Any = None,
@@ -175,23 +186,39 @@ class ZeroShotClassificationPipeline(BasePipeline):
         labels_per_pass: LabelsPerPass = None,
         return_info: bool = False,
         first_text: int = 0,
+        label_descriptions: Mapping[str, str] | None = None,
+        min_score: float | None = None,
+        none_label: str | None = None,
+        label_permutations: int = 1,
+        on_truncation: OnTruncation | None = None,
     ) -> Any:
         """Classifies texts.
 
+        What is given per text may be a list, a tuple, an array, a column or an iterator.
+
         Args:
-            texts: one string or a list of them; an empty string is a valid text.
-            labels: a list or a nested dict for all texts, or one of these per text.
-            threshold: the lowest score that counts for multi-label, in [0, 1], for all texts or per text.
+            texts: one string or several; an empty string is a valid text.
+            labels: a list, a nested dict, or a dict {label: description}, for all texts or one per text.
+            threshold: the lowest score that counts for multi-label, in [0, 1], for all texts or per text. A
+                dict has one per label; labels that it does not name have 0.5.
             batch_size: has no effect; see `batch_tokens`.
             classification_type: "single-label" or "multi-label", for all texts or per text.
             rac_examples: retrieved examples {"text", "true_labels", "all_labels"}, shared or per text.
             examples: few-shot examples {"text", "labels"}, shared or per text.
             prompt: a task description, for all texts or per text.
             return_hierarchical: returns every score in the shape of the labels, not a list of predictions.
+            adapter_ids, images, audio: what this engine does not have, so None for every text.
             labels_per_pass: scores at most so many labels at a time ("auto": as many as leave half the window
                 to the text).
             return_info: returns (results, one `TextInfo` per text).
             first_text: the number by which messages name the first text, for long inputs that come in parts.
+            label_descriptions: {label: description}; the prompt has the description and results the label.
+            min_score: the lowest score of a best label that is an answer, for single-label.
+            none_label: what stands in place of a best label below `min_score`, with its score; default: the
+                text has no prediction.
+            label_permutations: the logits are the mean over so many orders of the labels, and do not depend
+                on the order given. This takes so many times as long.
+            on_truncation: "warn", "error" or "ignore", for this call; default: that of the pipeline.
 
         Returns:
             A list of {"label": str, "score": float} per text: for single-label the best label, for
@@ -199,32 +226,36 @@ class ZeroShotClassificationPipeline(BasePipeline):
             "initial_score".
 
         Raises:
-            TypeError, ValueError: an argument is not as described above, or labels do not fit the window.
+            TypeError, ValueError: an argument is not as described above (then they are of the type
+                `ArgumentError` as well), or labels do not fit the window.
             FloatingPointError: the model gave a value that is not finite in float32 either. (A text that
                 overflows 16 bit runs again in float32, with a warning.)
         """
-        for name, value in (("adapter_ids", adapter_ids), ("images", images), ("audio", audio)):
-            if value is not None:
-                raise ValueError(
-                    f"{name} is not supported yet: this engine runs text models without adapters"
-                )
-        arguments.check_labels_per_pass(labels_per_pass)
-        requests, structures = self._requests(texts, labels, prompt, examples, rac_examples, first_text)
-        thresholds = arguments.thresholds_per_text(threshold, len(requests))
+        arguments.refuse_unsupported(adapter_ids=adapter_ids, images=images, audio=audio)
+        passes = arguments.check_labels_per_pass(labels_per_pass)
+        orders = whole_number(label_permutations, "label_permutations")
+        cuts = self.on_truncation if on_truncation is None else arguments.check_on_truncation(on_truncation)
+        requests, given = self._requests(
+            texts, labels, prompt, examples, rac_examples, label_descriptions, first_text
+        )
+        names = [each.names for each in given]
+        thresholds = thresholds_per_text(threshold, names)
         types = arguments.classification_types_per_text(
             classification_type, len(requests), self.classification_type
         )
-        scored = self.engine.score(
-            requests, labels_per_pass, self.progress_bar, range(first_text, first_text + len(requests))
-        )
-        scores = results.scores_of(
-            [request.labels for request in requests], [each.logits for each in scored], types
-        )
+        abstention = Abstention.checked(min_score, none_label, types)
+        scored = score_in_orders(
+            self.engine, requests, orders, range(first_text, first_text + len(requests)),
+            labels_per_pass=passes, progress=self.progress_bar, on_truncation=cuts,
+        )  # fmt: skip
+        scores = results.scores_of(names, [each.logits for each in scored], types)
         rows = zip(scores, types, thresholds, strict=True)
         found: list[Any] = [each.predictions(kind, least) for each, kind, least in rows]
         if return_hierarchical:
-            shaped = zip(scores, structures, found, strict=True)
-            found = [each.hierarchical(shape, own, self.label_separator) for each, shape, own in shaped]
+            shaped = zip(scores, [own.structure for own in given], found, strict=True)
+            found = [each.hierarchical(shape, best, self.label_separator) for each, shape, best in shaped]
+        elif min_score is not None:
+            found = [abstention.apply(best, kind) for best, kind in zip(found, types, strict=True)]
         if not return_info:
             return found
         return found, [TextInfo(each.tokens, each.tokens_cut, each.passes) for each in scored]

@@ -59,7 +59,8 @@ class GliZNETTokenizer:
         self.lab_token, self.lab_token_id = lab_token, self.tokenizer.convert_tokens_to_ids(lab_token)
         self.cls_token_id, self.sep_token_id = self.tokenizer.cls_token_id, self.tokenizer.sep_token_id
         self.pad_token_id = self.tokenizer.pad_token_id
-        self._pieces = SequenceTokenizer(self.tokenizer, [lab_token]).pieces
+        sequences = SequenceTokenizer(self.tokenizer, [lab_token])
+        self._pieces, self.token_starts = sequences.pieces, sequences.token_starts
         self.labels = lru_cache(maxsize=_CACHED_LABEL_LISTS)(self._labels)
 
     def __reduce__(self) -> tuple[Any, ...]:

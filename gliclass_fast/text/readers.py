@@ -48,6 +48,10 @@ class Reader(Protocol):
         """Counts the tokens for labels that leave half the window to a text in the same sequence."""
         ...
 
+    def token_starts(self, text: str) -> list[int]:
+        """Returns the place in a text of the first character of each of its tokens."""
+        ...
+
 
 class OneSequence:
     """Reads text and labels together."""
@@ -69,6 +73,9 @@ class OneSequence:
 
     def label_budget(self, window: int) -> int:
         return self._tokenizer.room(window) // 2
+
+    def token_starts(self, text: str) -> list[int]:
+        return self._tokenizer.token_starts(text)
 
 
 class SeparatedLabels:
@@ -108,6 +115,9 @@ class SeparatedLabels:
     def label_budget(self, window: int) -> int:
         return (window - 2) // 2
 
+    def token_starts(self, text: str) -> list[int]:
+        return self._tokenizer.token_starts(text)
+
 
 class TwoSequences:
     """Reads text and labels apart, one in an encoder and the other in a decoder."""
@@ -117,6 +127,7 @@ class TwoSequences:
     def __init__(self, tokenizer: Any, config: ModelConfig) -> None:
         self._tokenizer = PromptTokenizer(tokenizer, config)
         self.label_tokens, self.label_budget = self._tokenizer.label_tokens, self._tokenizer.room
+        self.token_starts = self._tokenizer.token_starts
 
     def encode(self, requests: Sequence[Request], window: int) -> list[EncodedPrompt]:
         markers = self._tokenizer.markers
@@ -151,6 +162,9 @@ class TextAlone:
 
     def label_budget(self, window: int) -> int:
         return window
+
+    def token_starts(self, text: str) -> list[int]:
+        return self._tokenizer.token_starts(text)
 
 
 class FusedSequence(OneSequence):

@@ -66,6 +66,10 @@ class SequenceTokenizer:
             encoding.ids for encoding in self._backend.encode_batch_fast(strings, add_special_tokens=False)
         ]
 
+    def token_starts(self, string: str) -> list[int]:
+        """Returns the place in a string of the first character of each of its tokens."""
+        return [start for start, _ in self._backend.encode(string, add_special_tokens=False).offsets]
+
 
 class PromptTokenizer(SequenceTokenizer):
     """Encodes prompts for one checkpoint; the last few label lists stay tokenised."""

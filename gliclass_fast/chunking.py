@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -18,11 +19,9 @@ from gliclass_fast.engine.permutations import score_in_orders
 from gliclass_fast.pipeline import BasePipeline
 from gliclass_fast.text import arguments, chunks, results
 from gliclass_fast.text.abstention import Abstention
-from gliclass_fast.text.arguments import OnTruncation
-from gliclass_fast.text.containers import whole_number
+from gliclass_fast.text.arguments import OnTruncation, thresholds_per_text, whole_number
 from gliclass_fast.text.errors import WrongValue
 from gliclass_fast.text.prompts import Request
-from gliclass_fast.text.thresholds import thresholds_per_text
 
 ChunkTokens = int | Literal["auto"] | None
 
@@ -128,15 +127,18 @@ class ZeroShotClassificationWithChunkingPipeline(BasePipeline):
         requests, given = self._requests(texts, labels, prompt, examples, rac_examples, label_descriptions)
         names, kind = [each.names for each in given], self.classification_type
         thresholds = thresholds_per_text(threshold, names)
-        abstention = Abstention.checked(min_score, none_label, [kind])
+        abstention = None
+        if min_score is not None or none_label is not None:
+            abstention = Abstention.checked(min_score, none_label, [kind])
         pieces = [
             (index, replace(request, text=piece))
             for index, request in enumerate(requests)
             for piece in self._pieces(request, size, shared, group)
         ]
         places = [index for index, _ in pieces]
-        scored = score_in_orders(
-            self.engine, [request for _, request in pieces], orders, places, labels_per_pass=group,
+        score = self.engine.score if orders == 1 else partial(score_in_orders, self.engine, orders)
+        scored = score(
+            [request for _, request in pieces], numbers=places, labels_per_pass=group,
             progress=self.progress_bar, on_truncation=cuts,
         )  # fmt: skip
         scores = results.scores_of(
@@ -158,7 +160,7 @@ class ZeroShotClassificationWithChunkingPipeline(BasePipeline):
             if return_hierarchical:
                 found.append(best.hierarchical(labels_of.structure, predictions, self.label_separator))
             else:
-                found.append(abstention.apply(predictions, kind))
+                found.append(predictions if abstention is None else abstention.apply(predictions, kind))
         if not return_info:
             return found
         return found, [results.TextInfo(*map(int, each)) for each in counts]

@@ -22,7 +22,6 @@ from gliclass_fast.text.errors import WrongType
 from gliclass_fast.text.gliznet_tokenizer import GliZNETTokenizer
 from gliclass_fast.text.labels import labels_per_text
 from gliclass_fast.text.prompts import Request
-from gliclass_fast.text.thresholds import score_between_0_and_1
 
 __all__ = [
     "GliZNETTokenizer",
@@ -153,7 +152,9 @@ class ZeroShotClassificationPipeline:
         requests = [Request(own, each.read) for own, each in zip(texts, given, strict=True)]
         if isinstance(threshold, (list, tuple)):
             raise WrongType("threshold must be one number for all texts")
-        lowest = float("-inf") if threshold is None else score_between_0_and_1(threshold, "threshold")
+        lowest = (
+            float("-inf") if threshold is None else arguments.score_between_0_and_1(threshold, "threshold")
+        )
         scored = self.engine.score(requests, labels_per_pass)
         names = [each.names for each in given]
         scores = results.scores_of(names, [each.logits for each in scored], [kind] * len(scored))

@@ -16,9 +16,8 @@ from typing import Any
 
 import torch
 
-from gliclass_fast import pipeline as _module
 from gliclass_fast.pipeline import ZeroShotClassificationPipeline
-from gliclass_fast.text.containers import CONVERSIONS, as_list, plain_strings, whole_number
+from gliclass_fast.text.arguments import CONVERSIONS, as_list, plain_strings, whole_number
 from gliclass_fast.text.errors import WrongType, WrongValue
 
 TASK = "zero-shot-classification"
@@ -87,49 +86,51 @@ class HuggingFacePipeline:
         if _is_stream(sequences):
             size = None if batch_size is None else whole_number(batch_size, "batch_size")
             return _streamed(iter(sequences), run, size)
-        return run(as_list(sequences, "sequences", "a string, a list of strings or a stream of them,"))
+        return run(as_list(sequences, "sequences", "a string, a list of strings or a stream of them"))
+
+
+def pipeline(
+    task: str | None = None,
+    model: Any = None,
+    tokenizer: Any = None,
+    device: str | torch.device | int | None = None,
+    **options: Any,
+) -> HuggingFacePipeline:
+    """Loads a model for zero-shot classification.
+
+    Args:
+        task: "zero-shot-classification", the one that there is.
+        model: a path, a repository id, or a loaded model.
+        tokenizer: default: the model's own, if `model` is a path or repository id.
+        device: a name, a number (-1: the CPU), or None for the GPU where there is one.
+        options: those of `ZeroShotClassificationPipeline`, and defaults for the arguments of a call:
+            candidate_labels, multi_label, hypothesis_template and top_k.
+
+    Raises:
+        TypeError, ValueError: the task is another, there is no model, or an option is not valid.
+    """
+    if task not in (None, TASK):
+        raise WrongValue(f"unknown task {task!r}: this engine has {TASK!r} alone")
+    if model is None:
+        raise WrongType("give model=: a path, a repository id or a loaded model")
+    defaults = {name: options.pop(name) for name in list(options) if name in _DEFAULTS}
+    options = {"progress_bar": False, **options}
+    return HuggingFacePipeline(
+        ZeroShotClassificationPipeline(model, tokenizer, device=device, **options), **defaults
+    )
 
 
 class CallableModule(ModuleType):
-    """A module that can be called as `transformers.pipeline` can."""
+    """A module that is called as the function `pipeline`."""
 
-    def __call__(
-        self,
-        task: str | None = None,
-        model: Any = None,
-        tokenizer: Any = None,
-        device: str | torch.device | int | None = None,
-        **options: Any,
-    ) -> HuggingFacePipeline:
-        """Loads a model for zero-shot classification.
-
-        Args:
-            task: "zero-shot-classification", the one that there is.
-            model: a path, a repository id, or a loaded model.
-            tokenizer: default: the model's own, if `model` is a path or repository id.
-            device: a name, a number (-1: the CPU), or None for the GPU where there is one.
-            options: those of `ZeroShotClassificationPipeline`, and defaults for the arguments of a call:
-                candidate_labels, multi_label, hypothesis_template and top_k.
-
-        Raises:
-            TypeError, ValueError: the task is another, there is no model, or an option is not valid.
-        """
-        if task not in (None, TASK):
-            raise WrongValue(f"unknown task {task!r}: this engine has {TASK!r} alone")
-        if model is None:
-            raise WrongType("give model=: a path, a repository id or a loaded model")
-        defaults = {name: options.pop(name) for name in list(options) if name in _DEFAULTS}
-        options = {"progress_bar": False, **options}
-        return HuggingFacePipeline(
-            ZeroShotClassificationPipeline(model, tokenizer, device=device, **options), **defaults
-        )
+    __call__ = staticmethod(pipeline)
 
 
 def _candidates(labels: Any) -> list[str]:
     if isinstance(labels, str):
         labels = [label.strip() for label in labels.split(",") if label.strip()]
     names = plain_strings(
-        as_list(labels, "candidate_labels", "a list, or a string with commas,"), "candidate_labels"
+        as_list(labels, "candidate_labels", "a list, or a string with commas"), "candidate_labels"
     )
     if not names:
         raise WrongValue("you must include at least one label in candidate_labels")
@@ -169,4 +170,4 @@ def _streamed(texts: Iterator[Any], run: Any, size: int | None) -> Iterator[dict
         first += len(part)
 
 
-sys.modules[_module.__name__].__class__ = CallableModule
+sys.modules[ZeroShotClassificationPipeline.__module__].__class__ = CallableModule

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,10 @@ from gliclass_fast.runtime.model import GLiClassModel
 from gliclass_fast.text import arguments, results
 from gliclass_fast.text.abstention import Abstention
 from gliclass_fast.text.arguments import OnTruncation
-from gliclass_fast.text.containers import whole_number
 from gliclass_fast.text.examples import examples_per_text
 from gliclass_fast.text.labels import Labels, labels_per_text, with_descriptions
 from gliclass_fast.text.prompts import Request, flatten_labels
 from gliclass_fast.text.results import TextInfo
-from gliclass_fast.text.thresholds import thresholds_per_text
 
 __all__ = ["BasePipeline", "TextInfo", "ZeroShotClassificationPipeline", "load_model"]
 
@@ -80,7 +79,7 @@ class BasePipeline:
             tokenizer = model
         for name, value in (("max_length", max_length), ("batch_tokens", batch_tokens)):
             if value is not None:
-                whole_number(value, name)
+                arguments.whole_number(value, name)
         self.on_truncation = arguments.check_on_truncation(on_truncation)
         self.model = load_model(model, resolve_device(device, fall_back=True))
         self.tokenizer = load_tokenizer(tokenizer) if isinstance(tokenizer, (str, Path)) else tokenizer
@@ -147,12 +146,13 @@ class BasePipeline:
         """Returns a request per text, and its labels; messages count texts from `first`."""
         texts = arguments.check_texts(texts, first)
         given = with_descriptions(labels_per_text(labels, len(texts), self.label_separator), descriptions)
+        none: list[Any] = [()] * len(texts)
         columns = (
             texts,
             [each.read for each in given],
             arguments.tasks_per_text(prompt, len(texts)),
-            examples_per_text(examples, len(texts)),
-            examples_per_text(rac_examples, len(texts), "rac_examples"),
+            none if examples is None else examples_per_text(examples, len(texts)),
+            none if rac_examples is None else examples_per_text(rac_examples, len(texts), "rac_examples"),
         )
         return [Request(*row) for row in zip(*columns, strict=True)], given
 
@@ -233,19 +233,22 @@ class ZeroShotClassificationPipeline(BasePipeline):
         """
         arguments.refuse_unsupported(adapter_ids=adapter_ids, images=images, audio=audio)
         passes = arguments.check_labels_per_pass(labels_per_pass)
-        orders = whole_number(label_permutations, "label_permutations")
+        orders = arguments.whole_number(label_permutations, "label_permutations")
         cuts = self.on_truncation if on_truncation is None else arguments.check_on_truncation(on_truncation)
         requests, given = self._requests(
             texts, labels, prompt, examples, rac_examples, label_descriptions, first_text
         )
         names = [each.names for each in given]
-        thresholds = thresholds_per_text(threshold, names)
+        thresholds = arguments.thresholds_per_text(threshold, names)
         types = arguments.classification_types_per_text(
             classification_type, len(requests), self.classification_type
         )
-        abstention = Abstention.checked(min_score, none_label, types)
-        scored = score_in_orders(
-            self.engine, requests, orders, range(first_text, first_text + len(requests)),
+        abstention = None
+        if min_score is not None or none_label is not None:
+            abstention = Abstention.checked(min_score, none_label, types)
+        score = self.engine.score if orders == 1 else partial(score_in_orders, self.engine, orders)
+        scored = score(
+            requests, numbers=range(first_text, first_text + len(requests)),
             labels_per_pass=passes, progress=self.progress_bar, on_truncation=cuts,
         )  # fmt: skip
         scores = results.scores_of(names, [each.logits for each in scored], types)
@@ -254,7 +257,7 @@ class ZeroShotClassificationPipeline(BasePipeline):
         if return_hierarchical:
             shaped = zip(scores, [own.structure for own in given], found, strict=True)
             found = [each.hierarchical(shape, best, self.label_separator) for each, shape, best in shaped]
-        elif min_score is not None:
+        elif abstention is not None:
             found = [abstention.apply(best, kind) for best, kind in zip(found, types, strict=True)]
         if not return_info:
             return found

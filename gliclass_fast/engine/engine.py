@@ -126,9 +126,9 @@ class Engine:
         prompts = None
         if on_truncation == "error":  # nothing runs where a text would be cut
             prompts = self.encode([request for _, request in passes])
-            self._cuts.report(prompts, numbers, on_truncation)
+            self._report_cuts(prompts, numbers, on_truncation)
         rows = self._run(passes, progress, prompts)
-        self._cuts.report([row.prompt for row in rows], numbers, on_truncation)
+        self._report_cuts([row.prompt for row in rows], numbers, on_truncation)
         if any(row.logits is None for row in rows):
             self._score_again(rows, numbers)
         by_request: list[list[Row]] = [[] for _ in requests]
@@ -192,7 +192,7 @@ class Engine:
         Raises the errors of `score`, where any value is not finite.
         """
         prompts = self.encode(requests)
-        self._cuts.report(prompts, range(len(prompts)), on_truncation)
+        self._report_cuts(prompts, range(len(prompts)), on_truncation)
 
         def again(places: list[int]) -> list[dict[str, np.ndarray] | None]:
             twin = self._in_float32()
@@ -239,6 +239,8 @@ class Engine:
 
     def passes(self, request: Request, labels_per_pass: LabelsPerPass) -> list[Request]:
         """Returns a request per group of labels that is scored at a time."""
+        if labels_per_pass is None:
+            return [request]
         return split(request, labels_per_pass, self.reader, self.window)
 
     def encode(self, requests: Sequence[Request]) -> list[EncodedPrompt]:
@@ -254,6 +256,14 @@ class Engine:
             return run([prompts[place] for place in group])
 
         return run_batches([prompt.cost for prompt in prompts], self.batch_tokens, run_group, self.relieve)
+
+    def _report_cuts(
+        self, prompts: Sequence[EncodedPrompt], numbers: Sequence[int], on_truncation: OnTruncation
+    ) -> None:
+        cut = {place: prompt.tokens_cut for place, prompt in enumerate(prompts) if prompt.tokens_cut}
+        if cut and on_truncation != "ignore":
+            own = [numbers[place] for place in cut]
+            self._cuts.report(own, max(cut.values()), len(prompts), on_truncation == "error")
 
 
 def growing(count: int, first: int, most: int) -> Iterator[slice]:

@@ -8,13 +8,12 @@ from typing import Literal
 from gliclass_fast.text.prompts import Request
 from gliclass_fast.text.readers import Reader
 
-LabelsPerPass = int | Literal["auto"] | None
+Size = int | Literal["auto"]
+LabelsPerPass = Size | None
 
 
-def split(request: Request, labels_per_pass: LabelsPerPass, reader: Reader, window: int) -> list[Request]:
+def split(request: Request, labels_per_pass: Size, reader: Reader, window: int) -> list[Request]:
     """Returns a request per group of at most so many labels; "auto": as many as leave half the window."""
-    if labels_per_pass is None:
-        return [request]
     if labels_per_pass == "auto":
         groups = _fitting_groups(request.labels, reader, window)
     else:

@@ -22,12 +22,9 @@ if TYPE_CHECKING:
 def orders(labels: Sequence[str], count: int) -> list[tuple[int, ...]]:
     """Returns at most `count` different orders of the labels, as places in the given list.
 
-    They depend on the set of labels and on `count`. One order is that of the caller.
+    They depend on the set of labels and on `count`, which is at least 2.
     """
-    given = range(len(labels))
-    if count == 1:
-        return [tuple(given)]
-    by_name = sorted(given, key=labels.__getitem__)
+    by_name = sorted(range(len(labels)), key=labels.__getitem__)
     rotations = (count + 1) // 2
     found: list[tuple[int, ...]] = []
     for turn in range(rotations):
@@ -38,14 +35,12 @@ def orders(labels: Sequence[str], count: int) -> list[tuple[int, ...]]:
 
 
 def score_in_orders(
-    engine: Engine, requests: Sequence[Request], count: int, numbers: Sequence[int], **options: Any
+    engine: Engine, count: int, requests: Sequence[Request], numbers: Sequence[int], **options: Any
 ) -> list[Scored]:
     """Returns what `engine.score` does, with the mean of the logits over `count` orders of the labels.
 
     numbers: the number that messages give to the text of each request. options: those of `engine.score`.
     """
-    if count == 1:
-        return engine.score(requests, numbers=numbers, **options)
     of = {labels: orders(labels, count) for labels in {request.labels for request in requests}}
     rows = [(place, order) for place, request in enumerate(requests) for order in of[request.labels]]
     reordered = [

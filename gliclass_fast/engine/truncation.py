@@ -6,9 +6,7 @@ import logging
 import time
 from collections.abc import Sequence
 
-from gliclass_fast.batch import EncodedPrompt
 from gliclass_fast.engine.naming import named
-from gliclass_fast.text.arguments import OnTruncation
 from gliclass_fast.text.errors import WrongValue
 
 logger = logging.getLogger(__name__)
@@ -28,25 +26,23 @@ class CutReports:
         self._remedy = f"Raise max_length{most}, or {chunks}" if raising else chunks.capitalize()
         self._silent_until, self._unsaid = float("-inf"), 0
 
-    def report(
-        self, prompts: Sequence[EncodedPrompt], numbers: Sequence[int], on_truncation: OnTruncation
-    ) -> None:
-        """Says which texts are cut; numbers: the number that messages give to the text of each prompt.
+    def report(self, numbers: Sequence[int], tokens: int, prompts: int, as_error: bool) -> None:
+        """Says which texts are cut; raises WrongValue where that is an error.
 
-        Raises WrongValue for "error".
+        Args:
+            numbers: the number of the text of every prompt that is cut.
+            tokens: the most tokens that one of them loses.
+            prompts: how many there are, whether cut or not.
+            as_error: whether to raise.
         """
-        cut = [place for place, prompt in enumerate(prompts) if prompt.tokens_cut]
-        if not cut or on_truncation == "ignore":
-            return
         message = (
-            f"{len(cut)} of {len(prompts)} prompts exceed the window of {self._window} tokens: text was cut, "
-            f"by at most {max(prompts[place].tokens_cut for place in cut)} tokens, in "
-            f"{named(numbers[place] for place in cut)}. {self._remedy}"
+            f"{len(numbers)} of {prompts} prompts exceed the window of {self._window} tokens: text was cut, "
+            f"by at most {tokens} tokens, in {named(numbers)}. {self._remedy}"
         )
-        if on_truncation == "error":
+        if as_error:
             raise WrongValue(message.replace("was cut", "would be cut"))
         if time.monotonic() < self._silent_until:
-            self._unsaid += len(cut)
+            self._unsaid += len(numbers)
             return
         before = f"; {self._unsaid} more prompts were cut since the last one" if self._unsaid else ""
         logger.warning("%s. (Such warnings come once a minute at most%s.)", message, before)

@@ -6,26 +6,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from gliclass_fast.text.containers import plain_string
+from gliclass_fast.text.arguments import plain_string, score_between_0_and_1
 from gliclass_fast.text.errors import WrongValue
 from gliclass_fast.text.results import Prediction
-from gliclass_fast.text.thresholds import score_between_0_and_1
 
 
 @dataclass(frozen=True, slots=True)
 class Abstention:
     """Holds the lowest score that counts as an answer, and what stands in the results in its place."""
 
-    min_score: float = 0.0
-    none_label: str | None = None
+    min_score: float
+    none_label: str | None
 
     @classmethod
     def checked(cls, min_score: Any, none_label: Any, types: Sequence[str]) -> Abstention:
         """Makes it of arguments, for texts of these classification types; raises ArgumentError."""
         if min_score is None:
-            if none_label is not None:
-                raise WrongValue("none_label stands for scores below min_score: give min_score too")
-            return cls()
+            raise WrongValue("none_label stands for scores below min_score: give min_score too")
         if types and "single-label" not in types:
             raise WrongValue("min_score is for single-label; multi-label has threshold")
         label = None if none_label is None else plain_string(none_label, "none_label")

@@ -1,13 +1,18 @@
-"""Checks what a caller passed and brings it into one form per text; every message says what was expected.
+"""Checks what a caller passed and brings it into one plain form; every message says what was expected.
 
-Labels, thresholds and examples have files of their own.
+Columns, arrays, iterators and subclasses of strings become lists, strings and numbers. Every prompt and every
+key of a cache is made of what comes out: a member of a `(str, Enum)` is its value, as an f-string of it would
+say `Topic.SPORT`. Labels and examples have files of their own.
 """
 
 from __future__ import annotations
 
+import numbers
+import operator
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
-from gliclass_fast.text.containers import as_list, per_text, plain_string, plain_strings, whole_number
+from gliclass_fast.text import by_label
 from gliclass_fast.text.errors import WrongType, WrongValue
 
 CLASSIFICATION_TYPES = {
@@ -20,13 +25,136 @@ CLASSIFICATION_TYPES = {
 }
 OnTruncation = Literal["warn", "error", "ignore"]
 ON_TRUNCATION = ("warn", "error", "ignore")
+DEFAULT_THRESHOLD = 0.5
+BYTES = (bytes, bytearray, memoryview)
+CONVERSIONS = ("to_pylist", "tolist", "to_list")  # of pyarrow, of NumPy and pandas, of polars
+
+
+def plain_string(value: Any, name: str) -> str:
+    """Returns a string of the type `str` itself; raises WrongType, or WrongValue where it is not Unicode."""
+    if not isinstance(value, str):
+        hint = ": decode it first" if isinstance(value, BYTES) else ""
+        raise WrongType(f"{name} must be a string, got {type(value).__name__}{hint}")
+    plain = str.__str__(value)
+    try:
+        plain.encode()
+    except UnicodeEncodeError as error:
+        raise WrongValue(f"{name} is not valid text: {error.reason} at position {error.start}") from None
+    return plain
+
+
+def plain_strings(values: Iterable[Any], name: str, first: int = 0) -> list[str]:
+    """Returns `plain_string` of every value; messages count them from `first`."""
+    return [
+        value if type(value) is str and value.isascii() else plain_string(value, f"{name}[{index}]")
+        for index, value in enumerate(values, first)
+    ]
+
+
+def as_list(values: Any, name: str, wanted: str) -> list[Any]:
+    """Returns the values of a list, tuple, array, column, iterator or other iterable as a list.
+
+    Raises WrongType, which says what is `wanted`, for anything else: a set has no order that a caller could
+    know, and a table has several columns.
+    """
+    if isinstance(values, list):
+        return values
+    if isinstance(values, (set, frozenset)):
+        raise WrongType(f"{name} is a set, whose order nobody knows: give a list")
+    if hasattr(values, "columns"):
+        raise WrongType(f"{name} is a table ({type(values).__name__}): give one of its columns")
+    found = _listed(values)
+    if isinstance(found, list):
+        return found
+    hint = ": decode them first" if isinstance(values, BYTES) else ""
+    raise WrongType(f"{name} must be {wanted}, got {type(values).__name__}{hint}")
+
+
+def _listed(values: Any) -> Any:
+    for method in CONVERSIONS:
+        if callable(convert := getattr(values, method, None)):
+            return convert()
+    if isinstance(values, (str, Mapping, *BYTES)):
+        return None
+    try:
+        return list(iter(values))
+    except TypeError:
+        return None
+
+
+def per_text(value: Any, count: int, name: str, one: Callable[[Any], bool]) -> list[Any]:
+    """Returns an entry per text, where `one` says whether the value is a single one that all texts share."""
+    if one(value):
+        return [value] * count
+    entries = as_list(value, name, "one for all texts, or a list of them")
+    if len(entries) != count:
+        raise WrongValue(f"{name} has one entry per text, so it needs {count}; got {len(entries)}")
+    return entries
+
+
+def whole_number(value: Any, name: str, least: int = 1) -> int:
+    """Returns an int, also of NumPy's; raises WrongType, or WrongValue below `least`."""
+    try:
+        if isinstance(value, bool):
+            raise TypeError
+        number = operator.index(value)
+    except TypeError:
+        raise WrongType(f"{name} must be a whole number, got {value!r}") from None
+    if number < least:
+        raise WrongValue(f"{name} must be at least {least}, got {number}")
+    return number
+
+
+def score_between_0_and_1(value: Any, name: str, where: str = "") -> float:
+    """Returns a float, also of NumPy's numbers; raises WrongType, or WrongValue outside [0, 1]."""
+    if getattr(value, "ndim", None) == 0:  # an array or a tensor that holds one number
+        value = value.item()
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise WrongType(f"{name} must be a number, got {type(value).__name__}{where}")
+    if not 0 <= float(value) <= 1:
+        raise WrongValue(f"{name} must be between 0 and 1, got {value}{where}")
+    return float(value)
 
 
 def check_texts(texts: Any, first: int = 0) -> list[str]:
     """Returns one or several texts as a list of strings; messages count them from `first`."""
     if isinstance(texts, str):
         texts = [texts]
-    return plain_strings(as_list(texts, "texts", "a string or a list of strings,"), "texts", first)
+    return plain_strings(as_list(texts, "texts", "a string or a list of strings"), "texts", first)
+
+
+def thresholds_per_text(threshold: Any, names: Sequence[tuple[str, ...]]) -> list[float | list[float]]:
+    """Returns the threshold of every text: a number, or where a dict has it by label, one per label.
+
+    Labels that such a dict does not name have 0.5. names: the labels of every text.
+    """
+    if isinstance(threshold, Mapping):
+        shared = _scores_by_label(threshold, "threshold")
+        by_label.refuse_unknown(shared, names, "threshold")
+        return [by_label.aligned(shared, own, DEFAULT_THRESHOLD) for own in names]
+    if _is_one_number(threshold):
+        return [score_between_0_and_1(threshold, "threshold")] * len(names)
+    found: list[float | list[float]] = []
+    values = per_text(threshold, len(names), "threshold", _is_one_number)
+    for index, (value, own) in enumerate(zip(values, names, strict=True)):
+        if isinstance(value, Mapping):
+            given = _scores_by_label(value, f"threshold[{index}]")
+            by_label.refuse_unknown(given, [own], f"threshold[{index}]")
+            found.append(by_label.aligned(given, own, DEFAULT_THRESHOLD))
+        else:
+            found.append(score_between_0_and_1(value, "threshold", f" for text {index}"))
+    return found
+
+
+def _is_one_number(value: Any) -> bool:
+    return isinstance(value, (numbers.Real, str)) or value is None or getattr(value, "ndim", None) == 0
+
+
+def _scores_by_label(given: Mapping[Any, Any], name: str) -> dict[str, float]:
+    return {
+        plain_string(label, f"a label of {name}"): score_between_0_and_1(value, f"{name}[{label!r}]")
+        for label, value in given.items()
+    }
 
 
 def classification_types_per_text(value: Any, count: int, default: str) -> list[str]:

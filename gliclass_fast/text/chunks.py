@@ -56,15 +56,18 @@ def by_tokens(
             last += 1
         return last
 
-    chunks, first = [], 0
+    chunks: list[str] = []
+    first = done = 0
     while True:
-        most = size
-        last = ending(first, most)
+        most, last = size, ending(first, size)
         while most > 1 and (over := excess(text[bounds[first] : bounds[last]])) > 0:
             most = max(1, min(most, last - first) - over)
             last = ending(first, most)
+        if chunks and bounds[last] <= bounds[done]:  # it had to be so short that it holds nothing new
+            first = done
+            continue
         chunks.append(text[bounds[first] : bounds[last]])
         if last >= count:
             return chunks
         shared = min(overlap, (last - first) // 2)
-        first = max(first + 1, between_words(last - shared, first) if shared else last)
+        first, done = between_words(last - shared, last - 2 * shared) if shared else last, last

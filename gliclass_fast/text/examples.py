@@ -5,18 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from gliclass_fast.text.containers import as_list, per_text, plain_string
+from gliclass_fast.text.arguments import as_list, per_text, plain_string
 from gliclass_fast.text.errors import WrongType, WrongValue
 
 _SHOT_KEYS = ("text", "labels", "true_labels", "all_labels")  # the last is read of retrieved examples alone
 ALLOWED_KEYS = {"examples": _SHOT_KEYS, "rac_examples": ("text", "true_labels", "all_labels")}
-_WANTED = "a list of dicts, or one such list per text;"
+_WANTED = "a list of dicts, or one such list per text"
 
 
 def examples_per_text(examples: Any, count: int, name: str = "examples") -> list[list[dict[str, Any]]]:
     """Returns the examples of every text, from a list of dicts for all, or one such list or None per text."""
-    if examples is None:
-        return [[]] * count
     examples = as_list(examples, name, _WANTED)
     if not examples:
         return [[]] * count

@@ -6,15 +6,16 @@ prompt and "refund" in the results. Any other dict is a hierarchy.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from gliclass_fast.text.containers import as_list, plain_string, plain_strings
+from gliclass_fast.text.arguments import as_list, plain_string, plain_strings
+from gliclass_fast.text.by_label import refuse_unknown
 from gliclass_fast.text.errors import WrongType, WrongValue
 from gliclass_fast.text.prompts import are_descriptions, flatten_labels
 
-_WANTED = "a list, a nested dict, or one of these per text;"
+_WANTED = "a list, a nested dict, or one of these per text"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +53,7 @@ def with_descriptions(labels: list[Labels], descriptions: Any) -> list[Labels]:
         raise WrongValue("labels has descriptions already: give them there or in label_descriptions")
     own = {
         plain_string(name, "a label of label_descriptions"): plain_string(
-            text, f"label_descriptions[{name!r}]"
+            text, f"the description of {name!r}"
         )
         for name, text in descriptions.items()
     }
@@ -62,15 +63,6 @@ def with_descriptions(labels: list[Labels], descriptions: Any) -> list[Labels]:
         if id(each) not in made:
             made[id(each)] = replace(each, read=tuple(own.get(name) or name for name in each.names))
     return [made[id(each)] for each in labels]
-
-
-def refuse_unknown(given: Mapping[str, Any], names: Sequence[tuple[str, ...]], argument: str) -> None:
-    """Raises WrongValue where an argument by label has a label that no text has."""
-    known = {name for own in dict.fromkeys(names) for name in own}
-    if names and (unknown := [name for name in given if name not in known]):
-        raise WrongValue(
-            f"{argument} has {unknown[0]!r}, which is no label; the labels: {sorted(known)[:20]}"
-        )
 
 
 def _labels(given: Any, name: str, separator: str) -> Labels:

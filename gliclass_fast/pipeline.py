@@ -226,8 +226,8 @@ class ZeroShotClassificationPipeline(BasePipeline):
             "initial_score".
 
         Raises:
-            TypeError, ValueError: an argument is not as described above (then they are of the type
-                `ArgumentError` as well), or labels do not fit the window.
+            TypeError, ValueError: an argument is not as described above, or labels do not fit the window; all
+                are of the type `ArgumentError` as well.
             FloatingPointError: the model gave a value that is not finite in float32 either. (A text that
                 overflows 16 bit runs again in float32, with a warning.)
         """

@@ -139,8 +139,9 @@ def test_passes_give_the_logits_of_their_own_prompts(model: Any, labels_per_pass
 
 def test_labels_that_do_not_fit_say_what_to_do(model: Any) -> None:
     pipeline = fast_pipeline(model, max_length=60)
-    with pytest.raises(ValueError, match=r"window of 60 tokens.*need 68.*labels_per_pass"):
+    with pytest.raises(ValueError, match=r"window of 60 tokens.*need 68.*labels_per_pass") as raised:
         pipeline("text", [f"label {number} is long" for number in range(4)])
+    assert isinstance(raised.value, gliclass_fast.ArgumentError)
 
 
 def test_cut_texts_are_logged_once_and_reported(model: Any, caplog: pytest.LogCaptureFixture) -> None:

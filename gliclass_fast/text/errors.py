@@ -15,4 +15,4 @@ class WrongType(ArgumentError, TypeError):
 
 
 class WrongValue(ArgumentError, ValueError):
-    """An argument has a value, or a number of entries, that does not fit."""
+    """An argument has a value, or a number of entries, that does not fit, or labels do not fit the window."""

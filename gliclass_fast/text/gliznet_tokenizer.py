@@ -13,6 +13,7 @@ from torch import Tensor
 
 from gliclass_fast.batch import EncodedPrompt, consecutive_spans
 from gliclass_fast.checkpoint.files import load_tokenizer
+from gliclass_fast.text.errors import WrongValue
 from gliclass_fast.text.tokenizer import SequenceTokenizer
 
 _CACHED_LABEL_LISTS = 256
@@ -176,7 +177,7 @@ class GliZNETTokenizer:
         text = text[: max(room - len(labels) - least, self.min_text_tokens)]
         needed = len(text) + sum(map(len, kept)) + len(labels)
         if needed > room:
-            raise ValueError(
+            raise WrongValue(
                 f"{len(labels)} label(s) do not fit the window of {room + 2} tokens: with at most "
                 f"{self.min_label_tokens} tokens each and {len(text)} of text they need {needed + 2}. "
                 "Use several passes: labels_per_pass='auto'"

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from gliclass_fast.batch import EncodedPrompt
 from gliclass_fast.config import ModelConfig
+from gliclass_fast.text.errors import WrongValue
 from gliclass_fast.text.gliznet_tokenizer import GliZNETTokenizer
 from gliclass_fast.text.prompts import (
     Prompt,
@@ -101,12 +102,12 @@ class SeparatedLabels:
 
     def encode(self, requests: Sequence[Request], window: int) -> list[EncodedPrompt]:
         if any(each.task or each.examples or each.retrieved for each in requests):
-            raise ValueError("GliZNet takes a text and labels alone: no prompt, no examples")
+            raise WrongValue("GliZNet takes a text and labels alone: no prompt, no examples")
         encoded = self._tokenizer.encode(
             [each.text for each in requests], [each.labels for each in requests], window
         )
         if self._needs_label_tokens and any((np.diff(each.label_spans) == 1).any() for each in encoded):
-            raise ValueError("a label has no tokens, of which this checkpoint takes the mean")
+            raise WrongValue("a label has no tokens, of which this checkpoint takes the mean")
         return encoded
 
     def label_tokens(self, labels: Sequence[str]) -> list[int]:

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from gliclass_fast.pipeline import ZeroShotClassificationPipeline
-from gliclass_fast.text.arguments import CONVERSIONS, as_list, plain_strings, whole_number
+from gliclass_fast.text.arguments import CONVERSIONS, as_list, check_texts, plain_strings, whole_number
 from gliclass_fast.text.errors import WrongType, WrongValue
 
 TASK = "zero-shot-classification"
@@ -77,9 +77,10 @@ class HuggingFacePipeline:
             "label_descriptions": _hypotheses(given["hypothesis_template"], names),
         }
 
-        def run(texts: list[Any], first: int = 0) -> list[dict[str, Any]]:
+        def run(part: list[Any], first: int = 0) -> list[dict[str, Any]]:
+            texts = check_texts(part, first)
             scored = self.classifier(texts, names, return_hierarchical=True, first_text=first, **arguments)
-            return [_result(str(text), names, own, top) for text, own in zip(texts, scored, strict=True)]
+            return [_result(text, names, own, top) for text, own in zip(texts, scored, strict=True)]
 
         if isinstance(sequences, str):
             return run([sequences])[0]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import pickle
 from collections.abc import Iterator
+from enum import Enum
 from typing import Any
 from unittest import mock
 
@@ -35,7 +36,7 @@ class Column(Dataset):
 
 @pytest.fixture(scope="module")
 def ours() -> HuggingFacePipeline:
-    return gliclass_fast.pipeline(TASK, model=demo.PATH, device=-1)  # type: ignore[operator]
+    return gliclass_fast.pipeline(TASK, model=demo.PATH, device=-1)
 
 
 @pytest.fixture(scope="module")
@@ -133,6 +134,9 @@ def test_scores_are_those_of_the_pipeline(ours: Any) -> None:
     asked = ours(TEXTS[0], LABELS, prompt="Classify: ", multi_label=True)
     assert asked["scores"] != ours(TEXTS[0], LABELS, multi_label=True)["scores"]
     assert ours(TEXTS[0], ["music", "music"])["labels"] == ["music", "music"]
+    member = Enum("Text", {"ONE": TEXTS[0]}, type=str).ONE
+    assert ours([member], [Enum("Label", {"ONE": "music"}, type=str).ONE]) == ours(TEXTS[:1], ["music"])
+    assert type(ours(member, LABELS)["sequence"]) is str
     assert ours([], LABELS) == list(ours(iter([]), LABELS)) == []
 
 

@@ -36,8 +36,8 @@ def labels_per_text(labels: Any, count: int, separator: str) -> list[Labels]:
         raise WrongValue("labels is empty: give at least one label")
     if isinstance(labels[0], str):
         return [_labels(labels, "labels", separator)] * count
-    if not isinstance(labels[0], Mapping):
-        as_list(labels[0], "labels[0]", "a string")
+    if not hasattr(labels[0], "__iter__"):
+        plain_string(labels[0], "labels[0]")
     if len(labels) != count:
         raise WrongValue(f"labels has one list per text, so it needs {count} of them; got {len(labels)}")
     return [_labels(each, f"labels[{index}]", separator) for index, each in enumerate(labels)]

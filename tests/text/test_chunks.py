@@ -96,7 +96,7 @@ def test_a_real_tokenizer_and_every_option() -> None:
     )
     assert few.passes < info.passes * 2 and many.passes > 4 * few.passes
     assert ours.chunk_tokens == "auto"  # what a call gives counts for the call
-    by_characters = pipeline(on_truncation="ignore")
+    by_characters = pipeline(ours.model, ours.tokenizer, on_truncation="ignore")
     found, infos = by_characters([PROSE, "short"], LABELS, return_info=True, text_chunk_size=400)
     assert (
         infos[0].passes == len(range(0, len(PROSE) - 256, 400 - 256))

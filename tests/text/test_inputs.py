@@ -119,7 +119,12 @@ def test_every_container_is_a_list(pipeline: Any, kind: str) -> None:
 def test_lists_per_text_in_columns(pipeline: Any) -> None:
     own = [["a", "b"], ["c", "d"]]
     expected = call(pipeline, {"labels": own})
-    for given in (np.array(own), pa.array(own), pd.Series([np.array(each) for each in own])):
+    for given in (
+        np.array(own),
+        pa.array(own),
+        pd.Series([np.array(each) for each in own]),
+        (iter(each) for each in own),
+    ):
         assert call(pipeline, {"labels": given}) == expected
     shots = [[{"text": "so", "labels": ["a"]}], None]
     expected = call(pipeline, {"examples": shots})

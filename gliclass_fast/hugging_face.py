@@ -141,9 +141,13 @@ def _candidates(labels: Any) -> list[str]:
 def _hypotheses(template: Any, names: list[str]) -> dict[str, str] | None:
     if template is None or template == "{}":
         return None
-    if not isinstance(template, str) or template.format(names[0]) == template:
+    try:
+        hypotheses = {name: template.format(name) for name in names}
+    except (AttributeError, IndexError, KeyError, ValueError):
+        hypotheses = {}
+    if hypotheses.get(names[0], template) == template:
         raise WrongValue(f"hypothesis_template {template!r} needs {{}} where the label goes")
-    return {name: template.format(name) for name in names}
+    return hypotheses
 
 
 def _result(text: str, names: list[str], scores: dict[str, float], top: int | None) -> dict[str, Any]:

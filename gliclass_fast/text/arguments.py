@@ -131,7 +131,8 @@ def thresholds_per_text(threshold: Any, names: Sequence[tuple[str, ...]]) -> lis
     if isinstance(threshold, Mapping):
         shared = _scores_by_label(threshold, "threshold")
         by_label.refuse_unknown(shared, names, "threshold")
-        return [by_label.aligned(shared, own, DEFAULT_THRESHOLD) for own in names]
+        of = {own: by_label.aligned(shared, own, DEFAULT_THRESHOLD) for own in dict.fromkeys(names)}
+        return [of[own] for own in names]
     if _is_one_number(threshold):
         return [score_between_0_and_1(threshold, "threshold")] * len(names)
     found: list[float | list[float]] = []

@@ -99,7 +99,7 @@ def whole_number(value: Any, name: str, least: int = 1) -> int:
             raise TypeError
         number = operator.index(value)
     except TypeError:
-        raise WrongType(f"{name} must be a whole number, got {value!r}") from None
+        raise WrongType(f"{name} must be a whole number, got {type(value).__name__}") from None
     if number < least:
         raise WrongValue(f"{name} must be at least {least}, got {number}")
     return number

@@ -22,7 +22,7 @@ from typing import Annotated, Any
 from fastapi import FastAPI, HTTPException
 from pydantic import BaseModel, Field
 
-from gliclass_fast import ZeroShotClassificationPipeline, demo
+from gliclass_fast import ArgumentError, ZeroShotClassificationPipeline, demo
 
 MODEL = os.environ.get("MODEL", str(demo.PATH))
 MOST = 64  # requests in a call
@@ -50,7 +50,7 @@ def score(pipeline: ZeroShotClassificationPipeline, requests: list[Request]) -> 
             [each.labels for each in requests],
             threshold=[each.threshold for each in requests],
         )
-    except ValueError as error:  # labels that do not fit the window: of one request, maybe, not of all
+    except ArgumentError as error:  # labels that do not fit the window: of one request, maybe, not of all
         if len(requests) == 1:
             return [error]
         return [answer for each in requests for answer in score(pipeline, [each])]
@@ -94,7 +94,7 @@ async def classify(request: Request) -> list[dict[str, Any]]:
     waiting = Waiting(request)
     app.state.queue.put_nowait(waiting)
     answer = await waiting.answer
-    if isinstance(answer, ValueError):
+    if isinstance(answer, ArgumentError):
         raise HTTPException(422, str(answer))
     if isinstance(answer, Exception):
         raise HTTPException(500, "the text could not be scored")

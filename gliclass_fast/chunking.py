@@ -8,12 +8,22 @@ part of).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from functools import partial
+from typing import Any, Literal
 
+import numpy as np
+
+from gliclass_fast.engine.permutations import score_in_orders
 from gliclass_fast.pipeline import BasePipeline
-from gliclass_fast.text import arguments, results
+from gliclass_fast.text import arguments, chunks, results
+from gliclass_fast.text.abstention import Abstention
+from gliclass_fast.text.arguments import OnTruncation, thresholds_per_text, whole_number
+from gliclass_fast.text.errors import WrongValue
+from gliclass_fast.text.prompts import Request
+
+ChunkTokens = int | Literal["auto"] | None
 
 
 class ZeroShotClassificationWithChunkingPipeline(BasePipeline):
@@ -35,15 +45,26 @@ class ZeroShotClassificationWithChunkingPipeline(BasePipeline):
         batch_tokens: int | None = None,
         labels_tokenizer: Any = None,
         warm_up: Sequence[int] = (),
+        on_truncation: OnTruncation = "warn",
+        chunk_tokens: ChunkTokens = None,
+        overlap_tokens: int | None = None,
         **model_options: Any,
     ) -> None:
-        """Takes chunk sizes and overlap of texts in characters, and labels_chunk_size in labels per pass."""
+        """Takes chunk sizes and overlap of texts in characters, and labels_chunk_size in labels per pass.
+
+        Args:
+            chunk_tokens: cuts texts by tokens, so many at most, and not by characters. "auto": as many as the
+                window has room for beside the labels, the prompt and the examples, so that nothing is cut.
+            overlap_tokens: tokens that neighbours share, about; default: an eighth of a chunk.
+        """
         super().__init__(
             model, tokenizer, max_classes, max_length, classification_type, device, progress_bar,
-            label_separator, batch_tokens, labels_tokenizer, warm_up, **model_options,
+            label_separator, batch_tokens, labels_tokenizer, warm_up, on_truncation, **model_options,
         )  # fmt: skip
-        self.text_chunk_size, self.text_chunk_overlap = text_chunk_size, text_chunk_overlap
-        self.labels_chunk_size = labels_chunk_size
+        self.text_chunk_size = whole_number(text_chunk_size, "text_chunk_size", least=0)
+        self.text_chunk_overlap = whole_number(text_chunk_overlap, "text_chunk_overlap", least=0)
+        self.labels_chunk_size = whole_number(labels_chunk_size, "labels_chunk_size", least=0)
+        self.chunk_tokens, self.overlap_tokens = _token_sizes(chunk_tokens, overlap_tokens)
 
     def chunk_text(self, text: str, chunk_size: int | None = None, overlap: int | None = None) -> list[str]:
         """Cuts a text into pieces of `chunk_size` characters, of which neighbours share `overlap` characters.
@@ -51,36 +72,40 @@ class ZeroShotClassificationWithChunkingPipeline(BasePipeline):
         Raises ValueError unless 0 <= overlap < chunk_size, where a text is longer than a chunk.
         """
         size = self.text_chunk_size if chunk_size is None else chunk_size
-        shared = self.text_chunk_overlap if overlap is None else overlap
-        if len(text) <= size:
-            return [text]
-        if size <= 0 or not 0 <= shared < size:
-            raise ValueError(
-                f"chunks of {size} characters cannot overlap by {shared}: need "
-                "0 <= text_chunk_overlap < text_chunk_size"
-            )
-        starts = range(0, len(text) - shared, size - shared)
-        return [text[start : start + size] for start in starts]
+        return chunks.by_characters(text, size, self.text_chunk_overlap if overlap is None else overlap)
 
     def __call__(
         self,
-        texts: str | Sequence[str],
+        texts: str | Iterable[str],
         labels: Any,
-        threshold: float = 0.5,
+        threshold: Any = 0.5,
         batch_size: int = 8,
         labels_chunk_size: int | None = None,
         text_chunk_size: int | None = None,
         text_chunk_overlap: int | None = None,
-        rac_examples: Sequence[Any] | None = None,
-        examples: Sequence[Any] | None = None,
-        prompt: str | Sequence[str] | None = None,
+        rac_examples: Iterable[Any] | None = None,
+        examples: Iterable[Any] | None = None,
+        prompt: str | Iterable[str] | None = None,
         return_hierarchical: bool = False,
-    ) -> list[Any]:
-        """Classifies texts; the chunk sizes given here stay set, as in the reference.
+        *,
+        chunk_tokens: ChunkTokens = None,
+        overlap_tokens: int | None = None,
+        return_info: bool = False,
+        label_descriptions: Mapping[str, str] | None = None,
+        min_score: float | None = None,
+        none_label: str | None = None,
+        label_permutations: int = 1,
+        on_truncation: OnTruncation | None = None,
+    ) -> Any:
+        """Classifies texts; the sizes in characters and labels given here stay set, as in the reference.
+
+        Arguments that `ZeroShotClassificationPipeline` has too mean the same here. `chunk_tokens` and
+        `overlap_tokens` count for this call; the default is what the constructor was given.
 
         Returns a list of predictions per text: for single-label the best label, for multi-label the labels at
         or above the threshold, best first. A text of several chunks gets the best score of each label over
-        its chunks; single-label scores are then rescaled to sum to 1.
+        its chunks; single-label scores are then rescaled to sum to 1. A `TextInfo` counts tokens and passes
+        over all chunks.
 
         Raises TypeError, ValueError and FloatingPointError as `ZeroShotClassificationPipeline` does.
         """
@@ -90,36 +115,102 @@ class ZeroShotClassificationWithChunkingPipeline(BasePipeline):
             ("text_chunk_overlap", text_chunk_overlap),
         ):
             if value is not None:
-                setattr(self, name, value)
-        if self.labels_chunk_size < 1:
-            raise ValueError(f"labels_chunk_size must be at least 1, got {self.labels_chunk_size}")
-        requests, structures = self._requests(texts, labels, prompt, examples, rac_examples)
-        thresholds = arguments.thresholds_per_text(threshold, len(requests))
-        chunks = [
+                setattr(self, name, whole_number(value, name, least=0))
+        group = whole_number(self.labels_chunk_size, "labels_chunk_size")
+        size, shared = _token_sizes(
+            self.chunk_tokens if chunk_tokens is None else chunk_tokens,
+            self.overlap_tokens if overlap_tokens is None else overlap_tokens,
+        )
+        if chunk_tokens is not None and text_chunk_size is not None:
+            raise WrongValue("give chunk_tokens or text_chunk_size, not both")
+        orders = whole_number(label_permutations, "label_permutations")
+        cuts = self.on_truncation if on_truncation is None else arguments.check_on_truncation(on_truncation)
+        requests, given = self._requests(texts, labels, prompt, examples, rac_examples, label_descriptions)
+        names, kind = [each.names for each in given], self.classification_type
+        thresholds = thresholds_per_text(threshold, names)
+        abstention = None
+        if min_score is not None or none_label is not None:
+            abstention = Abstention.checked(min_score, none_label, [kind])
+        self.engine.follow_model()  # the chunks are made by its tokenizer and window
+        pieces = [
             (index, replace(request, text=piece))
             for index, request in enumerate(requests)
-            for piece in self.chunk_text(request.text)
+            for piece in self._pieces(request, size, shared, group)
         ]
-        scored = self.engine.score(
-            [chunk for _, chunk in chunks],
-            self.labels_chunk_size,
-            self.progress_bar,
-            [index for index, _ in chunks],
-        )
-        kind = self.classification_type
+        places = [index for index, _ in pieces]
+        score = self.engine.score if orders == 1 else partial(score_in_orders, self.engine, orders)
+        scored = score(
+            [request for _, request in pieces], numbers=places, labels_per_pass=group,
+            progress=self.progress_bar, on_truncation=cuts,
+        )  # fmt: skip
         scores = results.scores_of(
-            [chunk.labels for _, chunk in chunks], [each.logits for each in scored], [kind] * len(chunks)
+            [names[index] for index in places], [each.logits for each in scored], [kind] * len(places)
         )
         of_text: list[list[results.Scores]] = [[] for _ in requests]
-        for (index, _), each in zip(chunks, scores, strict=True):
-            of_text[index].append(each)
+        counts = [np.zeros(3, dtype=np.int64) for _ in requests]
+        for index, own, each in zip(places, scores, scored, strict=True):
+            of_text[index].append(own)
+            counts[index] += (each.tokens, each.tokens_cut, each.passes)
         found: list[Any] = []
-        for own, structure, threshold in zip(of_text, structures, thresholds, strict=True):
-            best = results.merged(own, kind)
-            predictions = best.predictions(kind, threshold)
+        for parts, labels_of, least in zip(of_text, given, thresholds, strict=True):
+            best = results.merged(parts, kind)
+            if isinstance(least, list):  # a label that is given twice is there once in what is merged
+                by_label = dict(zip(labels_of.names, least, strict=True))
+                least = [by_label[label] for label in best.labels]
+            predictions = best.predictions(kind, least)
             predictions.sort(key=lambda prediction: -prediction["score"])
             if return_hierarchical:
-                found.append(best.hierarchical(structure, predictions, self.label_separator))
+                found.append(best.hierarchical(labels_of.structure, predictions, self.label_separator))
             else:
-                found.append(predictions)
-        return found
+                found.append(predictions if abstention is None else abstention.apply(predictions, kind))
+        if not return_info:
+            return found
+        return found, [results.TextInfo(*map(int, each)) for each in counts]
+
+    def _pieces(self, request: Request, size: ChunkTokens, shared: int | None, group: int) -> list[str]:
+        """Returns the chunks of a text, by characters unless there is a size in tokens."""
+        if size is None:
+            return self.chunk_text(request.text)
+        starts = self.engine.reader.token_starts(request.text)
+        if size == "auto":
+            return self._fitting_pieces(request, starts, shared, group)
+
+        def excess(piece: str) -> int:
+            return len(self.engine.reader.token_starts(piece)) - size
+
+        return chunks.by_tokens(request.text, starts, size, size // 8 if shared is None else shared, excess)
+
+    def _fitting_pieces(
+        self, request: Request, starts: list[int], shared: int | None, group: int
+    ) -> list[str]:
+        """Returns chunks of which the window cuts nothing, whichever group of labels they are read with."""
+        engine = self.engine
+        parts = [replace(each, text="") for each in engine.passes(request, group)]
+        empty = engine.encode(parts)
+        tokens = [len(prompt.token_ids) for prompt in empty]
+        tightest = tokens.index(max(tokens))
+        size = engine.window - tokens[tightest]
+        if size < 1:
+            raise WrongValue(
+                f"the labels, the prompt and the examples fill the window of {engine.window} tokens: "
+                "chunk_tokens='auto' finds no room for text"
+            )
+
+        def excess(piece: str) -> int:
+            [prompt] = engine.encode([replace(parts[tightest], text=piece)])
+            return prompt.tokens_cut - empty[tightest].tokens_cut
+
+        return chunks.by_tokens(request.text, starts, size, size // 8 if shared is None else shared, excess)
+
+
+def _token_sizes(size: Any, shared: Any) -> tuple[ChunkTokens, int | None]:
+    """Returns both sizes in tokens, checked."""
+    if size is not None and not (isinstance(size, str) and size == "auto"):
+        size = whole_number(size, "chunk_tokens")
+    if shared is not None:
+        shared = whole_number(shared, "overlap_tokens", least=0)
+        if size is None:
+            raise WrongValue("overlap_tokens is for chunks of tokens: give chunk_tokens too")
+        if size != "auto" and shared >= size:
+            raise WrongValue(f"overlap_tokens must be below chunk_tokens, got {shared} and {size}")
+    return size, shared

@@ -11,13 +11,16 @@ import torch
 
 from gliclass_fast.checkpoint.files import HUB_OPTIONS, read_json, resolve_folder
 from gliclass_fast.config import UnsupportedConfigError
-from gliclass_fast.engine.engine import Engine, LabelsPerPass
+from gliclass_fast.engine.engine import Engine
+from gliclass_fast.engine.passes import LabelsPerPass
 from gliclass_fast.models.configuration import read_config
 from gliclass_fast.models.gliznet.config import GliznetConfig
 from gliclass_fast.runtime.device import resolve_device
 from gliclass_fast.runtime.model import GLiClassModel
 from gliclass_fast.text import arguments, results
+from gliclass_fast.text.errors import WrongType
 from gliclass_fast.text.gliznet_tokenizer import GliZNETTokenizer
+from gliclass_fast.text.labels import labels_per_text
 from gliclass_fast.text.prompts import Request
 
 __all__ = [
@@ -145,15 +148,18 @@ class ZeroShotClassificationPipeline:
                 overflows 16 bit runs again in float32, with a warning.)
         """
         texts = arguments.check_texts(text)
-        flat, _ = arguments.labels_per_text(labels, len(texts), ".")
-        arguments.check_labels_per_pass(labels_per_pass)
+        given = labels_per_text(labels, len(texts), ".")
+        labels_per_pass = arguments.check_labels_per_pass(labels_per_pass)
         kind = _kind(self.classification_type if classification_type is None else classification_type)
-        requests = [Request(*pair) for pair in zip(texts, flat, strict=True)]
+        requests = [Request(own, each.read) for own, each in zip(texts, given, strict=True)]
         if isinstance(threshold, (list, tuple)):
-            raise TypeError("threshold must be one number for all texts")
-        lowest = float("-inf") if threshold is None else arguments.thresholds_per_text(threshold, 1)[0]
+            raise WrongType("threshold must be one number for all texts")
+        lowest = (
+            float("-inf") if threshold is None else arguments.score_between_0_and_1(threshold, "threshold")
+        )
         scored = self.engine.score(requests, labels_per_pass)
-        scores = results.scores_of(flat, [each.logits for each in scored], [kind] * len(scored))
+        names = [each.names for each in given]
+        scores = results.scores_of(names, [each.logits for each in scored], [kind] * len(scored))
         found = []
         for own, each in zip(texts, scores, strict=True):
             pairs = each.predictions("multi-label", lowest)  # every label counts, in either kind

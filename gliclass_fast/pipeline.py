@@ -2,64 +2,66 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
 from transformers import BatchEncoding
 
-from gliclass_fast.checkpoint.errors import CheckpointError
-from gliclass_fast.checkpoint.files import load_tokenizer
-from gliclass_fast.engine.engine import Engine, LabelsPerPass
+from gliclass_fast.engine.engine import Engine
+from gliclass_fast.engine.given import Setting, is_name, labels_tokenizer_of, load_model, tokenizer_of
+from gliclass_fast.engine.passes import LabelsPerPass
+from gliclass_fast.engine.permutations import score_in_orders
 from gliclass_fast.runtime.device import resolve_device
 from gliclass_fast.runtime.model import GLiClassModel
 from gliclass_fast.text import arguments, results
+from gliclass_fast.text.abstention import Abstention
+from gliclass_fast.text.arguments import OnTruncation
+from gliclass_fast.text.examples import examples_per_text
+from gliclass_fast.text.hierarchy import (
+    build_hierarchical_output,
+    flatten_hierarchical_labels,
+    format_examples_prompt,
+    get_best_per_category,
+    group_predictions_by_hierarchy,
+    parse_hierarchical_prediction,
+)
+from gliclass_fast.text.labels import Labels, labels_per_text, with_descriptions
+from gliclass_fast.text.padded import padded_labels, padded_prompts
 from gliclass_fast.text.prompts import Markers, Request, flatten_labels
+from gliclass_fast.text.results import TextInfo
 
-
-@dataclass(frozen=True, slots=True)
-class TextInfo:
-    """Counts, for one text, the tokens that ran, those that the window left no room for, and the passes."""
-
-    tokens: int
-    tokens_cut: int
-    passes: int
-
-
-Value = TypeVar("Value")
-
-
-class Setting(Generic[Value]):
-    """An attribute of a pipeline, checked whenever it is set; the engine follows at the next call."""
-
-    def __init__(self, check: Callable[[Any], Value] = lambda value: value) -> None:
-        self._check = check
-
-    def __set_name__(self, owner: type, name: str) -> None:
-        self._place = f"_{name}"
-
-    def __get__(self, pipeline: Any, owner: type | None = None) -> Any:
-        return self if pipeline is None else pipeline.__dict__[self._place]
-
-    def __set__(self, pipeline: Any, value: Any) -> None:
-        pipeline.__dict__[self._place] = self._check(value)
-        pipeline._engine = None
+__all__ = [
+    "BaseZeroShotClassificationPipeline",
+    "BiEncoderZeroShotClassificationPipeline",
+    "EncoderDecoderZeroShotClassificationPipeline",
+    "TextInfo",
+    "UniEncoderZeroShotClassificationPipeline",
+    "ZeroShotClassificationPipeline",
+    "build_hierarchical_output",
+    "flatten_hierarchical_labels",
+    "format_examples_prompt",
+    "get_best_per_category",
+    "group_predictions_by_hierarchy",
+    "parse_hierarchical_prediction",
+]
 
 
 class BasePipeline:
     """Holds what both pipelines share: a model, its tokenizer, and the reference's settings."""
 
-    model: Setting[GLiClassModel] = Setting(lambda model: load_model(model))
-    tokenizer: Setting[Any] = Setting(lambda given: load_tokenizer(given) if _is_name(given) else given)
-    labels_tokenizer: Setting[Any] = Setting()
-    max_length: Setting[int] = Setting(lambda value: arguments.check_count("max_length", value))
+    model: Setting[GLiClassModel] = Setting(load_model)
+    tokenizer: Setting[Any] = Setting(tokenizer_of)
+    labels_tokenizer: Setting[Any] = Setting(tokenizer_of)
+    max_length: Setting[int] = Setting(partial(arguments.whole_number, name="max_length"))
     batch_tokens: Setting[int | None] = Setting(
-        lambda value: None if value is None else arguments.check_count("batch_tokens", value)
+        lambda value: None if value is None else arguments.whole_number(value, "batch_tokens")
     )
     classification_type: Setting[str] = Setting(arguments.check_classification_type)
+    on_truncation: Setting[OnTruncation] = Setting(arguments.check_on_truncation)
 
     def __init__(
         self,
@@ -74,6 +76,7 @@ class BasePipeline:
         batch_tokens: int | None = None,
         labels_tokenizer: Any = None,
         warm_up: Sequence[int] = (),
+        on_truncation: OnTruncation = "warn",
         **model_options: Any,
     ) -> None:
         """Loads the model and its tokenizers.
@@ -87,7 +90,7 @@ class BasePipeline:
             max_length: the window in tokens, special tokens included.
             classification_type: "multi-label" or "single-label", unless a call says otherwise.
             device: where to run; a GPU falls back to the CPU where there is none.
-            progress_bar: whether to show a progress bar.
+            progress_bar: whether a terminal shows a progress bar, in calls of many texts.
             label_separator: the string that joins the levels of nested labels.
             batch_tokens: tokens per batch, as batches are formed by tokens and not by the number of texts;
                 at most 16384 with CUDA graphs.
@@ -95,6 +98,8 @@ class BasePipeline:
                 id; default: the one that `label_model_name` in config.json names.
             warm_up: sizes of batches, in tokens. They are compiled, and on a GPU recorded as CUDA graphs, now
                 and not when the first of them comes; `model.warm_up` has more options.
+            on_truncation: what happens where the window cuts a text: "warn" logs its number, once a minute at
+                most; "error" raises ValueError before anything runs; "ignore" says nothing.
             model_options: those of `GLiClassModel.from_pretrained`, where `model` is a path or repository id,
                 or of `GLiClassModel.from_gliclass`, where it is a `gliclass` model: dtype, quantization,
                 on_change and others.
@@ -107,15 +112,15 @@ class BasePipeline:
                 `UnsupportedConfigError` are of this type.
         """
         if tokenizer is None:
-            if not isinstance(model, (str, Path)):
+            if not is_name(model):
                 raise TypeError("give a tokenizer, or give the model as a path or repository id that has one")
             tokenizer = model
         self.max_classes, self.max_length, self.batch_tokens = max_classes, max_length, batch_tokens
-        self.classification_type = classification_type
+        self.classification_type, self.on_truncation = classification_type, on_truncation
         self.progress_bar, self.label_separator = progress_bar, label_separator
         self.model = load_model(model, resolve_device(device, fall_back=True), **model_options)
         self.tokenizer = tokenizer
-        self.labels_tokenizer = self._load_labels_tokenizer(labels_tokenizer)
+        self.labels_tokenizer = labels_tokenizer_of(self.model.loaded.config, labels_tokenizer)
         self.model.warm_up(warm_up)
         self._engine = self.engine  # the tokenizers are checked now
 
@@ -131,30 +136,10 @@ class BasePipeline:
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.model!r}, max_length={self.max_length})"
 
-    def _load_labels_tokenizer(self, given: Any) -> Any:
-        config = self.model.loaded.config
-        if given is not None and config.label_backbone_config is None:
-            raise ValueError("labels_tokenizer is for bi-encoders: this model has no label tower")
-        if given is None and config.label_backbone_config is not None:
-            given = config.label_model_name
-            if given is None:
-                raise ValueError("config.json names no 'label_model_name': give labels_tokenizer")
-        if not isinstance(given, (str, Path)):
-            return given
-        try:
-            return load_tokenizer(given)
-        except CheckpointError as error:
-            raise CheckpointError(
-                "the label tower's tokenizer, which config.json's "
-                f"label_model_name={config.label_model_name!r} or labels_tokenizer= names, cannot be loaded: "
-                f"{error}"
-            ) from None
-
     @property
     def device(self) -> torch.device:
         """Returns where the model runs; to set another one moves the model."""
-        model: GLiClassModel = self.model
-        return model.device
+        return self.model.device
 
     @device.setter
     def device(self, device: str | torch.device | int | None) -> None:
@@ -173,16 +158,16 @@ class BasePipeline:
         self.model.refresh()
 
     def flatten_labels(self, labels: Any) -> list[str]:
-        """Flattens nested labels: {"topic": ["sport", "art"]} gives ["topic.sport", "topic.art"]."""
+        """Returns labels as results name them: {"topic": ["art"]} gives ["topic.art"]."""
         return flatten_labels(labels, separator=self.label_separator)
 
     def get_embeddings(
         self,
-        texts: str | Sequence[str],
+        texts: str | Iterable[str],
         labels: Any,
         batch_size: int = 8,
-        examples: Sequence[Any] | None = None,
-        prompt: str | Sequence[str] | None = None,
+        examples: Iterable[Any] | None = None,
+        prompt: str | Iterable[str] | None = None,
     ) -> list[dict[str, np.ndarray]]:
         """Returns per text, in float32: logits [labels], text_embedding [C], class_embeddings [labels, C].
 
@@ -190,7 +175,7 @@ class BasePipeline:
         ValueError and FloatingPointError as a call of `ZeroShotClassificationPipeline` does.
         """
         requests, _ = self._requests(texts, labels, prompt, examples, None)
-        return self.engine.embed(requests, self.progress_bar)
+        return self.engine.embed(requests, self.progress_bar, self.on_truncation)
 
     def prepare_inputs(
         self,
@@ -206,22 +191,35 @@ class BasePipeline:
         and ValueError as a call of `ZeroShotClassificationPipeline` does.
         """
         requests, _ = self._requests(texts, labels, prompt, examples, None)
-        return BatchEncoding(self.engine.padded_inputs(requests)).to(self.device)
+        prompts, pad_id = self.engine.encode(requests), self.tokenizer.pad_token_id or 0
+        inputs = padded_prompts(prompts, pad_id)
+        if self.labels_tokenizer is not None:
+            own = [request.labels for request in requests]
+            inputs |= padded_labels(own, self.labels_tokenizer, self.max_length)
+        return BatchEncoding(inputs).to(self.device)
 
     def _requests(
-        self, texts: Any, labels: Any, prompt: Any, examples: Any, rac_examples: Any, first: int = 0
-    ) -> tuple[list[Request], list[Any]]:
-        """Returns a request per text, and the structure of its labels; messages count texts from `first`."""
+        self,
+        texts: Any,
+        labels: Any,
+        prompt: Any,
+        examples: Any,
+        rac_examples: Any,
+        descriptions: Any = None,
+        first: int = 0,
+    ) -> tuple[list[Request], list[Labels]]:
+        """Returns a request per text, and its labels; messages count texts from `first`."""
         texts = arguments.check_texts(texts, first)
-        flat, structures = arguments.labels_per_text(labels, len(texts), self.label_separator)
+        given = with_descriptions(labels_per_text(labels, len(texts), self.label_separator), descriptions)
+        none: list[Any] = [()] * len(texts)
         columns = (
             texts,
-            flat,
+            [each.read for each in given],
             arguments.tasks_per_text(prompt, len(texts)),
-            arguments.examples_per_text(examples, len(texts)),
-            arguments.examples_per_text(rac_examples, len(texts), "rac_examples"),
+            none if examples is None else examples_per_text(examples, len(texts)),
+            none if rac_examples is None else examples_per_text(rac_examples, len(texts), "rac_examples"),
         )
-        return [Request(*row) for row in zip(*columns, strict=True)], structures
+        return [Request(*row) for row in zip(*columns, strict=True)], given
 
 
 class ZeroShotClassificationPipeline(BasePipeline):
@@ -237,14 +235,14 @@ class ZeroShotClassificationPipeline(BasePipeline):
 
     def __call__(
         self,
-        texts: str | Sequence[str],
+        texts: str | Iterable[str],
         labels: Any,
-        threshold: float | Sequence[float] = 0.5,
+        threshold: Any = 0.5,
         batch_size: int = 8,
-        classification_type: str | Sequence[str] | None = None,
-        rac_examples: Sequence[Any] | None = None,
-        examples: Sequence[Any] | None = None,
-        prompt: str | Sequence[str] | None = None,
+        classification_type: str | Iterable[str] | None = None,
+        rac_examples: Iterable[Any] | None = None,
+        examples: Iterable[Any] | None = None,
+        prompt: str | Iterable[str] | None = None,
         return_hierarchical: bool = False,
         adapter_ids: Any = None,
         images: Any = None,
@@ -253,23 +251,39 @@ class ZeroShotClassificationPipeline(BasePipeline):
         labels_per_pass: LabelsPerPass = None,
         return_info: bool = False,
         first_text: int = 0,
+        label_descriptions: Mapping[str, str] | None = None,
+        min_score: float | None = None,
+        none_label: str | None = None,
+        label_permutations: int = 1,
+        on_truncation: OnTruncation | None = None,
     ) -> Any:
         """Classifies texts.
 
+        What is given per text may be a list, a tuple, an array, a column or an iterator.
+
         Args:
-            texts: one string or a list of them; an empty string is a valid text.
-            labels: a list or a nested dict for all texts, or one of these per text.
-            threshold: the lowest score that counts for multi-label, in [0, 1], for all texts or per text.
+            texts: one string or several; an empty string is a valid text.
+            labels: a list, a nested dict, or a dict {label: description}, for all texts or one per text.
+            threshold: the lowest score that counts for multi-label, in [0, 1], for all texts or per text. A
+                dict has one per label; labels that it does not name have 0.5.
             batch_size: has no effect; see `batch_tokens`.
             classification_type: "single-label" or "multi-label", for all texts or per text.
             rac_examples: retrieved examples {"text", "true_labels", "all_labels"}, shared or per text.
             examples: few-shot examples {"text", "labels"}, shared or per text.
             prompt: a task description, for all texts or per text.
             return_hierarchical: returns every score in the shape of the labels, not a list of predictions.
+            adapter_ids, images, audio: what this engine does not have, so None for every text.
             labels_per_pass: scores at most so many labels at a time ("auto": as many as leave half the window
                 to the text).
             return_info: returns (results, one `TextInfo` per text).
             first_text: the number by which messages name the first text, for long inputs that come in parts.
+            label_descriptions: {label: description}; the prompt has the description and results the label.
+            min_score: the lowest score of a best label that is an answer, for single-label.
+            none_label: what stands in place of a best label below `min_score`, with its score; default: the
+                text has no prediction.
+            label_permutations: the logits are the mean over so many orders of the labels, and do not depend
+                on the order given. This takes so many times as long.
+            on_truncation: "warn", "error" or "ignore", for this call; default: that of the pipeline.
 
         Returns:
             A list of {"label": str, "score": float} per text: for single-label the best label, for
@@ -277,54 +291,55 @@ class ZeroShotClassificationPipeline(BasePipeline):
             "initial_score".
 
         Raises:
-            TypeError, ValueError: an argument is not as described above, or labels do not fit the window.
+            TypeError, ValueError: an argument is not as described above, or labels do not fit the window; all
+                are of the type `ArgumentError` as well.
             FloatingPointError: the model gave a value that is not finite in float32 either. (A text that
                 overflows 16 bit runs again in float32, with a warning.)
         """
-        for name, value in (("adapter_ids", adapter_ids), ("images", images), ("audio", audio)):
-            if value is not None:
-                raise ValueError(
-                    f"{name} is not supported yet: this engine runs text models without adapters"
-                )
-        arguments.check_labels_per_pass(labels_per_pass)
-        requests, structures = self._requests(texts, labels, prompt, examples, rac_examples, first_text)
-        thresholds = arguments.thresholds_per_text(threshold, len(requests))
+        arguments.refuse_unsupported(adapter_ids=adapter_ids, images=images, audio=audio)
+        passes = arguments.check_labels_per_pass(labels_per_pass)
+        orders = arguments.whole_number(label_permutations, "label_permutations")
+        cuts = self.on_truncation if on_truncation is None else arguments.check_on_truncation(on_truncation)
+        requests, given = self._requests(
+            texts, labels, prompt, examples, rac_examples, label_descriptions, first_text
+        )
+        names = [each.names for each in given]
+        thresholds = arguments.thresholds_per_text(threshold, names)
         types = arguments.classification_types_per_text(
             classification_type, len(requests), self.classification_type
         )
-        scored = self.engine.score(
-            requests, labels_per_pass, self.progress_bar, range(first_text, first_text + len(requests))
-        )
-        scores = results.scores_of(
-            [request.labels for request in requests], [each.logits for each in scored], types
-        )
+        abstention = None
+        if min_score is not None or none_label is not None:
+            abstention = Abstention.checked(min_score, none_label, types)
+        score = self.engine.score if orders == 1 else partial(score_in_orders, self.engine, orders)
+        scored = score(
+            requests, numbers=range(first_text, first_text + len(requests)),
+            labels_per_pass=passes, progress=self.progress_bar, on_truncation=cuts,
+        )  # fmt: skip
+        scores = results.scores_of(names, [each.logits for each in scored], types)
         rows = zip(scores, types, thresholds, strict=True)
         found: list[Any] = [each.predictions(kind, least) for each, kind, least in rows]
         if return_hierarchical:
-            shaped = zip(scores, structures, found, strict=True)
-            found = [each.hierarchical(shape, own, self.label_separator) for each, shape, own in shaped]
+            shaped = zip(scores, [own.structure for own in given], found, strict=True)
+            found = [each.hierarchical(shape, best, self.label_separator) for each, shape, best in shaped]
+        elif abstention is not None:
+            found = [abstention.apply(best, kind) for best, kind in zip(found, types, strict=True)]
         if not return_info:
             return found
         return found, [TextInfo(each.tokens, each.tokens_cut, each.passes) for each in scored]
 
 
-def _is_name(given: Any) -> bool:
-    return isinstance(given, (str, Path))
+# the other names of `gliclass.pipeline`: one pipeline runs every architecture here
+BaseZeroShotClassificationPipeline = BasePipeline
+UniEncoderZeroShotClassificationPipeline = BiEncoderZeroShotClassificationPipeline = (
+    EncoderDecoderZeroShotClassificationPipeline
+) = ZeroShotClassificationPipeline
 
 
-def load_model(model: Any, device: torch.device | None = None, **options: Any) -> GLiClassModel:
-    """Returns our model, on `device` where one is given, made from whatever a pipeline may be given.
+def __getattr__(name: str) -> Any:
+    """Returns the chunking pipeline too, whose module is built on this one."""
+    if name == "ZeroShotClassificationWithChunkingPipeline":
+        from gliclass_fast.chunking import ZeroShotClassificationWithChunkingPipeline
 
-    options: those of the model, where it is not ours already. Raises TypeError for anything else.
-    """
-    if isinstance(model, GLiClassModel):
-        if options:
-            raise TypeError(
-                f"{sorted(options)} go with a path or a repository id: the model is loaded already"
-            )
-        return model if device is None else model.to(device)
-    if _is_name(model):
-        return GLiClassModel.from_pretrained(model, device=device, **options)
-    if isinstance(model, torch.nn.Module) and hasattr(model, "config"):
-        return GLiClassModel.from_gliclass(model, device=device, **options)
-    raise TypeError(f"model must be a GLiClassModel, a path or a repository id, got {type(model).__name__}")
+        return ZeroShotClassificationWithChunkingPipeline
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

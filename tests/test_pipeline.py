@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch
 
 import gliclass_fast
 from gliclass_fast import GLiClassModel, ZeroShotClassificationPipeline, demo
+from gliclass_fast.engine.engine import CHUNK
 from tests.accuracy import ALONE_TOLERANCE, assert_same_logits, assert_same_results
 from tests.sentences import LABELS, TEXTS
 from tests.tiny import byte_tokenizer, fast_pipeline, reference_model, reference_pipeline
@@ -139,8 +141,9 @@ def test_passes_give_the_logits_of_their_own_prompts(model: Any, labels_per_pass
 
 def test_labels_that_do_not_fit_say_what_to_do(model: Any) -> None:
     pipeline = fast_pipeline(model, max_length=60)
-    with pytest.raises(ValueError, match=r"window of 60 tokens.*need 68.*labels_per_pass"):
+    with pytest.raises(ValueError, match=r"window of 60 tokens.*need 68.*labels_per_pass") as raised:
         pipeline("text", [f"label {number} is long" for number in range(4)])
+    assert isinstance(raised.value, gliclass_fast.ArgumentError)
 
 
 def test_cut_texts_are_logged_once_and_reported(model: Any, caplog: pytest.LogCaptureFixture) -> None:
@@ -214,15 +217,14 @@ def test_accelerate_swaps_the_engine_in() -> None:
     assert gliclass_fast.accelerate(chunking) is chunking
     assert isinstance(chunking, gliclass.ZeroShotClassificationWithChunkingPipeline)
     assert_same_results(chunking(TEXTS, LABELS[2]), expected)
-    model.model.scorer = None  # nothing of the reference's model runs any more
+    model.model.forward = None  # nothing of the reference's model runs any more
     assert_same_results(chunking(TEXTS, LABELS[2]), expected)
     embeddings = chunking.get_embeddings(TEXTS[0], LABELS[0])[0]["logits"]
     assert len(embeddings) == len(LABELS[0])
     ours = pipeline.pipe
     assert gliclass_fast.accelerate(ours) is ours
-    for other in (object(), reference_pipeline(reference_model()).pipe):
-        with pytest.raises(TypeError, match="accelerate takes a gliclass ZeroShotClassificationPipeline"):
-            gliclass_fast.accelerate(other)
+    with pytest.raises(TypeError, match="accelerate takes a gliclass ZeroShotClassificationPipeline"):
+        gliclass_fast.accelerate(object())
 
 
 def test_logits_that_are_not_finite_raise() -> None:
@@ -241,13 +243,22 @@ def test_what_the_engine_does_not_have_is_refused(model: Any, option: str) -> No
         fast_pipeline(model)("x", ["a"], **{option: ["y"]})
 
 
-def test_the_progress_bar_is_the_users_choice(model: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_progress_bar_is_the_users_choice(
+    model: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     pipeline = fast_pipeline(model)
     pipeline(TEXTS, ["a"])
     assert capsys.readouterr().err == ""
     pipeline.progress_bar = True
-    pipeline(TEXTS, ["a"])
-    assert "100%" in capsys.readouterr().err
+    many = ["x"] * (CHUNK + 1)
+    for terminal, texts in ((True, TEXTS), (False, many)):  # a short call, and a log that nobody watches
+        monkeypatch.setattr(sys.stderr, "isatty", lambda terminal=terminal: terminal)
+        pipeline(texts, ["a"])
+        assert capsys.readouterr().err == ""
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    for call in (pipeline, pipeline.get_embeddings):
+        call(many, ["a"])
+        assert "100%" in capsys.readouterr().err
 
 
 def test_the_demo_checkpoint_matches_the_reference() -> None:

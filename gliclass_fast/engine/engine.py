@@ -2,33 +2,30 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from typing import Any, Literal, TypeVar
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import numpy as np
-from torch import Tensor
 from tqdm.auto import tqdm
 
 from gliclass_fast.batch import EncodedPrompt
 from gliclass_fast.engine import overflow
 from gliclass_fast.engine.label_cache import LabelCache
+from gliclass_fast.engine.passes import LabelsPerPass, split
+from gliclass_fast.engine.truncation import CutReports
 from gliclass_fast.runtime.graphs import MAX_TOKENS
 from gliclass_fast.runtime.model import GLiClassModel
 from gliclass_fast.runtime.oom import run_batches
 from gliclass_fast.runtime.transfer import PendingLogits
-from gliclass_fast.text.padded import padded, padded_labels
+from gliclass_fast.text.arguments import OnTruncation
 from gliclass_fast.text.prompts import Request
-
-logger = logging.getLogger(__name__)
 
 BATCH_TOKENS = {"cpu": 2048, "cuda": MAX_TOKENS}
 CHUNK = 256  # prompts that are tokenised at a time, while a GPU works on those before
 # A GPU waits for the first prompts only, so these are few; a CPU tokenises and computes in turn.
 FIRST_CHUNK = {"cuda": 32}
-LabelsPerPass = int | Literal["auto"] | None
 Result = TypeVar("Result")
 
 
@@ -93,8 +90,10 @@ class Engine:
             self.reader = self._narrow.reader
         else:
             self.reader = loaded.network.reader(tokenizer, None)
-        limits = (max_length, loaded.config.backbone_config.max_positions, self.reader.longest)
-        self.window = min(limit for limit in limits if limit is not None)
+        limits = (loaded.config.backbone_config.max_positions, self.reader.longest)
+        longest = min((limit for limit in limits if limit is not None), default=None)
+        self.window = max_length if longest is None else min(max_length, longest)
+        self._cuts = CutReports(self.window, max_length, longest)
 
     def follow_model(self) -> None:
         """Brings the model up to date, and the rest where its configuration or device is another one now."""
@@ -117,6 +116,7 @@ class Engine:
         labels_per_pass: LabelsPerPass = None,
         progress: bool = False,
         numbers: Sequence[int] | None = None,
+        on_truncation: OnTruncation = "warn",
     ) -> list[Scored]:
         """Returns the logits of every request, in order.
 
@@ -125,45 +125,57 @@ class Engine:
         labels_per_pass: scores at most so many labels at a time, each group in a pass of its own; "auto": as
             many as leave half the window to the text.
         numbers: the number that messages give to the text of each request; default: its place.
+        on_truncation: what happens where the window cuts a text.
 
-        Raises ValueError where labels do not fit the window and FloatingPointError where a logit is not
-        finite in float32 either.
+        Raises ValueError where labels do not fit the window, or a text is cut and that is an error;
+        FloatingPointError where a logit is not finite in float32 either.
         """
         self.follow_model()
-        rows = self._run(requests, labels_per_pass, progress)
-        self._warn_of_cuts([row.prompt for row in rows])
-
+        passes = [
+            (index, part)
+            for index, request in enumerate(requests)
+            for part in self.passes(request, labels_per_pass)
+        ]
+        numbers = [index if numbers is None else numbers[index] for index, _ in passes]
+        prompts = None
+        if on_truncation == "error":  # nothing runs where a text would be cut
+            prompts = self.encode([request for _, request in passes])
+            self._report_cuts(prompts, numbers, on_truncation)
+        rows = self._run(passes, progress, prompts)
+        self._report_cuts([row.prompt for row in rows], numbers, on_truncation)
         if any(row.logits is None for row in rows):
-            self._score_again(rows, [row.index if numbers is None else numbers[row.index] for row in rows])
-        passes: list[list[Row]] = [[] for _ in requests]
+            self._score_again(rows, numbers)
+        by_request: list[list[Row]] = [[] for _ in requests]
         for row in rows:
-            passes[row.index].append(row)
-        return [_joined(each) for each in passes]
+            by_request[row.index].append(row)
+        return [_joined(each) for each in by_request]
 
     def _score_again(self, rows: list[Row], numbers: list[int]) -> None:
         """Gives the rows without logits those of the twin in float32."""
 
         def again(places: list[int]) -> list[np.ndarray | None]:
-            return [row.logits for row in self._in_float32()._run([rows[place].request for place in places])]
+            passes = list(enumerate(rows[place].request for place in places))
+            return [row.logits for row in self._in_float32()._run(passes)]
 
         logits = overflow.complete([row.logits for row in rows], numbers, self.model.loaded.dtype, again)
         for row, found in zip(rows, logits, strict=True):
             row.logits = found
 
     def _run(
-        self, requests: Sequence[Request], labels_per_pass: LabelsPerPass = None, progress: bool = False
+        self,
+        passes: Sequence[tuple[int, Request]],
+        progress: bool = False,
+        encoded: list[EncodedPrompt] | None = None,
     ) -> list[Row]:
-        """Returns every pass with its logits; the host tokenises prompts while a device works on others."""
-        passes = [
-            (index, part)
-            for index, request in enumerate(requests)
-            for part in self._passes(request, labels_per_pass)
-        ]
+        """Returns every pass with its logits; the host tokenises prompts while a device works on others.
+
+        passes: each with the place of its request in the call. encoded: their prompts, where they are made.
+        """
         rows: list[Row] = []
         running: Launched = []
         with _bar(len(passes), progress) as advance:
             for part in growing(len(passes), FIRST_CHUNK.get(self.model.loaded.device.type, CHUNK), CHUNK):
-                prompts = self.encode([request for _, request in passes[part]])
+                prompts = encoded[part] if encoded else self.encode([each for _, each in passes[part]])
                 fresh = [Row(*own, prompt) for own, prompt in zip(passes[part], prompts, strict=True)]
                 rows += fresh
                 launched = self._launch(fresh)
@@ -180,7 +192,12 @@ class Engine:
             for group, pending in self._batches([row.prompt for row in rows], loaded.score)
         ]
 
-    def embed(self, requests: Sequence[Request], progress: bool = False) -> list[dict[str, np.ndarray]]:
+    def embed(
+        self,
+        requests: Sequence[Request],
+        progress: bool = False,
+        on_truncation: OnTruncation = "warn",
+    ) -> list[dict[str, np.ndarray]]:
         """Returns per request, in order: logits [labels], text_embedding [C], class_embeddings [labels, C].
 
         With pooling "pass", text_embedding keeps one row per token of the prompt; GliZNet gives one row per
@@ -190,7 +207,7 @@ class Engine:
         """
         self.follow_model()
         prompts = self.encode(requests)
-        self._warn_of_cuts(prompts)
+        self._report_cuts(prompts, range(len(prompts)), on_truncation)
 
         def again(places: list[int]) -> list[dict[str, np.ndarray] | None]:
             twin = self._in_float32()
@@ -219,44 +236,15 @@ class Engine:
             self._twin = Engine(model, *self._given, narrow=self)
         return self._twin
 
-    def _passes(self, request: Request, labels_per_pass: LabelsPerPass) -> list[Request]:
+    def passes(self, request: Request, labels_per_pass: LabelsPerPass) -> list[Request]:
+        """Returns a request per group of labels that is scored at a time."""
         if labels_per_pass is None:
             return [request]
-        if labels_per_pass == "auto":
-            groups = self._fitting_groups(request.labels)
-        else:
-            steps = range(0, len(request.labels), labels_per_pass)
-            groups = [request.labels[start : start + labels_per_pass] for start in steps]
-        return [replace(request, labels=group) for group in groups]
-
-    def _fitting_groups(self, labels: tuple[str, ...]) -> list[tuple[str, ...]]:
-        budget = self.reader.label_budget(self.window)
-        groups: list[tuple[str, ...]] = []
-        start = used = 0
-        for index, tokens in enumerate(self.reader.label_tokens(labels)):
-            if used + tokens > budget and index > start:
-                groups.append(labels[start:index])
-                start, used = index, 0
-            used += tokens
-        return [*groups, labels[start:]]
+        return split(request, labels_per_pass, self.reader, self.window)
 
     def encode(self, requests: Sequence[Request]) -> list[EncodedPrompt]:
         """Makes the prompts of requests, within the window; raises ValueError where labels do not fit it."""
         return self.reader.encode(requests, self.window) if requests else []
-
-    def padded_inputs(self, requests: Sequence[Request]) -> dict[str, Tensor]:
-        """Returns what a stock model is called with, padded on the right, int64 on the host."""
-        tokenizer, _, _, labels_tokenizer = self._given
-        prompts, pad_id = self.encode(requests), tokenizer.pad_token_id or 0
-        inputs = padded([prompt.token_ids for prompt in prompts], pad_id)
-        of_labels = [prompt.label_prompt for prompt in prompts if prompt.label_prompt is not None]
-        if of_labels:
-            label_inputs = padded([prompt.token_ids for prompt in of_labels], pad_id)
-            return inputs | {f"class_{name}": each for name, each in label_inputs.items()}
-        if labels_tokenizer is not None:
-            labels = [request.labels for request in requests]
-            return inputs | padded_labels(labels, labels_tokenizer, self._given[1])
-        return inputs
 
     def _batches(
         self, prompts: list[EncodedPrompt], run: Callable[[list[EncodedPrompt]], Result]
@@ -268,13 +256,13 @@ class Engine:
 
         return run_batches([prompt.cost for prompt in prompts], self.batch_tokens, run_group, self.relieve)
 
-    def _warn_of_cuts(self, prompts: Sequence[EncodedPrompt]) -> None:
-        if cut := [prompt.tokens_cut for prompt in prompts if prompt.tokens_cut]:
-            logger.warning(
-                "%d of %d prompts exceed the window of %d tokens: text was cut, by at most %d tokens. Raise "
-                "max_length where the model allows it, or classify in chunks, of a smaller text_chunk_size",
-                len(cut), len(prompts), self.window, max(cut),
-            )  # fmt: skip
+    def _report_cuts(
+        self, prompts: Sequence[EncodedPrompt], numbers: Sequence[int], on_truncation: OnTruncation
+    ) -> None:
+        cut = {place: prompt.tokens_cut for place, prompt in enumerate(prompts) if prompt.tokens_cut}
+        if cut and on_truncation != "ignore":
+            own = [numbers[place] for place in cut]
+            self._cuts.report(own, max(cut.values()), len(prompts), on_truncation == "error")
 
 
 @contextmanager

@@ -8,9 +8,10 @@ from typing import TypeVar
 
 import torch
 
+from gliclass_fast.engine.naming import named
+
 logger = logging.getLogger(__name__)
 
-MOST_NAMED = 10  # texts that one message names
 Answer = TypeVar("Answer")
 
 
@@ -31,18 +32,13 @@ def complete(
     if len(found) == len(answers):
         return found
     broken = [place for place, answer in enumerate(answers) if answer is None]
+    texts = named(numbers[place] for place in broken)
     if dtype is torch.float32:
         raise FloatingPointError(
-            f"the model gave values that are not finite in float32 for {_named(broken, numbers)}: the "
+            f"the model gave values that are not finite in float32 for {texts}: the "
             "checkpoint is damaged, or its values overflow even float32"
         )
-    logger.warning("values overflow %s in %s: it runs again in float32", dtype, _named(broken, numbers))
+    logger.warning("values overflow %s in %s: it runs again in float32", dtype, texts)
     rest = complete(again(broken), [numbers[place] for place in broken], torch.float32, again)
     replaced = iter(rest)
     return [next(replaced) if answer is None else answer for answer in answers]
-
-
-def _named(places: Sequence[int], numbers: Sequence[int]) -> str:
-    own = sorted({numbers[place] for place in places})
-    more = f" and {len(own) - MOST_NAMED} more" if len(own) > MOST_NAMED else ""
-    return f"text {', '.join(map(str, own[:MOST_NAMED]))}{more} (counted from 0)"

@@ -1,13 +1,19 @@
-"""Checks what a caller passed and brings it into one form per text; every message says what was expected."""
+"""Checks what a caller passed and brings it into one plain form; every message says what was expected.
+
+Columns, arrays, iterators and subclasses of strings become lists, strings and numbers. Every prompt and every
+key of a cache is made of what comes out: a member of a `(str, Enum)` is its value, as an f-string of it would
+say `Topic.SPORT`. Labels and examples have files of their own.
+"""
 
 from __future__ import annotations
 
 import numbers
 import operator
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Literal
 
-from gliclass_fast.text.prompts import flatten_labels
+from gliclass_fast.text import by_label
+from gliclass_fast.text.errors import WrongType, WrongValue
 
 CLASSIFICATION_TYPES = {
     "single": "single-label",
@@ -17,153 +23,186 @@ CLASSIFICATION_TYPES = {
     "multi-label": "multi-label",
     "multi_label": "multi-label",
 }
+OnTruncation = Literal["warn", "error", "ignore"]
+ON_TRUNCATION = ("warn", "error", "ignore")
+DEFAULT_THRESHOLD = 0.5
+BYTES = (bytes, bytearray, memoryview)
+CONVERSIONS = ("to_pylist", "tolist", "to_list")  # of pyarrow, of NumPy and pandas, of polars
+
+
+def plain_string(value: Any, name: str) -> str:
+    """Returns a string of the type `str` itself; raises WrongType, or WrongValue where it is not Unicode."""
+    if not isinstance(value, str):
+        hint = ": decode it first" if isinstance(value, BYTES) else ""
+        raise WrongType(f"{name} must be a string, got {type(value).__name__}{hint}")
+    plain = str.__str__(value)
+    try:
+        plain.encode()
+    except UnicodeEncodeError as error:
+        raise WrongValue(f"{name} is not valid text: {error.reason} at position {error.start}") from None
+    return plain
+
+
+def plain_strings(values: Iterable[Any], name: str, first: int = 0) -> list[str]:
+    """Returns `plain_string` of every value; messages count them from `first`."""
+    return [
+        value if type(value) is str and value.isascii() else plain_string(value, f"{name}[{index}]")
+        for index, value in enumerate(values, first)
+    ]
+
+
+def as_list(values: Any, name: str, wanted: str) -> list[Any]:
+    """Returns the values of a list, tuple, array, column, iterator or other iterable as a list.
+
+    Raises WrongType, which says what is `wanted`, for anything else: a set has no order that a caller could
+    know, and a table has several columns.
+    """
+    if isinstance(values, list):
+        return values
+    if isinstance(values, (set, frozenset)):
+        raise WrongType(f"{name} is a set, whose order nobody knows: give a list")
+    if hasattr(values, "columns"):
+        raise WrongType(f"{name} is a table ({type(values).__name__}): give one of its columns")
+    found = _listed(values)
+    if isinstance(found, list):
+        return found
+    hint = ": decode them first" if isinstance(values, BYTES) else ""
+    raise WrongType(f"{name} must be {wanted}, got {type(values).__name__}{hint}")
+
+
+def _listed(values: Any) -> Any:
+    for method in CONVERSIONS:
+        if callable(convert := getattr(values, method, None)):
+            return convert()
+    if isinstance(values, (str, Mapping, *BYTES)):
+        return None
+    try:
+        return list(iter(values))
+    except TypeError:
+        return None
+
+
+def per_text(value: Any, count: int, name: str, one: Callable[[Any], bool]) -> list[Any]:
+    """Returns an entry per text, where `one` says whether the value is a single one that all texts share."""
+    if one(value):
+        return [value] * count
+    entries = as_list(value, name, "one for all texts, or a list of them")
+    if len(entries) != count:
+        raise WrongValue(f"{name} has one entry per text, so it needs {count}; got {len(entries)}")
+    return entries
+
+
+def whole_number(value: Any, name: str, least: int = 1) -> int:
+    """Returns an int, also of NumPy's; raises WrongType, or WrongValue below `least`."""
+    try:
+        if isinstance(value, bool):
+            raise TypeError
+        number = operator.index(value)
+    except TypeError:
+        raise WrongType(f"{name} must be a whole number, got {type(value).__name__}") from None
+    if number < least:
+        raise WrongValue(f"{name} must be at least {least}, got {number}")
+    return number
+
+
+def score_between_0_and_1(value: Any, name: str, where: str = "") -> float:
+    """Returns a float, also of NumPy's numbers; raises WrongType, or WrongValue outside [0, 1]."""
+    if getattr(value, "ndim", None) == 0:  # an array or a tensor that holds one number
+        value = value.item()
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise WrongType(f"{name} must be a number, got {type(value).__name__}{where}")
+    if not 0 <= float(value) <= 1:
+        raise WrongValue(f"{name} must be between 0 and 1, got {value}{where}")
+    return float(value)
 
 
 def check_texts(texts: Any, first: int = 0) -> list[str]:
     """Returns one or several texts as a list of strings; messages count them from `first`."""
     if isinstance(texts, str):
         texts = [texts]
-    texts = _as_list(texts)
-    if isinstance(texts, Mapping) or not isinstance(texts, Sequence):
-        raise TypeError(f"texts must be a string or a list of strings, got {type(texts).__name__}")
-    for index, text in enumerate(texts, first):
-        _check_string(text, f"texts[{index}]")
-    return list(texts)
+    return plain_strings(as_list(texts, "texts", "a string or a list of strings"), "texts", first)
 
 
-def _as_list(values: Any) -> Any:
-    """Returns a column of a table or an array as a list, and other values as they are."""
-    return values.tolist() if hasattr(values, "tolist") else values
+def thresholds_per_text(threshold: Any, names: Sequence[tuple[str, ...]]) -> list[float | list[float]]:
+    """Returns the threshold of every text: a number, or where a dict has it by label, one per label.
+
+    Labels that such a dict does not name have 0.5. names: the labels of every text.
+    """
+    if isinstance(threshold, Mapping):
+        shared = _scores_by_label(threshold, "threshold")
+        by_label.refuse_unknown(shared, names, "threshold")
+        of = {own: by_label.aligned(shared, own, DEFAULT_THRESHOLD) for own in dict.fromkeys(names)}
+        return [of[own] for own in names]
+    if _is_one_number(threshold):
+        return [score_between_0_and_1(threshold, "threshold")] * len(names)
+    found: list[float | list[float]] = []
+    values = per_text(threshold, len(names), "threshold", _is_one_number)
+    for index, (value, own) in enumerate(zip(values, names, strict=True)):
+        if isinstance(value, Mapping):
+            given = _scores_by_label(value, f"threshold[{index}]")
+            by_label.refuse_unknown(given, [own], f"threshold[{index}]")
+            found.append(by_label.aligned(given, own, DEFAULT_THRESHOLD))
+        else:
+            found.append(score_between_0_and_1(value, "threshold", f" for text {index}"))
+    return found
 
 
-def _check_string(value: Any, name: str) -> None:
-    if not isinstance(value, str):
-        raise TypeError(f"{name} must be a string, got {type(value).__name__}")
-    try:
-        value.encode()
-    except UnicodeEncodeError as error:
-        raise ValueError(f"{name} is not valid text: {error.reason} at position {error.start}") from None
+def _is_one_number(value: Any) -> bool:
+    return isinstance(value, (numbers.Real, str)) or value is None or getattr(value, "ndim", None) == 0
 
 
-def labels_per_text(labels: Any, count: int, separator: str) -> tuple[list[tuple[str, ...]], list[Any]]:
-    """Returns the flat labels of every text, and the structures they came from (lists or nested dicts)."""
-    labels = _as_list(labels)
-    if isinstance(labels, str) or not isinstance(labels, (Sequence, Mapping)):
-        raise TypeError(
-            f"labels must be a list, a nested dict, or one of these per text; got {type(labels).__name__}"
-        )
-    if not labels:
-        raise ValueError("labels is empty: give at least one label")
-    if isinstance(labels, Mapping) or isinstance(labels[0], str):
-        structure = dict(labels) if isinstance(labels, Mapping) else list(labels)
-        return [_flat(structure, "labels", separator)] * count, [structure] * count
-    if not isinstance(labels[0], (Sequence, Mapping)):
-        raise TypeError(f"labels[0] must be a string, got {type(labels[0]).__name__}")
-    if len(labels) != count:
-        raise ValueError(f"labels has one list per text, so it needs {count} of them; got {len(labels)}")
-    structures = [list(each) if isinstance(each, tuple) else each for each in labels]
-    return [_flat(each, f"labels[{index}]", separator) for index, each in enumerate(structures)], structures
-
-
-def _flat(structure: Any, name: str, separator: str) -> tuple[str, ...]:
-    if isinstance(structure, list):
-        for index, label in enumerate(structure):
-            _check_string(label, f"{name}[{index}]")
-    elif not isinstance(structure, dict):
-        raise TypeError(f"{name} must be a list of strings or a nested dict, got {type(structure).__name__}")
-    try:
-        flat = tuple(flatten_labels(structure, separator=separator))
-    except TypeError as error:
-        raise TypeError(f"{name}: {error}") from None
-    for label in flat:
-        _check_string(label, f"a label of {name}")
-    if not flat:
-        raise ValueError(f"{name} is empty: give at least one label")
-    return flat
-
-
-def thresholds_per_text(threshold: Any, count: int) -> list[float]:
-    values = _per_text(threshold, count, "threshold", isinstance(threshold, (list, tuple)))
-    for index, value in enumerate(values):
-        if isinstance(value, bool) or not isinstance(value, numbers.Real):
-            raise TypeError(f"threshold must be a number, got {type(value).__name__} for text {index}")
-        if not 0 <= float(value) <= 1:
-            raise ValueError(f"threshold must be between 0 and 1, got {value} for text {index}")
-    return [float(value) for value in values]
+def _scores_by_label(given: Mapping[Any, Any], name: str) -> dict[str, float]:
+    return {
+        plain_string(label, f"a label of {name}"): score_between_0_and_1(value, f"{name}[{label!r}]")
+        for label, value in given.items()
+    }
 
 
 def classification_types_per_text(value: Any, count: int, default: str) -> list[str]:
-    values = _per_text(
-        default if value is None else value, count, "classification_type", isinstance(value, (list, tuple))
+    values = per_text(
+        value, count, "classification_type", lambda given: given is None or isinstance(given, (str, int))
     )
     return [default if each is None else check_classification_type(each) for each in values]
 
 
 def check_classification_type(value: Any) -> str:
-    name = CLASSIFICATION_TYPES.get(value.strip().lower()) if isinstance(value, str) else None
+    name = CLASSIFICATION_TYPES.get(str.__str__(value).strip().lower()) if isinstance(value, str) else None
     if name is None:
-        raise ValueError(f"unsupported classification type {value!r}: choose 'single-label' or 'multi-label'")
+        raise WrongValue(f"unsupported classification type {value!r}: choose 'single-label' or 'multi-label'")
     return name
 
 
-def check_count(name: str, value: Any) -> int:
-    """Returns a whole number of at least 1; else raises TypeError or ValueError, which say what it is for."""
+def check_labels_per_pass(value: Any) -> int | Literal["auto"] | None:
+    if value is None:
+        return None
+    if isinstance(value, str) and value == "auto":
+        return "auto"
     try:
-        count = operator.index(value)
-    except TypeError:
-        raise TypeError(f"{name} must be a whole number, got {type(value).__name__}") from None
-    if count < 1:
-        raise ValueError(f"{name} must be at least 1, got {value}")
-    return count
+        return whole_number(value, "labels_per_pass")
+    except (WrongType, WrongValue):
+        raise WrongValue(
+            f"labels_per_pass must be a positive number, 'auto' or None, got {value!r}"
+        ) from None
 
 
-def check_labels_per_pass(value: Any) -> None:
-    if value in (None, "auto") or (isinstance(value, int) and not isinstance(value, bool) and value > 0):
-        return
-    raise ValueError(f"labels_per_pass must be a positive number, 'auto' or None, got {value!r}")
+def check_on_truncation(value: Any) -> OnTruncation:
+    if value not in ON_TRUNCATION:
+        raise WrongValue(f"on_truncation must be one of {', '.join(ON_TRUNCATION)}, got {value!r}")
+    return value  # type: ignore[no-any-return]
+
+
+def refuse_unsupported(**given: Any) -> None:
+    """Raises WrongValue for what only other engines have, unless it is None for every text."""
+    for name, value in given.items():
+        absent = isinstance(value, (list, tuple)) and all(each is None for each in value)
+        if value is not None and not absent:
+            raise WrongValue(f"{name} is not supported yet: this engine runs text models without adapters")
 
 
 def tasks_per_text(prompt: Any, count: int) -> list[str]:
-    values = _per_text("" if prompt is None else prompt, count, "prompt", isinstance(prompt, (list, tuple)))
-    for index, value in enumerate(values):
-        _check_string("" if value is None else value, f"prompt (for text {index})")
-    return [value or "" for value in values]
-
-
-def examples_per_text(examples: Any, count: int, name: str = "examples") -> list[list[dict[str, Any]]]:
-    """Returns the examples of every text, from a list of dicts for all, or one such list or None per text."""
-    if not examples:
-        return [[]] * count
-    if not isinstance(examples, (list, tuple)):
-        raise TypeError(
-            f"{name} must be a list of dicts, or one such list per text; got {type(examples).__name__}"
-        )
-    if any(isinstance(example, dict) for example in examples):
-        return [_check_examples(examples, name)] * count
+    values = per_text(
+        prompt, count, "prompt", lambda given: given is None or isinstance(given, (str, int, bytes))
+    )
     return [
-        _check_examples(each or (), f"{name}[{index}]")
-        for index, each in enumerate(_per_text(examples, count, name, True))
+        "" if each is None else plain_string(each, f"prompt (for text {n})") for n, each in enumerate(values)
     ]
-
-
-def _check_examples(examples: Any, name: str) -> list[dict[str, Any]]:
-    if not isinstance(examples, (list, tuple)):
-        raise TypeError(f"{name} must be a list of dicts, got {type(examples).__name__}")
-    kept = [example for example in examples if example is not None]
-    for index, example in enumerate(kept):
-        if not isinstance(example, dict) or not isinstance(example.get("text", ""), str):
-            raise TypeError(f"{name}[{index}] must be a dict with a 'text' string and a list of 'labels'")
-        _check_string(example.get("text", ""), f"{name}[{index}]['text']")
-        for key in ("labels", "true_labels", "all_labels"):
-            labels = example.get(key) or ()
-            for label in [labels] if isinstance(labels, str) else labels:
-                _check_string(label, f"a label of {name}[{index}][{key!r}]")
-    return kept
-
-
-def _per_text(value: Any, count: int, name: str, is_list: bool) -> list[Any]:
-    if not is_list:
-        return [value] * count
-    if len(value) != count:
-        raise ValueError(f"{name} has one entry per text, so it needs {count}; got {len(value)}")
-    return list(value)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from gliclass_fast.batch import EncodedPrompt, consecutive_spans
 from gliclass_fast.checkpoint.files import load_tokenizer
+from gliclass_fast.text.errors import WrongValue
 from gliclass_fast.text.tokenizer import SequenceTokenizer
 
 _CACHED_LABEL_LISTS = 256
@@ -59,7 +60,8 @@ class GliZNETTokenizer:
         self.lab_token, self.lab_token_id = lab_token, self.tokenizer.convert_tokens_to_ids(lab_token)
         self.cls_token_id, self.sep_token_id = self.tokenizer.cls_token_id, self.tokenizer.sep_token_id
         self.pad_token_id = self.tokenizer.pad_token_id
-        self._pieces = SequenceTokenizer(self.tokenizer, [lab_token]).pieces
+        sequences = SequenceTokenizer(self.tokenizer, [lab_token])
+        self._pieces, self.token_starts = sequences.pieces, sequences.token_starts
         self.labels = lru_cache(maxsize=_CACHED_LABEL_LISTS)(self._labels)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -175,7 +177,7 @@ class GliZNETTokenizer:
         text = text[: max(room - len(labels) - least, self.min_text_tokens)]
         needed = len(text) + sum(map(len, kept)) + len(labels)
         if needed > room:
-            raise ValueError(
+            raise WrongValue(
                 f"{len(labels)} label(s) do not fit the window of {room + 2} tokens: with at most "
                 f"{self.min_label_tokens} tokens each and {len(text)} of text they need {needed + 2}. "
                 "Use several passes: labels_per_pass='auto'"

@@ -1,11 +1,28 @@
-"""Predictions in the shape of nested labels, by the names that the reference's pipeline module exports."""
+"""The functions that `gliclass.pipeline` exports, for nested labels, predictions of them, and examples."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from gliclass_fast.text.prompts import Markers, flatten_nested, format_examples
+
 Prediction = Mapping[str, Any]
+
+
+def flatten_hierarchical_labels(labels: Any, prefix: str = "", separator: str = ".") -> list[str]:
+    """Flattens labels of any depth: {"topic": ["sport"]} gives ["topic.sport"]; a dict of strings too.
+
+    Raises TypeError for anything but str, list and dict.
+    """
+    return flatten_nested(labels, prefix, separator)
+
+
+def format_examples_prompt(
+    examples: Sequence[Mapping[str, Any]], example_token: str = "<<EXAMPLE>>", sep_token: str = "<<SEP>>"
+) -> str:
+    """Returns few-shot examples {"text", "labels"} as they stand in a prompt."""
+    return format_examples(examples, Markers(example=example_token, sep=sep_token))
 
 
 def build_hierarchical_output(

@@ -102,6 +102,15 @@ def padded(rows: Sequence[np.ndarray], pad_id: int) -> dict[str, Tensor]:
     return {"input_ids": ids, "attention_mask": mask}
 
 
+def padded_prompts(prompts: Sequence[EncodedPrompt], pad_id: int) -> dict[str, Tensor]:
+    """Returns prompts as a stock model takes them; labels that are one sequence are `class_input_ids`."""
+    inputs = padded([prompt.token_ids for prompt in prompts], pad_id)
+    of_labels = [prompt.label_prompt.token_ids for prompt in prompts if prompt.label_prompt is not None]
+    if of_labels:
+        inputs |= {f"class_{name}": each for name, each in padded(of_labels, pad_id).items()}
+    return inputs
+
+
 def padded_labels(labels: Sequence[Sequence[str]], tokenizer: Any, window: int) -> dict[str, Tensor]:
     """Returns labels that are sequences of their own as `class_input_ids` and `class_attention_mask`.
 

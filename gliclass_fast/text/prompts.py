@@ -88,14 +88,16 @@ def plain_text(request: Request) -> str:
 
 
 def format_examples(examples: Sequence[Mapping[str, Any]], markers: Markers) -> str:
-    """Joins the examples, each behind its marker, and puts one separator behind all of them."""
+    """Joins the examples, each behind its marker, and puts one separator behind all of them.
+
+    The labels of an example are lists of strings.
+    """
     if not examples:
         return ""
     parts = []
     for example in examples:
         labels = example.get("labels", example.get("true_labels", []))
-        joined = ", ".join(labels) if isinstance(labels, list) else str(labels)
-        parts.append(f"{markers.example}{example.get('text', '')} \nLabels:\n {joined}")
+        parts.append(f"{markers.example}{example.get('text', '')} \nLabels:\n {', '.join(labels)}")
     return "".join(parts) + markers.sep
 
 
@@ -117,23 +119,38 @@ def format_retrieved(examples: Sequence[Mapping[str, Any]], markers: Markers) ->
     return " " + " ".join(parts) if parts else ""
 
 
-def flatten_labels(labels: Any, prefix: str = "", separator: str = ".") -> list[str]:
+def flatten_labels(labels: Any, separator: str = ".") -> list[str]:
     """Flattens labels of any depth: {"topic": ["sport", "art"]} gives ["topic.sport", "topic.art"].
 
-    A flat list stays as it is. Raises TypeError for anything but str, list and dict.
+    A flat list stays as it is, and a dict of descriptions gives its keys. Raises TypeError for anything but
+    str, list and dict.
     """
+    return (
+        [_leaf(name) for name in labels]
+        if are_descriptions(labels)
+        else flatten_nested(labels, "", separator)
+    )
+
+
+def flatten_nested(labels: Any, prefix: str, separator: str) -> list[str]:
+    """Flattens lists, dicts and strings, all of them a hierarchy below `prefix`."""
     if isinstance(labels, str):
         return [f"{prefix}{separator}{labels}" if prefix else labels]
     if isinstance(labels, list):
-        return [flat for label in labels for flat in flatten_labels(_leaf(label), prefix, separator)]
+        return [flat for label in labels for flat in flatten_nested(_leaf(label), prefix, separator)]
     if isinstance(labels, dict):
         flattened = []
         for key, value in labels.items():
-            flattened += flatten_labels(
+            flattened += flatten_nested(
                 value, f"{prefix}{separator}{_leaf(key)}" if prefix else _leaf(key), separator
             )
         return flattened
     raise TypeError(f"labels must be a list, a dict or a string, got {type(labels).__name__}")
+
+
+def are_descriptions(labels: Any) -> bool:
+    """Says whether labels are a dict of strings, {label: description}, and no hierarchy."""
+    return isinstance(labels, dict) and all(isinstance(text, str) for text in labels.values())
 
 
 def _leaf(label: Any) -> str:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from gliclass_fast.batch import EncodedPrompt
 from gliclass_fast.config import ModelConfig
+from gliclass_fast.text.errors import WrongValue
 from gliclass_fast.text.gliznet_tokenizer import GliZNETTokenizer
 from gliclass_fast.text.prompts import (
     Prompt,
@@ -48,6 +49,10 @@ class Reader(Protocol):
         """Counts the tokens for labels that leave half the window to a text in the same sequence."""
         ...
 
+    def token_starts(self, text: str) -> list[int]:
+        """Returns the place in a text of the first character of each of its tokens."""
+        ...
+
 
 class OneSequence:
     """Reads text and labels together."""
@@ -69,6 +74,9 @@ class OneSequence:
 
     def label_budget(self, window: int) -> int:
         return self._tokenizer.room(window) // 2
+
+    def token_starts(self, text: str) -> list[int]:
+        return self._tokenizer.token_starts(text)
 
 
 class SeparatedLabels:
@@ -94,12 +102,12 @@ class SeparatedLabels:
 
     def encode(self, requests: Sequence[Request], window: int) -> list[EncodedPrompt]:
         if any(each.task or each.examples or each.retrieved for each in requests):
-            raise ValueError("GliZNet takes a text and labels alone: no prompt, no examples")
+            raise WrongValue("GliZNet takes a text and labels alone: no prompt, no examples")
         encoded = self._tokenizer.encode(
             [each.text for each in requests], [each.labels for each in requests], window
         )
         if self._needs_label_tokens and any((np.diff(each.label_spans) == 1).any() for each in encoded):
-            raise ValueError("a label has no tokens, of which this checkpoint takes the mean")
+            raise WrongValue("a label has no tokens, of which this checkpoint takes the mean")
         return encoded
 
     def label_tokens(self, labels: Sequence[str]) -> list[int]:
@@ -107,6 +115,9 @@ class SeparatedLabels:
 
     def label_budget(self, window: int) -> int:
         return (window - 2) // 2
+
+    def token_starts(self, text: str) -> list[int]:
+        return self._tokenizer.token_starts(text)
 
 
 class TwoSequences:
@@ -117,6 +128,7 @@ class TwoSequences:
     def __init__(self, tokenizer: Any, config: ModelConfig) -> None:
         self._tokenizer = PromptTokenizer(tokenizer, config)
         self.label_tokens, self.label_budget = self._tokenizer.label_tokens, self._tokenizer.room
+        self.token_starts = self._tokenizer.token_starts
 
     def encode(self, requests: Sequence[Request], window: int) -> list[EncodedPrompt]:
         markers = self._tokenizer.markers
@@ -151,6 +163,9 @@ class TextAlone:
 
     def label_budget(self, window: int) -> int:
         return window
+
+    def token_starts(self, text: str) -> list[int]:
+        return self._tokenizer.token_starts(text)
 
 
 class FusedSequence(OneSequence):

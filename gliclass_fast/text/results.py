@@ -14,6 +14,15 @@ Prediction = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
+class TextInfo:
+    """Counts, for one text, the tokens that ran, those that the window left no room for, and the passes."""
+
+    tokens: int
+    tokens_cut: int
+    passes: int
+
+
+@dataclass(frozen=True, slots=True)
 class Scores:
     """Holds one text's labels with their scores."""
 
@@ -21,16 +30,21 @@ class Scores:
     values: list[float]
     initial: list[float] | None = None  # before calibration, for models with a calibrator only
 
-    def predictions(self, classification_type: str, threshold: float) -> list[Prediction]:
+    def predictions(self, classification_type: str, threshold: float | list[float]) -> list[Prediction]:
         """Returns the best label for single-label, else the labels with score >= threshold, in their order.
 
-        The scores before calibration are carried along as `initial_score`.
+        The scores before calibration are carried along as `initial_score`. A list has a threshold per label.
         """
         labels, values, initial = self.labels, self.values, self.initial
         if classification_type == "single-label":
             best = max(range(len(values)), key=values.__getitem__)
             labels, values, threshold = [labels[best]], [values[best]], float("-inf")
             initial = None if initial is None else [initial[best]]
+        if isinstance(threshold, list):
+            kept = [place for place, least in enumerate(threshold) if values[place] >= least]
+            labels, values = [labels[place] for place in kept], [values[place] for place in kept]
+            initial = None if initial is None else [initial[place] for place in kept]
+            threshold = float("-inf")
         if initial is None:  # this is by far the most frequent, and most of the work per label
             pairs = zip(labels, values, strict=True)
             return [{"label": label, "score": score} for label, score in pairs if score >= threshold]

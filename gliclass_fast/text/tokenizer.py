@@ -21,6 +21,7 @@ from tokenizers import Tokenizer
 
 from gliclass_fast.batch import EncodedPrompt, consecutive_spans
 from gliclass_fast.config import ModelConfig
+from gliclass_fast.text.errors import WrongValue
 from gliclass_fast.text.prompts import Markers, Prompt
 
 LEAST_TEXT = 2  # tokens: <<SEP>> and one of the text
@@ -65,6 +66,10 @@ class SequenceTokenizer:
         return [
             encoding.ids for encoding in self._backend.encode_batch_fast(strings, add_special_tokens=False)
         ]
+
+    def token_starts(self, string: str) -> list[int]:
+        """Returns the place in a string of the first character of each of its tokens."""
+        return [start for start, _ in self._backend.encode(string, add_special_tokens=False).offsets]
 
 
 class PromptTokenizer(SequenceTokenizer):
@@ -124,7 +129,7 @@ class PromptTokenizer(SequenceTokenizer):
         free = window - len(head) - len(self._suffix)
         if free < LEAST_TEXT:
             remedy = "Shorten it" if len(prompt.labels) == 1 else "Use several passes: labels_per_pass='auto'"
-            raise ValueError(
+            raise WrongValue(
                 f"{len(prompt.labels)} label(s) do not fit the window of {window} tokens: with one token of "
                 f"text they need {window - free + LEAST_TEXT}. {remedy}, or raise max_length where the model "
                 "allows it"

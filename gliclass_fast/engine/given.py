@@ -1,0 +1,83 @@
+"""What a pipeline is given: names become models and tokenizers, and settings are checked when set."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+import torch
+
+from gliclass_fast.checkpoint.errors import CheckpointError
+from gliclass_fast.checkpoint.files import load_tokenizer
+from gliclass_fast.runtime.model import GLiClassModel
+
+Value = TypeVar("Value")
+
+
+class Setting(Generic[Value]):
+    """An attribute of a pipeline, checked whenever it is set; the pipeline makes its engine anew then."""
+
+    def __init__(self, check: Callable[[Any], Value]) -> None:
+        self._check = check
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __set__(self, pipeline: Any, value: Any) -> None:
+        vars(pipeline)[self._name] = self._check(value)
+        vars(pipeline)["_engine"] = None
+
+    if TYPE_CHECKING:  # Python reads the value from the pipeline itself
+
+        def __get__(self, pipeline: Any, owner: type | None = None) -> Value: ...
+
+
+def is_name(given: Any) -> bool:
+    """Tells whether something is a path or a repository id."""
+    return isinstance(given, (str, Path))
+
+
+def load_model(model: Any, device: torch.device | None = None, **options: Any) -> GLiClassModel:
+    """Returns our model, on `device` where one is given, made from whatever a pipeline may be given.
+
+    options: those of the model, where it is not ours already. Raises TypeError for anything else.
+    """
+    if isinstance(model, GLiClassModel):
+        if options:
+            raise TypeError(f"{sorted(options)} go with a path or repository id: this model is loaded")
+        return model if device is None else model.to(device)
+    if is_name(model):
+        return GLiClassModel.from_pretrained(model, device=device, **options)
+    if isinstance(model, torch.nn.Module) and hasattr(model, "config"):
+        return GLiClassModel.from_gliclass(model, device=device, **options)
+    raise TypeError(f"model must be a GLiClassModel, a path or a repository id, got {type(model).__name__}")
+
+
+def tokenizer_of(given: Any) -> Any:
+    """Returns a tokenizer, loaded where a path or a repository id is given."""
+    return load_tokenizer(given) if is_name(given) else given
+
+
+def labels_tokenizer_of(config: Any, given: Any) -> Any:
+    """Returns the tokenizer of a model's label tower, or None where it has none.
+
+    config: the model's `ModelConfig`. given: a tokenizer or its name; default: what config.json names.
+
+    Raises ValueError where it is given without a tower, or is missing, and CheckpointError where it cannot be
+    loaded.
+    """
+    if given is not None and config.label_backbone_config is None:
+        raise ValueError("labels_tokenizer is for bi-encoders: this model has no label tower")
+    if given is None and config.label_backbone_config is not None:
+        given = config.label_model_name
+        if given is None:
+            raise ValueError("config.json names no 'label_model_name': give labels_tokenizer")
+    try:
+        return tokenizer_of(given)
+    except CheckpointError as error:
+        raise CheckpointError(
+            "the label tower's tokenizer, which config.json's "
+            f"label_model_name={config.label_model_name!r} or labels_tokenizer= names, cannot be loaded: "
+            f"{error}"
+        ) from None

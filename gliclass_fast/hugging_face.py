@@ -1,0 +1,178 @@
+"""The call shape of Hugging Face: `gliclass_fast.pipeline("zero-shot-classification", model=...)`.
+
+`gliclass_fast.pipeline` is a module that people import from, and with transformers' spelling it is a function
+as well. A module can be called where its class has a `__call__`, and Python lets a module change its class to
+a subclass of its own (see "Customizing module attribute access" in Python's reference). So this file gives
+that one module such a class, and everything else of the module stays as it is.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from itertools import count, islice
+from types import ModuleType
+from typing import Any
+
+import torch
+
+from gliclass_fast.pipeline import ZeroShotClassificationPipeline
+from gliclass_fast.text.arguments import CONVERSIONS, as_list, check_texts, plain_strings, whole_number
+from gliclass_fast.text.errors import WrongType, WrongValue
+
+TASK = "zero-shot-classification"
+PASSED_ON = ("prompt", "examples", "rac_examples", "labels_per_pass", "label_permutations", "on_truncation")
+MOST_AT_A_TIME = 256  # texts of a stream that are read before their results are given
+_DEFAULTS = {"candidate_labels": None, "multi_label": False, "hypothesis_template": "{}", "top_k": None}
+
+
+class HuggingFacePipeline:
+    """Takes the arguments of transformers' `ZeroShotClassificationPipeline`, and gives its results."""
+
+    def __init__(self, classifier: ZeroShotClassificationPipeline, **defaults: Any) -> None:
+        """Takes the pipeline that does the work, and arguments for every call."""
+        self.classifier, self._defaults = classifier, {**_DEFAULTS, **defaults}
+
+    @property
+    def device(self) -> torch.device:
+        return self.classifier.device
+
+    def __call__(self, sequences: Any, *labels: Any, batch_size: int | None = None, **arguments: Any) -> Any:
+        """Classifies texts.
+
+        Args:
+            sequences: a string, a list (or tuple, array, column), or a stream: an iterator, a generator, a
+                dataset, or whatever else can be iterated.
+            candidate_labels: a list, or a string of labels that commas separate; also the second argument.
+            multi_label: whether every label has a score of its own; else the scores add up to 1. One label
+                alone always has a score of its own.
+            hypothesis_template: what the model reads for every label, with {} in its place. The default is
+                "{}", the label alone, as GLiClass was trained; results have the plain label always.
+            top_k: so many of the best labels; default: all.
+            batch_size: the number of texts of a stream that are read before their results come; default: 8,
+                and then more and more, up to MOST_AT_A_TIME. It changes no score.
+            arguments: those above, and those of PASSED_ON, which mean what they mean in a call of
+                `ZeroShotClassificationPipeline`.
+
+        Returns:
+            {"sequence": str, "labels": [str], "scores": [float]}, the best label first; a list of them for a
+            list, and a generator for a stream.
+
+        Raises:
+            TypeError, ValueError: an argument is not as described above.
+        """
+        if labels:
+            if len(labels) > 1 or "candidate_labels" in arguments:
+                raise WrongType(f"unable to understand extra arguments {labels}")
+            arguments["candidate_labels"] = labels[0]
+        arguments = {**self._defaults, **arguments}
+        given = {name: arguments.pop(name) for name in _DEFAULTS}
+        if unknown := [name for name in arguments if name not in PASSED_ON]:
+            raise WrongType(f"unknown argument {unknown[0]!r}; known: {', '.join((*_DEFAULTS, *PASSED_ON))}")
+        names = _candidates(given["candidate_labels"])
+        top = None if given["top_k"] is None else whole_number(given["top_k"], "top_k")
+        kind = "multi-label" if given["multi_label"] or len(names) == 1 else "single-label"
+        arguments |= {
+            "classification_type": kind,
+            "label_descriptions": _hypotheses(given["hypothesis_template"], names),
+        }
+
+        def run(part: list[Any], first: int = 0) -> list[dict[str, Any]]:
+            texts = check_texts(part, first)
+            scored = self.classifier(texts, names, return_hierarchical=True, first_text=first, **arguments)
+            return [_result(text, names, own, top) for text, own in zip(texts, scored, strict=True)]
+
+        if isinstance(sequences, str):
+            return run([sequences])[0]
+        if _is_stream(sequences):
+            size = None if batch_size is None else whole_number(batch_size, "batch_size")
+            return _streamed(iter(sequences), run, size)
+        return run(as_list(sequences, "sequences", "a string, a list of strings or a stream of them"))
+
+
+def pipeline(
+    task: str | None = None,
+    model: Any = None,
+    tokenizer: Any = None,
+    device: str | torch.device | int | None = None,
+    **options: Any,
+) -> HuggingFacePipeline:
+    """Loads a model for zero-shot classification.
+
+    Args:
+        task: "zero-shot-classification", the one that there is.
+        model: a path, a repository id, or a loaded model.
+        tokenizer: default: the model's own, if `model` is a path or repository id.
+        device: a name, a number (-1: the CPU), or None for the GPU where there is one.
+        options: those of `ZeroShotClassificationPipeline`, and defaults for the arguments of a call:
+            candidate_labels, multi_label, hypothesis_template and top_k.
+
+    Raises:
+        TypeError, ValueError: the task is another, there is no model, or an option is not valid.
+    """
+    if task not in (None, TASK):
+        raise WrongValue(f"unknown task {task!r}: this engine has {TASK!r} alone")
+    if model is None:
+        raise WrongType("give model=: a path, a repository id or a loaded model")
+    defaults = {name: options.pop(name) for name in list(options) if name in _DEFAULTS}
+    options = {"progress_bar": False, **options}
+    return HuggingFacePipeline(
+        ZeroShotClassificationPipeline(model, tokenizer, device=device, **options), **defaults
+    )
+
+
+class CallableModule(ModuleType):
+    """A module that is called as the function `pipeline`."""
+
+    __call__ = staticmethod(pipeline)
+
+
+def _candidates(labels: Any) -> list[str]:
+    if isinstance(labels, str):
+        labels = [label.strip() for label in labels.split(",") if label.strip()]
+    names = plain_strings(
+        as_list(labels, "candidate_labels", "a list, or a string with commas"), "candidate_labels"
+    )
+    if not names:
+        raise WrongValue("you must include at least one label in candidate_labels")
+    return names
+
+
+def _hypotheses(template: Any, names: list[str]) -> dict[str, str] | None:
+    if template is None or template == "{}":
+        return None
+    try:
+        hypotheses = {name: template.format(name) for name in names}
+    except (AttributeError, IndexError, KeyError, ValueError):
+        hypotheses = {}
+    if hypotheses.get(names[0], template) == template:
+        raise WrongValue(f"hypothesis_template {template!r} needs {{}} where the label goes")
+    return hypotheses
+
+
+def _result(text: str, names: list[str], scores: dict[str, float], top: int | None) -> dict[str, Any]:
+    ranked = sorted(names, key=scores.__getitem__, reverse=True)[:top]
+    return {"sequence": text, "labels": ranked, "scores": [scores[name] for name in ranked]}
+
+
+def _is_stream(sequences: Any) -> bool:
+    """Says whether results come one by one: whatever can be iterated and is no list of some kind."""
+    if isinstance(sequences, (list, tuple, dict, set, frozenset, bytes, bytearray)):
+        return False
+    if any(hasattr(sequences, name) for name in ("columns", *CONVERSIONS)):
+        return False
+    return hasattr(sequences, "__iter__") or hasattr(sequences, "__getitem__")
+
+
+def _streamed(texts: Iterator[Any], run: Any, size: int | None) -> Iterator[dict[str, Any]]:
+    """Yields results as they come; a part of the stream is in memory at a time."""
+    first = 0
+    for number in count():
+        part = list(islice(texts, size or min(8 << number, MOST_AT_A_TIME)))
+        if not part:
+            return
+        yield from run(part, first)
+        first += len(part)
+
+
+sys.modules[ZeroShotClassificationPipeline.__module__].__class__ = CallableModule

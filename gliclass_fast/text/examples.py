@@ -1,0 +1,48 @@
+"""Examples: few-shot and retrieved ones, as callers give them, become dicts of one string and plain lists."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from gliclass_fast.text.arguments import as_list, per_text, plain_string
+from gliclass_fast.text.errors import WrongType, WrongValue
+
+_SHOT_KEYS = ("text", "labels", "true_labels", "all_labels")  # the last is read of retrieved examples alone
+ALLOWED_KEYS = {"examples": _SHOT_KEYS, "rac_examples": ("text", "true_labels", "all_labels")}
+_WANTED = "a list of dicts, or one such list per text"
+
+
+def examples_per_text(examples: Any, count: int, name: str = "examples") -> list[list[dict[str, Any]]]:
+    """Returns the examples of every text, from a list of dicts for all, or one such list or None per text."""
+    examples = as_list(examples, name, _WANTED)
+    if not examples:
+        return [[]] * count
+    if any(isinstance(example, Mapping) for example in examples):
+        return [_plain(examples, name, ALLOWED_KEYS[name])] * count
+    own = per_text(examples, count, name, lambda _: False)
+    return [
+        [] if each is None else _plain(each, f"{name}[{index}]", ALLOWED_KEYS[name])
+        for index, each in enumerate(own)
+    ]
+
+
+def _plain(examples: Any, name: str, allowed: tuple[str, ...]) -> list[dict[str, Any]]:
+    kept = [each for each in as_list(examples, name, "a list of dicts") if each is not None]
+    return [_example(example, f"{name}[{index}]", allowed) for index, example in enumerate(kept)]
+
+
+def _example(example: Any, name: str, allowed: tuple[str, ...]) -> dict[str, Any]:
+    """Returns an example without what is None, which counts as absent."""
+    if not isinstance(example, Mapping) or not isinstance(example.get("text", ""), str):
+        raise WrongType(f"{name} must be a dict with a 'text' string and a list of 'labels'")
+    for key in example:
+        if key not in allowed:
+            raise WrongValue(f"{name} has the unknown key {key!r}; allowed: {', '.join(allowed)}")
+    plain: dict[str, Any] = {"text": plain_string(example.get("text", ""), f"{name}['text']")}
+    for key in allowed[1:]:
+        if (labels := example.get(key)) is not None:
+            field = f"{name}[{key!r}]"
+            labels = [labels] if isinstance(labels, str) else as_list(labels, field, "a list of strings")
+            plain[key] = [plain_string(label, f"a label of {field}") for label in labels]
+    return plain

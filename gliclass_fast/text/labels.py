@@ -1,0 +1,100 @@
+"""Labels: what a caller gives becomes, for every text, what its prompt says and what its results say.
+
+A dict of strings gives descriptions: {"refund": "the customer wants money back"} puts the description in the
+prompt and "refund" in the results. Any other dict is a hierarchy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from gliclass_fast.text.arguments import as_list, plain_string, plain_strings
+from gliclass_fast.text.by_label import refuse_unknown
+from gliclass_fast.text.errors import WrongType, WrongValue
+from gliclass_fast.text.prompts import are_descriptions, flatten_labels
+
+_WANTED = "a list, a nested dict, or one of these per text"
+
+
+@dataclass(frozen=True, slots=True)
+class Labels:
+    """Holds the labels of one text."""
+
+    names: tuple[str, ...]  # as results say them
+    read: tuple[str, ...]  # as the prompt says them
+    structure: Any  # lists and dicts that hold the names in the shape that was given
+
+
+def labels_per_text(labels: Any, count: int, separator: str) -> list[Labels]:
+    """Returns the labels of every text, from one structure for all or one per text."""
+    if isinstance(labels, Mapping):
+        return [_labels(labels, "labels", separator)] * count
+    labels = as_list(labels, "labels", _WANTED)
+    if not labels:
+        raise WrongValue("labels is empty: give at least one label")
+    if isinstance(labels[0], str):
+        return [_labels(labels, "labels", separator)] * count
+    if not hasattr(labels[0], "__iter__"):
+        plain_string(labels[0], "labels[0]")
+    if len(labels) != count:
+        raise WrongValue(f"labels has one list per text, so it needs {count} of them; got {len(labels)}")
+    return [_labels(each, f"labels[{index}]", separator) for index, each in enumerate(labels)]
+
+
+def with_descriptions(labels: list[Labels], descriptions: Any) -> list[Labels]:
+    """Puts descriptions, {name: description}, in the prompts in place of the names that they describe."""
+    if descriptions is None:
+        return labels
+    if not isinstance(descriptions, Mapping):
+        raise WrongType(f"label_descriptions must be a dict of strings, got {type(descriptions).__name__}")
+    if any(each.read != each.names for each in labels):
+        raise WrongValue("labels has descriptions already: give them there or in label_descriptions")
+    own = {
+        plain_string(name, "a label of label_descriptions"): plain_string(
+            text, f"the description of {name!r}"
+        )
+        for name, text in descriptions.items()
+    }
+    refuse_unknown(own, [each.names for each in labels], "label_descriptions")
+    made: dict[int, Labels] = {}  # texts that share their labels share what is made of them
+    for each in labels:
+        if id(each) not in made:
+            made[id(each)] = replace(each, read=tuple(own.get(name) or name for name in each.names))
+    return [made[id(each)] for each in labels]
+
+
+def _labels(given: Any, name: str, separator: str) -> Labels:
+    structure = _plain(given, name)
+    try:
+        names = tuple(flatten_labels(structure, separator=separator))
+    except TypeError as error:
+        raise WrongType(f"{name}: {error}") from None
+    if not names:
+        raise WrongValue(f"{name} is empty: give at least one label")
+    if isinstance(structure, list):
+        return Labels(names, names, structure)
+    for label in names:
+        plain_string(label, f"a label of {name}")
+    if not are_descriptions(structure):
+        return Labels(names, names, structure)
+    described = (plain_string(text, f"the description of {key!r}") for key, text in structure.items())
+    return Labels(names, tuple(text or key for key, text in zip(names, described, strict=True)), list(names))
+
+
+def _plain(given: Any, name: str) -> list[Any] | dict[Any, Any]:
+    """Returns a structure of labels with plain lists, dicts and strings; a flat list is checked here."""
+    if isinstance(given, Mapping):
+        return {_part(key, name): _part(value, name) for key, value in given.items()}
+    return plain_strings(as_list(given, name, "a list of strings or a nested dict"), name)
+
+
+def _part(part: Any, name: str) -> Any:
+    if isinstance(part, str):
+        return str.__str__(part)
+    if isinstance(part, Mapping):
+        return {_part(key, name): _part(value, name) for key, value in part.items()}
+    if hasattr(part, "__iter__"):
+        return [_part(each, name) for each in as_list(part, f"a list of {name}", "a list of strings")]
+    return part

@@ -1,0 +1,123 @@
+"""Chunks of tokens: they fit, they overlap, and together they are the whole text."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import pytest
+
+from gliclass_fast import ZeroShotClassificationWithChunkingPipeline, demo
+from gliclass_fast.text.chunks import by_tokens
+from tests.tiny import byte_tokenizer, label_tower, reference_model
+
+PROSE = "The rover found organic molecules in a Martian crater. Later we played songs, and cooked. " * 12
+UNBROKEN = "汉字テスト" * 60 + "🚄" * 30 + "x" * 300
+# every character once, so that a piece tells where it stood
+ONCE = "".join(map(chr, [*range(0x4E00, 0x4E80), *range(0x1F600, 0x1F640), *range(0x21, 0x7F)]))
+LABELS = ["music", "space exploration", "cooking", "banking and finance", "weather"]
+SHOTS = [{"text": "A new album", "labels": ["music"]}]
+
+
+def tokens_of(text: str) -> list[int]:
+    """One token per UTF-8 byte: where the character of every byte starts."""
+    return [place for place, character in enumerate(text) for _ in character.encode()]
+
+
+@pytest.mark.parametrize("overlap", [0, 1, 5, 30])
+@pytest.mark.parametrize("size", [1, 2, 7, 31, 64, 5000])
+def test_pieces_fit_and_cover_the_text(size: int, overlap: int) -> None:
+    def cut(text: str) -> list[str]:
+        pieces = by_tokens(text, tokens_of(text), size, overlap, lambda piece: len(tokens_of(piece)) - size)
+        assert all(len(tokens_of(piece)) <= size or len(piece) == 1 for piece in pieces)
+        assert all(pieces) or not text
+        return pieces
+
+    for text in ("", "a", " \n", PROSE, UNBROKEN, PROSE + UNBROKEN):
+        pieces = cut(text)
+        if overlap == 0:
+            assert "".join(pieces) == text
+        if size == 31 and overlap != 1 and text == PROSE:  # it cuts between words
+            assert {word for piece in pieces for word in piece.split()} == set(PROSE.split())
+    ends = [0]
+    for piece in cut(ONCE):
+        start = ONCE.index(piece)
+        assert start <= ends[-1] < start + len(piece)  # no gap, and something new
+        ends.append(start + len(piece))
+    assert ends[-1] == len(ONCE)
+
+
+def test_neighbours_share_about_the_overlap() -> None:
+    text = "".join(f"w{number:03d} " for number in range(100))
+    pieces = by_tokens(text, tokens_of(text), 50, 20, lambda piece: len(piece) - 50)
+    assert len(pieces) > 10
+    for one, two in pairwise(pieces):
+        shared = set(one.split()) & set(two.split())
+        assert len(shared) == 4 and two.startswith(min(shared))  # 20 tokens
+
+
+def pipeline(model: Any = demo.PATH, tokenizer: Any = None, **settings: Any) -> Any:
+    return ZeroShotClassificationWithChunkingPipeline(
+        model, tokenizer, device="cpu", progress_bar=False, **{"on_truncation": "error", **settings}
+    )
+
+
+FAMILIES: dict[str, Any] = {
+    "labels first": lambda: reference_model(),
+    "text first": lambda: reference_model(prompt_first=False),
+    "bi-encoder": lambda: reference_model("bert", architecture_type="bi-encoder", **label_tower()),
+    "encoder-decoder": lambda: reference_model("t5", architecture_type="encoder-decoder"),
+}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_automatic_chunks_are_never_cut(family: str) -> None:
+    """`on_truncation="error"` would raise."""
+    ours = pipeline(FAMILIES[family](), byte_tokenizer(), max_length=160, labels_chunk_size=3)
+    for options in ({}, {"prompt": "Task: "}, {"examples": SHOTS if family != "bi-encoder" else None}):
+        found, infos = ours(
+            [PROSE, "short", UNBROKEN], LABELS, 0.0, chunk_tokens="auto", return_info=True, **options
+        )
+        assert [len(each) for each in found] == [5, 5, 5]
+        assert infos[1].passes == 2 and infos[0].passes > 10 and not any(each.tokens_cut for each in infos)
+    if family == "labels first":
+        with pytest.raises(ValueError, match="text would be cut"):
+            ours(PROSE, LABELS)
+
+
+def test_a_real_tokenizer_and_every_option() -> None:
+    text = PROSE[:500]
+    ours = pipeline(max_length=96, chunk_tokens="auto", overlap_tokens=8)
+    found, [info] = ours(text, LABELS, 0.3, return_info=True)
+    assert [each["label"] for each in found[0]][:1] == ["music"] and info.tokens_cut == 0
+    assert ours("Play songs.", LABELS)[0][0]["label"] == "music"
+    few, many = (
+        ours(text, LABELS, return_info=True, chunk_tokens=size, overlap_tokens=0)[1][0] for size in (50, 10)
+    )
+    assert few.passes < info.passes * 2 and many.passes > 4 * few.passes
+    assert ours.chunk_tokens == "auto"  # what a call gives counts for the call
+    by_characters = pipeline(ours.model, ours.tokenizer, on_truncation="ignore")
+    found, infos = by_characters([PROSE, "short"], LABELS, return_info=True, text_chunk_size=400)
+    assert (
+        infos[0].passes == len(range(0, len(PROSE) - 256, 400 - 256))
+        and infos[1].passes == 1
+        and len(found) == 2
+    )
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "message"),
+    [
+        ({"chunk_tokens": 0}, ValueError, "chunk_tokens must be at least 1"),
+        ({"chunk_tokens": "all"}, TypeError, "chunk_tokens must be a whole number, got str"),
+        ({"overlap_tokens": 5}, ValueError, "give chunk_tokens too"),
+        ({"chunk_tokens": 5, "overlap_tokens": 5}, ValueError, "overlap_tokens must be below chunk_tokens"),
+        ({"chunk_tokens": 5, "overlap_tokens": -1}, ValueError, "overlap_tokens must be at least 0"),
+        ({"chunk_tokens": 5, "text_chunk_size": 5}, ValueError, "not both"),
+        ({"chunk_tokens": "auto", "prompt": "x" * 50}, ValueError, "finds no room for text"),
+    ],
+)
+def test_wrong_sizes(settings: dict[str, Any], error: type[Exception], message: str) -> None:
+    ours = pipeline(reference_model(), byte_tokenizer(), max_length=40)
+    with pytest.raises(error, match=message):
+        ours(PROSE, ["a"], **settings)

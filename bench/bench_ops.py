@@ -46,8 +46,8 @@ class Case:
     tiles: float = 0  # tiles of 64 x 64 scores, over all heads
 
 
-def cases(device: str, dtype: torch.dtype) -> list[Case]:
-    total = TOKENS[device]
+def cases(device: str, dtype: torch.dtype, tokens: int | None = None) -> list[Case]:
+    total = tokens or TOKENS[device]
 
     def make(*shape: int) -> torch.Tensor:
         return torch.randn(shape, device=device).to(dtype) / 8
@@ -137,8 +137,11 @@ def clocks_per_tile(case: Case, milliseconds: float) -> float | None:
 
 
 @torch.inference_mode()
-def measure(device: str, dtype: torch.dtype, repeats: int) -> Iterator[dict[str, Any]]:
-    for case in cases(device, dtype):
+def measure(
+    device: str, dtype: torch.dtype, repeats: int, tokens: int | None = None
+) -> Iterator[dict[str, Any]]:
+    """Yields a row per case; tokens: how many a case has, in place of TOKENS."""
+    for case in cases(device, dtype, tokens):
         functions = implementations(case, device, dtype)
         row: dict[str, Any] = {"case": case.name, "error": errors(functions)}
         calls = CALLS[device]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
+from random import Random
 from typing import Any
 
 import pytest
@@ -20,9 +21,11 @@ WINDOW = 384
 MARKED = st.sampled_from(
     ["<<LABEL>>", "<<SEP>>", "<<EXAMPLE>>", "a<<LABEL>>b", "<<SEP>>[SEP][PAD]", "[CLS]", "[UNK]"]
 )
-ANY_TEXT = st.one_of(
-    st.text(max_size=40), MARKED, st.just(""), st.text(alphabet="ab ", min_size=300, max_size=500)
+# longer than the window or nearly so; a draw for every letter would take longer than to score the text
+LONG_TEXT = st.builds(
+    lambda length, seed: "".join(Random(seed).choices("ab ", k=length)), st.integers(300, 500), st.integers(0)
 )
+ANY_TEXT = st.one_of(st.text(max_size=40), MARKED, st.just(""), LONG_TEXT)
 LABEL = st.one_of(st.text(max_size=8), MARKED)
 LABELS = st.one_of(
     st.lists(LABEL, min_size=1, max_size=6),

@@ -22,7 +22,7 @@ from gliclass_fast.ops import unavailable_reason
 
 Run = Callable[[], Any]
 CALLS = 10  # calls in one graph
-ROWS = {"cuda": (128, 512, 2048, 16384), "cpu": (128,)}
+ROWS = {"cuda": (128, 512, 2048, 16384), "cpu": (16,)}
 GEMMS = {"QKV": (2304, 768), "O": (768, 768), "up": (3072, 768), "down": (768, 3072)}  # outputs, inputs
 BATCHES = ((1, 128), (1, 512), (4, 128), (8, 256), (4, 1024))  # sequences, tokens of each
 

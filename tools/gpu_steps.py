@@ -28,6 +28,8 @@ from tools.supervise import append_row
 Rows = Iterator[dict[str, Any]]
 PARTS = ("forward", "pipeline")
 TOO_SLOW = ("gliclass + torch.compile", "cross-encoder (NLI)")  # A check takes eight minutes.
+EXPORTED = ("ONNX Runtime",)  # A CPU only tries the plan out, and an export takes long.
+TRIED_TOKENS = 128  # A CPU tries the operations out with this number.
 PROFILED = ("1x128", "64x256")
 REPLAYS = 50
 GPU_FACTS = "name,driver_version,clocks.sm,clocks.max.sm,clocks.mem,power.draw,power.limit,temperature.gpu"
@@ -79,7 +81,8 @@ def shape(options: argparse.Namespace) -> Rows:
             yield tried({**about, "case": case.name, "beside": "itself"}, replays)
     if (graphs := engine.model.loaded.graphs) is not None:
         yield {**about, "graphs": graphs.count, "mib": round(graphs.memory / 2**20, 1)}
-    absent = bench.invite([name for name in peers.available() if name not in TOO_SLOW])
+    left_out = TOO_SLOW if options.device == "cuda" else TOO_SLOW + EXPORTED
+    absent = bench.invite([name for name in peers.available() if name not in left_out])
     yield {**about, "absent": absent}
     for case in cases:
         yield tried({**about, "case": case.name, "beside": "peers"}, partial(bench.row, case, PARTS))
@@ -95,7 +98,8 @@ def tried(about: dict[str, Any], find: Callable[[], dict[str, Any]]) -> dict[str
 
 def operations(options: argparse.Namespace) -> Rows:
     dtype = torch.float16 if options.device == "cuda" else torch.float32
-    yield from bench_ops.measure(options.device, dtype, options.repeats)
+    tokens = None if options.device == "cuda" else TRIED_TOKENS
+    yield from bench_ops.measure(options.device, dtype, options.repeats, tokens)
 
 
 def tiles(options: argparse.Namespace) -> Rows:

@@ -1,6 +1,6 @@
 """What every Triton kernel costs on every GPU generation: it is compiled ahead of time, without a GPU.
 
-    python -m tools.kernel_resources [--output FILE] [--architectures 80,86,89,90]
+    python -m tools.kernel_resources [--output FILE] [--architectures 80,86,89,90] [--brief]
 
 Operations run at the sizes of stock models with a recorder in place of each kernel: what would have been
 launched is compiled instead. A row per launch and architecture gives registers per thread, shared memory and
@@ -13,6 +13,7 @@ import argparse
 import importlib
 import json
 import re
+import struct
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
@@ -41,6 +42,8 @@ _TYPES = {
     torch.int64: "i64",
 }
 HEADS, DIM, WIDTH, INNER = 12, 64, 768, 3072
+INSTRUCTION_BYTES = 16
+EXECUTABLE = 4  # the flag of a section of an ELF file
 
 
 class Recorder:
@@ -163,44 +166,61 @@ def launches(name: str, architecture: int) -> list[dict[str, Any]]:
     return found
 
 
-def compiled(name: str, architecture: int) -> list[dict[str, Any]]:
+def compiled(name: str, architecture: int, loads: bool) -> list[dict[str, Any]]:
     """Returns the resources of every kernel a case launches."""
     rows = []
     for launch in launches(name, architecture):
         source = ASTSource(launch["kernel"], launch["signature"], launch["constants"], launch["attributes"])
         target = GPUTarget("cuda", architecture, 32)
         binary = triton.compile(source, target=target, options=launch["options"])
-        rows.append({"case": name, "architecture": architecture, **_resources(binary)})
+        rows.append({"case": name, "architecture": architecture, **_resources(binary, loads)})
     return rows
 
 
-def _resources(binary: Any) -> dict[str, Any]:
+def _resources(binary: Any, loads: bool) -> dict[str, Any]:
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(binary.asm["cubin"])
         file.flush()
-        usage, code = (
-            subprocess.run([TOOLS / tool, *options, file.name], capture_output=True, text=True, check=True)
-            for tool, options in (("cuobjdump", ["--dump-resource-usage"]), ("nvdisasm", ["-c"]))
-        )
-    found = re.search(r"REG:(\d+) STACK:(\d+) SHARED:\d+ LOCAL:(\d+)", usage.stdout)
-    assert found is not None, usage.stdout
-    instructions = re.findall(r"/\*[0-9a-f]{4,}\*/\s+(?:@!?\w+\s+)?([A-Z][\w.]*)", code.stdout)
-    return {
+        usage = _run("cuobjdump", "--dump-resource-usage", file.name)
+        code = _run("nvdisasm", "-c", file.name) if loads else ""
+    found = re.search(r"REG:(\d+) STACK:(\d+) SHARED:\d+ LOCAL:(\d+)", usage)
+    assert found is not None, usage
+    resources = {
         "kernel": binary.metadata.name,
         "registers": int(found[1]),
         "spilled_bytes": int(found[2]) + int(found[3]),
         "shared_bytes": binary.metadata.shared,
-        "instructions": len(instructions),
+        "instructions": _code_bytes(binary.asm["cubin"]) // INSTRUCTION_BYTES,
+    }
+    if not loads:
+        return resources
+    instructions = re.findall(r"/\*[0-9a-f]{4,}\*/\s+(?:@!?\w+\s+)?([A-Z][\w.]*)", code)
+    assert len(instructions) == resources["instructions"]
+    return {
+        **resources,
         "wide_loads": sum(name.startswith(("LDG", "LDGSTS")) and "128" in name for name in instructions),
         "tensor_core": sum(name.startswith(("HMMA", "HGMMA")) for name in instructions),
     }
 
 
-def measure(architectures: tuple[int, ...] = ARCHITECTURES) -> Iterator[dict[str, Any]]:
+def _run(tool: str, *arguments: str) -> str:
+    return subprocess.run([TOOLS / tool, *arguments], capture_output=True, text=True, check=True).stdout
+
+
+def _code_bytes(cubin: bytes) -> int:
+    """Returns the size of the sections with code, as the headers of an ELF file of 64 bits tell it."""
+    (headers,) = struct.unpack_from("<Q", cubin, 0x28)
+    size, count = struct.unpack_from("<HH", cubin, 0x3A)
+    sections = (struct.unpack_from("<IIQQQQ", cubin, headers + size * number) for number in range(count))
+    return sum(section[5] for section in sections if section[2] & EXECUTABLE)
+
+
+def measure(architectures: tuple[int, ...] = ARCHITECTURES, loads: bool = True) -> Iterator[dict[str, Any]]:
+    """Yields the rows; loads: whether they tell kinds of instructions, which takes a disassembly of each."""
     names = list(cases())
-    with ProcessPoolExecutor(2, get_context("spawn")) as pool:
+    with ProcessPoolExecutor(2, get_context("fork")) as pool:
         for architecture in architectures:
-            for rows in pool.map(compiled, names, [architecture] * len(names)):
+            for rows in pool.map(partial(compiled, loads=loads), names, [architecture] * len(names)):
                 yield from rows
 
 
@@ -210,9 +230,10 @@ def main() -> None:
     )
     parser.add_argument("--output", type=Path)
     parser.add_argument("--architectures", default=",".join(map(str, ARCHITECTURES)))
+    parser.add_argument("--brief", action="store_true", help="without kinds of instructions")
     options = parser.parse_args()
     result: dict[str, Any] = {"benchmark": "kernel_resources", "triton": triton.__version__, "rows": []}
-    for row in measure(tuple(map(int, options.architectures.split(",")))):
+    for row in measure(tuple(map(int, options.architectures.split(","))), not options.brief):
         result["rows"].append(row)
         print(*(f"{key} {value}" for key, value in row.items()), sep="  ", flush=True)
     if options.output:

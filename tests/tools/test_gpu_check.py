@@ -17,7 +17,7 @@ import pytest
 from gliclass_fast import demo
 from gliclass_fast.bench.cases import Case
 from gliclass_fast.bench.run import Bench
-from tools import gpu_steps
+from tools import gpu_check, gpu_steps
 from tools.supervise import Journal, Phase, Step, append_row, follow
 
 ROOT = Path(__file__).parent.parent.parent
@@ -57,54 +57,53 @@ def wait_for_step(check: subprocess.Popen[bytes], file: Path) -> int:
 
 def check(folder: Path, *options: str, **environment: str) -> subprocess.CompletedProcess[str]:
     given = ["--device", "cpu", "--dtypes", "float32", "--shapes", str(demo.PATH), "--repeats", "1"]
-    given += ["--minutes", "24"]  # a busy machine may be slower than the limits of the default eight
+    given += ["--minutes", "80"]  # a busy machine may be slower than the limits of the default eight
     inherited = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    inherited["OMP_WAIT_POLICY"] = "PASSIVE"  # threads that wait leave the processor to the other tests
     return subprocess.run(
         [sys.executable, str(SCRIPT), "--output", str(folder), *given, *options],
         capture_output=True, text=True, check=False, env={**inherited, **environment},
     )  # fmt: skip
 
 
-@pytest.mark.slow
+SHAPE = f"{demo.PATH} float32"
+TESTS = ("test_compiled", "test_graphs", "test_overflow", "test_kernels", "test_parity")
+MEASURED = ("facts", f"warm {SHAPE}", f"shape {SHAPE}", "ceilings", "tiles", "operations")
+
+
 def test_the_whole_plan(tmp_path: Path) -> None:
-    done = check(tmp_path)
+    options = Namespace(
+        device="cpu", dtypes="float32", shapes=str(demo.PATH), repeats=1, minutes=8.0, only=None, wheels=None
+    )
+    steps = [step for phase in gpu_check.plan(options, tmp_path) for step in phase.steps]
+    order = [*MEASURED[:2], *TESTS[:2], *MEASURED[2:], *TESTS[2:]]
+    assert [step.name for step in steps] == order
+    files = [part for step in steps for part in step.command if part.startswith("tests/")]
+    assert files == [f"tests/gpu/{name}.py" for name in TESTS]
+    assert {ROOT / file for file in files} == set(ROOT.glob("tests/gpu/test_*.py"))
+    options.device = "cuda"
+    on_gpu = {step.name for phase in gpu_check.plan(options, tmp_path) for step in phase.steps}
+    assert on_gpu == {*order, "build", "memcheck", "racecheck"}
+
+
+@pytest.mark.slow
+def test_every_kind_of_step_runs(tmp_path: Path) -> None:
+    """One of the files of tests runs, which differ in nothing but their name."""
+    done = check(tmp_path, "--only", f"facts,warm,shape,operations,{TESTS[0]}")
     found = read(tmp_path)
     assert done.returncode == 0 and found["finished"] and found["accurate"], done.stdout + done.stderr
     assert not found["failures"] and all(step["returncode"] == 0 for step in found["steps"].values())
-    tests = ["test_compiled", "test_graphs", "test_overflow", "test_kernels", "test_parity"]
-    shape = f"{demo.PATH} float32"
-    steps = [
-        "facts",
-        f"warm {shape}",
-        *tests[:2],
-        f"shape {shape}",
-        "ceilings",
-        "tiles",
-        "operations",
-        *tests[2:],
-    ]
-    assert sorted(found["steps"]) == sorted(steps)
+    assert sorted(found["steps"]) == sorted((*MEASURED, TESTS[0]))
     timed = [row for row in found["rows"] if "case" in row and row["step"] == "shape"]
     alone, beside = ([row for row in timed if row["beside"] == who] for who in ("nobody", "peers"))
     assert [row["case"] for row in alone] == [row["case"] for row in beside] and len(alone) == 2
     assert all(row["forward"]["gliclass-fast"]["median"] > 0 for row in timed)
     assert all("gliclass" in row["pipeline"] for row in beside)
-    assert {row["step"] for row in found["rows"]} == {
-        "facts",
-        "warm",
-        "shape",
-        "ceilings",
-        "tiles",
-        "operations",
-    }
+    assert {row["step"] for row in found["rows"]} == {name.split()[0] for name in MEASURED}
     assert len(list(tmp_path.iterdir())) <= 8  # few enough to be taken away one by one
 
 
-@pytest.mark.slow
-def test_only_what_is_asked_for(tmp_path: Path) -> None:
-    assert check(tmp_path, "--only", "facts").returncode == 0
-    found = read(tmp_path)
-    assert list(found["steps"]) == ["facts"] and found["accurate"] is None
+def test_a_mistyped_step_is_refused(tmp_path: Path) -> None:
     mistyped = check(tmp_path, "--only", "shaeps")
     assert mistyped.returncode == 2 and "no step is shaeps" in mistyped.stderr
 
@@ -119,6 +118,7 @@ def test_without_a_package_the_failure_is_written_down(package: str, tmp_path: P
     done = check(tmp_path, "--only", "facts,shape", PYTHONPATH=path)
     found = read(tmp_path)
     assert done.returncode == 1 and found["finished"] and found["accurate"] is None
+    assert list(found["steps"]) == ["facts", f"shape {SHAPE}"]  # only what is asked for
     assert f"{package} is not here" in "".join(found["steps"][found["failures"][-1]]["output"])
     assert (found["steps"]["facts"]["returncode"] == 0) == (package == "gliclass")
 

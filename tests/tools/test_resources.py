@@ -44,7 +44,7 @@ def compile_all(file: Path, packages: Path | None = None) -> Launches:
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     if packages is not None:
         environment["PYTHONPATH"] = str(packages)
-    command = [sys.executable, "-m", "tools.kernel_resources", "--output", str(file)]
+    command = [sys.executable, "-m", "tools.kernel_resources", "--brief", "--output", str(file)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, env=environment)
     assert done.returncode == 0, done.stderr
     return by_launch(json.loads(file.read_text(encoding="utf-8")))

@@ -1,0 +1,107 @@
+"""The reference's calibrator, over padded rows: ours calibrates a packed batch without the padding.
+
+Ours gives the calibrated logits alone. Its last layer's output says which scale and shift made them, and
+the end of its first layer's input holds the statistics of the logits.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gliclass_fast.models.calibrator import STATISTICS, Calibrator
+from gliclass_fast.ops import choose_ops
+from tests.peer.scorers import batch_of, config_of, initialized
+
+
+class GLiClassCalibrator(nn.Module):
+    def __init__(
+        self,
+        representation_size: int,
+        hidden_size: int = 256,
+        beta_max: float = 3.0,
+        dropout: float = 0.1,
+        use_bias: bool = False,
+    ) -> None:
+        super().__init__()
+        config = config_of(
+            representation_size,
+            calibrator_hidden_size=hidden_size,
+            calibrator_beta_max=beta_max,
+            calibrator_use_bias=use_bias,
+        )
+        self.ours = initialized(Calibrator(config, choose_ops("cpu", torch.float32, "reference")))
+        self.beta_max, self.use_bias = beta_max, use_bias
+        self.mlp = [self.ours.first, self.ours.second, self.ours.last]
+        self.reset_to_global_scaling(1.0)
+
+    def reset_to_global_scaling(self, base_beta: float, base_bias: float = 0.0) -> None:
+        reset(self.ours, base_beta, base_bias)
+
+    def forward(
+        self, text_repr: Tensor, label_repr: Tensor, logits: Tensor, label_mask: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Returns the scales and shifts, [N, L]: 1 and 0 where `label_mask` has no label."""
+        kept = label_mask.bool()
+        batch = batch_of([1] * len(kept), kept.sum(1).tolist())
+        seen = Seen(self.ours)
+        calibrated = seen(text_repr, label_repr[kept], logits[kept], batch)
+        torch.testing.assert_close(calibrated, seen.beta * logits[kept] + seen.bias)
+        beta, bias = torch.ones_like(logits), torch.zeros_like(logits)
+        beta[kept], bias[kept] = seen.beta, seen.bias
+        return beta, bias
+
+
+class Seen:
+    """Calls a calibrator of ours and keeps what its layers read and gave: beta and bias [L], statistics."""
+
+    beta: Tensor
+    bias: Tensor
+    statistics: Tensor  # [L, STATISTICS]
+
+    def __init__(self, ours: Any) -> None:
+        self.ours = ours
+
+    def __call__(self, *inputs: Any) -> Tensor:
+        hooks = (
+            self.ours.first.register_forward_pre_hook(self._read),
+            self.ours.last.register_forward_hook(self._gave),
+        )
+        calibrated: Tensor = self.ours(*inputs)
+        for hook in hooks:
+            hook.remove()
+        return calibrated
+
+    def _read(self, layer: Any, inputs: tuple[Any, ...]) -> None:
+        self.statistics = inputs[0][:, -STATISTICS:]
+
+    def _gave(self, layer: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        self.beta = self.ours.beta_max * output[:, 0].sigmoid()
+        self.bias = output[:, 1] if self.ours.use_bias else torch.zeros_like(self.beta)
+
+
+def reset(ours: Calibrator, base_beta: float, base_bias: float) -> None:
+    """Has a calibrator give the same scale and shift for every pair."""
+    share = base_beta / ours.beta_max
+    with torch.no_grad():
+        ours.last.weight.zero_()
+        ours.last.bias[0] = math.log(share / (1 - share))
+        if ours.use_bias:
+            ours.last.bias[1] = base_bias
+
+
+def logit_features(logits: Tensor, label_mask: Tensor) -> Tensor:
+    """Returns the statistics of logits [N, L] per label, [N, L, 6]: 0 where `label_mask` has no label."""
+    kept = label_mask.bool()
+    seen = Seen(GLiClassCalibrator(1).ours)
+    batch = batch_of([1] * len(kept), kept.sum(1).tolist())
+    seen(torch.zeros(len(kept), 1), torch.zeros(int(kept.sum()), 1), logits[kept], batch)
+    features = torch.zeros(*logits.shape, STATISTICS)
+    features[kept] = seen.statistics
+    return features
+
+
+NAMES = {"GLiClassCalibrator": GLiClassCalibrator, "logit_features": logit_features}

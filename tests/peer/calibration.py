@@ -47,8 +47,8 @@ class GLiClassCalibrator(nn.Module):
         """Returns the scales and shifts, [N, L]: 1 and 0 where `label_mask` has no label."""
         kept = label_mask.bool()
         batch = batch_of([1] * len(kept), kept.sum(1).tolist())
-        seen = Seen(self.ours)
-        calibrated = seen(text_repr, label_repr[kept], logits[kept], batch)
+        with Seen(self.ours) as seen:
+            calibrated = self.ours(text_repr, label_repr[kept], logits[kept], batch)
         torch.testing.assert_close(calibrated, seen.beta * logits[kept] + seen.bias)
         beta, bias = torch.ones_like(logits), torch.zeros_like(logits)
         beta[kept], bias[kept] = seen.beta, seen.bias
@@ -56,24 +56,28 @@ class GLiClassCalibrator(nn.Module):
 
 
 class Seen:
-    """Calls a calibrator of ours and keeps what its layers read and gave: beta and bias [L], statistics."""
+    """Keeps what the layers of a calibrator of ours read and give inside of a `with`.
 
-    beta: Tensor
-    bias: Tensor
-    statistics: Tensor  # [L, STATISTICS]
+    There is nothing to keep of None, a model without one.
+    """
 
-    def __init__(self, ours: Any) -> None:
+    beta: Tensor | None = None  # [L]
+    bias: Tensor | None = None  # [L]
+    statistics: Tensor | None = None  # [L, STATISTICS]
+
+    def __init__(self, ours: Calibrator | None) -> None:
         self.ours = ours
 
-    def __call__(self, *inputs: Any) -> Tensor:
-        hooks = (
-            self.ours.first.register_forward_pre_hook(self._read),
-            self.ours.last.register_forward_hook(self._gave),
-        )
-        calibrated: Tensor = self.ours(*inputs)
-        for hook in hooks:
+    def __enter__(self) -> Seen:
+        self.hooks = []
+        if self.ours is not None:
+            self.hooks.append(self.ours.first.register_forward_pre_hook(self._read))
+            self.hooks.append(self.ours.last.register_forward_hook(self._gave))
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        for hook in self.hooks:
             hook.remove()
-        return calibrated
 
     def _read(self, layer: Any, inputs: tuple[Any, ...]) -> None:
         self.statistics = inputs[0][:, -STATISTICS:]
@@ -96,9 +100,10 @@ def reset(ours: Calibrator, base_beta: float, base_bias: float) -> None:
 def logit_features(logits: Tensor, label_mask: Tensor) -> Tensor:
     """Returns the statistics of logits [N, L] per label, [N, L, 6]: 0 where `label_mask` has no label."""
     kept = label_mask.bool()
-    seen = Seen(GLiClassCalibrator(1).ours)
     batch = batch_of([1] * len(kept), kept.sum(1).tolist())
-    seen(torch.zeros(len(kept), 1), torch.zeros(int(kept.sum()), 1), logits[kept], batch)
+    ours = GLiClassCalibrator(1).ours
+    with Seen(ours) as seen:
+        ours(torch.zeros(len(kept), 1), torch.zeros(int(kept.sum()), 1), logits[kept], batch)
     features = torch.zeros(*logits.shape, STATISTICS)
     features[kept] = seen.statistics
     return features

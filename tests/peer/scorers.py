@@ -53,7 +53,7 @@ def initialized(module: nn.Module) -> nn.Module:
 
 
 class Scorer(nn.Module):
-    """Runs our scorer on the operations of the engine, or on their references where a gradient is asked for."""
+    """Runs our scorer on the engine's operations, or on their references where a gradient is asked for."""
 
     scorer_type: str
 

@@ -14,22 +14,22 @@ SHA256 = "9f329541589269c7bdee4f53c87c8dde8ef4f331778c81c37966e365bbbea431"
 OPTIONS = ("--quiet", "--no-deps", "--no-binary", "gliclass", "--no-build-isolation")
 
 
-def unpacked(folder: Path) -> Path:
-    """Returns a folder with `tests/` and `README.md` of the reference, and none of its code.
+def unpacked(kept: Path, folder: Path) -> Path:
+    """Unpacks `tests/` and `README.md` of the reference, and none of its code, and returns their folder.
 
-    folder: keeps the archive, which is downloaded from the package index where it is not there yet.
+    kept: keeps the archive, which pip downloads from the package index where it is not there yet.
     """
-    archive = folder / f"gliclass-{VERSION}.tar.gz"
+    archive = kept / f"gliclass-{VERSION}.tar.gz"
     if not archive.exists():
-        command = [sys.executable, "-m", "pip", "download", *OPTIONS, "--dest", str(folder)]
+        command = [sys.executable, "-m", "pip", "download", *OPTIONS, "--dest", str(kept)]
         subprocess.run([*command, f"gliclass=={VERSION}"], check=True)
     found = hashlib.sha256(archive.read_bytes()).hexdigest()
     assert found == SHA256, f"{archive} is not the release that the lists of this folder were made for"
     with tarfile.open(archive) as files:
-        wanted = [
-            member
-            for member in files.getmembers()
-            if member.name.split("/")[1:2] in (["tests"], ["README.md"]) and (member.isfile() or member.isdir())
-        ]
-        files.extractall(folder, wanted)
-    return folder / f"gliclass-{VERSION}"
+        for member in filter(tarfile.TarInfo.isfile, files):
+            inside = member.name.partition("/")[2]
+            if inside == "README.md" or inside.startswith("tests/"):
+                target = folder / inside
+                target.parent.mkdir(exist_ok=True)
+                target.write_bytes(files.extractfile(member).read())
+    return folder

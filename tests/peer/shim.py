@@ -7,6 +7,8 @@ it fail. The reference's own package cannot be imported beside the shim.
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import sys
 from types import ModuleType
 from typing import Any
@@ -47,8 +49,8 @@ class BaseZeroShotClassificationPipeline:
         threshold: float,
         initial_logits: torch.Tensor | None = None,
     ) -> tuple[list[dict[str, Any]], dict[str, float]]:
-        rows = [each.numpy() for each in (logits, initial_logits) if each is not None]
-        [scores] = scores_of([labels], [torch.tensor(rows).numpy()], [classification_type])
+        rows = torch.stack([each for each in (logits, initial_logits) if each is not None]).numpy()
+        [scores] = scores_of([labels], [rows], [classification_type])
         found = scores.predictions(classification_type, threshold)
         return found, dict(zip(scores.labels, scores.values, strict=True))
 
@@ -57,32 +59,50 @@ def retrieval_augmented_text(text: str, examples: list[dict[str, Any]]) -> str:
     return text + format_retrieved(examples, Markers())
 
 
-TOP = {name: getattr(gliclass_fast, name) for name in gliclass_fast.__all__}
-MODULES: dict[str, dict[str, Any]] = {
-    "gliclass": TOP | models.NAMES | {"__version__": gliclass_fast.__version__},
-    "gliclass.calibration": calibration.NAMES,
-    "gliclass.data_processing": {},
-    "gliclass.loss_functions": {},
-    "gliclass.model": models.NAMES,
-    "gliclass.multimodal": {},
-    "gliclass.pipeline": {"BaseZeroShotClassificationPipeline": BaseZeroShotClassificationPipeline},
-    "gliclass.poolings": poolings.NAMES,
-    "gliclass.scorers": scorers.NAMES,
-    "gliclass.streaming": {},
-    "gliclass.streaming.cache": {},
-    "gliclass.streaming.pipeline": {},
-    "gliclass.streaming.strategies": {},
-    "gliclass.training": {},
-    "gliclass.utils": {"retrieval_augmented_text": retrieval_augmented_text},
+# What the reference's modules have that ours do not have in the same form.
+ADAPTERS: dict[str, dict[str, Any]] = {
+    "": models.NAMES | {"__version__": gliclass_fast.__version__},
+    "calibration": calibration.NAMES,
+    "data_processing": {},
+    "loss_functions": {},
+    "model": models.NAMES,
+    "multimodal": {},
+    "pipeline": {"BaseZeroShotClassificationPipeline": BaseZeroShotClassificationPipeline},
+    "poolings": poolings.NAMES,
+    "scorers": scorers.NAMES,
+    "streaming": {},
+    "streaming.cache": {},
+    "streaming.pipeline": {},
+    "streaming.strategies": {},
+    "training": {},
+    "utils": {"retrieval_augmented_text": retrieval_augmented_text},
 }
 
 
-def install() -> None:
-    """Registers the modules; none has a path, so that no other module of the reference can be found."""
-    for name, values in MODULES.items():
-        module = Stand(name)
-        vars(module).update(values)
-        sys.modules[name] = module
+def ours(name: str) -> dict[str, Any]:
+    """Returns the public names of our module of this name, and of the packages that it is in."""
+    found, path = public(gliclass_fast), "gliclass_fast"
+    for part in filter(None, name.split(".")):
+        path = f"{path}.{part}"
+        if importlib.util.find_spec(path) is None:
+            break
+        found |= public(importlib.import_module(path))
+    return found
 
 
-install()
+def public(module: ModuleType) -> dict[str, Any]:
+    return {name: value for name, value in vars(module).items() if not name.startswith("_")}
+
+
+def modules() -> dict[str, Stand]:
+    """Makes the modules; none has a path, so that no other module of the reference can be found."""
+    made = {}
+    for name, adapters in ADAPTERS.items():
+        full = f"gliclass.{name}" if name else "gliclass"
+        made[full] = Stand(full)
+        vars(made[full]).update(ours(name) | adapters)
+    return made
+
+
+def pytest_configure() -> None:
+    sys.modules.update(modules())

@@ -89,12 +89,17 @@ class Seen:
 
 def reset(ours: Calibrator, base_beta: float, base_bias: float) -> None:
     """Has a calibrator give the same scale and shift for every pair."""
-    share = base_beta / ours.beta_max
     with torch.no_grad():
         ours.last.weight.zero_()
-        ours.last.bias[0] = math.log(share / (1 - share))
+        ours.last.bias[0] = output_of(base_beta, ours.beta_max)
         if ours.use_bias:
             ours.last.bias[1] = base_bias
+
+
+def output_of(beta: float, beta_max: float) -> float:
+    """Returns what the last layer has to give for a scale, which is strictly between 0 and beta_max."""
+    share = min(max(beta / beta_max, 1e-4), 1 - 1e-4)
+    return math.log(share / (1 - share))
 
 
 def logit_features(logits: Tensor, label_mask: Tensor) -> Tensor:

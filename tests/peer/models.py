@@ -7,7 +7,6 @@ tables of weights tell.
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -26,7 +25,7 @@ from gliclass_fast.checkpoint.weights import Checkpoint, Weights
 from gliclass_fast.models.architectures import ARCHITECTURES
 from gliclass_fast.models.configuration import read_config
 from gliclass_fast.ops import choose_ops
-from tests.peer.calibration import Seen
+from tests.peer.calibration import Seen, output_of
 
 MARKERS = ("class_token_index", "text_token_index", "example_token_index")
 LAST_LAYER = "calibrator.mlp.6"
@@ -95,9 +94,9 @@ class GLiClassModel(gliclass_fast.GLiClassModel):
         tensors = random_tensors(config) | self.read_tensors()
 
         def reset(base_beta: float, base_bias: float = 0.0) -> None:
-            share = base_beta / config.calibrator_beta_max
+            scale = output_of(base_beta, config.calibrator_beta_max)
             tensors[f"{LAST_LAYER}.weight"] = torch.zeros_like(tensors[f"{LAST_LAYER}.weight"])
-            tensors[f"{LAST_LAYER}.bias"] = torch.tensor([math.log(share / (1 - share)), base_bias])
+            tensors[f"{LAST_LAYER}.bias"] = torch.tensor([scale, base_bias][: 1 + use_bias])
             super(GLiClassModel, self).__init__(config, lambda: tensors, "random", device=self.device)
 
         return SimpleNamespace(reset_to_global_scaling=reset)

@@ -80,13 +80,15 @@ ADAPTERS: dict[str, dict[str, Any]] = {
 
 
 def ours(name: str) -> dict[str, Any]:
-    """Returns the public names of our module of this name, and of the packages that it is in."""
-    found, path = public(gliclass_fast), "gliclass_fast"
+    """Returns the public names of our module of this name, and of the packages that it would be in."""
+    module: ModuleType = gliclass_fast
+    found = public(module)
     for part in filter(None, name.split(".")):
-        path = f"{path}.{part}"
-        if importlib.util.find_spec(path) is None:
+        path = f"{module.__name__}.{part}"
+        if not hasattr(module, "__path__") or importlib.util.find_spec(path) is None:
             break
-        found |= public(importlib.import_module(path))
+        module = importlib.import_module(path)
+        found |= public(module)
     return found
 
 

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import importlib.util
+import signal
 import sys
 
 
 def main() -> None:
+    """Runs the command. Text goes in and out as UTF-8, whatever the console's encoding is."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # ctrl-C ends it at once, until there is work to keep
+    for stream in (sys.stdin, sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a closed one is None
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
     missing = [name for name in ("typer", "rich") if importlib.util.find_spec(name) is None]
     if missing:
         sys.exit(f"the command line needs {' and '.join(missing)}: pip install 'gliclass-fast[cli]'")

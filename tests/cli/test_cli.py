@@ -16,7 +16,8 @@ from typer.testing import CliRunner, Result
 import gliclass_fast
 from gliclass_fast import demo, selfcheck
 from gliclass_fast.cli import app, classify
-from gliclass_fast.cli.files import INPUT_SUFFIXES, OUTPUT_SUFFIXES, open_writer
+from gliclass_fast.cli.readers import INPUT_SUFFIXES
+from gliclass_fast.cli.writers import OUTPUT_SUFFIXES, open_writer
 from gliclass_fast.ops import IMPLEMENTATIONS
 
 LABELS = ["--labels", "positive review,negative review", "--device", "cpu"]
@@ -64,6 +65,9 @@ def inputs(tmp_path: Path) -> dict[str, Path]:
     files[".txt"].write_text("\n".join(TEXTS) + "\n", encoding="utf-8")
     with files[".csv"].open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([["id", "text"], *([n, text] for n, text in enumerate(TEXTS))])
+    with files[".tsv"].open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file, delimiter="\t").writerows([["id", "text"], *enumerate(TEXTS)])
+    files[".json"].write_text(json.dumps(TEXTS), encoding="utf-8")
     files[".jsonl"].write_text("\n".join(json.dumps({"text": text}) for text in TEXTS), encoding="utf-8")
     pyarrow.parquet.write_table(pyarrow.table({"text": TEXTS}), files[".parquet"])
     return files
@@ -148,7 +152,7 @@ def test_an_interrupted_run_leaves_a_valid_file_and_resumes(
 
 UNFINISHED = {
     ".jsonl": '{"text": "a", "predictions": []}\n{"text": "b", "pred',
-    ".csv": '"text","labels","scores"\n"a","",""\n"b\nand ""more""\nof ',
+    ".csv": '"text","labels","scores","error"\n"a","","",""\n"b\nand ""more""\nof ',
 }
 
 
@@ -160,7 +164,7 @@ def test_resume_drops_a_record_a_killed_run_left_unfinished(tmp_path: Path, suff
     assert writer.kept == ["a"]
     writer.start()
     awkward = 'b\nand "more"\r\nof, it'
-    writer.write(awkward, [{"label": "x", "score": 0.5}])
+    writer.write({"text": awkward, "predictions": [{"label": "x", "score": 0.5}]})
     writer.close()
     assert open_writer(output, resume=True).kept == ["a", awkward]
 
@@ -253,7 +257,7 @@ def test_mistakes_end_with_a_message_and_no_traceback(arguments: list[str], mess
 def test_bad_files_are_named(tmp_path: Path) -> None:
     for name, content, message in (
         ("a.csv", b"id\n1\n", "has no column 'text' but: id"),
-        ("a.jsonl", b'{"text": 3}\n', "line 1: expected a string"),
+        ("a.jsonl", b'{"id": 3}\n', "has no column 'text' but: id"),
         ("b.jsonl", b"{\n", "line 1 is not valid JSON"),
         ("a.txt", b"\xff\xfe", "is not UTF-8"),
     ):

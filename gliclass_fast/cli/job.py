@@ -36,9 +36,9 @@ class Tally:
         if self.count <= MOST_NAMED:
             self._first.append(name)
 
-    def named(self, separator: str) -> str:
+    def named(self) -> list[str]:
         more = self.count - len(self._first)
-        return separator.join([*self._first, *([f"and {more} more"] if more else [])])
+        return [*self._first, *([f"and {more} more"] if more else [])]
 
 
 class Resumed:
@@ -48,6 +48,7 @@ class Resumed:
         """Takes the identities of results; skips: whether rows may be without one."""
         self._kept, self._layout, self._skips, self._output = kept, layout, skips, output
         self._used = 0
+        self.skipped = 0  # rows without a result before the last one that has one
 
     def rest(self, rows: list[Row]) -> list[Row]:
         """Returns the rows of the next part that have no result; ValueError where results are of others."""
@@ -56,7 +57,9 @@ class Resumed:
                 return rows[place:]
             if self._layout.identity_of(row) == self._kept[self._used]:
                 self._used += 1
-            elif not self._skips:
+            elif self._skips:
+                self.skipped += 1
+            else:
                 self._refuse()
         return []
 
@@ -112,7 +115,7 @@ class Job:
             fail(f"interrupted after {self._done}{of} texts{hint}", INTERRUPTED)
         finally:
             writer.close()
-        self._summary(output)
+        self._summary(output, writer.failed + resumed.skipped)
 
     def _part(self, rows: list[Row], first: int, writer: Writer, note: RunNote | None) -> None:
         found = self.score(rows, first)
@@ -133,14 +136,20 @@ class Job:
                 writer.write(self.layout.record(row, outcome))
         writer.flush()
 
-    def _summary(self, output: Path | None) -> None:
-        """Says on standard error what was done, where that is not seen, and ends with 3 if rows failed."""
+    def _summary(self, output: Path | None, before: int) -> None:
+        """Says on standard error what was done, where that is not seen, and ends with 3 if rows failed.
+
+        before: the rows that failed in the run that this one continues.
+        """
         if output is not None:
             self._say(f"{self._done} texts of {self.source.name} classified into {output}")
         if self._cut.count:
-            self._say(f"{self._cut.count} texts were cut to the window: {self._cut.named(', ')}")
-        if self._failed.count:
-            self._say(f"{self._failed.count} of {self._done} rows failed:\n{self._failed.named(chr(10))}")
+            self._say(f"{self._cut.count} texts were cut to the window: {', '.join(self._cut.named())}")
+        if failed := self._failed.count + before:
+            of_them = f", {before} of them before" if before else ""
+            self._say(f"{failed} of {self._done} rows failed{of_them}")
+            for row in self._failed.named():
+                self._say(row)
             raise typer.Exit(FAILED_ROWS)
 
     def _say(self, message: str) -> None:

@@ -120,6 +120,8 @@ def classify(
         raise ValueError(f"--output {output} is the input file")
     if text_chunk_overlap is not None and text_chunk_size is None:
         raise ValueError("--text-chunk-overlap goes with --text-chunk-size")
+    if text_chunk_size is not None and not (text_chunk_overlap or 0) < text_chunk_size:
+        raise ValueError("--text-chunk-overlap must be less than --text-chunk-size")
     kept = tuple(dict.fromkeys(name.strip() for name in (keep or "").split(",") if name.strip()))
     source = source_of(texts, Reading(column, kept, encoding, "\t" if delimiter == "tab" else delimiter))
 

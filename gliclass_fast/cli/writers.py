@@ -24,6 +24,7 @@ class Writer(Protocol):
     """Takes results. Nothing is written, and nothing that exists is touched, before `start`."""
 
     kept: list[str]  # the identities of the results that were there already and stay
+    failed: int  # how many of these have an error
 
     def start(self) -> None:
         """Opens the file, with what is kept; further calls do nothing."""
@@ -65,7 +66,9 @@ class _FileWriter:
     def __init__(self, path: Path, resume: bool, layout: Layout) -> None:
         self._path, self._layout = path, layout
         self._head = self._whole_records(path.read_bytes()) if resume and path.exists() else b""
-        self.kept = [layout.identity(record) for record in self._records(self._head.decode("utf-8"))]
+        records = self._records(self._head.decode("utf-8"))
+        self.kept = [layout.identity(record) for record in records]
+        self.failed = sum(bool(record.get("error")) for record in records)
         self._file: TextIO | None = None
 
     def _whole_records(self, content: bytes) -> bytes:
@@ -146,6 +149,7 @@ class ParquetWriter:
         kept = resume and path.exists()
         self._rows: list[Record] = self._parquet.read_table(path).to_pylist() if kept else []
         self.kept = [layout.identity(row) for row in self._rows]
+        self.failed = sum(bool(row["error"]) for row in self._rows)
 
     def start(self) -> None:
         self._started = True
@@ -189,6 +193,7 @@ class _Screen:
 
     def __init__(self) -> None:
         self.kept: list[str] = []
+        self.failed = 0
 
     def start(self) -> None:
         pass

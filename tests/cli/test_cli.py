@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import subprocess
 import sys
 import time
@@ -271,6 +272,10 @@ def test_info_names_every_operation() -> None:
     assert result.exit_code == 0
     for word in (*IMPLEMENTATIONS, "torch", "compiled for CPU", "compiled for CUDA", "first choice"):
         assert word in result.stdout
+    assert re.search("instructions of the CPU.*VNNI: (yes|no), AMX: (yes|no)", result.stdout)
+    rows = {row[0].strip(): row for line in result.stdout.splitlines() if len(row := line.split("│")[1:4]) == 3}
+    assert "first choice of cpp, reference" in rows["attention"][2] or "cpp: " in rows["attention"][2]
+    assert "the only one" in rows["activation"][2]
 
 
 def test_check_compares_int8_with_float32(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

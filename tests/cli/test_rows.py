@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,15 @@ OPTIONS = ["--labels", "positive,negative,music", "--device", "cpu"]
 
 def run(*arguments: str, **options: Any) -> Result:
     return CliRunner().invoke(app.app, ["classify", *arguments, *OPTIONS], **options)
+
+
+@pytest.fixture(autouse=True)
+def one_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Has the demo checkpoint loaded once, as these tests load it many times in the same way."""
+    monkeypatch.setattr(classify.GLiClassModel, "from_pretrained", LOAD)
+
+
+LOAD = cache(classify.GLiClassModel.from_pretrained)
 
 
 def read(path: Path) -> list[dict[str, Any]]:

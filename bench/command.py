@@ -152,7 +152,8 @@ def _chosen(names: str | None, preset: Preset) -> list[str]:
 def _progress(total: int | None) -> Iterator[Callable[[str], None]]:
     """Shows a bar with the time left; a call with the name of the next step moves it."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("starting", total=total)
         first = True
 

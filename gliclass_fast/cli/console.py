@@ -31,14 +31,27 @@ def fail(message: str, code: int = 2) -> NoReturn:
     raise typer.Exit(code)
 
 
+class _Once(logging.Filter):
+    """Shows a warning of one kind once: the parts of a job would repeat it, and its end has the numbers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._seen: set[str] = set()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        new = str(record.msg) not in self._seen
+        self._seen.add(str(record.msg))
+        return new
+
+
 def without_traceback(command: Callable[..., None]) -> Callable[..., None]:
     """Makes a command that ends a user's mistake with its message and exit code 2."""
 
     @wraps(command)
     def run(*args: Any, **kwargs: Any) -> None:
-        logging.basicConfig(
-            handlers=[RichHandler(console=errors, show_path=False, show_time=False)], format="%(message)s"
-        )
+        handler = RichHandler(console=errors, show_path=False, show_time=False)
+        handler.addFilter(_Once())
+        logging.basicConfig(handlers=[handler], format="%(message)s")
         try:
             command(*args, **kwargs)
         except BrokenPipeError:  # the reader of a pipe has ended, which is no mistake

@@ -144,7 +144,10 @@ class Job:
         if output is not None:
             self._say(f"{self._done} texts of {self.source.name} classified into {output}")
         if self._cut.count:
-            self._say(f"{self._cut.count} texts were cut to the window: {', '.join(self._cut.named())}")
+            self._say(
+                f"the window cut {self._cut.count} of {self._done} texts ({', '.join(self._cut.named())}); "
+                "--max-length or --text-chunk-size may have them read whole"
+            )
         if failed := self._failed.count + before:
             of_them = f", {before} of them before" if before else ""
             self._say(f"{failed} of {self._done} rows failed{of_them}")

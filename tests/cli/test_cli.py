@@ -273,7 +273,9 @@ def test_info_names_every_operation() -> None:
     for word in (*IMPLEMENTATIONS, "torch", "compiled for CPU", "compiled for CUDA", "first choice"):
         assert word in result.stdout
     assert re.search("instructions of the CPU.*VNNI: (yes|no), AMX: (yes|no)", result.stdout)
-    rows = {row[0].strip(): row for line in result.stdout.splitlines() if len(row := line.split("│")[1:4]) == 3}
+    rows = {
+        row[0].strip(): row for line in result.stdout.splitlines() if len(row := line.split("│")[1:4]) == 3
+    }
     assert "first choice of cpp, reference" in rows["attention"][2] or "cpp: " in rows["attention"][2]
     assert "the only one" in rows["activation"][2]
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from gliclass_fast.cli.inputs import BYTES_AT_A_TIME, Lines, is_file_name, source_of
-from gliclass_fast.cli.readers import INPUT_SUFFIXES, read_rows
+from gliclass_fast.cli.readers import read_rows
 from gliclass_fast.cli.rows import FileFormatError, Reading, Row
 
 FILE_NAMES = [
@@ -31,7 +31,7 @@ TEXTS = [
 @pytest.mark.parametrize("name", FILE_NAMES)
 def test_the_name_of_a_missing_file_is_never_a_text(name: str) -> None:
     assert is_file_name(name)
-    with pytest.raises(ValueError, match="No such file|is a folder"):
+    with pytest.raises(ValueError, match=r"No such file|is a folder"):
         source_of([name], Reading())
     with pytest.raises(ValueError, match="give one file, or texts only"):
         source_of(["a text", name], Reading())

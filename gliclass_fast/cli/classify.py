@@ -10,10 +10,11 @@ from gliclass_fast.chunking import ZeroShotClassificationWithChunkingPipeline
 from gliclass_fast.cli.device import quiet, usable, use_threads
 from gliclass_fast.cli.inputs import Source
 from gliclass_fast.cli.job import INTERRUPTED, Job
-from gliclass_fast.cli.note import RunNote
+from gliclass_fast.cli.printers import JsonLines, Tables
 from gliclass_fast.cli.results import Layout, Outcome
+from gliclass_fast.cli.resume import RunNote
 from gliclass_fast.cli.scoring import Call, outcomes, score
-from gliclass_fast.cli.writers import JsonLines, Tables, Writer, open_writer
+from gliclass_fast.cli.writers import Writer, open_writer
 from gliclass_fast.pipeline import ZeroShotClassificationPipeline
 from gliclass_fast.runtime.model import GLiClassModel
 from gliclass_fast.text.prompts import flatten_labels

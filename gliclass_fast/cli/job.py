@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import signal
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from itertools import count
 from pathlib import Path
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from gliclass_fast.cli.console import errors, fail, screen
 from gliclass_fast.cli.inputs import Source
-from gliclass_fast.cli.note import RunNote
+from gliclass_fast.cli.progress import interruptible, progress
 from gliclass_fast.cli.results import Layout, Outcome
+from gliclass_fast.cli.resume import Resumed, RunNote
 from gliclass_fast.cli.rows import Row
 from gliclass_fast.cli.writers import Writer
 
@@ -41,39 +37,6 @@ class Tally:
         return [*self._first, *([f"and {more} more"] if more else [])]
 
 
-class Resumed:
-    """Matches the rows of an input with the results that are there already."""
-
-    def __init__(self, kept: Sequence[str], layout: Layout, skips: bool, output: Path | None) -> None:
-        """Takes the identities of results; skips: whether rows may be without one."""
-        self._kept, self._layout, self._skips, self._output = kept, layout, skips, output
-        self._used = 0
-        self.skipped = 0  # rows without a result before the last one that has one
-
-    def rest(self, rows: list[Row]) -> list[Row]:
-        """Returns the rows of the next part that have no result; ValueError where results are of others."""
-        for place, row in enumerate(rows):
-            if self._used == len(self._kept):
-                return rows[place:]
-            if self._layout.identity_of(row) == self._kept[self._used]:
-                self._used += 1
-            elif self._skips:
-                self.skipped += 1
-            else:
-                self._refuse()
-        return []
-
-    def finish(self) -> None:
-        """Raises ValueError where there are more results than rows."""
-        if self._used < len(self._kept):
-            self._refuse()
-
-    def _refuse(self) -> None:
-        raise ValueError(
-            f"{self._output} holds results of other texts; --resume continues a run over the same ones"
-        )
-
-
 @dataclass(slots=True)
 class Job:
     """Runs a source through a model.
@@ -96,9 +59,12 @@ class Job:
         Raises ValueError for a row that fails with on_error "fail", and ends with the exit code 3 where rows
         failed and 130 after an interrupt.
         """
-        resumed = Resumed(writer.kept, self.layout, note is not None and note.skips, output)
+        resumed = Resumed(writer.kept, self.layout, note is not None and note.skips)
         try:
-            with _interruptible(), self._progress(output is not None or not screen.is_terminal) as step:
+            with (
+                interruptible(),
+                progress(self.source.total, output is not None or not screen.is_terminal) as step,
+            ):
                 for part in self.source.parts(size):
                     if rest := resumed.rest(part):
                         resumed.finish()
@@ -115,13 +81,19 @@ class Job:
             fail(f"interrupted after {self._done}{of} texts{hint}", INTERRUPTED)
         finally:
             writer.close()
-        self._summary(output, writer.failed + resumed.skipped)
+        self._summary(output, resumed.failed)
 
     def _part(self, rows: list[Row], first: int, writer: Writer, note: RunNote | None) -> None:
         found = self.score(rows, first)
         if note is not None:
             note.write()
         writer.start()  # not before, as a mistake must not cost an earlier result
+        try:
+            self._write(rows, found, writer)
+        finally:
+            writer.flush()
+
+    def _write(self, rows: list[Row], found: list[Outcome], writer: Writer) -> None:
         for row, outcome in zip(rows, found, strict=True):
             if outcome.error is not None:
                 if self.on_error == "fail":
@@ -134,7 +106,6 @@ class Job:
                 self._cut.add(row.place)
             if outcome.error is None or self.on_error == "null":
                 writer.write(self.layout.record(row, outcome))
-        writer.flush()
 
     def _summary(self, output: Path | None, before: int) -> None:
         """Says on standard error what was done, where that is not seen, and ends with 3 if rows failed.
@@ -157,37 +128,3 @@ class Job:
 
     def _say(self, message: str) -> None:
         errors.print(message, markup=False, highlight=False, soft_wrap=True)
-
-    @contextmanager
-    def _progress(self, shown: bool) -> Iterator[Callable[[int], None]]:
-        """Yields what moves a bar, which appears on a terminal and once there is more than one part."""
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        bar = Progress(*columns, console=errors, disable=not (shown and errors.is_terminal))
-        total = self.source.total
-        task = bar.add_task("classifying", total=total)
-        parts = count(1)
-
-        def step(done: int) -> None:
-            bar.update(task, completed=done)
-            if next(parts) > 1 if total is None else done < total:
-                bar.start()
-
-        try:
-            yield step
-        finally:
-            bar.stop()
-
-
-@contextmanager
-def _interruptible() -> Iterator[None]:
-    """Has the signals that end a process interrupt it as ctrl-C does, so that what there is gets written."""
-    if threading.current_thread() is not threading.main_thread():  # others cannot set handlers
-        yield
-        return
-    names = {"SIGINT", "SIGTERM", "SIGHUP"} & set(dir(signal))
-    before = {name: signal.signal(getattr(signal, name), signal.default_int_handler) for name in names}
-    try:
-        yield
-    finally:
-        for name, handler in before.items():
-            signal.signal(getattr(signal, name), handler)

@@ -117,18 +117,20 @@ def _json(file: TextIO, path: Path, reading: Reading) -> Iterator[Row]:
 
 
 def _rows_of_records(records: Iterator[tuple[str, Any]], path: Path, reading: Reading) -> Iterator[Row]:
-    """Makes a row of every string or object; an object without the key has a text that is null."""
-    other: Mapping[str, Any] | None = None  # an object without the key
-    found = False
+    """Makes a row of every string or object; an object without the key has a text that is null.
+
+    Raises FileFormatError where no object at all has a key that is asked for.
+    """
+    keys: dict[str, None] = {}  # in the order of the first object
     for place, record in records:
         if isinstance(record, Mapping):
-            found, other = found or reading.column in record, record
+            keys |= dict.fromkeys(record)
             yield checked(place, record.get(reading.column), _kept(record, reading))
         else:
-            found = found or isinstance(record, str)
             yield checked(place, record, _kept({}, reading))
-    if other is not None and not found:
-        raise FileFormatError(_no_column(path, reading.column, list(other)))
+    wanted = reading.keep if not keys else (reading.column, *reading.keep)
+    if missing := [name for name in wanted if name not in keys]:
+        raise FileFormatError(_no_column(path, missing[0], list(keys), reading))
 
 
 def _parquet(path: Path, reading: Reading) -> Iterator[Row]:
@@ -152,13 +154,14 @@ def _kept(record: Mapping[str, Any], reading: Reading) -> dict[str, Any]:
 def _check_columns(path: Path, names: Sequence[str], reading: Reading) -> None:
     for name in (reading.column, *reading.keep):
         if name not in names:
-            raise FileFormatError(_no_column(path, name, names))
+            raise FileFormatError(_no_column(path, name, names, reading))
         if names.count(name) > 1:
             raise FileFormatError(f"{path} has {names.count(name)} columns named {name!r}")
 
 
-def _no_column(path: Path, column: str, names: Sequence[str]) -> str:
-    return f"{path} has no column {column!r} but: {', '.join(names or ['nothing'])}. Choose one with --column"
+def _no_column(path: Path, column: str, names: Sequence[str], reading: Reading) -> str:
+    option = "--column" if column == reading.column else "--keep"
+    return f"{path} has no column {column!r} but: {', '.join(names or ['nothing'])}. Choose one with {option}"
 
 
 def pyarrow_parquet() -> Any:

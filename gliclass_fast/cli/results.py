@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from gliclass_fast.cli.rows import Row
 
@@ -19,6 +20,13 @@ class Outcome:
     predictions: list[Prediction] | None
     error: str | None = None
     cut: bool = False  # whether the window had no room for the whole text
+
+
+class Kept(NamedTuple):
+    """Holds what is needed of a result that a file has already."""
+
+    identity: str
+    failed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,23 +47,28 @@ class Layout:
 
     def record(self, row: Row, outcome: Outcome) -> Record:
         """Returns a result: its own columns, `predictions`, best first, and `error` where it failed."""
-        record: Record = self._own(row)
+        record = self._own(row)
         if outcome.predictions is None:
             return {**record, "predictions": None, "error": outcome.error}
         best_first = sorted(outcome.predictions, key=lambda each: -each["score"])
         return {**record, "predictions": best_first[: self.top_k]}
 
+    def kept(self, record: Mapping[str, Any]) -> Kept:
+        """Returns what is needed of a result; KeyError where it lacks a column."""
+        return Kept(self._identity(record), bool(record.get("error")))
+
+    def fits(self, kept: Kept, row: Row) -> bool:
+        """Tells whether a result may be that of a row."""
+        return kept.identity == self._identity(self._own(row)) and (kept.failed or row.error is None)
+
     def _own(self, row: Row) -> Record:
         return {**row.kept, **({"text": row.text} if self.text else {})}
 
-    def identity_of(self, row: Row) -> str:
-        """Returns what tells which row a result belongs to, as `identity` does for a result."""
-        return self.identity(self._own(row))
-
-    def identity(self, record: Mapping[str, Any]) -> str:
-        """Returns a result's text, or without it the columns that are kept, or "" where there are none.
-
-        Raises KeyError for a record that lacks them.
-        """
+    def _identity(self, record: Mapping[str, Any]) -> str:
+        """Joins the text, or without it the columns that are kept; a null is as an empty text in .csv."""
         names = ["text"] if self.text else self.keep
         return "\t".join("" if record[name] is None else str(record[name]) for name in names)
+
+
+def json_line(record: Record) -> str:
+    return json.dumps(record, ensure_ascii=False, default=str) + "\n"

@@ -40,7 +40,7 @@ class Reading:
     def __post_init__(self) -> None:
         """Raises ValueError for an encoding that does not exist and for names that results have already."""
         try:
-            codecs.lookup(self.codec)
+            "".encode(self.codec)  # lookup alone also finds what is no encoding of texts
         except LookupError:
             raise ValueError(f"unknown encoding {self.encoding!r}; for example: utf-8, cp1252") from None
         if self.delimiter is not None and len(self.delimiter) != 1:
@@ -50,7 +50,9 @@ class Reading:
 
     @property
     def codec(self) -> str:
-        return self.encoding or "utf-8-sig"
+        """Names the codec; that of UTF-8 leaves out a byte order mark, which is no part of the first text."""
+        utf_8 = self.encoding is None or codecs.lookup(self.encoding).name == "utf-8"
+        return "utf-8-sig" if utf_8 else str(self.encoding)
 
     @property
     def codec_name(self) -> str:

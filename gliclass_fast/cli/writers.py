@@ -1,20 +1,15 @@
-"""Result files (.jsonl .csv .parquet) and standard output: a closed result file is always valid."""
+"""Result files (.jsonl .csv .parquet): a closed result file is always valid."""
 
 from __future__ import annotations
 
 import csv
 import io
 import json
-import sys
 from pathlib import Path
 from typing import Any, Protocol, TextIO
 
-from rich.table import Table
-from rich.text import Text as plain
-
-from gliclass_fast.cli.console import screen
 from gliclass_fast.cli.readers import pyarrow_parquet
-from gliclass_fast.cli.results import Layout, Record
+from gliclass_fast.cli.results import Kept, Layout, Record, json_line
 from gliclass_fast.cli.rows import FileFormatError
 
 OUTPUT_SUFFIXES = (".jsonl", ".csv", ".parquet")
@@ -23,8 +18,7 @@ OUTPUT_SUFFIXES = (".jsonl", ".csv", ".parquet")
 class Writer(Protocol):
     """Takes results. Nothing is written, and nothing that exists is touched, before `start`."""
 
-    kept: list[str]  # the identities of the results that were there already and stay
-    failed: int  # how many of these have an error
+    kept: list[Kept]  # the results that were there already and stay
 
     def start(self) -> None:
         """Opens the file, with what is kept; further calls do nothing."""
@@ -66,9 +60,7 @@ class _FileWriter:
     def __init__(self, path: Path, resume: bool, layout: Layout) -> None:
         self._path, self._layout = path, layout
         self._head = self._whole_records(path.read_bytes()) if resume and path.exists() else b""
-        records = self._records(self._head.decode("utf-8"))
-        self.kept = [layout.identity(record) for record in records]
-        self.failed = sum(bool(record.get("error")) for record in records)
+        self.kept = [layout.kept(record) for record in self._records(self._head.decode("utf-8"))]
         self._file: TextIO | None = None
 
     def _whole_records(self, content: bytes) -> bytes:
@@ -148,8 +140,7 @@ class ParquetWriter:
         self._path, self._layout, self._started = path, layout, False
         kept = resume and path.exists()
         self._rows: list[Record] = self._parquet.read_table(path).to_pylist() if kept else []
-        self.kept = [layout.identity(row) for row in self._rows]
-        self.failed = sum(bool(row["error"]) for row in self._rows)
+        self.kept = [layout.kept(row) for row in self._rows]
 
     def start(self) -> None:
         self._started = True
@@ -186,53 +177,3 @@ def _column(values: list[Any], kind: Any) -> Any:
         return pyarrow.array(values, kind)
     except (pyarrow.ArrowInvalid, pyarrow.ArrowTypeError):
         return pyarrow.array([None if value is None else str(value) for value in values])
-
-
-class _Screen:
-    """Is what writers to standard output share: they keep nothing and need no opening."""
-
-    def __init__(self) -> None:
-        self.kept: list[str] = []
-        self.failed = 0
-
-    def start(self) -> None:
-        pass
-
-    def close(self) -> None:
-        pass
-
-
-class JsonLines(_Screen):
-    """Writes one object per line to standard output."""
-
-    def write(self, record: Record) -> None:
-        sys.stdout.write(json_line(record))
-
-    def flush(self) -> None:
-        sys.stdout.flush()
-
-
-class Tables(_Screen):
-    """Prints what was written since the last `flush` as a table."""
-
-    def __init__(self, layout: Layout) -> None:
-        super().__init__()
-        self._columns, self._rows = layout.own_columns, list[list[str]]()
-
-    def write(self, record: Record) -> None:
-        found = record["predictions"]
-        lines = [f"{each['score']:.2f}  {each['label']}" for each in found or ()]
-        shown = record["error"] if found is None else "\n".join(lines) or "-"
-        own = ["" if record[name] is None else str(record[name]) for name in self._columns]
-        self._rows.append([*own, shown])
-
-    def flush(self) -> None:
-        table = Table(*self._columns, "labels", show_lines=True)
-        for row in self._rows:
-            table.add_row(*map(plain, row))
-        screen.print(table)
-        self._rows = []
-
-
-def json_line(record: Record) -> str:
-    return json.dumps(record, ensure_ascii=False, default=str) + "\n"

@@ -61,11 +61,13 @@ FORMS = {
 
 @pytest.mark.parametrize("suffix", FORMS)
 @pytest.mark.parametrize("end", ["", ".gz"])
-@pytest.mark.parametrize("encoding", [None, "utf-16"])
+@pytest.mark.parametrize("encoding", [None, "UTF8", "utf-16"])
 def test_every_form_packed_and_in_other_encodings(
     tmp_path: Path, suffix: str, end: str, encoding: str | None
 ) -> None:
-    path = written(tmp_path, f"in{suffix}{end}", FORMS[suffix], encoding or "utf-8-sig")
+    path = written(
+        tmp_path, f"in{suffix}{end}", FORMS[suffix], encoding if encoding == "utf-16" else "utf-8-sig"
+    )
     rows = read_rows(path, Reading(encoding=encoding))
     assert [row.text for row in rows] == ["one", "zwei für", ""]
     assert all(row.error is None for row in rows)
@@ -74,6 +76,8 @@ def test_every_form_packed_and_in_other_encodings(
 def test_columns_delimiters_and_places(tmp_path: Path) -> None:
     path = written(tmp_path, "in.csv", 'a;body\n1;"two\nlines"\n\n2;x\n')
     rows = read_rows(path, Reading("body", ("a",), delimiter=";"))
+    with pytest.raises(FileFormatError, match=r"no column 'b' but: a, body. Choose one with --keep"):
+        read_rows(path, Reading("body", ("b",), delimiter=";"))
     assert rows == [Row("line 2", "two\nlines", {"a": "1"}), Row("line 5", "x", {"a": "2"})]
 
 
@@ -88,6 +92,7 @@ MALFORMED = [
     ("in.json", '{"text": "a"}', "must hold a list"),
     ("in.json", '{"text": "a"}\n{"text": "b"}\n', r"a value per line is \.jsonl"),
     ("in.json", '[{"id": 1}]', "no column 'text' but: id"),
+    ("in.json", "[]\n[]", "a value per line"),
     ("in.jsonl", '{"text": "a"}\n{"te', "line 2 is not valid JSON"),
     ("in.parquet", "PAR1", "is not a parquet file"),
     ("in.parquet.gz", "x", "unknown file type"),
@@ -109,8 +114,9 @@ def test_a_cut_gzip_file_and_wrong_options(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-10])
     with pytest.raises(FileFormatError, match="not a whole gzip file"):
         read_rows(path, Reading())
-    with pytest.raises(ValueError, match="unknown encoding 'utf-88'"):
-        Reading(encoding="utf-88")
+    for name in ("utf-88", "base64"):
+        with pytest.raises(ValueError, match=f"unknown encoding '{name}'"):
+            Reading(encoding=name)
     with pytest.raises(ValueError, match="--delimiter is one character"):
         Reading(delimiter="||")
     with pytest.raises(ValueError, match="a column 'error' of their own"):

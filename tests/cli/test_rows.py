@@ -106,6 +106,16 @@ def test_skipped_rows_and_resume(rows: Path, suffix: str, monkeypatch: pytest.Mo
     assert run(*first, "--resume", "--no-text").exit_code == 2
 
 
+def test_a_result_never_goes_to_a_row_that_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An empty text and a null look alike where a result is matched with rows."""
+    monkeypatch.setattr(classify, "TEXTS_AT_A_TIME", 1)
+    rows, output = tmp_path / "in.jsonl", tmp_path / "out.csv"
+    rows.write_text('null\n""\n"x"\n')
+    for _ in range(2):
+        assert run(str(rows), "-o", str(output), "--on-error", "skip", "--resume").exit_code == FAILED_ROWS
+        assert [row["text"] for row in read(output)] == ["", "x"]
+
+
 def test_a_job_ends_where_every_text_fails_and_goes_on_where_one_does() -> None:
     calls: list[tuple[list[str], int]] = []
 

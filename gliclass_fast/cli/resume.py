@@ -1,12 +1,47 @@
-"""The note beside a result file: what the file is made with, for those who resume the run."""
+"""To resume a run: a note beside its result says what it is made with, and rows are matched with results."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from gliclass_fast.cli.rows import FileFormatError
+from gliclass_fast.cli.results import Kept, Layout
+from gliclass_fast.cli.rows import FileFormatError, Row
+
+
+class Resumed:
+    """Matches the rows of an input with the results that are there already, in order."""
+
+    def __init__(self, kept: Sequence[Kept], layout: Layout, skips: bool) -> None:
+        """Takes what tells the results apart; skips: whether rows that failed may be without one."""
+        self._kept, self._layout, self._skips = kept, layout, skips
+        self._used = 0
+        self.failed = sum(each.failed for each in kept)  # and the rows without a result, once they are met
+
+    def rest(self, rows: list[Row]) -> list[Row]:
+        """Returns the rows of the next part that have no result; ValueError where results are of others."""
+        for place, row in enumerate(rows):
+            if self._used == len(self._kept):
+                return rows[place:]
+            if self._layout.fits(self._kept[self._used], row):
+                self._used += 1
+            elif self._skips:
+                self.failed += 1
+            else:
+                self._refuse()
+        return []
+
+    def finish(self) -> None:
+        """Raises ValueError where there are more results than rows."""
+        if self._used < len(self._kept):
+            self._refuse()
+
+    def _refuse(self) -> None:
+        raise ValueError(
+            "the --output file holds results of other texts; --resume continues a run over the same ones"
+        )
 
 
 class RunNote:

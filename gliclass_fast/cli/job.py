@@ -124,6 +124,7 @@ class Job:
             self._say(f"{failed} of {self._done} rows failed{of_them}")
             for row in self._failed.named():
                 self._say(row)
+        if self._failed.count:  # those before were reported by the run that met them
             raise typer.Exit(FAILED_ROWS)
 
     def _say(self, message: str) -> None:

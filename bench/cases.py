@@ -1,4 +1,7 @@
-"""What is measured: stock model shapes get random weights, and batches hold prompts of given lengths."""
+"""What is measured: stock model shapes get random weights, and batches hold prompts of given lengths.
+
+The command line's help names the shapes, so that torch is imported only where a model is made.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +10,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-import torch
-from transformers import AutoTokenizer
-from transformers.models.auto import CONFIG_MAPPING
-
-from gliclass_fast import demo
-from gliclass_fast.checkpoint.files import resolve_folder
+from gliclass_fast.demo import PATH
 
 MARKERS = ("<<LABEL>>", "<<SEP>>", "<<EXAMPLE>>")
 LABELS = ["sports", "politics", "music", "travel", "food", "science", "business", "weather"]
@@ -93,12 +91,16 @@ GPU_CASES = (
 @lru_cache(maxsize=1)
 def demo_tokenizer() -> Any:
     """Returns the demo's tokenizer: stock ones need a network, and speed does not depend on it."""
-    return AutoTokenizer.from_pretrained(demo.PATH)
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(PATH)
 
 
 def random_model(shape: str, seed: int = 0) -> Any:
     """Returns the reference's model of a stock shape, with random weights and the demo's marker ids."""
     import gliclass  # The engine's own memory is measured in a process that does not import it.
+    import torch
+    from transformers.models.auto import CONFIG_MAPPING
 
     torch.manual_seed(seed)
     model_type, backbone, options = SHAPES[shape]
@@ -115,6 +117,8 @@ def random_model(shape: str, seed: int = 0) -> Any:
 
 def enlarge_heads(model: Any) -> None:
     """Brings logits to order one, so that an error in them means something."""
+    import torch
+
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if parameter.dim() == 2 and ("projector" in name or "scorer" in name):
@@ -126,6 +130,10 @@ def load(name: str) -> tuple[Any, Any]:
     if name in SHAPES:
         return random_model(name), demo_tokenizer()
     import gliclass
+    import torch
+    from transformers import AutoTokenizer
+
+    from gliclass_fast.checkpoint.files import resolve_folder
 
     folder = str(resolve_folder(name))
     model = gliclass.GLiClassModel.from_pretrained(folder, dtype=torch.float32).eval()

@@ -8,25 +8,25 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import torch
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from gliclass_fast import demo
-from gliclass_fast.bench import cases, peers
+from gliclass_fast.bench import cases
 from gliclass_fast.bench.presets import PRESETS, Preset
 from gliclass_fast.bench.tables import CASE_COLUMNS, case_rows, grid_table, machine_line
-from gliclass_fast.bench.timing import machine
-from gliclass_fast.runtime.device import resolve_device
+from gliclass_fast.demo import PATH
+
+if TYPE_CHECKING:
+    import torch  # which takes seconds, and the command line imports this file for its help
 
 screen = Console()
 if not screen.is_terminal:
     screen.width = 120
-DEMO = str(demo.PATH)
+DEMO = str(PATH)
 OTHERS = {
     "ops": "every implementation of the operations that take the time",
     "cold-start": "from nothing to a first result, and peak memory",
@@ -69,6 +69,11 @@ def bench(
         raise ValueError("the reference package is not installed: pip install 'gliclass-fast[bench]'")
     if device not in (None, "cpu", "cuda"):
         raise ValueError(f"device {device!r}: choose cpu or cuda")
+    import torch
+
+    from gliclass_fast.bench.timing import machine
+    from gliclass_fast.runtime.device import resolve_device
+
     device = device or resolve_device().type
     if threads is not None:
         torch.set_num_threads(threads)
@@ -99,6 +104,8 @@ def _dtype(name: str | None, device: str) -> torch.dtype:
     name = name or DTYPES[device]
     if name not in ("float32", "float16", "bfloat16"):
         raise ValueError(f"dtype {name!r}: choose float32, float16 or bfloat16")
+    import torch
+
     dtype: torch.dtype = getattr(torch, name)
     return dtype
 
@@ -106,7 +113,8 @@ def _dtype(name: str | None, device: str) -> torch.dtype:
 def _cold_start(model: str, device: str, repeats: int) -> dict[str, dict[str, float]]:
     from gliclass_fast.bench import cold_start
 
-    found = cold_start.measure(model, device, repeats)
+    with Console(stderr=True).status("starting engines in processes of their own"):
+        found = cold_start.measure(model, device, repeats)
     steps = list(next(iter(found.values())))
     _print(["engine", *steps], [[name, *map(str, each.values())] for name, each in found.items()], model)
     return found
@@ -129,6 +137,8 @@ def _families(repeats: int) -> list[dict[str, Any]]:
 
 
 def _chosen(names: str | None, preset: Preset) -> list[str]:
+    from gliclass_fast.bench import peers
+
     known = peers.available()
     if names in (None, "none", "all"):
         return list({None: preset.peers, "none": (), "all": known}[names])
@@ -142,7 +152,8 @@ def _chosen(names: str | None, preset: Preset) -> list[str]:
 def _progress(total: int | None) -> Iterator[Callable[[str], None]]:
     """Shows a bar with the time left; a call with the name of the next step moves it."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("starting", total=total)
         first = True
 
@@ -158,6 +169,7 @@ def _compare(
     preset: Preset, models: list[str], names: list[str], dtype: torch.dtype, device: str, repeats: int | None
 ) -> dict[str, Any]:
     from gliclass_fast.bench.run import Bench
+    from gliclass_fast.bench.timing import machine
 
     choose = partial(preset.cases, device)
     count = len(choose(cases.demo_tokenizer()))

@@ -94,4 +94,5 @@ def markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def machine_line(machine: dict[str, Any]) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
     device = machine.get("gpu") or f"{machine['processor']}, {machine['threads']} threads"
-    return f"{device}; {versions}; commit {machine['commit']}."
+    commit = f"; commit {machine['commit']}" if machine["commit"] else ""  # an installed package has none
+    return f"{device}; {versions}{commit}."

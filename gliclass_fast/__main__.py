@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 import importlib.util
+import os
+import signal
 import sys
 
 
 def main() -> None:
+    """Runs the command. Text goes in and out as UTF-8, whatever the console's encoding is."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # ctrl-C ends it at once, until there is work to keep
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # it was closed before the command began
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
+    for stream in (sys.stdin, sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
     missing = [name for name in ("typer", "rich") if importlib.util.find_spec(name) is None]
     if missing:
         sys.exit(f"the command line needs {' and '.join(missing)}: pip install 'gliclass-fast[cli]'")

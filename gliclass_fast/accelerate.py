@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from gliclass_fast.chunking import ZeroShotClassificationWithChunkingPipeline
+from gliclass_fast.lazy import make_lazy
 from gliclass_fast.pipeline import BasePipeline, ZeroShotClassificationPipeline
 
 _SETTINGS = ("max_classes", "max_length", "classification_type", "progress_bar", "label_separator")
@@ -104,3 +105,6 @@ def _restore(kind: Any, state: dict[str, Any], fast: Any) -> Any:
     pipeline = object.__new__(kind)
     vars(pipeline).update(state)
     return _swap_in(pipeline, fast)
+
+
+make_lazy(__name__, call="accelerate:accelerate")  # `gliclass_fast.accelerate` is the function too

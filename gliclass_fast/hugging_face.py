@@ -1,17 +1,12 @@
 """The call shape of Hugging Face: `gliclass_fast.pipeline("zero-shot-classification", model=...)`.
 
-`gliclass_fast.pipeline` is a module that people import from, and with transformers' spelling it is a function
-as well. A module can be called where its class has a `__call__`, and Python lets a module change its class to
-a subclass of its own (see "Customizing module attribute access" in Python's reference). So this file gives
-that one module such a class, and everything else of the module stays as it is.
+The module `gliclass_fast.pipeline` calls the function of this file, see `lazy.py`.
 """
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from itertools import count, islice
-from types import ModuleType
 from typing import Any
 
 import torch
@@ -121,12 +116,6 @@ def pipeline(
     )
 
 
-class CallableModule(ModuleType):
-    """A module that is called as the function `pipeline`."""
-
-    __call__ = staticmethod(pipeline)
-
-
 def _candidates(labels: Any) -> list[str]:
     if isinstance(labels, str):
         labels = [label.strip() for label in labels.split(",") if label.strip()]
@@ -173,6 +162,3 @@ def _streamed(texts: Iterator[Any], run: Any, size: int | None) -> Iterator[dict
             return
         yield from run(part, first)
         first += len(part)
-
-
-sys.modules[ZeroShotClassificationPipeline.__module__].__class__ = CallableModule

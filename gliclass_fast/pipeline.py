@@ -15,6 +15,7 @@ from gliclass_fast.engine.engine import Engine
 from gliclass_fast.engine.given import Setting, is_name, labels_tokenizer_of, load_model, tokenizer_of
 from gliclass_fast.engine.passes import LabelsPerPass
 from gliclass_fast.engine.permutations import score_in_orders
+from gliclass_fast.lazy import make_lazy
 from gliclass_fast.runtime.device import resolve_device
 from gliclass_fast.runtime.model import GLiClassModel
 from gliclass_fast.text import arguments, results
@@ -335,11 +336,4 @@ UniEncoderZeroShotClassificationPipeline = BiEncoderZeroShotClassificationPipeli
     EncoderDecoderZeroShotClassificationPipeline
 ) = ZeroShotClassificationPipeline
 
-
-def __getattr__(name: str) -> Any:
-    """Returns the chunking pipeline too, whose module is built on this one."""
-    if name == "ZeroShotClassificationWithChunkingPipeline":
-        from gliclass_fast.chunking import ZeroShotClassificationWithChunkingPipeline
-
-        return ZeroShotClassificationWithChunkingPipeline
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+make_lazy(__name__, {"ZeroShotClassificationWithChunkingPipeline": "chunking"}, call="hugging_face:pipeline")

@@ -39,3 +39,22 @@ def test_our_kernels_folder_is_not_a_top_level_package() -> None:
     """`kernels` is the import name of a package transformers looks for."""
     assert not (ROOT.parent / "kernels" / "__init__.py").exists()
     assert (ROOT / "kernels").is_symlink()
+
+
+def test_public_names_are_imported_when_they_are_asked_for() -> None:
+    program = """
+import sys
+import gliclass_fast
+assert "torch" not in sys.modules
+import gliclass_fast.accelerate
+from gliclass_fast import accelerate
+from gliclass_fast import *
+assert callable(accelerate) and gliclass_fast.accelerate is accelerate
+for name in gliclass_fast.__all__:
+    assert name in dir(gliclass_fast) and getattr(gliclass_fast, name) is globals().get(name), name
+assert gliclass_fast.pipeline.TextInfo is TextInfo
+for name in ("nothing", "_nothing"):
+    assert not hasattr(gliclass_fast, name)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

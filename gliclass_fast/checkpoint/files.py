@@ -12,6 +12,7 @@ from gliclass_fast.checkpoint.errors import CheckpointError
 
 HUB_OPTIONS = ("revision", "token", "cache_dir", "local_files_only", "force_download")
 _VOCABULARIES = ("tokenizer.json", "*.model", "vocab.txt", "vocab.json")
+_LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 _OURS = ("GLiClass", "gliznet")  # model types that transformers does not know
 
 
@@ -73,4 +74,35 @@ def load_tokenizer(path_or_repo_id: str | Path, **options: Any) -> Any:
         raise CheckpointError(f"{folder} holds no tokenizer: there is no tokenizer.json")
     if (folder / "config.json").exists() and read_json(folder).get("model_type") in _OURS:
         options["config"] = PretrainedConfig()  # an empty one selects the same class, without a warning
-    return AutoTokenizer.from_pretrained(folder, trust_remote_code=False, **options)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, **options)
+    except Exception as error:  # of many types, and none says which file it is about
+        file = next(file for pattern in _VOCABULARIES for file in folder.glob(pattern))
+        raise CheckpointError(unreadable(file, f"holds no tokenizer that can be loaded: {error}")) from None
+    _check_vocabulary(folder, tokenizer)
+    return tokenizer
+
+
+def _check_vocabulary(folder: Path, tokenizer: Any) -> None:
+    """Raises CheckpointError where the tokenizer has ids for which the folder's model has no embedding."""
+    if not (folder / "config.json").exists():
+        return
+    raw = read_json(folder)
+    backbone = raw.get("encoder_config") or raw.get("backbone_config")
+    configs = [raw, backbone if isinstance(backbone, dict) else {}]
+    sizes = [size for each in configs if isinstance(size := each.get("vocab_size"), int)]
+    added = getattr(tokenizer, "added_tokens_decoder", {})
+    last = max(len(tokenizer) - 1, *added) if added else len(tokenizer) - 1
+    if sizes and last >= max(sizes):
+        raise CheckpointError(
+            f"the tokenizer of {folder} does not belong to its model: its ids go up to {last}, but "
+            f"vocab_size is {max(sizes)} in config.json"
+        )
+
+
+def unreadable(file: Path, reason: str) -> str:
+    """Returns the message for a file that cannot be read, which says so where it is a Git LFS pointer."""
+    with file.open("rb") as opened:
+        if opened.read(len(_LFS_POINTER)) == _LFS_POINTER:
+            return f"{file} is a Git LFS pointer, not the file itself: get it with `git lfs pull`"
+    return f"{file} {reason}"

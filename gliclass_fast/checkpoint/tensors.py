@@ -10,6 +10,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from gliclass_fast.checkpoint.errors import CheckpointError
+from gliclass_fast.checkpoint.files import unreadable
 
 _PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json", "model.pt", "model.pth")
 
@@ -29,7 +30,8 @@ class SafetensorsFiles(Mapping[str, Tensor]):
                 with safe_open(file, framework="pt") as opened:
                     self._files.update(dict.fromkeys(opened.keys(), file))
             except SafetensorError as error:
-                raise CheckpointError(f"{file} is truncated or not a safetensors file: {error}") from None
+                reason = f"is truncated or not a safetensors file: {error}"
+                raise CheckpointError(unreadable(file, reason)) from None
 
     def __getitem__(self, name: str) -> Tensor:
         with safe_open(self._files[name], framework="pt") as opened:

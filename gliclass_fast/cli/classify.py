@@ -1,222 +1,143 @@
-"""gliclass-fast classify: it scores labels for texts, from arguments or a file, on a screen or in a file."""
+"""What classify computes with: a model in the pipeline that the options ask for, and the job that runs it."""
 
 from __future__ import annotations
 
-import json
-import signal
-import sys
-from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
-
-from gliclass_fast.cli.console import DEMO_MODEL, Device, Model, errors, fail, screen, usable
-from gliclass_fast.cli.files import INPUT_SUFFIXES, ResultWriter, RunNote, open_writer, read_texts
+from gliclass_fast.chunking import ZeroShotClassificationWithChunkingPipeline
+from gliclass_fast.cli.device import quiet, usable, use_threads
+from gliclass_fast.cli.inputs import Source
+from gliclass_fast.cli.job import INTERRUPTED, Job
+from gliclass_fast.cli.printers import JsonLines, Tables
+from gliclass_fast.cli.results import Layout, Outcome
+from gliclass_fast.cli.resume import RunNote
+from gliclass_fast.cli.scoring import Call, outcomes, score
+from gliclass_fast.cli.writers import Writer, open_writer
 from gliclass_fast.pipeline import ZeroShotClassificationPipeline
 from gliclass_fast.runtime.model import GLiClassModel
 from gliclass_fast.text.prompts import flatten_labels
 
+__all__ = ["INTERRUPTED", "TEXTS_AT_A_TIME", "Running", "Scoring", "ZeroShotClassificationPipeline", "run"]
+
 TEXTS_AT_A_TIME = 128
-INTERRUPTED = 130
+OVERLAP = 256  # characters that two chunks of a text share; at most a quarter of a chunk
 
 
-def classify(
-    texts: Annotated[
-        list[str] | None,
-        typer.Argument(
-            help="Texts, or one .txt/.csv/.jsonl/.parquet file; standard input (a text per line) if absent."
-        ),
-    ] = None,
-    labels: Annotated[str | None, typer.Option(help="Labels, separated by commas.")] = None,
-    labels_file: Annotated[
-        Path | None, typer.Option(help="JSON file: a list of labels or nested objects.")
-    ] = None,
-    model: Model = DEMO_MODEL,
-    threshold: Annotated[float, typer.Option(help="Lowest score that counts, 0 to 1.")] = 0.5,
-    single: Annotated[
-        bool, typer.Option("--single", help="One label per text: the best, scores sum to 1.")
-    ] = False,
-    prompt: Annotated[str | None, typer.Option(help="Task description put before the text.")] = None,
-    examples: Annotated[
-        Path | None, typer.Option(help='JSON file: a list of {"text", "labels"} examples.')
-    ] = None,
-    column: Annotated[str, typer.Option(help="Column or key that holds the text of a file.")] = "text",
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Result file: .jsonl, .csv or .parquet.")
-    ] = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Continue an interrupted --output; --dtype may be another.")
-    ] = False,
-    labels_per_pass: Annotated[
-        str | None,
-        typer.Option(help="Score so many labels at a time, or 'auto'.", show_default="all at once"),
-    ] = None,
-    max_length: Annotated[int, typer.Option(help="Window in tokens.")] = 1024,
-    batch_tokens: Annotated[
-        int | None, typer.Option(help="Tokens per batch.", show_default="by device")
-    ] = None,
-    warm_up: Annotated[
-        str | None,
-        typer.Option(help="Tokens of batches to record as CUDA graphs before the first text, as 128,1024."),
-    ] = None,
-    table: Annotated[
-        bool | None,
-        typer.Option("--table/--json", help="Default: a table on a terminal, JSON lines in a pipe."),
-    ] = None,
-    device: Device = "cuda",
-    dtype: Annotated[
-        str | None,
-        typer.Option(help="float32, float16 or bfloat16.", show_default="16 bit on a GPU, else float32"),
-    ] = None,
-    quantization: Annotated[
-        str | None,
-        typer.Option(
-            "--quantization",
-            "--precision",
-            help="int8: faster on a CPU, and less exact; see `check --quantization`.",
-        ),
-    ] = None,
-) -> None:
-    """Score texts against any labels."""
-    given = labels_of(labels, labels_file)
-    shots = _json(examples) if examples else None
-    passes: Any = labels_per_pass
-    if passes is not None and passes.isdecimal():
-        passes = int(passes)
-    sizes = warm_up.split(",") if warm_up else []
-    if not all(size.isdecimal() for size in sizes):
-        raise ValueError(f"--warm-up takes numbers of tokens, separated by commas, not {warm_up!r}")
-    if resume and output is None:
-        raise ValueError("--resume continues an --output file; give one")
-    inputs = texts_of(texts, column)
+@dataclass(frozen=True, slots=True)
+class Scoring:
+    """Holds the options that scores depend on, under the names of the command line."""
+
+    labels: Any
+    model: str
+    threshold: float
+    single: bool
+    prompt: str | None
+    examples: Any
+    labels_per_pass: Any
+    max_length: int
+    quantization: str | None
+    text_chunk_size: int | None
+    text_chunk_overlap: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """Holds the options that say where and how fast a model runs."""
+
+    device: str
+    dtype: str | None
+    threads: int | None
+    batch_tokens: int | None
+    warm_up: list[int]
+
+
+def run(
+    source: Source, scoring: Scoring, running: Running, layout: Layout, on_error: str,
+    output: Path | None, resume: bool, table: bool,
+) -> None:  # fmt: skip
+    """Scores a source into a file, or on the screen; it ends as `Job.run` does."""
     if output is not None:
-        _check_output(output, texts, given)
-    loaded = GLiClassModel.from_pretrained(model, dtype, usable(device), quantization=quantization)
-    pipeline = ZeroShotClassificationPipeline(
-        loaded, model, max_length=max_length, device=loaded.device, progress_bar=False,
-        batch_tokens=batch_tokens, classification_type="single-label" if single else "multi-label",
-        warm_up=[int(size) for size in sizes],
-    )  # fmt: skip
-
-    def run(part: list[str], first: int = 0) -> Any:
-        return pipeline(
-            part, given, threshold=threshold, prompt=prompt, examples=shots, labels_per_pass=passes,
-            first_text=first,
-        )  # fmt: skip
-
-    if output is not None:
-        options = {
-            "labels": given, "model": model, "threshold": threshold, "single": single, "prompt": prompt,
-            "examples": shots, "labels-per-pass": passes, "max-length": max_length,
-            "quantization": quantization,
-        }  # fmt: skip
-        note = RunNote(output, options, str(loaded.dtype))
-        note.check(resume)
-        _to_file(inputs, run, open_writer(output, resume), output, note)
-    elif screen.is_terminal if table is None else table:
-        _to_table(inputs, run)
-    else:
-        for start in range(0, len(inputs), TEXTS_AT_A_TIME):
-            part = inputs[start : start + TEXTS_AT_A_TIME]
-            for text, found in zip(part, run(part, start), strict=True):
-                print(json.dumps({"text": text, "predictions": found}, ensure_ascii=False), flush=True)
+        _check_output(output, scoring.labels)
+    quiet()
+    use_threads(running.threads)
+    loaded = GLiClassModel.from_pretrained(
+        scoring.model, running.dtype, usable(running.device), quantization=scoring.quantization
+    )
+    job = Job(source, _scorer(scoring, running, loaded), layout, on_error)
+    if output is None:
+        writer: Writer = Tables(layout) if table else JsonLines()
+        job.run(writer, TEXTS_AT_A_TIME)
+        return
+    note = RunNote(
+        output, source.name, _noted(scoring, layout, source), str(loaded.dtype), skips=on_error == "skip"
+    )
+    note.check(resume)
+    job.run(open_writer(output, resume, layout), TEXTS_AT_A_TIME, output, note)
 
 
-def labels_of(labels: str | None, labels_file: Path | None) -> Any:
-    if (labels is None) == (labels_file is None):
-        raise ValueError("give the labels either as --labels a,b,c or as --labels-file FILE.json")
-    if labels_file is not None:
-        given = _json(labels_file)
-        if isinstance(given, list) and not all(isinstance(label, str) for label in given):
-            raise ValueError(f"{labels_file} must hold a list of strings, or nested objects, for all texts")
-        return given
-    return [label.strip() for label in (labels or "").split(",") if label.strip()]
-
-
-def _json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8-sig"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is not valid JSON: {error}") from None
-
-
-def texts_of(texts: list[str] | None, column: str) -> list[str]:
-    if not texts:
-        if sys.stdin.isatty():
-            raise ValueError("give texts or a file, or pipe texts into standard input, one per line")
-        return [line.rstrip("\n") for line in sys.stdin]
-    path = Path(texts[0])
-    files = [text for text in texts if Path(text).suffix.lower() in INPUT_SUFFIXES and _is_file(Path(text))]
-    if len(texts) > 1 and files:
-        raise ValueError(f"{files[0]} is a file: give one file, or texts only")
-    named_like_one = path.suffix.lower() in INPUT_SUFFIXES and len(texts[0].split()) == 1
-    if len(texts) == 1 and (_is_file(path) or named_like_one):
-        return read_texts(path, column)
-    return texts
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except (OSError, ValueError):  # a text is no file name where it is too long or has a zero byte
-        return False
-
-
-def _check_output(output: Path, texts: list[str] | None, labels: Any) -> None:
+def _check_output(output: Path, labels: Any) -> None:
     """Raises ValueError for what would only show after the work was done, or would spoil it."""
-    if texts and output.resolve() == Path(texts[0]).resolve():
-        raise ValueError(f"--output {output} is the input file")
     if not output.parent.is_dir():
         raise ValueError(f"--output {output}: there is no folder {output.parent}")
     if output.suffix.lower() == ".csv" and any("|" in label for label in flatten_labels(labels)):
         raise ValueError("a label contains '|', which separates labels in .csv: write .jsonl or .parquet")
 
 
-def _to_table(inputs: list[str], run: Callable[[list[str]], Any]) -> None:
-    table = Table("text", "labels", show_lines=True)
-    for text, found in zip(inputs, run(inputs), strict=True):
-        ranked = sorted(found, key=lambda each: -each["score"])
-        lines = [f"{each['score']:.2f}  {each['label']}" for each in ranked]
-        table.add_row(text, "\n".join(lines) or "-")
-    screen.print(table, markup=False)
+def _noted(scoring: Scoring, layout: Layout, source: Source) -> dict[str, Any]:
+    """Returns the options that must be the same where a run is resumed."""
+    options: dict[str, Any] = {
+        "labels": scoring.labels, "model": scoring.model, "threshold": scoring.threshold,
+        "single": scoring.single, "prompt": scoring.prompt, "examples": scoring.examples,
+        "labels-per-pass": scoring.labels_per_pass, "max-length": scoring.max_length,
+        "quantization": scoring.quantization, "text-chunk-size": scoring.text_chunk_size,
+        "text-chunk-overlap": scoring.text_chunk_overlap, "keep": list(layout.keep) or None,
+        "no-text": not layout.text or None, "top-k": layout.top_k,
+    }  # fmt: skip
+    # only the input's name tells what results without texts belong to
+    return options if layout.own_columns else {**options, "input": source.name}
 
 
-def _to_file(
-    inputs: list[str],
-    run: Callable[[list[str], int], Any],
-    writer: ResultWriter,
-    output: Path,
-    note: RunNote,
-) -> None:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    done = len(writer.kept)
-    if writer.kept != inputs[:done]:
-        raise ValueError(
-            f"{output} holds results of other texts; --resume continues a run over the same ones"
+def _scorer(scoring: Scoring, running: Running, loaded: GLiClassModel) -> Any:
+    """Returns what gives the outcomes of rows, the first of which has a given number."""
+    made = {
+        "max_length": scoring.max_length, "device": loaded.device, "progress_bar": False,
+        "classification_type": "single-label" if scoring.single else "multi-label",
+        "batch_tokens": running.batch_tokens, "warm_up": running.warm_up,
+    }  # fmt: skip
+    given = {
+        "labels": scoring.labels, "threshold": scoring.threshold, "prompt": scoring.prompt,
+        "examples": scoring.examples,
+    }  # fmt: skip
+    chunked = scoring.text_chunk_size is not None
+    call = (_chunks if chunked else _whole)(scoring, loaded, made, given)
+    return lambda rows, first: score(rows, first, call)
+
+
+def _whole(scoring: Scoring, loaded: Any, made: dict[str, Any], given: dict[str, Any]) -> Call:
+    pipeline = ZeroShotClassificationPipeline(loaded, scoring.model, **made)
+
+    def call(texts: list[str], first: int) -> list[Outcome]:
+        found, infos = pipeline(
+            texts, **given, labels_per_pass=scoring.labels_per_pass, first_text=first, return_info=True
         )
-    for ending in {"SIGTERM", "SIGHUP"} & set(dir(signal)):  # as with ctrl-C, what there is gets written
-        signal.signal(getattr(signal, ending), signal.default_int_handler)
-    try:
-        with Progress(*columns, console=errors, disable=not errors.is_terminal) as progress:
-            bar = progress.add_task("classifying", total=len(inputs), completed=done)
-            for start in range(done, len(inputs), TEXTS_AT_A_TIME):
-                part = inputs[start : start + TEXTS_AT_A_TIME]
-                found = run(part, start)
-                if start == len(writer.kept):  # not before, as a mistake must not cost an earlier result
-                    note.write()
-                    writer.start()
-                for text, predictions in zip(part, found, strict=True):
-                    writer.write(text, predictions)
-                    done += 1
-                progress.advance(bar, len(part))
-            writer.start()
-            note.write(finished=True)
-    except KeyboardInterrupt:
-        fail(
-            f"interrupted after {done} of {len(inputs)} texts; add --resume to continue {output}", INTERRUPTED
-        )
-    finally:
-        writer.close()
+        return outcomes(found, [info.tokens_cut for info in infos])
+
+    return call
+
+
+def _chunks(scoring: Scoring, loaded: Any, made: dict[str, Any], given: dict[str, Any]) -> Call:
+    if scoring.labels_per_pass == "auto":
+        raise ValueError("with --text-chunk-size, --labels-per-pass takes a number")
+    size, overlap = scoring.text_chunk_size or 0, scoring.text_chunk_overlap
+    pipeline = ZeroShotClassificationWithChunkingPipeline(
+        loaded, scoring.model, **made, text_chunk_size=size,
+        text_chunk_overlap=min(OVERLAP, size // 4) if overlap is None else overlap,
+        labels_chunk_size=scoring.labels_per_pass or max(1, len(flatten_labels(scoring.labels))),
+    )  # fmt: skip
+
+    def call(texts: list[str], first: int) -> list[Outcome]:
+        return [Outcome(found) for found in pipeline(texts, **given)]
+
+    return call

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer
 
-from gliclass_fast import CheckpointError, GLiClassModel, UnsupportedConfigError
+from gliclass_fast import CheckpointError, GLiClassModel, UnsupportedConfigError, demo
+from gliclass_fast.checkpoint.files import load_tokenizer
 from tests.accuracy import assert_same_logits
 from tests.tiny import fast_pipeline, reference_model
 
@@ -69,6 +72,38 @@ def test_a_truncated_file(folder: Path) -> None:
     file.write_bytes(file.read_bytes()[:-1000])
     with pytest.raises(CheckpointError, match=r"model\.safetensors is truncated or not a safetensors file"):
         GLiClassModel.from_pretrained(folder)
+
+
+def test_a_git_lfs_pointer_is_called_one(folder: Path) -> None:
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1000\n"
+    demo_copy(folder)
+    for name in ("tokenizer.json", "model.safetensors"):
+        (folder / name).write_text(pointer)
+        with pytest.raises(CheckpointError, match=rf"{name} is a Git LFS pointer.*git lfs pull"):
+            load_tokenizer(folder) if name == "tokenizer.json" else GLiClassModel.from_pretrained(folder)
+
+
+def test_a_broken_tokenizer_is_named(folder: Path) -> None:
+    demo_copy(folder)
+    (folder / "tokenizer.json").write_text('{"version": "1.0", "model": ')
+    with pytest.raises(CheckpointError, match=r"tokenizer\.json holds no tokenizer that can be loaded"):
+        load_tokenizer(folder)
+
+
+def test_a_tokenizer_with_more_ids_than_the_model(folder: Path) -> None:
+    demo_copy(folder)
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    size = json.loads((folder / "config.json").read_text())["encoder_config"]["vocab_size"]
+    assert load_tokenizer(folder).backend_tokenizer.get_vocab_size() <= size
+    tokenizer.add_tokens([f"xx{number}" for number in range(size)])
+    tokenizer.save(str(folder / "tokenizer.json"))
+    with pytest.raises(CheckpointError, match=rf"ids go up to \d+, but vocab_size is {size} in config"):
+        load_tokenizer(folder)
+
+
+def demo_copy(folder: Path) -> None:
+    for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(demo.PATH / name, folder)
 
 
 def test_a_pickle_is_refused_with_the_way_out(folder: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import subprocess
 import sys
 import time
@@ -16,7 +17,8 @@ from typer.testing import CliRunner, Result
 import gliclass_fast
 from gliclass_fast import demo, selfcheck
 from gliclass_fast.cli import app, classify
-from gliclass_fast.cli.files import INPUT_SUFFIXES, OUTPUT_SUFFIXES, open_writer
+from gliclass_fast.cli.readers import INPUT_SUFFIXES
+from gliclass_fast.cli.writers import OUTPUT_SUFFIXES, open_writer
 from gliclass_fast.ops import IMPLEMENTATIONS
 
 LABELS = ["--labels", "positive review,negative review", "--device", "cpu"]
@@ -25,6 +27,11 @@ TEXTS = ["I loved this film.", "A dull, lifeless mess.", "", "play some jazz"]
 
 def run(*arguments: str, **options: Any) -> Result:
     return CliRunner().invoke(app.app, list(arguments), **options)
+
+
+def kept(output: Path) -> list[str]:
+    """Returns the texts of a result file that a run goes on with."""
+    return [each.identity for each in open_writer(output, resume=True).kept]
 
 
 def json_lines(result: Result) -> list[dict[str, Any]]:
@@ -64,6 +71,9 @@ def inputs(tmp_path: Path) -> dict[str, Path]:
     files[".txt"].write_text("\n".join(TEXTS) + "\n", encoding="utf-8")
     with files[".csv"].open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([["id", "text"], *([n, text] for n, text in enumerate(TEXTS))])
+    with files[".tsv"].open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file, delimiter="\t").writerows([["id", "text"], *enumerate(TEXTS)])
+    files[".json"].write_text(json.dumps(TEXTS), encoding="utf-8")
     files[".jsonl"].write_text("\n".join(json.dumps({"text": text}) for text in TEXTS), encoding="utf-8")
     pyarrow.parquet.write_table(pyarrow.table({"text": TEXTS}), files[".parquet"])
     return files
@@ -87,8 +97,8 @@ def test_a_signal_to_end_leaves_a_file_to_resume(tmp_path: Path) -> None:
         process.terminate()
         assert "add --resume" in process.communicate(timeout=60)[1]
     assert process.returncode == classify.INTERRUPTED
-    kept = open_writer(output, resume=True).kept
-    assert 0 < len(kept) < 100_000 and len(kept) % classify.TEXTS_AT_A_TIME == 0
+    texts_done = len(kept(output))
+    assert 0 < texts_done < 100_000 and texts_done % classify.TEXTS_AT_A_TIME == 0
 
 
 def test_precisions() -> None:
@@ -126,7 +136,7 @@ def test_an_interrupted_run_leaves_a_valid_file_and_resumes(
         and "2 of 4 texts" in result.stderr
         and "--resume" in result.stderr
     )
-    assert open_writer(output, resume=True).kept == TEXTS[:2]
+    assert kept(output) == TEXTS[:2]
     result = run(*command)
     assert result.exit_code == 2 and "unfinished run: add --resume" in " ".join(result.stderr.split())
     result = run(*command, "--resume", "--threshold", "0.1")
@@ -141,14 +151,14 @@ def test_an_interrupted_run_leaves_a_valid_file_and_resumes(
     )
     result = run(*command, "--resume", "--precision", "int8")  # as of 0.1.0, the note and the option
     assert result.exit_code == 2 and "with the same: quantization (see out" in " ".join(result.stderr.split())
-    assert open_writer(output, resume=True).kept == TEXTS
+    assert kept(output) == TEXTS
     if suffix != ".parquet":
         assert len(output.read_bytes().splitlines()) == len(whole.splitlines())
 
 
 UNFINISHED = {
     ".jsonl": '{"text": "a", "predictions": []}\n{"text": "b", "pred',
-    ".csv": '"text","labels","scores"\n"a","",""\n"b\nand ""more""\nof ',
+    ".csv": '"text","labels","scores","error"\n"a","","",""\n"b\nand ""more""\nof ',
 }
 
 
@@ -157,12 +167,12 @@ def test_resume_drops_a_record_a_killed_run_left_unfinished(tmp_path: Path, suff
     output = tmp_path / f"out{suffix}"
     output.write_text(UNFINISHED[suffix], encoding="utf-8")
     writer = open_writer(output, resume=True)
-    assert writer.kept == ["a"]
+    assert writer.kept == [("a", False)]
     writer.start()
     awkward = 'b\nand "more"\r\nof, it'
-    writer.write(awkward, [{"label": "x", "score": 0.5}])
+    writer.write({"text": awkward, "predictions": [{"label": "x", "score": 0.5}]})
     writer.close()
-    assert open_writer(output, resume=True).kept == ["a", awkward]
+    assert kept(output) == ["a", awkward]
 
 
 @pytest.mark.parametrize("suffix", OUTPUT_SUFFIXES)
@@ -253,7 +263,7 @@ def test_mistakes_end_with_a_message_and_no_traceback(arguments: list[str], mess
 def test_bad_files_are_named(tmp_path: Path) -> None:
     for name, content, message in (
         ("a.csv", b"id\n1\n", "has no column 'text' but: id"),
-        ("a.jsonl", b'{"text": 3}\n', "line 1: expected a string"),
+        ("a.jsonl", b'{"id": 3}\n', "has no column 'text' but: id"),
         ("b.jsonl", b"{\n", "line 1 is not valid JSON"),
         ("a.txt", b"\xff\xfe", "is not UTF-8"),
     ):
@@ -267,6 +277,12 @@ def test_info_names_every_operation() -> None:
     assert result.exit_code == 0
     for word in (*IMPLEMENTATIONS, "torch", "compiled for CPU", "compiled for CUDA", "first choice"):
         assert word in result.stdout
+    assert re.search("instructions of the CPU.*VNNI: (yes|no), AMX: (yes|no)", result.stdout)
+    rows = {
+        row[0].strip(): row for line in result.stdout.splitlines() if len(row := line.split("│")[1:4]) == 3
+    }
+    assert "first choice of cpp, reference" in rows["attention"][2] or "cpp: " in rows["attention"][2]
+    assert "the only one" in rows["activation"][2]
 
 
 def test_check_compares_int8_with_float32(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,31 @@
+"""The device and the libraries of a command: what is set before a model is loaded."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+import transformers
+
+from gliclass_fast.ops import ORDER
+from gliclass_fast.runtime.device import resolve_device
+
+
+def usable(device: str) -> torch.device:
+    """Returns the device that --device means, or the CPU without a GPU; ValueError for an unknown name."""
+    if device.split(":")[0] not in ORDER:
+        raise ValueError(f"unknown device {device!r}; choose one of: {', '.join(ORDER)}")
+    return resolve_device(device, fall_back=True)
+
+
+def use_threads(threads: int | None) -> None:
+    """Has torch and the tokenizers use so many threads of the CPU; None leaves that to them."""
+    if threads is not None:
+        torch.set_num_threads(threads)
+        os.environ["RAYON_NUM_THREADS"] = str(threads)  # tokenizers read it before they first work
+
+
+def quiet() -> None:
+    """Turns off what transformers says and shows while it loads."""
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()

@@ -1,0 +1,131 @@
+"""A job: rows of a source become results of a writer, part by part, and a count at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import typer
+
+from gliclass_fast.cli.console import errors, fail, screen
+from gliclass_fast.cli.inputs import Source
+from gliclass_fast.cli.progress import interruptible, progress
+from gliclass_fast.cli.results import Layout, Outcome
+from gliclass_fast.cli.resume import Resumed, RunNote
+from gliclass_fast.cli.rows import Row
+from gliclass_fast.cli.writers import Writer
+
+FAILED_ROWS, INTERRUPTED = 3, 130
+MOST_NAMED = 10  # rows that a summary names
+
+
+@dataclass(slots=True)
+class Tally:
+    """Counts rows, and names the first of them."""
+
+    count: int = 0
+    _first: list[str] = field(default_factory=list)
+
+    def add(self, name: str) -> None:
+        self.count += 1
+        if self.count <= MOST_NAMED:
+            self._first.append(name)
+
+    def named(self) -> list[str]:
+        more = self.count - len(self._first)
+        return [*self._first, *([f"and {more} more"] if more else [])]
+
+
+@dataclass(slots=True)
+class Job:
+    """Runs a source through a model.
+
+    score: gives the outcomes of rows, the first of which has the given number. on_error: what is done with a
+    row that fails: "null" writes its error, "skip" leaves it out, "fail" ends the job there.
+    """
+
+    source: Source
+    score: Callable[[Sequence[Row], int], list[Outcome]]
+    layout: Layout
+    on_error: str
+    _failed: Tally = field(default_factory=Tally)
+    _cut: Tally = field(default_factory=Tally)
+    _done: int = 0
+
+    def run(self, writer: Writer, size: int, output: Path | None = None, note: RunNote | None = None) -> None:
+        """Writes the results of all rows, in parts of at most `size`.
+
+        Raises ValueError for a row that fails with on_error "fail", and ends with the exit code 3 where rows
+        failed and 130 after an interrupt.
+        """
+        resumed = Resumed(writer.kept, self.layout, note is not None and note.skips)
+        try:
+            with (
+                interruptible(),
+                progress(self.source.total, output is not None or not screen.is_terminal) as step,
+            ):
+                for part in self.source.parts(size):
+                    if rest := resumed.rest(part):
+                        resumed.finish()
+                        self._part(rest, self._done + len(part) - len(rest), writer, note)
+                    self._done += len(part)
+                    step(self._done)
+            resumed.finish()
+            writer.start()
+            if note is not None:
+                note.write(finished=True)
+        except KeyboardInterrupt:
+            of = "" if self.source.total is None else f" of {self.source.total}"
+            hint = "" if output is None else f"; add --resume to continue {output}"
+            fail(f"interrupted after {self._done}{of} texts{hint}", INTERRUPTED)
+        finally:
+            writer.close()
+        self._summary(output, resumed.failed)
+
+    def _part(self, rows: list[Row], first: int, writer: Writer, note: RunNote | None) -> None:
+        found = self.score(rows, first)
+        if note is not None:
+            note.write()
+        writer.start()  # not before, as a mistake must not cost an earlier result
+        try:
+            self._write(rows, found, writer)
+        finally:
+            writer.flush()
+
+    def _write(self, rows: list[Row], found: list[Outcome], writer: Writer) -> None:
+        for row, outcome in zip(rows, found, strict=True):
+            if outcome.error is not None:
+                if self.on_error == "fail":
+                    raise ValueError(
+                        f"{self.source.name}, {row.place}: {outcome.error}. With --on-error null or skip the "
+                        "job goes on after such a row"
+                    )
+                self._failed.add(f"{row.place}: {outcome.error}")
+            if outcome.cut:
+                self._cut.add(row.place)
+            if outcome.error is None or self.on_error == "null":
+                writer.write(self.layout.record(row, outcome))
+
+    def _summary(self, output: Path | None, before: int) -> None:
+        """Says on standard error what was done, where that is not seen, and ends with 3 if rows failed.
+
+        before: the rows that failed in the run that this one continues.
+        """
+        if output is not None:
+            self._say(f"{self._done} texts of {self.source.name} classified into {output}")
+        if self._cut.count:
+            self._say(
+                f"the window cut {self._cut.count} of {self._done} texts ({', '.join(self._cut.named())}); "
+                "--max-length or --text-chunk-size may have them read whole"
+            )
+        if failed := self._failed.count + before:
+            of_them = f", {before} of them before" if before else ""
+            self._say(f"{failed} of {self._done} rows failed{of_them}")
+            for row in self._failed.named():
+                self._say(row)
+        if self._failed.count:  # those before were reported by the run that met them
+            raise typer.Exit(FAILED_ROWS)
+
+    def _say(self, message: str) -> None:
+        errors.print(message, markup=False, highlight=False, soft_wrap=True)

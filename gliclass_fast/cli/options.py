@@ -1,0 +1,158 @@
+"""The options of classify: what a person may ask for, and what is checked before a library is loaded."""
+
+from __future__ import annotations
+
+import json
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from gliclass_fast.cli.console import DEMO_MODEL, Column, Device, Model, screen
+from gliclass_fast.cli.inputs import source_of
+from gliclass_fast.cli.results import Layout
+from gliclass_fast.cli.rows import Reading
+
+
+class OnError(str, Enum):
+    """Says what is done with a row that fails."""
+
+    null = "null"
+    skip = "skip"
+    fail = "fail"
+
+
+def classify(
+    texts: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Texts, or one .txt/.csv/.tsv/.json/.jsonl/.parquet file (.gz too); standard input, a text "
+            "per line, for - or without any.",
+        ),
+    ] = None,
+    labels: Annotated[str | None, typer.Option(help="Labels, separated by commas.")] = None,
+    labels_file: Annotated[
+        Path | None, typer.Option(help="JSON file: a list of labels or nested objects.")
+    ] = None,
+    model: Model = DEMO_MODEL,
+    threshold: Annotated[float, typer.Option(help="Lowest score that counts, 0 to 1.")] = 0.5,
+    top_k: Annotated[
+        int | None, typer.Option(help="At most so many labels per text, the best.", min=1)
+    ] = None,
+    single: Annotated[
+        bool, typer.Option("--single", help="One label per text: the best, scores sum to 1.")
+    ] = False,
+    prompt: Annotated[str | None, typer.Option(help="Task description put before the text.")] = None,
+    examples: Annotated[
+        Path | None, typer.Option(help='JSON file: a list of {"text", "labels"} examples.')
+    ] = None,
+    column: Column = "text",
+    keep: Annotated[
+        str | None, typer.Option(help="Other columns for the result, as id,date.", show_default="none")
+    ] = None,
+    encoding: Annotated[str | None, typer.Option(help="Of the input.", show_default="utf-8")] = None,
+    delimiter: Annotated[
+        str | None,
+        typer.Option(help="Of a .csv or .tsv file; or the word tab.", show_default=", or tab"),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Result file: .jsonl, .csv or .parquet.")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue an interrupted --output; --dtype may be another.")
+    ] = False,
+    no_text: Annotated[bool, typer.Option("--no-text", help="Leave the text out of the result.")] = False,
+    on_error: Annotated[
+        OnError,
+        typer.Option(help="A row that fails: its error as the result, no result, or the end of the job."),
+    ] = OnError.null,
+    labels_per_pass: Annotated[
+        str | None,
+        typer.Option(help="Score so many labels at a time, or 'auto'.", show_default="all at once"),
+    ] = None,
+    max_length: Annotated[int, typer.Option(help="Window in tokens.")] = 1024,
+    text_chunk_size: Annotated[
+        int | None,
+        typer.Option(help="Read texts in chunks of so many characters.", show_default="cut", min=1),
+    ] = None,
+    text_chunk_overlap: Annotated[
+        int | None,
+        typer.Option(help="Characters that chunks share.", show_default="256, or a quarter", min=0),
+    ] = None,
+    batch_tokens: Annotated[
+        int | None, typer.Option(help="Tokens per batch.", show_default="by device")
+    ] = None,
+    warm_up: Annotated[
+        str | None,
+        typer.Option(help="Tokens of batches to record as CUDA graphs before the first text, as 128,1024."),
+    ] = None,
+    table: Annotated[
+        bool | None,
+        typer.Option("--table/--json", help="Default: a table on a terminal, JSON lines in a pipe."),
+    ] = None,
+    device: Device = "cuda",
+    threads: Annotated[
+        int | None, typer.Option(help="Threads of the CPU.", show_default="torch's", min=1)
+    ] = None,
+    dtype: Annotated[
+        str | None,
+        typer.Option(help="float32, float16 or bfloat16.", show_default="16 bit on a GPU, else float32"),
+    ] = None,
+    quantization: Annotated[
+        str | None,
+        typer.Option(
+            "--quantization",
+            "--precision",
+            help="int8: faster on a CPU, and less exact; see `check --quantization`.",
+        ),
+    ] = None,
+) -> None:
+    """Score texts against any labels."""
+    given = labels_of(labels, labels_file)
+    shots = _json(examples) if examples else None
+    sizes = warm_up.split(",") if warm_up else []
+    if not all(size.isdecimal() for size in sizes):
+        raise ValueError(f"--warm-up takes numbers of tokens, separated by commas, not {warm_up!r}")
+    if resume and output is None:
+        raise ValueError("--resume continues an --output file; give one")
+    if output is not None and texts and output.resolve() == Path(texts[0]).resolve():
+        raise ValueError(f"--output {output} is the input file")
+    if text_chunk_overlap is not None and text_chunk_size is None:
+        raise ValueError("--text-chunk-overlap goes with --text-chunk-size")
+    if text_chunk_size is not None and not (text_chunk_overlap or 0) < text_chunk_size:
+        raise ValueError("--text-chunk-overlap must be less than --text-chunk-size")
+    kept = tuple(dict.fromkeys(name.strip() for name in (keep or "").split(",") if name.strip()))
+    source = source_of(texts, Reading(column, kept, encoding, "\t" if delimiter == "tab" else delimiter))
+
+    from gliclass_fast.cli.classify import Running, Scoring, run  # imports torch, which takes seconds
+
+    passes: Any = labels_per_pass
+    if labels_per_pass is not None and labels_per_pass.isdecimal():
+        passes = int(labels_per_pass)
+    scoring = Scoring(
+        given, model, threshold, single, prompt, shots, passes, max_length, quantization, text_chunk_size,
+        text_chunk_overlap,
+    )  # fmt: skip
+    running = Running(device, dtype, threads, batch_tokens, [int(size) for size in sizes])
+    layout, shown = Layout(kept, not no_text, top_k), screen.is_terminal if table is None else table
+    run(source, scoring, running, layout, on_error.value, output, resume, shown)
+
+
+def labels_of(labels: str | None, labels_file: Path | None) -> Any:
+    """Returns the labels as a pipeline takes them; ValueError where both or none are given."""
+    if (labels is None) == (labels_file is None):
+        raise ValueError("give the labels either as --labels a,b,c or as --labels-file FILE.json")
+    if labels_file is not None:
+        given = _json(labels_file)
+        if isinstance(given, list) and not all(isinstance(label, str) for label in given):
+            raise ValueError(f"{labels_file} must hold a list of strings, or nested objects, for all texts")
+        return given
+    return [label.strip() for label in (labels or "").split(",") if label.strip()]
+
+
+def _json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8-sig"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is not valid JSON: {error}") from None

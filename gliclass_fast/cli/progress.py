@@ -1,0 +1,50 @@
+"""While a job runs: a bar shows how far it is, and the signals that end a process do so in good order."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import count
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from gliclass_fast.cli.console import errors
+
+
+@contextmanager
+def progress(total: int | None, shown: bool) -> Iterator[Callable[[int], None]]:
+    """Yields what is called after each part with the number of texts that are done.
+
+    It moves a bar, which appears on a terminal alone and once there is more than one part.
+    """
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    bar = Progress(*columns, console=errors, disable=not (shown and errors.is_terminal))
+    task = bar.add_task("classifying", total=total)
+    parts = count(1)
+
+    def step(done: int) -> None:
+        bar.update(task, completed=done)
+        if next(parts) > 1 if total is None else done < total:
+            bar.start()
+
+    try:
+        yield step
+    finally:
+        bar.stop()
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Has the signals that end a process interrupt it as ctrl-C does, so that what there is gets written."""
+    if threading.current_thread() is not threading.main_thread():  # others cannot set handlers
+        yield
+        return
+    names = {"SIGINT", "SIGTERM", "SIGHUP"} & set(dir(signal))
+    before = {name: signal.signal(getattr(signal, name), signal.default_int_handler) for name in names}
+    try:
+        yield
+    finally:
+        for name, handler in before.items():
+            signal.signal(getattr(signal, name), handler)

@@ -1,0 +1,173 @@
+"""Input files: .txt .csv .tsv .json .jsonl (each also as .gz) and .parquet become rows."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import json
+import sys
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TextIO
+
+from gliclass_fast.cli.rows import FileFormatError, Reading, Row, checked
+
+INPUT_SUFFIXES = (".txt", ".csv", ".tsv", ".json", ".jsonl", ".parquet")
+
+
+def kind_of(name: str) -> str | None:
+    """Returns the suffix that says how a file of this name is read, without .gz, or None."""
+    name = name.lower()
+    plain = name.removesuffix(".gz")
+    suffix = next((each for each in INPUT_SUFFIXES if plain.endswith(each)), None)
+    return None if suffix == ".parquet" and plain != name else suffix
+
+
+def read_rows(path: Path, reading: Reading) -> list[Row]:
+    """Reads a whole file, so that a mistake in its last row shows before the first is scored.
+
+    A row whose text is null or no string is a row with an error. Raises FileFormatError for another suffix,
+    a missing or duplicated column, bytes that are not in the encoding, JSON or CSV that is not well formed.
+    """
+    kind = kind_of(path.name)
+    if kind is None:
+        raise FileFormatError(
+            f"{path}: unknown file type; supported: {', '.join(INPUT_SUFFIXES)}, and .gz of all but .parquet"
+        )
+    if kind == ".txt" and reading.keep:
+        raise FileFormatError(f"{path} has no columns to keep")
+    if kind == ".parquet":
+        return list(_parquet(path, reading))
+    readers: dict[str, Callable[[TextIO, Path, Reading], Iterator[Row]]] = {
+        ".txt": _txt, ".csv": _csv, ".tsv": _csv, ".json": _json, ".jsonl": _jsonl,
+    }  # fmt: skip
+    try:
+        with _open(path, reading.codec) as file:
+            return list(readers[kind](file, path, reading))
+    except UnicodeError as error:
+        raise FileFormatError(
+            f"{path} is not {reading.codec_name} text: {error}. Name its encoding with --encoding"
+        ) from None
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise FileFormatError(f"{path} is not a whole gzip file: {error}") from None
+
+
+def _open(path: Path, codec: str) -> TextIO:
+    newline = "" if kind_of(path.name) in (".csv", ".tsv") else None
+    if path.suffix.lower() == ".gz":
+        return gzip.open(path, "rt", encoding=codec, newline=newline)
+    return path.open(encoding=codec, newline=newline)
+
+
+def _txt(file: TextIO, path: Path, reading: Reading) -> Iterator[Row]:
+    for number, line in enumerate(file, 1):
+        yield checked(f"line {number}", line.rstrip("\n"))
+
+
+def _csv(file: TextIO, path: Path, reading: Reading) -> Iterator[Row]:
+    csv.field_size_limit(sys.maxsize)
+    delimiter = reading.delimiter or ("\t" if kind_of(path.name) == ".tsv" else ",")
+    lines = csv.reader(file, delimiter=delimiter, strict=True)
+    header: list[str] = []
+    first = 1  # the line on which a record begins, which may have several
+    try:
+        for cells in lines:
+            if not header:
+                header = cells
+                _check_columns(path, header, reading)
+            elif cells and len(cells) != len(header):
+                raise FileFormatError(
+                    f"{path}, line {first} has {len(cells)} cells, but the header has {len(header)}"
+                )
+            elif cells:
+                record = dict(zip(header, cells, strict=True))
+                yield checked(f"line {first}", record[reading.column], _kept(record, reading))
+            first = lines.line_num + 1
+    except csv.Error as error:
+        reason = "a quote is never closed" if "end of data" in str(error) else str(error)
+        raise FileFormatError(f"{path}, line {first} is not valid CSV: {reason}") from None
+    if not header:
+        _check_columns(path, header, reading)
+
+
+def _jsonl(file: TextIO, path: Path, reading: Reading) -> Iterator[Row]:
+    def records() -> Iterator[tuple[str, Any]]:
+        for number, line in enumerate(file, 1):
+            if line.strip():
+                try:
+                    yield f"line {number}", json.loads(line)
+                except (json.JSONDecodeError, RecursionError) as error:
+                    raise FileFormatError(f"{path}, line {number} is not valid JSON: {error}") from None
+
+    yield from _rows_of_records(records(), path, reading)
+
+
+def _json(file: TextIO, path: Path, reading: Reading) -> Iterator[Row]:
+    try:
+        records = json.load(file)
+    except (json.JSONDecodeError, RecursionError) as error:
+        hint = "; a value per line is .jsonl" if "Extra data" in str(error) else ""
+        raise FileFormatError(f"{path} is not valid JSON: {error}{hint}") from None
+    if not isinstance(records, list):
+        raise FileFormatError(f"{path} must hold a list of strings or of objects")
+    yield from _rows_of_records(
+        ((f"row {number}", record) for number, record in enumerate(records, 1)), path, reading
+    )
+
+
+def _rows_of_records(records: Iterator[tuple[str, Any]], path: Path, reading: Reading) -> Iterator[Row]:
+    """Makes a row of every string or object; an object without the key has a text that is null.
+
+    Raises FileFormatError where no object at all has a key that is asked for.
+    """
+    keys: dict[str, None] = {}  # in the order of the first object
+    for place, record in records:
+        if isinstance(record, Mapping):
+            keys |= dict.fromkeys(record)
+            yield checked(place, record.get(reading.column), _kept(record, reading))
+        else:
+            yield checked(place, record, _kept({}, reading))
+    wanted = reading.keep if not keys else (reading.column, *reading.keep)
+    if missing := [name for name in wanted if name not in keys]:
+        raise FileFormatError(_no_column(path, missing[0], list(keys), reading))
+
+
+def _parquet(path: Path, reading: Reading) -> Iterator[Row]:
+    parquet = pyarrow_parquet()
+    try:
+        names = parquet.read_schema(path).names
+        _check_columns(path, names, reading)
+        records = parquet.read_table(path, columns=[reading.column, *reading.keep]).to_pylist()
+    except FileFormatError:
+        raise
+    except ValueError as error:  # pyarrow's errors are of this type
+        raise FileFormatError(f"{path} is not a parquet file that can be read: {error}") from None
+    for number, record in enumerate(records, 1):
+        yield checked(f"row {number}", record[reading.column], _kept(record, reading))
+
+
+def _kept(record: Mapping[str, Any], reading: Reading) -> dict[str, Any]:
+    return {name: record.get(name) for name in reading.keep}
+
+
+def _check_columns(path: Path, names: Sequence[str], reading: Reading) -> None:
+    for name in (reading.column, *reading.keep):
+        if name not in names:
+            raise FileFormatError(_no_column(path, name, names, reading))
+        if names.count(name) > 1:
+            raise FileFormatError(f"{path} has {names.count(name)} columns named {name!r}")
+
+
+def _no_column(path: Path, column: str, names: Sequence[str], reading: Reading) -> str:
+    option = "--column" if column == reading.column else "--keep"
+    return f"{path} has no column {column!r} but: {', '.join(names or ['nothing'])}. Choose one with {option}"
+
+
+def pyarrow_parquet() -> Any:
+    """Returns pyarrow.parquet; raises FileFormatError where it is not installed."""
+    try:
+        import pyarrow.parquet
+    except ImportError:
+        raise FileFormatError("parquet files need pyarrow: pip install 'gliclass-fast[data]'") from None
+    return pyarrow.parquet

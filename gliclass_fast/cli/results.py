@@ -1,0 +1,74 @@
+"""Results: what of a row and its predictions is written, in which columns, and how a row is found again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from gliclass_fast.cli.rows import Row
+
+Prediction = dict[str, Any]
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """Holds the predictions of a row, or why it has none."""
+
+    predictions: list[Prediction] | None
+    error: str | None = None
+    cut: bool = False  # whether the window had no room for the whole text
+
+
+class Kept(NamedTuple):
+    """Holds what is needed of a result that a file has already."""
+
+    identity: str
+    failed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Says what a result holds.
+
+    keep: columns of the input. text: whether the text is there. top_k: labels per text, the best first.
+    """
+
+    keep: tuple[str, ...] = ()
+    text: bool = True
+    top_k: int | None = None
+
+    @property
+    def own_columns(self) -> list[str]:
+        """Names the columns in front of the predictions."""
+        return [*self.keep, *(["text"] if self.text else [])]
+
+    def record(self, row: Row, outcome: Outcome) -> Record:
+        """Returns a result: its own columns, `predictions`, best first, and `error` where it failed."""
+        record = self._own(row)
+        if outcome.predictions is None:
+            return {**record, "predictions": None, "error": outcome.error}
+        best_first = sorted(outcome.predictions, key=lambda each: -each["score"])
+        return {**record, "predictions": best_first[: self.top_k]}
+
+    def kept(self, record: Mapping[str, Any]) -> Kept:
+        """Returns what is needed of a result; KeyError where it lacks a column."""
+        return Kept(self._identity(record), bool(record.get("error")))
+
+    def fits(self, kept: Kept, row: Row) -> bool:
+        """Tells whether a result may be that of a row."""
+        return kept.identity == self._identity(self._own(row)) and (kept.failed or row.error is None)
+
+    def _own(self, row: Row) -> Record:
+        return {**row.kept, **({"text": row.text} if self.text else {})}
+
+    def _identity(self, record: Mapping[str, Any]) -> str:
+        """Joins the text, or without it the columns that are kept; a null is as an empty text in .csv."""
+        names = ["text"] if self.text else self.keep
+        return "\t".join("" if record[name] is None else str(record[name]) for name in names)
+
+
+def json_line(record: Record) -> str:
+    return json.dumps(record, ensure_ascii=False, default=str) + "\n"

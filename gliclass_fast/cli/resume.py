@@ -1,0 +1,99 @@
+"""To resume a run: a note beside its result says what it is made with, and rows are matched with results."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from gliclass_fast.cli.results import Kept, Layout
+from gliclass_fast.cli.rows import FileFormatError, Row
+
+
+class Resumed:
+    """Matches the rows of an input with the results that are there already, in order."""
+
+    def __init__(self, kept: Sequence[Kept], layout: Layout, skips: bool) -> None:
+        """Takes what tells the results apart; skips: whether rows that failed may be without one."""
+        self._kept, self._layout, self._skips = kept, layout, skips
+        self._used = 0
+        self.failed = sum(each.failed for each in kept)  # and the rows without a result, once they are met
+
+    def rest(self, rows: list[Row]) -> list[Row]:
+        """Returns the rows of the next part that have no result; ValueError where results are of others."""
+        for place, row in enumerate(rows):
+            if self._used == len(self._kept):
+                return rows[place:]
+            if self._layout.fits(self._kept[self._used], row):
+                self._used += 1
+            elif self._skips:
+                self.failed += 1
+            else:
+                self._refuse()
+        return []
+
+    def finish(self) -> None:
+        """Raises ValueError where there are more results than rows."""
+        if self._used < len(self._kept):
+            self._refuse()
+
+    def _refuse(self) -> None:
+        raise ValueError(
+            "the --output file holds results of other texts; --resume continues a run over the same ones"
+        )
+
+
+class RunNote:
+    """Notes what a result file is made with, in a file beside it.
+
+    A run goes on with the options it began with. It may go on in another dtype, on another device and in
+    other batches, as they only change how exactly the same model is computed. int8 is one of the options: it
+    rounds the weights themselves, and no text can force a run to leave it.
+    """
+
+    def __init__(
+        self, output: Path, source: str, options: dict[str, Any], dtype: str, skips: bool = False
+    ) -> None:
+        """Takes what to note.
+
+        Args:
+            source: the name of the input, which a reader of the note wants to know.
+            options: JSON values by name; None is the value of an option that is not given.
+            skips: whether rows that fail have no result.
+        """
+        self._path, self._options = output.with_name(f"{output.name}.options.json"), options
+        self._output, self._source, self._dtypes = output, source, [dtype]
+        self.skips = skips
+
+    def check(self, resume: bool) -> None:
+        """Raises ValueError where an unfinished run would be lost, or resumed with other options."""
+        if not (self._path.exists() and self._output.exists()):
+            return
+        try:
+            before = json.loads(self._path.read_text(encoding="utf-8"))
+            finished, options, dtypes = before["finished"], before["options"], before["dtypes"]
+        except (ValueError, KeyError, TypeError):
+            raise FileFormatError(f"{self._path} is damaged: delete it, or {self._output} as well") from None
+        if not resume and not finished:
+            raise ValueError(
+                f"{self._output} holds the results of an unfinished run: add --resume, or delete it"
+            )
+        if "precision" in options:  # the name that notes of 0.1.0 have
+            options["quantization"] = options.pop("precision")
+        other = [name for name in self._options if self._options[name] != options.get(name)]
+        if resume and other:
+            raise ValueError(
+                f"{self._output} was made with other options; --resume continues with the same: "
+                f"{', '.join(other)} (see {self._path.name})"
+            )
+        if resume:
+            self._dtypes = list(dict.fromkeys([*dtypes, *self._dtypes]))
+            self.skips = self.skips or bool(before.get("skips"))
+
+    def write(self, finished: bool = False) -> None:
+        note = {
+            "finished": finished, "input": self._source, "options": self._options, "dtypes": self._dtypes,
+            "skips": self.skips,
+        }  # fmt: skip
+        self._path.write_text(json.dumps(note, ensure_ascii=False) + "\n", encoding="utf-8")

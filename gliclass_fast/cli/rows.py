@@ -1,0 +1,74 @@
+"""Rows: a text to score, where it stands in its file, and the columns of it that go into the result."""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+RESULT_COLUMNS = ("text", "predictions", "labels", "scores", "error")
+
+
+class FileFormatError(ValueError):
+    """Reports a file that the command cannot read or write, and names it and what was expected."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """Holds one row of an input. A row with an error is never scored."""
+
+    place: str  # as messages name it: "line 7", or "row 7" where a file has no lines
+    text: str | None
+    kept: Mapping[str, Any] = field(default_factory=dict)
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """Says how an input is read.
+
+    keep: the columns that go into the result. encoding: None is UTF-8, with or without a byte order mark.
+    delimiter: of the cells of a .csv or .tsv file; None is a comma and a tab.
+    """
+
+    column: str = "text"
+    keep: tuple[str, ...] = ()
+    encoding: str | None = None
+    delimiter: str | None = None
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for an encoding that does not exist and for names that results have already."""
+        try:
+            "".encode(self.codec)  # lookup alone also finds what is no encoding of texts
+        except LookupError:
+            raise ValueError(f"unknown encoding {self.encoding!r}; for example: utf-8, cp1252") from None
+        if self.delimiter is not None and len(self.delimiter) != 1:
+            raise ValueError(f"--delimiter is one character, or tab, not {self.delimiter!r}")
+        if taken := [name for name in self.keep if name in RESULT_COLUMNS]:
+            raise ValueError(f"--keep: results have a column {taken[0]!r} of their own")
+
+    @property
+    def codec(self) -> str:
+        """Names the codec; that of UTF-8 leaves out a byte order mark, which is no part of the first text."""
+        utf_8 = self.encoding is None or codecs.lookup(self.encoding).name == "utf-8"
+        return "utf-8-sig" if utf_8 else str(self.encoding)
+
+    @property
+    def codec_name(self) -> str:
+        return self.encoding or "UTF-8"
+
+
+def checked(place: str, text: Any, kept: Mapping[str, Any] | None = None) -> Row:
+    """Returns the row of a text; where it is null, no string, or not valid Unicode, with the error."""
+    kept = kept or {}
+    if text is None:
+        return Row(place, None, kept, "the text is null")
+    if not isinstance(text, str):
+        return Row(place, None, kept, f"the text must be a string, not {type(text).__name__}")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        shown = text.encode("utf-8", "backslashreplace").decode()
+        return Row(place, shown, kept, f"the text is not valid: {error.reason} at position {error.start}")
+    return Row(place, text, kept)

@@ -1,0 +1,179 @@
+"""Result files (.jsonl .csv .parquet): a closed result file is always valid."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+from typing import Any, Protocol, TextIO
+
+from gliclass_fast.cli.readers import pyarrow_parquet
+from gliclass_fast.cli.results import Kept, Layout, Record, json_line
+from gliclass_fast.cli.rows import FileFormatError
+
+OUTPUT_SUFFIXES = (".jsonl", ".csv", ".parquet")
+
+
+class Writer(Protocol):
+    """Takes results. Nothing is written, and nothing that exists is touched, before `start`."""
+
+    kept: list[Kept]  # the results that were there already and stay
+
+    def start(self) -> None:
+        """Opens the file, with what is kept; further calls do nothing."""
+        ...
+
+    def write(self, record: Record) -> None: ...
+
+    def flush(self) -> None:
+        """Shows what was written to whoever reads along."""
+        ...
+
+    def close(self) -> None: ...
+
+
+def open_writer(path: Path, resume: bool, layout: Layout | None = None) -> Writer:
+    """Returns a writer for `path`, which continues what is there with `resume`, else starts anew.
+
+    Raises FileFormatError for a suffix that is not supported, or a file that is not a result to continue.
+    """
+    writers: dict[str, type[JsonlWriter] | type[CsvWriter] | type[ParquetWriter]] = {
+        ".jsonl": JsonlWriter,
+        ".csv": CsvWriter,
+        ".parquet": ParquetWriter,
+    }
+    writer = writers.get(path.suffix.lower())
+    if writer is None:
+        raise FileFormatError(f"{path}: unknown result type; supported: {', '.join(OUTPUT_SUFFIXES)}")
+    try:
+        return writer(path, resume, layout or Layout())
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, IndexError, csv.Error):
+        raise FileFormatError(
+            f"{path} is not a result of this command with these columns: it cannot be continued"
+        ) from None
+
+
+class _FileWriter:
+    """Writes a text file of records; on resume it drops a record that a killed run left unfinished."""
+
+    def __init__(self, path: Path, resume: bool, layout: Layout) -> None:
+        self._path, self._layout = path, layout
+        self._head = self._whole_records(path.read_bytes()) if resume and path.exists() else b""
+        self.kept = [layout.kept(record) for record in self._records(self._head.decode("utf-8"))]
+        self._file: TextIO | None = None
+
+    def _whole_records(self, content: bytes) -> bytes:
+        raise NotImplementedError
+
+    def _records(self, content: str) -> list[Record]:
+        raise NotImplementedError
+
+    def start(self) -> None:
+        if self._file is None:
+            self._path.write_bytes(self._head)
+            self._file = self._path.open("a", encoding="utf-8", newline="")
+
+    def flush(self) -> None:
+        if self._file is not None:
+            self._file.flush()
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+
+
+class JsonlWriter(_FileWriter):
+    """Writes one object per line."""
+
+    def _whole_records(self, content: bytes) -> bytes:
+        return content[: content.rfind(b"\n") + 1]
+
+    def _records(self, content: str) -> list[Record]:
+        return [json.loads(line) for line in content.split("\n") if line]
+
+    def write(self, record: Record) -> None:
+        assert self._file is not None
+        self._file.write(json_line(record))
+
+
+class CsvWriter(_FileWriter):
+    """Writes one row per result; "|" joins the labels and the scores of its predictions."""
+
+    def _whole_records(self, content: bytes) -> bytes:
+        """Keeps what ends with a line end outside quotes; cells double their quotes, so parity tells."""
+        end = place = quotes = 0
+        for line in io.BytesIO(content):
+            place += len(line)
+            quotes += line.count(b'"')
+            if quotes % 2 == 0 and line.endswith(b"\n"):
+                end = place
+        return content[:end]
+
+    def _records(self, content: str) -> list[Record]:
+        lines = csv.reader(io.StringIO(content, newline=""))
+        if content and next(lines) != self._columns:
+            raise KeyError("columns")
+        return [dict(zip(self._columns, cells, strict=True)) for cells in lines]
+
+    @property
+    def _columns(self) -> list[str]:
+        return [*self._layout.own_columns, "labels", "scores", "error"]
+
+    def write(self, record: Record) -> None:
+        assert self._file is not None
+        lines = csv.writer(self._file, lineterminator="\n", quoting=csv.QUOTE_ALL)
+        if self._file.tell() == 0:
+            lines.writerow(self._columns)
+        found = record["predictions"] or ()
+        labels = "|".join(each["label"] for each in found)
+        scores = "|".join(f"{each['score']:.6f}" for each in found)
+        own = [record[name] for name in self._layout.own_columns]
+        lines.writerow([*own, labels, scores, record.get("error")])
+
+
+class ParquetWriter:
+    """Collects results and writes the file on `close`: a parquet file cannot be appended to."""
+
+    def __init__(self, path: Path, resume: bool, layout: Layout) -> None:
+        self._parquet = pyarrow_parquet()
+        self._path, self._layout, self._started = path, layout, False
+        kept = resume and path.exists()
+        self._rows: list[Record] = self._parquet.read_table(path).to_pylist() if kept else []
+        self.kept = [layout.kept(row) for row in self._rows]
+
+    def start(self) -> None:
+        self._started = True
+
+    def write(self, record: Record) -> None:
+        row: Record = {name: record[name] for name in self._layout.own_columns}
+        found = record["predictions"]
+        row["labels"] = None if found is None else [each["label"] for each in found]
+        row["scores"] = None if found is None else [each["score"] for each in found]
+        self._rows.append({**row, "error": record.get("error")})
+
+    def flush(self) -> None:
+        """Does nothing: the file is written on `close`."""
+
+    def close(self) -> None:
+        if not self._started:
+            return
+        import pyarrow
+
+        strings, numbers = pyarrow.list_(pyarrow.string()), pyarrow.list_(pyarrow.float32())
+        types = {"text": pyarrow.string(), "labels": strings, "scores": numbers, "error": pyarrow.string()}
+        names = [*self._layout.own_columns, "labels", "scores", "error"]
+        columns = {name: _column([row.get(name) for row in self._rows], types.get(name)) for name in names}
+        partial = self._path.with_suffix(".parquet.partial")
+        self._parquet.write_table(pyarrow.table(columns), partial)
+        partial.replace(self._path)
+
+
+def _column(values: list[Any], kind: Any) -> Any:
+    """Returns values as an array of parquet; values of several types become strings."""
+    import pyarrow
+
+    try:
+        return pyarrow.array(values, kind)
+    except (pyarrow.ArrowInvalid, pyarrow.ArrowTypeError):
+        return pyarrow.array([None if value is None else str(value) for value in values])

@@ -1,0 +1,51 @@
+"""Lazy modules: they import a name when it is first asked for, and may be called as a function.
+
+torch takes seconds to import, which the command line's help does not need. And some names are modules and
+functions at once: `gliclass_fast.pipeline` is a module that people import from, and transformers' spelling of
+a call. Python lets a module change its class to a subclass of its own (see "Customizing module attribute
+access" in its reference); everything else of the module stays as it is.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Mapping
+from types import ModuleType
+from typing import Any
+
+
+def make_lazy(module: str, names: Mapping[str, str] | None = None, call: str | None = None) -> None:
+    """Gives a module further names and a call.
+
+    Args:
+        module: its name, `__name__` where it calls this.
+        names: the module of each further name, as "engine.engine" within the package.
+        call: the function that a call of the module runs, as "hugging_face:pipeline".
+    """
+    package = __name__.rpartition(".")[0]
+
+    def found(place: str, name: str) -> Any:
+        return getattr(importlib.import_module(f"{package}.{place}"), name)
+
+    class LazyModule(ModuleType):
+        """A module that imports what it is asked for."""
+
+        def __getattr__(self, name: str) -> Any:
+            if name in (names or {}):
+                setattr(self, name, found((names or {})[name], name))
+                return self.__dict__[name]
+            if not name.startswith("_") and hasattr(self, "__path__"):
+                try:
+                    return importlib.import_module(f"{module}.{name}")
+                except ModuleNotFoundError:
+                    pass
+            raise AttributeError(f"module {module!r} has no attribute {name!r}")
+
+        def __dir__(self) -> list[str]:
+            return sorted({*super().__dir__(), *(names or {})})
+
+    if call is not None:
+        place, function = call.split(":")
+        LazyModule.__call__ = lambda self, *args, **kwargs: found(place, function)(*args, **kwargs)  # type: ignore[method-assign]
+    sys.modules[module].__class__ = LazyModule

@@ -62,7 +62,8 @@ void attention_cpu(int instruction_set, const Attention& arguments) {
 }
 
 void linear_cpu(int instruction_set, uintptr_t x, ptrdiff_t x_stride, uintptr_t weight, uintptr_t bias,
-                uintptr_t residual, uintptr_t out, int rows, int depth, int width, int activation, int threads) {
+                uintptr_t residual, uintptr_t out, int rows, int depth, int width, int activation,
+                int threads) {
   Linear a;
   a.x = reinterpret_cast<const float*>(x), a.x_stride = x_stride;
   a.weight = reinterpret_cast<const float*>(weight), a.bias = reinterpret_cast<const float*>(bias);

@@ -1,7 +1,7 @@
 """The linear kernel of csrc/cpu as PyTorch operations: their contracts stand in linear.py.
 
-oneDNN compiles code per number of rows, and keeps it: a process grows with every length of text it meets. This
-kernel is compiled once, with the package, and keeps nothing.
+oneDNN compiles code per number of rows, and keeps it: a process grows with every length of text it meets.
+This kernel is compiled once, with the package, and keeps nothing.
 """
 
 from __future__ import annotations

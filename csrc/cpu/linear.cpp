@@ -8,9 +8,9 @@
 namespace ISA {
 namespace {
 
-constexpr int DEPTH = 512;       // inputs of a step
-constexpr int BLOCK = 64;        // rows of a task, or fewer where there are more threads than tasks
-constexpr int SMALL = 1 << 17;   // So many multiplications take less time than a second thread to wake up.
+constexpr int DEPTH = 512;      // inputs of a step
+constexpr int BLOCK = 64;       // rows of a task, or fewer where there are more threads than tasks
+constexpr int SMALL = 1 << 17;  // So many multiplications take less time than a second thread to wake up.
 
 static_assert(BLOCK % ROWS == 0);
 
@@ -54,7 +54,8 @@ inline Vector gelu(Vector x) {
   return larger(x, Vector{}) - size * power_of_two(power);
 }
 
-// Adds the bias, applies the activation and adds the residual: COLUMN is a Vector, or a float for single columns.
+// Adds the bias, applies the activation and adds the residual: COLUMN is a Vector, or a float for single
+// columns.
 template <typename Column>
 inline Column activated(const Linear& a, Column value) {
   Vector x = value - Vector{};

@@ -10,9 +10,9 @@ PIECES = (*range(STEP, SMALL + 1, STEP), *(SMALL << n for n in range(1, (LARGE /
 
 @lru_cache(maxsize=4096)
 def pieces(rows: int) -> list[int]:
-    """Returns sizes of PIECES, the largest first, that together have `rows` rows, or fewer than STEP more."""
+    """Returns sizes of PIECES, the largest first, that together have `rows` rows, or up to STEP more."""
     sizes = []
     while rows > SMALL:
         sizes.append(next(size for size in reversed(PIECES) if size <= rows))
         rows -= sizes[-1]
-    return [*sizes, -(-rows // STEP) * STEP] if rows else sizes
+    return [*sizes, -(-rows // STEP) * STEP] if rows else sizes or [STEP]

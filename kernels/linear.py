@@ -14,11 +14,11 @@ Outputs have x's dtype. Weights are as `pack_*` returned them, which runs once p
 rounding to 16 bit.
 
 On a CPU the kernel of csrc/cpu computes float32 (`compiled_linear.py`). Where the package was built without a
-compiler, oneDNN does, which keeps weights in a blocked layout of its own: on AVX-512 machines that is two to
-three times faster than the row-major GEMM behind `torch.nn.functional.linear`. Triton fuses activation and norm
-into a GEMM; a linear map without them is left to cuBLAS. Where there are few rows, every block of columns of the
-GEMM sums the norm's statistics itself while it waits for memory. Where there are many, these sums would be half
-of the loop's instructions and are worth a launch of their own.
+compiler, oneDNN does, which keeps weights in a blocked layout of its own: on AVX-512 machines that is two
+to three times faster than the row-major GEMM behind `torch.nn.functional.linear`. Triton fuses activation
+and norm into a GEMM; a linear map without them is left to cuBLAS. Where there are few rows, every block of
+columns of the GEMM sums the norm's statistics itself while it waits for memory. Where there are many, these
+sums would be half of the loop's instructions and are worth a launch of their own.
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ def lengths() -> Iterator[int]:
 def test_pieces_hold_every_row_and_have_few_sizes() -> None:
     for rows in lengths():
         sizes = pieces(rows)
-        assert 0 <= sum(sizes) - rows < STEP and set(sizes) <= set(PIECES)
+        assert 0 <= sum(sizes) - rows <= STEP and set(sizes) <= set(PIECES)
         assert sizes == sorted(sizes, reverse=True)
     assert len(PIECES) == 11
 

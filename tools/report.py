@@ -53,11 +53,6 @@ def started(result: dict[str, Any]) -> str:
     return f"{machine_line(result['machine'])} Model: {result['model']}.\n\n{markdown(columns, rows)}"
 
 
-def grown(result: dict[str, Any]) -> str:
-    rows = [[str(value) for value in row.values()] for row in result["rows"]]
-    return f"{machine_line(result['machine'])}\n\n{markdown(list(result['rows'][0]), rows)}"
-
-
 def decided(result: dict[str, Any]) -> str:
     columns = {
         "set": "set", "texts": "texts", "labels": "labels", "precision": "precision", "macro_f1": "macro F1",
@@ -120,7 +115,6 @@ PAGES: dict[Path, dict[str, Callable[[Any], str]]] = {
         "paper-cpu.json": grids,
         "paper-base-cpu.json": grids,
         "cold-start-cpu.json": started,
-        "memory-cpu.json": grown,
         "families-cpu.json": families,
         "quality-cpu.json": decided,
     },

@@ -116,7 +116,8 @@ class BuildKernels(build_ext):
         }
         for name, options in INSTRUCTION_SETS.items():
             command = [*cpp, "-fopenmp", f"-DISA={name}", *options]
-            objects[f"attention_{name}.o"] = [*command, "-c", str(source / "cpu" / "attention.cpp")]
+            for kernel in ("attention", "linear"):
+                objects[f"{kernel}_{name}.o"] = [*command, "-c", str(source / "cpu" / f"{kernel}.cpp")]
         if "cuda" in parts:
             file = source / "cuda" / "disentangled_attention.cu"
             objects["disentangled_attention.o"] = [*cuda, "-c", str(file)]

@@ -30,6 +30,7 @@ DEMO = str(PATH)
 OTHERS = {
     "ops": "every implementation of the operations that take the time",
     "cold-start": "from nothing to a first result, and peak memory",
+    "memory": "what a process grows by that meets texts of many lengths, on the CPU",
     "families": "every kind of checkpoint beside its reference, at stock shapes on the CPU",
     "quality": "decisions on labelled sentences in every precision (needs --data)",
 }
@@ -92,6 +93,8 @@ def bench(
         result["rows"] = _families(repeats or 5)
     elif preset == "cold-start":
         result |= {"model": models[0], "engines": _cold_start(models[0], device, repeats or 4)}
+    elif preset == "memory":
+        result["rows"] = _memory()
     else:
         result |= {"model": Path(models[0]).name, "rows": _quality(data, models[0], device, rows)}
     if json_file:
@@ -117,6 +120,15 @@ def _cold_start(model: str, device: str, repeats: int) -> dict[str, dict[str, fl
         found = cold_start.measure(model, device, repeats)
     steps = list(next(iter(found.values())))
     _print(["engine", *steps], [[name, *map(str, each.values())] for name, each in found.items()], model)
+    return found
+
+
+def _memory() -> list[dict[str, Any]]:
+    from gliclass_fast.bench import memory
+
+    with _progress(len(memory.ENGINES) * len(memory.CALLERS)) as step:
+        found = memory.measure(step=step)
+    _print(list(found[0]), [[str(value) for value in row.values()] for row in found])
     return found
 
 

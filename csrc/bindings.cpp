@@ -9,7 +9,7 @@
 #include <type_traits>
 #include <unordered_map>
 
-#include "cpu/attention.h"
+#include "cpu/instruction_sets.h"
 #ifdef WITH_CUDA
 #include "cuda/disentangled_attention.h"
 #endif
@@ -48,7 +48,7 @@ class Fields {
   inline static std::unordered_map<std::string, std::function<void(Struct&, py::handle)>> setters;
 };
 
-// Returns (name, lanes) of this processor's instruction sets, by number for `attention_cpu`, fastest first.
+// Returns (name, lanes) of this processor's instruction sets, by number for the kernels, fastest first.
 py::dict instruction_sets() {
   py::dict found;
   for (int n = 0; n < INSTRUCTION_SET_COUNT; n++)
@@ -59,6 +59,17 @@ py::dict instruction_sets() {
 
 void attention_cpu(int instruction_set, const Attention& arguments) {
   INSTRUCTION_SETS[instruction_set].attend(arguments);
+}
+
+void linear_cpu(int instruction_set, uintptr_t x, ptrdiff_t x_stride, uintptr_t weight, uintptr_t bias,
+                uintptr_t residual, uintptr_t out, int rows, int depth, int width, int activation,
+                int threads) {
+  Linear a;
+  a.x = reinterpret_cast<const float*>(x), a.x_stride = x_stride;
+  a.weight = reinterpret_cast<const float*>(weight), a.bias = reinterpret_cast<const float*>(bias);
+  a.residual = reinterpret_cast<const float*>(residual), a.out = reinterpret_cast<float*>(out);
+  a.rows = rows, a.depth = depth, a.width = width, a.activation = activation, a.threads = threads;
+  INSTRUCTION_SETS[instruction_set].linear(a);
 }
 
 #ifdef WITH_CUDA
@@ -73,6 +84,7 @@ PYBIND11_MODULE(_compiled, module) {
   module.doc() = "Compiled kernels; their contracts stand in the files of the operations.";
   module.def("instruction_sets", &instruction_sets);
   module.def("attention_cpu", &attention_cpu, py::call_guard<py::gil_scoped_release>());
+  module.def("linear_cpu", &linear_cpu, py::call_guard<py::gil_scoped_release>());
   Fields<Attention>(module, "Attention")
       .field("q", &Attention::q)
       .field("k", &Attention::k)

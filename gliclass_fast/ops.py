@@ -44,15 +44,18 @@ def _rows(function: str, *backends: str) -> dict[str, str]:
 
 # The table gives the "module:function" of every operation and backend.
 IMPLEMENTATIONS: dict[str, dict[str, str]] = {
-    "pack_linear": {**_rows("linear:pack", "reference", "onednn"), **_rows("int8:pack", "int8")},
-    "linear": {**_rows("linear:linear", "reference", "onednn", "triton"), **_rows("int8:linear", "int8")},
-    "linear_add": {
-        **_rows("linear:linear_add", "reference", "onednn", "triton"),
-        **_rows("int8:linear_add", "int8"),
+    "pack_linear": {
+        **_rows("linear:pack", "reference", "onednn"),
+        **_rows("int8:pack", "int8"),
+        **_rows("compiled_linear:pack", "cpp"),
     },
-    "norm_linear": {
-        **_rows("linear:norm_linear", "reference", "onednn", "triton"),
-        **_rows("int8:norm_linear", "int8"),
+    **{
+        operation: {
+            **_rows(f"linear:{operation}", "reference", "onednn", "triton"),
+            **_rows(f"int8:{operation}", "int8"),
+            **_rows(f"compiled_linear:{operation}", "cpp"),
+        }
+        for operation in ("linear", "linear_add", "norm_linear")
     },
     "activation": _rows("linear:activation", "reference"),
     "layer_norm": _rows("norm:layer_norm", "reference", "triton"),

@@ -1,4 +1,4 @@
-"""The CPU kernel of csrc/cpu as PyTorch operations: their contracts stand in attention.py and
+"""The attention kernel of csrc/cpu as PyTorch operations: their contracts stand in attention.py and
 disentangled_attention.py.
 
 The kernel computes in float32, on as many threads as PyTorch uses, in the widest vectors the processor has.

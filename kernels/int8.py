@@ -17,7 +17,9 @@ from functools import lru_cache
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
+from gliclass_fast.kernels._pieces import pieces
 from gliclass_fast.kernels.linear import ACTIVATIONS, norm_linear_by
 
 LIMIT = 127
@@ -47,15 +49,20 @@ def _product(x: Tensor, packed: Tensor, bias: Tensor | None) -> Tensor:
     width = packed.numel() // (x.shape[1] + 4)
     scales, rows = packed[: 4 * width].view(torch.float32), packed[4 * width :].view(torch.int8)
     values, step = _rounded(x, LIMIT)
-    y = torch._int_mm(values, rows.view(width, -1).t()).float().mul_(step).mul_(scales)
+    sizes, weight = pieces(len(x)), rows.view(width, -1).t()
+    values = F.pad(values, (0, 0, 0, sum(sizes) - len(x)))
+    sums = torch.empty(len(values), width, dtype=torch.int32, device=x.device)
+    for piece, out in zip(values.split(sizes), sums.split(sizes), strict=True):
+        torch._int_mm(piece, weight, out=out)
+    y = sums[: len(x)].float().mul_(step).mul_(scales)
     return y if bias is None else y.add_(bias)
 
 
 def linear_int8(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str = "none") -> Tensor:
     y = _product(x, weight, bias)
-    if activation == "gelu":
-        out: Tensor = torch.ops.aten.gelu_(y)
-        return out
+    if activation == "gelu":  # as in `ACTIVATIONS`, in place
+        torch.ops.aten.gelu_(y.t())
+        return y
     return ACTIVATIONS[activation](y)
 
 

@@ -13,11 +13,12 @@ Outputs have x's dtype. Weights are as `pack_*` returned them, which runs once p
 16-bit inputs Triton takes it from a polynomial (`_gelu`), whose error, below 1e-6, is far less than that of
 rounding to 16 bit.
 
-oneDNN keeps float32 weights in its own blocked layout, two to three times faster than the row-major GEMM
-behind `torch.nn.functional.linear` on AVX-512 machines. Triton fuses activation and norm into a GEMM; a
-linear map without them is left to cuBLAS. Where there are few rows, every block of columns of the GEMM sums
-the norm's statistics itself while it waits for memory. Where there are many, these sums would be half of the
-loop's instructions and are worth a launch of their own.
+On a CPU the kernel of csrc/cpu computes float32 (`compiled_linear.py`). Where the package was built without a
+compiler, oneDNN does, which keeps weights in a blocked layout of its own: on AVX-512 machines that is two
+to three times faster than the row-major GEMM behind `torch.nn.functional.linear`. Triton fuses activation
+and norm into a GEMM; a linear map without them is left to cuBLAS. Where there are few rows, every block of
+columns of the GEMM sums the norm's statistics itself while it waits for memory. Where there are many, these
+sums would be half of the loop's instructions and are worth a launch of their own.
 """
 
 from __future__ import annotations
@@ -28,8 +29,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from gliclass_fast.kernels._pieces import pieces
 from gliclass_fast.kernels._triton import ceil_div, tl, triton
 from gliclass_fast.kernels.norm import row_statistics_triton
+
+
+def _gelu_exact(x: Tensor) -> Tensor:
+    """Computes F.gelu of a transposed view, which PyTorch does itself: oneDNN would compile it per shape."""
+    return F.gelu(x.transpose(0, -1)).transpose(0, -1)
 
 
 def _gelu_tanh(x: Tensor) -> Tensor:
@@ -37,7 +44,7 @@ def _gelu_tanh(x: Tensor) -> Tensor:
 
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "gelu": F.gelu,
+    "gelu": _gelu_exact,
     "gelu_tanh": _gelu_tanh,
     "relu": torch.relu,
     "silu": F.silu,
@@ -116,13 +123,16 @@ def pack_onednn(weight: Tensor) -> Tensor:
 def linear_onednn(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str = "none") -> Tensor:
     fused = _FUSED_BY_ONEDNN.get(activation)
     name, algorithm = fused or ("none", "")
-    out: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, name, [], algorithm)
+    rows, sizes = x.shape[0], pieces(x.shape[0])
+    padded = F.pad(x, (0, 0, 0, sum(sizes) - rows))
+    product = torch.ops.mkldnn._linear_pointwise
+    outs = [product(piece, weight, bias, name, [], algorithm) for piece in padded.split(sizes)]
+    out = torch.cat(outs)[:rows] if len(outs) > 1 else outs[0][:rows]
     return out if fused else ACTIVATIONS[activation](out)
 
 
 def linear_add_onednn(x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor) -> Tensor:
-    out: Tensor = torch.ops.mkldnn._linear_pointwise.binary(x, residual, weight, bias, "add")
-    return out
+    return linear_onednn(x, weight, bias).add_(residual)
 
 
 norm_linear_onednn = norm_linear_by(linear_onednn)

@@ -22,16 +22,5 @@ struct Attention {
   int threads = 1;
 };
 
-// The kernel was compiled for this instruction set.
-struct InstructionSet {
-  const char* name;
-  int lanes;  // A vector, and a row of a table's panels, has so many floats.
-  bool (*runs_here)();
-  void (*attend)(const Attention&);
-};
-
-extern const InstructionSet INSTRUCTION_SETS[];  // The fastest comes first.
-extern const int INSTRUCTION_SET_COUNT;
-
 // Returns memory of the calling thread that lasts until the thread ends, aligned to cache lines.
 float* workspace(size_t floats);

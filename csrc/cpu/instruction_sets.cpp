@@ -1,15 +1,16 @@
-// This file lists what the kernel was compiled for, and holds the memory its threads work in. It is compiled
+// This file lists what the kernels were compiled for, and holds the memory its threads work in. It is compiled
 // for any processor.
+#include "instruction_sets.h"
+
 #include <cstdlib>
 #include <memory>
 #include <new>
-
-#include "attention.h"
 
 #define DECLARE(name)            \
   namespace name {               \
   extern const int lanes;        \
   void attend(const Attention&); \
+  void linear(const Linear&);    \
   }
 
 DECLARE(portable)
@@ -28,10 +29,10 @@ static bool has_avx512() {
 
 const InstructionSet INSTRUCTION_SETS[] = {
 #ifdef __x86_64__
-    {"avx512", avx512::lanes, has_avx512, avx512::attend},
-    {"avx2", avx2::lanes, has_avx2, avx2::attend},
+    {"avx512", avx512::lanes, has_avx512, avx512::attend, avx512::linear},
+    {"avx2", avx2::lanes, has_avx2, avx2::attend, avx2::linear},
 #endif
-    {"portable", portable::lanes, [] { return true; }, portable::attend},
+    {"portable", portable::lanes, [] { return true; }, portable::attend, portable::linear},
 };
 const int INSTRUCTION_SET_COUNT = sizeof(INSTRUCTION_SETS) / sizeof(InstructionSet);
 

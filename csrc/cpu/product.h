@@ -1,4 +1,4 @@
-// Attention is made of this one matrix product.
+// Attention and linear maps are made of this one matrix product.
 #pragma once
 
 #include "vectors.h"
@@ -22,24 +22,24 @@ struct Panels {
   }
 };
 
-// out [ROWS, COUNT * LANES] = or += a [ROWS, depth] times COUNT panels
-template <int COUNT>
+// out [HEIGHT, COUNT * LANES] = or += a [HEIGHT, depth] times COUNT panels
+template <int HEIGHT, int COUNT>
 inline void multiply_block(const float* a, ptrdiff_t a_stride, const float* const* panels, int depth,
                            float* out, ptrdiff_t out_stride, bool add) {
-  Vector sums[ROWS][COUNT] = {};
+  Vector sums[HEIGHT][COUNT] = {};
   for (int d = 0; d < depth; d++) {
     Vector b[COUNT];
 #pragma GCC unroll 8
     for (int n = 0; n < COUNT; n++) b[n] = load(panels[n] + d * LANES);
 #pragma GCC unroll 8
-    for (int row = 0; row < ROWS; row++) {
+    for (int row = 0; row < HEIGHT; row++) {
       const Vector value = splat(a[row * a_stride + d]);
 #pragma GCC unroll 8
       for (int n = 0; n < COUNT; n++) sums[row][n] += value * b[n];
     }
   }
 #pragma GCC unroll 8
-  for (int row = 0; row < ROWS; row++)
+  for (int row = 0; row < HEIGHT; row++)
 #pragma GCC unroll 8
     for (int n = 0; n < COUNT; n++) {
       float* const to = out + row * out_stride + n * LANES;
@@ -57,11 +57,11 @@ inline void multiply(const float* a, ptrdiff_t a_stride, const Panels& b, int de
     for (int n = 0; n < now; n++) panels[n] = b.at(first + done + n);
     float* const to = out + done * LANES;
     if (now == 3)
-      multiply_block<3>(a, a_stride, panels, depth, to, out_stride, add);
+      multiply_block<ROWS, 3>(a, a_stride, panels, depth, to, out_stride, add);
     else if (now == 2)
-      multiply_block<2>(a, a_stride, panels, depth, to, out_stride, add);
+      multiply_block<ROWS, 2>(a, a_stride, panels, depth, to, out_stride, add);
     else
-      multiply_block<1>(a, a_stride, panels, depth, to, out_stride, add);
+      multiply_block<ROWS, 1>(a, a_stride, panels, depth, to, out_stride, add);
     done += now;
   }
 }

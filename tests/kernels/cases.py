@@ -16,7 +16,7 @@ from torch import Tensor
 
 from gliclass_fast.kernels.linear import ACTIVATIONS
 from gliclass_fast.kernels.segment_pool import REDUCTIONS
-from gliclass_fast.ops import DistanceTables, Positions, Sequences, implementation
+from gliclass_fast.ops import IMPLEMENTATIONS, DistanceTables, Positions, Sequences, implementation
 from gliclass_fast.runtime.packing import work_list
 from tests.accuracy import assert_accurate
 
@@ -344,7 +344,8 @@ def packed(operation: str, backend: str, arguments: tuple[Any, ...]) -> tuple[An
     """Gives the arguments with weights and tables as this backend keeps them."""
     values = list(arguments)
     if operation in ("linear", "linear_add", "norm_linear"):
-        values[1] = implementation("pack_linear", backend if backend == "onednn" else "reference")(values[1])
+        layout = backend if backend in IMPLEMENTATIONS["pack_linear"] else "reference"
+        values[1] = implementation("pack_linear", layout)(values[1])
     if operation == "disentangled_attention":
         values[3] = implementation("pack_distances", backend)(values[3])
     return tuple(values)

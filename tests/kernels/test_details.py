@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 
+from gliclass_fast import ops
 from gliclass_fast.kernels.disentangled_attention import disentangled_attention_reference, distance_columns
 from gliclass_fast.kernels.linear import ACTIVATIONS
 from gliclass_fast.ops import IMPLEMENTATIONS, DistanceTables, choose_ops
@@ -21,11 +22,16 @@ def test_short_sequences_read_the_table_in_place() -> None:
     assert torch.equal(distance_columns(table, bucket_of, 40)[:, :, 39], table[:, :, bucket_of[36]])
 
 
-def test_onednn_is_chosen_for_float32_only() -> None:
-    assert choose_ops("cpu").chosen["linear"] == choose_ops("cpu").chosen["pack_linear"] == "onednn"
+@pytest.mark.parametrize("built", [True, False])
+def test_linear_maps_have_kernels_for_float32_only(built: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not built:
+        monkeypatch.setattr(ops, "absence", lambda part: "compiled kernels were not built")
+    expected = "cpp" if built else "onednn"
+    assert choose_ops("cpu").chosen["linear"] == choose_ops("cpu").chosen["pack_linear"] == expected
     assert choose_ops("cpu", torch.bfloat16).chosen["linear"] == "reference"
-    with pytest.raises(ValueError, match="computes in float32 only"):
-        choose_ops("cpu", torch.bfloat16, only="onednn")
+    for backend in ("onednn", "cpp"):
+        with pytest.raises(ValueError, match=f"{backend} computes in float32 only"):
+            choose_ops("cpu", torch.bfloat16, only=backend)
 
 
 def test_backends_with_a_layout_of_their_own_implement_all_that_reads_it() -> None:
@@ -38,7 +44,7 @@ def test_backends_with_a_layout_of_their_own_implement_all_that_reads_it() -> No
 
 
 def test_an_explicit_backend_never_falls_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ValueError, match="choose one of: reference, onednn, int8, triton, cpp, flash, cuda"):
+    with pytest.raises(ValueError, match="choose one of: reference, onednn, int8, cpp, triton, flash, cuda"):
         choose_ops("cpu", only="cudnn")
     assert choose_ops("cpu", only="triton").chosen["attention"] == "triton"  # interpreted
     assert choose_ops("cpu", only="onednn").chosen["attention"] == "reference"

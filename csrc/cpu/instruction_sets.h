@@ -1,0 +1,16 @@
+// The kernels are compiled once per instruction set, of which a caller chooses one by its number.
+#pragma once
+
+#include "attention.h"
+#include "linear.h"
+
+struct InstructionSet {
+  const char* name;
+  int lanes;  // A vector, and a row of a panel, has so many floats.
+  bool (*runs_here)();
+  void (*attend)(const Attention&);
+  void (*linear)(const Linear&);
+};
+
+extern const InstructionSet INSTRUCTION_SETS[];  // The fastest comes first.
+extern const int INSTRUCTION_SET_COUNT;

@@ -1,0 +1,20 @@
+// Linear maps on a CPU, in float32: the contract stands in kernels/linear.py. Nothing is kept from one call to
+// the next, so that the memory of a process does not depend on the numbers of rows that it has seen.
+#pragma once
+
+#include <cstddef>
+
+struct Linear {
+  enum Activation { NONE, GELU, RELU };
+
+  const float* x = nullptr;  // [rows, depth]
+  ptrdiff_t x_stride = 0;    // Its rows are so many values apart.
+  // First [width / lanes, depth, lanes], the weights of whole vectors of outputs, then [width % lanes, depth].
+  const float* weight = nullptr;
+  const float* bias = nullptr;      // [width], or null
+  const float* residual = nullptr;  // [rows, width], or null
+  float* out = nullptr;             // [rows, width]
+  int rows = 0, depth = 0, width = 0;
+  int activation = NONE;
+  int threads = 1;
+};

@@ -1,0 +1,70 @@
+"""The linear kernel of csrc/cpu as PyTorch operations: their contracts stand in linear.py.
+
+oneDNN compiles code per number of rows, and keeps it: a process grows with every length of text it meets.
+This kernel is compiled once, with the package, and keeps nothing.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from gliclass_fast.kernels import compiled_cpu
+from gliclass_fast.kernels._extension import address, extension
+from gliclass_fast.kernels.linear import ACTIVATIONS, norm_linear_by
+
+_FUSED = {"none": 0, "gelu": 1, "relu": 2}  # as csrc/cpu/linear.h numbers them
+
+
+def pack_cpp(weight: Tensor) -> Tensor:
+    """Packs [N, K] into panels [N // lanes, K, lanes], then the rows that fill no panel; the shape stays."""
+    _, lanes = compiled_cpu.instruction_set()
+    width, depth = weight.shape
+    whole = width // lanes * lanes
+    panels = weight[:whole].view(-1, lanes, depth).transpose(1, 2)
+    return torch.cat((panels.reshape(-1), weight[whole:].reshape(-1))).view(width, depth)
+
+
+def _map(
+    x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None = None, activation: str = "none"
+) -> Tensor:
+    """Returns activation(x @ weight.T + bias) + residual."""
+    width, depth = weight.shape
+    rows = x.shape[0]
+    if x.stride(1) != 1:
+        x = x.contiguous()
+    if residual is not None:
+        residual = residual.contiguous()
+    _check(x, weight, bias, residual)
+    out = torch.empty(rows, width, dtype=torch.float32, device=x.device)
+    extension().linear_cpu(
+        compiled_cpu.instruction_set()[0], x.data_ptr(), x.stride(0), weight.data_ptr(), address(bias),
+        address(residual), out.data_ptr(), rows, depth, width, _FUSED[activation], torch.get_num_threads(),
+    )  # fmt: skip
+    return out
+
+
+def _check(x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None) -> None:
+    """Raises ValueError where the kernel would read something other than what it is given."""
+    (rows, depth), width = x.shape, weight.shape[0]
+    if depth != weight.shape[1]:
+        raise ValueError(f"rows of {depth} values do not fit a weight for {weight.shape[1]}")
+    for each, shape in ((bias, (width,)), (residual, (rows, width))):
+        if each is not None and each.shape != shape:
+            raise ValueError(f"needs {list(shape)}, got {list(each.shape)}")
+    for each in (x, weight, bias, residual):
+        if each is not None and each.dtype is not torch.float32:
+            raise ValueError(f"needs float32, got {each.dtype}")
+
+
+def linear_cpp(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str = "none") -> Tensor:
+    if activation in _FUSED:
+        return _map(x, weight, bias, activation=activation)
+    return ACTIVATIONS[activation](_map(x, weight, bias))
+
+
+def linear_add_cpp(x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor) -> Tensor:
+    return _map(x, weight, bias, residual)
+
+
+norm_linear_cpp = norm_linear_by(linear_cpp)

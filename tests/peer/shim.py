@@ -93,7 +93,7 @@ def ours(name: str) -> dict[str, Any]:
 
 
 def public(module: ModuleType) -> dict[str, Any]:
-    return {name: value for name, value in vars(module).items() if not name.startswith("_")}
+    return {name: getattr(module, name) for name in dir(module) if not name.startswith("_")}
 
 
 def modules() -> dict[str, Stand]:

@@ -31,6 +31,7 @@ OTHERS = {
     "ops": "every implementation of the operations that take the time",
     "cold-start": "from nothing to a first result, and peak memory",
     "memory": "what a process grows by that meets texts of many lengths, on the CPU",
+    "refresh": "what it costs to follow a model in training, on the CPU",
     "families": "every kind of checkpoint beside its reference, at stock shapes on the CPU",
     "quality": "decisions on labelled sentences in every precision (needs --data)",
 }
@@ -95,6 +96,8 @@ def bench(
         result |= {"model": models[0], "engines": _cold_start(models[0], device, repeats or 4)}
     elif preset == "memory":
         result["rows"] = _memory()
+    elif preset == "refresh":
+        result |= {"model": models[0], "steps": _refresh(models[0], repeats or 8)}
     else:
         result |= {"model": Path(models[0]).name, "rows": _quality(data, models[0], device, rows)}
     if json_file:
@@ -129,6 +132,14 @@ def _memory() -> list[dict[str, Any]]:
     with _progress(len(memory.ENGINES) * len(memory.CALLERS)) as step:
         found = memory.measure(step=step)
     _print(list(found[0]), [[str(value) for value in row.values()] for row in found])
+    return found
+
+
+def _refresh(model: str, repeats: int) -> dict[str, float]:
+    from gliclass_fast.bench import refresh
+
+    found = refresh.measure(model, repeats)
+    _print(list(found), [[str(each) for each in found.values()]], model)
     return found
 
 

@@ -167,6 +167,29 @@ class ZeroShotClassificationWithChunkingPipeline(BasePipeline):
             return found
         return found, [results.TextInfo(*map(int, each)) for each in counts]
 
+    def process_single_text(
+        self,
+        text: str,
+        labels: Sequence[str],
+        threshold: float = 0.5,
+        examples: Iterable[Any] | None = None,
+        prompt: str | None = None,
+    ) -> tuple[list[results.Prediction], dict[str, float]]:
+        """Returns the predictions of one text, and the score of every label; errors are those of a call."""
+        [scores] = self([text], list(labels), examples=examples, prompt=prompt, return_hierarchical=True)
+        found = [{"label": label, "score": score} for label, score in scores.items()]
+        found.sort(key=lambda prediction: -prediction["score"])
+        if self.classification_type == "single-label":
+            return found[:1], scores
+        return [each for each in found if each["score"] >= threshold], scores
+
+    def aggregate_chunk_scores(
+        self, chunk_scores: Iterable[Mapping[str, float]], labels: Sequence[str]
+    ) -> dict[str, float]:
+        """Returns the best score of every label over the chunks of a text, 0 where no chunk has it."""
+        chunks_of = list(chunk_scores)
+        return {label: max([0.0, *(each.get(label, 0.0) for each in chunks_of)]) for label in labels}
+
     def _pieces(self, request: Request, size: ChunkTokens, shared: int | None, group: int) -> list[str]:
         """Returns the chunks of a text, by characters unless there is a size in tokens."""
         if size is None:

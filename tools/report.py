@@ -53,6 +53,18 @@ def started(result: dict[str, Any]) -> str:
     return f"{machine_line(result['machine'])} Model: {result['model']}.\n\n{markdown(columns, rows)}"
 
 
+def followed(result: dict[str, Any]) -> str:
+    steps = result["steps"]
+    table = markdown(list(steps), [[f"{each:g}" for each in steps.values()]])
+    return f"Medians on the CPU, model {result['model']}:\n\n{table}\n\n{machine_line(result['machine'])}"
+
+
+def grown(result: dict[str, Any]) -> str:
+    columns = list(result["rows"][0])
+    rows = [[str(each) for each in row.values()] for row in result["rows"]]
+    return f"{machine_line(result['machine'])}\n\n{markdown(columns, rows)}"
+
+
 def decided(result: dict[str, Any]) -> str:
     columns = {
         "set": "set", "texts": "texts", "labels": "labels", "precision": "precision", "macro_f1": "macro F1",
@@ -108,7 +120,9 @@ PAGES: dict[Path, dict[str, Callable[[Any], str]]] = {
     ROOT / "README.md": {"cpu.json": summary},
     ROOT / "docs" / "models.md": {"what it runs": runs},
     ROOT / "docs" / "kernels.md": {"operations": operations},
+    ROOT / "docs" / "live-models.md": {"refresh-cpu.json": followed},
     ROOT / "docs" / "benchmarks.md": {
+        "memory-cpu.json": grown,
         "cpu.json": compared,
         "card-cpu.json": grids,
         "card-base-cpu.json": grids,

@@ -44,7 +44,11 @@ class Origin:
     def look(self) -> Seen:
         """Returns what is there now, for `built` to remember."""
         live = self.read_tensors if isinstance(self.read_tensors, LiveModel) else None
-        return Seen(dict(vars(self.config)), None if live is None else live.state())
+        return Seen(self._public_options(), None if live is None else live.state())
+
+    def _public_options(self) -> dict[str, Any]:
+        """Returns the options that people set; transformers keeps notes of its own beside them."""
+        return {name: value for name, value in vars(self.config).items() if not name.startswith("_")}
 
     def built(self, seen: Seen) -> None:
         """Remembers what the newest network was built from."""
@@ -53,7 +57,7 @@ class Origin:
 
     def options(self) -> dict[str, Any]:
         """Returns the options of config.json, with the changes that `config` has seen."""
-        return self._raw | self._changes(vars(self.config))
+        return self._raw | self._changes(self._public_options())
 
     def _changes(self, options: Mapping[str, Any]) -> dict[str, Any]:
         before = self._built.options
@@ -69,4 +73,4 @@ class Origin:
 
     def changed(self) -> bool:
         """Tells whether options or tensors changed since the newest network was built."""
-        return vars(self.config) != self._built.options or self.tensors_changed()
+        return self._public_options() != self._built.options or self.tensors_changed()

@@ -5,10 +5,14 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Any
 
+import gliclass
 import pytest
 
 from gliclass_fast import ZeroShotClassificationWithChunkingPipeline, demo
 from gliclass_fast.text.chunks import by_tokens
+from tests.accuracy import assert_same_results
+from tests.sentences import LABELS as LABEL_LISTS
+from tests.sentences import TEXTS
 from tests.tiny import byte_tokenizer, label_tower, reference_model
 
 PROSE = "The rover found organic molecules in a Martian crater. Later we played songs, and cooked. " * 12
@@ -121,3 +125,20 @@ def test_wrong_sizes(settings: dict[str, Any], error: type[Exception], message: 
     ours = pipeline(reference_model(), byte_tokenizer(), max_length=40)
     with pytest.raises(error, match=message):
         ours(PROSE, ["a"], **settings)
+
+
+@pytest.mark.parametrize("kind", ["multi-label", "single-label"])
+def test_the_parts_of_a_call_give_what_the_reference_gives(kind: str) -> None:
+    model = reference_model(scorer_type="mlp")
+    settings: Any = {"device": "cpu", "progress_bar": False, "text_chunk_size": 40, "text_chunk_overlap": 5}
+    settings |= {"classification_type": kind}
+    theirs = gliclass.ZeroShotClassificationWithChunkingPipeline(model, byte_tokenizer(), **settings)
+    ours = ZeroShotClassificationWithChunkingPipeline(model, byte_tokenizer(), **settings)
+    for text in TEXTS:
+        expected = theirs.process_single_text(text, LABEL_LISTS[2], 0.3, prompt="Classify: ")
+        found = ours.process_single_text(text, LABEL_LISTS[2], 0.3, prompt="Classify: ")
+        for mine, other in zip(found, expected, strict=True):
+            assert_same_results(mine, other)
+    scores = [{"a": 0.2, "b": 0.4}, {"a": 0.5, "b": 0.1}]
+    labels = ["a", "b", "c"]
+    assert ours.aggregate_chunk_scores(scores, labels) == theirs.aggregate_chunk_scores(scores, labels)

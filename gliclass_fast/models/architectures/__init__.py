@@ -122,6 +122,7 @@ ARCHITECTURES: Registry[ArchitectureModule] = Registry(
     {
         "bi-encoder": "architectures.bi_encoder",
         "bi-encoder-fused": "architectures.bi_encoder_fused",
+        "decoder-kv": "architectures.decoder_kv",
         "encoder-decoder": "architectures.encoder_decoder",
         "encoder-decoder-cls": "architectures.encoder_decoder_cls",
         "gliznet": "gliznet.network",  # its config.json has a form of its own

@@ -16,28 +16,19 @@ from torch import Tensor
 
 from gliclass_fast.kernels.linear import ACTIVATIONS
 from gliclass_fast.kernels.segment_pool import REDUCTIONS
-from gliclass_fast.ops import PAGE_ROWS, DistanceTables, Positions, Sequences, implementation
-from gliclass_fast.runtime.packing import work_list
+from gliclass_fast.ops import DistanceTables, Positions, implementation
 from tests.accuracy import assert_accurate
-
-Slow = Callable[[torch.dtype], Any]
-LENGTHS = [1, 17, 63, 130]
-SPARE = 5  # rows of padding, which hold NaN and have to come out as zeros
-HEADS, WIDTH = 2, 24
-
-
-def cumulative(lengths: Sequence[int]) -> Tensor:
-    return torch.tensor([0, *lengths]).cumsum(0).int()
-
-
-def sequences(bounds: Tensor, keys: Tensor | None = None, spare: int = 0) -> Sequences:
-    seen = torch.stack((bounds[:-1], bounds[1:]), dim=1) if keys is None else keys
-    tiles = torch.from_numpy(work_list(bounds.numpy(), seen.numpy(), spare))
-    return Sequences(bounds, keys, tiles, int(bounds.diff().max()))
-
-
-def with_spare(rows: Tensor) -> Tensor:
-    return torch.cat((rows, rows.new_full((SPARE, *rows.shape[1:]), float("nan"))))
+from tests.kernels.causal_cases import Slow, causal_attention, head_norm
+from tests.kernels.layouts import (
+    HEADS,
+    LENGTHS,
+    SPARE,
+    WIDTH,
+    cumulative,
+    sequences,
+    slow_norm,
+    with_spare,
+)
 
 
 def slow_attention(scores: Tensor, v: Tensor, cu: Tensor, allowed: Tensor | None = None) -> Tensor:
@@ -135,73 +126,6 @@ def cross_attention(dtype: torch.dtype) -> tuple[Any, Slow]:
     return (q, k, v, sequences(cu, spans)), slow
 
 
-def causal_attention(
-    dtype: torch.dtype, group: int = 1, width: int = WIDTH, kept: Sequence[int] | None = None
-) -> tuple[Any, Slow]:
-    """Sequences of LENGTHS rows, behind so many kept keys each, which lie in pages; None: the rows alone."""
-    cu, counts = (
-        cumulative(LENGTHS),
-        LENGTHS if kept is None else list(map(sum, zip(LENGTHS, kept, strict=True))),
-    )
-    q = torch.randn(sum(LENGTHS), 2 * group, width).to(dtype)
-    k, v = (torch.randn(sum(counts), 2, width).to(dtype) for _ in range(2))
-    ends = cumulative(counts)
-
-    def slow(precision: torch.dtype) -> Tensor:
-        out = []
-        for n in range(len(LENGTHS)):
-            rows = q[cu[n] : cu[n + 1]].to(precision)
-            keys, values = (
-                x[ends[n] : ends[n + 1]].to(precision).repeat_interleave(group, 1) for x in (k, v)
-            )
-            scores = torch.einsum("ihd,jhd->hij", rows, keys) * width**-0.5
-            ahead = torch.ones_like(scores[0]).triu(scores.shape[2] - scores.shape[1] + 1).bool()
-            weights = scores.masked_fill(ahead, -math.inf).softmax(-1)
-            out.append(torch.einsum("hij,jhd->ihd", weights, values).flatten(1))
-        return torch.cat([*out, out[0].new_zeros(SPARE if kept is None else 0, out[0].shape[1])])
-
-    if kept is None:
-        return (with_spare(q), with_spare(k), with_spare(v), sequences(cu, spare=SPARE).causal()), slow
-    return (q, *in_pages(cu, (k, v), counts)), slow
-
-
-def in_pages(cu: Tensor, rows: Sequence[Tensor], counts: Sequence[int]) -> tuple[Any, ...]:
-    """Spreads keys and values over pages in random order; a range of keys need not start a page."""
-    pools, pages, spans, taken = [], [], [], 0
-    needed = [-(-(count + 3) // PAGE_ROWS) for count in counts]
-    order = torch.randperm(sum(needed)).int()
-    for pool in rows:
-        pools.append(pool.new_full((sum(needed) * PAGE_ROWS, *pool.shape[1:]), float("nan")))
-    start = 0
-    for count, own in zip(counts, needed, strict=True):
-        table = order[taken : taken + own]
-        places = torch.arange(3, 3 + count)
-        slots = table[places // PAGE_ROWS].long() * PAGE_ROWS + places % PAGE_ROWS
-        for pool, given in zip(pools, rows, strict=True):
-            pool[slots] = given[start : start + count]
-        spans.append([taken * PAGE_ROWS + 3, taken * PAGE_ROWS + 3 + count])
-        pages.append(table)
-        start, taken = start + count, taken + own
-    keys = torch.tensor(spans).int()
-    found = sequences(cu, keys)
-    owner = torch.searchsorted(cu, found.tiles[1:, 0].contiguous(), right=True) - 1
-    found.tiles[1:, 3] -= cu[owner + 1] - found.tiles[1:, 1]
-    return (*pools, found, torch.cat(pages))
-
-
-def head_norm(dtype: torch.dtype, width: int = WIDTH) -> tuple[Any, Slow]:
-    x, weight = torch.randn(17, 5, width).to(dtype)[:, :3], torch.randn(3, width).to(dtype)
-    angles = torch.randn(17, width // 2)
-    cos, sin = angles.cos(), angles.sin()
-
-    def slow(precision: torch.dtype) -> Tensor:
-        y = slow_norm(x.to(precision), weight, None, rms=True)
-        (a, b), c, s = y.chunk(2, dim=-1), cos[:, None].to(precision), sin[:, None].to(precision)
-        return torch.cat((a * c - b * s, b * c + a * s), dim=-1)
-
-    return (x, weight, 1e-7, cos, sin), slow
-
-
 def attention_pool(dtype: torch.dtype, width: int = 45) -> tuple[Any, Slow]:
     cu, spans = cumulative([3, 1, 20]), torch.tensor([[2, 6], [6, 7], [10, 67]]).int()
     queries, rows = torch.randn(24, width).to(dtype), torch.randn(67, width).to(dtype)
@@ -214,12 +138,6 @@ def attention_pool(dtype: torch.dtype, width: int = 45) -> tuple[Any, Slow]:
         return torch.cat(out)
 
     return (queries, rows, sequences(cu, spans), 0.3), slow
-
-
-def slow_norm(x: Tensor, weight: Tensor, bias: Tensor | None, rms: bool) -> Tensor:
-    centred = x if rms else x - x.mean(-1, keepdim=True)
-    scaled = centred / (centred.square().mean(-1, keepdim=True) + 1e-7).sqrt() * weight.to(x.dtype)
-    return scaled if bias is None else scaled + bias.to(x.dtype)
 
 
 def norm(dtype: torch.dtype, add: bool = False, biased: bool = True, rms: bool = False) -> tuple[Any, Slow]:

@@ -89,22 +89,17 @@ class Architecture(GLiClassArchitecture):
 
     def score(self, encoded: tuple[Tensor, ...], batch: PackedBatch) -> Output:
         """Compares labels and texts by the rows of the label sections, which follow the text parts."""
-        sections, (rows,) = batch.label_prompts, encoded
-        assert sections is not None
-        owner = torch.searchsorted(
-            sections.cu_seqlens[1:].contiguous(),
-            torch.arange(len(sections.positions), dtype=torch.int32, device=rows.device),
-            right=True,
-        )
-        own = rows[batch.text_spans[:, 1][owner] + sections.positions]
-        return self.score_sections(own, sections, Text(rows, batch.text_spans))
+        (rows,) = encoded
+        assert batch.label_prompts is not None
+        own = section_rows(rows, batch)
+        return self.score_sections(own, batch.label_prompts, Text(rows, batch.text_spans))
 
     def score_sections(self, rows: Tensor, sections: PackedBatch, text: Text | None = None) -> Output:
         """Scores label sections by their hidden states, [S, C].
 
         text: the hidden states of the texts, which some checkpoints look at once more.
         """
-        logits, texts, labels = self.scorer(rows, sections, text if self.scorer.reads_text else None)
+        logits, texts, labels = self.scorer(rows, sections, text)
         return self.calibrated(logits, texts, labels, sections)
 
     def reader(self, tokenizer: Any, label_vectors: LabelVectors | None) -> Reader:
@@ -120,3 +115,12 @@ class Architecture(GLiClassArchitecture):
             text = each.token_ids[each.text_start + 1 :]
             prompts.append(labels_last(text, self.config.sep_token_index, section, each.label_spans - 1))
         return prompts
+
+
+def section_rows(rows: Tensor, batch: PackedBatch) -> Tensor:
+    """Returns the rows of all label sections, [S, C], of those of all tokens, [T, C]."""
+    sections = batch.label_prompts
+    assert sections is not None
+    places = torch.arange(len(sections.positions), dtype=torch.int32, device=rows.device)
+    owner = torch.searchsorted(sections.cu_seqlens[1:].contiguous(), places, right=True)
+    return rows[batch.text_spans[:, 1][owner] + sections.positions]

@@ -88,6 +88,11 @@ class SectionEncoder(nn.Module):
         return rows
 
 
+def represented(rows: Tensor, sections: PackedBatch) -> tuple[Tensor, Tensor]:
+    """Returns the rows that stand for texts, [N, C], and for labels, [L, C]."""
+    return rows[sections.cu_seqlens[1:] - 1], rows[sections.label_spans[:, 1] - 1]
+
+
 class Heads(nn.Module):
     """Makes vectors of encoded rows, and compares them."""
 
@@ -101,8 +106,8 @@ class Heads(nn.Module):
         self.last = Linear(hidden // 2, 1, ops)
 
     def forward(self, rows: Tensor, sections: PackedBatch) -> Scored:
-        texts = self.text(rows[sections.cu_seqlens[1:] - 1])
-        labels = self.label(rows[sections.label_spans[:, 1] - 1])
+        text_rows, label_rows = represented(rows, sections)
+        texts, labels = self.text(text_rows), self.label(label_rows)
         if self.normalizes:
             texts, labels = normalize(texts), normalize(labels)
         hidden = self.first(texts, labels, sections, "relu")
@@ -135,14 +140,16 @@ class Scorer(nn.Module):
     def forward(self, rows: Tensor, sections: PackedBatch, text: Text | None = None) -> Scored:
         """Scores label sections, whose last hidden states are `rows` [S, C].
 
-        text: the hidden states that later steps look at, where `reads_text` says so.
+        text: the hidden states that later steps look at, where `reads_text` says so; ValueError without them.
         """
+        if self.reads_text and text is None:
+            raise ValueError("recurrent_read_text needs the hidden states of the text")
         state = self.encoder(rows, sections)
         found: Scored = self.heads(state, sections)
         if self.steps == 1:
             return found
         given = self.cell.normalize(rows)
-        memory = self.cell.prepare(text) if text is not None else None
+        memory = self.cell.prepare(text) if self.reads_text else None
         active = torch.ones(sections.capacity.prompts, dtype=torch.bool, device=rows.device)
         for _ in range(1, self.steps):
             new_state = self.cell(state, given, sections, self.encoder, memory)

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from gliclass_fast.ops import PAGE_ROWS
 
-FIRST_PAGES = 64
-GROWTH = 16  # A full pool grows by one part in so many.
+FIRST_PAGES = 16
+GROWTH = 32  # A full pool grows by one part in so many, so that little of it is unused.
 
 
 class PagePool:
@@ -38,6 +38,11 @@ class PagePool:
         """Returns the size of the keys and values of one token."""
         layers, both, _, heads, width = self._shape
         return layers * both * heads * width * self.rows.element_size()
+
+    @property
+    def used_bytes(self) -> int:
+        """Returns the size of the pages that sessions have."""
+        return self.used_pages * PAGE_ROWS * self.bytes_per_token
 
     def take(self, count: int) -> list[int]:
         """Returns the numbers of `count` pages that were free; the pool grows where they do not suffice."""

@@ -1,7 +1,7 @@
 """Streams beside the reference: one call appends a chunk to every session and scores labels in each.
 
-The shape is that of Qwen3-0.6B with 6 of its 28 layers and random weights. A chunk has 16 tokens and the label
-section 82. Both engines hold the same sessions, and their calls take turns.
+The shape is that of Qwen3-0.6B with 6 of its 28 layers and random weights. A chunk has 16 tokens and the
+label section 82. Both engines hold the same sessions, and their calls take turns.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def reference() -> Any:
 
 
 def measure(repeats: int, step: Callable[[str], None] = print) -> Iterator[dict[str, Any]]:
-    """Yields a row per number of sessions: milliseconds per call of both, and the largest error of a score."""
+    """Yields a row per number of sessions: milliseconds per call of both, the largest error of a score."""
     from gliclass import streaming as theirs
 
     model, tokenizer = reference(), cases.demo_tokenizer()

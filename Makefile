@@ -55,6 +55,7 @@ results: $(VENV)/.dev
 	$(CPU_BENCH) --preset paper --model ettin-32m --json bench/results/paper-cpu.json
 	$(CPU_BENCH) --preset paper --model deberta-v3-base --repeats 2 --json bench/results/paper-base-cpu.json
 	$(CPU_BENCH) --preset families --json bench/results/families-cpu.json
+	$(CPU_BENCH) --preset streaming --json bench/results/streaming-cpu.json
 	$(CPU_BENCH) --preset cold-start --json bench/results/cold-start-cpu.json
 	$(CPU_BENCH) --preset memory --json bench/results/memory-cpu.json
 	$(CPU_BENCH) --preset refresh --json bench/results/refresh-cpu.json

@@ -33,6 +33,7 @@ OTHERS = {
     "memory": "what a process grows by that meets texts of many lengths, on the CPU",
     "refresh": "what it costs to follow a model in training, on the CPU",
     "families": "every kind of checkpoint beside its reference, at stock shapes on the CPU",
+    "streaming": "chunks of streams beside the reference, on the CPU",
     "quality": "decisions on labelled sentences in every precision (needs --data)",
 }
 DTYPES = {"cpu": "float32", "cuda": "float16"}
@@ -92,6 +93,8 @@ def bench(
         result["rows"] = list(measure(device, _dtype(dtype, device), repeats or 9))
     elif preset == "families":
         result["rows"] = _families(repeats or 5)
+    elif preset == "streaming":
+        result["rows"] = _streaming(repeats or 7)
     elif preset == "cold-start":
         result |= {"model": models[0], "engines": _cold_start(models[0], device, repeats or 4)}
     elif preset == "memory":
@@ -156,6 +159,23 @@ def _families(repeats: int) -> list[dict[str, Any]]:
         for row, times in zip(found, medians, strict=True)
     ]
     _print(["family", "shape", "reference, ms", "gliclass-fast, ms", "logit error"], rows)
+    return found
+
+
+def _streaming(repeats: int) -> list[dict[str, Any]]:
+    from gliclass_fast.bench import streaming
+
+    with _progress(len(streaming.SESSIONS)) as step:
+        found = list(streaming.measure(repeats, step))
+    rows = [
+        [
+            str(row["sessions"]),
+            str(row["held_tokens"]),
+            *(f"{t['median']:.0f}" for t in row["times"].values()),
+        ]
+        for row in found
+    ]
+    _print(["sessions", "tokens held", "reference, ms", "gliclass-fast, ms"], rows, streaming.SHAPE)
     return found
 
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         UniEncoderZeroShotClassificationPipeline,
         ZeroShotClassificationPipeline,
     )
+    from gliclass_fast.streaming import StreamingZeroShotClassificationPipeline
     from gliclass_fast.text.errors import ArgumentError
     from gliclass_fast.text.results import TextInfo
 
@@ -36,6 +37,7 @@ __all__ = [
     "GLiClassModelConfig",
     "GLiClassUniEncoder",
     "HuggingFacePipeline",
+    "StreamingZeroShotClassificationPipeline",
     "TextInfo",
     "UniEncoderZeroShotClassificationPipeline",
     "UnsupportedConfigError",
@@ -57,6 +59,7 @@ make_lazy(
         "GLiClassModelConfig": "config",
         "GLiClassUniEncoder": "model",
         "HuggingFacePipeline": "hugging_face",
+        "StreamingZeroShotClassificationPipeline": "streaming",
         "TextInfo": "text.results",
         "UniEncoderZeroShotClassificationPipeline": "pipeline",
         "UnsupportedConfigError": "config",

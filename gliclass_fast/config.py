@@ -56,6 +56,16 @@ class ModelConfig:
     squeeze_layers: bool = False
     encoder_layer_id: int = -1
     use_segment_embeddings: bool = False
+    # the next nine are for `decoder-kv` alone
+    sep_token_index: int = -1
+    scorer_encoder_num_layers: int = 2
+    recurrent_steps: int = 1
+    recurrent_inference: bool = True
+    recurrent_inference_max_steps: int = 0  # 0: as many as recurrent_steps
+    recurrent_halt_threshold: float = 0.01  # 0: never halt
+    recurrent_read_text: bool = False
+    problem_type: str = "single_label_classification"
+    multimodal: bool = False
     use_calibrator: bool = False
     calibrator_hidden_size: int = 256
     calibrator_beta_max: float = 3.0
@@ -108,6 +118,13 @@ STOCK_DEFAULTS: dict[str, Any] = {
     "calibrator_dropout": 0.1,
     "calibrator_use_bias": False,
     "multimodal": False,
+    "scorer_encoder_num_layers": 2,
+    "scorer_full_sequence": False,
+    "recurrent_steps": 1,
+    "recurrent_inference": True,
+    "recurrent_inference_max_steps": None,
+    "recurrent_halt_threshold": 0.01,
+    "recurrent_read_text": False,
 }
 
 

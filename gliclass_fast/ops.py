@@ -17,12 +17,13 @@ import torch
 from torch import Tensor
 
 from gliclass_fast.kernels._extension import absence, cpu_description, cuda_description
-from gliclass_fast.kernels._sequences import TILE_ROWS, DistanceTables, Positions, Sequences
+from gliclass_fast.kernels._sequences import PAGE_ROWS, TILE_ROWS, DistanceTables, Positions, Sequences
 
 __all__ = [
     "IMPLEMENTATIONS",
     "ORDER",
     "PACKAGES",
+    "PAGE_ROWS",
     "TILE_ROWS",
     "DistanceTables",
     "Foldable",
@@ -61,6 +62,7 @@ IMPLEMENTATIONS: dict[str, dict[str, str]] = {
     "layer_norm": _rows("norm:layer_norm", "reference", "triton"),
     "embedding_norm": _rows("norm:embedding_norm", "reference", "triton"),
     "add_norm": _rows("norm:add_norm", "reference", "triton"),
+    "head_norm": _rows("norm:head_norm", "reference", "triton"),
     "attention": {
         **_rows("attention:attention", "reference", "triton"),
         **_rows("compiled_cpu:attention", "cpp"),
@@ -69,6 +71,10 @@ IMPLEMENTATIONS: dict[str, dict[str, str]] = {
     "cross_attention": {
         **_rows("attention:cross_attention", "reference", "triton"),
         **_rows("compiled_cpu:cross_attention", "cpp"),
+    },
+    "causal_attention": {
+        **_rows("causal_attention:causal_attention", "reference", "triton"),
+        **_rows("compiled_cpu:causal_attention", "cpp"),
     },
     "pack_distances": {
         "reference": "disentangled_attention:pack_distances_reference",
@@ -88,7 +94,14 @@ IMPLEMENTATIONS: dict[str, dict[str, str]] = {
     "segment_softmax": _rows("segment_softmax:segment_softmax", "reference", "triton"),
 }
 # The references of these operations walk through the sequences on the host.
-_BY_SEQUENCE = ("attention", "cross_attention", "attention_pool", "disentangled_attention", "segment_softmax")
+_BY_SEQUENCE = (
+    "attention",
+    "cross_attention",
+    "causal_attention",
+    "attention_pool",
+    "disentangled_attention",
+    "segment_softmax",
+)
 PACKAGES = ("flash",)  # kernels of other packages, which run only where they are asked for
 ORDER = {"cuda": ("cuda", "triton", "reference"), "cpu": ("cpp", "onednn", "reference")}
 
@@ -105,8 +118,10 @@ class Ops:
     layer_norm: Callable[..., Tensor]
     embedding_norm: Callable[..., Tensor]
     add_norm: Callable[..., Tensor]
+    head_norm: Callable[..., Tensor]
     attention: Callable[..., Tensor]
     cross_attention: Callable[..., Tensor]
+    causal_attention: Callable[..., Tensor]
     pack_distances: Callable[..., DistanceTables]
     disentangled_attention: Callable[..., Tensor]
     attention_pool: Callable[..., Tensor]

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 TILE_ROWS = 128  # A tile of a work list has at most this number of rows.
+PAGE_ROWS = 16  # A page of keys and values has this number of rows.
 
 _Range = tuple[int, int]
 
@@ -32,6 +33,13 @@ class Sequences:
         owner = torch.searchsorted(self.bounds[1:].contiguous(), rows[:, 0].contiguous(), right=True)
         changed = torch.cat((rows[:, :2], keys[owner.clamp(max=len(keys) - 1)]), dim=1)
         return Sequences(self.bounds, keys, torch.cat((self.tiles[:1], changed)), self.longest)
+
+    def causal(self) -> Sequences:
+        """Returns the same rows for `causal_attention`, where they are also the keys."""
+        assert self.keys is None
+        tiles = self.tiles.clone()
+        tiles[:, 3] = torch.minimum(tiles[:, 1], tiles[:, 3])
+        return Sequences(self.bounds, None, tiles, self.longest)
 
     def ranges(self) -> Iterator[tuple[_Range, _Range]]:
         """Returns the rows of every sequence and the keys they see; this waits for the device."""

@@ -1,5 +1,5 @@
-"""The attention kernel of csrc/cpu as PyTorch operations: their contracts stand in attention.py and
-disentangled_attention.py.
+"""The attention kernel of csrc/cpu as PyTorch operations: their contracts stand in attention.py,
+causal_attention.py and disentangled_attention.py.
 
 The kernel computes in float32, on as many threads as PyTorch uses, in the widest vectors the processor has.
 """
@@ -14,7 +14,14 @@ import torch
 from torch import Tensor
 
 from gliclass_fast.kernels._extension import address, extension
-from gliclass_fast.kernels._sequences import NO_POSITIONS, TILE_ROWS, DistanceTables, Positions, Sequences
+from gliclass_fast.kernels._sequences import (
+    NO_POSITIONS,
+    PAGE_ROWS,
+    TILE_ROWS,
+    DistanceTables,
+    Positions,
+    Sequences,
+)
 from gliclass_fast.kernels._triton import ceil_div
 
 
@@ -64,12 +71,18 @@ def _attention(
     distance_bias: Tensor | None = None,
     key_table: Tensor | None = None,
     query_table: Tensor | None = None,
+    causal: bool = False,
+    pages: Tensor | None = None,
 ) -> Tensor:
-    """Takes q [R, H, D], k and v [T, H, D], where only the first dimension may be strided -> [R, H * D]."""
+    """Takes q [R, H, D], k and v [T, G, D], where only the first dimension may be strided -> [R, H * D]."""
     count, heads, width = q.shape
     number, lanes = instruction_set()
     angles, tables = _given(cosines, sines), _given(key_table, query_table)
     _check((q, k, v), (*angles, *tables, *_given(distance_bias)))
+    if heads % k.shape[1]:
+        raise ValueError(f"{k.shape[1]} heads of keys cannot serve {heads} heads of queries")
+    if pages is not None and (pages.dtype is not torch.int32 or not pages.is_contiguous()):
+        raise ValueError("pages must be contiguous int32")
     if any(each.shape[1] != width // 2 for each in angles):
         raise ValueError(f"rotary tables must be {width // 2} wide")
     if any(each.shape[2:] != (width, lanes) for each in tables):
@@ -87,6 +100,10 @@ def _attention(
         tiles=address(tiles),
         heads=heads,
         width=width,
+        group=heads // k.shape[1],
+        causal=causal,
+        pages=address(pages),
+        page_rows=PAGE_ROWS,
         scale=scale,
         window=-1 if window is None else window,
         cosines=address(cosines),
@@ -136,6 +153,13 @@ def attention_cpp(
 
 def cross_attention_cpp(q: Tensor, k: Tensor, v: Tensor, sequences: Sequences) -> Tensor:
     out: Tensor = _attention(q, k, v, sequences.tiles, q.shape[-1] ** -0.5)
+    return out
+
+
+def causal_attention_cpp(
+    q: Tensor, k: Tensor, v: Tensor, sequences: Sequences, pages: Tensor | None = None
+) -> Tensor:
+    out: Tensor = _attention(q, k, v, sequences.tiles, q.shape[-1] ** -0.5, causal=True, pages=pages)
     return out
 
 

@@ -8,6 +8,9 @@ float32. Inputs and outputs share one dtype; weight and bias are [C], and bias m
 - embedding_norm(sources: up to three (table [V, C], rows int32 [T]) pairs) -> LayerNorm of the sum of the
   gathered rows, [T, C]
 - add_norm(x [T, C], residual [T, C]) -> the norm of x + residual, [T, C]
+- head_norm(x [T, H, D], weight [H, D], eps, cos [T, D / 2], sin [T, D / 2]) -> RMSNorm of every head on its
+  own, turned to its position: y * cos + rotate_half(y) * sin (Su et al., arXiv:2104.09864), contiguous
+  [T, H, D]. Rows of x may be strided; cos and sin are float32.
 - row_statistics(x [T, C]) -> float32 [2, T]. For LayerNorm these are the mean and 1 / sqrt(var + eps) of
   every row, for RMSNorm 0 and 1 / sqrt(mean(x^2) + eps). `norm_linear` (linear.py) reads them where there
   are many rows.
@@ -49,6 +52,17 @@ def add_norm_reference(
     x: Tensor, residual: Tensor, weight: Tensor, bias: Tensor | None, eps: float, rms: bool = False
 ) -> Tensor:
     return layer_norm_reference(x + residual, weight, bias, eps, rms)
+
+
+def head_norm_reference(x: Tensor, weight: Tensor, eps: float, cos: Tensor, sin: Tensor) -> Tensor:
+    full = x.float()
+    factors = (full.square().mean(-1, keepdim=True) + eps).rsqrt_()
+    first, second = (full * factors).mul_(weight.float()).chunk(2, dim=-1)
+    out, cos, sin = torch.empty_like(full, memory_format=torch.contiguous_format), cos[:, None], sin[:, None]
+    half = x.shape[-1] // 2
+    torch.sub(first * cos, second * sin, out=out[..., :half])
+    torch.add(second * cos, first * sin, out=out[..., half:])
+    return out.to(x.dtype)
 
 
 @triton.jit
@@ -119,6 +133,38 @@ def _embedding_norm_kernel(
         values += tl.load(table_3 + place, mask=mask, other=0.0).to(tl.float32)
     values = _normed(values, weight, bias, eps, WIDTH, BLOCK, False, BIAS)
     tl.store(out + token * WIDTH + column, values.to(out.dtype.element_ty), mask=mask)
+
+
+@triton.jit
+def _head_norm_kernel(
+    x, out, weight, cos, sin, eps, stride, HEADS: tl.constexpr, HALF: tl.constexpr, BLOCK: tl.constexpr
+):
+    head = tl.program_id(0) % HEADS
+    row = (tl.program_id(0) // HEADS).to(tl.int64)
+    column = tl.arange(0, BLOCK)
+    mask = column < HALF
+    values = x + row * stride + head * 2 * HALF + column
+    first = tl.load(values, mask=mask, other=0.0).to(tl.float32)
+    second = tl.load(values + HALF, mask=mask, other=0.0).to(tl.float32)
+    factor = tl.rsqrt((tl.sum(first * first, 0) + tl.sum(second * second, 0)) / (2 * HALF) + eps)
+    scale = weight + head * 2 * HALF + column
+    first *= factor * tl.load(scale, mask=mask, other=0.0).to(tl.float32)
+    second *= factor * tl.load(scale + HALF, mask=mask, other=0.0).to(tl.float32)
+    c = tl.load(cos + row * HALF + column, mask=mask, other=0.0)
+    s = tl.load(sin + row * HALF + column, mask=mask, other=0.0)
+    target = out + (row * HEADS + head) * 2 * HALF + column
+    tl.store(target, (first * c - second * s).to(out.dtype.element_ty), mask=mask)
+    tl.store(target + HALF, (second * c + first * s).to(out.dtype.element_ty), mask=mask)
+
+
+def head_norm_triton(x: Tensor, weight: Tensor, eps: float, cos: Tensor, sin: Tensor) -> Tensor:
+    rows, heads, width = x.shape
+    out = torch.empty(rows, heads, width, dtype=x.dtype, device=x.device)
+    _head_norm_kernel[(rows * heads,)](
+        x, out, weight, cos.contiguous(), sin.contiguous(), eps, x.stride(0),
+        HEADS=heads, HALF=width // 2, BLOCK=power_of_2(width // 2), num_warps=1,
+    )  # fmt: skip
+    return out
 
 
 def _launch(

@@ -11,6 +11,7 @@ from gliclass_fast.models.gliznet.reference import Options
 from tests.tiny import (
     BART,
     ENCODERS,
+    QWEN3,
     fast_pipeline,
     label_tower,
     loaded,
@@ -23,6 +24,7 @@ from tests.tiny import (
 GLICLASS: dict[str, tuple[str, str, dict[str, Any], dict[str, Any]]] = {
     "bi-encoder": ("bi-encoder", "deberta-v2", {}, {}),
     "bi-encoder-fused": ("bi-encoder-fused", "bert", {}, {"scorer_type": "mlp"}),
+    "decoder-kv": ("decoder-kv", "qwen3", QWEN3, {"recurrent_steps": 2}),
     "encoder-decoder, umT5": ("encoder-decoder", "umt5", {"num_decoder_layers": 3, **ENCODERS["t5"]}, {}),
     "encoder-decoder, BART": ("encoder-decoder", "bart", BART, {"scorer_type": "mlp"}),
     # not umT5, whose decoder looks ahead in transformers 5.17

@@ -20,7 +20,7 @@ from gliclass_fast import demo
 from gliclass_fast.cli.app import app
 from gliclass_fast.gliznet import GliZNETTokenizer
 from gliclass_fast.models.gliznet.reference import GliZNet, Options
-from tests.tiny import backbone_config, byte_tokenizer
+from tests.tiny import QWEN3, backbone_config, byte_tokenizer, reference_model
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -44,11 +44,18 @@ def save_gliznet(folder: Path) -> None:
     tokenizer.save_pretrained(folder)
 
 
+def save_decoder_kv(folder: Path) -> None:
+    """A tiny random checkpoint that reads from left to right."""
+    reference_model("qwen3", QWEN3, architecture_type="decoder-kv").save_pretrained(folder)
+    byte_tokenizer().save_pretrained(folder)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("page", [page for page in PAGES if snippets(page)], ids=lambda page: page.stem)
 def test_the_snippets_of_a_page_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     save_gliznet(tmp_path / "gliznet")
+    save_decoder_kv(tmp_path / "a-decoder-kv-model")
     folders = {"knowledgator": demo.PATH, "alexneakameni": tmp_path / "gliznet"}
     names: dict[str, object] = {}
     for code, expected in snippets(page):

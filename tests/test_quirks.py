@@ -258,7 +258,7 @@ def test_18_hopfield_over_a_fixed_number_of_slots_is_refused() -> None:
 @pytest.mark.parametrize(
     ("option", "value", "listed"),
     [
-        ("architecture_type", "decoder-kv", "uni-encoder"),
+        ("architecture_type", "decoder", "decoder-kv"),
         ("scorer_type", "decoder-kv", "cross-attn"),
         ("pooling_strategy", "median", "abs_avg"),
         ("class_token_pooling", "max", "average"),

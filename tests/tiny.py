@@ -56,6 +56,10 @@ BART: dict[str, Any] = {
     "decoder_attention_heads": HEADS, "encoder_ffn_dim": INNER, "decoder_ffn_dim": INNER,
     "max_position_embeddings": 1024, "scale_embedding": True, "eos_token_id": 2, "bos_token_id": 1,
 }  # fmt: skip
+QWEN3: dict[str, Any] = {
+    "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8,
+    "max_position_embeddings": 2048,
+}  # fmt: skip
 _OF_SUMS = ("model.text_projector.linear_1.weight", "model.biencoder_projector.linear_1.weight")
 ALL_SCORERS = ("simple", "weighted-dot", "mlp", "hopfield", "cross-attn")
 SHOT = {"prompt": "Task: ", "examples": [{"text": "so good", "labels": ["x", "y"]}]}
@@ -114,7 +118,7 @@ def reference_model(
         options |= {"pooling_strategy": "pass", "scorer_num_heads": 4, "scorer_mlp_hidden_size": 24}
     ids = byte_tokenizer().convert_tokens_to_ids(MARKERS)
     names = ("class_token_index", "text_token_index", "example_token_index")
-    markers = dict(zip(names, ids, strict=True))
+    markers = dict(zip(names, ids, strict=True)) | {"sep_token_index": ids[1]}
     model = gliclass.GLiClassModel(
         gliclass.GLiClassModelConfig(encoder_config=config, encoder_model="tiny", **{**markers, **options})
     )

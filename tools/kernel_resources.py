@@ -87,6 +87,7 @@ def cases() -> dict[str, Callable[[], Any]]:
     """Maps a name to a call of an operation as a stock model makes it, in 16 bit or float32."""
     from gliclass_fast.kernels import attention, disentangled_attention, linear, norm, pairs
     from gliclass_fast.kernels import attention_pool as pooling
+    from gliclass_fast.kernels import causal_attention as causal
     from gliclass_fast.kernels import segment_pool as pool
     from gliclass_fast.kernels import segment_softmax as softmax
 
@@ -110,6 +111,9 @@ def cases() -> dict[str, Callable[[], Any]]:
         normed = partial(linear.norm_linear_triton, sums=sums, eps=1e-5)
         disentangle = disentangled_attention.disentangled_attention_triton
         attend = partial(attention.attention_triton, qkv, sequences, 0.125)
+        heads, shared = make(256, 16, 128), make(512, 8, 128)  # of Qwen3-0.6B
+        turns = (torch.zeros(256, 64), torch.zeros(256, 64))
+        ahead = partial(causal.causal_attention_triton, heads, shared, shared, sequences)
         return {
             "attention": attend,
             "attention, rotary": partial(attend, Positions(angles)),
@@ -121,6 +125,9 @@ def cases() -> dict[str, Callable[[], Any]]:
             "cross attention": partial(
                 attention.cross_attention_triton, make(40, 16, 48), text, text, labels
             ),
+            "causal attention": ahead,
+            "causal attention, pages": partial(ahead, whole(32)),
+            "head norm": partial(norm.head_norm_triton, heads, make(16, 128), 1e-6, *turns),
             "attention pool": partial(pooling.attention_pool_triton, make(40, WIDTH), x, labels, 1.0),
             "disentangled attention": partial(disentangle, qkv, sequences, 0.07, tables),
             "layer norm": partial(norm.layer_norm_triton, x, vector, vector, 1e-7),
@@ -143,7 +150,13 @@ def cases() -> dict[str, Callable[[], Any]]:
         }
 
     bf16 = ("attention, rotary, window", "disentangled attention", "linear gelu, many rows")
-    fp32 = ("attention", "attention pool", "disentangled attention", "linear gelu, many rows")
+    fp32 = (
+        "attention",
+        "attention pool",
+        "causal attention, pages",
+        "disentangled attention",
+        "linear gelu, many rows",
+    )
     return {
         **{f"{name}, fp16": call for name, call in of(torch.float16).items()},
         **{f"{name}, bf16": of(torch.bfloat16)[name] for name in bf16},

@@ -114,6 +114,16 @@ def families(result: dict[str, Any]) -> str:
     return f"{machine_line(result['machine'])}\n\n{markdown(columns, rows)}"
 
 
+def streamed(result: dict[str, Any]) -> str:
+    columns = ["sessions", "tokens held by each", "reference, ms", "gliclass-fast, ms", "score error"]
+    rows = []
+    for row in result["rows"]:
+        theirs, ours = (row["times"][name]["median"] for name in ("gliclass", "gliclass-fast"))
+        cells = [str(row["sessions"]), f"{row['held_tokens']:,}", f"{theirs:.0f}"]
+        rows.append([*cells, f"{ours:.0f} (**{theirs / ours:.2f}x**)", f"{row['error']:.0e}"])
+    return f"{machine_line(result['machine'])}\n\n{markdown(columns, rows)}"
+
+
 # The table maps a page to its result files, or what else it shows, and their renderers. The place is between
 # <!-- NAME: begin --> and <!-- NAME: end -->.
 PAGES: dict[Path, dict[str, Callable[[Any], str]]] = {
@@ -130,6 +140,7 @@ PAGES: dict[Path, dict[str, Callable[[Any], str]]] = {
         "paper-base-cpu.json": grids,
         "cold-start-cpu.json": started,
         "families-cpu.json": families,
+        "streaming-cpu.json": streamed,
         "quality-cpu.json": decided,
     },
     ROOT / "gliclass_fast" / "demo" / "README.md": {"demo.json": accuracies},

@@ -56,11 +56,14 @@ class Tile {
         rows(tile[1] - tile[0]),
         first_key(tile[2]),
         end_key(tile[3]),
+        key_head(head / a.group),
         padded(round_up(a.width, LANES)),
         buffers(padded) {}
 
   void attend() {
-    if (first_key < end_key) load_rows(a.q, a.q_stride, first, rows, a.scale * LOG2_E, buffers.queries);
+    if (first_key < end_key)
+      load_rows(first, rows, a.scale * LOG2_E, buffers.queries,
+                [this](int row) { return a.q + row * a.q_stride + head * a.width; });
     for (int n = 0; n < rows * padded; n++) buffers.out[n] = 0;
     for (int row = 0; row < rows; row++) buffers.highest[row] = LOWEST, buffers.total[row] = 0;
     int low = first_key, high = end_key;
@@ -74,15 +77,22 @@ class Tile {
 
  private:
   const Attention& a;
-  const int head, first, rows, first_key, end_key, padded;
+  const int head, first, rows, first_key, end_key, key_head, padded;
   const Buffers buffers;
 
-  // Loads rows of this head times `scale`, turned to their positions, and zeros up to full vectors of rows.
-  void load_rows(const float* from, ptrdiff_t stride, int start, int count, float scale, float* to) const {
+  // Returns where the values of a key start in a row of k or v.
+  ptrdiff_t place(int key) const {
+    const ptrdiff_t row = a.pages ? ptrdiff_t(a.pages[key / a.page_rows]) * a.page_rows + key % a.page_rows : key;
+    return row * a.kv_stride + key_head * a.width;
+  }
+
+  // Loads rows times `scale`, turned to their positions, and zeros up to full vectors of rows.
+  template <typename RowAt>
+  void load_rows(int start, int count, float scale, float* to, RowAt row_at) const {
     const int half = a.width / 2;
     for (int row = 0; row < round_up(count, LANES); row++, to += padded) {
-      const float* const x = from + (start + row) * stride + head * a.width;
       const int used = row < count ? a.width : 0;
+      const float* const x = used ? row_at(start + row) : nullptr;
       for (int d = used; d < padded; d++) to[d] = 0;
       if (!a.cosines) {
         for (int d = 0; d < used; d++) to[d] = x[d] * scale;
@@ -108,8 +118,8 @@ class Tile {
   }
 
   void pack_values(int key, int count) const {
-    const float* x = a.v + key * a.kv_stride + head * a.width;
-    for (int n = 0; n < count; n++, x += a.kv_stride)
+    for (int n = 0; n < count; n++) {
+      const float* const x = a.v + place(key + n);
       for (int d = 0; d < padded; d += LANES) {
         float* const to = buffers.value_panels + d * KEYS + n * LANES;
         if (d + LANES <= a.width)
@@ -117,6 +127,7 @@ class Tile {
         else
           for (int lane = 0; lane < LANES; lane++) to[lane] = d + lane < a.width ? x[d + lane] : 0;
       }
+    }
   }
 
   // Multiplies x [count, width], at places from `row` on in their sequence, by the distances to `lanes` places
@@ -161,9 +172,10 @@ class Tile {
 
   // Turns the scores of a row into weights; what was summed up before fades if they rise above it.
   void soften(int row, int key, int count) const {
-    const int place = first + row - key;  // The row's own token has this column.
-    const int from = a.window < 0 ? 0 : place - a.window;
-    const int to = a.window < 0 || place + a.window >= count ? count : place + a.window + 1;
+    const int own = first + row - key;  // The row's own token has this column.
+    const int from = a.window < 0 ? 0 : own - a.window;
+    const int seen = a.causal ? end_key - key - (rows - 1 - row) : own + a.window + 1;
+    const int to = (a.causal || a.window >= 0) && seen < count ? seen : count;
     float* const scores = buffers.scores + row * STRIDE + MARGIN;
     const Integers lane = lane_numbers();
     Vector top = splat(buffers.highest[row]);
@@ -193,7 +205,7 @@ class Tile {
   }
 
   void step(int key, int count) const {
-    load_rows(a.k, a.kv_stride, key, count, 1, buffers.keys);
+    load_rows(key, count, 1, buffers.keys, [this](int row) { return a.k + place(row); });
     pack_keys(count);
     pack_values(key, count);
     if (a.query_table) multiply_distances(buffers.keys, count, key, first, rows, a.query_table, buffers.by_key);

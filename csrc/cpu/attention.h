@@ -1,17 +1,22 @@
-// Attention over packed sequences on a CPU, in float32: the contracts stand in kernels/attention.py and
-// kernels/disentangled_attention.py. One kernel serves both: distance tables, rotary positions, a window and a
-// bias are there or not. A caller names the fields it needs and leaves the others as they are here.
+// Attention over packed sequences on a CPU, in float32: the contracts stand in kernels/attention.py,
+// kernels/causal_attention.py and kernels/disentangled_attention.py. One kernel serves them all: distance tables,
+// rotary positions, a window, a bias and pages are there or not. A caller names the fields it needs and leaves the
+// others as they are here.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 
 struct Attention {
-  const float *q = nullptr, *k = nullptr, *v = nullptr;  // [R, heads, width], and twice [T, heads, width]
+  const float *q = nullptr, *k = nullptr, *v = nullptr;  // [R, heads, width], and twice [T, heads / group, width]
   ptrdiff_t q_stride = 0, kv_stride = 0;                 // Their rows are so many values apart.
   float* out = nullptr;                                  // [R, heads, width]
   const int32_t* tiles = nullptr;                        // [1 + W, 4], the work list of kernels/_flash.py
   int heads = 0, width = 0;
+  int group = 1;                   // So many heads of queries share one of keys and values.
+  bool causal = false;             // A tile's last row sees all of its keys, and each row before it one fewer.
+  const int32_t* pages = nullptr;  // Key j is in row pages[j / page_rows] * page_rows + j % page_rows; or null.
+  int page_rows = 1;
   float scale = 0;
   int window = -1;                                           // It is the largest |i - j|; -1 means any.
   const float *cosines = nullptr, *sines = nullptr;          // [positions, width / 2], or null

@@ -6,6 +6,7 @@ from typing import Any
 
 from gliclass_fast.config import CLASS_TOKEN_POOLINGS, POOLINGS
 from gliclass_fast.models.architectures import ARCHITECTURES
+from gliclass_fast.models.decoders import LANGUAGE_MODELS
 from gliclass_fast.models.encoders import ENCODERS
 
 
@@ -21,7 +22,7 @@ def architectures() -> tuple[list[str], list[list[str]]]:
 def backbones() -> tuple[list[str], list[list[str]]]:
     """Returns (columns, a row per file of backbones): its `model_type`s, and what it says of itself."""
     names: dict[str, list[str]] = {}
-    for name, module in ENCODERS.items():
+    for name, module in (*ENCODERS.items(), *LANGUAGE_MODELS.items()):
         names.setdefault(_first_sentence(module), []).append(name)
     rows = [[", ".join(own), sentence] for sentence, own in names.items()]
     return ["model_type", "backbone"], rows

@@ -39,7 +39,7 @@ def _gliclass(raw: Mapping[str, Any]) -> ModelConfig:
     # where the reference resizes the embedding to the file's own vocabulary size, that size counts
     resized = raw.get("vocab_size") if architecture.resizes_vocabulary else None
     model_type, backbone = backbone_of(raw, "encoder_config", resized, architecture.backbones())
-    backbone_config = ENCODERS[model_type].Config.from_hf(backbone)
+    backbone_config = architecture.registry[model_type].Config.from_hf(backbone)
     vocab_size = raw.get("vocab_size") or backbone_config.vocab_size
     given = {name: value for name, value in raw.items() if value is not None}
     options: dict[str, Any] = {
@@ -59,6 +59,9 @@ def _gliclass(raw: Mapping[str, Any]) -> ModelConfig:
         label_module = ENCODERS[options["label_model_type"]]
         options["label_backbone_config"] = label_module.Config.from_hf(label_backbone)
         options["label_model_name"] = given.get("label_model_name")
+    if "recurrent_halt_threshold" in raw:  # null says never
+        options["recurrent_halt_threshold"] = float(raw["recurrent_halt_threshold"] or 0)
+    options |= architecture.fixed
     activation = options.get("projector_hidden_act", "gelu")
     options["projector_hidden_act"] = hf_activation("projector_hidden_act", activation)
     config = ModelConfig(

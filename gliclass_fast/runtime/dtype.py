@@ -46,6 +46,6 @@ def _known_to_overflow(config: ModelConfig) -> bool:
         towers.append((str(config.label_model_type), config.label_backbone_config))
     return any(
         (model_type == "deberta-v2" and encoder.vocab_size > 200_000)
-        or model_type in ("t5", "mt5", "umt5", "llama", "qwen2")
+        or model_type in ("t5", "mt5", "umt5", "llama", "qwen2", "qwen3")
         for model_type, encoder in towers
     )

@@ -72,22 +72,17 @@ class SequenceTokenizer:
         return [start for start, _ in self._backend.encode(string, add_special_tokens=False).offsets]
 
 
-class PromptTokenizer(SequenceTokenizer):
-    """Encodes prompts for one checkpoint; the last few label lists stay tokenised."""
+class MarkedTokenizer(SequenceTokenizer):
+    """Knows the names of the marker tokens, which no text can hold."""
 
-    def __init__(self, tokenizer: Any, config: ModelConfig) -> None:
-        """Takes a fast tokenizer; raises ValueError where it does not belong to the checkpoint."""
+    def __init__(self, tokenizer: Any) -> None:
+        """Takes a fast tokenizer, else raises ValueError."""
         stock = (Markers().label, Markers().sep, Markers().example)
         super().__init__(tokenizer, stock)
         self.markers = Markers(*(self.names.get(marker, marker) for marker in stock))
-        self.config = config
-        self.label_id = self._marker_id(self.markers.label, "class_token_index", config.class_token_index)
-        self.sep_id = self._marker_id(self.markers.sep, "text_token_index", config.text_token_index)
-        example_id = self._backend.token_to_id(self.markers.example)
-        self._example_counts = example_id is not None and example_id == config.example_token_index
-        self._block = lru_cache(maxsize=_CACHED_LABEL_LISTS)(self._tokenize_labels)
 
-    def _marker_id(self, marker: str, option: str, expected: int) -> int:
+    def check_marker(self, marker: str, option: str, expected: int) -> int:
+        """Returns the id of a marker; raises ValueError unless it is what an option of config.json says."""
         found = self._backend.token_to_id(marker)
         if found != expected:
             raise ValueError(
@@ -95,6 +90,20 @@ class PromptTokenizer(SequenceTokenizer):
                 f"config.json says {option}={expected}"
             )
         return expected
+
+
+class PromptTokenizer(MarkedTokenizer):
+    """Encodes prompts for one checkpoint; the last few label lists stay tokenised."""
+
+    def __init__(self, tokenizer: Any, config: ModelConfig) -> None:
+        """Takes a fast tokenizer; raises ValueError where it does not belong to the checkpoint."""
+        super().__init__(tokenizer)
+        self.config = config
+        self.label_id = self.check_marker(self.markers.label, "class_token_index", config.class_token_index)
+        self.sep_id = self.check_marker(self.markers.sep, "text_token_index", config.text_token_index)
+        example_id = self._backend.token_to_id(self.markers.example)
+        self._example_counts = example_id is not None and example_id == config.example_token_index
+        self._block = lru_cache(maxsize=_CACHED_LABEL_LISTS)(self._tokenize_labels)
 
     def encode(self, prompts: Sequence[Prompt], window: int) -> list[EncodedPrompt]:
         """Returns token ids within `window` tokens. What does not fit shortens the text part, never a label.

@@ -16,28 +16,19 @@ from torch import Tensor
 
 from gliclass_fast.kernels.linear import ACTIVATIONS
 from gliclass_fast.kernels.segment_pool import REDUCTIONS
-from gliclass_fast.ops import IMPLEMENTATIONS, DistanceTables, Positions, Sequences, implementation
-from gliclass_fast.runtime.packing import work_list
+from gliclass_fast.ops import IMPLEMENTATIONS, DistanceTables, Positions, implementation
 from tests.accuracy import assert_accurate
-
-Slow = Callable[[torch.dtype], Any]
-LENGTHS = [1, 17, 63, 130]
-SPARE = 5  # rows of padding, which hold NaN and have to come out as zeros
-HEADS, WIDTH = 2, 24
-
-
-def cumulative(lengths: Sequence[int]) -> Tensor:
-    return torch.tensor([0, *lengths]).cumsum(0).int()
-
-
-def sequences(bounds: Tensor, keys: Tensor | None = None, spare: int = 0) -> Sequences:
-    seen = torch.stack((bounds[:-1], bounds[1:]), dim=1) if keys is None else keys
-    tiles = torch.from_numpy(work_list(bounds.numpy(), seen.numpy(), spare))
-    return Sequences(bounds, keys, tiles, int(bounds.diff().max()))
-
-
-def with_spare(rows: Tensor) -> Tensor:
-    return torch.cat((rows, rows.new_full((SPARE, *rows.shape[1:]), float("nan"))))
+from tests.kernels.causal_cases import Slow, causal_attention, head_norm
+from tests.kernels.layouts import (
+    HEADS,
+    LENGTHS,
+    SPARE,
+    WIDTH,
+    cumulative,
+    sequences,
+    slow_norm,
+    with_spare,
+)
 
 
 def slow_attention(scores: Tensor, v: Tensor, cu: Tensor, allowed: Tensor | None = None) -> Tensor:
@@ -147,12 +138,6 @@ def attention_pool(dtype: torch.dtype, width: int = 45) -> tuple[Any, Slow]:
         return torch.cat(out)
 
     return (queries, rows, sequences(cu, spans), 0.3), slow
-
-
-def slow_norm(x: Tensor, weight: Tensor, bias: Tensor | None, rms: bool) -> Tensor:
-    centred = x if rms else x - x.mean(-1, keepdim=True)
-    scaled = centred / (centred.square().mean(-1, keepdim=True) + 1e-7).sqrt() * weight.to(x.dtype)
-    return scaled if bias is None else scaled + bias.to(x.dtype)
 
 
 def norm(dtype: torch.dtype, add: bool = False, biased: bool = True, rms: bool = False) -> tuple[Any, Slow]:
@@ -282,6 +267,14 @@ CASES: dict[str, tuple[str, Callable[[torch.dtype], tuple[Any, Slow]]]] = {
     "attention with distance bias": ("attention", partial(attention, biased=True)),
     "attention with distance bias and window": ("attention", partial(attention, biased=True, window=20)),
     "cross attention": ("cross_attention", cross_attention),
+    **{
+        f"causal attention, {group} to a head, kept {kept}": (
+            "causal_attention",
+            partial(causal_attention, group=group, width=width, kept=kept),
+        )
+        for group, width, kept in ((1, WIDTH, None), (3, 16, None), (2, 40, [0, 5, 200, 33]))
+    },
+    **{f"head norm, {width} wide": ("head_norm", partial(head_norm, width=width)) for width in (WIDTH, 64)},
     **{
         f"attention pool, {width} wide": ("attention_pool", partial(attention_pool, width=width))
         for width in (45, 160)

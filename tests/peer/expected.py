@@ -10,9 +10,20 @@ PASSES = set(Path(__file__).with_name("passing.txt").read_text(encoding="utf-8")
 LACKS: dict[str, tuple[int, tuple[str, ...]]] = {
     "losses and rewards of training": (24, ("test_loss_functions.*", "*.TestDefaultF1Reward.*")),
     "collation and data sets of training": (12, ("test_data_processing.*",)),
-    "the architecture decoder-kv": (23, ("test_decoder_kv.*", "*decoder_kv_*", "*DecoderKV*")),
+    "losses and depths of training decoder-kv": (
+        8,
+        ("*_loss_*", "*_losses_*", "*.test_improvement_*", "*_entropy_*", "*_lr_*", "*.test_resolve_*"),
+    ),
+    "sections that are looked for in token ids: ours are known from how a prompt was built": (
+        2,
+        ("*.test_extract_label_section_preserves_*", "*.test_missing_sep_*"),
+    ),
+    "a number of steps per call, and a model's output with its cache": (
+        2,
+        ("*.test_plain_scorer_rejects_*", "*.test_gliclass_output_exposes_*"),
+    ),
     "images and audio": (6, ("test_multimodal.*",)),
-    "streaming, which is for decoder-kv": (63, ("test_streaming.*",)),
+    "caches that are padded to one length: ours lie in pages": (15, ("*.TestBatchedKVHelper*",)),
     "fitting a calibrator": (5, ("test_calibration.*",)),
     "a function that tells whether a package is installed": (3, ("*.TestIsModuleAvailable.*",)),
 }

@@ -65,7 +65,7 @@ class Scorer(nn.Module):
         self.fast = self._new(config, choose_ops("cpu", torch.float32))
         self.fast.load_state_dict(deepcopy(self.slow.state_dict()))
         for scorer in (self.slow, self.fast):
-            _prepare(scorer)
+            prepare(scorer)
         self.num_iteration = num_iteration
 
     def _new(self, config: ModelConfig, ops: Ops) -> nn.Module:
@@ -95,7 +95,7 @@ class Scorer(nn.Module):
         return found[0]
 
 
-def _prepare(module: nn.Module) -> None:
+def prepare(module: nn.Module) -> None:
     """Folds and packs weights, as a loaded network does."""
     for part in list(module.modules()):
         if isinstance(part, Foldable):

@@ -18,7 +18,7 @@ import torch
 import gliclass_fast
 from gliclass_fast.text.prompts import Markers, format_retrieved
 from gliclass_fast.text.results import scores_of
-from tests.peer import calibration, models, poolings, scorers
+from tests.peer import calibration, decoder_kv, models, poolings, scorers, streaming
 
 
 class _MissingType(type):
@@ -61,18 +61,18 @@ def retrieval_augmented_text(text: str, examples: list[dict[str, Any]]) -> str:
 
 # What the reference's modules have that ours do not have in the same form.
 ADAPTERS: dict[str, dict[str, Any]] = {
-    "": models.NAMES | {"__version__": gliclass_fast.__version__},
+    "": models.NAMES | decoder_kv.NAMES | {"__version__": gliclass_fast.__version__},
     "calibration": calibration.NAMES,
     "data_processing": {},
     "loss_functions": {},
-    "model": models.NAMES,
+    "model": models.NAMES | decoder_kv.NAMES,
     "multimodal": {},
     "pipeline": {"BaseZeroShotClassificationPipeline": BaseZeroShotClassificationPipeline},
     "poolings": poolings.NAMES,
-    "scorers": scorers.NAMES,
+    "scorers": scorers.NAMES | decoder_kv.NAMES,
     "streaming": {},
     "streaming.cache": {},
-    "streaming.pipeline": {},
+    "streaming.pipeline": streaming.NAMES,
     "streaming.strategies": {},
     "training": {},
     "utils": {"retrieval_augmented_text": retrieval_augmented_text},

@@ -125,5 +125,5 @@ def test_what_the_model_does_not_do_is_named() -> None:
         model(ids, adapter_ids=["a"])
     with pytest.raises(TypeError, match="class_input_ids and class_attention_mask"):
         loaded(families.reference("bi-encoder"))(ids)
-    with pytest.raises(TypeError, match="called through its pipeline"):
+    with pytest.raises(TypeError, match="is called through its pipeline"):
         loaded(families.reference("GliZNet D"))(ids, max_num_classes=2)

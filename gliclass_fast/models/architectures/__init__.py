@@ -106,7 +106,7 @@ class Network(nn.Module):
 
         Raises TypeError where tensors are missing that the architecture needs.
         """
-        raise TypeError("a GliZNet model is called through its pipeline, not with tensors")
+        raise TypeError("this model is called through its pipeline, not with tensors")
 
     def text_embeddings(self, rows: Tensor, batch: PackedBatch) -> list[Tensor]:
         """Returns the embedding of every text, each [C], or [rows, C] where a text keeps several.
@@ -132,6 +132,7 @@ ARCHITECTURES: Registry[ArchitectureModule] = Registry(
     {
         "bi-encoder": "architectures.bi_encoder",
         "bi-encoder-fused": "architectures.bi_encoder_fused",
+        "decoder-kv": "architectures.decoder_kv",
         "encoder-decoder": "architectures.encoder_decoder",
         "encoder-decoder-cls": "architectures.encoder_decoder_cls",
         "gliznet": "gliznet.network",  # its config.json has a form of its own

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -14,6 +14,7 @@ from gliclass_fast.checkpoint.weights import Checkpoint
 from gliclass_fast.config import ModelConfig, refuse
 from gliclass_fast.models import calibrator
 from gliclass_fast.models.architectures import Network, OpsOf, Output, Size, VectorsOf
+from gliclass_fast.models.encoders import ENCODERS
 from gliclass_fast.models.pooling import unit
 from gliclass_fast.models.scorers import SCORERS
 from gliclass_fast.ops import Ops
@@ -26,6 +27,8 @@ class GLiClassArchitecture(Network):
 
     # what it reads of config.json beside the backbone: "decoder", "label_backbone"
     parts: tuple[str, ...] = ()
+    registry: Mapping[str, Any] = ENCODERS  # where its backbones are
+    fixed: Mapping[str, Any] = {}  # options that have one meaning here, whatever config.json says
     resizes_vocabulary = False  # the reference brings the embedding to config.json's own vocab_size
     needs_markers = True  # its prompts hold <<LABEL>> and <<SEP>> tokens
     encodes_labels = False  # label vectors stand for word embeddings in the text's sequence
@@ -37,8 +40,12 @@ class GLiClassArchitecture(Network):
         super().__init__(config, ops, checkpoint, ops_of)
         self.whole_text = not config.extract_text_features
         self.label_offset = 0 if config.embed_class_token else 1
-        self.scorer = SCORERS[config.scorer_type].Scorer(config, ops)
+        self.scorer = self.make_scorer(config, ops, ops_of)
         self.calibrator = calibrator.Calibrator(config, ops) if config.use_calibrator else None
+
+    def make_scorer(self, config: ModelConfig, ops: Ops, ops_of: OpsOf) -> Any:
+        """Makes the scorer, without its weights."""
+        return SCORERS[config.scorer_type].Scorer(config, ops)
 
     @classmethod
     def check(cls, config: ModelConfig) -> None:
@@ -56,8 +63,10 @@ class GLiClassArchitecture(Network):
     def compare(self, texts: Tensor, labels: Tensor, batch: PackedBatch, scale: Tensor | None) -> Output:
         """Scores texts [N, C] or [T, C] and labels [L, C]; scale: a factor of the logits, or None."""
         logits = self.scorer(texts, labels, batch)
-        if scale is not None:
-            logits = logits * scale
+        return self.calibrated(logits if scale is None else logits * scale, texts, labels, batch)
+
+    def calibrated(self, logits: Tensor, texts: Tensor, labels: Tensor, batch: PackedBatch) -> Output:
+        """Returns the output of these logits, which a calibrator changes where there is one."""
         if self.calibrator is None:
             return Output(logits, None, texts, labels)
         return Output(self.calibrator(texts, labels, logits, batch), logits, texts, labels)

@@ -1,6 +1,7 @@
-"""Decoders of encoder-decoders: each file holds WEIGHTS, UNUSED, Config.from_hf and Decoder.
+"""Decoders: each file holds WEIGHTS, UNUSED, Config.from_hf and Decoder.
 
-Weights are named as in the whole model, whose encoder has a file of its own in `encoders`.
+Those of encoder-decoders name their weights as in the whole model, whose encoder has a file of its own in
+`encoders`. Language models, which `decoder-kv` reads with, are decoders alone.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from torch import Tensor
 from gliclass_fast.batch import PackedBatch
 from gliclass_fast.checkpoint.weights import Weights
 from gliclass_fast.models.registry import Registry
-from gliclass_fast.ops import Ops
+from gliclass_fast.ops import Ops, Sequences
 
 # A query that must not see a key gets this added to the key's score; the key's weight is then 0.
 AHEAD = -30000.0
@@ -40,6 +41,46 @@ class DecoderModule(Protocol):
     Decoder: Callable[[Any, Ops, bool], Any]  # makes a `Decoder`, which may be causal, as a module
 
 
+class KeyValues(Protocol):
+    """Says what a language model asks of what keeps the keys and values of earlier tokens."""
+
+    pages: Tensor  # int32 [P], as `causal_attention` takes them
+
+    def extend(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Takes those of new tokens, [T, G, D] each, and returns those of all tokens, [K, G, D] each."""
+        ...
+
+
+class LanguageModel(Protocol):
+    """Says what `decoder-kv` asks of a language model."""
+
+    def __call__(
+        self,
+        token_ids: Tensor,
+        positions: Tensor,
+        sequences: Sequences,
+        longest: int,
+        kept: KeyValues | None = None,
+    ) -> Tensor:
+        """Returns the last hidden state of every token, [T, C].
+
+        token_ids, positions: int32 [T]. sequences: rows and keys, as `causal_attention` takes them. longest:
+        a bound of the positions. kept: what holds earlier tokens; None: there are none.
+        """
+        ...
+
+
+class LanguageModelModule(Protocol):
+    """Says what a file of a language model holds."""
+
+    WEIGHTS: Weights
+    UNUSED: tuple[str, ...]  # stock tensors that nothing reads
+    Config: Any  # `from_hf` makes one from a Hugging Face configuration
+
+    Decoder: Callable[[Any, Ops], Any]  # makes a `LanguageModel`, as a module
+
+
 DECODERS: Registry[DecoderModule] = Registry(
     "decoder", __name__, {"bart": "bart", "mt5": "t5", "t5": "t5", "umt5": "t5"}
 )
+LANGUAGE_MODELS: Registry[LanguageModelModule] = Registry("language model", __name__, {"qwen3": "qwen3"})

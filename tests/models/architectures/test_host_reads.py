@@ -29,7 +29,14 @@ OPTIONS: list[dict[str, Any]] = [
     {"encoder_layer_id": 1, "use_segment_embeddings": True},
 ]
 # operations whose reference walks through the sequences on the host
-BY_SEQUENCE = ("attention", "cross_attention", "attention_pool", "disentangled_attention", "segment_softmax")
+BY_SEQUENCE = (
+    "attention",
+    "causal_attention",
+    "cross_attention",
+    "attention_pool",
+    "disentangled_attention",
+    "segment_softmax",
+)
 BACKBONES = [*((name, {}) for name in ENCODERS), ("deberta-v2", {"conv_kernel_size": 3})]
 
 
@@ -70,7 +77,9 @@ def test_no_configuration_reads_a_value(encoder: str, backbone: dict[str, Any]) 
         assert logits.shape == (16,), options
 
 
-@pytest.mark.parametrize("kind", ["bi-encoder", "encoder-decoder, BART", "encoder-decoder, umT5"])
+@pytest.mark.parametrize(
+    "kind", ["bi-encoder", "decoder-kv", "encoder-decoder, BART", "encoder-decoder, umT5"]
+)
 def test_no_encoder_that_is_recorded_alone_reads_a_value(kind: str) -> None:
     model = families.pipeline(kind).model
     assert all(state.shape[0] == 64 for state in without_values(model, model.loaded.network.encode))

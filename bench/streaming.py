@@ -1,0 +1,88 @@
+"""Streams beside the reference: one call appends a chunk to every session and scores labels in each.
+
+The shape is that of Qwen3-0.6B with 6 of its 28 layers and random weights. A chunk has 16 tokens and the
+label section 82. Both engines hold the same sessions, and their calls take turns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from transformers.models.auto import CONFIG_MAPPING
+
+from gliclass_fast import GLiClassModel, StreamingZeroShotClassificationPipeline, streaming
+from gliclass_fast.bench import cases
+from gliclass_fast.bench.timing import alternate
+
+SHAPE = "Qwen3-0.6B, 6 of 28 layers"
+BACKBONE = cases.size_of(6, 1024, 16, 3072) | {
+    "num_key_value_heads": 8, "head_dim": 128, "max_position_embeddings": 40960, "vocab_size": 30528,
+    "pad_token_id": 0,
+}  # fmt: skip
+CHUNK, LABELS = 16, 40  # tokens; a label takes two
+SESSIONS = ((1, 512), (1, 2048), (4, 512), (4, 2048))  # how many, and the tokens that each holds at first
+
+
+def reference() -> Any:
+    """Builds the reference's model."""
+    import gliclass
+
+    torch.manual_seed(0)
+    names = ("class_token_index", "text_token_index", "example_token_index")
+    ids = cases.demo_tokenizer().convert_tokens_to_ids(list(cases.MARKERS))
+    config = gliclass.GLiClassModelConfig(
+        encoder_config=CONFIG_MAPPING["qwen3"](**BACKBONE), encoder_model="stock",
+        architecture_type="decoder-kv", sep_token_index=ids[1], **dict(zip(names, ids, strict=True)),
+    )  # fmt: skip
+    model: Any = gliclass.GLiClassModel(config)
+    cases.enlarge_heads(model)
+    return model.eval()
+
+
+def measure(repeats: int, step: Callable[[str], None] = print) -> Iterator[dict[str, Any]]:
+    """Yields a row per number of sessions: milliseconds per call of both, the largest error of a score."""
+    from gliclass import streaming as theirs
+
+    model, tokenizer = reference(), cases.demo_tokenizer()
+    ours = GLiClassModel.from_gliclass(model, device="cpu")
+    pipelines: dict[str, Any] = {
+        "gliclass": theirs.StreamingZeroShotClassificationPipeline(model, tokenizer, device="cpu"),
+        "gliclass-fast": StreamingZeroShotClassificationPipeline(ours, tokenizer, device="cpu"),
+    }
+    packages = {"gliclass": theirs, "gliclass-fast": streaming}
+    for count, held in SESSIONS:
+        step(f"{count} of {held} tokens")
+        calls = {name: _calls(pipeline, packages[name], count, held) for name, pipeline in pipelines.items()}
+        scores = [
+            [each["score"] for answer in call() for each in answer["predictions"]] for call in calls.values()
+        ]
+        times = alternate(calls, repeats, warmup=1)
+        pool = pipelines["gliclass-fast"]._pool
+        tokens = sum(each.cached_length for each in pipelines["gliclass-fast"]._sessions.values())
+        yield {
+            "sessions": count,
+            "held_tokens": held,
+            "chunk_tokens": CHUNK,
+            "label_section_tokens": 2 * LABELS + 2,
+            "error": max(abs(mine - other) for mine, other in zip(*scores, strict=True)),
+            "times": {name: asdict(each) for name, each in times.items()},
+            "bytes_per_token": pool.bytes_per_token,
+            "page_bytes_per_held_token": round(pool.used_bytes / tokens, 1),
+        }
+
+
+def _calls(pipeline: Any, package: Any, count: int, held: int) -> Callable[[], Any]:
+    """Fills sessions, and returns a call that appends a chunk to each."""
+    words = cases.words(cases.demo_tokenizer())
+    labels, names = words[200 : 200 + LABELS], [f"session {number}" for number in range(count)]
+    pipeline.clear_sessions()
+    for start in range(0, held, 512):  # the same text, in pieces
+        text = " ".join(words[(start + place) % len(words)] for place in range(512))
+        pipeline([text] * count, labels, session_ids=names, strategies=package.NeverStrategy())
+    for name in names:
+        pipeline.set_session_strategy(name, package.EveryChunkStrategy())
+    chunk = " ".join(words[:CHUNK])
+    return lambda: pipeline([chunk] * count, labels, session_ids=names, threshold=0.0)

@@ -1,0 +1,89 @@
+"""A call of the streaming pipeline, checked and in one form per chunk."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from gliclass_fast.streaming.strategies import ClassificationStrategy
+from gliclass_fast.text import arguments
+from gliclass_fast.text.examples import examples_per_text
+from gliclass_fast.text.label_section import context_of
+from gliclass_fast.text.labels import Labels, labels_per_text
+from gliclass_fast.text.prompts import Markers, Request
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Holds what a call says of one session."""
+
+    session_id: str
+    text: str
+    labels: Labels
+    threshold: float | list[float]  # for all labels, or one per label
+    kind: str  # "single-label" or "multi-label"
+    strategy: ClassificationStrategy | None
+    prefix: str  # prompt and examples
+
+
+def read_call(
+    markers: Markers,
+    label_separator: str,
+    default_kind: str,
+    texts: Any,
+    labels: Any,
+    session_ids: Any,
+    threshold: Any,
+    batch_size: Any,
+    classification_type: Any,
+    strategies: Any,
+    examples: Any,
+    prompt: Any,
+) -> list[Chunk]:
+    """Returns a chunk per text; raises TypeError and ValueError as the pipeline describes."""
+    texts = arguments.check_texts(texts)
+    count = len(texts)
+    names = _session_ids(session_ids, count)
+    if batch_size is not None and batch_size <= 0:
+        raise ValueError(f"batch_size must be greater than zero, got {batch_size}")
+    if not texts:
+        return []
+    given = labels_per_text(labels, count, label_separator)
+    tasks = arguments.tasks_per_text(prompt, count)
+    shots = examples_per_text(() if examples is None else examples, count)
+    prefixes = [
+        context_of(Request("", (), task, own), markers) for task, own in zip(tasks, shots, strict=True)
+    ]
+    columns = (
+        names,
+        texts,
+        given,
+        arguments.thresholds_per_text(threshold, [each.names for each in given]),
+        arguments.classification_types_per_text(classification_type, count, default_kind),
+        _strategies(strategies, count),
+        prefixes,
+    )
+    return [Chunk(*row) for row in zip(*columns, strict=True)]
+
+
+def _session_ids(given: Any, count: int) -> list[str]:
+    names = [given] if isinstance(given, str) else list(given)
+    if len(names) != count:
+        raise ValueError(f"session_ids names a session per text, so it needs {count}; got {len(names)}")
+    if any(not isinstance(name, str) or not name for name in names):
+        raise ValueError("every one of session_ids must be a string that is not empty")
+    if len(set(names)) != count:
+        raise ValueError("session_ids must be unique within a call")
+    return names
+
+
+def _strategies(given: Any, count: int) -> Sequence[ClassificationStrategy | None]:
+    if given is None or isinstance(given, ClassificationStrategy):
+        return [given] * count
+    found = list(given)
+    if len(found) != count:
+        raise ValueError(f"strategies has one per text, so it needs {count}; got {len(found)}")
+    if not all(isinstance(each, ClassificationStrategy) for each in found):
+        raise TypeError("every one of strategies must be a ClassificationStrategy")
+    return found

@@ -1,0 +1,365 @@
+"""Drop-in `StreamingZeroShotClassificationPipeline`: texts arrive in chunks, and only new tokens are read."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from threading import RLock
+from typing import Any
+
+import numpy as np
+
+from gliclass_fast.batch import EncodedPrompt
+from gliclass_fast.pipeline import BasePipeline
+from gliclass_fast.runtime.transfer import PendingLogits
+from gliclass_fast.streaming.calls import Chunk, read_call
+from gliclass_fast.streaming.pool import PagePool
+from gliclass_fast.streaming.session import Session, total_tokens
+from gliclass_fast.streaming.step import Classification, Turn, run_step
+from gliclass_fast.streaming.strategies import ClassificationStrategy, EveryChunkStrategy
+from gliclass_fast.text import results
+
+Answer = dict[str, Any]
+MOST_REMEMBERED = 65536  # sessions that left for others, whose names are kept
+
+
+@dataclass(slots=True)
+class Staged:
+    """Holds a chunk with its session as it will be once the call has succeeded."""
+
+    chunk: Chunk
+    session: Session
+    turn: Turn
+    taken: list[int]  # pages that the call took for it
+
+
+class StreamingZeroShotClassificationPipeline(BasePipeline):
+    """Classifies many streams of text, with the reference's names, arguments and results.
+
+    A call appends one chunk to each of its sessions and classifies those whose strategy says so. Calls may
+    come from several threads; they run one after another. A call that raises leaves every session as it was.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any = None,
+        max_classes: int = 25,
+        max_length: int = 1024,
+        classification_type: str = "multi-label",
+        device: Any = "cuda:0",
+        progress_bar: bool = False,
+        label_separator: str = ".",
+        max_cache_len: int | None = None,
+        default_batch_size: int = 8,
+        default_strategy: ClassificationStrategy | None = None,
+        offload_to_cpu: bool = False,
+        use_pinned_memory: bool = False,
+        score_on_cpu: bool = False,
+        *,
+        drop_absent: bool = True,
+        max_cached_tokens: int | None = None,
+        score_leading_sep: bool = True,
+        batch_tokens: int | None = None,
+        **model_options: Any,
+    ) -> None:
+        """Loads the model and its tokenizer, as `ZeroShotClassificationPipeline` does.
+
+        Args:
+            max_cache_len: tokens that a session keeps at most; older ones are dropped, positions count on.
+            default_strategy: the strategy of sessions that are given none; default: `EveryChunkStrategy()`.
+            drop_absent: deletes every session that a call does not name, as the reference does.
+            max_cached_tokens: tokens that all sessions together keep at most. Where a call needs room, the
+                sessions that were used least recently leave; a later call that names one of them raises.
+            score_leading_sep: gives the scorer the <<SEP>> between text and labels, as the reference does in
+                streams and not elsewhere. False: scores equal those of `ZeroShotClassificationPipeline`.
+            max_classes, max_length, default_batch_size, offload_to_cpu, use_pinned_memory, score_on_cpu: have
+                no effect here. A chunk is never cut, and sessions stay on the model's device.
+
+        Raises the errors of `ZeroShotClassificationPipeline`, and ValueError for a model that is no
+        `decoder-kv` or whose scorer reads the text again, which a stream does not keep.
+        """
+        architecture = getattr(getattr(model, "config", None), "architecture_type", "decoder-kv")
+        if architecture != "decoder-kv":
+            raise ValueError(_NEEDS_DECODER.format(architecture))
+        for name, value in (("max_cache_len", max_cache_len), ("max_cached_tokens", max_cached_tokens)):
+            if value is not None and value <= 0:
+                raise ValueError(f"{name} must be greater than zero when it is given, got {value}")
+        if default_batch_size <= 0:
+            raise ValueError(f"default_batch_size must be greater than zero, got {default_batch_size}")
+        if default_strategy is not None and not isinstance(default_strategy, ClassificationStrategy):
+            raise TypeError("default_strategy must be a ClassificationStrategy")
+        super().__init__(
+            model, tokenizer, max_classes, max_length, classification_type, device, progress_bar,
+            label_separator, batch_tokens, **model_options,
+        )  # fmt: skip
+        config = self.model.loaded.config
+        if config.architecture_type != "decoder-kv":
+            raise ValueError(_NEEDS_DECODER.format(config.architecture_type))
+        if self.model.loaded.network.scorer.reads_text:  # type: ignore[union-attr]
+            raise ValueError(
+                "recurrent_read_text: this model's scorer reads the text again, of which a stream keeps keys "
+                "and values alone; use ZeroShotClassificationPipeline"
+            )
+        self.max_cache_len, self.max_cached_tokens = max_cache_len, max_cached_tokens
+        self.default_batch_size, self.drop_absent = default_batch_size, drop_absent
+        self.default_strategy = default_strategy or EveryChunkStrategy()
+        self.score_leading_sep = score_leading_sep
+        self._lock, self._calls = RLock(), 0
+        self._sessions: dict[str, Session] = {}
+        self._left: dict[str, None] = {}
+        self._bind()
+
+    def _bind(self) -> None:
+        """Takes the reader and makes the pages for the model as it is now."""
+        self._bound = self.engine, self.model.loaded
+        self._reader: Any = self.engine.reader
+        backbone = self.model.loaded.config.backbone_config
+        self._pool = PagePool(
+            backbone.num_hidden_layers, backbone.num_key_value_heads, backbone.head_width,
+            self.model.dtype, self.model.device,
+        )  # fmt: skip
+
+    def _follow_model(self) -> None:
+        """Notices another model; raises RuntimeError where sessions hold what the old one read."""
+        self.engine.follow_model()
+        if self._bound == (self.engine, self.model.loaded):
+            return
+        if self._sessions:
+            raise RuntimeError(
+                "the model or the tokenizer changed, and the sessions hold what the old one read: "
+                "clear_sessions() lets them begin anew"
+            )
+        self._bind()
+
+    def __call__(
+        self,
+        texts: str | Sequence[str],
+        labels: Any,
+        *,
+        session_ids: str | Sequence[str],
+        threshold: float | Sequence[float] = 0.5,
+        batch_size: int | None = None,
+        classification_type: str | Sequence[str] | None = None,
+        strategies: ClassificationStrategy | Sequence[ClassificationStrategy] | None = None,
+        examples: Sequence[Any] | None = None,
+        prompt: str | Sequence[str] | None = None,
+        return_hierarchical: bool = False,
+    ) -> list[Answer]:
+        """Appends a chunk of text to every session that is named, and classifies where strategies say so.
+
+        Args:
+            texts: a chunk per session; an empty one adds nothing, and does not classify.
+            labels, threshold, classification_type, examples, prompt, return_hierarchical: as for
+                `ZeroShotClassificationPipeline`. Prompt and examples are read in front of a session's first
+                chunk, and must not change afterwards; None leaves them as they are.
+            session_ids: the names of the sessions, each at most once. A new name begins a session.
+            strategies: for sessions that begin now, one for all or one per text. Each gets a copy of its own.
+            batch_size: has no effect; see `batch_tokens`.
+
+        Returns:
+            Per text {"session_id", "triggered", "predictions", "cached_length", "tokens_added"}. Predictions
+            are as `ZeroShotClassificationPipeline` gives them, and None where nothing was classified.
+
+        Raises:
+            TypeError, ValueError: an argument is not as described above, a session left to make room, or the
+                sessions of the call exceed `max_cached_tokens`.
+            RuntimeError: the model changed, and there are sessions.
+            FloatingPointError: a logit is not finite.
+        """
+        with self._lock:
+            self._follow_model()
+            chunks = read_call(
+                self._reader.markers, self.label_separator, self.classification_type, texts, labels,
+                session_ids, threshold, batch_size, classification_type, strategies, examples, prompt,
+            )  # fmt: skip
+            staged: list[Staged] = []
+            try:
+                pending = [self._launch(part) for part in self._parts(chunks, staged)]
+                logits = self._wait(staged, pending)
+            except BaseException:
+                for each in staged:
+                    self._pool.give(each.taken)
+                raise
+            self._commit(staged)
+        return self._answers(staged, logits, return_hierarchical)
+
+    @property
+    def active_sessions(self) -> list[str]:
+        """Returns the names of the sessions, the oldest first."""
+        with self._lock:
+            return list(self._sessions)
+
+    def delete_session(self, *session_ids: str) -> list[str]:
+        """Deletes sessions, and returns those of the names that there were."""
+        with self._lock:
+            for name in session_ids:
+                self._left.pop(name, None)
+            found = [name for name in dict.fromkeys(session_ids) if name in self._sessions]
+            for name in found:
+                self._pool.give(self._sessions.pop(name).pages)
+            return found
+
+    def clear_sessions(self) -> None:
+        """Deletes every session."""
+        with self._lock:
+            self._left.clear()
+            self.delete_session(*self._sessions)
+
+    def set_session_strategy(self, session_id: str, strategy: ClassificationStrategy) -> None:
+        """Gives a session a copy of another strategy; raises KeyError for a name that there is not."""
+        if not isinstance(strategy, ClassificationStrategy):
+            raise TypeError("strategy must be a ClassificationStrategy")
+        with self._lock:
+            if session_id not in self._sessions:
+                raise KeyError(f"there is no session {session_id!r}")
+            self._sessions[session_id].strategy = copy.deepcopy(strategy)
+
+    def _parts(self, chunks: list[Chunk], staged: list[Staged]) -> Iterator[list[Staged]]:
+        """Stages all chunks, then yields groups of them within the token budget, in order."""
+        ids = self._tokenize(chunks)
+        for chunk, own in zip(chunks, ids, strict=True):
+            self._stage(chunk, own, staged)
+        self._check_room(staged)
+        part: list[Staged] = []
+        rows = 0
+        for each in staged:
+            if part and rows + each.turn.rows > self.engine.batch_tokens:
+                yield part
+                part, rows = [], 0
+            part.append(each)
+            rows += each.turn.rows
+        if part:
+            yield part
+
+    def _tokenize(self, chunks: list[Chunk]) -> list[np.ndarray]:
+        """Returns the ids of every chunk, with prompt and examples where nothing was read yet."""
+        texts = []
+        for chunk in chunks:
+            known = self._sessions.get(chunk.session_id)
+            if chunk.session_id in self._left and known is None and not self.drop_absent:
+                raise ValueError(
+                    f"session {chunk.session_id!r} left to make room within max_cached_tokens="
+                    f"{self.max_cached_tokens}; delete_session({chunk.session_id!r}) lets it begin anew"
+                )
+            begun = known is not None and known.cached_length > 0
+            if begun and chunk.prefix and known is not None and chunk.prefix != known.prefix:
+                raise ValueError(
+                    f"prompt or examples of session {chunk.session_id!r} changed; delete the session before "
+                    "changing them"
+                )
+            texts.append(chunk.text if begun else chunk.prefix + chunk.text)
+        found: list[np.ndarray] = self._reader.contexts(texts)
+        return found
+
+    def _stage(self, chunk: Chunk, token_ids: np.ndarray, staged: list[Staged]) -> None:
+        known = self._sessions.get(chunk.session_id)
+        if known is None:
+            strategy = copy.deepcopy(chunk.strategy or self.default_strategy)
+            session = Session(chunk.session_id, strategy, chunk.prefix)
+        else:
+            session = known.copy(copy.deepcopy(known.strategy))
+            if known.cached_length == 0 and chunk.prefix:
+                session.prefix = chunk.prefix
+        session.append(token_ids)
+        session.last_used = self._calls
+        asked = self._asked(chunk, session, len(token_ids))
+        taken = self._pool.take(max(0, session.pages_missing(0 if asked is None else len(asked.token_ids))))
+        session.pages += taken
+        staged.append(Staged(chunk, session, Turn(session, len(token_ids), asked), taken))
+
+    def _asked(self, chunk: Chunk, session: Session, added: int) -> Classification | None:
+        visible = min(session.cached_length, self.max_cache_len or session.cached_length)
+        if not (chunk.text and added and session.strategy.should_classify(added, visible, chunk.text)):
+            return None
+        section = self._reader.section(chunk.labels.read)
+        ids = np.concatenate((np.array([self._reader.sep_id], dtype=np.int32), section.token_ids))
+        read = EncodedPrompt(section.token_ids, 0, section.spans)
+        if self.score_leading_sep:
+            read = EncodedPrompt(ids, 0, section.spans + 1)
+        return Classification(ids, read, session.window(visible, self.device))
+
+    def _check_room(self, staged: list[Staged]) -> None:
+        limit = self.max_cache_len
+        needed = sum(min(each.session.cached_length, limit or each.session.cached_length) for each in staged)
+        if self.max_cached_tokens is not None and needed > self.max_cached_tokens:
+            raise ValueError(
+                f"the sessions of this call would keep {needed} tokens, more than max_cached_tokens="
+                f"{self.max_cached_tokens}"
+            )
+
+    def _launch(self, part: list[Staged]) -> PendingLogits | None:
+        return run_step(self.model.loaded, self._pool, [each.turn for each in part])
+
+    def _wait(self, staged: list[Staged], pending: list[PendingLogits | None]) -> list[np.ndarray]:
+        """Returns the logits of every chunk that is classified, in order."""
+        columns = [each.wait() for each in pending if each is not None]
+        names = [each.session.session_id for each in staged if each.turn.asked is not None]
+        if not columns:
+            return []
+        everything = np.concatenate(columns, axis=1)
+        counts = [each.turn.asked.section.num_labels for each in staged if each.turn.asked is not None]
+        logits = np.split(everything, np.cumsum(counts)[:-1], axis=1)
+        for name, own in zip(names, logits, strict=True):
+            if not np.isfinite(own).all():
+                raise FloatingPointError(f"session {name!r} has a logit that is not finite")
+        return logits
+
+    def _commit(self, staged: list[Staged]) -> None:
+        """Makes the staged sessions the current ones, and gives free pages back."""
+        named = {each.session.session_id for each in staged}
+        if self.drop_absent:
+            self.delete_session(*(name for name in self._sessions if name not in named))
+            self._left.clear()
+        for each in staged:
+            session = each.session
+            self._pool.give(session.spare_pages())
+            if self.max_cache_len is not None:
+                self._pool.give(session.keep_last(self.max_cache_len))
+            self._sessions[session.session_id] = session
+        self._calls += 1
+        if self.max_cached_tokens is not None:
+            self._make_room(named)
+
+    def _make_room(self, named: set[str]) -> None:
+        excess = total_tokens(list(self._sessions.values())) - (self.max_cached_tokens or 0)
+        others = [each for each in self._sessions.values() if each.session_id not in named]
+        for each in sorted(others, key=lambda session: session.last_used):
+            if excess <= 0:
+                break
+            excess -= each.cached_length
+            self.delete_session(each.session_id)
+            self._left[each.session_id] = None
+            if len(self._left) > MOST_REMEMBERED:
+                self._left.pop(next(iter(self._left)))
+
+    def _answers(
+        self, staged: list[Staged], logits: list[np.ndarray], return_hierarchical: bool
+    ) -> list[Answer]:
+        asked = [each.chunk for each in staged if each.turn.asked is not None]
+        scores = iter(
+            results.scores_of([each.labels.names for each in asked], logits, [each.kind for each in asked])
+        )
+        answers = []
+        for each in staged:
+            chunk = each.chunk
+            found: Any = None
+            if each.turn.asked is not None:
+                own = next(scores)
+                found = own.predictions(chunk.kind, chunk.threshold)
+                if return_hierarchical:
+                    found = own.hierarchical(chunk.labels.structure, found, self.label_separator)
+            answers.append(
+                {
+                    "session_id": chunk.session_id,
+                    "triggered": each.turn.asked is not None,
+                    "predictions": found,
+                    "cached_length": each.session.cached_length,
+                    "tokens_added": each.turn.added,
+                }
+            )
+        return answers
+
+
+_NEEDS_DECODER = "streaming needs architecture_type='decoder-kv', got {!r}"

@@ -1,0 +1,81 @@
+"""PagePool: the keys and values of all sessions of one model, in pages of PAGE_ROWS tokens.
+
+Sessions of any length share one buffer (Kwon et al., arXiv:2309.06180). A session appends in place, a window
+is a range of its pages, and pages that it leaves serve others: nothing is stacked, padded or copied.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from gliclass_fast.ops import PAGE_ROWS
+
+FIRST_PAGES = 16
+GROWTH = 32  # A full pool grows by one part in so many, so that little of it is unused.
+
+
+class PagePool:
+    def __init__(self, layers: int, heads: int, width: int, dtype: torch.dtype, device: torch.device) -> None:
+        """Takes the layers of a language model, its heads of keys and their width; no memory yet."""
+        self._shape, self._dtype, self._device = (layers, 2, 0, heads, width), dtype, device
+        self.rows = torch.empty(self._shape, dtype=dtype, device=device)  # [layers, 2, rows, G, D]
+        self._free: list[int] = []
+
+    @property
+    def pages(self) -> int:
+        """Counts all pages, free ones included."""
+        return self.rows.shape[2] // PAGE_ROWS
+
+    @property
+    def used_pages(self) -> int:
+        return self.pages - len(self._free)
+
+    @property
+    def bytes_per_token(self) -> int:
+        """Returns the size of the keys and values of one token."""
+        layers, both, _, heads, width = self._shape
+        return layers * both * heads * width * self.rows.element_size()
+
+    @property
+    def used_bytes(self) -> int:
+        """Returns the size of the pages that sessions have."""
+        return self.used_pages * PAGE_ROWS * self.bytes_per_token
+
+    def take(self, count: int) -> list[int]:
+        """Returns the numbers of `count` pages that were free; the pool grows where they do not suffice."""
+        if count > len(self._free):
+            self._grow(count - len(self._free))
+        taken = self._free[len(self._free) - count :]
+        del self._free[len(self._free) - count :]
+        return taken
+
+    def give(self, pages: Sequence[int]) -> None:
+        """Takes pages back."""
+        self._free.extend(pages)
+
+    def _grow(self, missing: int) -> None:
+        old, more = self.pages, max(missing, FIRST_PAGES, self.pages // GROWTH)
+        layers, both, rows, heads, width = self.rows.shape
+        grown = torch.empty(
+            layers, both, rows + more * PAGE_ROWS, heads, width, dtype=self._dtype, device=self._device
+        )
+        grown[:, :, :rows] = self.rows
+        self.rows = grown
+        self._free = [*range(old + more - 1, old - 1, -1), *self._free]
+
+
+class Extension:
+    """Gives a language model the keys and values of sessions, and writes those of their new tokens."""
+
+    def __init__(self, pool: PagePool, pages: Tensor, slots: Tensor) -> None:
+        """Takes the page tables of all sequences, int32 [P], and the row of every new token, int64 [T]."""
+        self._rows, self.pages, self._slots = pool.rows, pages, slots
+
+    def extend(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        all_keys, all_values = self._rows[layer].unbind(0)
+        all_keys.index_copy_(0, self._slots, keys)
+        all_values.index_copy_(0, self._slots, values)
+        return all_keys, all_values

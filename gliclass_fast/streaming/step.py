@@ -1,0 +1,135 @@
+"""A step: new tokens of sessions and label sections go through the language model in one packed call.
+
+Every session has up to two sequences in it. Its new tokens see what it holds and themselves. Its label
+section, where it classifies now, sees a window of that and of the new tokens, which the same call reads. The
+section's own keys and values go to rows behind the session's last token, and are not kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gliclass_fast.batch import EncodedPrompt
+from gliclass_fast.ops import PAGE_ROWS, Sequences
+from gliclass_fast.runtime.loaded import LoadedNetwork
+from gliclass_fast.runtime.packing import work_list
+from gliclass_fast.runtime.transfer import PendingLogits, inference_on
+from gliclass_fast.streaming.pool import Extension, PagePool
+from gliclass_fast.streaming.session import Session
+
+
+@dataclass(frozen=True, slots=True)
+class Classification:
+    """Asks for the scores of labels."""
+
+    token_ids: np.ndarray  # int32: the label section with the <<SEP>> in front of it
+    section: EncodedPrompt  # what the scorer reads of it, its end
+    window: int  # tokens of the session that the labels see
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """Holds what one session does in a step; the session counts its new tokens already."""
+
+    session: Session
+    added: int  # how many of its tokens are new
+    asked: Classification | None
+
+    @property
+    def rows(self) -> int:
+        """Counts the tokens to run."""
+        return self.added + (0 if self.asked is None else len(self.asked.token_ids))
+
+
+@dataclass(slots=True)
+class _Rows:
+    """Collects the rows of a step, sequence by sequence, in plain Python and NumPy."""
+
+    token_ids: list[np.ndarray]
+    positions: list[np.ndarray]
+    slots: list[np.ndarray]  # the row of the pool that takes a token's keys and values
+    keys: list[tuple[int, int]]
+    pages: list[int]
+    scored: list[np.ndarray]  # the rows that the scorer reads
+
+    def add_turn(self, turn: Turn) -> None:
+        """Adds the new tokens and the label section of a session.
+
+        They are one sequence where they see the same tokens, which is faster than two.
+        """
+        session, base = turn.session, len(self.pages) * PAGE_ROWS
+        self.pages += session.pages
+        new = session.token_ids[session.cached_length - turn.added :]
+        place, first_key = session.end - turn.added, session.skipped
+        if turn.asked is None:
+            self._add(session, new, place, first_key, base)
+            return
+        labels, window_start = turn.asked.token_ids, session.end - turn.asked.window
+        if window_start == first_key:
+            self._add(session, np.concatenate((new, labels)), place, first_key, base)
+        else:
+            self._add(session, new, place, first_key, base)
+            self._add(session, labels, session.end, window_start, base)
+        total = sum(map(len, self.token_ids))
+        self.scored.append(np.arange(total - len(turn.asked.section.token_ids), total))
+
+    def _add(self, session: Session, ids: np.ndarray, place: int, first_key: int, base: int) -> None:
+        """Adds a sequence whose first token is in row `place` of the session's pages.
+
+        base: where these pages start among those of the step.
+        """
+        if not len(ids):
+            return
+        places = np.arange(place, place + len(ids))
+        self.token_ids.append(ids)
+        self.positions.append(places + (session.next_position - session.end))
+        self.slots.append(np.array(session.pages)[places // PAGE_ROWS] * PAGE_ROWS + places % PAGE_ROWS)
+        self.keys.append((base + first_key, base + place + len(ids)))
+
+
+def run_step(loaded: LoadedNetwork, pool: PagePool, turns: Sequence[Turn]) -> PendingLogits | None:
+    """Runs the turns, whose sessions have the pages for it.
+
+    Returns the logits of all that is asked for, in order, or None where nothing is asked for. Only rows
+    behind what the sessions held before are written: a step that fails leaves them as they were.
+    """
+    rows = _Rows([], [], [], [], [], [])
+    for turn in turns:
+        rows.add_turn(turn)
+    if not rows.token_ids:
+        return None
+    asked = [turn.asked.section for turn in turns if turn.asked is not None]
+    with inference_on(loaded.device):
+        hidden = _read(loaded, pool, rows)
+        if not asked:
+            return None
+        own = hidden[_on(np.concatenate(rows.scored), loaded.device)]
+        sections = loaded.pack(asked).to(loaded.device)
+        output = loaded.network.score_sections(own, sections)  # type: ignore[operator]
+        return PendingLogits.copy(output.stacked_logits())
+
+
+def _read(loaded: LoadedNetwork, pool: PagePool, rows: _Rows) -> Tensor:
+    """Returns the last hidden states of all rows, [T, C]."""
+    bounds = np.cumsum([0, *map(len, rows.token_ids)], dtype=np.int32)
+    keys = np.array(rows.keys, dtype=np.int32)
+    tiles = work_list(bounds, keys)
+    # a tile's keys end where those of its last row do
+    owner = bounds.searchsorted(tiles[1:, 0], side="right") - 1
+    tiles[1:, 3] -= bounds[1:][owner] - tiles[1:, 1]
+    positions = np.concatenate(rows.positions)
+    fields = [np.concatenate(rows.token_ids), positions, bounds, keys, tiles, np.array(rows.pages)]
+    ids, places, cu, spans, work, pages = (_on(each, loaded.device, torch.int32) for each in fields)
+    kept = Extension(pool, pages, _on(np.concatenate(rows.slots), loaded.device))
+    sequences = Sequences(cu, spans, work, int(np.diff(bounds).max()))
+    read: Tensor = loaded.network.decoder(ids, places, sequences, int(positions.max()) + 1, kept)  # type: ignore[operator]
+    return read
+
+
+def _on(values: np.ndarray, device: torch.device, dtype: torch.dtype = torch.int64) -> Tensor:
+    return torch.from_numpy(values).to(dtype).to(device, non_blocking=True)

@@ -1,0 +1,286 @@
+"""Streams give the reference's answers after every chunk, and a call that fails changes nothing."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from gliclass import streaming as reference
+
+from gliclass_fast import streaming as ours
+from gliclass_fast.streaming import StreamingZeroShotClassificationPipeline
+from tests.sentences import TEXTS
+from tests.streaming.scripts import streaming, tiny_reference
+from tests.tiny import QWEN3, SHOT, byte_tokenizer, fast_pipeline, loaded, reference_model
+
+LABELS = ["sport", "art", "x"]
+TREE = {"topic": ["sport", "art"], "mood": ["good"]}
+Answers = list[dict[str, Any]]
+KINDS: dict[str, tuple[dict[str, Any], dict[str, Any], Callable[[Any], Any]]] = {
+    # name -> (options of the model, settings and arguments, the strategy from a package)
+    "plain": ({}, {}, lambda package: None),
+    "limit": ({}, {"max_cache_len": 40}, lambda package: None),
+    "window": ({}, {}, lambda package: package.SlidingWindowStrategy(24)),
+    "limit below the window": (
+        {"use_calibrator": True},
+        {"max_cache_len": 20},
+        lambda package: package.SlidingWindowStrategy(33),
+    ),
+    "composed": (
+        {"recurrent_steps": 3, "normalize_features": True},
+        {"max_cache_len": 64},
+        lambda package: package.ComposedStrategy(
+            package.EveryNTokensStrategy(20), package.SlidingWindowStrategy(17)
+        ),
+    ),
+}
+ARGUMENTS: list[dict[str, Any]] = [
+    {},
+    {"threshold": 0.0, **SHOT},
+    {"classification_type": "single-label", "prompt": "Say: "},
+    {"return_hierarchical": True},
+]
+
+
+def assert_same_answers(found: Answers, expected: Answers) -> None:
+    assert len(found) == len(expected)
+    for mine, theirs in zip(found, expected, strict=True):
+        assert {**mine, "predictions": None} == {**theirs, "predictions": None}
+        assert_same(mine["predictions"], theirs["predictions"])
+
+
+def assert_same(mine: Any, theirs: Any) -> None:
+    if isinstance(theirs, dict):
+        assert mine.keys() == theirs.keys()
+        mine, theirs = list(mine.values()), list(theirs.values())
+    if isinstance(theirs, list):
+        assert len(mine) == len(theirs)
+        for first, second in zip(mine, theirs, strict=True):
+            assert_same(first, second)
+    else:
+        assert mine == (pytest.approx(theirs, abs=1e-4) if isinstance(theirs, float) else theirs)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_chunk_equals_the_reference(kind: str) -> None:
+    """Each kind of arguments has texts in random chunks, in sessions that come and go."""
+    options, settings, strategy = KINDS[kind]
+    model = tiny_reference(**options)
+    theirs = reference.StreamingZeroShotClassificationPipeline(
+        model, byte_tokenizer(), device="cpu", default_strategy=strategy(reference), **settings
+    )
+    mine = streaming(model, default_strategy=strategy(ours), **settings)
+    rng = random.Random(kind)
+    for arguments in ARGUMENTS:
+        labels = TREE if "return_hierarchical" in arguments else LABELS
+        theirs.clear_sessions()
+        mine.clear_sessions()
+        open_texts: dict[str, str] = {}
+        for step in range(10):
+            open_texts[f"s{step}"] = rng.choice([text for text in TEXTS if text])
+            names = [name for name in open_texts if rng.random() < 0.8] or list(open_texts)[:1]
+            chunks = []
+            for name in names:
+                size = rng.randint(0, 30)
+                chunks.append(open_texts[name][:size])
+                open_texts[name] = open_texts[name][size:]
+            open_texts = {name: open_texts[name] for name in names if open_texts[name]}
+            assert_same_answers(
+                mine(chunks, labels, session_ids=names, **arguments),
+                theirs(chunks, labels, session_ids=names, **arguments),
+            )
+            assert mine.active_sessions == theirs.active_sessions
+
+
+def test_a_stream_equals_the_whole_text_where_the_scorer_does_not_see_the_separator() -> None:
+    model = loaded(tiny_reference())
+    stream = StreamingZeroShotClassificationPipeline(
+        model, byte_tokenizer(), device="cpu", score_leading_sep=False
+    )
+    classic = fast_pipeline(model)
+    for text in filter(None, TEXTS):
+        for end in range(11, len(text) + 11, 11):
+            [found] = stream(text[end - 11 : end], LABELS, session_ids=text, threshold=0.0, prompt="P: ")
+            assert_same(found["predictions"], classic(text[:end], LABELS, 0.0, prompt="P: ")[0])
+
+
+def test_sessions_of_a_call_and_batches_do_not_change_each_other() -> None:
+    names = [f"s{number}" for number in range(len(TEXTS))]
+    together, small = streaming(), streaming(batch_tokens=40)
+    alone = {name: streaming() for name in names}
+    for _ in range(2):
+        both = [each(TEXTS, LABELS, session_ids=names) for each in (together, small)]
+        one = [
+            alone[name](text, LABELS, session_ids=name)[0] for name, text in zip(names, TEXTS, strict=True)
+        ]
+        assert_same_answers(both[0], one)
+        assert_same_answers(both[1], one)
+
+
+def test_markers_in_a_chunk_are_ordinary_text() -> None:
+    found = streaming()("a<<SEP>> b<<LABEL>>", ["x<<LABEL>>", "y"], session_ids="s", threshold=0.0)
+    assert [each["label"] for each in found[0]["predictions"]] == ["x<<LABEL>>", "y"]
+
+
+def test_sessions_can_stay_leave_and_change_their_strategy() -> None:
+    pipeline = streaming(drop_absent=False)
+    pipeline(["a", "b", "c"], LABELS, session_ids=["a", "b", "c"])
+    pipeline("bb", LABELS, session_ids="b")
+    assert pipeline.active_sessions == ["a", "b", "c"]
+    assert pipeline.delete_session("a", "z", "a") == ["a"]
+    counted = ours.EveryNTokensStrategy(3)
+    pipeline.set_session_strategy("b", counted)
+    triggered = [pipeline("xy", LABELS, session_ids="b")[0]["triggered"] for _ in range(3)]
+    assert triggered == [False, True, False] and counted._accumulated == 0
+    with pytest.raises(KeyError, match="there is no session 'a'"):
+        pipeline.set_session_strategy("a", counted)
+    pipeline.clear_sessions()
+    assert pipeline.active_sessions == [] and pipeline._pool.used_pages == 0
+    pipeline("a", LABELS, session_ids="a")
+    assert StreamingZeroShotClassificationPipeline.__call__(pipeline, [], [], session_ids=[]) == []
+    assert pipeline.active_sessions == ["a"]
+    dropping = streaming()
+    dropping("a", LABELS, session_ids="a")
+    assert dropping([], [], session_ids=[]) == [] and dropping.active_sessions == []
+
+
+def test_least_recently_used_sessions_make_room_and_say_so() -> None:
+    pipeline = streaming(drop_absent=False, max_cached_tokens=30)
+    for name in "abc":
+        pipeline("0123456789", LABELS, session_ids=name)
+    pipeline("x", LABELS, session_ids="a")  # 31 tokens: b leaves, which was used the least recently
+    assert pipeline.active_sessions == ["a", "c"]
+    with pytest.raises(ValueError, match="session 'b' left to make room within max_cached_tokens=30"):
+        pipeline("x", LABELS, session_ids="b")
+    with pytest.raises(ValueError, match="would keep 33 tokens, more than max_cached_tokens=30"):
+        pipeline(["0" * 22, ""], LABELS, session_ids=["a", "d"])
+    assert pipeline.active_sessions == ["a", "c"]
+    pipeline.delete_session("b")
+    assert pipeline("x", LABELS, session_ids="b")[0]["cached_length"] == 1
+
+
+class Failing(ours.EveryChunkStrategy):
+    def should_classify(self, tokens_added: int, cached_length: int, text: str) -> bool:
+        raise RuntimeError("no")
+
+
+class Foreign(ours.EveryChunkStrategy):
+    def get_window(self, cache_state: ours.CacheState) -> ours.CacheState:
+        return ours.create_empty_cache()
+
+
+FAILURES: list[tuple[dict[str, Any], type[Exception], str]] = [
+    ({"session_ids": ["a", "a"]}, ValueError, "unique"),
+    ({"session_ids": ["a"]}, ValueError, "needs 2; got 1"),
+    ({"session_ids": ["a", ""]}, ValueError, "string that is not empty"),
+    ({"labels": []}, ValueError, "at least one label"),
+    ({"batch_size": 0}, ValueError, "batch_size"),
+    ({"threshold": 2}, ValueError, "threshold"),
+    ({"strategies": [Failing()]}, ValueError, "needs 2; got 1"),
+    ({"strategies": ["x", "y"]}, TypeError, "must be a ClassificationStrategy"),
+    ({"prompt": ["other", "new"]}, ValueError, "prompt or examples of session 'a' changed"),
+    ({"strategies": Failing()}, RuntimeError, "no"),
+    ({"strategies": Foreign()}, ValueError, "Foreign.get_window must return the state"),
+]
+
+
+@pytest.mark.parametrize(("changes", "error", "message"), FAILURES)
+def test_a_call_that_fails_changes_nothing(
+    changes: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    pipelines = [streaming(default_strategy=ours.EveryNTokensStrategy(4)) for _ in range(2)]
+    for each in pipelines:
+        each(["begin", "other"], LABELS, session_ids=["a", "gone"], prompt="P: ")
+    arguments = {"labels": LABELS, "session_ids": ["a", "new"], **changes}
+    with pytest.raises(error, match=message):
+        pipelines[0](["abc", "def"], **arguments)
+    assert pipelines[0].active_sessions == ["a", "gone"]
+    assert pipelines[0]._pool.used_pages == pipelines[1]._pool.used_pages
+    answers = [each(["x", "y"], LABELS, session_ids=["a", "gone"]) for each in pipelines]
+    assert_same_answers(*answers)
+
+
+def test_a_pass_that_fails_or_overflows_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    pipeline, twin = streaming(batch_tokens=30), streaming(batch_tokens=30)
+    for each in (pipeline, twin):
+        each(["begin", "here"], LABELS, session_ids=["a", "b"])
+    network = pipeline.model.loaded.network
+    score, calls = network.score_sections, []
+
+    def once(*given: Any) -> Any:
+        calls.append(len(calls))
+        if len(calls) == 2:
+            raise torch.OutOfMemoryError
+        return score(*given)
+
+    monkeypatch.setattr(network, "score_sections", once)
+    with pytest.raises(torch.OutOfMemoryError):
+        pipeline(["more", "text"], LABELS, session_ids=["b", "c"])
+    last, kept = network.scorer.heads.last, network.scorer.heads.last.bias
+    last.bias = torch.nn.Parameter(torch.full_like(kept, float("nan")), requires_grad=False)
+    with pytest.raises(FloatingPointError, match="session 'a' has a logit that is not finite"):
+        pipeline("more", LABELS, session_ids="a")
+    last.bias = kept
+    assert pipeline.active_sessions == ["a", "b"]
+    answers = [each(["x", "y"], LABELS, session_ids=["a", "b"]) for each in (pipeline, twin)]
+    assert_same_answers(*answers)
+
+
+def test_threads_share_a_pipeline() -> None:
+    pipeline, found = streaming(drop_absent=False), dict[str, Answers]()
+
+    def run(name: str) -> None:
+        found[name] = [pipeline(f"{name} {step}", LABELS, session_ids=name)[0] for step in range(8)]
+
+    threads = [threading.Thread(target=run, args=(name,)) for name in "abcd"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for name in "abcd":
+        alone = streaming()
+        expected = [alone(f"{name} {step}", LABELS, session_ids=name)[0] for step in range(8)]
+        assert_same_answers(found[name], expected)
+
+
+def test_in_triton() -> None:
+    model = reference_model(
+        "qwen3", QWEN3 | {"num_hidden_layers": 1}, architecture_type="decoder-kv",
+        scorer_encoder_num_layers=1, scorer_mlp_hidden_size=16,
+    )  # fmt: skip
+    window = ours.SlidingWindowStrategy(20)
+    plain, triton = (
+        StreamingZeroShotClassificationPipeline(
+            loaded(model, backend=backend), byte_tokenizer(), device="cpu", default_strategy=window
+        )
+        for backend in (None, "triton")
+    )
+    for chunk in ("abcdefghijklmnopq", "rs tuvw"):
+        arguments: dict[str, Any] = {"labels": ["x"], "session_ids": "s", "threshold": 0.0}
+        assert_same_answers(triton(chunk, **arguments), plain(chunk, **arguments))
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "message"),
+    [
+        ({"max_cache_len": 0}, ValueError, "max_cache_len must be greater than zero"),
+        ({"max_cached_tokens": -1}, ValueError, "max_cached_tokens must be greater than zero"),
+        ({"default_batch_size": 0}, ValueError, "default_batch_size must be greater than zero"),
+        ({"default_strategy": "every"}, TypeError, "must be a ClassificationStrategy"),
+    ],
+)
+def test_wrong_settings(settings: dict[str, Any], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        streaming(**settings)
+
+
+def test_models_that_cannot_stream() -> None:
+    with pytest.raises(ValueError, match="needs architecture_type='decoder-kv', got 'uni-encoder'"):
+        streaming(reference_model("bert"))
+    reading = tiny_reference(recurrent_steps=2, recurrent_read_text=True)
+    with pytest.raises(ValueError, match="recurrent_read_text"):
+        streaming(reading)

@@ -71,7 +71,7 @@ class Accelerated:
     def _in_step(self) -> Any:
         """Returns our pipeline, with what was set on this one since the last call."""
         for name, value in self._settings().items():
-            if value is not self._known[name]:
+            if name not in self._known or value is not self._known[name]:
                 setattr(self._fast, name, value)
         self._known = self._settings()
         return self._fast

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from gliclass_fast.engine.permutations import score_in_orders
+from gliclass_fast.engine.permutations import in_orders, score_in_orders
 from gliclass_fast.pipeline import BasePipeline
 from gliclass_fast.text import arguments, chunks, results
 from gliclass_fast.text.abstention import Abstention
@@ -63,7 +63,7 @@ class ZeroShotClassificationWithChunkingPipeline(BasePipeline):
         )  # fmt: skip
         self.text_chunk_size = whole_number(text_chunk_size, "text_chunk_size", least=0)
         self.text_chunk_overlap = whole_number(text_chunk_overlap, "text_chunk_overlap", least=0)
-        self.labels_chunk_size = whole_number(labels_chunk_size, "labels_chunk_size", least=0)
+        self.labels_chunk_size = whole_number(labels_chunk_size, "labels_chunk_size")
         self.chunk_tokens, self.overlap_tokens = _token_sizes(chunk_tokens, overlap_tokens)
 
     def chunk_text(self, text: str, chunk_size: int | None = None, overlap: int | None = None) -> list[str]:
@@ -109,13 +109,13 @@ class ZeroShotClassificationWithChunkingPipeline(BasePipeline):
 
         Raises TypeError, ValueError and FloatingPointError as `ZeroShotClassificationPipeline` does.
         """
-        for name, value in (
-            ("labels_chunk_size", labels_chunk_size),
-            ("text_chunk_size", text_chunk_size),
-            ("text_chunk_overlap", text_chunk_overlap),
+        for name, value, lowest in (
+            ("labels_chunk_size", labels_chunk_size, 1),
+            ("text_chunk_size", text_chunk_size, 0),
+            ("text_chunk_overlap", text_chunk_overlap, 0),
         ):
             if value is not None:
-                setattr(self, name, whole_number(value, name, least=0))
+                setattr(self, name, whole_number(value, name, least=lowest))
         group = whole_number(self.labels_chunk_size, "labels_chunk_size")
         size, shared = _token_sizes(
             self.chunk_tokens if chunk_tokens is None else chunk_tokens,
@@ -123,6 +123,8 @@ class ZeroShotClassificationWithChunkingPipeline(BasePipeline):
         )
         if chunk_tokens is not None and text_chunk_size is not None:
             raise WrongValue("give chunk_tokens or text_chunk_size, not both")
+        if text_chunk_size is not None:  # of this call, so it counts and not the constructor's tokens
+            size = shared = None
         orders = whole_number(label_permutations, "label_permutations")
         cuts = self.on_truncation if on_truncation is None else arguments.check_on_truncation(on_truncation)
         requests, given = self._requests(texts, labels, prompt, examples, rac_examples, label_descriptions)
@@ -135,7 +137,7 @@ class ZeroShotClassificationWithChunkingPipeline(BasePipeline):
         pieces = [
             (index, replace(request, text=piece))
             for index, request in enumerate(requests)
-            for piece in self._pieces(request, size, shared, group)
+            for piece in self._pieces(request, size, shared, group, orders)
         ]
         places = [index for index, _ in pieces]
         score = self.engine.score if orders == 1 else partial(score_in_orders, self.engine, orders)
@@ -190,13 +192,15 @@ class ZeroShotClassificationWithChunkingPipeline(BasePipeline):
         chunks_of = list(chunk_scores)
         return {label: max([0.0, *(each.get(label, 0.0) for each in chunks_of)]) for label in labels}
 
-    def _pieces(self, request: Request, size: ChunkTokens, shared: int | None, group: int) -> list[str]:
+    def _pieces(
+        self, request: Request, size: ChunkTokens, shared: int | None, group: int, orders: int
+    ) -> list[str]:
         """Returns the chunks of a text, by characters unless there is a size in tokens."""
         if size is None:
             return self.chunk_text(request.text)
         starts = self.engine.reader.token_starts(request.text)
         if size == "auto":
-            return self._fitting_pieces(request, starts, shared, group)
+            return self._fitting_pieces(request, starts, shared, group, orders)
 
         def excess(piece: str) -> int:
             return len(self.engine.reader.token_starts(piece)) - size
@@ -204,11 +208,12 @@ class ZeroShotClassificationWithChunkingPipeline(BasePipeline):
         return chunks.by_tokens(request.text, starts, size, size // 8 if shared is None else shared, excess)
 
     def _fitting_pieces(
-        self, request: Request, starts: list[int], shared: int | None, group: int
+        self, request: Request, starts: list[int], shared: int | None, group: int, orders: int
     ) -> list[str]:
         """Returns chunks of which the window cuts nothing, whichever group of labels they are read with."""
         engine = self.engine
-        parts = [replace(each, text="") for each in engine.passes(request, group)]
+        reordered = [request] if orders == 1 else in_orders(request, orders)
+        parts = [replace(part, text="") for each in reordered for part in engine.passes(each, group)]
         empty = engine.encode(parts)
         tokens = [len(prompt.token_ids) for prompt in empty]
         tightest = tokens.index(max(tokens))

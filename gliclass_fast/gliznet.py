@@ -9,14 +9,14 @@ from typing import Any
 
 import torch
 
-from gliclass_fast.checkpoint.files import HUB_OPTIONS, read_json, resolve_folder
 from gliclass_fast.config import UnsupportedConfigError
 from gliclass_fast.engine.engine import Engine
+from gliclass_fast.engine.given import Setting
 from gliclass_fast.engine.passes import LabelsPerPass
-from gliclass_fast.models.configuration import read_config
 from gliclass_fast.models.gliznet.config import GliznetConfig
 from gliclass_fast.runtime.device import resolve_device
 from gliclass_fast.runtime.model import GLiClassModel
+from gliclass_fast.runtime.pretrained import PLACES, find_pretrained
 from gliclass_fast.text import arguments, results
 from gliclass_fast.text.errors import WrongType
 from gliclass_fast.text.gliznet_tokenizer import GliZNETTokenizer
@@ -55,20 +55,27 @@ class GliZNetForSequenceClassification(GLiClassModel):
     @classmethod
     def from_pretrained(cls, path_or_repo_id: str | Path, *args: Any, **kwargs: Any) -> Any:
         """Loads a GliZNet checkpoint; raises UnsupportedConfigError for a GLiClass checkpoint."""
-        hub = {name: kwargs[name] for name in HUB_OPTIONS if name in kwargs}
-        if not isinstance(read_config(read_json(resolve_folder(path_or_repo_id, **hub))), GliznetConfig):
+        model = super().from_pretrained(path_or_repo_id, *args, **kwargs)
+        if not isinstance(model.loaded.config, GliznetConfig):
             raise UnsupportedConfigError(f"{path_or_repo_id} is a GLiClass checkpoint, not one of GliZNet")
-        return super().from_pretrained(path_or_repo_id, *args, **kwargs)
+        return model
 
     @classmethod
     def from_pretrained_with_tokenizer(cls, path_or_repo_id: str | Path, **kwargs: Any) -> tuple[Any, Any]:
         """Loads the model and its tokenizer from one place, and returns both."""
-        hub = {name: kwargs[name] for name in HUB_OPTIONS if name in kwargs}
-        return cls.from_pretrained(path_or_repo_id, **kwargs), GliZNETTokenizer(path_or_repo_id, **hub)
+        found = find_pretrained(path_or_repo_id, {key: kwargs[key] for key in PLACES if key in kwargs})
+        return cls.from_pretrained(path_or_repo_id, **kwargs), GliZNETTokenizer(found.folder)
 
 
 class ZeroShotClassificationPipeline:
     """Does zero-shot classification with the author's arguments and results."""
+
+    model: Setting[GLiClassModel] = Setting(lambda model: _checked_model(model))
+    tokenizer: Setting[GliZNETTokenizer] = Setting(
+        lambda given: given if isinstance(given, GliZNETTokenizer) else GliZNETTokenizer(given)
+    )
+    batch_tokens: Setting[int | None] = Setting(lambda value: value)
+    _engine: Engine | None
 
     def __init__(
         self,
@@ -92,15 +99,19 @@ class ZeroShotClassificationPipeline:
             TypeError: `model` is not a loaded model.
             ValueError: the classification type or the device is unknown, or the tokenizer does not fit.
         """
-        if not isinstance(model, GLiClassModel):
-            raise TypeError(
-                f"model must be a loaded one, got {type(model).__name__}; for a path or a repository id use "
-                "ZeroShotClassificationPipeline.from_pretrained"
-            )
-        self.model = model if device is None else model.to(resolve_device(device))
-        self.tokenizer = tokenizer if isinstance(tokenizer, GliZNETTokenizer) else GliZNETTokenizer(tokenizer)
+        self.model, self.tokenizer, self.batch_tokens = model, tokenizer, batch_tokens
+        if device is not None:
+            self.model.to(resolve_device(device))
         self.classification_type = _kind(classification_type) and classification_type
-        self.engine = Engine(self.model, self.tokenizer, self.tokenizer.max_length, batch_tokens)
+        self._engine = self.engine  # the tokenizer is checked now
+
+    @property
+    def engine(self) -> Engine:
+        """Returns the engine for the settings of now."""
+        if self._engine is None:
+            window = self.tokenizer.max_length
+            self._engine = Engine(self.model, self.tokenizer, window, self.batch_tokens)
+        return self._engine
 
     @classmethod
     def from_pretrained(
@@ -166,6 +177,15 @@ class ZeroShotClassificationPipeline:
             pairs.sort(key=lambda pair: pair["score"], reverse=True)
             found.append(PredictionOutput(own, [LabelScore(**pair) for pair in pairs]))
         return found[0] if isinstance(text, str) else found
+
+
+def _checked_model(model: Any) -> GLiClassModel:
+    if not isinstance(model, GLiClassModel):
+        raise TypeError(
+            f"model must be a loaded one, got {type(model).__name__}; for a path or a repository id use "
+            "ZeroShotClassificationPipeline.from_pretrained"
+        )
+    return model
 
 
 def _kind(classification_type: Any) -> str:

@@ -12,12 +12,15 @@ from typing import Any
 import torch
 
 from gliclass_fast.pipeline import ZeroShotClassificationPipeline
+from gliclass_fast.runtime.model import GLiClassModel
 from gliclass_fast.text.arguments import CONVERSIONS, as_list, check_texts, plain_strings, whole_number
 from gliclass_fast.text.errors import WrongType, WrongValue
 
 TASK = "zero-shot-classification"
 PASSED_ON = ("prompt", "examples", "rac_examples", "labels_per_pass", "label_permutations", "on_truncation")
 MOST_AT_A_TIME = 256  # texts of a stream that are read before their results are given
+# what transformers' pipelines take beside this, and what changes nothing here
+_WITHOUT_EFFECT = ("framework", "use_fast", "num_workers", "truncation", "padding", "trust_remote_code")
 _DEFAULTS = {"candidate_labels": None, "multi_label": False, "hypothesis_template": "{}", "top_k": None}
 
 
@@ -32,7 +35,15 @@ class HuggingFacePipeline:
     def device(self) -> torch.device:
         return self.classifier.device
 
-    def __call__(self, sequences: Any, *labels: Any, batch_size: int | None = None, **arguments: Any) -> Any:
+    @property
+    def model(self) -> GLiClassModel:
+        return self.classifier.model
+
+    @property
+    def tokenizer(self) -> Any:
+        return self.classifier.tokenizer
+
+    def __call__(self, sequences: Any, *labels: Any, **arguments: Any) -> Any:
         """Classifies texts.
 
         Args:
@@ -60,8 +71,11 @@ class HuggingFacePipeline:
             if len(labels) > 1 or "candidate_labels" in arguments:
                 raise WrongType(f"unable to understand extra arguments {labels}")
             arguments["candidate_labels"] = labels[0]
-        arguments = {**self._defaults, **arguments}
-        given = {name: arguments.pop(name) for name in _DEFAULTS}
+        arguments = _understood({**self._defaults, **arguments})
+        given, batch_size = (
+            {name: arguments.pop(name) for name in _DEFAULTS},
+            arguments.pop("batch_size", None),
+        )
         if unknown := [name for name in arguments if name not in PASSED_ON]:
             raise WrongType(f"unknown argument {unknown[0]!r}; known: {', '.join((*_DEFAULTS, *PASSED_ON))}")
         names = _candidates(given["candidate_labels"])
@@ -99,8 +113,9 @@ def pipeline(
         model: a path, a repository id, or a loaded model.
         tokenizer: default: the model's own, if `model` is a path or repository id.
         device: a name, a number (-1: the CPU), or None for the GPU where there is one.
-        options: those of `ZeroShotClassificationPipeline`, and defaults for the arguments of a call:
-            candidate_labels, multi_label, hypothesis_template and top_k.
+        options: those of `ZeroShotClassificationPipeline`, among them the model's (dtype, torch_dtype,
+            model_kwargs with more of them), and defaults for the arguments of a call: candidate_labels,
+            multi_label, hypothesis_template, top_k and batch_size.
 
     Raises:
         TypeError, ValueError: the task is another, there is no model, or an option is not valid.
@@ -109,11 +124,21 @@ def pipeline(
         raise WrongValue(f"unknown task {task!r}: this engine has {TASK!r} alone")
     if model is None:
         raise WrongType("give model=: a path, a repository id or a loaded model")
-    defaults = {name: options.pop(name) for name in list(options) if name in _DEFAULTS}
-    options = {"progress_bar": False, **options}
+    more = options.pop("model_kwargs", None) or {}
+    options = _understood({"progress_bar": False, **options, **more})
+    of_calls = (*_DEFAULTS, "batch_size")
+    defaults = {name: options.pop(name) for name in list(options) if name in of_calls}
     return HuggingFacePipeline(
         ZeroShotClassificationPipeline(model, tokenizer, device=device, **options), **defaults
     )
+
+
+def _understood(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Returns arguments without those that have no effect here, and with an older name replaced."""
+    kept = {name: value for name, value in arguments.items() if name not in _WITHOUT_EFFECT}
+    if "multi_class" in kept:
+        kept["multi_label"] = kept.pop("multi_class")
+    return kept
 
 
 def _candidates(labels: Any) -> list[str]:

@@ -38,8 +38,9 @@ def make_lazy(module: str, names: Mapping[str, str] | None = None, call: str | N
             if not name.startswith("_") and hasattr(self, "__path__"):
                 try:
                     return importlib.import_module(f"{module}.{name}")
-                except ModuleNotFoundError:
-                    pass
+                except ModuleNotFoundError as error:
+                    if error.name != f"{module}.{name}":  # the submodule exists, and lacks something
+                        raise
             raise AttributeError(f"module {module!r} has no attribute {name!r}")
 
         def __dir__(self) -> list[str]:

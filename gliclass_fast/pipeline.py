@@ -12,7 +12,14 @@ import torch
 from transformers import BatchEncoding
 
 from gliclass_fast.engine.engine import Engine
-from gliclass_fast.engine.given import Setting, is_name, labels_tokenizer_of, load_model, tokenizer_of
+from gliclass_fast.engine.given import (
+    Setting,
+    fitting_labels_tokenizer,
+    is_name,
+    labels_tokenizer_of,
+    load_model,
+    tokenizer_of,
+)
 from gliclass_fast.engine.passes import LabelsPerPass
 from gliclass_fast.engine.permutations import score_in_orders
 from gliclass_fast.lazy import make_lazy
@@ -54,9 +61,9 @@ __all__ = [
 class BasePipeline:
     """Holds what both pipelines share: a model, its tokenizer, and the reference's settings."""
 
-    model: Setting[GLiClassModel] = Setting(load_model)
+    _engine: Engine | None
+    _labels_tokenizer: Any
     tokenizer: Setting[Any] = Setting(tokenizer_of)
-    labels_tokenizer: Setting[Any] = Setting(tokenizer_of)
     max_length: Setting[int] = Setting(partial(arguments.whole_number, name="max_length"))
     batch_tokens: Setting[int | None] = Setting(
         lambda value: None if value is None else arguments.whole_number(value, "batch_tokens")
@@ -119,11 +126,33 @@ class BasePipeline:
         self.max_classes, self.max_length, self.batch_tokens = max_classes, max_length, batch_tokens
         self.classification_type, self.on_truncation = classification_type, on_truncation
         self.progress_bar, self.label_separator = progress_bar, label_separator
-        self.model = load_model(model, resolve_device(device, fall_back=True), **model_options)
-        self.tokenizer = tokenizer
-        self.labels_tokenizer = labels_tokenizer_of(self.model.loaded.config, labels_tokenizer)
+        self._model = load_model(model, resolve_device(device, fall_back=True), **model_options)
+        self._model_options, self.tokenizer = model_options, tokenizer
+        self.labels_tokenizer = labels_tokenizer
         self.model.warm_up(warm_up)
         self._engine = self.engine  # the tokenizers are checked now
+
+    @property
+    def model(self) -> GLiClassModel:
+        """Returns the model; another one may be set, as the constructor takes it and with its options."""
+        return self._model
+
+    @model.setter
+    def model(self, model: Any) -> None:
+        options = {} if isinstance(model, GLiClassModel) else self._model_options
+        model = load_model(model, self.device, **options)
+        known = fitting_labels_tokenizer(model, self._labels_tokenizer)
+        self._model, self._labels_tokenizer, self._engine = model, known, None
+
+    @property
+    def labels_tokenizer(self) -> Any:
+        """Returns the tokenizer of a bi-encoder's label tower, or None."""
+        return self._labels_tokenizer
+
+    @labels_tokenizer.setter
+    def labels_tokenizer(self, given: Any) -> None:
+        self._labels_tokenizer = labels_tokenizer_of(self.model.loaded.config, given)
+        self._engine = None
 
     @property
     def engine(self) -> Engine:

@@ -178,6 +178,17 @@ def test_defaults_of_the_constructor() -> None:
     assert pickle.loads(pickle.dumps(same))(TEXTS, LABELS) == same(TEXTS, LABELS)
 
 
+def test_what_published_scripts_pass() -> None:
+    pipeline: Any = gliclass_fast.pipeline
+    ours = pipeline(
+        TASK, demo.PATH, device=-1, batch_size=8, framework="pt", use_fast=True, num_workers=0,
+        model_kwargs={"dtype": "float32"}, torch_dtype=None,
+    )  # fmt: skip
+    found = ours(TEXTS, LABELS, multi_class=True, num_workers=2, truncation=True)
+    assert found == ours(TEXTS, LABELS, multi_label=True)
+    assert ours.model is ours.classifier.model and ours.tokenizer is ours.classifier.tokenizer
+
+
 def test_the_module_stays_a_module() -> None:
     assert module is gliclass_fast.pipeline is importlib.import_module("gliclass_fast.pipeline")
     assert callable(module) and module.ZeroShotClassificationPipeline is ZeroShotClassificationPipeline

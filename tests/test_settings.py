@@ -7,11 +7,19 @@ from typing import Any
 import pytest
 import torch
 
-from gliclass_fast import ZeroShotClassificationPipeline, demo
+from gliclass_fast import ZeroShotClassificationPipeline, demo, gliznet
+from gliclass_fast.checkpoint.files import load_tokenizer
 from tests import families
 from tests.accuracy import assert_same_results
 from tests.sentences import LABELS, TEXTS
-from tests.tiny import byte_tokenizer, fast_pipeline, new_byte_tokenizer, reference_model, reference_pipeline
+from tests.tiny import (
+    byte_tokenizer,
+    fast_pipeline,
+    gliznet_tokenizer,
+    new_byte_tokenizer,
+    reference_model,
+    reference_pipeline,
+)
 
 OTHER = new_byte_tokenizer()
 OTHER.backend_tokenizer.normalizer = __import__("tokenizers").normalizers.Lowercase()
@@ -75,6 +83,34 @@ def test_a_tokenizer_of_another_checkpoint_raises_at_the_next_call() -> None:
     pipeline.tokenizer = str(demo.PATH)
     with pytest.raises(ValueError, match="does not belong to this checkpoint"):
         pipeline(TEXTS[0], LABELS[0])
+
+
+def test_another_model_keeps_the_options_and_finds_its_label_tokenizer() -> None:
+    pipeline = ZeroShotClassificationPipeline(demo.PATH, device="cpu", dtype="bfloat16", on_change="error")
+    pipeline.model = str(demo.PATH)
+    assert pipeline.model.dtype is torch.bfloat16 and pipeline.model.on_change == "error"
+    pipeline = fast_pipeline(reference_model())
+    for other in (families.reference("bi-encoder"), reference_model()):
+        pipeline.model = other
+        expected = [reference_pipeline(other)(text, LABELS[2], threshold=0.0)[0] for text in TEXTS]
+        assert_same_results(pipeline(TEXTS, LABELS[2], threshold=0.0), expected)
+    with pytest.raises(ValueError, match="labels_tokenizer is for bi-encoders"):
+        pipeline.labels_tokenizer = byte_tokenizer()
+
+
+def test_settings_of_gliznet_count_or_raise() -> None:
+    ours = families.loaded(families.reference("GliZNet D"))
+    pipeline = gliznet.ZeroShotClassificationPipeline(ours, gliznet_tokenizer())
+    before = pipeline(TEXTS[0], LABELS[0])
+    with pytest.raises(TypeError, match="model must be a loaded one"):
+        pipeline.model = "nope"
+    assert pipeline(TEXTS[0], LABELS[0]) == before
+    pipeline.model = families.loaded(families.reference("GliZNet A"))
+    assert pipeline(TEXTS[0], LABELS[0]) != before
+    pipeline.tokenizer = demo_tokenizer = load_tokenizer(demo.PATH)
+    with pytest.raises(ValueError, match="does not belong to this checkpoint"):
+        pipeline(TEXTS[0], LABELS[0])
+    assert demo_tokenizer is pipeline.tokenizer.tokenizer
 
 
 def test_options_of_the_model_go_through_the_constructor() -> None:

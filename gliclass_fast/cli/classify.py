@@ -138,6 +138,7 @@ def _chunks(scoring: Scoring, loaded: Any, made: dict[str, Any], given: dict[str
     )  # fmt: skip
 
     def call(texts: list[str], first: int) -> list[Outcome]:
-        return [Outcome(found) for found in pipeline(texts, **given)]
+        found, infos = pipeline(texts, **given, return_info=True)
+        return outcomes(found, [info.tokens_cut for info in infos])
 
     return call

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from threading import Lock
 from typing import Any, TypeVar
 
 import numpy as np
@@ -72,6 +73,7 @@ class Engine:
             narrow: the engine in 16 bit for which this one reads again what overflows.
         """
         self.model, self._narrow = model, narrow
+        self._lock = Lock()  # held while what follows from the model is exchanged
         self._given = (tokenizer, max_length, batch_tokens, labels_tokenizer)
         self._bind()
 
@@ -98,9 +100,20 @@ class Engine:
     def follow_model(self) -> None:
         """Brings the model up to date, and the rest where its configuration or device is another one now."""
         self.model.notice_changes()
-        before, self._loaded = self._loaded, self.model.loaded
-        if self._loaded.config != before.config or self._loaded.device != before.device:
-            self._bind()
+        with self._lock:
+            before, now = self._loaded, self.model.loaded
+            if now.config != before.config or now.device != before.device:
+                self._bind()
+            self._loaded = now
+
+    def _with_one_network(self, run: Callable[[], Result]) -> Result:
+        """Runs something, and runs it again where another thread exchanged the network meanwhile."""
+        while True:
+            self.follow_model()
+            loaded = self.model.loaded
+            result = run()
+            if self.model.loaded is loaded:
+                return result
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Has a copy, in another process too, made anew from the model and the tokenizers."""
@@ -130,7 +143,17 @@ class Engine:
         Raises ValueError where labels do not fit the window, or a text is cut and that is an error;
         FloatingPointError where a logit is not finite in float32 either.
         """
-        self.follow_model()
+        given = (requests, labels_per_pass, progress, numbers, on_truncation)
+        return self._with_one_network(lambda: self._score(*given))
+
+    def _score(
+        self,
+        requests: Sequence[Request],
+        labels_per_pass: LabelsPerPass,
+        progress: bool,
+        numbers: Sequence[int] | None,
+        on_truncation: OnTruncation,
+    ) -> list[Scored]:
         passes = [
             (index, part)
             for index, request in enumerate(requests)
@@ -205,16 +228,18 @@ class Engine:
 
         Raises the errors of `score`, where any value is not finite.
         """
-        self.follow_model()
-        prompts = self.encode(requests)
-        self._report_cuts(prompts, range(len(prompts)), on_truncation)
 
         def again(places: list[int]) -> list[dict[str, np.ndarray] | None]:
             twin = self._in_float32()
             return twin._embed(twin.encode([requests[place] for place in places]))
 
-        found = self._embed(prompts, progress)
-        return overflow.complete(found, range(len(requests)), self.model.loaded.dtype, again)
+        def run() -> list[dict[str, np.ndarray]]:
+            prompts = self.encode(requests)
+            self._report_cuts(prompts, range(len(prompts)), on_truncation)
+            found = self._embed(prompts, progress)
+            return overflow.complete(found, range(len(requests)), self.model.loaded.dtype, again)
+
+        return self._with_one_network(run)
 
     def _embed(
         self, prompts: list[EncodedPrompt], progress: bool = False

@@ -10,6 +10,7 @@ import torch
 
 from gliclass_fast.checkpoint.errors import CheckpointError
 from gliclass_fast.checkpoint.files import load_tokenizer
+from gliclass_fast.checkpoint.live import unwrapped
 from gliclass_fast.runtime.model import GLiClassModel
 
 Value = TypeVar("Value")
@@ -49,9 +50,15 @@ def load_model(model: Any, device: torch.device | None = None, **options: Any) -
         return model if device is None else model.to(device)
     if is_name(model):
         return GLiClassModel.from_pretrained(model, device=device, **options)
-    if isinstance(model, torch.nn.Module) and hasattr(model, "config"):
+    if isinstance(model, torch.nn.Module) and hasattr(unwrapped(model), "config"):
         return GLiClassModel.from_gliclass(model, device=device, **options)
     raise TypeError(f"model must be a GLiClassModel, a path or a repository id, got {type(model).__name__}")
+
+
+def fitting_labels_tokenizer(model: GLiClassModel, known: Any) -> Any:
+    """Returns the tokenizer of a model's label tower: the one that is known, or the one it names."""
+    config = model.loaded.config
+    return labels_tokenizer_of(config, known if config.label_backbone_config is not None else None)
 
 
 def tokenizer_of(given: Any) -> Any:

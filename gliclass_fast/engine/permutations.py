@@ -2,7 +2,7 @@
 
 A model reads the labels one after another, and its scores depend a little on who stands where. The orders
 here start from the sorted labels, so they do not depend on the order that a caller gave: rotations, each
-followed by its reverse, which together give every label the same mean place.
+followed by its reverse. A rotation and its reverse together give every label the same mean place.
 """
 
 from __future__ import annotations
@@ -32,6 +32,12 @@ def orders(labels: Sequence[str], count: int) -> list[tuple[int, ...]]:
         order = (*by_name[start:], *by_name[:start])
         found += [order, order[::-1]]
     return list(dict.fromkeys(found[:count]))
+
+
+def in_orders(request: Request, count: int) -> list[Request]:
+    """Returns a request per order of its labels, at most `count`."""
+    own = request.labels
+    return [replace(request, labels=tuple(own[place] for place in order)) for order in orders(own, count)]
 
 
 def score_in_orders(

@@ -44,6 +44,8 @@ def forward(loaded: LoadedNetwork, inputs: PaddedInputs, slots: int, embeddings:
     return text_embeddings and class_embeddings. Raises ValueError for a text without a label.
     """
     prompts = loaded.padded_prompts(inputs, slots)
+    if not prompts:
+        raise ValueError("input_ids holds no text")
     if without := [place for place, prompt in enumerate(prompts) if prompt.num_labels == 0]:
         raise ValueError(f"input_ids[{without[0]}] holds no label: was its label marker cut off?")
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from transformers import PretrainedConfig
 
-from gliclass_fast.checkpoint.live import LiveModel
+from gliclass_fast.checkpoint.live import LiveModel, unwrapped
 from gliclass_fast.checkpoint.lora import open_checkpoint
 from gliclass_fast.models.configuration import read_config
 from gliclass_fast.ops import Ops, unavailable_reason
@@ -57,8 +57,6 @@ class GLiClassModel(StockModel):
                 "refresh" builds it anew, "error" raises RuntimeError, "ignore" answers from the old one.
             settings: dtype, device, backend, cuda_graphs and quantization, as `from_pretrained` takes them.
         """
-        if on_change not in ON_CHANGE:
-            raise ValueError(f"on_change={on_change!r} is not supported; supported: {', '.join(ON_CHANGE)}")
         self.origin, self.on_change = Origin(config, read_tensors, source), on_change
         self._twin: GLiClassModel | None = None
         self._lock = Lock()  # held while the network or its twin is exchanged
@@ -132,6 +130,7 @@ class GLiClassModel(StockModel):
         settings: backend, cuda_graphs, quantization and on_change, as `from_pretrained` takes them.
         Raises CheckpointError for an adapter that cannot be merged.
         """
+        model = unwrapped(model)
         first = next(model.parameters())
         settings |= {"dtype": dtype or first.dtype, "device": first.device if device is None else device}
         return cls(model.config.to_dict(), LiveModel(model), "the gliclass model", **settings)
@@ -156,12 +155,23 @@ class GLiClassModel(StockModel):
     def config(self, config: PretrainedConfig) -> None:
         self.origin.config = config
 
+    @property
+    def on_change(self) -> str:
+        """Returns what a call does where the configuration or a live model changed."""
+        return self._on_change
+
+    @on_change.setter
+    def on_change(self, on_change: str) -> None:
+        if on_change not in ON_CHANGE:
+            raise ValueError(f"on_change={on_change!r} is not supported; supported: {', '.join(ON_CHANGE)}")
+        self._on_change = on_change
+
     def _build(self, settings: Settings) -> None:
         """Builds a network and, once it is there, puts it in the place of the old one."""
-        origin, seen = self.origin, self.origin.look()
+        origin, seen = self.origin, self.origin.observe()
         config = read_config(origin.options())
         loaded = load(config, origin.read_tensors(), origin.name, settings)
-        origin.built(seen)
+        origin.remember(seen)
         self.loaded, self.settings, self._twin = loaded, settings, None
 
     def notice_changes(self) -> None:
@@ -171,15 +181,15 @@ class GLiClassModel(StockModel):
         """
         if self.on_change == "ignore" or not self.origin.changed():
             return
-        if self.on_change == "error":
-            raise RuntimeError(
-                "the model or its configuration changed since this copy of it was made: call refresh(), or "
-                "give on_change='refresh' or 'ignore'"
-            )
         with self._lock:
             same = read_config(self.origin.options()) == self.loaded.config
             if same and not self.origin.tensors_changed():  # the option is none that the engine reads
-                self.origin.built(self.origin.look())
+                self.origin.remember(self.origin.observe())
+            elif self.on_change == "error":
+                raise RuntimeError(
+                    "the model or its configuration changed since this copy of it was made: call refresh(), "
+                    "or give on_change='refresh' or 'ignore'"
+                )
             elif self.origin.changed():
                 self._build(self.settings)
 

@@ -39,10 +39,10 @@ class Origin:
         else:
             known = PretrainedConfig if "backbone_config" in self._raw else GLiClassModelConfig
             self.config = known.from_dict(self._raw)
-        self._built = self.look()
+        self._built = self.observe()
 
-    def look(self) -> Seen:
-        """Returns what is there now, for `built` to remember."""
+    def observe(self) -> Seen:
+        """Returns what is there now, for `remember`."""
         live = self.read_tensors if isinstance(self.read_tensors, LiveModel) else None
         return Seen(self._public_options(), None if live is None else live.state())
 
@@ -50,7 +50,7 @@ class Origin:
         """Returns the options that people set; transformers keeps notes of its own beside them."""
         return {name: value for name, value in vars(self.config).items() if not name.startswith("_")}
 
-    def built(self, seen: Seen) -> None:
+    def remember(self, seen: Seen) -> None:
         """Remembers what the newest network was built from."""
         self._raw |= self._changes(seen.options)
         self._built = seen

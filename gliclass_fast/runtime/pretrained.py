@@ -14,7 +14,13 @@ logger = logging.getLogger(__name__)
 
 # These choose how transformers loads or computes. The engine has one way for both, which runs no remote code.
 _WITHOUT_EFFECT = ("low_cpu_mem_usage", "trust_remote_code", "attn_implementation", "weights_only", "proxies")
-_TAKEN = (*HUB_OPTIONS, "subfolder", "config", "device_map", "use_safetensors", *_WITHOUT_EFFECT)
+# transformers' own defaults of these are taken, and no other value
+_DEFAULT_ALONE = (
+    "quantization_config", "variant", "state_dict", "from_tf", "from_flax", "output_loading_info",
+    "ignore_mismatched_sizes", "tp_plan", "max_memory", "offload_folder", "key_mapping", "adapter_kwargs",
+)  # fmt: skip
+PLACES = (*HUB_OPTIONS, "subfolder")  # the options that say where a checkpoint is
+_TAKEN = (*PLACES, "config", "device_map", "use_safetensors", *_WITHOUT_EFFECT)
 
 
 class Pretrained(NamedTuple):
@@ -37,7 +43,11 @@ def find_pretrained(path_or_repo_id: str | Path, options: Mapping[str, Any]) -> 
         TypeError: an option is unknown.
         ValueError: an option has a value that the engine does not have, or the checkpoint is not valid.
     """
-    given = {name: value for name, value in options.items() if value is not None}
+    given = {
+        name: value
+        for name, value in options.items()
+        if value is not None and not (value is False and name in _DEFAULT_ALONE)
+    }
     if given.get("use_safetensors") is False:
         raise ValueError("use_safetensors=False is not supported: pickle files can run code")
     if "proxies" in given:
@@ -45,13 +55,13 @@ def find_pretrained(path_or_repo_id: str | Path, options: Mapping[str, Any]) -> 
     hub = {name: given[name] for name in HUB_OPTIONS if name in given}
     folder = resolve_folder(path_or_repo_id, **hub) / given.get("subfolder", "")
     config = given.get("config")
-    raw = (
-        read_json(folder)
-        if config is None
-        else dict(config if isinstance(config, dict) else config.to_dict())
-    )
+    if config is None or isinstance(config, (str, Path)):
+        raw = read_json(folder if config is None else resolve_folder(config, **hub))
+    else:
+        raw = dict(config) if isinstance(config, Mapping) else config.to_dict()
     changes = {name: value for name, value in given.items() if name in raw or name in STOCK_DEFAULTS}
-    if unknown := set(options) - set(changes) - set(STOCK_DEFAULTS) - set(_TAKEN):
+    unknown = set(options) - set(changes) - set(STOCK_DEFAULTS) - set(_TAKEN)
+    if unknown := unknown - {name for name in _DEFAULT_ALONE if name not in given}:
         raise TypeError(
             f"unexpected arguments {sorted(unknown)}; supported: {', '.join(_TAKEN)}, options of "
             "config.json, and those that from_pretrained describes"

@@ -28,6 +28,16 @@ class IncompatibleKeys(NamedTuple):
     unexpected_keys: list[str]
 
 
+_PACKED = (
+    ": the network runs from packed weights; parameters() and state_dict() give the checkpoint's tensors"
+)
+_INSTEAD = dict.fromkeys(("modules", "named_modules", "children", "buffers", "get_input_embeddings"), _PACKED)
+
+
+def _copied(tensor: Tensor) -> Tensor:
+    return tensor.detach().to("cpu", copy=True)
+
+
 class StockModel:
     """The base of the model: a forward pass over padded tensors, and the tensors of its checkpoint."""
 
@@ -86,21 +96,36 @@ class StockModel:
             )
         self.notice_changes()
         inputs = PaddedInputs(input_ids, attention_mask, class_input_ids, class_attention_mask, labels_mask)
-        slots = max_num_classes or self.origin.config.max_num_classes
-        slots = slots if labels_mask is None else labels_mask.shape[1]
+        slots: Any = max_num_classes or getattr(self.origin.config, "max_num_classes", 0)
+        slots = int(slots) if labels_mask is None else labels_mask.shape[1]
         output = forward(self.loaded, inputs, slots, bool(output_text_embeddings or output_class_embeddings))
         return output if return_dict is not False else (output.logits,)
 
+    forward = __call__
+
+    def __getattr__(self, name: str) -> Any:
+        """Raises AttributeError, which says what stands in for a method of torch's modules."""
+        instead = _INSTEAD.get(name, "")
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}{instead}")
+
+    def requires_grad_(self, requires_grad: bool = True) -> Any:
+        """Returns the model for False, as `train` does; raises RuntimeError for True."""
+        return self.train(requires_grad)
+
     def state_dict(self) -> dict[str, Tensor]:
         """Returns the checkpoint's tensors by their stock names; to change them changes nothing here."""
-        return {name: tensor.detach().cpu() for name, tensor in self.origin.read_tensors().items()}
+        return {name: _copied(tensor) for name, tensor in self.origin.read_tensors().items()}
 
-    def load_state_dict(self, state_dict: Mapping[str, Tensor], strict: bool = True) -> IncompatibleKeys:
+    def load_state_dict(
+        self, state_dict: Mapping[str, Tensor], strict: bool = True, assign: bool = False
+    ) -> IncompatibleKeys:
         """Builds the model anew from tensors under stock names, which are copied.
 
         strict: whether every tensor must have a name of the checkpoint, and every name its tensor; otherwise
-        a missing one keeps its value. Raises RuntimeError where they do not match, and CheckpointError for
-        a tensor of the wrong shape; the model then stays as it is.
+        a missing one keeps its value. assign: has no effect.
+
+        Raises RuntimeError where they do not match, and CheckpointError for a tensor of the wrong shape; the
+        model then stays as it is.
         """
         current = self.origin.read_tensors()
         missing = [name for name in current if name not in state_dict]
@@ -108,8 +133,7 @@ class StockModel:
         if strict and (missing or unexpected):
             raise RuntimeError(f"state_dict does not match: missing {missing}, unexpected {unexpected}")
         tensors = {
-            name: (state_dict[name] if name in state_dict else current[name]).detach().cpu().clone()
-            for name in current
+            name: _copied(state_dict[name] if name in state_dict else current[name]) for name in current
         }
         before, self.origin = (
             self.origin,
@@ -124,9 +148,9 @@ class StockModel:
 
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """Yields the checkpoint's parameters by their stock names; they take no gradients."""
-        for name, tensor in self.state_dict().items():
+        for name, tensor in self.origin.read_tensors().items():
             if tensor.is_floating_point():
-                yield name, nn.Parameter(tensor, requires_grad=False)
+                yield name, nn.Parameter(_copied(tensor), requires_grad=False)
 
     def parameters(self) -> Iterator[nn.Parameter]:
         """Yields what `named_parameters` does, without the names."""
@@ -137,14 +161,18 @@ class StockModel:
         """Counts the values of the checkpoint's parameters; none of them is trainable."""
         return 0 if only_trainable else sum(each.numel() for each in self.parameters())
 
-    def save_pretrained(self, save_directory: str | Path) -> None:
-        """Writes config.json and model.safetensors, which the reference loads too, into a folder."""
+    def save_pretrained(self, save_directory: str | Path, safe_serialization: bool = True) -> None:
+        """Writes config.json and model.safetensors, which the reference loads too, into a folder.
+
+        Raises ValueError for safe_serialization=False, which would write a pickle.
+        """
+        if not safe_serialization:
+            raise ValueError("safe_serialization=False is not supported: pickle files can run code")
         folder = Path(save_directory)
         folder.mkdir(parents=True, exist_ok=True)
         text = json.dumps(self.origin.options(), indent=2, ensure_ascii=False)
         (folder / "config.json").write_text(text, encoding="utf-8")
-        # copies, as the format refuses two names of one memory, which tied weights of a live model are
-        tensors = {name: each.contiguous().clone() for name, each in self.state_dict().items()}
+        tensors = {name: each.contiguous() for name, each in self.state_dict().items()}
         save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
 
     def push_to_hub(self, *args: Any, **kwargs: Any) -> None:

@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from gliclass_fast.text.hierarchy import build_hierarchical_output
+
 LARGEST_EXPONENT = 88.0  # exp of a larger one overflows float32; the score is 6e-39 by then
 Prediction = dict[str, Any]
 
@@ -59,15 +61,8 @@ class Scores:
 
         A label that is given twice has the last score that was predicted, else the last score.
         """
-        by_label = dict(zip(self.labels, self.values, strict=True))
-        by_label |= {each["label"]: each["score"] for each in found}
-
-        def shaped(part: Any, prefix: str) -> dict[str, Any]:
-            if isinstance(part, dict):
-                return {key: shaped(value, f"{prefix}{key}{separator}") for key, value in part.items()}
-            return {name: by_label[prefix + name] for name in ([part] if isinstance(part, str) else part)}
-
-        return shaped(structure, "")
+        every = dict(zip(self.labels, self.values, strict=True))
+        return build_hierarchical_output(found, structure, separator, every)
 
 
 def scores_of(

@@ -43,8 +43,16 @@ def exchanged_data(model: Any) -> None:
     linear.weight.data = linear.weight.data * 2
 
 
+def fused_step(model: Any) -> None:
+    """Fused kernels write to tensors without a trace in their versions."""
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    torch.optim.AdamW(model.parameters(), lr=1e-2, fused=True).step()
+
+
 CHANGES: dict[str, Change] = {
     "optimizer step": optimizer_step,
+    "fused optimizer step": fused_step,
     "in place": in_place,
     "exchanged data": exchanged_data,
     "exchanged parameter": lambda model: setattr(
@@ -105,6 +113,59 @@ def test_nothing_is_built_anew_without_a_change() -> None:
     assert fast.model.loaded is not network
 
 
+def test_what_the_engine_does_not_read_is_no_error() -> None:
+    model = reference_model()
+    strict = fast_pipeline(GLiClassModel.from_gliclass(model, on_change="error"))
+    model.config.my_note = "x"
+    assert_same_results(scores(strict), scores(reference_pipeline(model)))
+    torch.optim.SGD(reference_model().parameters(), lr=1.0).step()  # of another model
+    scores(strict)
+    with pytest.raises(ValueError, match="on_change='always' is not supported"):
+        strict.model.on_change = "always"
+
+
+def test_what_a_model_shows_are_copies() -> None:
+    model = reference_model(scorer_type="mlp")
+    ours = GLiClassModel.from_gliclass(model)
+    expected = scores(fast_pipeline(ours))
+    for load in (lambda: None, lambda: ours.load_state_dict(ours.state_dict())):
+        load()
+        with torch.no_grad():
+            for tensor in (*ours.state_dict().values(), *ours.parameters()):
+                tensor.zero_()
+        assert_same_results(scores(reference_pipeline(model)), expected)
+        assert_same_results(scores(fast_pipeline(ours)), expected)
+
+
+def test_wrapped_models_are_taken() -> None:
+    model = reference_model()
+    expected = scores(reference_pipeline(model))
+    for wrapped in (torch.nn.DataParallel(model), torch.compile(model)):
+        fast = ZeroShotClassificationPipeline(wrapped, byte_tokenizer(), device="cpu", progress_bar=False)
+        assert_same_results(scores(fast), expected)
+
+
+@pytest.mark.parametrize("kind", ["bi-encoder", None])
+def test_a_call_never_mixes_two_networks(kind: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The model changes while a call has read its prompts and labels, and has run nothing yet."""
+    model = reference_model(scorer_type="mlp") if kind is None else families.reference(kind)
+    fast = fast_pipeline(model)
+    launch, changed = fast.engine._launch, []
+
+    def change_before(rows: Any) -> Any:
+        if not changed:
+            changed.append(True)
+            in_place(model)
+            fast.model.notice_changes()
+        return launch(rows)
+
+    monkeypatch.setattr(fast.engine, "_launch", change_before)
+    found = scores(fast)
+    assert_same_results(
+        found, [reference_pipeline(model)(text, LABELS[2], threshold=0.0)[0] for text in TEXTS[:3]]
+    )
+
+
 def test_an_option_of_our_own_configuration_counts_from_the_next_call() -> None:
     model = reference_model()
     fast = fast_pipeline(model)
@@ -153,6 +214,7 @@ ADAPTERS: dict[str, dict[str, Any]] = {
     "embeddings": {"target_modules": ["word_embeddings"]},
     "DoRA": {"target_modules": ["value_proj"], "use_dora": True},
     "rank-stabilized": {"target_modules": ["value_proj"], "use_rslora": True},
+    "with a bias": {"target_modules": ["value_proj"], "lora_bias": True},
 }
 
 
@@ -165,9 +227,15 @@ def test_an_adapter_that_is_not_merged_is_merged_in_the_copy(name: str, whole: b
     assert_same_results(scores(fast), expected)
     holder = model if whole else model.model.encoder_model
     with holder.disable_adapter():
-        assert_same_results(scores(fast), scores(reference_pipeline(model)))
+        plain = scores(reference_pipeline(model))
+        assert_same_results(scores(fast), plain)
     assert_same_results(scores(fast), expected)
     assert any("lora_" in key for key in model.state_dict())  # the live model stays as it is
+    holder.merge_adapter()
+    fast.refresh()
+    assert_same_results(scores(fast), expected)
+    with holder.disable_adapter():
+        assert_same_results(scores(fast), plain)
 
 
 def test_adapters_of_transformers_and_trained_copies_of_modules() -> None:
@@ -187,7 +255,8 @@ def test_adapters_of_transformers_and_trained_copies_of_modules() -> None:
 def test_an_adapter_that_cannot_be_merged_is_named() -> None:
     model = reference_model()
     model.model.encoder_model = peft.get_peft_model(
-        model.model.encoder_model, peft.IA3Config(target_modules=["dense"], feedforward_modules=[])
+        model.model.encoder_model,
+        peft.IA3Config(target_modules=["dense"], feedforward_modules=[], init_ia3_weights=False),
     )
     assert_same_results(scores(fast_pipeline(model)), scores(reference_pipeline(model)))  # PEFT merges it
     model = adapted(False, target_modules=["query_proj"])

@@ -122,11 +122,27 @@ def test_tensors_are_loaded_strictly_or_not() -> None:
         {"device_map": {"": "cpu"}},
         {"device_map": {"model.encoder_model": 0, "model.scorer": 0}, "device": "cpu"},
         {"subfolder": "demo"},
+        {"quantization_config": None, "variant": None, "from_tf": False, "output_loading_info": False},
+        {"config": str(demo.PATH)},
     ],
 )
 def test_harmless_options_of_transformers_are_taken(options: dict[str, Any]) -> None:
     folder = demo.PATH.parent if "subfolder" in options else demo.PATH
     assert GLiClassModel.from_pretrained(folder, **options).device == torch.device("cpu")
+
+
+def test_methods_of_modules_work_or_say_what_to_use() -> None:
+    ours = loaded(reference_model())
+    assert ours.requires_grad_(False) is ours
+    for name in ("modules", "buffers", "get_input_embeddings"):
+        with pytest.raises(AttributeError, match=r"parameters\(\) and state_dict\(\)"):
+            getattr(ours, name)
+    with pytest.raises(AttributeError, match=r"no attribute 'nonsense'$"):
+        ours.nonsense  # noqa: B018
+    with pytest.raises(ValueError, match="pickle"):
+        ours.save_pretrained("anywhere", safe_serialization=False)
+    with pytest.raises(ValueError, match="holds no text"):
+        ours.forward(torch.zeros((0, 4), dtype=torch.long), max_num_classes=2)
 
 
 def test_options_of_the_configuration_are_replaced() -> None:

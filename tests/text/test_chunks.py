@@ -127,6 +127,25 @@ def test_wrong_sizes(settings: dict[str, Any], error: type[Exception], message: 
         ours(PROSE, ["a"], **settings)
 
 
+def test_sizes_of_a_call_count_for_it_and_wrong_ones_change_nothing() -> None:
+    pipeline = ZeroShotClassificationWithChunkingPipeline(
+        reference_model(), byte_tokenizer(), device="cpu", progress_bar=False, max_length=64, chunk_tokens=4
+    )
+    text, labels = "abc def ghi jkl", ["x", "y"]
+    with pytest.raises(ValueError, match="labels_chunk_size must be at least 1"):
+        pipeline(text, labels, labels_chunk_size=0)
+    passes = [
+        pipeline(text, labels, return_info=True, **sizes)[1][0].passes
+        for sizes in ({}, {"text_chunk_size": 100}, {})
+    ]
+    assert passes[0] == passes[2] > passes[1] == 1
+    names = ["a" * 15, "z", "b" * 15, "y"]
+    _, [info] = pipeline(
+        PROSE, names, chunk_tokens="auto", labels_chunk_size=2, label_permutations=2, return_info=True
+    )
+    assert info.tokens_cut == 0
+
+
 @pytest.mark.parametrize("kind", ["multi-label", "single-label"])
 def test_the_parts_of_a_call_give_what_the_reference_gives(kind: str) -> None:
     model = reference_model(scorer_type="mlp")

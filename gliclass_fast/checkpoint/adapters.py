@@ -1,0 +1,82 @@
+"""Adapters in a live model: PEFT's layers are merged in copies, one at a time, and stay as they are."""
+
+from __future__ import annotations
+
+import copy
+import sys
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from torch import Tensor, nn
+
+from gliclass_fast.checkpoint.errors import CheckpointError
+
+_WRAPPER = "base_model.model."  # PEFT puts this before the names of a model that it wraps
+
+
+def adapter_layers(model: nn.Module) -> dict[str, Any]:
+    """Returns the layers that PEFT has put in the place of others, by their place in the model."""
+    peft = sys.modules.get("peft.tuners.tuners_utils")  # a model has such layers only where this is loaded
+    if peft is None:
+        return {}
+    return {name: each for name, each in model.named_modules() if isinstance(each, peft.BaseTunerLayer)}
+
+
+def adapter_state(layer: Any) -> tuple[Any, ...]:
+    """Returns which adapters of a layer count: names, whether they are off, merged ones, scaling."""
+    scaling = dict(getattr(layer, "scaling", {}))
+    return list(layer.active_adapters), layer.disable_adapters, list(layer.merged_adapters), scaling
+
+
+def merged_readers(model: nn.Module) -> dict[str, Callable[[], Tensor]]:
+    """Returns what reads each tensor of a model, by its name in a plain checkpoint.
+
+    A tensor of a layer with adapters is a copy; others are those of the model. Raises CheckpointError, which
+    names the adapter, where PEFT is not loaded; to read a tensor raises it where PEFT cannot merge.
+    """
+    layers = adapter_layers(model)
+    readers: dict[str, Callable[[], Tensor]] = {}
+    for name, tensor in model.state_dict().items():
+        layer = next((each for each in layers if name.startswith(f"{each}.")), None)
+        if layer is not None:
+            _, _, own = name.removeprefix(layer).partition(".base_layer.")
+            if own:  # the others are the adapter's own tensors
+                readers[_plain(f"{layer}.{own}")] = partial(_merged, layer, layers[layer], own)
+        elif ".modules_to_save." in name:  # PEFT's trained copy of a module counts, not the module
+            place, _, rest = name.partition(".modules_to_save.")
+            adapter, _, own = rest.partition(".")
+            wrapper: Any = model.get_submodule(place)
+            if adapter in wrapper.active_adapters and not wrapper.disable_adapters:
+                readers[_plain(f"{place}.{own}")] = tensor.detach
+        else:
+            plain = _plain(name.replace(".original_module.", "."))
+            readers.setdefault(plain, tensor.detach)
+    if left := [name for name in readers if ".lora_" in name or ".base_layer." in name]:
+        raise CheckpointError(
+            f"the live model holds a LoRA adapter that is not merged ({left[0]} and others), and PEFT, as "
+            "far as it is loaded, does not know it: merge it first, with merge_and_unload()"
+        )
+    return readers
+
+
+def _plain(name: str) -> str:
+    return name.replace(_WRAPPER, "")
+
+
+def _merged(place: str, layer: Any, own: str) -> Tensor:
+    """Returns a tensor of the layer beneath an adapter, as PEFT's own merge would leave it."""
+    wanted = bool(layer.active_adapters) and not layer.disable_adapters
+    if wanted == layer.merged:
+        base: Tensor = layer.get_base_layer().state_dict()[own]
+        return base.clone()
+    twin = copy.deepcopy(layer)
+    try:
+        twin.merge() if wanted else twin.unmerge()
+        tensors = twin.get_base_layer().state_dict()
+    except (AttributeError, NotImplementedError, ValueError, TypeError) as error:
+        raise CheckpointError(
+            f"the adapter on {place} ({type(layer).__name__}) is not LoRA that PEFT can merge: {error}"
+        ) from None
+    tensor: Tensor = tensors[own]
+    return tensor.clone()

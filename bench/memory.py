@@ -46,8 +46,6 @@ print(json.dumps({name: round(value, 1) for name, value in found.items()}))
 """
 ENGINES: dict[str, tuple[str, dict[str, str]]] = {
     "gliclass-fast": ("gliclass_fast", {}),
-    "gliclass-fast, int8": ("gliclass_fast", {"quantization": "int8"}),
-    "gliclass-fast, oneDNN": ("gliclass_fast", {"backend": "onednn"}),
     "gliclass": ("gliclass", {}),
 }
 CALLERS = (1, 8)  # threads that share one pipeline

@@ -106,11 +106,7 @@ class StreamingZeroShotClassificationPipeline(BasePipeline):
         self.default_strategy = default_strategy or EveryChunkStrategy()
         self.score_leading_sep = score_leading_sep
         self._reader: Any = self.engine.reader
-        backbone = config.backbone_config
-        self._pool = PagePool(
-            backbone.num_hidden_layers, backbone.num_key_value_heads, backbone.head_width,
-            self.model.dtype, self.model.device,
-        )  # fmt: skip
+        self._pool = self._new_pool()
         self._lock, self._calls = RLock(), 0
         self._sessions: dict[str, Session] = {}
         self._left: dict[str, None] = {}
@@ -145,8 +141,8 @@ class StreamingZeroShotClassificationPipeline(BasePipeline):
             are as `ZeroShotClassificationPipeline` gives them, and None where nothing was classified.
 
         Raises:
-            TypeError, ValueError: an argument is not as described above, a session left to make room, or the
-                sessions of the call exceed `max_cached_tokens`.
+            TypeError, ValueError: an argument is not as described above, a session left to make room, the
+                sessions of the call exceed `max_cached_tokens`, or the model moved while there are sessions.
             FloatingPointError: a logit is not finite.
         """
         chunks = read_call(
@@ -154,6 +150,7 @@ class StreamingZeroShotClassificationPipeline(BasePipeline):
             threshold, batch_size, classification_type, strategies, examples, prompt,
         )  # fmt: skip
         with self._lock:
+            self._follow_model()
             staged: list[Staged] = []
             try:
                 pending = [self._launch(part) for part in self._parts(chunks, staged)]
@@ -195,6 +192,21 @@ class StreamingZeroShotClassificationPipeline(BasePipeline):
             if session_id not in self._sessions:
                 raise KeyError(f"there is no session {session_id!r}")
             self._sessions[session_id].strategy = copy.deepcopy(strategy)
+
+    def _new_pool(self) -> PagePool:
+        backbone, model = self.model.config.backbone_config, self.model
+        shape = backbone.num_hidden_layers, backbone.num_key_value_heads, backbone.head_width
+        return PagePool(*shape, model.dtype, model.device)
+
+    def _follow_model(self) -> None:
+        """Makes a new pool where the model has moved; raises ValueError where sessions would be lost."""
+        if self._pool.is_for(self.model.device, self.model.dtype):
+            return
+        if self._sessions:
+            raise ValueError(
+                "the model moved to another device or dtype; clear_sessions() lets sessions begin anew there"
+            )
+        self._pool = self._new_pool()
 
     def _parts(self, chunks: list[Chunk], staged: list[Staged]) -> Iterator[list[Staged]]:
         """Stages all chunks, then yields groups of them within the token budget, in order."""

@@ -24,6 +24,10 @@ class PagePool:
         self.rows = torch.empty(self._shape, dtype=dtype, device=device)  # [layers, 2, rows, G, D]
         self._free: list[int] = []
 
+    def is_for(self, device: torch.device, dtype: torch.dtype) -> bool:
+        """Tells whether the keys and values of a model on this device in this dtype belong here."""
+        return (self._device, self._dtype) == (device, dtype)
+
     @property
     def pages(self) -> int:
         """Counts all pages, free ones included."""

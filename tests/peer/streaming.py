@@ -50,6 +50,9 @@ class StreamingZeroShotClassificationPipeline(streaming.StreamingZeroShotClassif
         super().__init__(*tiny_model(), device=device, **settings)
         self.model, self._reader = model, Reader(tokenizer)
 
+    def _follow_model(self) -> None:
+        """Their model has no device."""
+
     def _launch(self, part: list[Any]) -> PendingLogits | None:
         found = []
         for turn in (each.turn for each in part):

@@ -230,6 +230,19 @@ def test_a_pass_that_fails_or_overflows_changes_nothing(monkeypatch: pytest.Monk
     assert_same_answers(*answers)
 
 
+def test_sessions_do_not_move_with_their_model() -> None:
+    pipeline = streaming()
+    pipeline("begin", LABELS, session_ids="a")
+    pipeline.model.to(torch.bfloat16)
+    with pytest.raises(ValueError, match="the model moved to another device or dtype"):
+        pipeline("x", LABELS, session_ids="a")
+    pipeline.clear_sessions()
+    [found] = pipeline("begin", LABELS, session_ids="a", threshold=0.0)
+    [exact] = streaming()("begin", LABELS, session_ids="a", threshold=0.0)
+    for mine, theirs in zip(found["predictions"], exact["predictions"], strict=True):
+        assert abs(mine["score"] - theirs["score"]) < 0.1
+
+
 def test_threads_share_a_pipeline() -> None:
     pipeline, found = streaming(drop_absent=False), dict[str, Answers]()
 

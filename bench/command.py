@@ -175,7 +175,7 @@ def _streaming(repeats: int) -> list[dict[str, Any]]:
         ]
         for row in found
     ]
-    _print(["sessions", "tokens held", "reference, ms", "gliclass-fast, ms"], rows, streaming.SHAPE)
+    _print(["sessions", "tokens held", *(f"{name}, ms" for name in found[0]["times"])], rows, streaming.SHAPE)
     return found
 
 

@@ -47,15 +47,18 @@ def measure(repeats: int, step: Callable[[str], None] = print) -> Iterator[dict[
     from gliclass import streaming as theirs
 
     model, tokenizer = reference(), cases.demo_tokenizer()
-    ours = GLiClassModel.from_gliclass(model, device="cpu")
     pipelines: dict[str, Any] = {
-        "gliclass": theirs.StreamingZeroShotClassificationPipeline(model, tokenizer, device="cpu"),
-        "gliclass-fast": StreamingZeroShotClassificationPipeline(ours, tokenizer, device="cpu"),
+        "gliclass": theirs.StreamingZeroShotClassificationPipeline(model, tokenizer, device="cpu")
     }
-    packages = {"gliclass": theirs, "gliclass-fast": streaming}
+    for name, quantization in (("gliclass-fast", None), ("gliclass-fast, int8", "int8")):
+        ours = GLiClassModel.from_gliclass(model, device="cpu", quantization=quantization)
+        pipelines[name] = StreamingZeroShotClassificationPipeline(ours, tokenizer, device="cpu")
     for count, held in SESSIONS:
         step(f"{count} of {held} tokens")
-        calls = {name: _calls(pipeline, packages[name], count, held) for name, pipeline in pipelines.items()}
+        calls = {
+            name: _calls(pipeline, theirs if name == "gliclass" else streaming, count, held)
+            for name, pipeline in pipelines.items()
+        }
         scores = [
             [each["score"] for answer in call() for each in answer["predictions"]] for call in calls.values()
         ]
@@ -67,7 +70,7 @@ def measure(repeats: int, step: Callable[[str], None] = print) -> Iterator[dict[
             "held_tokens": held,
             "chunk_tokens": CHUNK,
             "label_section_tokens": 2 * LABELS + 2,
-            "error": max(abs(mine - other) for mine, other in zip(*scores, strict=True)),
+            "error": max(abs(mine - other) for mine, other in zip(*scores[:2], strict=True)),
             "times": {name: asdict(each) for name, each in times.items()},
             "bytes_per_token": pool.bytes_per_token,
             "page_bytes_per_held_token": round(pool.used_bytes / tokens, 1),

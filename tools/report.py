@@ -115,13 +115,15 @@ def families(result: dict[str, Any]) -> str:
 
 
 def streamed(result: dict[str, Any]) -> str:
-    columns = ["sessions", "tokens held by each", "reference, ms", "gliclass-fast, ms", "score error"]
+    names = ["gliclass-fast", "gliclass-fast, int8"]
+    columns = ["sessions", "tokens held by each", "reference, ms", *(f"{name}, ms" for name in names)]
     rows = []
     for row in result["rows"]:
-        theirs, ours = (row["times"][name]["median"] for name in ("gliclass", "gliclass-fast"))
+        theirs, *ours = (row["times"][name]["median"] for name in ("gliclass", *names))
         cells = [str(row["sessions"]), f"{row['held_tokens']:,}", f"{theirs:.0f}"]
-        rows.append([*cells, f"{ours:.0f} (**{theirs / ours:.2f}x**)", f"{row['error']:.0e}"])
-    return f"{machine_line(result['machine'])}\n\n{markdown(columns, rows)}"
+        cells += [f"{each:.0f} (**{theirs / each:.2f}x**)" for each in ours]
+        rows.append([*cells, f"{row['error']:.0e}"])
+    return f"{machine_line(result['machine'])}\n\n{markdown([*columns, 'score error'], rows)}"
 
 
 # The table maps a page to its result files, or what else it shows, and their renderers. The place is between

@@ -82,7 +82,8 @@ class Tile {
 
   // Returns where the values of a key start in a row of k or v.
   ptrdiff_t place(int key) const {
-    const ptrdiff_t row = a.pages ? ptrdiff_t(a.pages[key / a.page_rows]) * a.page_rows + key % a.page_rows : key;
+    const ptrdiff_t row =
+        a.pages ? ptrdiff_t(a.pages[key / a.page_rows]) * a.page_rows + key % a.page_rows : key;
     return row * a.kv_stride + key_head * a.width;
   }
 

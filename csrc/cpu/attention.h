@@ -1,17 +1,18 @@
 // Attention over packed sequences on a CPU, in float32: the contracts stand in kernels/attention.py,
-// kernels/causal_attention.py and kernels/disentangled_attention.py. One kernel serves them all: distance tables,
-// rotary positions, a window, a bias and pages are there or not. A caller names the fields it needs and leaves the
-// others as they are here.
+// kernels/causal_attention.py and kernels/disentangled_attention.py. One kernel serves them all: distance
+// tables, rotary positions, a window, a bias and pages are there or not. A caller names the fields it needs and
+// leaves the others as they are here.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 
 struct Attention {
-  const float *q = nullptr, *k = nullptr, *v = nullptr;  // [R, heads, width], and twice [T, heads / group, width]
-  ptrdiff_t q_stride = 0, kv_stride = 0;                 // Their rows are so many values apart.
-  float* out = nullptr;                                  // [R, heads, width]
-  const int32_t* tiles = nullptr;                        // [1 + W, 4], the work list of kernels/_flash.py
+  const float *q = nullptr, *k = nullptr,
+              *v = nullptr;               // [R, heads, width], and twice [T, heads / group, width]
+  ptrdiff_t q_stride = 0, kv_stride = 0;  // Their rows are so many values apart.
+  float* out = nullptr;                   // [R, heads, width]
+  const int32_t* tiles = nullptr;         // [1 + W, 4], the work list of kernels/_flash.py
   int heads = 0, width = 0;
   int group = 1;                   // So many heads of queries share one of keys and values.
   bool causal = false;             // A tile's last row sees all of its keys, and each row before it one fewer.

@@ -74,8 +74,9 @@ class StreamingZeroShotClassificationPipeline(BasePipeline):
                 sessions that were used least recently leave; a later call that names one of them raises.
             score_leading_sep: gives the scorer the <<SEP>> between text and labels, as the reference does in
                 streams and not elsewhere. False: scores equal those of `ZeroShotClassificationPipeline`.
-            max_classes, max_length, default_batch_size, offload_to_cpu, use_pinned_memory, score_on_cpu: have
-                no effect here. A chunk is never cut, and sessions stay on the model's device.
+            offload_to_cpu: keeps sessions in host memory between calls, where the model is on a GPU.
+            use_pinned_memory: has them in page-locked memory there.
+            max_classes, max_length, default_batch_size, score_on_cpu: have no effect. A chunk is never cut.
 
         Raises the errors of `ZeroShotClassificationPipeline`, and ValueError for a model that is no
         `decoder-kv` or whose scorer reads the text again, which a stream does not keep.
@@ -106,6 +107,7 @@ class StreamingZeroShotClassificationPipeline(BasePipeline):
         self.default_batch_size, self.drop_absent = default_batch_size, drop_absent
         self.default_strategy = default_strategy or EveryChunkStrategy()
         self.score_leading_sep = score_leading_sep
+        self._offload_to_cpu, self._pins = offload_to_cpu, use_pinned_memory
         self._lock, self._calls = RLock(), 0
         self._sessions: dict[str, Session] = {}
         self._left: dict[str, None] = {}
@@ -115,21 +117,20 @@ class StreamingZeroShotClassificationPipeline(BasePipeline):
         """Takes the reader and makes the pages for the model as it is now."""
         self._bound = self.engine, self.model.loaded
         self._reader: Any = self.engine.reader
-        backbone = self.model.loaded.config.backbone_config
-        self._pool = PagePool(
-            backbone.num_hidden_layers, backbone.num_key_value_heads, backbone.head_width,
-            self.model.dtype, self.model.device,
-        )  # fmt: skip
+        backbone, model = self.model.loaded.config.backbone_config, self.model
+        shape = backbone.num_hidden_layers, backbone.num_key_value_heads, backbone.head_width
+        self._pool = PagePool(*shape, model.dtype, model.device)
+        self._offloads = self._offload_to_cpu and model.device.type != "cpu"
 
     def _follow_model(self) -> None:
-        """Notices another model; raises RuntimeError where sessions hold what the old one read."""
+        """Notices another model; raises ValueError where sessions hold what the old one read."""
         self.engine.follow_model()
         if self._bound == (self.engine, self.model.loaded):
             return
         if self._sessions:
-            raise RuntimeError(
-                "the model or the tokenizer changed, and the sessions hold what the old one read: "
-                "clear_sessions() lets them begin anew"
+            raise ValueError(
+                "the model or the tokenizer changed, or the model moved, and the sessions hold what the old "
+                "one read: clear_sessions() lets them begin anew"
             )
         self._bind()
 
@@ -163,9 +164,9 @@ class StreamingZeroShotClassificationPipeline(BasePipeline):
             are as `ZeroShotClassificationPipeline` gives them, and None where nothing was classified.
 
         Raises:
-            TypeError, ValueError: an argument is not as described above, a session left to make room, or the
-                sessions of the call exceed `max_cached_tokens`.
-            RuntimeError: the model changed, and there are sessions.
+            TypeError, ValueError: an argument is not as described above, a session left to make room, the
+                sessions of the call exceed `max_cached_tokens`, or the model changed or moved while there are
+                sessions.
             FloatingPointError: a logit is not finite.
         """
         with self._lock:
@@ -262,11 +263,14 @@ class StreamingZeroShotClassificationPipeline(BasePipeline):
             session = known.copy(copy.deepcopy(known.strategy))
             if known.cached_length == 0 and chunk.prefix:
                 session.prefix = chunk.prefix
+        stowed, session.stowed = session.stowed, None
         session.append(token_ids)
         session.last_used = self._calls
         asked = self._asked(chunk, session, len(token_ids))
         taken = self._pool.take(max(0, session.pages_missing(0 if asked is None else len(asked.token_ids))))
         session.pages += taken
+        if stowed is not None:
+            self._pool.restore(session.rows(0, stowed.shape[2]), stowed)
         staged.append(Staged(chunk, session, Turn(session, len(token_ids), asked), taken))
 
     def _asked(self, chunk: Chunk, session: Session, added: int) -> Classification | None:
@@ -317,6 +321,11 @@ class StreamingZeroShotClassificationPipeline(BasePipeline):
             self._pool.give(session.spare_pages())
             if self.max_cache_len is not None:
                 self._pool.give(session.keep_last(self.max_cache_len))
+            if self._offloads and session.cached_length:
+                held = session.rows(session.skipped, session.cached_length)
+                session.stowed, session.skipped = self._pool.stow(held, self._pins), 0
+                self._pool.give(session.pages)
+                session.pages = []
             self._sessions[session.session_id] = session
         self._calls += 1
         if self.max_cached_tokens is not None:

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from gliclass_fast.ops import PAGE_ROWS
+from gliclass_fast.runtime.transfer import inference_on
 
 FIRST_PAGES = 16
 GROWTH = 32  # A full pool grows by one part in so many, so that little of it is unused.
@@ -44,6 +46,18 @@ class PagePool:
         """Returns the size of the pages that sessions have."""
         return self.used_pages * PAGE_ROWS * self.bytes_per_token
 
+    def stow(self, rows: np.ndarray, pinned: bool) -> Tensor:
+        """Returns a copy of some rows in host memory, [layers, 2, R, G, D]; pinned: in page-locked memory."""
+        with inference_on(self._device):
+            host = self.rows[:, :, torch.from_numpy(rows).to(self._device)].cpu()
+            return host.pin_memory() if pinned else host
+
+    def restore(self, rows: np.ndarray, stowed: Tensor) -> None:
+        """Writes rows that `stow` returned."""
+        with inference_on(self._device):
+            places = torch.from_numpy(rows).to(self._device)
+            self.rows.index_copy_(2, places, stowed.to(self._device, non_blocking=True))
+
     def take(self, count: int) -> list[int]:
         """Returns the numbers of `count` pages that were free; the pool grows where they do not suffice."""
         if count > len(self._free):
@@ -59,10 +73,10 @@ class PagePool:
     def _grow(self, missing: int) -> None:
         old, more = self.pages, max(missing, FIRST_PAGES, self.pages // GROWTH)
         layers, both, rows, heads, width = self.rows.shape
-        grown = torch.empty(
-            layers, both, rows + more * PAGE_ROWS, heads, width, dtype=self._dtype, device=self._device
-        )
-        grown[:, :, :rows] = self.rows
+        shape = layers, both, rows + more * PAGE_ROWS, heads, width
+        with inference_on(self._device):
+            grown = torch.empty(shape, dtype=self._dtype, device=self._device)
+            grown[:, :, :rows] = self.rows
         self.rows = grown
         self._free = [*range(old + more - 1, old - 1, -1), *self._free]
 

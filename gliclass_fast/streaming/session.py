@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from gliclass_fast.ops import PAGE_ROWS
 from gliclass_fast.streaming.cache import CacheState
@@ -38,6 +39,9 @@ class Session:
     skipped: int = 0  # rows of the first page that a limit has dropped
     next_position: int = 0  # the position of the next token, dropped ones included
     last_used: int = 0  # the number of the call
+    stowed: Tensor | None = (
+        None  # its keys and values in host memory, where it has no pages: [layers, 2, S, G, D]
+    )
 
     @property
     def cached_length(self) -> int:
@@ -51,6 +55,12 @@ class Session:
     def copy(self, strategy: ClassificationStrategy) -> Session:
         """Returns the same session, which may change while this one stays."""
         return replace(self, strategy=strategy, pages=self.pages.copy())
+
+    def rows(self, first: int, count: int) -> np.ndarray:
+        """Returns the rows of the pool that rows `first` to `first + count` of its pages are, int64."""
+        places = np.arange(first, first + count)
+        rows: np.ndarray = np.array(self.pages)[places // PAGE_ROWS] * PAGE_ROWS + places % PAGE_ROWS
+        return rows
 
     def append(self, token_ids: np.ndarray) -> None:
         """Counts new tokens."""

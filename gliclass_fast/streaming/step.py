@@ -85,10 +85,9 @@ class _Rows:
         """
         if not len(ids):
             return
-        places = np.arange(place, place + len(ids))
         self.token_ids.append(ids)
-        self.positions.append(places + (session.next_position - session.end))
-        self.slots.append(np.array(session.pages)[places // PAGE_ROWS] * PAGE_ROWS + places % PAGE_ROWS)
+        self.positions.append(np.arange(place, place + len(ids)) + (session.next_position - session.end))
+        self.slots.append(session.rows(place, len(ids)))
         self.keys.append((base + first_key, base + place + len(ids)))
 
 

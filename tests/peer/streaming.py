@@ -15,15 +15,16 @@ from transformers import PreTrainedTokenizerFast
 
 from gliclass_fast import streaming
 from gliclass_fast.batch import consecutive_spans
+from gliclass_fast.config import GLiClassModelConfig
 from gliclass_fast.runtime.transfer import PendingLogits
 from gliclass_fast.text.label_section import Section
 from gliclass_fast.text.prompts import Markers
-from tests.peer.models import GLiClassModel, GLiClassModelConfig
+from tests.peer.models import GLiClassModel
 
 WORDS = ("a", "b")
 TINY = {
-    "model_type": "qwen3", "vocab_size": len(WORDS), "hidden_size": 8, "intermediate_size": 8, "head_dim": 4,
-    "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 2,
+    "model_type": "qwen3", "vocab_size": len(WORDS) + 3, "hidden_size": 8, "intermediate_size": 8,
+    "head_dim": 4, "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 2,
 }  # fmt: skip
 
 
@@ -48,7 +49,10 @@ class Reader:
 class StreamingZeroShotClassificationPipeline(streaming.StreamingZeroShotClassificationPipeline):
     def __init__(self, model: Any, tokenizer: Any, device: str, **settings: Any) -> None:
         super().__init__(*tiny_model(), device=device, **settings)
-        self.model, self._reader = model, Reader(tokenizer)
+        self._model, self._reader = model, Reader(tokenizer)
+
+    def _follow_model(self) -> None:
+        """Their model has no device."""
 
     def _launch(self, part: list[Any]) -> PendingLogits | None:
         found = []
@@ -79,7 +83,8 @@ class StreamingZeroShotClassificationPipeline(streaming.StreamingZeroShotClassif
 @cache
 def tiny_model() -> tuple[GLiClassModel, Any]:
     """Makes a random model, which never runs here, and its tokenizer."""
-    options = {"architecture_type": "decoder-kv", "sep_token_index": len(WORDS) + 1}
+    options: dict[str, Any] = {"architecture_type": "decoder-kv", "sep_token_index": len(WORDS) + 1}
+    options |= {"class_token_index": len(WORDS), "text_token_index": len(WORDS) + 1}
     model = GLiClassModel(GLiClassModelConfig(TINY, **options), device="cpu")
     backend = Tokenizer(WordLevel({word: number for number, word in enumerate(WORDS)}, "a"))
     backend.add_special_tokens(["<<LABEL>>", "<<SEP>>", "<<EXAMPLE>>"])

@@ -163,6 +163,22 @@ def test_least_recently_used_sessions_make_room_and_say_so() -> None:
     assert pipeline("x", LABELS, session_ids="b")[0]["cached_length"] == 1
 
 
+def test_sessions_can_wait_in_host_memory() -> None:
+    plain, offloading = (streaming(max_cache_len=40, drop_absent=False) for _ in range(2))
+    offloading._offloads = True  # on a CPU it has no effect, but all of it works
+    for start in range(0, 90, 15):
+        names = [text for text in TEXTS if text and (len(text) + start) % 4]
+        chunks = [text[start : start + 15] for text in names]
+        answers = [each(chunks, LABELS, session_ids=names) for each in (plain, offloading)]
+        assert_same_answers(*answers)
+        assert offloading._pool.used_pages == 0 < plain._pool.used_pages
+    with pytest.raises(RuntimeError, match="no"):
+        offloading(["x", "y"], LABELS, session_ids=[names[0], "new"], strategies=Failing())
+    answers = [each("x", LABELS, session_ids=names[0]) for each in (plain, offloading)]
+    assert_same_answers(*answers)
+    assert offloading._pool.used_pages == 0
+
+
 class Failing(ours.EveryChunkStrategy):
     def should_classify(self, tokens_added: int, cached_length: int, text: str) -> bool:
         raise RuntimeError("no")
@@ -228,6 +244,19 @@ def test_a_pass_that_fails_or_overflows_changes_nothing(monkeypatch: pytest.Monk
     assert pipeline.active_sessions == ["a", "b"]
     answers = [each(["x", "y"], LABELS, session_ids=["a", "b"]) for each in (pipeline, twin)]
     assert_same_answers(*answers)
+
+
+def test_sessions_do_not_move_with_their_model() -> None:
+    pipeline = streaming()
+    pipeline("begin", LABELS, session_ids="a")
+    pipeline.model.to(torch.bfloat16)
+    with pytest.raises(ValueError, match="or the model moved"):
+        pipeline("x", LABELS, session_ids="a")
+    pipeline.clear_sessions()
+    [found] = pipeline("begin", LABELS, session_ids="a", threshold=0.0)
+    [exact] = streaming()("begin", LABELS, session_ids="a", threshold=0.0)
+    for mine, theirs in zip(found["predictions"], exact["predictions"], strict=True):
+        assert abs(mine["score"] - theirs["score"]) < 0.1
 
 
 def test_threads_share_a_pipeline() -> None:

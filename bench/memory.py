@@ -20,7 +20,7 @@ torch.set_num_threads(1)
 package = __import__(package)
 model_class, pipeline_class = package.GLiClassModel, package.ZeroShotClassificationPipeline
 loaded = model_class.from_pretrained(model, **options)
-pipeline = pipeline_class(loaded, model, device="cpu", progress_bar=False)
+pipeline = pipeline_class(loaded, model, max_length=512, device="cpu", progress_bar=False)
 chance, words = random.Random(0), [f"w{n}" for n in range(5000)]
 def request(_):
     text = " ".join(chance.choices(words, k=chance.randint(1, 100)))

@@ -104,13 +104,14 @@ def families(result: dict[str, Any]) -> str:
 
 def streamed(result: dict[str, Any]) -> str:
     theirs, *ours = result["rows"][0]["times"]
-    columns = ["sessions", "tokens held by each", *(f"{name}, ms" for name in (theirs, *ours)), "score error"]
+    columns = ["sessions", "tokens held by each", *(f"{name}, ms" for name in (theirs, *ours))]
     rows = []
     for row in result["rows"]:
         medians = {name: times["median"] for name, times in row["times"].items()}
         cells = [str(row["sessions"]), f"{row['held_tokens']:,}", f"{medians[theirs]:.0f}"]
-        cells += [f"{medians[name]:.0f} (**{medians[theirs] / medians[name]:.2f}x**)" for name in ours]
-        rows.append([*cells, f"{row['error']:.0e}"])
+        rows.append(
+            [*cells, *(f"{medians[name]:.0f} (**{medians[theirs] / medians[name]:.2f}x**)" for name in ours)]
+        )
     return f"{machine_line(result['machine'])}\n\n{markdown(columns, rows)}"
 
 

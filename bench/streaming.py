@@ -38,7 +38,6 @@ def reference() -> Any:
         architecture_type="decoder-kv", sep_token_index=ids[1], **dict(zip(names, ids, strict=True)),
     )  # fmt: skip
     model: Any = gliclass.GLiClassModel(config)
-    cases.enlarge_heads(model)
     return model.eval()
 
 

@@ -39,9 +39,8 @@ class Session:
     skipped: int = 0  # rows of the first page that a limit has dropped
     next_position: int = 0  # the position of the next token, dropped ones included
     last_used: int = 0  # the number of the call
-    stowed: Tensor | None = (
-        None  # its keys and values in host memory, where it has no pages: [layers, 2, S, G, D]
-    )
+    # keys and values in host memory, [layers, 2, S, G, D], where it waits without pages
+    stowed: Tensor | None = None
 
     @property
     def cached_length(self) -> int:

@@ -119,3 +119,11 @@ def test_options_of_the_model_go_through_the_constructor() -> None:
     assert repr(pipeline).startswith("ZeroShotClassificationPipeline(GLiClassModel(")
     with pytest.raises(TypeError, match=r"\['dtype'\] go with a path"):
         ZeroShotClassificationPipeline(pipeline.model, demo.PATH, device="cpu", dtype="float32")
+
+
+def test_devices_that_nobody_knows_are_the_cpu_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    model = reference_model()
+    for device in ("mps", "cudaa", 0, -1, None, "cuda:0", "cpu"):
+        caplog.clear()
+        assert fast_pipeline(model, device=device).device.type in ("cpu", "cuda")
+        assert ("is none that the engine knows" in caplog.text) == (device in ("mps", "cudaa"))

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import torch
 
 from gliclass_fast.ops import ORDER
+
+logger = logging.getLogger(__name__)
 
 
 def resolve_device(device: Any = None, fall_back: bool = False) -> torch.device:
@@ -16,7 +19,7 @@ def resolve_device(device: Any = None, fall_back: bool = False) -> torch.device:
         device: a name, a torch.device, the number of a GPU (-1: the CPU), or None for the GPU where there is
             one.
         fall_back: a name or a number that this machine or the engine does not have gives the CPU, as in the
-            reference's pipelines; a torch.device never falls back.
+            reference's pipelines, with a warning unless it is a GPU; a torch.device never falls back.
 
     Raises ValueError for a device that the engine does not know, or for a GPU where there is none.
     """
@@ -28,11 +31,11 @@ def resolve_device(device: Any = None, fall_back: bool = False) -> torch.device:
         found = torch.device(device)
     except (RuntimeError, TypeError):
         if fall_back:
-            return torch.device("cpu")
+            return _cpu_for(device)
         raise ValueError(f"unknown device {device!r}; supported: {', '.join(ORDER)}") from None
     absent = found.type != "cuda" or not torch.cuda.is_available()
     if fall_back and absent and not isinstance(device, torch.device):
-        return torch.device("cpu")
+        return torch.device("cpu") if found.type in ORDER else _cpu_for(device)
     if found.type not in ORDER:
         raise ValueError(f"device {str(found)!r} is not supported; supported: {', '.join(ORDER)}")
     if found.type == "cuda" and not torch.cuda.is_available():
@@ -40,3 +43,10 @@ def resolve_device(device: Any = None, fall_back: bool = False) -> torch.device:
     if found.type == "cuda" and found.index is None:
         return torch.device("cuda", torch.cuda.current_device())
     return found
+
+
+def _cpu_for(device: Any) -> torch.device:
+    logger.warning(
+        "device %r is none that the engine knows (%s): it runs on the CPU", device, ", ".join(ORDER)
+    )
+    return torch.device("cpu")

@@ -57,7 +57,9 @@ def plan(options: argparse.Namespace, folder: Path) -> list[Phase]:
         return Step(name, [*PYTEST, f"tests/gpu/{name}.py", f"--junitxml={folder / name}.xml", *more])
 
     check = [*(_sanitizers() if on_gpu else []), tests("test_compiled"), tests("test_graphs")]
-    rest = [tests(name, *workers) for name in ("test_overflow", "test_kernels", "test_parity")]
+    rest = [
+        tests(name, *workers) for name in ("test_overflow", "test_kernels", "test_parity", "test_streaming")
+    ]
     phases = [
         Phase("install", [_install(options.wheels)] if options.wheels else [], 0.6 * minute),
         Phase("machine", [Step("facts", measure("facts"))], 0.8 * minute),

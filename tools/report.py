@@ -60,8 +60,8 @@ def followed(result: dict[str, Any]) -> str:
 
 
 def grown(result: dict[str, Any]) -> str:
-    columns = list(result["rows"][0])
-    rows = [[str(each) for each in row.values()] for row in result["rows"]]
+    columns = ["engine", "calling threads", "calls", "after 20 calls, MiB", "grown by, MiB"]
+    rows = [[str(row[column]) for column in columns] for row in result["rows"]]
     return f"{machine_line(result['machine'])}\n\n{markdown(columns, rows)}"
 
 

@@ -67,7 +67,7 @@ def check(folder: Path, *options: str, **environment: str) -> subprocess.Complet
 
 
 SHAPE = f"{demo.PATH} float32"
-TESTS = ("test_compiled", "test_graphs", "test_overflow", "test_kernels", "test_parity")
+TESTS = ("test_compiled", "test_graphs", "test_overflow", "test_kernels", "test_parity", "test_streaming")
 MEASURED = ("facts", f"warm {SHAPE}", f"shape {SHAPE}", "ceilings", "tiles", "operations")
 
 

@@ -6,7 +6,7 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint const
 SETUP := pyproject.toml constraints.txt setup.py $(wildcard csrc/*/*) csrc/bindings.cpp
 SOURCES := $(wildcard csrc/*/*) csrc/bindings.cpp
 
-.PHONY: demo test test-fast check docs format bench results resources clean
+.PHONY: demo test test-all test-fast check docs format bench results resources clean
 
 demo: $(VENV)/.demo
 	@$(BIN)/gliclass-fast classify \
@@ -20,11 +20,15 @@ JOBS ?= 2
 # a process takes a file at a time, in the order of tests/conftest.py
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder
 test: $(VENV)/.dev
+	$(PYTEST) -m "not nightly"
+
+# with what guards rarely touched parts too, such as builds without a compiler
+test-all: $(VENV)/.dev
 	$(PYTEST)
 
 # without what builds, compiles or takes long, for every small change
 test-fast: $(VENV)/.dev
-	$(PYTEST) -m "not slow"
+	$(PYTEST) -m "not slow and not nightly"
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -104,6 +104,7 @@ def test_a_source_distribution_gives_a_wheel_that_runs_outside_the_repository(
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("case", ["none", "no compiler"])
 def test_a_wheel_without_compiled_kernels_says_why(case: str, tmp_path: Path, source_copy: Path) -> None:
     nvcc = tmp_path / "nvcc"
@@ -119,6 +120,7 @@ def test_a_wheel_without_compiled_kernels_says_why(case: str, tmp_path: Path, so
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 def test_a_wheel_without_nvcc_has_the_cpu_kernels(tmp_path: Path, source_copy: Path) -> None:
     """Only a compiler is on the PATH, and no ninja either."""
     tools = tmp_path / "bin"
@@ -136,6 +138,7 @@ def test_a_wheel_without_nvcc_has_the_cpu_kernels(tmp_path: Path, source_copy: P
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 def test_a_part_that_does_not_compile_is_left_out(tmp_path: Path, source_copy: Path) -> None:
     with (source_copy / "csrc" / "cuda" / "primitives.cuh").open("a") as file:
         file.write("#error no such luck\n")

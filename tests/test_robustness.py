@@ -85,7 +85,7 @@ def answer(family: str, request: dict[str, Any]) -> list[Any] | None:
 
 
 @pytest.mark.slow
-@settings(max_examples=2000, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+@settings(max_examples=600, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
 @given(family=st.sampled_from([*FAMILIES, "GliZNet"]), request=REQUEST)
 def test_random_requests(family: str, request: dict[str, Any]) -> None:
     together = answer(family, request)

@@ -44,6 +44,7 @@ def test_rounding_alone_separates_it_from_the_exact_product(shape: tuple[int, in
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 def test_it_is_exact_on_processors_without_vnni() -> None:
     """The same tests pass in a process in which oneDNN is held to AVX2."""
     command = [

@@ -81,6 +81,7 @@ def test_every_kernel_is_compiled(compiled: Launches) -> None:
     assert {row["kernel"] for row in compiled.values()} == kernels
 
 
+@pytest.mark.nightly
 def test_resources_are_the_recorded_ones_with_the_triton_of_torch_2_11(tmp_path: Path) -> None:
     packages, file = tmp_path / "packages", tmp_path / "kernels.json"
     command = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", str(packages)]

@@ -11,8 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from gliclass_fast.checkpoint.errors import CheckpointError
-
-_WRAPPER = "base_model.model."  # PEFT puts this before the names of a model that it wraps
+from gliclass_fast.checkpoint.lora import WRAPPER
 
 
 def adapter_layers(model: nn.Module) -> dict[str, Any]:
@@ -61,7 +60,7 @@ def merged_readers(model: nn.Module) -> dict[str, Callable[[], Tensor]]:
 
 
 def _plain(name: str) -> str:
-    return name.replace(_WRAPPER, "")
+    return name.replace(WRAPPER, "")
 
 
 def _merged(place: str, layer: Any, own: str) -> Tensor:

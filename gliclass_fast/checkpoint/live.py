@@ -66,13 +66,13 @@ class LiveState:
     def holds(self) -> bool:
         """Tells whether nothing changed since."""
         return (
-            all(now == before for now, before in self._modules)
+            not self._stepped
+            and all(now == before for now, before in self._modules)
             and all(
                 owner.get(name) is tensor and _version(tensor) == version and tensor.data_ptr() == address
                 for owner, name, tensor, version, address in self._tensors
             )
             and all(adapter_state(layer) == before for layer, before in self._adapters)
-            and not self._stepped
         )
 
     def note_step(self, optimizer: Optimizer) -> None:

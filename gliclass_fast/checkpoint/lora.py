@@ -23,7 +23,7 @@ from gliclass_fast.checkpoint.tensors import SafetensorsFiles, SafetensorsFolder
 logger = logging.getLogger(__name__)
 
 _CONFIG, _TENSORS = "adapter_config.json", "adapter_model.safetensors"
-_WRAPPER = "base_model.model."  # PEFT puts this before the names of a model that it wraps
+WRAPPER = "base_model.model."  # PEFT puts this before the names of a model that it wraps
 _LORA = re.compile(
     r"(?P<prefix>.*?)base_model\.model\.(?P<module>.+)\.lora_(?P<side>[AB])(\.default)?\.weight"
 )
@@ -53,7 +53,7 @@ def open_checkpoint(folder: Path) -> Mapping[str, Tensor]:
     Raises CheckpointError for files that are missing or damaged and for adapters that are not plain LoRA.
     """
     tensors = SafetensorsFolder(folder)
-    wrapped = any(_WRAPPER in name for name in tensors)
+    wrapped = any(WRAPPER in name for name in tensors)
     place = adapter_place(folder)
     if place is None:
         if wrapped:
@@ -68,7 +68,7 @@ def open_checkpoint(folder: Path) -> Mapping[str, Tensor]:
             )
         adapter = SafetensorsFiles([place / _TENSORS])
         return MergedLora(tensors, adapter, list(adapter), options, place / _TENSORS)
-    added = [name for name in tensors if _WRAPPER in name and any(part in name for part in _ADDED)]
+    added = [name for name in tensors if WRAPPER in name and any(part in name for part in _ADDED)]
     return MergedLora(tensors, tensors, added, options, folder)
 
 
@@ -120,7 +120,7 @@ class MergedLora(Mapping[str, Tensor]):
         own = set(added)
         # maps the names of a plain checkpoint to the stored ones
         self._stored = {
-            name.replace(_WRAPPER, "", 1).replace(".base_layer.", "."): name
+            name.replace(WRAPPER, "", 1).replace(".base_layer.", "."): name
             for name in tensors
             if name not in own
         }

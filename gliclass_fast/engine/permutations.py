@@ -36,8 +36,11 @@ def orders(labels: Sequence[str], count: int) -> list[tuple[int, ...]]:
 
 def in_orders(request: Request, count: int) -> list[Request]:
     """Returns a request per order of its labels, at most `count`."""
-    own = request.labels
-    return [replace(request, labels=tuple(own[place] for place in order)) for order in orders(own, count)]
+    return [_reordered(request, order) for order in orders(request.labels, count)]
+
+
+def _reordered(request: Request, order: tuple[int, ...]) -> Request:
+    return replace(request, labels=tuple(request.labels[place] for place in order))
 
 
 def score_in_orders(
@@ -49,10 +52,7 @@ def score_in_orders(
     """
     of = {labels: orders(labels, count) for labels in {request.labels for request in requests}}
     rows = [(place, order) for place, request in enumerate(requests) for order in of[request.labels]]
-    reordered = [
-        replace(requests[place], labels=tuple(requests[place].labels[own] for own in order))
-        for place, order in rows
-    ]
+    reordered = [_reordered(requests[place], order) for place, order in rows]
     scored = engine.score(reordered, numbers=[numbers[place] for place, _ in rows], **options)
     passes: list[list[Scored]] = [[] for _ in requests]
     for (place, order), each in zip(rows, scored, strict=True):

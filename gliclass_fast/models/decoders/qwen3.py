@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from gliclass_fast.checkpoint.weights import affine
-from gliclass_fast.config import UnsupportedConfigError
 from gliclass_fast.models.decoders import KeyValues
 from gliclass_fast.models.encoders import llama
+from gliclass_fast.models.encoders.qwen2 import refuse_sliding_window
 from gliclass_fast.models.layers import Norm
 from gliclass_fast.models.rotary import RotaryTable
 from gliclass_fast.ops import Ops, Sequences
@@ -32,11 +32,7 @@ class Config(llama.Config):
 
     @classmethod
     def from_hf(cls, hf: Any) -> llama.Config:
-        if hf.use_sliding_window or set(hf.layer_types) - {"full_attention"}:
-            raise UnsupportedConfigError(
-                f"encoder_config.use_sliding_window={hf.use_sliding_window} with layer_types "
-                f"{sorted(set(hf.layer_types))} is not supported; supported: false, full_attention alone"
-            )
+        refuse_sliding_window(hf)
         return replace(llama.Config.from_hf(hf), mlp_bias=False)
 
 

@@ -11,14 +11,19 @@ from gliclass_fast.models.encoders import llama
 WEIGHTS, UNUSED, Encoder = llama.WEIGHTS, llama.UNUSED, llama.Encoder
 
 
+def refuse_sliding_window(hf: Any) -> None:
+    """Raises UnsupportedConfigError where a layer sees a window of the text alone."""
+    if hf.use_sliding_window or set(hf.layer_types) - {"full_attention"}:
+        raise UnsupportedConfigError(
+            f"encoder_config.use_sliding_window={hf.use_sliding_window} with layer_types "
+            f"{sorted(set(hf.layer_types))} is not supported; supported: false, full_attention alone"
+        )
+
+
 class Config(llama.Config):
     __slots__ = ()
 
     @classmethod
     def from_hf(cls, hf: Any) -> llama.Config:
-        if hf.use_sliding_window or set(hf.layer_types) - {"full_attention"}:
-            raise UnsupportedConfigError(
-                f"encoder_config.use_sliding_window={hf.use_sliding_window} with layer_types "
-                f"{sorted(set(hf.layer_types))} is not supported; supported: false, full_attention alone"
-            )
+        refuse_sliding_window(hf)
         return replace(llama.Config.from_hf(hf), qkv_bias=True, out_bias=False, mlp_bias=False)

@@ -1,0 +1,1 @@
+"""Serving: the engine behind HTTP, on Ray Serve, and in batch jobs of Ray Data."""

@@ -55,8 +55,6 @@ def serve(
     threads: Annotated[
         int | None, typer.Option(help="Threads of the CPU.", show_default="torch's", min=1)
     ] = None,
-    ray: Annotated[bool, typer.Option("--ray", help="Serve with Ray Serve: replicas, scaling.")] = False,
-    replicas: Annotated[int | None, typer.Option(help="With --ray.", show_default="1", min=1)] = None,
     config: Annotated[
         Path | None, typer.Option(help="YAML file with the keys of gliclass's GLiClassServeConfig.")
     ] = None,
@@ -66,14 +64,12 @@ def serve(
 
     Any other option, as --max-model-len 512, is a key of gliclass's GLiClassServeConfig.
     """
-    if replicas is not None and not ray:
-        raise ValueError("--replicas goes with --ray")
     from gliclass_fast.serving.logs import use_json  # what follows may take seconds to import
 
     use_json(log_level)
     settings, placement = ServeSettings(), Placement()
     if config is not None or context.args:
-        from gliclass_fast.serving.config import configured
+        from gliclass_fast.serving.from_config import configured
 
         settings, placement = configured(config, context.args, model)
     settings = _set(
@@ -83,11 +79,9 @@ def serve(
         api_keys=None if api_key_file is None else _keys(api_key_file),
         limits=_set(settings.limits, queue_tokens=max_queue_tokens, seconds=timeout),
     )  # fmt: skip
-    placement = _set(placement, host=host, port=port, replicas=replicas)
-    if ray:
-        from gliclass_fast.serving.ray_serve import run
-    else:
-        from gliclass_fast.serving.server import run
+    placement = _set(placement, host=host, port=port)
+    from gliclass_fast.serving.server import run
+
     run(settings, placement)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -26,6 +27,8 @@ logger = logging.getLogger(__name__)
 
 # the event loop itself reads requests up to so many characters: a thread would cost more than it saves
 READ_AT_ONCE = 20_000
+# tokens of the batches that run before the start: a GPU compiles and records what it needs for each
+WARM_UP = {"cpu": (), "cuda": (128, 512, 2048, 8192)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,12 +78,16 @@ class Service:
         """Loads the model and warms it up; raises what a pipeline raises where it cannot."""
         if settings.threads is not None:
             torch.set_num_threads(settings.threads)
+        if settings.tokenizer_threads is not None:  # tokenizers read it before they first work
+            os.environ["RAYON_NUM_THREADS"] = str(settings.tokenizer_threads)
         self.settings, self.metrics = settings, Metrics()
         self.pipeline = ZeroShotClassificationPipeline(
             settings.model, max_length=settings.max_length, device=settings.device, progress_bar=False,
-            batch_tokens=settings.batch_tokens, on_truncation="ignore", warm_up=settings.warm_up,
+            batch_tokens=settings.batch_tokens, on_truncation="ignore",
             dtype=settings.dtype, quantization=settings.quantization,
         )  # fmt: skip
+        model = self.pipeline.model
+        model.warm_up(WARM_UP[model.device.type] if settings.warm_up is None else settings.warm_up)
         self.pipeline("a text", settings.labels or ["a label"])
         limits, budget = settings.limits, self.engine.batch_tokens
         self.batcher = Batcher(

@@ -35,7 +35,8 @@ class ServeSettings:
     batch_tokens: int | None = None  # tokens of a batch; None: by device
     batch_texts: int = 256  # texts of a batch, at most
     threads: int | None = None  # of a CPU
-    warm_up: tuple[int, ...] = ()  # tokens of batches to compile, and on a GPU to record, before the start
+    tokenizer_threads: int | None = None
+    warm_up: tuple[int, ...] | None = None  # tokens of batches that run before the start; None: by device
     threshold: float = 0.5  # where a request names none
     labels: Any = None  # for requests that name none: a list, or a nested dict
     api_keys: tuple[str, ...] = field(default=(), repr=False)  # none: everybody may ask

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,10 +13,16 @@ import pytest
 import schemathesis
 from fastapi.testclient import TestClient
 from hypothesis import HealthCheck, given, settings
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from gliclass_fast import ZeroShotClassificationPipeline, demo
+from gliclass_fast.serving import tracing
 from gliclass_fast.serving.app import create_app
+from gliclass_fast.serving.service import Answer
 from gliclass_fast.serving.settings import Limits, ServeSettings
+from tests.tiny import byte_tokenizer, reference_model
 
 LABELS = ["sports", "politics", "cooking"]
 TEXTS = ["The match went to extra time.", "Add a pinch of salt.", ""]
@@ -257,6 +265,23 @@ def test_keys(guarded: TestClient) -> None:
     assert guarded.get("/metrics", headers={"x-api-key": "first-key"}).status_code == 200
 
 
+def test_a_request_names_its_model(
+    tmp_path: Path, client: TestClient, pipeline: ZeroShotClassificationPipeline
+) -> None:
+    reference_model("bert").save_pretrained(tmp_path)
+    byte_tokenizer().save_pretrained(tmp_path)
+    for both in service(more_models={"tiny": str(tmp_path)}):
+        other = ZeroShotClassificationPipeline(tmp_path, device="cpu", progress_bar=False)
+        body = {"texts": TEXTS, "labels": LABELS, "threshold": 0.0}
+        for name, one in ((None, pipeline), ("tiny", other), (str(demo.PATH), pipeline)):
+            wanted = one(TEXTS, LABELS, threshold=0)
+            close(ok(both.post("/classify", json={**body, "model": name}))["results"], wanted)
+            close(ok(both.post("/gliclass", json={**body, "model": name})), wanted)
+        unknown = both.post("/classify", json={**body, "model": "other"})
+        assert (unknown.status_code, unknown.json()["error_type"]) == (404, "unknown_name")
+        assert both.get("/info").json()["more_models"] == {"tiny": str(tmp_path)}
+
+
 def test_information_and_metrics(client: TestClient) -> None:
     info = ok(client.get("/info"))
     assert info["labels"] == LABELS and info["device"] == "cpu" and info["max_length"] == 512
@@ -282,6 +307,31 @@ def test_information_and_metrics(client: TestClient) -> None:
 def _metrics(client: TestClient) -> dict[str, float]:
     lines = [line.rsplit(" ", 1) for line in client.get("/metrics").text.splitlines() if line[0] != "#"]
     return {name: float(value) for name, value in lines}
+
+
+def test_spans_of_a_request(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    exporter, provider = InMemorySpanExporter(), TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    tracer = provider.get_tracer("test")
+    monkeypatch.setattr(tracing, "_tracer", tracer)
+    service: Any = client.app.state.service  # type: ignore[attr-defined]
+
+    async def ask() -> Answer:
+        with tracer.start_as_current_span("request"):
+            answer: Answer = await service.answer({"texts": TEXTS, "labels": LABELS})
+        return answer
+
+    answer = asyncio.run(ask())
+    spans: dict[str, Any] = {span.name: span for span in exporter.get_finished_spans()}
+    parent = spans.pop("request")
+    assert list(spans) == ["gliclass.tokenize", "gliclass.queue", "gliclass.forward"]
+    end = parent.start_time
+    for span in spans.values():
+        assert span.parent.span_id == parent.context.span_id
+        assert end <= span.start_time <= span.end_time <= parent.end_time
+        end = span.end_time
+    assert spans["gliclass.tokenize"].attributes["gliclass.texts"] == len(TEXTS)
+    assert spans["gliclass.forward"].attributes["gliclass.batch_texts"] == answer.done[0].batch_texts
 
 
 @pytest.mark.parametrize(

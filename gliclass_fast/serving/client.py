@@ -37,6 +37,7 @@ class _Client:
         *,
         timeout: float | None = 30.0,
         api_key: str | None = None,
+        model: str | None = None,
         retries: Retries | int = 5,
         headers: dict[str, str] | None = None,
         transport: Any = None,
@@ -47,13 +48,14 @@ class _Client:
             url: the service's address with the path of the route.
             timeout: seconds to wait for an answer, and at most 5 for a connection; None: without end.
             api_key: a key of the service, where it asks for one.
+            model: the name of a model of the service, where it has several.
             retries: how many times a request is sent again, or more exactly how.
             headers: further headers of every request.
             transport: a transport of httpx2, as for an application in this process.
 
         Raises ImportError where httpx2 is missing.
         """
-        self.url = url.rstrip("/")
+        self.url, self.model = url.rstrip("/"), model
         self.retries = Retries(retries) if isinstance(retries, int) else retries
         self._one_text = False  # the service is a reference's, which answers one text of a list
         own = {"Authorization": f"Bearer {api_key}"} if api_key is not None else {}
@@ -102,7 +104,7 @@ class _Client:
         """
         given = texts if isinstance(texts, str) else list(texts)
         payload = {"texts": given, "labels": labels, "threshold": threshold, "multi_label": multi_label}
-        further = {"examples": examples, "prompt": prompt, "adapter_id": adapter_id}
+        further = {"examples": examples, "prompt": prompt, "adapter_id": adapter_id, "model": self.model}
         payload |= {name: value for name, value in further.items() if value is not None}
         return self._run(self._classification(payload))
 

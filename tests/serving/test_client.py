@@ -104,11 +104,11 @@ def test_what_is_sent_and_returned() -> None:
     assert str(request.url) == URL and request.method == "POST"
     assert request.headers["authorization"] == "Bearer key" and request.headers["x-team"] == "t"
     examples = [{"text": "x", "labels": ["a"]}]
-    both = Both([[A, B]])
+    both = Both([[A, B]], model="m")
     assert both(lambda client: client(("one", "two"), ["a"], None, False, examples, "p", "z")) == [A, B]
     assert both.bodies == [
         {"texts": ["one", "two"], "labels": ["a"], "threshold": None, "multi_label": False,
-         "examples": examples, "prompt": "p", "adapter_id": "z"}
+         "examples": examples, "prompt": "p", "adapter_id": "z", "model": "m"}
     ]  # fmt: skip
 
 

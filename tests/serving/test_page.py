@@ -19,7 +19,7 @@ import pytest
 from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
-from selenium.webdriver.support.ui import WebDriverWait
+from selenium.webdriver.support.ui import Select, WebDriverWait
 
 from gliclass_fast import ZeroShotClassificationPipeline, demo
 from gliclass_fast.serving.app import PAGE, create_app
@@ -198,8 +198,10 @@ def test_a_text_that_is_cut_is_told(driver: Any, address: str) -> None:
     assert not page["cut"].is_displayed()
 
 
-def test_keys_labels_of_the_service_and_its_end(driver: Any) -> None:
-    settings = ServeSettings(device="cpu", api_keys=("secret",), labels=["food", "sports"])
+def test_keys_models_and_labels_of_the_service_and_its_end(driver: Any) -> None:
+    settings = ServeSettings(
+        device="cpu", api_keys=("secret",), labels=["food", "sports"], more_models={"other": str(demo.PATH)}
+    )
     with running(create_app(settings)) as url:
         driver.get(url)
         page = Page.__new__(Page)
@@ -213,6 +215,10 @@ def test_keys_labels_of_the_service_and_its_end(driver: Any) -> None:
         page.wait(lambda _: page["labels"].get_attribute("value") == "food, sports")
         page.classify()
         assert {label for label, *_ in page.scores} == {"food", "sports"}
+        assert page["model"].accessible_name == "Model"
+        Select(page["model"]).select_by_visible_text("other")
+        page.classify()
+        assert len(page.scores) == 2 and 'model="other"' in page.text("python")
         for name in ("curl", "python"):
             assert "API_KEY" in page.text(name) and "secret" not in page.text(name)
     page.classify()

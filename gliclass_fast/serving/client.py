@@ -15,6 +15,8 @@ from typing import Any
 
 from gliclass_fast.serving.answers import TRY_AGAIN, Retries, ServeError, error_of, json_of, seconds_until
 
+CONNECTIONS = 256  # of a client, at a time; further requests wait for one
+
 __all__ = ["AsyncGLiClassClient", "GLiClassClient", "Retries", "ServeError"]
 
 
@@ -65,7 +67,8 @@ class _Client:
             raise ImportError("the client needs httpx2: pip install 'gliclass-fast[serve]'") from error
         self._failed, self._timed_out = httpx2.TransportError, (httpx2.ReadTimeout, httpx2.WriteTimeout)
         self._session: Any = getattr(httpx2, self._kind)(
-            timeout=httpx2.Timeout(timeout, connect=min(5.0, timeout or 5.0)),
+            timeout=httpx2.Timeout(timeout, connect=min(5.0, timeout or 5.0), pool=None),
+            limits=httpx2.Limits(max_connections=CONNECTIONS, max_keepalive_connections=CONNECTIONS),
             headers={**own, **(headers or {})},
             transport=transport,
         )

@@ -6,7 +6,7 @@ The kernel computes in float32, on as many threads as PyTorch uses, in the wides
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import cache
 
@@ -32,7 +32,7 @@ def instruction_set() -> tuple[int, int]:
     return number, lanes
 
 
-def pack_distances_cpp(tables: DistanceTables) -> DistanceTables:
+def pack_distances_cpp(tables: DistanceTables, empty: Callable[..., Tensor] = torch.empty) -> DistanceTables:
     """Packs [H, D, buckets] into [H, P, D, lanes]: P panels hold `lanes` columns each, one per distance.
 
     The first half of the panels is for negative distances; the first and the last hold one column over and
@@ -41,12 +41,12 @@ def pack_distances_cpp(tables: DistanceTables) -> DistanceTables:
     bucket_of = tables.bucket_of
     return replace(
         tables,
-        key_table=_panels(tables.key_table, bucket_of.flip(0)),
-        query_table=_panels(tables.query_table, bucket_of),
+        key_table=_panels(tables.key_table, bucket_of.flip(0), empty),
+        query_table=_panels(tables.query_table, bucket_of, empty),
     )
 
 
-def _panels(table: Tensor | None, bucket_of: Tensor) -> Tensor | None:
+def _panels(table: Tensor | None, bucket_of: Tensor, empty: Callable[..., Tensor]) -> Tensor | None:
     if table is None:
         return None
     heads, width, _ = table.shape
@@ -55,7 +55,8 @@ def _panels(table: Tensor | None, bucket_of: Tensor) -> Tensor | None:
     side = (ceil_div(reach, lanes) + 1) * lanes
     distances = torch.arange(-side, side, device=bucket_of.device).clamp_(-reach, reach)
     columns = table.index_select(2, bucket_of[distances + reach])
-    return columns.view(heads, width, -1, lanes).transpose(1, 2).contiguous()
+    panels = columns.view(heads, width, -1, lanes).transpose(1, 2)
+    return empty(*panels.shape, dtype=table.dtype, device=table.device).copy_(panels)
 
 
 @torch.library.custom_op("gliclass_fast::attention_cpu", mutates_args=(), device_types="cpu")

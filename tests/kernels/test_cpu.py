@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import subprocess
 import sys
@@ -13,8 +14,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from gliclass_fast.kernels import compiled_cpu
+from gliclass_fast.kernels import compiled_cpu, compiled_linear
 from gliclass_fast.kernels._extension import extension
+from gliclass_fast.kernels.linear import ACTIVATIONS
 from gliclass_fast.ops import IMPLEMENTATIONS, DistanceTables, Positions, Sequences, implementation
 from tests.accuracy import assert_accurate
 from tests.kernels import cases
@@ -37,6 +39,27 @@ def test_every_instruction_set(number: int, monkeypatch: pytest.MonkeyPatch) -> 
             arguments, slow = build(torch.float32, lengths=[300, 513], width=width)
             out = implementation(operation, "cpp")(*cases.packed(operation, "cpp", arguments))
             assert_accurate(out, slow(torch.float64), slow(torch.float32))
+
+
+@pytest.mark.parametrize("number", SETS, ids=[name for name, _ in SETS.values()])
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_activations_of_extreme_values(number: int, activation: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Infinities, NaN, zeros and values near the ends of float32 give what torch gives of each of them."""
+    monkeypatch.setattr(compiled_cpu, "instruction_set", lambda: (number, SETS[number][1]))
+    ends = torch.tensor(
+        [math.inf, math.nan, 0.0, 3e38, 1e30, 1e5, 88.8, 17.0, 16.0, 15.9, 13.0, 1e-30, 1e-40]
+    )
+    values = torch.cat((ends, -ends, torch.linspace(-9, 9, 99)))  # no multiple of any vector's lanes
+    x = torch.zeros(9, 5)
+    weight = compiled_linear.pack_cpp(torch.ones(len(values), 5))
+    low, exact = ACTIVATIONS[activation](values), ACTIVATIONS[activation](values.double())
+    finite = low.isfinite()
+    error = 2 * (low - exact).abs() + torch.finfo(torch.float32).eps * (exact.abs() + 1)
+    for found in compiled_linear.linear_cpp(x, weight, values, activation):
+        assert torch.allclose(found[~finite], low[~finite], rtol=0, atol=0, equal_nan=True)
+        assert ((found - exact).abs() <= error)[finite].all()
+    added = compiled_linear.linear_add_cpp(x, weight, torch.zeros_like(values), values.repeat(9, 1))
+    assert torch.allclose(added, values.expand(9, -1), rtol=0, atol=0, equal_nan=True)
 
 
 def test_the_fastest_instruction_set_is_used() -> None:

@@ -37,13 +37,14 @@ def _map(
     rows = x.shape[0]
     if x.stride(1) != 1:
         x = x.contiguous()
-    if residual is not None:
-        residual = residual.contiguous()
+    bias = None if bias is None else bias.contiguous()
+    residual = None if residual is None else residual.contiguous()
     _check(x, weight, bias, residual)
     out = torch.empty(rows, width, dtype=torch.float32, device=x.device)
     extension().linear_cpu(
-        compiled_cpu.instruction_set()[0], x.data_ptr(), x.stride(0), weight.data_ptr(), address(bias),
-        address(residual), out.data_ptr(), rows, depth, width, _FUSED[activation], torch.get_num_threads(),
+        compiled_cpu.instruction_set()[0], address(x, strided_rows=True), x.stride(0), address(weight),
+        address(bias), address(residual), address(out), rows, depth, width, _FUSED[activation],
+        torch.get_num_threads(),
     )  # fmt: skip
     return out
 

@@ -174,6 +174,59 @@ def test_it_is_part_of_a_compiled_graph() -> None:
     assert torch.equal(traced(qkv), twice(qkv))
 
 
+def strided(tensor: torch.Tensor) -> torch.Tensor:
+    """Returns a view of equal values of which no two lie side by side."""
+    wide = torch.full((*tensor.shape, 2), math.nan, dtype=tensor.dtype)
+    wide[..., 0] = tensor
+    return wide[..., 0]
+
+
+@pytest.mark.parametrize("part", ["x", "bias", "residual"])
+@pytest.mark.parametrize("shape", [(1, 5, 3), (9, 33, 24), (1, 1, 1)])
+def test_linear_maps_of_strided_tensors(part: str, shape: tuple[int, int, int]) -> None:
+    rows, depth, width = shape
+    given = {"x": torch.randn(rows, depth), "bias": torch.randn(width), "residual": torch.randn(rows, width)}
+    weight = compiled_linear.pack_cpp(torch.randn(width, depth))
+    x, bias, residual = given.values()
+    found, added = compiled_linear.linear_cpp, compiled_linear.linear_add_cpp
+    expected = found(x, weight, bias, "relu"), added(x, weight, bias, residual)
+    given[part] = strided(given[part])
+    x, bias, residual = given.values()
+    assert torch.equal(found(x, weight, bias, "relu"), expected[0])
+    assert torch.equal(added(x, weight, bias, residual), expected[1])
+
+
+def test_packing_takes_strided_weights() -> None:
+    for shape in ((24, 33), (7, 5), (1, 1), (16, 1)):
+        weight = torch.randn(shape)
+        expected = compiled_linear.pack_cpp(weight)
+        for view in (strided(weight), weight.t().contiguous().t()):
+            assert torch.equal(compiled_linear.pack_cpp(view), expected)
+
+
+def test_packed_values_that_are_strided_raise() -> None:
+    """What only the engine makes is refused, where it is not as it was made."""
+    qkv, sequences, scale, tables = disentangled()
+    with pytest.raises(ValueError, match="contiguous"):
+        compiled_linear.linear_cpp(torch.ones(2, 8), strided(torch.ones(8, 8)), None)
+    for name in ("key_table", "query_table"):
+        with pytest.raises(ValueError, match="contiguous"):
+            other = replace(tables, **{name: strided(getattr(tables, name))})
+            compiled_cpu.disentangled_attention_cpp(qkv, sequences, scale, other)
+    width = qkv.shape[3]
+    tiles = torch.zeros(2 * len(sequences.tiles), 4, dtype=torch.int32)[::2].copy_(sequences.tiles)
+    angles = strided(torch.ones(200, width // 2))
+    for other, positions in (
+        (replace(sequences, tiles=tiles), Positions()),
+        (sequences, Positions((angles, angles))),
+        (sequences, Positions(distance_bias=strided(torch.ones(qkv.shape[2], 9)))),
+    ):
+        with pytest.raises(ValueError, match="contiguous"):
+            compiled_cpu.attention_cpp(qkv, other, scale, positions)
+    with pytest.raises(ValueError, match="on the cpu device"):
+        compiled_linear.linear_cpp(torch.ones(2, 8), torch.ones(8, 8, device="meta"), None)
+
+
 def test_what_the_kernel_cannot_read_raises() -> None:
     qkv, sequences, scale, tables = disentangled()
     with pytest.raises(ValueError, match="needs float32, got"):

@@ -52,8 +52,9 @@ def connected(place: Place) -> Iterator[Actors]:
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     for handler in logging.getLogger("ray.data").handlers:
         if isinstance(handler, logging.StreamHandler):  # the others write into files of the session
-            handler.setLevel(logging.WARNING)
-    quiet = {"log_to_driver": False, "logging_level": logging.WARNING}
+            handler.setLevel(logging.CRITICAL)
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
     if place.address is None:
         count = place.count or max(1, (os.cpu_count() or 1) // place.cpus)
         ray.init(num_cpus=count * place.cpus + HELPERS, include_dashboard=False, **quiet)

@@ -6,7 +6,7 @@ the job runs again. A block is the least that is lost, so blocks are small.
 
 from __future__ import annotations
 
-import warnings
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -22,6 +22,7 @@ from ray.data.checkpoint import CheckpointConfig
 from gliclass_fast.serving.ray_cluster import Actors
 from gliclass_fast.serving.ray_data import Classifier
 
+_FAILURES = (ValueError, TypeError, OSError, FloatingPointError)
 ROW_ID = "row_id"  # the column that tells rows apart, which the caller's reading gives
 MOST_TASKS = 1000  # that read; each is sent to a worker with its pieces
 
@@ -47,7 +48,10 @@ class Rows(Datasource):  # type: ignore[misc]
 
 
 def _tables(pieces: Sequence[Any], read: Callable[[Any], Iterable[Any]]) -> Iterator[Any]:
-    return chain.from_iterable(map(read, pieces))
+    try:
+        yield from chain.from_iterable(map(read, pieces))
+    except _FAILURES as error:
+        raise JobFailedError(error) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +84,7 @@ class BatchJob:
         try:
             self._dataset(actors).write_parquet(str(self.output))
         except ray.exceptions.RayError as error:
-            raise ValueError(reason(error)) from error
+            raise ValueError(JobFailedError.reason(error)) from error
         finally:
             context.checkpoint_config = before
 
@@ -89,15 +93,43 @@ class BatchJob:
         if self.block_rows is not None:
             rows = rows.repartition(target_num_rows_per_block=self.block_rows)
         scored = rows.map_batches(
-            self.classifier, fn_constructor_kwargs={"threads": actors.cpus, **self.options},
+            _Actor, fn_constructor_args=(self.classifier, {"threads": actors.cpus, **self.options}),
             batch_size=None, batch_format="pyarrow", num_cpus=actors.cpus, num_gpus=actors.gpus or None,
             compute=ActorPoolStrategy(size=actors.count),
         )  # fmt: skip
         return scored.drop_columns(list(self.dropped)) if self.dropped else scored
 
 
-def reason(error: BaseException) -> str:
-    """Returns the message of the error that was raised in a task or an actor, without those around it."""
-    while (cause := getattr(error, "cause", None) or error.__cause__) is not None:
-        error = cause
-    return str(error).strip()
+class _Actor:
+    """Scores blocks; what is wrong with the options is raised there, as Ray starts a dead actor again."""
+
+    def __init__(self, classifier: type[Classifier], options: dict[str, Any]) -> None:
+        self._classifier: Classifier | Exception
+        try:
+            self._classifier = classifier(**options)
+        except _FAILURES as error:
+            self._classifier = error
+
+    def __call__(self, batch: Any) -> Any:
+        try:
+            if isinstance(self._classifier, Exception):
+                raise self._classifier
+            return self._classifier(batch)
+        except _FAILURES as error:
+            raise JobFailedError(error) from error
+
+
+class JobFailedError(Exception):
+    """Carries the message of an error, in one line, from a worker to who runs the job.
+
+    Ray hands on the text of a traceback, but not the error; so it is found in the text.
+    """
+
+    def __init__(self, error: object) -> None:
+        super().__init__(" ".join(str(error).split()))
+
+    @classmethod
+    def reason(cls, error: Exception) -> str:
+        """Returns the message that a traceback of Ray's has, or its last line where it is of another error."""
+        found = re.search(rf"{cls.__name__}: (.+)", str(error))
+        return found[1] if found else str(error).strip().split("\n")[-1]

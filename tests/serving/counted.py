@@ -1,0 +1,53 @@
+"""The batch command with a classifier that notes which rows it scores: `python -m tests.serving.counted LOG ...`."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import typer
+
+from gliclass_fast.cli.batch import batch
+from gliclass_fast.cli.console import without_traceback
+from gliclass_fast.serving import ray_job
+from gliclass_fast.serving.ray_data import Classifier
+
+app = typer.Typer(pretty_exceptions_enable=False)
+app.command()(without_traceback(batch))
+
+
+class Counting(Classifier):
+    """Appends a line to a file for every batch, before it is scored: the process and the rows."""
+
+    def __init__(self, log: Path, **options: Any) -> None:
+        super().__init__(**options)
+        self._log = log
+
+    def __call__(self, batch: Any) -> Any:
+        line = json.dumps({"pid": os.getpid(), "rows": batch["row_id"].to_pylist()}) + "\n"
+        with self._log.open("ab", buffering=0) as log:
+            log.write(line.encode())
+        return super().__call__(batch)
+
+
+def counted(log: Path, **job: Any) -> Any:
+    """Has the jobs of this process count, and takes other fields of theirs."""
+    counting = partial(ray_job.BatchJob, classifier=partial(Counting, log))
+    return patch.object(ray_job, "BatchJob", lambda *args, **kwargs: counting(*args, **{**kwargs, **job}))
+
+
+def read(log: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+
+
+if __name__ == "__main__":
+    # run as a module, it is another one than what workers import
+    from tests.serving import counted as module
+
+    with module.counted(Path(sys.argv[1])):
+        app(sys.argv[2:])

@@ -16,9 +16,12 @@ FOUND_COLUMNS = ("row_id", "file", "row", "text", "labels", "scores", "tokens_cu
 
 def batch(
     source: Annotated[
-        Path, typer.Argument(metavar="INPUT", help="A file, or a folder of files of one kind, as classify reads.")
+        Path,
+        typer.Argument(metavar="INPUT", help="A file, or a folder of files of one kind, as classify reads."),
     ],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the results, as .parquet files.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder for the results, as .parquet files.")
+    ],
     labels: Annotated[str | None, typer.Option(help="Labels, separated by commas.")] = None,
     labels_file: Annotated[
         Path | None, typer.Option(help="JSON file: a list of labels or nested objects.")
@@ -41,7 +44,9 @@ def batch(
         str | None,
         typer.Option(help="Of a .csv or .tsv file; or the word tab.", show_default=", or tab"),
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Continue the killed job of this --output.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue the killed job of this --output.")
+    ] = False,
     no_text: Annotated[bool, typer.Option("--no-text", help="Leave the text out of the result.")] = False,
     max_length: Annotated[int, typer.Option(help="Window in tokens.", min=1)] = 1024,
     batch_tokens: Annotated[

@@ -47,11 +47,12 @@ def files_of(source: Path, reading: Reading) -> Files:
     paths = _paths(source)
     root = source if source.is_dir() else source.parent
     pieces: list[Piece] = []
+    kinds: dict[str, tuple[str, str]] = {}  # of the columns to keep, and the file that has them first
     rows = 0
     for number, path in enumerate(paths):
         name = path.relative_to(root).as_posix()
         if kind_of(path.name) == ".parquet":
-            counts = _groups(path, reading)
+            counts = _groups(path, name, reading, kinds)
             firsts = [sum(counts[:group]) for group in range(len(counts))]
             pieces += [Piece(path, name, number, group, first) for group, first in enumerate(firsts)]
             rows += sum(counts)
@@ -86,17 +87,23 @@ def _paths(source: Path) -> list[Path]:
     return paths
 
 
-def _groups(path: Path, reading: Reading) -> list[int]:
-    """Returns the numbers of rows of a parquet file's row groups; the columns are there."""
+def _groups(path: Path, name: str, reading: Reading, kinds: dict[str, tuple[str, str]]) -> list[int]:
+    """Returns the numbers of rows of a parquet file's row groups, and notes the kinds of columns to keep."""
     parquet = pyarrow_parquet()
     try:
-        metadata = parquet.read_metadata(path)
-        names = parquet.read_schema(path).names
+        metadata, schema = parquet.read_metadata(path), parquet.read_schema(path)
     except (ValueError, OSError) as error:
         raise FileFormatError(f"{path} is not a parquet file that can be read: {error}") from None
-    for name in (reading.column, *reading.keep):
-        if names.count(name) != 1:
-            raise FileFormatError(f"{path} has {names.count(name)} columns {name!r}, of: {', '.join(names)}")
+    for column in (reading.column, *reading.keep):
+        if column not in schema.names:
+            raise FileFormatError(f"{path} has no column {column!r} but: {', '.join(schema.names)}")
+        if (count := schema.names.count(column)) > 1:
+            raise FileFormatError(f"{path} has {count} columns named {column!r}")
+    for column in reading.keep:
+        own = str(_plain(schema.empty_table()[column].combine_chunks()).type)
+        kind, first = kinds.setdefault(column, (own, name))
+        if own != kind:
+            raise FileFormatError(f"column {column!r} is {own} in {name}, but {kind} in {first}")
     return [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
 
 
@@ -127,7 +134,7 @@ def _parquet(piece: Piece, reading: Reading) -> Iterator[tuple[list[Row], dict[s
 
 def _plain(column: Any) -> Any:
     """Returns a column without a dictionary, as blocks of other row groups may have another one."""
-    return column.dictionary_decode() if hasattr(column, "dictionary_decode") else column
+    return column.dictionary_decode() if str(column.type).startswith("dictionary") else column
 
 
 def _other(piece: Piece, reading: Reading) -> Iterator[tuple[list[Row], dict[str, Any]]]:

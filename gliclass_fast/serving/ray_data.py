@@ -112,9 +112,7 @@ class Classifier:
         return [each for each in found if each is not None]
 
     def _scored(self, texts: list[str], first: int) -> list[Found]:
-        found, infos = self._pipeline(
-            texts, self._labels, **self._call, first_text=first, return_info=True
-        )
+        found, infos = self._pipeline(texts, self._labels, **self._call, first_text=first, return_info=True)
         return [self._found(each, info.tokens_cut) for each, info in zip(found, infos, strict=True)]
 
     def _found(self, predictions: list[dict[str, Any]], cut: int) -> Found:
@@ -154,7 +152,5 @@ def _with_columns(table: Any, found: list[Found]) -> Any:
     for name in FOUND:
         column = pyarrow.array([getattr(each, name) for each in found], kinds[name])
         place = table.schema.get_field_index(name)
-        table = (
-            table.append_column(name, column) if place < 0 else table.set_column(place, name, column)
-        )
+        table = table.append_column(name, column) if place < 0 else table.set_column(place, name, column)
     return table

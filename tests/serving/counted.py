@@ -1,4 +1,7 @@
-"""The batch command with a classifier that notes which rows it scores: `python -m tests.serving.counted LOG ...`."""
+"""The batch command with a classifier that notes which rows it scores.
+
+`python -m tests.serving.counted LOG [--whole] INPUT ...`; with --whole blocks are as large as they are read.
+"""
 
 from __future__ import annotations
 
@@ -46,8 +49,9 @@ def read(log: Path) -> list[dict[str, Any]]:
 
 
 if __name__ == "__main__":
-    # run as a module, it is another one than what workers import
+    # workers import this file as a module of another name
     from tests.serving import counted as module
 
-    with module.counted(Path(sys.argv[1])):
-        app(sys.argv[2:])
+    whole, arguments = "--whole" in sys.argv, [each for each in sys.argv[1:] if each != "--whole"]
+    with module.counted(Path(arguments[0]), **({"block_rows": None} if whole else {})):
+        app(arguments[1:])

@@ -41,8 +41,8 @@ class BatchRun:
     def run(self, resume: bool = False) -> None:
         """Scores what is not scored yet, and says what there is then.
 
-        Raises ValueError for input that cannot be read, a mistake in the options, or an output of another job.
-        Ends with the exit code 3 where rows failed, and 130 after an interrupt.
+        Raises ValueError for input that cannot be read, a mistake in the options, or an output of other
+        options. Ends with the exit code 3 where rows failed, and 130 after an interrupt.
         """
         files = files_of(self.source.resolve(), self.reading)
         note = self._note(files)
@@ -58,9 +58,12 @@ class BatchRun:
     def _note(self, files: Files) -> RunNote:
         own = {"dtype", "device", "batch_tokens"}  # these may be others when a job goes on
         noted = {name.replace("_", "-"): value for name, value in self.options.items() if name not in own}
-        reading = {"column": self.reading.column, "keep": list(self.reading.keep)}
-        reading |= {"encoding": self.reading.encoding, "delimiter": self.reading.delimiter}
-        noted |= {**reading, "no-text": not self.text, "input": files.state}
+        noted |= {"column": self.reading.column, "keep": list(self.reading.keep), "no-text": not self.text}
+        noted |= {
+            "encoding": self.reading.encoding,
+            "delimiter": self.reading.delimiter,
+            "input": files.state,
+        }
         return RunNote(self.output, str(self.source), noted, self.options["dtype"] or "by device")
 
     def _goes_on(self, note: RunNote, resume: bool) -> bool:

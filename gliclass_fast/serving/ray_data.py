@@ -8,7 +8,7 @@
         batch_size=128, batch_format="pyarrow", num_cpus=1, compute=ray.data.ActorPoolStrategy(size=2),
     )
 
-Ray makes one in every actor. torch is imported there alone, so that a job starts soon; Ray is not needed here.
+Ray makes one in every actor. torch is imported there alone, so that a job starts soon. Ray is not needed.
 """
 
 from __future__ import annotations
@@ -59,7 +59,8 @@ class Classifier:
             labels: for all texts, as the pipeline takes them.
             column: the column of the texts.
             top_k: at most so many labels a text, the best.
-            threads: threads of the CPU; None leaves them to Ray, which gives an actor as many as its num_cpus.
+            threads: threads of the CPU; None leaves them to Ray, which gives an actor one for each of its
+                num_cpus.
             call: options of a call of the pipeline, as threshold and prompt.
             options: of `ZeroShotClassificationPipeline`, as max_length, device, dtype and quantization.
 

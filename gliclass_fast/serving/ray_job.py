@@ -58,9 +58,9 @@ def _tables(pieces: Sequence[Any], read: Callable[[Any], Iterable[Any]]) -> Iter
 class BatchJob:
     """Scores rows into a folder of parquet files.
 
-    options: of `Classifier`. output, checkpoint: folders that every machine sees. block_rows: rows of a block,
-    and of a file of results; None leaves blocks as they are read, so that a killed job begins anew. dropped:
-    columns that results have no more.
+    options: of `Classifier`. output, checkpoint: folders that every machine sees. block_rows: rows of a
+    block, and of a file of results; None leaves blocks as they are read, so that a killed job begins anew.
+    dropped: columns that results have no more.
     """
 
     rows: Rows
@@ -130,6 +130,6 @@ class JobFailedError(Exception):
 
     @classmethod
     def reason(cls, error: Exception) -> str:
-        """Returns the message that a traceback of Ray's has, or its last line where it is of another error."""
+        """Returns the message in a traceback of Ray's, or its last line where it is of another error."""
         found = re.search(rf"{cls.__name__}: (.+)", str(error))
         return found[1] if found else str(error).strip().split("\n")[-1]

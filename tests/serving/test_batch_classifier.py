@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 import pyarrow
 import pyarrow.parquet
 import pytest
+import typer
 from typer.testing import CliRunner, Result
 
 from gliclass_fast import ZeroShotClassificationPipeline, demo
@@ -19,6 +21,7 @@ from gliclass_fast.cli.batch_run import BatchRun
 from gliclass_fast.serving.ray_data import FOUND, Classifier
 from tests.serving import counted
 
+ROOT = Path(__file__).parent.parent.parent
 LABELS = ["positive review", "negative review", "music"]
 TEXTS = ["I loved this film.", None, "Play some jazz, please.", 3, "", "word " * 40, "\ud800"]
 ERRORS = {
@@ -155,3 +158,14 @@ assert not {"ray", "torch", "transformers", "pyarrow"} & set(sys.modules)
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert FOUND == ("labels", "scores", "tokens_cut", "error")
+
+
+def test_the_page_names_every_option() -> None:
+    known = {
+        option
+        for item in typer.main.get_command(counted.app).params
+        for option in item.opts
+        if option.startswith("--")
+    }
+    page = (ROOT / "docs/batch.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"--[a-z][a-z-]+", page)) == known

@@ -1,4 +1,4 @@
-"""The files of a batch job: ids of rows that stay, rows that fail with their error, and mistakes in one line."""
+"""The files of a batch job: ids of rows that stay, rows that keep their error, and mistakes in one line."""
 
 from __future__ import annotations
 
@@ -23,19 +23,13 @@ def write_parquet(path: Path, texts: Any, **columns: Any) -> None:
 
 
 def rows_of(source: Path, reading: Reading) -> list[dict[str, Any]]:
-    return [
-        row
-        for piece in files_of(source, reading).pieces
-        for each in tables(piece, reading)
-        for row in each.to_pylist()
-    ]
+    found = [each for piece in files_of(source, reading).pieces for each in tables(piece, reading)]
+    return [row for each in found for row in each.to_pylist()]
 
 
 def test_rows_of_all_kinds(tmp_path: Path) -> None:
     """Columns to keep have one type in all blocks; what the text column holds else is a row with an error."""
-    write_parquet(
-        tmp_path / "a.parquet", ["one", None, "three"], key=pyarrow.array([7, None, 2**60], "int64")
-    )
+    write_parquet(tmp_path / "a.parquet", ["one", None, "three"], key=[7, None, 2**60])
     pyarrow.parquet.write_table(pyarrow.table({"text": [1, 2], "key": [3, 4]}), tmp_path / "n.parquet")
     (tmp_path / "b.csv").write_text('text,key\n"one\ntwo",7\n,x\n')
     lines = [{"text": "one", "key": {"x": 1}}, {"key": "y"}, {"text": 3}, "four"]

@@ -92,7 +92,7 @@ class BatchRun:
             raise ValueError("a batch job needs Ray: pip install 'gliclass-fast[ray]'") from None
         job = BatchJob(
             Rows(files.pieces, partial(tables, reading=self.reading)), self.options,
-            self.output.resolve(), self.checkpoint.resolve(), self.block_rows,
+            self.output.resolve(), self.checkpoint.resolve(), block_rows=self.block_rows,
             dropped=() if self.text else ("text",),
         )  # fmt: skip
         try:

@@ -57,7 +57,7 @@ def connected(place: Place) -> Iterator[Actors]:
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
     if place.address is None:
         count = place.count or max(1, (os.cpu_count() or 1) // place.cpus)
-        ray.init(num_cpus=count * place.cpus + HELPERS, include_dashboard=False, **quiet)
+        ray.init("local", num_cpus=count * place.cpus + HELPERS, include_dashboard=False, **quiet)
     else:
         try:
             ray.init(address=place.address, **quiet)

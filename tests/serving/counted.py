@@ -1,6 +1,6 @@
 """The batch command with a classifier that notes which rows it scores.
 
-`python -m tests.serving.counted LOG [--whole] INPUT ...`; with --whole blocks are as large as they are read.
+`python -m tests.serving.counted LOG PAUSE small|whole INPUT ...`: whole leaves blocks as they are read.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,27 +21,31 @@ from gliclass_fast.cli.console import without_traceback
 from gliclass_fast.serving import ray_job
 from gliclass_fast.serving.ray_data import Classifier
 
-app = typer.Typer(pretty_exceptions_enable=False)
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 app.command()(without_traceback(batch))
 
 
 class Counting(Classifier):
-    """Appends a line to a file for every batch, before it is scored: the process and the rows."""
+    """Appends a line to a file for every batch, before it is scored: the process and the rows.
 
-    def __init__(self, log: Path, **options: Any) -> None:
+    A pause makes a small block take as long as a large one, whose results are written meanwhile.
+    """
+
+    def __init__(self, log: Path, pause: float, **options: Any) -> None:
         super().__init__(**options)
-        self._log = log
+        self._log, self._pause = log, pause
 
     def __call__(self, batch: Any) -> Any:
         line = json.dumps({"pid": os.getpid(), "rows": batch["row_id"].to_pylist()}) + "\n"
         with self._log.open("ab", buffering=0) as log:
             log.write(line.encode())
+        time.sleep(self._pause)
         return super().__call__(batch)
 
 
-def counted(log: Path, **job: Any) -> Any:
-    """Has the jobs of this process count, and takes other fields of theirs."""
-    counting = partial(ray_job.BatchJob, classifier=partial(Counting, log))
+def counted(log: Path, pause: float, **job: Any) -> Any:
+    """Has the jobs of this process count and pause, seconds a batch, and takes other fields of theirs."""
+    counting = partial(ray_job.BatchJob, classifier=partial(Counting, log, pause))
     return patch.object(ray_job, "BatchJob", lambda *args, **kwargs: counting(*args, **{**kwargs, **job}))
 
 
@@ -52,6 +57,6 @@ if __name__ == "__main__":
     # workers import this file as a module of another name
     from tests.serving import counted as module
 
-    whole, arguments = "--whole" in sys.argv, [each for each in sys.argv[1:] if each != "--whole"]
-    with module.counted(Path(arguments[0]), **({"block_rows": None} if whole else {})):
-        app(arguments[1:])
+    log, pause, blocks, *arguments = sys.argv[1:]
+    with module.counted(Path(log), float(pause), **({"block_rows": None} if blocks == "whole" else {})):
+        app(arguments)

@@ -42,7 +42,7 @@ class Place:
 def connected(place: Place) -> Iterator[Actors]:
     """Connects this process with a cluster and yields the actors that a job may have there.
 
-    Raises ValueError where there is no cluster at the address, or no room in it for one actor.
+    Raises ValueError where no cluster answers or starts, or where it has no room for the actors.
     """
     if ray.is_initialized():  # by who calls this, and the cluster is theirs
         yield _actors(place)
@@ -55,14 +55,13 @@ def connected(place: Place) -> Iterator[Actors]:
             handler.setLevel(logging.CRITICAL)
     logging.getLogger("ray").setLevel(logging.ERROR)
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
-    if place.address is None:
-        count = place.count or max(1, (os.cpu_count() or 1) // place.cpus)
-        ray.init("local", num_cpus=count * place.cpus + HELPERS, include_dashboard=False, **quiet)
-    else:
-        try:
-            ray.init(address=place.address, **quiet)
-        except (ConnectionError, RuntimeError) as error:
-            raise ValueError(f"no cluster of Ray answers at {place.address}: {error}") from error
+    count = place.count or max(1, (os.cpu_count() or 1) // place.cpus)
+    own = {"num_cpus": count * place.cpus + HELPERS, "include_dashboard": False}
+    try:
+        ray.init(place.address or "local", **({} if place.address else own), **quiet)
+    except Exception as error:  # Ray raises all kinds, as Exception itself where it takes too long to start
+        where = f"no cluster of Ray answers at {place.address}" if place.address else "Ray did not start"
+        raise ValueError(f"{where}: {' '.join(str(error).split())}") from error
     try:
         yield _actors(place)
     finally:

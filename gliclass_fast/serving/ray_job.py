@@ -7,6 +7,7 @@ the job runs again. A block is the least that is lost, so blocks are small.
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -82,7 +83,9 @@ class BatchJob:
             ROW_ID, str(self.checkpoint), delete_checkpoint_on_success=False
         )
         try:
-            self._dataset(actors).write_parquet(str(self.output))
+            with warnings.catch_warnings():  # of actors that a short job has no use for
+                warnings.simplefilter("ignore")
+                self._dataset(actors).write_parquet(str(self.output))
         except ray.exceptions.RayError as error:
             raise ValueError(JobFailedError.reason(error)) from error
         finally:

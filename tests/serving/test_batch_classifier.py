@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -82,6 +83,16 @@ def test_a_text_that_fails_is_alone_and_a_mistake_is_raised(classifier: Classifi
         Classifier(labels=LABELS, device="cpu", call={"threshold": 2})({"text": ["one"]})
     with pytest.raises(KeyError, match="text"):
         classifier({"body": ["one"]})
+
+
+def test_an_actor_has_the_threads_it_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAYON_NUM_THREADS", "1")
+    given: list[int] = []
+    monkeypatch.setattr("torch.set_num_threads", given.append)
+    Classifier(labels=LABELS, device="cpu")
+    assert 3 not in given and os.environ["RAYON_NUM_THREADS"] == "1"
+    Classifier(labels=LABELS, device="cpu", threads=3)
+    assert 3 in given and os.environ["RAYON_NUM_THREADS"] == "3"
 
 
 @pytest.fixture

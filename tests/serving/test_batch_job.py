@@ -65,11 +65,14 @@ def check_results(output: Path, count: int) -> None:
     """Every row is there once, and as exact as float32 with the library's own scores."""
     rows = sorted(pyarrow.parquet.read_table(output).to_pylist(), key=lambda row: row["row_id"])
     assert [row["key"] for row in rows] == list(range(count))
-    assert [row["text"] for row in rows] == texts_of(count)
+    texts = texts_of(count)
+    assert "text" not in rows[0] or [row["text"] for row in rows] == texts
     assert [row["key"] for row in rows if row["error"]] == [7] and rows[7]["labels"] is None
     rows.pop(7)
     pipeline = ZeroShotClassificationPipeline(demo.PATH, device="cpu", progress_bar=False)
-    for row, own in zip(rows, pipeline([row["text"] for row in rows], LABELS, threshold=0), strict=True):
+    for row, own in zip(
+        rows, pipeline([texts[row["key"]] for row in rows], LABELS, threshold=0), strict=True
+    ):
         best = sorted(own, key=lambda each: -each["score"])
         assert row["labels"] == [each["label"] for each in best]
         np.testing.assert_allclose(row["scores"], [each["score"] for each in best], atol=2e-6)
@@ -77,13 +80,15 @@ def check_results(output: Path, count: int) -> None:
 
 def started(log: Path, *arguments: Any) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "tests.serving.counted", str(log), *map(str, arguments)]
-    return subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL)
+    with log.with_suffix(".err").open("ab") as err:
+        return subprocess.Popen(command, cwd=ROOT, stderr=err)
 
 
 def wait_for(log: Path, batches: int, job: subprocess.Popen[bytes] | None = None) -> None:
     end = time.monotonic() + 240
     while len(counted.read(log)) < batches:
-        assert time.monotonic() < end and (job is None or job.poll() is None)
+        ended = job is not None and job.poll() is not None
+        assert time.monotonic() < end and not ended, log.with_suffix(".err").read_text()
         time.sleep(0.02)
 
 
@@ -140,6 +145,7 @@ def test_small_blocks_are_what_a_kill_costs_little_by(tmp_path: Path, small_bloc
     count, block, actors = 3000, 128, 2
     output, log = tmp_path / "out", tmp_path / "log"
     options = options_of(write(tmp_path / "in", count, together=True), output, actors, block)
+    options += ["--no-text"]
     blocks = "small" if small_blocks else "whole"
     job = started(log, 0, blocks, *options)
     wait_for(log, 9 if small_blocks else 1, job)
@@ -147,7 +153,7 @@ def test_small_blocks_are_what_a_kill_costs_little_by(tmp_path: Path, small_bloc
     job.kill()
     job.wait()
     again = started(log, 0, blocks, *options)
-    assert again.wait() == 3
+    assert again.wait() == 3, log.with_suffix(".err").read_text()
     check_results(output, count)
     extra = rows_scored(log) - count
     assert 0 < extra <= IN_FLIGHT * actors * block if small_blocks else extra == count
@@ -181,3 +187,30 @@ def test_a_mistake_that_only_an_actor_finds_is_one_line(tmp_path: Path, cluster:
     ) as error:
         job.run(Actors(1, 1, 0))
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("place", "there", "expected"),
+    [
+        (Place(), {"CPU": 10.0}, Actors(8, 1, 0)),
+        (Place(cpus=3), {"CPU": 10.0}, Actors(2, 3, 0)),
+        (Place(cpus=3), {"CPU": 64.0, "GPU": 4.0}, Actors(4, 3, 1)),
+        (Place(gpus=0.5), {"CPU": 64.0, "GPU": 4.0}, Actors(8, 1, 0.5)),
+        (Place(gpus=0), {"CPU": 6.0, "GPU": 4.0}, Actors(4, 1, 0)),
+        (Place(count=2), {"CPU": 64.0}, Actors(2, 1, 0)),
+        (Place(count=2), {"CPU": 3.0}, "the cluster has 3 CPUs and 0 GPUs: 2 actors need 4 CPUs and 0 GPUs"),
+        (Place(gpus=1), {"CPU": 8.0}, "the cluster has 8 CPUs and 0 GPUs: 1 actors need 3 CPUs and 1 GPUs"),
+    ],
+)
+def test_actors_are_as_many_as_fit(
+    monkeypatch: pytest.MonkeyPatch, place: Place, there: dict[str, float], expected: Actors | str
+) -> None:
+    """A job that has no room is refused, as Ray would wait for it without an end."""
+    monkeypatch.setattr(ray, "is_initialized", lambda: True)
+    monkeypatch.setattr(ray, "cluster_resources", lambda: there)
+    if isinstance(expected, Actors):
+        with connected(place) as actors:
+            assert actors == expected
+    else:
+        with pytest.raises(ValueError, match=expected), connected(place):
+            pass

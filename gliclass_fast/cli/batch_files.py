@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gliclass_fast.cli.readers import kind_of, pyarrow_parquet, read_rows
+from gliclass_fast.cli.readers import check_columns, kind_of, pyarrow_parquet, read_rows
 from gliclass_fast.cli.rows import FileFormatError, Reading, Row, checked
 
 ROWS_AT_A_TIME = 1024
@@ -94,11 +94,7 @@ def _groups(path: Path, name: str, reading: Reading, kinds: dict[str, tuple[str,
         metadata, schema = parquet.read_metadata(path), parquet.read_schema(path)
     except (ValueError, OSError) as error:
         raise FileFormatError(f"{path} is not a parquet file that can be read: {error}") from None
-    for column in (reading.column, *reading.keep):
-        if column not in schema.names:
-            raise FileFormatError(f"{path} has no column {column!r} but: {', '.join(schema.names)}")
-        if (count := schema.names.count(column)) > 1:
-            raise FileFormatError(f"{path} has {count} columns named {column!r}")
+    check_columns(path, schema.names, reading)
     for column in reading.keep:
         own = str(_plain(schema.empty_table()[column].combine_chunks()).type)
         kind, first = kinds.setdefault(column, (own, name))

@@ -58,6 +58,7 @@ class Prepared:
 
     passes: list[Request]
     prompts: list[EncodedPrompt]
+    network: Any  # that was there: the vectors of labels that a tower reads are of it
 
     @property
     def cost(self) -> int:
@@ -167,9 +168,11 @@ class Engine:
 
     def prepare(self, requests: Sequence[Request], labels_per_pass: LabelsPerPass = None) -> list[Prepared]:
         """Reads requests for `score_prepared`; raises ValueError where labels do not fit the window."""
+        self.follow_model()
+        network = self.model.loaded
         passes = [self.passes(request, labels_per_pass) for request in requests]
         prompts = iter(self.encode([part for own in passes for part in own]))
-        return [Prepared(own, list(islice(prompts, len(own)))) for own in passes]
+        return [Prepared(own, list(islice(prompts, len(own))), network) for own in passes]
 
     def score_prepared(self, prepared: Sequence[Prepared]) -> list[Scored]:
         """Returns the logits of requests that were read before, in order, as `score` does.
@@ -178,10 +181,17 @@ class Engine:
         where a logit is not finite in float32 either.
         """
         passes = [(index, part) for index, each in enumerate(prepared) for part in each.passes]
-        prompts = [prompt for each in prepared for prompt in each.prompts]
-        return self._with_one_network(
-            lambda: self._joined(self._run(passes, encoded=prompts), len(prepared), range(len(prepared)))
-        )
+
+        def run() -> list[Scored]:
+            network = self.model.loaded
+            prompts = [
+                prompt
+                for each in prepared
+                for prompt in (each.prompts if each.network is network else self.encode(each.passes))
+            ]
+            return self._joined(self._run(passes, encoded=prompts), len(prepared), range(len(prepared)))
+
+        return self._with_one_network(run)
 
     def _score(
         self,
@@ -239,7 +249,9 @@ class Engine:
         rows: list[Row] = []
         running: Launched = []
         with _bar(len(passes), progress) as advance:
-            for part in growing(len(passes), FIRST_CHUNK.get(self.model.loaded.device.type, CHUNK), CHUNK):
+            # where nothing is left to tokenise, the device need not wait for a first small part either
+            first = CHUNK if encoded else FIRST_CHUNK.get(self.model.loaded.device.type, CHUNK)
+            for part in growing(len(passes), first, CHUNK):
                 prompts = encoded[part] if encoded else self.encode([each for _, each in passes[part]])
                 fresh = [Row(*own, prompt) for own, prompt in zip(passes[part], prompts, strict=True)]
                 rows += fresh

@@ -84,6 +84,8 @@ def seconds_until(response: Any) -> float:
         return float(given)
     try:
         until = parsedate_to_datetime(given)
-    except ValueError:
+    except (ValueError, TypeError):
         return 0.0
+    if until.tzinfo is None:  # "-0000", a moment in UTC
+        until = until.replace(tzinfo=timezone.utc)
     return max(0.0, (until - datetime.now(timezone.utc)).total_seconds())

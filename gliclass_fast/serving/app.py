@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 
 from gliclass_fast import __version__
 from gliclass_fast.serving.access import Access
-from gliclass_fast.serving.errors import Draining, RequestError
+from gliclass_fast.serving.errors import Broken, Draining, RequestError
 from gliclass_fast.serving.formats import (
     ClassifyBody,
     GLiClassBody,
@@ -28,7 +28,10 @@ from gliclass_fast.serving.settings import ServeSettings
 
 PAGE = Path(__file__).parent / "page" / "index.html"
 CLIENT_LEFT = 499  # nginx's status for a client that left before its answer; nobody reads it
+MADE_AT_ONCE = 5_000  # predictions up to which the event loop itself makes the JSON of an answer
+LONGEST_MESSAGE = 500  # characters of an error, which may repeat a part of what the caller sent
 BASE_ADAPTER = "__base__"
+OWN_ROUTES = ("/classify", "/predict", "/rerank", "/health", "/ready", "/info", "/metrics", "/docs")
 NAMES = {404: "not_found", 405: "method_not_allowed", 413: "too_large", 422: "invalid_json"}
 ERRORS: dict[int | str, Any] = {
     status: {
@@ -48,7 +51,8 @@ ERRORS: dict[int | str, Any] = {
         413: "The body or a text is too long.",
         422: "What the request asks for is not valid.",
         429: "The queue is full; Retry-After says when to try again.",
-        503: "The service is about to end.",
+        500: "The service failed; its log says why.",
+        503: "The service is about to end, or its engine is broken.",
         504: "The time of the request passed.",
     }.items()
 }
@@ -59,8 +63,10 @@ def create_app(settings: ServeSettings) -> FastAPI:
 
     The app needs its lifespan: it starts to answer there, and at its end answers all that waits.
     """
-    service = Service(settings)
     prefix = settings.route_prefix.rstrip("/")
+    if not prefix.startswith("/") or prefix in OWN_ROUTES:
+        raise ValueError(f"route_prefix must be a path beside our own routes, as /gliclass, not {prefix!r}")
+    service = Service(settings)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -98,10 +104,15 @@ def _add_classifications(app: FastAPI, service: Service, prefix: str) -> None:
         if not work.done():
             return Response(status_code=CLIENT_LEFT)
         answer = work.result()
-        return JSONResponse(body.answered(answer), headers=_headers(answer))
+
+        def made() -> Response:
+            return JSONResponse(body.answered(answer), headers=_headers(answer))
+
+        predictions = sum(len(each.names) for each in answer.call.labels)
+        return made() if predictions <= MADE_AT_ONCE else await asyncio.to_thread(made)
 
     @app.post(f"{prefix}/", include_in_schema=False)
-    @app.post(prefix or "/gliclass", tags=["classification"])
+    @app.post(prefix, tags=["classification"])
     async def gliclass(request: Request, body: GLiClassBody) -> Response:
         """Takes what gliclass's client sends."""
         return await answered(request, body)
@@ -119,25 +130,27 @@ def _add_classifications(app: FastAPI, service: Service, prefix: str) -> None:
     @app.post("/predict", tags=["classification"])
     async def predict(request: Request, body: PredictBody) -> Response:
         """Takes text-embeddings-inference's body of a classification, with the labels of the service."""
-        return await answered(request, body, body.truncate)
+        return await answered(request, body, bool(body.truncate))
 
     @app.post("/rerank", tags=["classification"])
     async def rerank(request: Request, body: RerankBody) -> Response:
         """Takes text-embeddings-inference's body of a reranking."""
-        return await answered(request, body, body.truncate)
+        return await answered(request, body, bool(body.truncate))
 
 
 def _add_information(app: FastAPI, service: Service, prefix: str) -> None:
     @app.get(f"{prefix}/-/healthz", include_in_schema=False)
     @app.get("/health", tags=["operation"])
     async def health() -> dict[str, str]:
-        """Says that the process lives."""
+        """Says that the process lives, and that its engine answers."""
+        if not service.batcher.healthy:
+            raise Broken("the engine fails, or has ended: the log has more")
         return {"status": "ok"}
 
     @app.get("/ready", tags=["operation"])
     async def ready() -> dict[str, str]:
         """Says whether requests are taken: 503 once the service is about to end."""
-        if service.batcher.closed:
+        if service.draining:
             raise Draining("the service is about to end")
         return {"status": "ready"}
 
@@ -208,4 +221,6 @@ def _error(
     request: Request, status: int, error_type: str, message: str, headers: Mapping[str, str] | None = None
 ) -> Response:
     request.state.error_type = error_type  # for the log and the metrics
+    if len(message) > LONGEST_MESSAGE:
+        message = message[:LONGEST_MESSAGE] + "…"
     return JSONResponse({"error": message, "error_type": error_type}, status, headers)

@@ -18,12 +18,13 @@ from dataclasses import dataclass
 from threading import Condition, Thread
 
 from gliclass_fast.engine.engine import Prepared, Scored
-from gliclass_fast.serving.errors import Draining, QueueFull
+from gliclass_fast.serving.errors import Draining, QueueFull, TooLarge
 
 logger = logging.getLogger(__name__)
 
 LOOK_AHEAD = 64  # texts that are looked at, to fill a batch, after one that does not fit
 LONGEST_RETRY = 30  # seconds
+MOST_FAILURES = 8  # texts of which each failed alone, without a success between them
 Run = Callable[[Sequence[Prepared]], list[Scored]]
 
 
@@ -57,9 +58,10 @@ class Batcher:
         self._most_tokens, self._most_texts = queue_tokens, queue_texts
         self._queue: deque[_Waiting] = deque()
         self._changed = Condition()  # held while the queue changes
-        self.closed = False
+        self._closed = False
         self._tokens_a_second = 0.0
-        self.queue_tokens = 0
+        self._failures = 0  # of texts that ran alone, one after another
+        self.queue_tokens = self.queue_texts = 0  # that wait for an answer still
         self.on_batch: Callable[[int, int, float], None] = lambda texts, tokens, seconds: None
         self._thread = Thread(target=self._work, name="gliclass-engine", daemon=True)
 
@@ -67,31 +69,46 @@ class Batcher:
         """Starts the thread."""
         self._thread.start()
 
-    def check_room(self, tokens: int = 0, texts: int = 0) -> None:
-        """Raises QueueFull where so much more does not fit the queue, and Draining after `close`.
+    @property
+    def healthy(self) -> bool:
+        """Returns whether the engine answers: its thread lives, and not everything has failed of late."""
+        return (self._thread.ident is None or self._thread.is_alive()) and self._failures < MOST_FAILURES
 
-        An empty queue has room for a request of any size.
-        """
-        if self.closed:
-            raise Draining("the service is about to end, and takes no new requests", retry_after=1)
-        if self._queue and (
-            self.queue_tokens + tokens > self._most_tokens or len(self._queue) + texts > self._most_texts
-        ):
-            raise QueueFull(f"{self.queue_tokens} tokens wait already: try again later", self._retry_after())
+    @property
+    def ended(self) -> bool:
+        """Returns whether the thread has ended after `close`, or never started."""
+        return self._closed and not self._thread.is_alive()
+
+    def check_room(self) -> None:
+        """Raises QueueFull where as much waits as may; else a request of an allowed size is let in."""
+        if self.queue_tokens >= self._most_tokens or self.queue_texts >= self._most_texts:
+            raise QueueFull(
+                f"{self.queue_texts} texts of {self.queue_tokens} tokens wait already: try again later",
+                self._retry_after(),
+            )
 
     def submit(self, run: Run, prepared: Sequence[Prepared]) -> list[asyncio.Future[Done]]:
         """Puts texts at the end of the queue; a future that is cancelled takes its text out again.
 
         run: what scores them, that of one model.
 
-        This is called in the event loop. Raises the errors of `check_room`.
+        This is called in the event loop. Raises the error of `check_room`, TooLarge for a request that is
+        larger than the queue, and Draining after `close`.
         """
-        loop, now = asyncio.get_running_loop(), time.monotonic()
+        loop, now, tokens = asyncio.get_running_loop(), time.monotonic(), sum(each.cost for each in prepared)
+        if tokens > self._most_tokens:
+            raise TooLarge(
+                f"the request has {tokens} tokens; at most {self._most_tokens} are allowed: send fewer texts "
+                "at a time"
+            )
         with self._changed:
-            self.check_room(sum(each.cost for each in prepared), len(prepared))
+            if self._closed:
+                raise Draining("the service has ended")
+            self.check_room()
             texts = [_Waiting(run, each, loop.create_future(), now) for each in prepared]
             self._queue.extend(texts)
-            self.queue_tokens += sum(each.cost for each in prepared)
+            self.queue_tokens += tokens
+            self.queue_texts += len(texts)
             self._changed.notify()
         for text in texts:
             text.answer.add_done_callback(lambda _, text=text: self._left(text))  # type: ignore[misc]
@@ -100,13 +117,8 @@ class Batcher:
     def close(self) -> None:
         """Takes no new texts; those that wait are still answered, and then the thread ends."""
         with self._changed:
-            self.closed = True
+            self._closed = True
             self._changed.notify()
-
-    def join(self) -> None:
-        """Waits for the end of the thread, if it has started."""
-        if self._thread.ident is not None:
-            self._thread.join()
 
     def _retry_after(self) -> int:
         if not self._tokens_a_second:
@@ -121,6 +133,7 @@ class Batcher:
         if text.counted:
             text.counted = False
             self.queue_tokens -= text.prepared.cost
+            self.queue_texts -= 1
 
     def _take(self) -> list[_Waiting]:
         """Waits for texts and returns a batch of them; nothing where the queue is empty and closed."""
@@ -128,19 +141,20 @@ class Batcher:
             while True:
                 if batch := self._next_batch():
                     return batch
-                if self.closed:
+                if self._closed:
                     return []
                 self._changed.wait()
 
     def _next_batch(self) -> list[_Waiting]:
         batch: list[_Waiting] = []
         passed: list[_Waiting] = []
-        room = self._batch_tokens
-        while self._queue and len(passed) < LOOK_AHEAD and len(batch) < self._batch_texts:
+        room, misfits = self._batch_tokens, 0
+        while self._queue and misfits < LOOK_AHEAD and len(batch) < self._batch_texts:
             text = self._queue.popleft()
             if text.answer.done():  # its client left, or its time passed
                 continue
-            if batch and (text.prepared.cost > room or text.run != batch[0].run):
+            if batch and (text.run != batch[0].run or text.prepared.cost > room):
+                misfits += text.run == batch[0].run
                 passed.append(text)
                 continue
             batch.append(text)
@@ -151,38 +165,55 @@ class Batcher:
 
     def _work(self) -> None:
         while batch := self._take():
-            self._answer(batch)
+            try:
+                self._answer(batch)
+            except Exception:  # as where the event loop has ended; whoever still waits is not given up
+                logger.exception("the answers of a batch were lost")
 
     def _answer(self, batch: list[_Waiting]) -> None:
         """Runs a batch; where it fails, its texts run one by one, and those that fail alone have failed."""
         start = time.monotonic()
-        found: list[Done] | Exception
         try:
             scored = batch[0].run([text.prepared for text in batch])
             seconds = time.monotonic() - start
-            found = [
+            done = [
                 Done(each, start - text.arrived, seconds, len(batch))
                 for text, each in zip(batch, scored, strict=True)
             ]
         except Exception as error:
-            found = error
-        batch[0].answer.get_loop().call_soon_threadsafe(_deliver, batch, found)
-        if not isinstance(found, Exception):
-            tokens = sum(text.prepared.cost for text in batch)
-            self._tokens_a_second += 0.2 * (tokens / max(seconds, 1e-6) - self._tokens_a_second)
-            self.on_batch(len(batch), tokens, seconds)
-        elif len(batch) > 1:
-            logger.warning("a batch of %d texts failed, so they run one by one: %r", len(batch), found)
+            self._fail(batch, error)
+            return
+        _loop_of(batch).call_soon_threadsafe(_deliver, batch, done)
+        self._failures = 0
+        tokens = sum(text.prepared.cost for text in batch)
+        rate = tokens / max(seconds, 1e-6)
+        self._tokens_a_second += (0.2 if self._tokens_a_second else 1.0) * (rate - self._tokens_a_second)
+        self.on_batch(len(batch), tokens, seconds)
+
+    def _fail(self, batch: list[_Waiting], error: Exception) -> None:
+        if len(batch) > 1:
+            logger.warning("a batch of %d texts failed, so they run one by one: %r", len(batch), error)
             for text in batch:
                 if not text.answer.done():
                     self._answer([text])
+            return
+        if not isinstance(error, FloatingPointError):  # which is a matter of one text
+            self._failures += 1
+        _loop_of(batch).call_soon_threadsafe(_refuse, batch[0], error)
 
 
-def _deliver(batch: list[_Waiting], found: list[Done] | Exception) -> None:
-    """Gives a batch its answers, in the event loop; the failure of several is not the failure of one."""
-    if not isinstance(found, Exception):
-        for text, done in zip(batch, found, strict=True):
-            if not text.answer.done():
-                text.answer.set_result(done)
-    elif len(batch) == 1 and not batch[0].answer.done():
-        batch[0].answer.set_exception(found)
+def _loop_of(batch: list[_Waiting]) -> asyncio.AbstractEventLoop:
+    return batch[0].answer.get_loop()
+
+
+def _deliver(batch: list[_Waiting], done: list[Done]) -> None:
+    """Gives a batch its answers, in the event loop."""
+    for text, own in zip(batch, done, strict=True):
+        if not text.answer.done():
+            text.answer.set_result(own)
+
+
+def _refuse(text: _Waiting, error: Exception) -> None:
+    """Gives a text the error that it failed with, in the event loop."""
+    if not text.answer.done():
+        text.answer.set_exception(error)

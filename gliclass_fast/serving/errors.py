@@ -51,6 +51,12 @@ class Draining(RequestError):
     status, error_type = 503, "draining"
 
 
+class Broken(RequestError):
+    """The engine does not answer any more."""
+
+    status, error_type = 503, "broken"
+
+
 class DeadlinePassed(RequestError):
     """The time of the request passed before its answer was there."""
 

@@ -9,20 +9,39 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
 from gliclass_fast.serving.errors import Invalid
 from gliclass_fast.serving.service import Answer
 from gliclass_fast.serving.settings import ServeSettings
+from gliclass_fast.serving.sizes import label_sizes
 from gliclass_fast.text.results import Scores
 
-Texts = str | list[str]
-Labels = list[str | dict[str, Any] | list[str]] | dict[str, Any]
+# one wrong entry is enough of an answer: a body may have very many
+Strings = Annotated[list[str], Field(fail_fast=True)]
+Texts = str | Strings
+# what is inside of these is checked by the library, which names the first fault
+Labels = (
+    Annotated[
+        list[Any],
+        WithJsonSchema(
+            {"type": "array", "items": {"anyOf": [{"type": "string"}, {"type": "array"}, {"type": "object"}]}}
+        ),
+    ]
+    | dict[str, Any]
+)
 Number = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+Numbers = Annotated[
+    list[Any],
+    WithJsonSchema({"type": "array", "items": {"anyOf": [{"type": "number"}, {"type": "object"}]}}),
+]
+Examples = Annotated[  # {"text", "labels"} each, for all texts or a list of them per text
+    list[Any], WithJsonSchema({"type": "array", "items": {"type": "object"}})
+]
 Arguments = dict[str, Any]  # those of `Service.answer`
-Example = dict[str, Any]  # {"text": str, "labels": [str]}
 Kind = Literal["multi-label", "single-label", "multi", "single"]
 
+LONGEST_TEMPLATE = 1000  # characters
 SINGLE_LABEL, MULTI_LABEL = "single-label", "multi-label"
 
 
@@ -47,9 +66,11 @@ class GLiClassBody(Body):
     texts: Texts | None = Field(None, examples=["The match went to extra time."])
     labels: Labels | None = Field(None, examples=[["sports", "politics"]])
     threshold: Number | None = None
-    multi_label: bool | list[bool] = True
-    examples: list[Example | list[Example]] | None = None
-    prompt: str | list[str] | None = None
+    multi_label: bool | Annotated[list[bool], Field(fail_fast=True)] = True
+    examples: Examples | None = Field(
+        None, description='Each {"text", "labels"}, for all texts or a list per text.'
+    )
+    prompt: Texts | None = None
     model: str | None = Field(None, description="The name of a model of the service, where it has several.")
     adapter_id: str | None = None
 
@@ -91,11 +112,13 @@ class ClassifyBody(Body):
         "{label: description}; any other dict is a hierarchy. Default: the labels of the service.",
         examples=[["sports", "politics"]],
     )
-    threshold: Number | list[Number | dict[str, Number]] | dict[str, Number] | None = None
-    classification_type: Kind | list[Kind] = "multi-label"
-    examples: list[Example | list[Example]] | None = None
-    prompt: str | list[str] | None = None
-    label_descriptions: dict[str, str] | None = None
+    threshold: Number | Numbers | dict[str, Any] | None = None
+    classification_type: Kind | Annotated[list[Kind], Field(fail_fast=True)] = "multi-label"
+    examples: Examples | None = Field(
+        None, description='Each {"text", "labels"}, for all texts or a list per text.'
+    )
+    prompt: Texts | None = None
+    label_descriptions: dict[str, Any] | None = None
     return_hierarchical: bool = False
     return_info: bool = False
     min_score: Number | None = None
@@ -133,9 +156,9 @@ class ClassifyBody(Body):
 class HuggingFaceParameters(Body):
     """The parameters of zero-shot classification on Hugging Face."""
 
-    candidate_labels: list[str] | str | None = Field(default=None, examples=[["sports", "politics"]])
+    candidate_labels: Texts | None = Field(default=None, examples=[["sports", "politics"]])
     multi_label: bool = False
-    hypothesis_template: str = "{}"
+    hypothesis_template: Annotated[str, Field(max_length=LONGEST_TEMPLATE)] = "{}"
 
 
 class HuggingFaceBody(Body):
@@ -151,8 +174,8 @@ class HuggingFaceBody(Body):
             given = [label.strip() for label in given.split(",") if label.strip()]
         descriptions = None
         if template != "{}":
-            if given is None or "{}" not in template:
-                raise Invalid("hypothesis_template needs {} where the label goes, and candidate_labels")
+            if given is None or template.count("{}") != 1:
+                raise Invalid("hypothesis_template needs one {} where the label goes, and candidate_labels")
             descriptions = {label: template.replace("{}", label) for label in given}
         several = self.parameters.multi_label or (given is not None and len(given) == 1)
         return {
@@ -171,18 +194,21 @@ class HuggingFaceBody(Body):
 class PredictBody(Body):
     """What text-embeddings-inference's /predict takes; the labels are those of the service."""
 
-    inputs: str | list[str] | list[list[str]] = Field(
+    inputs: Texts | Annotated[list[Strings], Field(fail_fast=True)] = Field(
         description="A text, or for several of them a list with a list of one text for each.",
         examples=["The match went to extra time."],
     )
     raw_scores: bool = False
-    truncate: bool = False
+    truncate: bool | None = False
+    truncation_direction: Literal["Right"] = "Right"
 
     def arguments(self, settings: ServeSettings) -> Arguments:
         """Returns the arguments of the classification."""
         if settings.labels is None:
             raise Invalid("/predict needs labels of the service: start it with --labels-file")
-        return {"texts": self._texts(), "labels": settings.labels, "classification_type": SINGLE_LABEL}
+        one = label_sizes(settings.labels)[0] == 1  # whose score is its own, not a share of 1
+        kind = MULTI_LABEL if one else SINGLE_LABEL
+        return {"texts": self._texts(), "labels": settings.labels, "classification_type": kind}
 
     def answered(self, answer: Answer) -> Any:
         """Returns the JSON of an answer."""
@@ -207,10 +233,11 @@ class RerankBody(Body):
     """What text-embeddings-inference's /rerank takes: the query is the label of every text."""
 
     query: str = Field(examples=["How is the weather?"])
-    texts: list[str] = Field(min_length=1, examples=[["It rains.", "The match went to extra time."]])
+    texts: Strings = Field(min_length=1, examples=[["It rains.", "The match went to extra time."]])
     raw_scores: bool = False
     return_text: bool = False
-    truncate: bool = False
+    truncate: bool | None = False
+    truncation_direction: Literal["Right"] = "Right"
 
     def arguments(self, settings: ServeSettings) -> Arguments:
         """Returns the arguments of the classification."""

@@ -7,6 +7,7 @@ import logging
 import os
 import time
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -18,9 +19,18 @@ from gliclass_fast.engine.engine import Engine, Prepared
 from gliclass_fast.pipeline import ZeroShotClassificationPipeline
 from gliclass_fast.serving import tracing
 from gliclass_fast.serving.batcher import Batcher, Done
-from gliclass_fast.serving.errors import DeadlinePassed, Invalid, RequestError, TooLarge, UnknownName
+from gliclass_fast.serving.errors import (
+    DeadlinePassed,
+    Draining,
+    Invalid,
+    QueueFull,
+    RequestError,
+    TooLarge,
+    UnknownName,
+)
 from gliclass_fast.serving.metrics import Metrics
-from gliclass_fast.serving.settings import BATCHES_WAITING, Limits, ServeSettings
+from gliclass_fast.serving.settings import BATCHES_WAITING, ServeSettings
+from gliclass_fast.serving.sizes import checked_size
 from gliclass_fast.text.errors import ArgumentError
 from gliclass_fast.text.results import Classification, Scores
 
@@ -28,6 +38,8 @@ logger = logging.getLogger(__name__)
 
 # the event loop itself reads requests up to so many characters: a thread would cost more than it saves
 READ_AT_ONCE = 20_000
+READERS, MOST_READ = 2, 16  # threads that read larger ones; requests that are read or wait for it
+POLL = 0.02  # seconds between two looks at whether all is answered
 # tokens of the batches that run before the start: a GPU compiles and records what it needs for each
 WARM_UP = {"cpu": (), "cuda": (128, 512, 2048, 8192)}
 
@@ -87,6 +99,9 @@ class Service:
         limits, budget = settings.limits, self.engine.batch_tokens
         queue_tokens = limits.queue_tokens or BATCHES_WAITING * budget
         self.batcher = Batcher(budget, settings.batch_texts, queue_tokens, limits.queue_texts)
+        self.draining = False  # whether it is about to end
+        self._answering = self._reading = 0  # requests
+        self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="gliclass-reader")
         self.batcher.on_batch = self.metrics.observe_batch
         self.metrics.queue_tokens.set_function(lambda: self.batcher.queue_tokens)
 
@@ -113,9 +128,13 @@ class Service:
         self.batcher.start()
 
     async def drain(self) -> None:
-        """Takes no new requests, and waits until those that wait are answered."""
+        """Takes no new requests, and waits until those that came before are answered."""
+        self.draining = True
+        while self._answering:
+            await asyncio.sleep(POLL)
         self.batcher.close()
-        await asyncio.to_thread(self.batcher.join)
+        while not self.batcher.ended:  # a thread that waited for it could not be given up
+            await asyncio.sleep(POLL)
 
     async def answer(self, arguments: Mapping[str, Any], truncate: bool = True) -> Answer:
         """Returns the answer to a request; to cancel it takes its texts out of the queue.
@@ -126,9 +145,27 @@ class Service:
 
         Raises RequestError, of the class that says why there is no answer.
         """
-        start = time.monotonic()
+        if self.draining:
+            raise Draining("the service is about to end, and takes no new requests", retry_after=1)
         self.batcher.check_room()
-        arguments = dict(arguments)
+        seconds = self.settings.limits.seconds
+        self._answering += 1
+        try:
+            return await asyncio.wait_for(self._answer(dict(arguments), truncate), seconds)
+        except asyncio.TimeoutError:
+            raise DeadlinePassed(f"no answer within {seconds:g} s") from None
+        except ArgumentError as error:
+            raise Invalid(str(error)) from None
+        except FloatingPointError as error:
+            logger.error("a text has no finite scores: %s", error)
+            raise RequestError("the model gave values that are not finite; the log has more") from None
+        except OutOfMemoryError:
+            raise TooLarge("the device has no memory for a text of this length with these labels") from None
+        finally:
+            self._answering -= 1
+
+    async def _answer(self, arguments: dict[str, Any], truncate: bool) -> Answer:
+        start = time.monotonic()
         if (adapter := arguments.pop("adapter_id", None)) is not None:
             raise UnknownName(f"there is no adapter {adapter!r}: this service has none")
         pipeline = self._pipeline(arguments.pop("model", None))
@@ -136,27 +173,35 @@ class Service:
             arguments["labels"] = self.settings.labels
         if arguments["labels"] is None:
             raise Invalid("give labels: this service has none of its own")
-        _check_sizes(arguments, self.settings.limits)
-        if _effort(arguments) <= READ_AT_ONCE:
-            call, prepared = self._read(pipeline, arguments, truncate)
+        size = checked_size(arguments, self.settings.limits)
+        if size <= READ_AT_ONCE and pipeline.labels_tokenizer is None:  # else the network reads the labels
+            call, prepared = _read(pipeline, arguments, truncate)
         else:
-            call, prepared = await asyncio.to_thread(self._read, pipeline, arguments, truncate)
+            call, prepared = await self._read_aside(pipeline, arguments, truncate)
         read = time.monotonic() - start
         texts = self.batcher.submit(pipeline.engine.score_prepared, prepared)
         try:
-            done = await asyncio.wait_for(asyncio.gather(*texts), self.settings.limits.seconds - read)
-        except asyncio.TimeoutError:
-            raise DeadlinePassed(f"no answer within {self.settings.limits.seconds:g} s") from None
-        except FloatingPointError as error:
-            raise RequestError(str(error)) from None
-        except OutOfMemoryError:
-            raise TooLarge("the device has no memory for a text of this length with these labels") from None
+            done = await asyncio.gather(*texts)
         finally:
-            for text in texts:  # where one text fails, nobody waits for the others
+            for text in texts:  # where one text fails, or the client left, nobody waits for the others
                 text.cancel()
         found = Answer(call, done, read, time.monotonic() - start)
         self._observe(found)
         return found
+
+    async def _read_aside(
+        self, pipeline: ZeroShotClassificationPipeline, arguments: dict[str, Any], truncate: bool
+    ) -> tuple[Classification, list[Prepared]]:
+        """Reads a large request in a thread; raises QueueFull where many are read or wait for it."""
+        if self._reading == MOST_READ:
+            raise QueueFull(f"{MOST_READ} large requests are read already: try again later", retry_after=1)
+        self._reading += 1
+        work = asyncio.get_running_loop().run_in_executor(self._readers, _read, pipeline, arguments, truncate)
+        work.add_done_callback(self._has_read)  # also where nobody waits for it any more
+        return await work
+
+    def _has_read(self, _: Any) -> None:
+        self._reading -= 1
 
     def _pipeline(self, name: str | None) -> ZeroShotClassificationPipeline:
         """Returns the pipeline of a model, by its name; raises UnknownName."""
@@ -166,27 +211,22 @@ class Service:
             raise UnknownName(f"there is no model {name!r}; there are {sorted(self._others)}")
         return self._others[name]
 
-    def _read(
-        self, pipeline: ZeroShotClassificationPipeline, arguments: dict[str, Any], truncate: bool
-    ) -> tuple[Classification, list[Prepared]]:
-        try:
-            call = pipeline.prepare(**arguments)
-            most = self.settings.limits.labels
-            if (labels := max((len(each.names) for each in call.labels), default=0)) > most:
-                raise Invalid(f"a text has {labels} labels; at most {most} are allowed")
-            prepared = pipeline.engine.prepare(call.requests)
-        except ArgumentError as error:
-            raise Invalid(str(error)) from None
-        if not truncate and (cut := max((each.tokens_cut for each in prepared), default=0)):
-            raise TooLarge(f"a text is {cut} tokens too long for the window, and truncate is false")
-        return call, prepared
-
     def _observe(self, answer: Answer) -> None:
         tracing.record(answer.done, answer.tokenize_seconds, answer.total_seconds)
         self.metrics.tokenize_seconds.observe(answer.tokenize_seconds)
         self.metrics.queue_seconds.observe(answer.queue_seconds)
         if cut := answer.tokens_cut:
             self.metrics.tokens_cut.inc(cut)
+
+
+def _read(
+    pipeline: ZeroShotClassificationPipeline, arguments: dict[str, Any], truncate: bool
+) -> tuple[Classification, list[Prepared]]:
+    call = pipeline.prepare(**arguments)
+    prepared = pipeline.engine.prepare(call.requests)
+    if not truncate and (cut := max((each.tokens_cut for each in prepared), default=0)):
+        raise TooLarge(f"a text is {cut} tokens too long for the window, and truncate is false")
+    return call, prepared
 
 
 def _loaded(settings: ServeSettings, model: str) -> ZeroShotClassificationPipeline:
@@ -198,40 +238,6 @@ def _loaded(settings: ServeSettings, model: str) -> ZeroShotClassificationPipeli
     )  # fmt: skip
     sizes = WARM_UP[pipeline.device.type] if settings.warm_up is None else settings.warm_up
     pipeline.model.warm_up(sizes)
-    pipeline("a text", settings.labels or ["a label"])
+    labels = ["a label"] if settings.labels is None else settings.labels
+    pipeline("a text", labels, threshold=settings.threshold)
     return pipeline
-
-
-def _check_sizes(arguments: Mapping[str, Any], limits: Limits) -> None:
-    """Raises Invalid where there are more texts, characters or labels than the service reads."""
-    texts, labels = arguments["texts"], arguments["labels"]
-    texts = [texts] if isinstance(texts, str) else texts
-    own = [each for each in labels if isinstance(each, list)] if isinstance(labels, list) else []
-    for what, found, most in (
-        ("the request has {} texts", len(texts), limits.texts),
-        ("a text has {} characters", max(map(len, texts), default=0), limits.characters),
-        ("a text has {} labels", max(map(len, own or [labels])), limits.labels),
-    ):
-        if found > most:
-            raise Invalid(f"{what.format(found)}; at most {most} are allowed")
-
-
-def _effort(arguments: Mapping[str, Any]) -> int:
-    """Returns about how many characters of prompts a request makes."""
-    texts = arguments["texts"]
-    count = 1 if isinstance(texts, str) else len(texts)
-    return _characters(texts) + count * _characters(arguments["labels"])
-
-
-def _characters(given: Any) -> int:
-    """Returns the characters of all strings in lists and dicts of JSON, however deep."""
-    found, waiting = 0, [given]
-    while waiting:
-        each = waiting.pop()
-        if isinstance(each, str):
-            found += len(each)
-        elif isinstance(each, dict):
-            waiting += [*each.keys(), *each.values()]
-        elif isinstance(each, list):
-            waiting += each
-    return found

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from gliclass_fast.demo import PATH
@@ -17,11 +18,18 @@ class Limits:
 
     body_bytes: int = 4 * 1024 * 1024
     texts: int = 1024  # in one request
-    characters: int = 200_000  # of one text; the window cuts it long before
+    characters: int = 200_000  # of one text with its labels, prompt and examples; the window cuts it before
+    request_characters: int = 4_000_000  # of all texts, each with its labels, prompt and examples
     labels: int = 1000  # of one text
-    queue_tokens: int | None = None  # that wait; None: BATCHES_WAITING batches
+    queue_tokens: int | None = None  # that wait, and of one request; None: BATCHES_WAITING batches
     queue_texts: int = 4096  # that wait
     seconds: float = 30.0  # from the arrival of a request to its answer
+
+    def __post_init__(self) -> None:
+        """Raises ValueError where a limit would let nothing through."""
+        for name, value in asdict(self).items():
+            if value is not None and not 0 < value < math.inf:
+                raise ValueError(f"{name} must be positive, not {value}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ import numpy as np
 
 from gliclass_fast.batch import EncodedPrompt, consecutive_spans
 from gliclass_fast.config import ModelConfig
+from gliclass_fast.text.errors import WrongValue
 from gliclass_fast.text.prompts import Markers, Request, format_examples, format_retrieved
 from gliclass_fast.text.tokenizer import MarkedTokenizer
 
@@ -90,7 +91,7 @@ class LabelsLast:
                 remedy = (
                     "Shorten it" if len(request.labels) == 1 else "Use several passes: labels_per_pass='auto'"
                 )
-                raise ValueError(
+                raise WrongValue(
                     f"{len(request.labels)} label(s) do not fit the window of {window} tokens: they need "
                     f"{window - room + LEAST_CONTEXT} with one token of text. {remedy}, or raise max_length "
                     "where the model allows it"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -34,8 +35,7 @@ def service(**changes: Any) -> Iterator[TestClient]:
     app = create_app(ServeSettings(device="cpu", **changes))
     app.state.service.start()  # without a lifespan, as every request of a TestClient has its own event loop
     yield TestClient(app)
-    app.state.service.batcher.close()
-    app.state.service.batcher.join()
+    asyncio.run(app.state.service.drain())
 
 
 @pytest.fixture(scope="module")
@@ -192,6 +192,8 @@ def test_headers_tell_how_an_answer_came_about(client: TestClient) -> None:
     assert len(client.get("/health").headers["x-request-id"]) == 32
 
 
+TEMPLATES = {"candidate_labels": ["a"], "hypothesis_template": "{}{}"}
+LONG_EXAMPLES = [{"text": "p" * 40_000, "labels": ["a"]}]
 WRONG: list[tuple[str, Any, int, str]] = [
     ("/classify", b"{no json", 422, "invalid_json"),
     ("/classify", b"[" * 100_000, 422, "invalid_json"),
@@ -215,7 +217,14 @@ WRONG: list[tuple[str, Any, int, str]] = [
     ("/classify", {"texts": "a", "labels": ["word " * 600]}, 422, "invalid"),
     ("/classify", {"texts": "a", "labels": {"a": {"b": 5}}}, 422, "invalid"),
     ("/classify", {"texts": ["a"] * 51}, 422, "invalid"),
-    ("/classify", {"texts": "a" * 50_001}, 422, "invalid"),
+    ("/classify", {"texts": "a" * 50_001}, 413, "too_large"),
+    ("/classify", {"texts": ["a"] * 40, "prompt": "p" * 40_000}, 413, "too_large"),
+    ("/classify", {"texts": ["a"] * 40, "examples": LONG_EXAMPLES}, 413, "too_large"),
+    ("/classify", {"texts": "a", "labels": {"k" * 20_000: list("abcd")}}, 413, "too_large"),
+    ("/classify", {"texts": ["word " * 400] * 45}, 413, "too_large"),
+    ("/classify", {"texts": "a", "labels": [1] * 60_000}, 422, "invalid"),
+    ("/classify", {"texts": [1] * 60_000}, 422, "invalid"),
+    ("/classify", {"texts": "a", "k" * 100_000: 1}, 422, "invalid"),
     ("/classify", {"texts": "a" * 200_001}, 413, "too_large"),
     ("/classify", {"texts": "a", "adapter_id": "mine"}, 404, "unknown_name"),
     ("/classify", {"texts": "a", "min_score": 0.5}, 422, "invalid"),
@@ -223,6 +232,7 @@ WRONG: list[tuple[str, Any, int, str]] = [
     ("/gliclass", {"text": "a", "multi_label": "yes"}, 422, "invalid"),
     ("/", {"inputs": "a", "parameters": {"candidate_labels": []}}, 422, "invalid"),
     ("/", {"inputs": "a", "parameters": {"hypothesis_template": "x"}}, 422, "invalid"),
+    ("/", {"inputs": "a", "parameters": TEMPLATES}, 422, "invalid"),
     ("/predict", {"inputs": ["a", "b"]}, 422, "invalid"),
     ("/predict", {"inputs": []}, 422, "invalid"),
     ("/rerank", {"query": "a", "texts": []}, 422, "invalid"),
@@ -236,7 +246,9 @@ def test_a_wrong_request_is_a_documented_error(
     client: TestClient, route: str, body: Any, status: int, error_type: str
 ) -> None:
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
+    start = time.monotonic()
     answer = client.post(route, content=content, headers=HEADERS)
+    assert time.monotonic() - start < 2, "it is refused before anything is made of it"
     assert (answer.status_code, answer.json()["error_type"]) == (status, error_type), answer.text
     assert set(answer.json()) == {"error", "error_type"} and len(answer.text) < 2000
     assert "Traceback" not in answer.text

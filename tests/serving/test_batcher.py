@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from gliclass_fast.serving.batcher import LOOK_AHEAD, Batcher, Done
-from gliclass_fast.serving.errors import Draining, QueueFull
+from gliclass_fast.serving.batcher import LOOK_AHEAD, MOST_FAILURES, Batcher, Done
+from gliclass_fast.serving.errors import Draining, QueueFull, TooLarge
 
 
 class Engine:
@@ -51,10 +51,13 @@ def served(
         finally:
             engine.free.set()
             batcher.close()
-            await asyncio.to_thread(batcher.join)
+            while not batcher.ended:
+                await asyncio.sleep(0.001)
 
     asyncio.run(run())
-    assert batcher.queue_tokens == 0, "the count of what waits must come back to nothing"
+    assert batcher.queue_tokens == batcher.queue_texts == 0, (
+        "the count of what waits must come back to nothing"
+    )
 
 
 async def held(engine: Engine, batcher: Batcher) -> list[asyncio.Future[Done]]:
@@ -105,7 +108,7 @@ def test_texts_of_clients_that_left_do_not_run() -> None:
         for future in left:
             future.cancel()
         await asyncio.sleep(0)
-        assert batcher.queue_tokens == 10, "what was given up does not fill the queue"
+        assert (batcher.queue_tokens, batcher.queue_texts) == (10, 1), "what was given up is not counted"
         engine.free.set()
         await asyncio.gather(*first, *stays)
         assert engine.batches == [["first"], ["stays"]]
@@ -171,12 +174,47 @@ def test_a_full_queue_refuses_and_says_when(bound: dict[str, int]) -> None:
     served(check, **bound)
 
 
-def test_an_empty_queue_takes_a_request_of_any_size() -> None:
+def test_a_request_larger_than_the_queue_is_refused_and_one_of_its_size_is_let_in() -> None:
     async def check(engine: Engine, batcher: Batcher) -> None:
-        done = await asyncio.gather(*batcher.submit(engine, [text(n) for n in range(50)]))
-        assert [each.scored.name for each in done] == list(range(50))
+        with pytest.raises(TooLarge, match="send fewer texts"):
+            batcher.submit(engine, [text(n) for n in range(6)])
+        waiting = await held(engine, batcher) + batcher.submit(engine, [text("one")])
+        waiting += batcher.submit(engine, [text(n) for n in range(5)])
+        engine.free.set()
+        done = await asyncio.gather(*waiting)
+        assert [each.scored.name for each in done] == ["first", "one", *range(5)]
 
     served(check, queue_tokens=50)
+
+
+def test_an_engine_that_always_fails_is_not_healthy() -> None:
+    async def check(engine: Engine, batcher: Batcher) -> None:
+        for _ in range(MOST_FAILURES):
+            assert batcher.healthy
+            [failed] = await asyncio.gather(*batcher.submit(engine, [text("poison")]), return_exceptions=True)
+            assert isinstance(failed, ValueError)
+        assert not batcher.healthy
+        await asyncio.gather(*batcher.submit(engine, [text("good")]))
+        assert batcher.healthy, "it has recovered"
+
+    served(check)
+
+
+def test_an_event_loop_that_ended_does_not_end_the_thread() -> None:
+    async def check(engine: Engine, batcher: Batcher) -> None:
+        engine.free.clear()
+        await asyncio.to_thread(asyncio.run, _left_alone(engine, batcher))
+        engine.free.set()
+        [done] = await asyncio.gather(*batcher.submit(engine, [text("later")]))
+        assert done.scored.name == "later" and batcher.healthy
+
+    served(check)
+
+
+async def _left_alone(engine: Engine, batcher: Batcher) -> None:
+    batcher.submit(engine, [text("lost")])
+    while not engine.batches:
+        await asyncio.sleep(0.001)
 
 
 def test_what_waits_is_answered_before_the_end() -> None:
@@ -188,7 +226,8 @@ def test_what_waits_is_answered_before_the_end() -> None:
             batcher.submit(engine, [text("too late")])
         engine.free.set()
         await asyncio.gather(*waiting)
-        await asyncio.to_thread(batcher.join)
+        while not batcher.ended:
+            await asyncio.sleep(0.001)
 
     served(check)
 
@@ -196,6 +235,4 @@ def test_what_waits_is_answered_before_the_end() -> None:
 def test_a_batcher_that_never_started_ends_too() -> None:
     batcher = Batcher(100, 64, 1000, 1000)
     batcher.close()
-    batcher.join()
-    batcher.start()
-    batcher.join()
+    assert batcher.ended

@@ -44,7 +44,7 @@ ERRORS: dict[int | str, Any] = {
     }
     for status, text in {
         401: "There is no valid API key.",
-        404: "The adapter is unknown.",
+        404: "The model or the adapter is unknown.",
         413: "The body or a text is too long.",
         422: "What the request asks for is not valid.",
         429: "The queue is full; Retry-After says when to try again.",
@@ -188,11 +188,13 @@ async def _request_error(request: Request, error: Any) -> Response:
 async def _validation_error(request: Request, error: Any) -> Response:
     """Says where a body is not as described, without repeating what the caller sent."""
     messages, kind = [], "invalid"
+    if "json" not in request.headers.get("content-type", ""):
+        messages.append("send the body as JSON, with Content-Type: application/json")
     for each in error.errors():
         place = ".".join(str(part) for part in each["loc"][1:])
-        messages.append(f"{place}: {each['msg']}" if place else each["msg"])
         if each["type"] == "json_invalid":
-            kind = "invalid_json"
+            kind, place = "invalid_json", f"the body is not valid JSON at character {place}"
+        messages.append(f"{place}: {each['msg']}" if place else each["msg"])
     return _error(request, 422, kind, "; ".join(dict.fromkeys(messages[:3])))
 
 

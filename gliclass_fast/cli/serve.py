@@ -96,7 +96,7 @@ def serve(
     if ray:
         from gliclass_fast.serving.ray_service import RayService, run_until_signal, shared_out
 
-        if config is None and not context.args:
+        if config is None and not rest:
             placement = shared_out(placement, settings)
         run_until_signal(RayService(settings, placement, log_level=log_level))
         return

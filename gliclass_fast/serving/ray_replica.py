@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gliclass_fast.serving.errors import Invalid
+from gliclass_fast.serving.ray_drain import listen_for_end
 from gliclass_fast.serving.settings import ServeSettings
 
 if TYPE_CHECKING:
@@ -37,6 +39,14 @@ class Logs:
     socket: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """Holds what a replica knows of the process that started it."""
+
+    logs: Logs | None = None  # None: as Ray has it
+    sockets: str | None = None  # folder of this machine where a replica listens until it has drained
+
+
 class Replica:
     """Answers with one model, over HTTP through its app, and to the handles of Ray.
 
@@ -45,26 +55,24 @@ class Replica:
     """
 
     def __init__(
-        self, settings: ServeSettings, build_app: AppFactory, logs: Logs | None, generation: int
+        self, settings: ServeSettings, build_app: AppFactory, surroundings: Surroundings | None = None
     ) -> None:
-        """Takes what the app is made of; Ray replaces a replica of another generation."""
-        if logs is not None:
+        """Takes what the app is made of."""
+        self._surroundings = surroundings or Surroundings()
+        if self._surroundings.logs is not None:
             from gliclass_fast.serving.ray_logs import use_json_of_replica
 
-            use_json_of_replica(logs)
-        self._settings, self._build_app, self.generation = settings, build_app, generation
+            use_json_of_replica(self._surroundings.logs)
+        self._settings, self._build_app = settings, build_app
 
     def __serve_build_asgi_app__(self) -> Callable[..., Any]:
-        """Loads the model and returns the app; Ray calls it once."""
+        """Loads the model and returns the app; Ray calls it once, in the event loop."""
         app = self._build_app(self._settings)
         self._service: Service = app.state.service
+        if self._surroundings.sockets is not None:
+            listen_for_end(Path(self._surroundings.sockets), self._service.drain)
         logger.info("replica", extra={"pid": os.getpid(), "service": self._service.information()})
         return _WithoutRequestId(app)
-
-    async def reconfigure(self, config: Mapping[str, Any]) -> None:
-        """Takes no new requests once `draining` is true, and returns when all that waited is answered."""
-        if config["draining"]:
-            await self._service.drain()
 
     async def predict(
         self,
@@ -72,9 +80,10 @@ class Replica:
         labels: Any,
         threshold: float | None = None,
         multi_label: bool = True,
-        examples: list[dict[str, Any]] | None = None,
+        examples: list[Any] | None = None,
         prompt: str | list[str] | None = None,
         adapter_id: str | None = None,
+        model: str | None = None,
     ) -> list[Any]:
         """Returns the predictions {"label", "score"} of a text, or such a list for each of several.
 
@@ -87,7 +96,7 @@ class Replica:
         try:
             body = GLiClassBody(
                 texts=text, labels=labels, threshold=threshold, multi_label=multi_label,
-                examples=examples, prompt=prompt, adapter_id=adapter_id,
+                examples=examples, prompt=prompt, adapter_id=adapter_id, model=model,
             )  # fmt: skip
         except ValidationError as error:
             raise Invalid(str(error)) from None

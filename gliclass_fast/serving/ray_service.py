@@ -15,8 +15,9 @@ from queue import SimpleQueue
 from types import FrameType, TracebackType
 from typing import Any
 
+from gliclass_fast.serving.ray_drain import drain_all
 from gliclass_fast.serving.ray_environment import FAST_AND_SAFE, STAYS_REACHABLE, free_port, prepare_local
-from gliclass_fast.serving.ray_replica import AppFactory, Logs, Replica, service_app
+from gliclass_fast.serving.ray_replica import AppFactory, Logs, Replica, Surroundings, service_app
 from gliclass_fast.serving.settings import Placement, ServeSettings
 
 logger = logging.getLogger(__name__)
@@ -51,10 +52,9 @@ class RayService:
             placement = replace(placement, port=free_port())
         self.settings, self.placement = settings, placement
         self._build_app, self._log_level = build_app, log_level
-        self._generation = 0
         self._clean_up = ExitStack()
         self._local = True  # whether the cluster is this object's own
-        self._logs: Logs | None = None
+        self._surroundings = Surroundings()
         self.handle: Any = None  # of Ray, to call `Replica`'s methods
 
     @property
@@ -75,19 +75,22 @@ class RayService:
             _check_free(self.placement.host, self.placement.port)
         try:
             self._start_ray()
-            self._deploy(draining=False)
+            self._deploy()
         except BaseException:
             self.stop()
             raise
 
     def redeploy(self) -> None:
         """Replaces the replicas by new ones, which load the model anew; no request is lost."""
-        self._generation += 1
-        self._deploy(draining=False)
+        self._deploy()
 
     def drain(self) -> None:
-        """Takes no new requests, which get status 503, and returns when all that waited is answered."""
-        self._deploy(draining=True)
+        """Takes no new requests, which get status 503, and returns when all that waited is answered.
+
+        On a cluster that runs already it does nothing: replicas answer what waits when they stop.
+        """
+        if self._surroundings.sockets is not None:
+            drain_all(Path(self._surroundings.sockets), self.settings.limits.seconds + 1)
 
     def stop(self) -> None:
         """Ends the replicas, which answer what they have; ends the cluster too where `start` started it."""
@@ -98,7 +101,7 @@ class RayService:
 
         clean_up, address, logs = self._clean_up, self.placement.ray_address, self._log_level
         options: dict[str, Any] = {}
-        path = None
+        folder = path = None
         if self._local:
             folder = clean_up.enter_context(prepare_local(self.placement.host))
             if logs is not None:
@@ -110,14 +113,14 @@ class RayService:
                 "address": "local", "num_cpus": math.ceil(replicas * self.placement.cpus) + 1,
                 "include_dashboard": False, "configure_logging": logs is None,
             }  # fmt: skip
-        if logs is not None:
-            _log_through_root(logs)
-            self._logs = Logs(logs, path)
+        self._surroundings = Surroundings(None if logs is None else Logs(logs, path), folder)
         if not ray.is_initialized():
             ray.init(**{"address": address, **options}, log_to_driver=logs is None)
             clean_up.callback(ray.shutdown)
         from ray import serve
 
+        if logs is not None:
+            _log_through_root(logs)
         serve.start(
             http_options={"host": self.placement.host, "port": self.placement.port},
             logging_config={"encoding": "JSON", "enable_access_log": False},
@@ -131,7 +134,7 @@ class RayService:
 
         serve.delete(NAME)
 
-    def _deploy(self, draining: bool) -> None:
+    def _deploy(self) -> None:
         from ray import serve
 
         placement, settings = self.placement, self.settings
@@ -145,7 +148,6 @@ class RayService:
             num_replicas=placement.replicas,
             ray_actor_options=actor,
             max_ongoing_requests=placement.ongoing_requests,
-            user_config={"draining": draining},
             graceful_shutdown_wait_loop_s=0.1,
             graceful_shutdown_timeout_s=STAYS_REACHABLE + settings.limits.seconds + 5,
             health_check_period_s=HEALTH_SECONDS,
@@ -153,7 +155,7 @@ class RayService:
             # where the cores are this machine's there is room for a new replica beside the old one
             max_surge_percent=100 if self._local and not gpus else 0,
         )
-        application = deployment.bind(settings, self._build_app, self._logs, self._generation)
+        application = deployment.bind(settings, self._build_app, self._surroundings)
         self.handle = serve.run(application, name=NAME, route_prefix="/")
 
     def __enter__(self) -> RayService:
@@ -169,7 +171,7 @@ class RayService:
 def shared_out(placement: Placement, settings: ServeSettings) -> Placement:
     """Returns a placement whose replicas share out the cores of this machine, each with a queue of its own.
 
-    Ray sends a replica as many requests as its queue and a batch hold, so that the queue says what is too much.
+    Ray sends a replica what its queue and a batch hold, so that the queue says what is too much.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return replace(

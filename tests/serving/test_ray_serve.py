@@ -1,0 +1,291 @@
+"""Ray Serve: replicas answer as one process does, and lose no request when one of them dies or all end."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import psutil
+import pytest
+from fastapi.testclient import TestClient
+
+from gliclass_fast import ZeroShotClassificationPipeline, demo
+from gliclass_fast.serving import ray_environment, ray_serve
+from gliclass_fast.serving.app import create_app
+from gliclass_fast.serving.errors import Draining, Invalid
+from gliclass_fast.serving.ray_drain import drain_all
+from gliclass_fast.serving.ray_logs import ReplicaLines, use_json_of_replica
+from gliclass_fast.serving.ray_replica import Logs, Replica, Surroundings, service_app
+from gliclass_fast.serving.ray_service import RayService, shared_out
+from gliclass_fast.serving.settings import Placement, ServeSettings
+from tests.serving.ray_running import LABELS, TEXTS, Clients, Running, close
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    labels = tmp_path_factory.mktemp("ray") / "labels.json"
+    labels.write_text(json.dumps(LABELS))
+    running = Running("--replicas", "2", "--labels-file", str(labels), "--threads", "1")
+    yield running
+    running.end()
+
+
+@pytest.fixture(scope="module")
+def alone() -> Iterator[TestClient]:
+    app = create_app(ServeSettings(device="cpu", labels=LABELS, threads=1))
+    app.state.service.start()  # without a lifespan, as every request of a TestClient has its own event loop
+    yield TestClient(app)
+    app.state.service.batcher.close()
+    app.state.service.batcher.join()
+
+
+REQUESTS: list[tuple[str, str, Any]] = [
+    ("POST", "/gliclass", {"text": TEXTS[0], "labels": LABELS, "threshold": 0.0}),
+    ("POST", "/gliclass/", {"texts": TEXTS, "labels": [LABELS, ["law"], ["food", "sea"], ["a"]]}),
+    ("POST", "/classify", {"texts": TEXTS, "threshold": 0.1, "return_info": True, "examples": None}),
+    ("POST", "/", {"inputs": TEXTS[0], "parameters": {"candidate_labels": "sports,law"}}),
+    ("POST", "/predict", {"inputs": TEXTS[:2]}),
+    ("POST", "/rerank", {"query": "sports", "texts": TEXTS[:3], "return_text": True}),
+    ("POST", "/classify", {"texts": [1]}),
+    ("POST", "/classify", {"texts": "a", "adapter_id": "other"}),
+    ("GET", "/gliclass/adapter-cache", None),
+    ("GET", "/gliclass/-/healthz", None),
+    ("GET", "/health", None),
+    ("GET", "/ready", None),
+    ("GET", "/info", None),
+    ("GET", "/", None),
+    ("GET", "/openapi.json", None),
+    ("GET", "/nowhere", None),
+    ("DELETE", "/classify", None),
+]
+
+
+@pytest.mark.parametrize(("method", "path", "body"), REQUESTS)
+def test_every_route_answers_as_one_process_does(
+    service: Running, alone: TestClient, method: str, path: str, body: Any
+) -> None:
+    wanted = alone.request(method, path, json=body)
+    found = httpx2.request(method, service.address + path, json=body, headers={"x-request-id": "mine"})
+    assert found.status_code == wanted.status_code
+    assert found.headers.get_list("x-request-id") == ["mine"]
+    assert found.headers["content-type"] == wanted.headers["content-type"]
+    if "json" in found.headers["content-type"]:
+        (a, b) = (
+            {**each.json(), "timing": 0} if path == "/classify" else each.json() for each in (found, wanted)
+        )
+        assert close(a, b)
+    else:
+        assert found.content == wanted.content
+
+
+def test_it_listens_where_it_should_and_logs_json(service: Running) -> None:
+    mine = {service.process.pid, *service.processes()}
+    open_to_all = set()
+    for each in psutil.net_connections("tcp"):
+        if each.pid in mine and each.status == psutil.CONN_LISTEN and each.laddr.ip in ("0.0.0.0", "::"):
+            name = psutil.Process(each.pid).name()
+            open_to_all.add(name)
+    assert not [name for name in open_to_all if "haproxy" in name]
+    httpx2.post(f"{service.address}/predict", json={"inputs": "a"}, headers={"x-request-id": "logged"})
+    service.wait_for(lambda: any(each.get("request_id") == "logged" for each in service.events("request")))
+    [line] = [each for each in service.events("request") if each["request_id"] == "logged"]
+    assert line["route"] == "/predict" and line["status"] == 200 and line["pid"] in service.replicas()
+    assert {each["pid"] for each in service.events("replica")} == service.replicas()
+
+
+def test_work_for_a_client_that_left_is_not_done(service: Running) -> None:
+    body = json.dumps({"texts": ["a long text " * 200] * 400, "labels": LABELS}).encode()
+    head = f"POST /classify HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n"
+    start = time.monotonic()
+    with socket.create_connection(("127.0.0.1", service.port)) as client:
+        client.sendall(head.encode() + b"x-request-id: left\r\n\r\n" + body)
+        time.sleep(0.5)
+    service.wait_for(lambda: any(each.get("request_id") == "left" for each in service.events("request")))
+    with httpx2.Client() as client:
+        for number in range(8):  # both replicas
+            assert service.ask(client, number).status_code == 200
+    assert time.monotonic() - start < 20
+
+
+def test_a_replica_that_is_killed_costs_no_answer(service: Running) -> None:
+    with Clients(service) as clients:
+        time.sleep(1)
+        dead = min(service.replicas())
+        os.kill(dead, signal.SIGKILL)
+        time.sleep(3)
+        service.wait_for(lambda: len(service.replicas() - {dead}) == 2)
+    assert set(clients.fates) == {"right"} and clients.fates["right"] > 50
+
+
+def test_at_sigterm_what_waits_is_answered_and_nothing_is_left(service: Running) -> None:
+    before = service.processes()
+    answers: list[int] = []
+
+    def ask(number: int) -> None:
+        with httpx2.Client() as client:
+            answers.append(service.ask(client, number).status_code)
+
+    threads = [threading.Thread(target=ask, args=(number,)) for number in range(48)]
+    for thread in threads:
+        thread.start()
+    while service.lines[-1].count("request") == 0:
+        time.sleep(0.01)
+    service.process.send_signal(signal.SIGTERM)
+    for thread in threads:
+        thread.join()
+    assert service.process.wait(120) == 0
+    assert answers == [200] * 48
+    assert not [
+        pid for pid in before if psutil.pid_exists(pid) and "ray" in " ".join(psutil.Process(pid).cmdline())
+    ]
+
+
+@pytest.mark.nightly
+def test_a_redeployment_loses_nothing_and_starts_new_processes() -> None:
+    service = Running("--replicas", "2", "--threads", "1")
+    try:
+        before = service.replicas()
+        with Clients(service) as clients:
+            service.process.send_signal(signal.SIGHUP)
+            service.wait_for(lambda: service.events("redeployed"))
+            time.sleep(2)
+        assert set(clients.fates) == {"right"}
+        assert not before & service.replicas() and len(service.replicas()) == 2
+    finally:
+        service.end()
+
+
+@pytest.mark.nightly
+def test_without_the_repetition_a_killed_replica_costs_answers() -> None:
+    """The control of the test above: it would see an error."""
+    service = Running("--replicas", "2", "--threads", "1", RAY_SERVE_HAPROXY_RETRY_ON="conn-failure")
+    try:
+        with Clients(service) as clients:
+            time.sleep(1)
+            os.kill(min(service.replicas()), signal.SIGKILL)
+            time.sleep(3)
+        assert any(fate != "right" for fate in clients.fates), clients.fates
+    finally:
+        service.end()
+
+
+@pytest.mark.nightly
+def test_the_names_of_the_reference(monkeypatch: pytest.MonkeyPatch) -> None:
+    program = (
+        "import asyncio, json, sys; from gliclass_fast.serving import ray_serve\n"
+        "model, texts, labels = json.loads(sys.argv[1])\n"
+        "with ray_serve.GLiClassFactory(model=model, device='cpu', http_port=0, default_threshold=0.0) as f:\n"
+        "    found = [f.predict(texts, labels), f.predict(texts[0], labels), f.predict(texts[:2], [labels, ['a']]),\n"
+        "             asyncio.run(f.predict_async(texts[:1], labels)), f.handle.predict.remote(texts[0], labels).result()]\n"
+        "    try: f.predict('a', [1])\n"
+        "    except Exception as error: found.append(str(error))\n"
+        "print(json.dumps(found))\n"
+    )
+    texts = TEXTS * 20
+    done = subprocess.run(
+        [sys.executable, "-c", program, json.dumps([str(demo.PATH), texts, LABELS])],
+        capture_output=True, text=True, timeout=240, check=True,
+    )  # fmt: skip
+    found = json.loads(done.stdout.splitlines()[-1])
+    pipeline = ZeroShotClassificationPipeline(demo.PATH, device="cpu", progress_bar=False)
+    wanted = pipeline(texts, LABELS, threshold=0.0)
+    own = pipeline(texts[:2], [LABELS, ["a"]], threshold=0.0)
+    assert close(found[:5], [wanted, wanted[0], own, wanted[:1], wanted[0]])
+    assert "label" in found[5]
+
+
+def test_a_replica_without_ray(alone: TestClient, tmp_path: Path) -> None:
+    """Its handle answers a text and several, and it drains where it is told to."""
+    replica = Replica(ServeSettings(device="cpu", threads=1), service_app, Surroundings(None, str(tmp_path)))
+
+    async def use() -> None:
+        assert callable(replica.__serve_build_asgi_app__())
+        replica._service.start()
+        one, many = await replica.predict(TEXTS[0], LABELS, 0.0), await replica.predict(TEXTS, LABELS, 0.0)
+        body = {"texts": TEXTS, "labels": LABELS, "threshold": 0.0}
+        assert close([one, many], [many[0], alone.post("/gliclass", json=body).json()])
+        with pytest.raises(Invalid, match="labels"):
+            await replica.predict("a", [1])
+        waiting = asyncio.ensure_future(replica.predict(TEXTS, LABELS, 0.0))
+        await asyncio.sleep(0)
+        (tmp_path / f"{2**22 + 1}.replica").touch()  # of one that died
+        await asyncio.to_thread(drain_all, tmp_path, 60)
+        assert waiting.done() and close(await waiting, many)
+        with pytest.raises(Draining):
+            await replica.predict("a", LABELS)
+
+    asyncio.run(use())
+
+
+def test_the_lines_of_replicas_come_through(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    lines = ReplicaLines(tmp_path)
+    handlers = logging.root.handlers[:]
+    try:
+        use_json_of_replica(Logs("info", lines.path))
+        logging.getLogger("a.logger").info("an event", extra={"request_id": "7"})
+        text = ""
+        while "\n" not in text:
+            text += capfd.readouterr().err
+    finally:
+        logging.root.handlers[:] = handlers
+    line = json.loads(text)
+    assert line["event"] == "an event" and line["request_id"] == "7" and line["pid"] == os.getpid()
+
+
+def test_the_environment_is_set_and_what_a_person_set_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    environment = {"RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure"}
+    monkeypatch.setattr(os, "environ", environment)
+    with ray_environment.prepare_local("192.0.2.9") as folder:
+        assert environment["RAY_SERVE_ENABLE_HA_PROXY"] == "1"
+        assert environment["RAY_SERVE_HAPROXY_RETRY_ON"] == "conn-failure"
+        assert environment["RAY_SERVE_HAPROXY_SOCKET_PATH"].startswith(folder)
+        config = Path(folder) / "haproxy.cfg"
+        config.write_text(
+            "  bind *:8404\n    bind :9101\n  bind 127.0.0.1:8000\n stats socket a mode 666 level\n"
+        )
+        done = subprocess.run(
+            [environment["RAY_SERVE_HAPROXY_BINARY_PATH"], "-c", "-f", str(config)],
+            capture_output=True,
+            text=True,
+        )
+        assert "haproxy" in done.stderr
+        assert config.read_text() == (
+            "  bind 192.0.2.9:8404\n    bind 192.0.2.9:9101\n  bind 127.0.0.1:8000\n"
+            " stats socket a mode 600 level\n"
+        )
+    assert not Path(folder).exists()
+
+
+def test_threads_cores_and_queues_of_replicas(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(9)), raising=False)
+    settings = ServeSettings(batch_texts=10)
+    placement = shared_out(Placement(replicas=2, port=0), settings)
+    assert placement.cpus == 4 and placement.ongoing_requests == 4096 + 10
+    service = RayService(settings, placement)
+    assert service.settings.threads == 4 and service.placement.port > 0
+    assert RayService(ServeSettings(threads=3), Placement(cpus=0.5)).settings.threads == 3
+    assert RayService(ServeSettings(), Placement(cpus=0.5)).settings.threads == 1
+
+
+def test_what_is_wrong_is_said_before_ray_starts() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(OSError, match="in use"):
+        RayService(ServeSettings(), Placement(port=taken.getsockname()[1])).start()
+    for arguments in ({}, {"model": "a", "config": "b"}):
+        with pytest.raises(ValueError, match=r"give a"):
+            ray_serve.GLiClassFactory(**arguments)
+    for labels, prompt in (([["a"]], None), (["a"], ["p"])):
+        with pytest.raises(ValueError, match="2 texts and 1"):
+            list(ray_serve._parts(["a", "b"], labels, prompt))
+    ray_serve.shutdown()  # nothing runs

@@ -68,6 +68,14 @@ class Running:
         found = [json.loads(line) for line in list(self.lines) if line.startswith("{") and event in line]
         return [line for line in found if line["event"] == event]
 
+    def requests(self, request_id: str) -> list[dict[str, Any]]:
+        return [line for line in self.events("request") if line["request_id"] == request_id]
+
+    def waiting(self) -> float:
+        """Returns the most tokens that wait at a replica, of four that were asked."""
+        pages = [httpx2.get(f"{self.address}/metrics", timeout=60).text for _ in range(4)]
+        return max(float(page.partition("\ngliclass_queue_tokens ")[2].split()[0]) for page in pages)
+
     def processes(self) -> dict[int, str]:
         """Returns what runs below the command, and how it calls itself."""
         found = {}
@@ -81,8 +89,8 @@ class Running:
     def replicas(self) -> set[int]:
         return {pid for pid, name in self.processes().items() if name.startswith("ray::ServeReplica")}
 
-    def ask(self, client: httpx2.Client, number: int) -> httpx2.Response:
-        body = {"text": TEXTS[number % len(TEXTS)], "labels": LABELS, "threshold": 0.0}
+    def ask(self, client: httpx2.Client, number: int, texts: int = 1) -> httpx2.Response:
+        body = {"texts": [TEXTS[number % len(TEXTS)]] * texts, "labels": LABELS, "threshold": 0.0}
         return client.post(f"{self.address}/gliclass", json=body, timeout=120)
 
     def end(self) -> None:

@@ -114,6 +114,8 @@ class RayService:
                 "include_dashboard": False, "configure_logging": logs is None,
             }  # fmt: skip
         self._surroundings = Surroundings(None if logs is None else Logs(logs, path), folder)
+        if logs is not None:
+            _log_through_root(logs)
         if not ray.is_initialized():
             ray.init(**{"address": address, **options}, log_to_driver=logs is None)
             clean_up.callback(ray.shutdown)
@@ -228,7 +230,11 @@ def _gpus(settings: ServeSettings, placement: Placement) -> float:
 
 
 def _log_through_root(level: str) -> None:
-    """Has Ray log in this process as everything else does, and only what is wrong."""
+    """Has Ray log in this process as everything else does, and only what is wrong.
+
+    Ray sets up its loggers at more than one import.
+    """
+    logging.setLogRecordFactory(logging.LogRecord)  # Ray's adds a time of its own to every line
     for name in ("ray", "ray.serve"):
         ray_logger = logging.getLogger(name)
         ray_logger.handlers.clear()

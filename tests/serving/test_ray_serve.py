@@ -10,7 +10,6 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -125,22 +124,22 @@ def test_a_replica_that_is_killed_costs_no_answer(service: Running) -> None:
 
 def test_at_sigterm_what_waits_is_answered_and_nothing_is_left(service: Running) -> None:
     before = [psutil.Process(pid) for pid in service.processes()]
-    answers: list[int] = []
-
-    def ask(number: int) -> None:
-        with httpx2.Client() as client:
-            answers.append(service.ask(client, number, texts=8).status_code)
-
-    threads = [threading.Thread(target=ask, args=(number,)) for number in range(48)]
-    for thread in threads:
-        thread.start()
-    service.wait_for(lambda: service.waiting() > 0)
+    body = json.dumps({"texts": TEXTS * 4, "labels": LABELS}).encode()
+    head = f"POST /classify HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-length: {len(body)}\r\n"
+    clients = [socket.create_connection(("127.0.0.1", service.port)) for _ in range(48)]
+    for client in clients:
+        client.sendall(head.encode() + b"content-type: application/json\r\n\r\n" + body)
+    service.wait_for(lambda: service.waiting() > 0)  # both replicas have read what came before this question
     service.process.send_signal(signal.SIGTERM)
-    for thread in threads:
-        thread.join()
+    answers = [client.makefile("rb").read() for client in clients]
     assert service.process.wait(120) == 0
-    assert answers == [200] * 48
+    assert [answer.split(b" ", 2)[1] for answer in answers] == [b"200"] * 48
+    assert all(close(_results(answer), _results(answers[0])) for answer in answers)
     assert not [each for each in before if each.is_running() and each.status() != psutil.STATUS_ZOMBIE]
+
+
+def _results(answer: bytes) -> Any:
+    return json.loads(answer.partition(b"\r\n\r\n")[2])["results"]
 
 
 @pytest.mark.nightly

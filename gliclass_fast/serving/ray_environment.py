@@ -11,6 +11,8 @@ import socket
 import stat
 import sysconfig
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 # a replica that stops still takes requests for so many seconds, until no proxy names it any more
@@ -31,32 +33,36 @@ FAST_AND_SAFE = {
 }
 
 
-def prepare_local(host: str) -> tempfile.TemporaryDirectory[str]:
-    """Sets the variables for a cluster that this process is about to start.
+@contextmanager
+def local_environment(host: str) -> Iterator[Path]:
+    """Has the variables set, for a cluster that this process starts within the block.
 
     host: where the service listens; HAProxy's statistics and metrics listen there too, and not everywhere.
-    Returns a folder of this user alone, which holds HAProxy's files and is needed as long as the cluster.
+    Yields a folder of this user alone, which holds HAProxy's files and is needed as long as the cluster.
 
     Raises FileNotFoundError where Ray's HAProxy is not installed.
     """
-    folder = tempfile.TemporaryDirectory(prefix="gliclass-ray-")
-    inside = Path(folder.name)
-    ports = {
-        "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port()),
-        "RAY_SERVE_HAPROXY_STATS_PORT": str(free_port()),
-        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(free_port()),
-    }
-    files = {
-        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(inside / "haproxy.cfg"),
-        "RAY_SERVE_HAPROXY_SOCKET_PATH": str(inside / "admin.sock"),
-        "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(inside),
-        "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(inside / "server-state"),
-        "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(inside / "metrics.sock"),
-        "RAY_SERVE_HAPROXY_BINARY_PATH": str(_starter(inside, host)),
-    }
-    for name, value in {**FAST_AND_SAFE, **ports, **files}.items():
-        os.environ.setdefault(name, value)
-    return folder
+    with tempfile.TemporaryDirectory(prefix="gliclass-ray-") as name:
+        folder = Path(name)
+        wanted = {
+            **FAST_AND_SAFE,
+            "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port()),
+            "RAY_SERVE_HAPROXY_STATS_PORT": str(free_port()),
+            "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(free_port()),
+            "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "haproxy.cfg"),
+            "RAY_SERVE_HAPROXY_SOCKET_PATH": str(folder / "admin.sock"),
+            "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(folder),
+            "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(folder / "server-state"),
+            "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(folder / "metrics.sock"),
+            "RAY_SERVE_HAPROXY_BINARY_PATH": str(_starter(folder, host)),
+        }
+        new = {name: value for name, value in wanted.items() if name not in os.environ}
+        os.environ.update(new)
+        try:
+            yield folder
+        finally:
+            for name in new:
+                os.environ.pop(name, None)
 
 
 def free_port() -> int:

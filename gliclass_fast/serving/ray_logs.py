@@ -26,7 +26,14 @@ class ReplicaLines:
         self.path = str(folder / "logs.sock")
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.bind(self.path)
-        Thread(target=self._work, name="gliclass-logs", daemon=True).start()
+        self._thread = Thread(target=self._work, name="gliclass-logs", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Ends after the lines that have come."""
+        self._socket.shutdown(socket.SHUT_RD)
+        self._thread.join()
+        self._socket.close()
 
     def _work(self) -> None:
         while line := self._socket.recv(LONGEST_LINE):

@@ -44,7 +44,7 @@ class Surroundings:
     """Holds what a replica knows of the process that started it."""
 
     logs: Logs | None = None  # None: as Ray has it
-    sockets: str | None = None  # folder of this machine where a replica listens until it has drained
+    folder: Path | None = None  # of this machine, where it listens until it has drained
 
 
 class Replica:
@@ -69,8 +69,8 @@ class Replica:
         """Loads the model and returns the app; Ray calls it once, in the event loop."""
         app = self._build_app(self._settings)
         self._service: Service = app.state.service
-        if self._surroundings.sockets is not None:
-            listen_for_end(Path(self._surroundings.sockets), self._service.drain)
+        if self._surroundings.folder is not None:
+            listen_for_end(self._surroundings.folder, self._service.drain)
         logger.info("replica", extra={"pid": os.getpid(), "service": self._service.information()})
         return _WithoutRequestId(app)
 

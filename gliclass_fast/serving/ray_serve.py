@@ -10,8 +10,11 @@ from types import TracebackType
 from typing import Any
 
 from gliclass_fast.serving.config import GLiClassServeConfig
+from gliclass_fast.serving.ray_application import application
 from gliclass_fast.serving.ray_service import RayService, run_until_signal
 from gliclass_fast.text.errors import WrongValue
+
+__all__ = ["GLiClassFactory", "application", "serve_gliclass", "shutdown"]
 
 TEXTS_A_CALL = 32
 CALLS_A_REPLICA = 4  # that wait, so that a replica's batches are full

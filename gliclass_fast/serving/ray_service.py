@@ -15,16 +15,14 @@ from queue import SimpleQueue
 from types import FrameType, TracebackType
 from typing import Any
 
+from gliclass_fast.serving.ray_application import NAME, application_of, with_threads
 from gliclass_fast.serving.ray_drain import drain_all
-from gliclass_fast.serving.ray_environment import FAST_AND_SAFE, STAYS_REACHABLE, free_port, prepare_local
-from gliclass_fast.serving.ray_replica import AppFactory, Logs, Replica, Surroundings, service_app
+from gliclass_fast.serving.ray_environment import FAST_AND_SAFE, free_port, local_environment
+from gliclass_fast.serving.ray_logs import ReplicaLines
+from gliclass_fast.serving.ray_replica import AppFactory, Logs, Surroundings, service_app
 from gliclass_fast.serving.settings import Placement, ServeSettings
 
 logger = logging.getLogger(__name__)
-
-NAME = "gliclass"  # of the application, and of its one deployment
-HEALTH_SECONDS = 1.0  # a replica that died is noticed within
-ANSWER_HEALTH_SECONDS = 10.0  # a replica that answers no question for so long three times is replaced
 
 
 class RayService:
@@ -46,15 +44,15 @@ class RayService:
         build_app: makes the app of a replica, and must be importable there by its name. log_level: from which
         level replicas log as JSON to this process's standard error; None leaves logging to Ray.
         """
-        if settings.threads is None:  # replicas must not fight for the cores
-            settings = replace(settings, threads=max(1, math.floor(placement.cpus)))
         if placement.port == 0:
             placement = replace(placement, port=free_port())
-        self.settings, self.placement = settings, placement
+        self.settings, self.placement = with_threads(settings, placement), placement
         self._build_app, self._log_level = build_app, log_level
         self._clean_up = ExitStack()
         self._local = True  # whether the cluster is this object's own
-        self._surroundings = Surroundings()
+        self._folder: Path | None = None  # of this machine, for sockets
+        self._logs: Logs | None = None
+        self._environment: dict[str, str] = {}
         self.handle: Any = None  # of Ray, to call `Replica`'s methods
 
     @property
@@ -89,8 +87,8 @@ class RayService:
 
         On a cluster that runs already it does nothing: replicas answer what waits when they stop.
         """
-        if self._surroundings.sockets is not None:
-            drain_all(Path(self._surroundings.sockets), self.settings.limits.seconds + 1)
+        if self._folder is not None:
+            drain_all(self._folder, self.settings.limits.seconds + 1)
 
     def stop(self) -> None:
         """Ends the replicas, which answer what they have; ends the cluster too where `start` started it."""
@@ -99,65 +97,47 @@ class RayService:
     def _start_ray(self) -> None:
         import ray
 
-        clean_up, address, logs = self._clean_up, self.placement.ray_address, self._log_level
-        options: dict[str, Any] = {}
-        folder = path = None
+        clean_up, logs, lines = self._clean_up, self._log_level, None
+        options: dict[str, Any] = {"address": self.placement.ray_address}
         if self._local:
-            folder = clean_up.enter_context(prepare_local(self.placement.host))
+            self._folder = clean_up.enter_context(local_environment(self.placement.host))
             if logs is not None:
-                from gliclass_fast.serving.ray_logs import ReplicaLines
-
-                path = ReplicaLines(Path(folder)).path
+                lines = ReplicaLines(self._folder)
+                clean_up.callback(lines.close)
             replicas = 2 * self.placement.replicas  # a new one starts before an old one ends
             options = {
                 "address": "local", "num_cpus": math.ceil(replicas * self.placement.cpus) + 1,
                 "include_dashboard": False, "configure_logging": logs is None,
             }  # fmt: skip
-        self._surroundings = Surroundings(None if logs is None else Logs(logs, path), folder)
         if logs is not None:
+            self._logs = Logs(logs, None if lines is None else lines.path)
             _log_through_root(logs)
         if not ray.is_initialized():
-            ray.init(**{"address": address, **options}, log_to_driver=logs is None)
+            ray.init(**options, log_to_driver=logs is None)
             clean_up.callback(ray.shutdown)
         from ray import serve
 
         if logs is not None:
             _log_through_root(logs)
+        # a cluster that runs already has another environment, so it goes with the processes of Ray Serve
+        self._environment = {} if self._local or serve.status().proxies else FAST_AND_SAFE
         serve.start(
             http_options={"host": self.placement.host, "port": self.placement.port},
             logging_config={"encoding": "JSON", "enable_access_log": False},
-            # a cluster that runs already has another environment, so it goes with the processes
-            controller_options=None if self._local else {"runtime_env": {"env_vars": FAST_AND_SAFE}},
+            controller_options={"runtime_env": {"env_vars": self._environment}}
+            if self._environment
+            else None,
         )
-        clean_up.callback(serve.shutdown if self._local else self._delete)
-
-    def _delete(self) -> None:
-        from ray import serve
-
-        serve.delete(NAME)
+        clean_up.callback(serve.shutdown if self._local else lambda: serve.delete(NAME))
 
     def _deploy(self) -> None:
         from ray import serve
 
-        placement, settings = self.placement, self.settings
-        gpus = _gpus(settings, placement)
-        actor: dict[str, Any] = {"num_cpus": placement.cpus, "num_gpus": gpus}
-        if not self._local:
-            actor["runtime_env"] = {"env_vars": FAST_AND_SAFE}
-        deployment = serve.deployment(
-            serve.ingress()(Replica),
-            name=NAME,
-            num_replicas=placement.replicas,
-            ray_actor_options=actor,
-            max_ongoing_requests=placement.ongoing_requests,
-            graceful_shutdown_wait_loop_s=0.1,
-            graceful_shutdown_timeout_s=STAYS_REACHABLE + settings.limits.seconds + 5,
-            health_check_period_s=HEALTH_SECONDS,
-            health_check_timeout_s=ANSWER_HEALTH_SECONDS,
-            # where the cores are this machine's there is room for a new replica beside the old one
-            max_surge_percent=100 if self._local and not gpus else 0,
-        )
-        application = deployment.bind(settings, self._build_app, self._surroundings)
+        placement = replace(self.placement, gpus=_gpus(self.settings, self.placement))
+        application = application_of(
+            self.settings, placement, self._build_app, Surroundings(self._logs, self._folder),
+            self._environment, surge=self._local and not placement.gpus,
+        )  # fmt: skip
         self.handle = serve.run(application, name=NAME, route_prefix="/")
 
     def __enter__(self) -> RayService:

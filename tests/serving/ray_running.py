@@ -71,10 +71,10 @@ class Running:
     def requests(self, request_id: str) -> list[dict[str, Any]]:
         return [line for line in self.events("request") if line["request_id"] == request_id]
 
-    def waiting(self) -> float:
-        """Returns the most tokens that wait at a replica, of four that were asked."""
+    def most(self, metric: str) -> float:
+        """Returns the value of a metric at the replica where it is greatest, of four that were asked."""
         pages = [httpx2.get(f"{self.address}/metrics", timeout=60).text for _ in range(4)]
-        return max(float(page.partition("\ngliclass_queue_tokens ")[2].split()[0]) for page in pages)
+        return max(float(page.partition(f"\ngliclass_{metric} ")[2].split()[0]) for page in pages)
 
     def processes(self) -> dict[int, str]:
         """Returns what runs below the command, and how it calls itself."""

@@ -101,15 +101,16 @@ def test_haproxy_listens_here_alone_and_the_log_is_json(service: Running) -> Non
 
 
 def test_work_for_a_client_that_left_is_not_done(service: Running) -> None:
-    """1,000 long texts take a minute; two batches do not."""
-    body = json.dumps({"texts": ["a long text " * 200] * 1000, "labels": LABELS}).encode()
+    body = json.dumps({"texts": ["a long text " * 200] * 200, "labels": LABELS}).encode()
     head = f"POST /classify HTTP/1.1\r\nhost: a\r\nx-request-id: left\r\ncontent-length: {len(body)}\r\n"
+    before = service.most("texts_total")
     with socket.create_connection(("127.0.0.1", service.port)) as client:
         client.sendall(head.encode() + b"content-type: application/json\r\n\r\n" + body)
-        service.wait_for(lambda: service.waiting() > 0)
+        service.wait_for(lambda: service.most("queue_tokens") > 0)
     service.wait_for(lambda: service.requests("left"))
     assert service.requests("left")[0]["status"] != 200
-    service.wait_for(lambda: not service.waiting())
+    service.wait_for(lambda: not service.most("queue_tokens"))
+    assert service.most("texts_total") - before < 40
 
 
 def test_a_replica_that_is_killed_costs_no_answer(service: Running) -> None:
@@ -124,12 +125,12 @@ def test_a_replica_that_is_killed_costs_no_answer(service: Running) -> None:
 
 def test_at_sigterm_what_waits_is_answered_and_nothing_is_left(service: Running) -> None:
     before = [psutil.Process(pid) for pid in service.processes()]
-    body = json.dumps({"texts": TEXTS * 4, "labels": LABELS}).encode()
+    body = json.dumps({"texts": TEXTS * 2, "labels": LABELS}).encode()
     head = f"POST /classify HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-length: {len(body)}\r\n"
     clients = [socket.create_connection(("127.0.0.1", service.port)) for _ in range(48)]
     for client in clients:
         client.sendall(head.encode() + b"content-type: application/json\r\n\r\n" + body)
-    service.wait_for(lambda: service.waiting() > 0)  # both replicas have read what came before this question
+    service.wait_for(lambda: service.most("queue_tokens") > 0)  # what came before is read
     service.process.send_signal(signal.SIGTERM)
     answers = [client.makefile("rb").read() for client in clients]
     assert service.process.wait(120) == 0
@@ -205,7 +206,7 @@ def test_the_names_of_the_reference() -> None:
 
 def test_a_replica_without_ray(alone: TestClient, tmp_path: Path) -> None:
     """Its handle answers a text and several, and it drains where it is told to."""
-    replica = Replica(ServeSettings(device="cpu", threads=1), service_app, Surroundings(None, str(tmp_path)))
+    replica = Replica(ServeSettings(device="cpu", threads=1), service_app, Surroundings(None, tmp_path))
 
     async def use() -> None:
         assert callable(replica.__serve_build_asgi_app__())
@@ -244,11 +245,11 @@ def test_the_lines_of_replicas_come_through(tmp_path: Path, capfd: pytest.Captur
 def test_the_environment_is_set_and_what_a_person_set_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     environment = {"RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure"}
     monkeypatch.setattr(os, "environ", environment)
-    with ray_environment.prepare_local("192.0.2.9") as folder:
+    with ray_environment.local_environment("192.0.2.9") as folder:
         assert environment["RAY_SERVE_ENABLE_HA_PROXY"] == "1"
         assert environment["RAY_SERVE_HAPROXY_RETRY_ON"] == "conn-failure"
-        assert environment["RAY_SERVE_HAPROXY_SOCKET_PATH"].startswith(folder)
-        config = Path(folder) / "haproxy.cfg"
+        assert environment["RAY_SERVE_HAPROXY_SOCKET_PATH"].startswith(str(folder))
+        config = folder / "haproxy.cfg"
         config.write_text(
             "  bind *:8404\n    bind :9101\n  bind 127.0.0.1:8000\n stats socket a mode 666 level\n"
         )
@@ -262,7 +263,7 @@ def test_the_environment_is_set_and_what_a_person_set_stays(monkeypatch: pytest.
             "  bind 192.0.2.9:8404\n    bind 192.0.2.9:9101\n  bind 127.0.0.1:8000\n"
             " stats socket a mode 600 level\n"
         )
-    assert not Path(folder).exists()
+    assert not folder.exists() and environment == {"RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure"}
 
 
 def test_threads_cores_and_queues_of_replicas(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -286,3 +287,22 @@ def test_what_is_wrong_is_said_before_ray_starts() -> None:
         with pytest.raises(ValueError, match="2 texts and 1"):
             list(ray_serve._parts(["a", "b"], labels, prompt))
     ray_serve.shutdown()  # nothing runs
+
+
+def test_the_application_of_a_configuration() -> None:
+    """A node that builds it for others needs no GPU."""
+    keys = {
+        "model": str(demo.PATH),
+        "num_replicas": 3,
+        "num_gpus_per_replica": 0.5,
+        "num_cpus_per_replica": 4.0,
+    }
+    deployment = ray_serve.application(keys)._bound_deployment
+    assert deployment.num_replicas == 3 and deployment.max_ongoing_requests == 256
+    assert deployment.ray_actor_options == {"num_cpus": 4.0, "num_gpus": 0.5}
+    [settings, *_] = deployment.init_args
+    assert settings.threads == 4 and settings.dtype == "bfloat16" and settings.device == "cuda"
+    cpu = ray_serve.application({**keys, "device": "cpu"})._bound_deployment
+    assert cpu.ray_actor_options["num_gpus"] == 0 and cpu.init_args[0].dtype is None
+    with pytest.raises(ValueError, match="num_replica"):
+        ray_serve.application({**keys, "num_replica": 2})

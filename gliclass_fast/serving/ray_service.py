@@ -121,6 +121,7 @@ class RayService:
             _log_through_root(logs)
         # a cluster that runs already has another environment, so it goes with the processes of Ray Serve
         self._environment = {} if self._local or serve.status().proxies else FAST_AND_SAFE
+        controller = {"runtime_env": {"env_vars": self._environment}} if self._environment else None
         serve.start(
             http_options={"host": self.placement.host, "port": self.placement.port},
             logging_config={"encoding": "JSON", "enable_access_log": False},

@@ -26,6 +26,9 @@ FAST_AND_SAFE = {
     "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
     # classification may be repeated: a request whose replica died is sent to another one
     "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
+    # one thread passes on more requests than a machine's replicas answer, and Ray need not count them again
+    "RAY_SERVE_HAPROXY_NBTHREAD": "1",
+    "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
     "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": str(REPEATED_BYTES),
     "RAY_SERVE_HAPROXY_HEALTH_CHECK_INTER": "1s",
     "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": str(STAYS_REACHABLE),

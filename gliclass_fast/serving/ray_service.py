@@ -24,6 +24,8 @@ from gliclass_fast.serving.settings import Placement, ServeSettings
 
 logger = logging.getLogger(__name__)
 
+RAY_LOGS = {"encoding": "JSON", "enable_access_log": False}  # a request is one line of our own log
+
 
 class RayService:
     """Runs a service on Ray Serve, and stops it.
@@ -124,7 +126,7 @@ class RayService:
         controller = {"runtime_env": {"env_vars": self._environment}} if self._environment else None
         serve.start(
             http_options={"host": self.placement.host, "port": self.placement.port},
-            logging_config={"encoding": "JSON", "enable_access_log": False},
+            logging_config=RAY_LOGS,
             controller_options={"runtime_env": {"env_vars": self._environment}}
             if self._environment
             else None,
@@ -139,7 +141,7 @@ class RayService:
             self.settings, placement, self._build_app, Surroundings(self._logs, self._folder),
             self._environment, surge=self._local and not placement.gpus,
         )  # fmt: skip
-        self.handle = serve.run(application, name=NAME, route_prefix="/")
+        self.handle = serve.run(application, name=NAME, route_prefix="/", logging_config=RAY_LOGS)
 
     def __enter__(self) -> RayService:
         """Starts the service."""

@@ -24,6 +24,8 @@ FAST_AND_SAFE = {
     # HAProxy in front, which asks the replicas themselves: a fifteenth of the CPU of Ray's own proxy
     "RAY_SERVE_ENABLE_HA_PROXY": "1",
     "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+    "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "1",  # a handle works outside of an event loop too
+    "RAY_SERVE_METRICS_EXPORT_INTERVAL_MS": "1000",  # instead of ten times a second
     # classification may be repeated: a request whose replica died is sent to another one
     "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
     # one thread passes on more requests than a machine's replicas answer, and Ray need not count them again

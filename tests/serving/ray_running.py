@@ -71,10 +71,19 @@ class Running:
     def requests(self, request_id: str) -> list[dict[str, Any]]:
         return [line for line in self.events("request") if line["request_id"] == request_id]
 
-    def most(self, metric: str) -> float:
-        """Returns the value of a metric at the replica where it is greatest, of four that were asked."""
-        pages = [httpx2.get(f"{self.address}/metrics", timeout=60).text for _ in range(4)]
-        return max(float(page.partition(f"\ngliclass_{metric} ")[2].split()[0]) for page in pages)
+    def total(self, metric: str) -> float:
+        """Returns the sum of a metric over the replicas, each of which has a port of its own."""
+        found = 0.0
+        for pid in self.replicas():
+            ports = {
+                each.laddr.port
+                for each in psutil.Process(pid).net_connections("tcp4")
+                if each.status == "LISTEN" and each.laddr.ip == "127.0.0.1"
+            }
+            for port in ports:
+                page = httpx2.get(f"http://127.0.0.1:{port}/metrics", timeout=60).text
+                found += float(page.partition(f"\ngliclass_{metric} ")[2].split()[0])
+        return found
 
     def processes(self) -> dict[int, str]:
         """Returns what runs below the command, and how it calls itself."""

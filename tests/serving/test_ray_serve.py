@@ -125,7 +125,7 @@ def test_a_replica_that_is_killed_costs_no_answer(service: Running) -> None:
 
 def test_at_sigterm_what_waits_is_answered_and_nothing_is_left(service: Running) -> None:
     before = [psutil.Process(pid) for pid in service.processes()]
-    body = json.dumps({"texts": TEXTS * 4, "labels": LABELS}).encode()
+    body = json.dumps({"texts": TEXTS * 2, "labels": LABELS}).encode()
     head = f"POST /classify HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-length: {len(body)}\r\n"
     clients = [socket.create_connection(("127.0.0.1", service.port)) for _ in range(48)]
     for client in clients:

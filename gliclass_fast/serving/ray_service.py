@@ -127,9 +127,7 @@ class RayService:
         serve.start(
             http_options={"host": self.placement.host, "port": self.placement.port},
             logging_config=RAY_LOGS,
-            controller_options={"runtime_env": {"env_vars": self._environment}}
-            if self._environment
-            else None,
+            controller_options=controller,
         )
         clean_up.callback(serve.shutdown if self._local else lambda: serve.delete(NAME))
 

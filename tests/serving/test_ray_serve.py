@@ -293,6 +293,9 @@ def test_what_is_wrong_is_said_before_ray_starts() -> None:
         with pytest.raises(ValueError, match="2 texts and 1"):
             list(ray_serve._parts(["a", "b"], labels, prompt))
     ray_serve.shutdown()  # nothing runs
+    alone = [sys.executable, "-m", "gliclass_fast", "serve", "--replicas", "2"]
+    done = subprocess.run(alone, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2 and "several replicas need --ray" in done.stderr
 
 
 def test_the_application_of_a_configuration() -> None:

@@ -31,6 +31,8 @@ FAST_AND_SAFE = {
     # one thread passes on more requests than a machine's replicas answer, and Ray need not count them again
     "RAY_SERVE_HAPROXY_NBTHREAD": "1",
     "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
+    # HAProxy's 3 are too few: the one who died has the fewest connections, so it is asked again first
+    "RAY_SERVE_HAPROXY_RETRIES": "10",
     "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": str(REPEATED_BYTES),
     "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": str(STAYS_REACHABLE),
     "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",  # 5 s are too few where all starts at once on few cores

@@ -93,6 +93,8 @@ def _starter(folder: Path, host: str) -> Path:
         "# the configuration is what follows -f\n"
         'previous=\nfor each in "$@"; do [ "$previous" = -f ] && file=$each; previous=$each; done\n'
         f"sed -i -e 's/^\\( *bind \\)\\*\\{{0,1\\}}:/\\1{host}:/' -e 's/ mode 666 / mode 600 /' \"$file\"\n"
+        # a request can only be repeated once HAProxy has all of it
+        "sed -i -e 's/^defaults$/&\\n    option http-buffer-request/' \"$file\"\n"
         f'exec "{binary}" "$@"\n'
     )
     starter.chmod(stat.S_IRWXU)

@@ -258,6 +258,7 @@ def test_the_environment_is_set_and_what_a_person_set_stays(monkeypatch: pytest.
         config = folder / "haproxy.cfg"
         config.write_text(
             "  bind *:8404\n    bind :9101\n  bind 127.0.0.1:8000\n stats socket a mode 666 level\n"
+            "defaults\n    mode http\n"
         )
         done = subprocess.run(
             [environment["RAY_SERVE_HAPROXY_BINARY_PATH"], "-c", "-f", str(config)],
@@ -268,6 +269,7 @@ def test_the_environment_is_set_and_what_a_person_set_stays(monkeypatch: pytest.
         assert config.read_text() == (
             "  bind 192.0.2.9:8404\n    bind 192.0.2.9:9101\n  bind 127.0.0.1:8000\n"
             " stats socket a mode 600 level\n"
+            "defaults\n    option http-buffer-request\n    mode http\n"
         )
     assert not folder.exists() and environment == {"RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure"}
 

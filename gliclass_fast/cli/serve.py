@@ -60,6 +60,12 @@ def serve(
     threads: Annotated[
         int | None, typer.Option(help="Threads of the CPU.", show_default="torch's", min=1)
     ] = None,
+    ray: Annotated[
+        bool, typer.Option("--ray", help="Run on Ray Serve: replicas behind one address.")
+    ] = False,
+    replicas: Annotated[
+        int | None, typer.Option(help="With --ray: copies of the model.", show_default="1", min=1)
+    ] = None,
     config: Annotated[
         Path | None, typer.Option(help="YAML file with the keys of gliclass's GLiClassServeConfig.")
     ] = None,
@@ -86,7 +92,16 @@ def serve(
         api_keys=None if api_key_file is None else _keys(api_key_file),
         limits=_set(settings.limits, queue_tokens=max_queue_tokens, seconds=timeout),
     )  # fmt: skip
-    placement = _set(placement, host=host, port=port)
+    placement = _set(placement, host=host, port=port, replicas=replicas)
+    if ray:
+        from gliclass_fast.serving.ray_service import RayService, run_until_signal, shared_out
+
+        if config is None and not rest:
+            placement = shared_out(placement, settings)
+        run_until_signal(RayService(settings, placement, log_level=log_level))
+        return
+    if placement.replicas > 1:
+        raise ValueError("several replicas need --ray")
     from gliclass_fast.serving.server import run
 
     run(settings, placement)

@@ -1,0 +1,67 @@
+"""The log of a service on Ray Serve: what the replicas log comes to the process that started them.
+
+Ray would print it too, but with a prefix that makes it no JSON. A line goes through a socket of this machine;
+one for which there is no room is lost, so that a log never holds up an answer.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+import sys
+from pathlib import Path
+from threading import Thread
+
+from gliclass_fast.serving.logs import JsonLines, use_json
+from gliclass_fast.serving.ray_replica import Logs
+
+LONGEST_LINE = 64 * 1024  # bytes
+
+
+class ReplicaLines:
+    """Writes the lines that replicas send to this process's standard error."""
+
+    def __init__(self, folder: Path) -> None:
+        """Listens at a socket in a folder."""
+        self.path = str(folder / "logs.sock")
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket.bind(self.path)
+        self._thread = Thread(target=self._work, name="gliclass-logs", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Ends after the lines that have come."""
+        self._socket.shutdown(socket.SHUT_RD)
+        self._thread.join()
+        self._socket.close()
+
+    def _work(self) -> None:
+        while line := self._socket.recv(LONGEST_LINE):
+            sys.stderr.write(line.decode() + "\n")
+            sys.stderr.flush()
+
+
+class _ToSocket(logging.Handler):
+    """Sends every record as one line of JSON."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__()
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket.setblocking(False)
+        self._path = path
+        self.setFormatter(JsonLines())
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Sends one line, or loses it."""
+        record.pid = record.process
+        try:
+            self._socket.sendto(self.format(record).encode()[:LONGEST_LINE], self._path)
+        except OSError:
+            return
+
+
+def use_json_of_replica(logs: Logs) -> None:
+    """Has everything that a replica logs written as JSON, each line with the id of its process."""
+    use_json(logs.level)
+    if logs.socket is not None:
+        logging.basicConfig(level=logs.level.upper(), handlers=[_ToSocket(logs.socket)], force=True)

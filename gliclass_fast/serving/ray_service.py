@@ -1,0 +1,223 @@
+"""Ray Serve: the app of a service as several replicas behind one address, on this machine or on a cluster."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import signal
+import socket
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from queue import SimpleQueue
+from types import FrameType, TracebackType
+from typing import Any
+
+from gliclass_fast.serving.ray_application import NAME, application_of, with_threads
+from gliclass_fast.serving.ray_drain import drain_all
+from gliclass_fast.serving.ray_environment import FAST_AND_SAFE, free_port, local_environment
+from gliclass_fast.serving.ray_logs import ReplicaLines
+from gliclass_fast.serving.ray_replica import AppFactory, Logs, Surroundings, service_app
+from gliclass_fast.serving.settings import Placement, ServeSettings
+
+logger = logging.getLogger(__name__)
+
+RAY_LOGS = {"encoding": "JSON", "enable_access_log": False}  # a request is one line of our own log
+
+
+class RayService:
+    """Runs a service on Ray Serve, and stops it.
+
+    Without an address of a cluster it starts one on this machine, with Ray's token authentication, and ends
+    it in `stop`. On a cluster that runs already only the application is added, and taken away.
+    """
+
+    def __init__(
+        self,
+        settings: ServeSettings,
+        placement: Placement,
+        build_app: AppFactory = service_app,
+        log_level: str | None = None,
+    ) -> None:
+        """Takes the settings; nothing starts yet.
+
+        build_app: makes the app of a replica, and must be importable there by its name. log_level: from which
+        level replicas log as JSON to this process's standard error; None leaves logging to Ray.
+        """
+        if placement.port == 0:
+            placement = replace(placement, port=free_port())
+        self.settings, self.placement = with_threads(settings, placement), placement
+        self._build_app, self._log_level = build_app, log_level
+        self._clean_up = ExitStack()
+        self._local = True  # whether the cluster is this object's own
+        self._folder: Path | None = None  # of this machine, for sockets
+        self._logs: Logs | None = None
+        self._environment: dict[str, str] = {}
+        self.handle: Any = None  # of Ray, to call `Replica`'s methods
+
+    @property
+    def address(self) -> str:
+        """Returns where the service answers."""
+        return f"http://{self.placement.host}:{self.placement.port}"
+
+    def start(self) -> None:
+        """Starts Ray where it does not run, and returns once every replica answers.
+
+        Raises OSError where the address is taken, RuntimeError where a replica cannot start, and ImportError
+        without the extra `ray`.
+        """
+        import ray
+
+        self._local = self.placement.ray_address is None and not ray.is_initialized()
+        if self._local:
+            _check_free(self.placement.host, self.placement.port)
+        try:
+            self._start_ray()
+            self._deploy()
+        except BaseException:
+            self.stop()
+            raise
+
+    def redeploy(self) -> None:
+        """Replaces the replicas by new ones, which load the model anew; no request is lost."""
+        self._deploy()
+
+    def drain(self) -> None:
+        """Takes no new requests, which get status 503, and returns when all that waited is answered.
+
+        On a cluster that runs already it does nothing: replicas answer what waits when they stop.
+        """
+        if self._folder is not None:
+            drain_all(self._folder, self.settings.limits.seconds + 1)
+
+    def stop(self) -> None:
+        """Ends the replicas, which answer what they have; ends the cluster too where `start` started it."""
+        self._clean_up.close()
+
+    def _start_ray(self) -> None:
+        import ray
+
+        clean_up, logs, lines = self._clean_up, self._log_level, None
+        options: dict[str, Any] = {"address": self.placement.ray_address}
+        if self._local:
+            self._folder = clean_up.enter_context(local_environment(self.placement.host))
+            if logs is not None:
+                lines = ReplicaLines(self._folder)
+                clean_up.callback(lines.close)
+            replicas = 2 * self.placement.replicas  # a new one starts before an old one ends
+            options = {
+                "address": "local", "num_cpus": math.ceil(replicas * self.placement.cpus) + 1,
+                "include_dashboard": False, "configure_logging": logs is None,
+            }  # fmt: skip
+        if logs is not None:
+            self._logs = Logs(logs, None if lines is None else lines.path)
+            _log_through_root(logs)
+        if not ray.is_initialized():
+            ray.init(**options, log_to_driver=logs is None)
+            clean_up.callback(ray.shutdown)
+        from ray import serve
+
+        if logs is not None:
+            _log_through_root(logs)
+        # a cluster that runs already has another environment, so it goes with the processes of Ray Serve
+        self._environment = {} if self._local or serve.status().proxies else FAST_AND_SAFE
+        controller = {"runtime_env": {"env_vars": self._environment}} if self._environment else None
+        serve.start(
+            http_options={"host": self.placement.host, "port": self.placement.port},
+            logging_config=RAY_LOGS,
+            controller_options=controller,
+        )
+        clean_up.callback(serve.shutdown if self._local else lambda: serve.delete(NAME))
+
+    def _deploy(self) -> None:
+        from ray import serve
+
+        placement = replace(self.placement, gpus=_gpus(self.settings, self.placement))
+        application = application_of(
+            self.settings, placement, self._build_app, Surroundings(self._logs, self._folder),
+            self._environment, surge=self._local and not placement.gpus,
+        )  # fmt: skip
+        self.handle = serve.run(application, name=NAME, route_prefix="/", logging_config=RAY_LOGS)
+
+    def __enter__(self) -> RayService:
+        """Starts the service."""
+        self.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: Any, trace: TracebackType | None) -> None:
+        """Stops the service."""
+        self.stop()
+
+
+def shared_out(placement: Placement, settings: ServeSettings) -> Placement:
+    """Returns a placement whose replicas share out the cores of this machine, each with a queue of its own.
+
+    Ray sends a replica what its queue and a batch hold, so that the queue says what is too much.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return replace(
+        placement,
+        cpus=float(max(1, cores // placement.replicas)),
+        ongoing_requests=settings.limits.queue_texts + settings.batch_texts,
+    )
+
+
+def run_until_signal(service: RayService) -> None:
+    """Serves until SIGTERM or SIGINT, and then answers what waits; SIGHUP replaces the replicas one by one.
+
+    Raises what `RayService.start` raises, and SystemExit for a signal before the start or after the first.
+    """
+    signals: SimpleQueue[int] = SimpleQueue()
+    _at_signals(_end)
+    try:
+        service.start()
+        _at_signals(lambda number, frame: signals.put(number), signal.SIGHUP)  # instead of Ray's
+        logger.info("ready", extra={"address": service.address, "replicas": service.placement.replicas})
+        while (number := signals.get()) == signal.SIGHUP:
+            logger.info("redeploying")
+            service.redeploy()
+            logger.info("redeployed")
+        _at_signals(_end)
+        logger.info("draining", extra={"signal": number})
+        service.drain()
+    finally:
+        service.stop()
+
+
+def _at_signals(handler: Callable[[int, FrameType | None], None], *others: signal.Signals) -> None:
+    for each in (signal.SIGTERM, signal.SIGINT, *others):
+        signal.signal(each, handler)
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    raise SystemExit(128 + number)
+
+
+def _check_free(host: str, port: int) -> None:
+    """Raises OSError where an address is taken: two proxies at one port would share its requests."""
+    with socket.create_server((host, port)):
+        return
+
+
+def _gpus(settings: ServeSettings, placement: Placement) -> float:
+    if placement.gpus is not None:
+        return placement.gpus
+    import ray
+
+    wanted = settings.device.startswith("cuda")
+    return 1.0 if wanted and ray.cluster_resources().get("GPU") else 0.0
+
+
+def _log_through_root(level: str) -> None:
+    """Has Ray log in this process as everything else does, and only what is wrong.
+
+    Ray sets up its loggers at more than one import.
+    """
+    logging.setLogRecordFactory(logging.LogRecord)  # Ray's adds a time of its own to every line
+    for name in ("ray", "ray.serve"):
+        ray_logger = logging.getLogger(name)
+        ray_logger.handlers.clear()
+        ray_logger.propagate = True
+        ray_logger.setLevel("DEBUG" if level.upper() == "DEBUG" else "WARNING")

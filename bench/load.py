@@ -12,7 +12,7 @@ import itertools
 import random
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
 from gliclass_fast.bench.load_connection import Connection, Reply
@@ -55,7 +55,7 @@ class Tally:
         return self.lost + self.wrong + self.statuses.total() - self.statuses[200] - self.refused
 
     def percentile(self, share: float) -> float:
-        """Returns the latency below which a share (0 to 1) of the right answers came; NaN if there is none."""
+        """Returns the latency below which a share, 0 to 1, of the right answers came; NaN if none did."""
         ordered = sorted(self.latencies)
         return ordered[min(int(share * len(ordered)), len(ordered) - 1)] if ordered else float("nan")
 
@@ -160,21 +160,26 @@ async def open_loop(
     return caller.finish()
 
 
-async def burst(target: Target, questions: Sequence[Question], leave_after: float | None = None) -> Tally:
-    """Asks all questions at once, each over a connection of its own.
+async def burst(
+    target: Target,
+    questions: Sequence[Question],
+    meanwhile: Callable[[], Awaitable[object]] | None = None,
+    leave: bool = False,
+) -> Tally:
+    """Asks all questions at once, each over a connection of its own, and waits for the answers.
 
-    leave_after: the seconds after which every client leaves without its answer; default: all wait.
+    meanwhile: it is awaited once everything is asked. leave: whether the clients leave after it, unanswered.
     """
     caller = _Caller(target)
     connections = [await caller.connection() for _ in questions]
-    for connection, question in zip(connections, questions, strict=True):
+    pairs, now = list(zip(connections, questions, strict=True)), time.perf_counter()
+    for connection, question in pairs:
         connection.send(target.request(question))
-    if leave_after is None:
-        pairs = zip(connections, questions, strict=True)
-        now = time.perf_counter()
-        await asyncio.gather(*(caller.answer(connection, each, now) for connection, each in pairs))
-    else:
-        await asyncio.sleep(leave_after)
+    waiting = [] if leave else [asyncio.create_task(caller.answer(*pair, now)) for pair in pairs]
+    if meanwhile:
+        await meanwhile()
+    if leave:
         for connection in connections:
             connection.close()
+    await asyncio.gather(*waiting)
     return caller.finish()

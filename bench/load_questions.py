@@ -14,7 +14,6 @@ from gliclass_fast.bench.load_connection import Reply
 TOLERANCE = 1e-5  # of a score in float32: docs/parity.md
 TEXT_WORDS = (16, 112)  # a word is a token
 LABELS = 6
-SHARED = 32  # texts of a direct call of the library
 
 
 @dataclass(frozen=True, slots=True)

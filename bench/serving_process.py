@@ -16,7 +16,12 @@ from types import TracebackType
 
 TICKS = os.sysconf("SC_CLK_TCK")
 PAGE = os.sysconf("SC_PAGE_SIZE")
-PARENT, TIMES, STARTED, RESIDENT = 1, slice(11, 15), 19, 21  # fields of /proc/PID/stat behind the command's name
+PARENT, TIMES, STARTED, RESIDENT = (
+    1,
+    slice(11, 15),
+    19,
+    21,
+)  # fields of /proc/PID/stat behind the command's name
 
 
 def free_port() -> int:
@@ -71,7 +76,7 @@ class Server:
 
     def __enter__(self) -> Server:
         began = time.perf_counter()
-        self._words = tempfile.TemporaryFile()  # noqa: SIM115 - __exit__ closes it
+        self._words = tempfile.TemporaryFile()
         self._process = subprocess.Popen(
             self.command, stdout=self._words, stderr=subprocess.STDOUT, env=self._environment
         )

@@ -22,6 +22,7 @@ def score(text: str, label: str) -> float:
     return len(label) / (len(label) + len(text))
 
 
+@app.get("/health")
 @app.get("/ready")
 async def ready() -> Response:
     return Response()

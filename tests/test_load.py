@@ -13,6 +13,7 @@ from gliclass_fast.bench import load
 from gliclass_fast.bench.load import burst, closed_loop, open_loop
 from gliclass_fast.bench.load_questions import Question, Target
 from gliclass_fast.bench.serving_process import Server, free_port, metric
+from gliclass_fast.bench.serving_tasks import end_in_flight
 from tests.stand_in import score
 
 ROOT = Path(__file__).parent.parent
@@ -83,7 +84,7 @@ def test_latency_in_an_open_loop_counts_from_the_planned_time(server: Server) ->
 
 
 def test_those_who_leave_are_not_answered(server: Server) -> None:
-    found = asyncio.run(burst(Target(server.port), [question("slow")] * 4, leave_after=0.05))
+    found = asyncio.run(burst(Target(server.port), [question("slow")] * 4, leave=True))
     assert found.right == found.lost == 0 and not found.statuses
 
 
@@ -106,14 +107,8 @@ def test_what_a_server_takes_with_it_is_lost() -> None:
 
 
 def test_a_server_that_ends_on_request_answers_first() -> None:
-    async def asked_to_end() -> load.Tally:
-        asking = asyncio.create_task(burst(Target(server.port), [question("slow")] * 48))
-        await asyncio.sleep(0.1)
-        server.terminate()
-        return await asking
-
     with stand_in() as server:
-        found = asyncio.run(asked_to_end())
+        found = asyncio.run(end_in_flight(server, Target(server.port), [question("slow")] * 48))
         assert (found.right, found.errors) == (48, 0)
         server.wait()
 

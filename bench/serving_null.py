@@ -19,14 +19,13 @@ from gliclass_fast.serving.settings import ServeSettings
 def null_app(settings: ServeSettings) -> FastAPI:
     """Returns the app of a service that answers its first request, and repeats that answer from then on."""
     app = create_app(settings)
-    service, kept = app.state.service, []
+    service, kept = app.state.service, list[Answer]()
     real = service.answer
 
     async def answer(arguments: Mapping[str, Any], truncate: bool = True) -> Answer:
         if not kept:
             kept.append(await real(arguments, truncate))
-        found: Answer = kept[0]
-        return found
+        return kept[0]
 
     service.answer = answer
     return app

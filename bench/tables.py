@@ -87,7 +87,7 @@ def ratio_table(result: dict[str, Any], part: str) -> tuple[list[str], list[list
 
 
 def serving_tables(result: dict[str, Any]) -> list[tuple[list[str], list[list[str]]]]:
-    """Returns (columns, rows) of the figures of a server with their bars, and of every contender's medians."""
+    """Returns (columns, rows) of a server's figures with their bars, and of every contender's medians."""
     figures = []
     for row in result["figures"]:
         bar = f"{'<=' if row['at_most'] else '>='} {row['bar']:g}"

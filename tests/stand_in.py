@@ -1,4 +1,4 @@
-"""A server that stands in for ours where the load generator is tested: the first word of a text says how it answers.
+"""Stands in for our server where the load generator is tested: a text's first word says how it answers.
 
 python -m tests.stand_in PORT
 """

@@ -1,7 +1,7 @@
 """The reference's own deployment on Ray Serve, with its float32 model on the CPU: one text a request.
 
-`gliclass.serve.serve_gliclass` calls a private part of Ray that 2.60 no longer has, so that the public `serve.run`
-runs the class that it deploys. It is a server: `gliclass-fast bench --preset serving` measures it.
+`gliclass.serve.serve_gliclass` calls a private part of Ray that 2.60 no longer has, so that the public
+`serve.run` runs the class that it deploys. It is a server: `bench --preset serving` measures it.
 
 python -m gliclass_fast.bench.peers.deployment CHECKPOINT PORT THREADS
 """

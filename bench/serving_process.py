@@ -16,12 +16,8 @@ from types import TracebackType
 
 TICKS = os.sysconf("SC_CLK_TCK")
 PAGE = os.sysconf("SC_PAGE_SIZE")
-PARENT, TIMES, STARTED, RESIDENT = (
-    1,
-    slice(11, 15),
-    19,
-    21,
-)  # fields of /proc/PID/stat behind the command's name
+# fields of /proc/PID/stat behind the name of the command
+PARENT, TIMES, STARTED, RESIDENT = 1, slice(11, 15), 19, 21
 
 
 def free_port() -> int:
@@ -54,6 +50,14 @@ def tree(root: int) -> dict[int, list[str]]:
         grown = not children <= found
         found |= children
     return {pid: known[pid] for pid in found}
+
+
+def title(pid: int) -> str:
+    """Returns what a process calls itself; nothing where it has ended."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+    except OSError:
+        return ""
 
 
 class Server:

@@ -13,6 +13,7 @@ from gliclass_fast.bench import load
 from gliclass_fast.bench.load import burst, closed_loop, open_loop
 from gliclass_fast.bench.load_questions import Question, Target
 from gliclass_fast.bench.serving_process import Server, free_port, metric
+from gliclass_fast.bench.serving_soak import Soak, replicas
 from gliclass_fast.bench.serving_tasks import end_in_flight
 from tests.stand_in import score
 
@@ -122,3 +123,18 @@ def test_a_server_that_does_not_start_tells_why() -> None:
 def test_metrics_are_summed_over_their_labels() -> None:
     page = '# HELP a_sum x\na_sum{route="/"} 2.0\na_sum{route="/b"} 3.5\na_sum_created 9\nb 1e3\n'
     assert (metric(page, "a_sum"), metric(page, "b"), metric(page, "c")) == (5.5, 1000, 0)
+
+
+def test_a_soak_kills_the_youngest_replica_and_sees_what_grows() -> None:
+    """Two processes that call themselves replicas stand beside the server."""
+    port = free_port()
+    replica = "(exec -a ray::ServeReplica:app:Model sleep 60) & sleep 0.05;"
+    program = f"{2 * replica} {sys.executable} -m tests.stand_in {port}"
+    with Server(["bash", "-c", program], port) as server:
+        oldest, youngest = replicas(server)
+        soak = Soak(server, minutes=0.04, kills=1)
+        found = soak.run(Target(port), [question("fine")])
+        assert found["right"] > 100 and found["errors"] == 0 and not found["faults"]
+        assert soak.killed == [youngest] and replicas(server) == [oldest]
+        heavy = next(row for row in found["grown"] if "tests.stand_in" in row["process"])
+        assert heavy["MiB"][1] > 10 and abs(heavy["share"]) < 0.5

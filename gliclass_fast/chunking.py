@@ -18,8 +18,8 @@ import numpy as np
 from gliclass_fast.engine.permutations import in_orders, score_in_orders
 from gliclass_fast.pipeline import BasePipeline
 from gliclass_fast.text import arguments, chunks, results
-from gliclass_fast.text.abstention import Abstention
-from gliclass_fast.text.arguments import OnTruncation, thresholds_per_text, whole_number
+from gliclass_fast.text.abstention import Prediction
+from gliclass_fast.text.arguments import OnTruncation, whole_number
 from gliclass_fast.text.errors import WrongValue
 from gliclass_fast.text.prompts import Request
 
@@ -127,16 +127,14 @@ class ZeroShotClassificationWithChunkingPipeline(BasePipeline):
             size = shared = None
         orders = whole_number(label_permutations, "label_permutations")
         cuts = self.on_truncation if on_truncation is None else arguments.check_on_truncation(on_truncation)
-        requests, given = self._requests(texts, labels, prompt, examples, rac_examples, label_descriptions)
-        names, kind = [each.names for each in given], self.classification_type
-        thresholds = thresholds_per_text(threshold, names)
-        abstention = None
-        if min_score is not None or none_label is not None:
-            abstention = Abstention.checked(min_score, none_label, [kind])
+        call = self.prepare(
+            texts, labels, threshold, None, rac_examples, examples, prompt, return_hierarchical,
+            0, label_descriptions, min_score, none_label,
+        )  # fmt: skip
         self.engine.follow_model()  # the chunks are made by its tokenizer and window
         pieces = [
             (index, replace(request, text=piece))
-            for index, request in enumerate(requests)
+            for index, request in enumerate(call.requests)
             for piece in self._pieces(request, size, shared, group, orders)
         ]
         places = [index for index, _ in pieces]
@@ -146,25 +144,19 @@ class ZeroShotClassificationWithChunkingPipeline(BasePipeline):
             progress=self.progress_bar, on_truncation=cuts,
         )  # fmt: skip
         scores = results.scores_of(
-            [names[index] for index in places], [each.logits for each in scored], [kind] * len(places)
+            [call.labels[index].names for index in places],
+            [each.logits for each in scored],
+            [call.types[index] for index in places],
         )
-        of_text: list[list[results.Scores]] = [[] for _ in requests]
-        counts = [np.zeros(3, dtype=np.int64) for _ in requests]
+        of_text: list[list[results.Scores]] = [[] for _ in call.requests]
+        counts = [np.zeros(3, dtype=np.int64) for _ in call.requests]
         for index, own, each in zip(places, scores, scored, strict=True):
             of_text[index].append(own)
             counts[index] += (each.tokens, each.tokens_cut, each.passes)
-        found: list[Any] = []
-        for parts, labels_of, least in zip(of_text, given, thresholds, strict=True):
-            best = results.merged(parts, kind)
-            if isinstance(least, list):  # a label that is given twice is there once in what is merged
-                by_label = dict(zip(labels_of.names, least, strict=True))
-                least = [by_label[label] for label in best.labels]
-            predictions = best.predictions(kind, least)
-            predictions.sort(key=lambda prediction: -prediction["score"])
-            if return_hierarchical:
-                found.append(best.hierarchical(labels_of.structure, predictions, self.label_separator))
-            else:
-                found.append(predictions if abstention is None else abstention.apply(predictions, kind))
+        found = [
+            call.answer(place, results.merged(parts, call.types[place]), best_first=True)
+            for place, parts in enumerate(of_text)
+        ]
         if not return_info:
             return found
         return found, [results.TextInfo(*map(int, each)) for each in counts]
@@ -176,7 +168,7 @@ class ZeroShotClassificationWithChunkingPipeline(BasePipeline):
         threshold: float = 0.5,
         examples: Iterable[Any] | None = None,
         prompt: str | None = None,
-    ) -> tuple[list[results.Prediction], dict[str, float]]:
+    ) -> tuple[list[Prediction], dict[str, float]]:
         """Returns the predictions of one text, and the score of every label; errors are those of a call."""
         [scores] = self([text], list(labels), examples=examples, prompt=prompt, return_hierarchical=True)
         found = [{"label": label, "score": score} for label, score in scores.items()]

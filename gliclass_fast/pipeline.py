@@ -25,7 +25,7 @@ from gliclass_fast.engine.permutations import score_in_orders
 from gliclass_fast.lazy import make_lazy
 from gliclass_fast.runtime.device import resolve_device
 from gliclass_fast.runtime.model import GLiClassModel
-from gliclass_fast.text import arguments, results
+from gliclass_fast.text import arguments
 from gliclass_fast.text.abstention import Abstention
 from gliclass_fast.text.arguments import OnTruncation
 from gliclass_fast.text.examples import examples_per_text
@@ -40,7 +40,7 @@ from gliclass_fast.text.hierarchy import (
 from gliclass_fast.text.labels import Labels, labels_per_text, with_descriptions
 from gliclass_fast.text.padded import padded_labels, padded_prompts
 from gliclass_fast.text.prompts import Markers, Request, flatten_labels
-from gliclass_fast.text.results import TextInfo
+from gliclass_fast.text.results import Classification, TextInfo
 
 __all__ = [
     "BaseZeroShotClassificationPipeline",
@@ -228,6 +228,39 @@ class BasePipeline:
             inputs |= padded_labels(own, self.labels_tokenizer, self.max_length)
         return BatchEncoding(inputs).to(self.device)
 
+    def prepare(
+        self,
+        texts: str | Iterable[str],
+        labels: Any,
+        threshold: Any = 0.5,
+        classification_type: str | Iterable[str] | None = None,
+        rac_examples: Iterable[Any] | None = None,
+        examples: Iterable[Any] | None = None,
+        prompt: str | Iterable[str] | None = None,
+        return_hierarchical: bool = False,
+        first_text: int = 0,
+        label_descriptions: Mapping[str, str] | None = None,
+        min_score: float | None = None,
+        none_label: str | None = None,
+    ) -> Classification:
+        """Checks the arguments of a call and returns what the engine reads, and how to answer; runs nothing.
+
+        Arguments and errors are those of a call of `ZeroShotClassificationPipeline`.
+        """
+        requests, given = self._requests(
+            texts, labels, prompt, examples, rac_examples, label_descriptions, first_text
+        )
+        thresholds = arguments.thresholds_per_text(threshold, [each.names for each in given])
+        types = arguments.classification_types_per_text(
+            classification_type, len(requests), self.classification_type
+        )
+        abstention = None
+        if min_score is not None or none_label is not None:
+            abstention = Abstention.checked(min_score, none_label, types)
+        return Classification(
+            requests, given, types, thresholds, abstention, return_hierarchical, self.label_separator
+        )
+
     def _requests(
         self,
         texts: Any,
@@ -330,30 +363,16 @@ class ZeroShotClassificationPipeline(BasePipeline):
         passes = arguments.check_labels_per_pass(labels_per_pass)
         orders = arguments.whole_number(label_permutations, "label_permutations")
         cuts = self.on_truncation if on_truncation is None else arguments.check_on_truncation(on_truncation)
-        requests, given = self._requests(
-            texts, labels, prompt, examples, rac_examples, label_descriptions, first_text
-        )
-        names = [each.names for each in given]
-        thresholds = arguments.thresholds_per_text(threshold, names)
-        types = arguments.classification_types_per_text(
-            classification_type, len(requests), self.classification_type
-        )
-        abstention = None
-        if min_score is not None or none_label is not None:
-            abstention = Abstention.checked(min_score, none_label, types)
+        call = self.prepare(
+            texts, labels, threshold, classification_type, rac_examples, examples, prompt,
+            return_hierarchical, first_text, label_descriptions, min_score, none_label,
+        )  # fmt: skip
         score = self.engine.score if orders == 1 else partial(score_in_orders, self.engine, orders)
         scored = score(
-            requests, numbers=range(first_text, first_text + len(requests)),
+            call.requests, numbers=range(first_text, first_text + len(call.requests)),
             labels_per_pass=passes, progress=self.progress_bar, on_truncation=cuts,
         )  # fmt: skip
-        scores = results.scores_of(names, [each.logits for each in scored], types)
-        rows = zip(scores, types, thresholds, strict=True)
-        found: list[Any] = [each.predictions(kind, least) for each, kind, least in rows]
-        if return_hierarchical:
-            shaped = zip(scores, [own.structure for own in given], found, strict=True)
-            found = [each.hierarchical(shape, best, self.label_separator) for each, shape, best in shaped]
-        elif abstention is not None:
-            found = [abstention.apply(best, kind) for best, kind in zip(found, types, strict=True)]
+        found = call.answers([each.logits for each in scored])
         if not return_info:
             return found
         return found, [TextInfo(each.tokens, each.tokens_cut, each.passes) for each in scored]

@@ -1,4 +1,4 @@
-"""The command line: gliclass-fast classify | info | check | bench.
+"""The command line: gliclass-fast classify | serve | info | check | bench.
 
 A command imports torch where it runs, so that help, the version and a mistake show at once.
 """
@@ -14,10 +14,12 @@ from gliclass_fast import __version__
 from gliclass_fast.bench.command import bench
 from gliclass_fast.cli.console import DEMO_MODEL, Column, Device, without_traceback
 from gliclass_fast.cli.options import classify
+from gliclass_fast.cli.serve import FROM_CONFIG, serve
 
 app = typer.Typer(
     invoke_without_command=True, no_args_is_help=True, add_completion=False,
-    pretty_exceptions_enable=False, help="The command line: gliclass-fast classify | info | check | bench.",
+    pretty_exceptions_enable=False, 
+    help="The command line: gliclass-fast classify | serve | info | check | bench.",
 )  # fmt: skip
 
 
@@ -33,6 +35,7 @@ def _version(
 
 
 app.command()(without_traceback(classify))
+app.command(context_settings=FROM_CONFIG)(without_traceback(serve))
 app.command()(without_traceback(bench))
 
 

@@ -110,7 +110,7 @@ def classify(
 ) -> None:
     """Score texts against any labels."""
     given = labels_of(labels, labels_file)
-    shots = _json(examples) if examples else None
+    shots = read_json(examples) if examples else None
     sizes = warm_up.split(",") if warm_up else []
     if not all(size.isdecimal() for size in sizes):
         raise ValueError(f"--warm-up takes numbers of tokens, separated by commas, not {warm_up!r}")
@@ -144,14 +144,15 @@ def labels_of(labels: str | None, labels_file: Path | None) -> Any:
     if (labels is None) == (labels_file is None):
         raise ValueError("give the labels either as --labels a,b,c or as --labels-file FILE.json")
     if labels_file is not None:
-        given = _json(labels_file)
+        given = read_json(labels_file)
         if isinstance(given, list) and not all(isinstance(label, str) for label in given):
             raise ValueError(f"{labels_file} must hold a list of strings, or nested objects, for all texts")
         return given
     return [label.strip() for label in (labels or "").split(",") if label.strip()]
 
 
-def _json(path: Path) -> Any:
+def read_json(path: Path) -> Any:
+    """Returns what a JSON file holds; ValueError where it is not valid."""
     try:
         return json.loads(path.read_text(encoding="utf-8-sig"))
     except json.JSONDecodeError as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from threading import Lock
 from typing import Any, TypeVar
 
@@ -49,6 +50,24 @@ class Scored:
     tokens: int  # tokens that ran, over all passes
     tokens_cut: int  # tokens of the text that the window left no room for, in the pass that lost most
     passes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """Holds one request, read: its passes and their prompts, which say what it costs before anything runs."""
+
+    passes: list[Request]
+    prompts: list[EncodedPrompt]
+
+    @property
+    def cost(self) -> int:
+        """Returns the tokens of a batch's budget that it takes."""
+        return sum(prompt.cost for prompt in self.prompts)
+
+    @property
+    def tokens_cut(self) -> int:
+        """Returns the tokens of the text that the window has no room for, in the pass that loses most."""
+        return max(prompt.tokens_cut for prompt in self.prompts)
 
 
 Launched = list[tuple[list[Row], PendingLogits]]  # batches that a device was given
@@ -146,6 +165,24 @@ class Engine:
         given = (requests, labels_per_pass, progress, numbers, on_truncation)
         return self._with_one_network(lambda: self._score(*given))
 
+    def prepare(self, requests: Sequence[Request], labels_per_pass: LabelsPerPass = None) -> list[Prepared]:
+        """Reads requests for `score_prepared`; raises ValueError where labels do not fit the window."""
+        passes = [self.passes(request, labels_per_pass) for request in requests]
+        prompts = iter(self.encode([part for own in passes for part in own]))
+        return [Prepared(own, list(islice(prompts, len(own)))) for own in passes]
+
+    def score_prepared(self, prepared: Sequence[Prepared]) -> list[Scored]:
+        """Returns the logits of requests that were read before, in order, as `score` does.
+
+        Nothing is said of texts that the window cuts: `Prepared.tokens_cut` tells. Raises FloatingPointError
+        where a logit is not finite in float32 either.
+        """
+        passes = [(index, part) for index, each in enumerate(prepared) for part in each.passes]
+        prompts = [prompt for each in prepared for prompt in each.prompts]
+        return self._with_one_network(
+            lambda: self._joined(self._run(passes, encoded=prompts), len(prepared), range(len(prepared)))
+        )
+
     def _score(
         self,
         requests: Sequence[Request],
@@ -159,16 +196,21 @@ class Engine:
             for index, request in enumerate(requests)
             for part in self.passes(request, labels_per_pass)
         ]
-        numbers = [index if numbers is None else numbers[index] for index, _ in passes]
+        numbers = range(len(requests)) if numbers is None else numbers
+        of_passes = [numbers[index] for index, _ in passes]
         prompts = None
         if on_truncation == "error":  # nothing runs where a text would be cut
             prompts = self.encode([request for _, request in passes])
-            self._report_cuts(prompts, numbers, on_truncation)
+            self._report_cuts(prompts, of_passes, on_truncation)
         rows = self._run(passes, progress, prompts)
-        self._report_cuts([row.prompt for row in rows], numbers, on_truncation)
+        self._report_cuts([row.prompt for row in rows], of_passes, on_truncation)
+        return self._joined(rows, len(requests), numbers)
+
+    def _joined(self, rows: list[Row], count: int, numbers: Sequence[int]) -> list[Scored]:
+        """Returns the answers to so many requests; rows without logits run again in float32."""
         if any(row.logits is None for row in rows):
-            self._score_again(rows, numbers)
-        by_request: list[list[Row]] = [[] for _ in requests]
+            self._score_again(rows, [numbers[row.index] for row in rows])
+        by_request: list[list[Row]] = [[] for _ in range(count)]
         for row in rows:
             by_request[row.index].append(row)
         return [_joined(each) for each in by_request]

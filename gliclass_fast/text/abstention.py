@@ -8,7 +8,8 @@ from typing import Any
 
 from gliclass_fast.text.arguments import plain_string, score_between_0_and_1
 from gliclass_fast.text.errors import WrongValue
-from gliclass_fast.text.results import Prediction
+
+Prediction = dict[str, Any]  # {"label": str, "score": float}, and what some models add
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,10 +9,12 @@ from typing import Any
 
 import numpy as np
 
+from gliclass_fast.text.abstention import Abstention, Prediction
 from gliclass_fast.text.hierarchy import build_hierarchical_output
+from gliclass_fast.text.labels import Labels
+from gliclass_fast.text.prompts import Request
 
 LARGEST_EXPONENT = 88.0  # exp of a larger one overflows float32; the score is 6e-39 by then
-Prediction = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,3 +105,41 @@ def merged(chunks: Sequence[Scores], classification_type: str) -> Scores:
     best = {label: max(scores[label] for scores in by_chunk) for label in chunks[0].labels}
     total = sum(best.values()) if classification_type == "single-label" else 1.0
     return Scores(list(best), [score / total for score in best.values()])
+
+
+@dataclass(frozen=True, slots=True)
+class Classification:
+    """Holds a call's arguments, checked: the requests for an engine, and what becomes of their logits."""
+
+    requests: list[Request]
+    labels: list[Labels]
+    types: list[str]  # "single-label" or "multi-label"
+    thresholds: list[float | list[float]]  # a number, or one per label
+    abstention: Abstention | None
+    hierarchical: bool  # every score in the shape of the labels, not a list of predictions
+    separator: str
+
+    def scores(self, logits: Sequence[np.ndarray]) -> list[Scores]:
+        """Returns the scores of every text, of logits float32 [1 or 2, labels] per text."""
+        return scores_of([each.names for each in self.labels], logits, self.types)
+
+    def answers(self, logits: Sequence[np.ndarray]) -> list[Any]:
+        """Returns what a call returns for every text, of logits float32 [1 or 2, labels] per text."""
+        return [self.answer(place, each) for place, each in enumerate(self.scores(logits))]
+
+    def answer(self, place: int, scores: Scores, best_first: bool = False) -> Any:
+        """Returns what a call returns for the text at a place: its predictions, or all scores in a shape.
+
+        best_first: orders predictions by their scores, not by the labels.
+        """
+        labels, kind, least = self.labels[place], self.types[place], self.thresholds[place]
+        if isinstance(least, list) and len(least) > len(scores.labels):
+            # the scores of chunks were merged, and a label that is given twice is there once
+            by_label = dict(zip(labels.names, least, strict=True))
+            least = [by_label[label] for label in scores.labels]
+        found = scores.predictions(kind, least)
+        if best_first:
+            found.sort(key=lambda prediction: -prediction["score"])
+        if self.hierarchical:
+            return scores.hierarchical(labels.structure, found, self.separator)
+        return found if self.abstention is None else self.abstention.apply(found, kind)

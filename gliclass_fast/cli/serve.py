@@ -1,0 +1,97 @@
+"""The options of serve: what a person may set, and what is checked before a library is loaded."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from gliclass_fast.cli.options import read_json
+from gliclass_fast.serving.settings import Placement, ServeSettings
+
+# what --config or the reference's options leave as it is where they say nothing
+FROM_CONFIG = {"allow_extra_args": True, "ignore_unknown_options": True}
+
+
+def serve(
+    context: typer.Context,
+    model: Annotated[
+        str | None,
+        typer.Argument(help="Checkpoint folder or repository id.", show_default="the demo checkpoint"),
+    ] = None,
+    host: Annotated[str | None, typer.Option(help="Address to bind.", show_default="127.0.0.1")] = None,
+    port: Annotated[int | None, typer.Option(help="0: any free one.", show_default="8000")] = None,
+    labels_file: Annotated[
+        Path | None, typer.Option(help="JSON file: labels for requests that name none, and for /predict.")
+    ] = None,
+    api_key_file: Annotated[
+        Path | None, typer.Option(help="File with a key per line; a request must have one of them.")
+    ] = None,
+    threshold: Annotated[
+        float | None, typer.Option(help="For requests that name none.", show_default="0.5")
+    ] = None,
+    batch_tokens: Annotated[
+        int | None, typer.Option(help="Tokens per batch.", show_default="by device", min=1)
+    ] = None,
+    max_queue_tokens: Annotated[
+        int | None, typer.Option(help="Tokens that may wait.", show_default="8 batches", min=1)
+    ] = None,
+    timeout: Annotated[
+        float | None, typer.Option(help="Seconds until a request has failed.", show_default="30")
+    ] = None,
+    max_length: Annotated[
+        int | None, typer.Option(help="Window in tokens.", show_default="1024", min=1)
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option(help="cuda or cpu.", show_default="a GPU where there is one")
+    ] = None,
+    dtype: Annotated[
+        str | None,
+        typer.Option(help="float32, float16 or bfloat16.", show_default="16 bit on a GPU, else float32"),
+    ] = None,
+    quantization: Annotated[str | None, typer.Option(help="int8: faster on a CPU, less exact.")] = None,
+    threads: Annotated[
+        int | None, typer.Option(help="Threads of the CPU.", show_default="torch's", min=1)
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="YAML file with the keys of gliclass's GLiClassServeConfig.")
+    ] = None,
+    log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
+) -> None:
+    """Answer over HTTP: POST /classify, a page at /, and the routes of other services.
+
+    Any other option, as --max-model-len 512, is a key of gliclass's GLiClassServeConfig.
+    """
+    from gliclass_fast.serving.logs import use_json  # what follows may take seconds to import
+
+    use_json(log_level)
+    settings, placement = ServeSettings(), Placement()
+    if config is not None or context.args:
+        from gliclass_fast.serving.from_config import configured
+
+        settings, placement = configured(config, context.args, model)
+    settings = _set(
+        settings, model=model, device=device, dtype=dtype, quantization=quantization, threads=threads,
+        batch_tokens=batch_tokens, max_length=max_length, threshold=threshold,
+        labels=None if labels_file is None else read_json(labels_file),
+        api_keys=None if api_key_file is None else _keys(api_key_file),
+        limits=_set(settings.limits, queue_tokens=max_queue_tokens, seconds=timeout),
+    )  # fmt: skip
+    placement = _set(placement, host=host, port=port)
+    from gliclass_fast.serving.server import run
+
+    run(settings, placement)
+
+
+def _set(settings: Any, **given: Any) -> Any:
+    """Returns settings with those that are given."""
+    return replace(settings, **{name: value for name, value in given.items() if value is not None})
+
+
+def _keys(path: Path) -> tuple[str, ...]:
+    keys = tuple(key for line in path.read_text(encoding="utf-8-sig").splitlines() if (key := line.strip()))
+    if not keys:
+        raise ValueError(f"{path} holds no key: put one on a line")
+    return keys

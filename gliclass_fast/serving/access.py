@@ -1,0 +1,110 @@
+"""Access to a service: keys, the size of bodies, the id of a request, and the log of what was answered."""
+
+from __future__ import annotations
+
+import hmac
+import json
+import logging
+import time
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from gliclass_fast.serving.errors import RequestError, TooLarge, Unauthorized
+from gliclass_fast.serving.metrics import Metrics
+
+logger = logging.getLogger(__name__)
+
+LONGEST_ID = 128  # characters of a request id that a caller may choose
+OPEN = ("/", "/health", "/ready", "/docs", "/openapi.json")  # whoever has no key may read these
+
+
+class Access:
+    """Stands before an app: it lets requests in, counts and logs them, and turns every error into JSON."""
+
+    def __init__(
+        self, app: ASGIApp, metrics: Metrics, api_keys: tuple[str, ...], body_bytes: int, probe: str
+    ) -> None:
+        """Takes what stands behind, and the path of a probe that needs no key beside those in OPEN."""
+        self.app, self.metrics, self.body_bytes = app, metrics, body_bytes
+        self._keys = [key.encode() for key in api_keys]
+        self._open = (*OPEN, probe)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handles a request; whatever else there is passes through."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        start, status = time.monotonic(), 0
+        headers = dict(scope["headers"])
+        request_id = headers.get(b"x-request-id", b"")[:LONGEST_ID] or uuid.uuid4().hex.encode()
+        state = scope.setdefault("state", {})
+        state["request_id"] = request_id.decode("latin-1")
+
+        async def answered(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [*message.get("headers", ()), (b"x-request-id", request_id)]
+            await send(message)
+
+        try:
+            self._check_key(scope, headers)
+            await self.app(scope, self._counted(headers, receive), answered)
+        except RequestError as error:
+            state["error_type"] = error.error_type
+            await send_error(answered, error.status, error.error_type, str(error))
+        except Exception:
+            logger.exception("a request failed", extra={"request_id": state["request_id"]})
+            state["error_type"] = "internal"
+            if not status:
+                await send_error(answered, 500, "internal", "the service failed; its log says why")
+        finally:
+            self._observe(scope, status, time.monotonic() - start)
+
+    def _check_key(self, scope: Scope, headers: dict[bytes, bytes]) -> None:
+        if not self._keys or (scope["method"] in ("GET", "HEAD") and scope["path"] in self._open):
+            return
+        kind, _, token = headers.get(b"authorization", b"").partition(b" ")
+        given = token.strip() if kind.lower() == b"bearer" else headers.get(b"x-api-key", b"")
+        if not sum(hmac.compare_digest(given, key) for key in self._keys):  # all of them, in the same time
+            raise Unauthorized("this service needs an API key: Authorization: Bearer KEY, or x-api-key: KEY")
+
+    def _counted(self, headers: dict[bytes, bytes], receive: Receive) -> Receive:
+        """Returns `receive`, which raises the error of a body that is too long."""
+        most, message = self.body_bytes, f"the body is longer than {self.body_bytes} bytes"
+        length = headers.get(b"content-length", b"0")
+        if length.isdigit() and int(length) > most:
+            raise TooLarge(message)
+        left = most
+
+        async def counted() -> Message:
+            nonlocal left
+            received = await receive()
+            left -= len(received.get("body", b""))
+            if left < 0:  # the frameworks behind turn any other error into one of their own
+                raise HTTPException(TooLarge.status, message)
+            return received
+
+        return counted
+
+    def _observe(self, scope: Scope, status: int, seconds: float) -> None:
+        route, state = getattr(scope.get("route"), "path", "none"), scope["state"]
+        self.metrics.requests.labels(route, str(status)).inc()
+        self.metrics.request_seconds.labels(route).observe(seconds)
+        facts = {"route": route, "method": scope["method"], "status": status, "ms": round(seconds * 1e3, 2)}
+        if error_type := state.get("error_type"):
+            self.metrics.rejected.labels(error_type).inc()
+            facts["error_type"] = error_type
+        logger.info("request", extra={"request_id": state["request_id"], **facts})
+
+
+async def send_error(send: Callable[[Message], Any], status: int, error_type: str, message: str) -> None:
+    """Answers with an error as all errors are: {"error", "error_type"}."""
+    body = json.dumps({"error": message, "error_type": error_type}).encode()
+    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

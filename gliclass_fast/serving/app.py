@@ -1,0 +1,209 @@
+"""The app: the routes of a service, and what each answers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import FileResponse, JSONResponse
+from starlette.exceptions import HTTPException
+
+from gliclass_fast import __version__
+from gliclass_fast.serving.access import Access
+from gliclass_fast.serving.errors import Draining, RequestError
+from gliclass_fast.serving.formats import (
+    ClassifyBody,
+    GLiClassBody,
+    HuggingFaceBody,
+    PredictBody,
+    RerankBody,
+)
+from gliclass_fast.serving.service import Answer, Service
+from gliclass_fast.serving.settings import ServeSettings
+
+PAGE = Path(__file__).parent / "page" / "index.html"
+CLIENT_LEFT = 499  # nginx's status for a client that left before its answer; nobody reads it
+BASE_ADAPTER = "__base__"
+NAMES = {404: "not_found", 405: "method_not_allowed", 413: "too_large"}
+ERRORS: dict[int | str, Any] = {
+    status: {
+        "description": text,
+        "content": {
+            "application/json": {
+                "schema": {
+                    "type": "object",
+                    "properties": {"error": {"type": "string"}, "error_type": {"type": "string"}},
+                }
+            }
+        },
+    }
+    for status, text in {
+        401: "There is no valid API key.",
+        404: "The adapter is unknown.",
+        413: "The body or a text is too long.",
+        422: "What the request asks for is not valid.",
+        429: "The queue is full; Retry-After says when to try again.",
+        503: "The service is about to end.",
+        504: "The time of the request passed.",
+    }.items()
+}
+
+
+def create_app(settings: ServeSettings) -> FastAPI:
+    """Loads a model and returns the app that answers with it; raises what `Service` raises.
+
+    The app needs its lifespan: it starts to answer there, and at its end answers all that waits.
+    """
+    service = Service(settings)
+    prefix = settings.route_prefix.rstrip("/")
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        service.start()
+        yield
+        await service.drain()
+
+    app = FastAPI(
+        title="gliclass-fast", version=__version__, lifespan=lifespan, redoc_url=None, responses=ERRORS,
+        description="Zero-shot text classification with any labels.",
+    )  # fmt: skip
+    app.state.service = service
+    app.add_middleware(
+        Access, metrics=service.metrics, api_keys=settings.api_keys,
+        body_bytes=settings.limits.body_bytes, probe=f"{prefix}/-/healthz",
+    )  # fmt: skip
+    app.add_exception_handler(RequestError, _request_error)
+    app.add_exception_handler(RequestValidationError, _validation_error)
+    app.add_exception_handler(HTTPException, _http_error)
+    _add_classifications(app, service, prefix)
+    _add_information(app, service, prefix)
+    return app
+
+
+def _add_classifications(app: FastAPI, service: Service, prefix: str) -> None:
+    async def answered(request: Request, body: Any, truncate: bool = True) -> Response:
+        work = asyncio.ensure_future(service.answer(body.arguments(service.settings), truncate))
+        left = asyncio.ensure_future(_until_left(request))
+        try:
+            await asyncio.wait((work, left), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            left.cancel()
+            if not work.done():
+                work.cancel()
+        if not work.done():
+            return Response(status_code=CLIENT_LEFT)
+        answer = work.result()
+        return JSONResponse(body.answered(answer), headers=_headers(answer))
+
+    @app.post(f"{prefix}/", include_in_schema=False)
+    @app.post(prefix or "/gliclass", tags=["classification"])
+    async def gliclass(request: Request, body: GLiClassBody) -> Response:
+        """Takes what gliclass's client sends."""
+        return await answered(request, body)
+
+    @app.post("/classify", tags=["classification"])
+    async def classify(request: Request, body: ClassifyBody) -> Response:
+        """Classifies texts with all that the library has."""
+        return await answered(request, body)
+
+    @app.post("/", tags=["classification"])
+    async def hugging_face(request: Request, body: HuggingFaceBody) -> Response:
+        """Takes Hugging Face's body of zero-shot classification."""
+        return await answered(request, body)
+
+    @app.post("/predict", tags=["classification"])
+    async def predict(request: Request, body: PredictBody) -> Response:
+        """Takes text-embeddings-inference's body of a classification, with the labels of the service."""
+        return await answered(request, body, body.truncate)
+
+    @app.post("/rerank", tags=["classification"])
+    async def rerank(request: Request, body: RerankBody) -> Response:
+        """Takes text-embeddings-inference's body of a reranking."""
+        return await answered(request, body, body.truncate)
+
+
+def _add_information(app: FastAPI, service: Service, prefix: str) -> None:
+    @app.get(f"{prefix}/-/healthz", include_in_schema=False)
+    @app.get("/health", tags=["operation"])
+    async def health() -> dict[str, str]:
+        """Says that the process lives."""
+        return {"status": "ok"}
+
+    @app.get("/ready", tags=["operation"])
+    async def ready() -> dict[str, str]:
+        """Says whether requests are taken: 503 once the service is about to end."""
+        if service.batcher.closed:
+            raise Draining("the service is about to end")
+        return {"status": "ready"}
+
+    @app.get("/info", tags=["operation"])
+    async def info() -> dict[str, Any]:
+        """Says which model runs, where, and within which limits."""
+        return service.information()
+
+    @app.get("/metrics", tags=["operation"])
+    async def metrics() -> Response:
+        """Gives the metrics in Prometheus' text format."""
+        return Response(service.metrics.exposition(), media_type="text/plain; version=0.0.4")
+
+    @app.get(f"{prefix}/adapter-cache", include_in_schema=False)
+    @app.get("/adapter-cache", tags=["operation"])
+    async def adapter_cache(adapter_id: str | None = None) -> dict[str, Any]:
+        """Says which adapters are there, as gliclass's server does: none."""
+        return {"enabled": False, "base_adapter_id": BASE_ADAPTER}
+
+    @app.get("/", include_in_schema=False)
+    async def page() -> Response:
+        return FileResponse(PAGE, media_type="text/html")
+
+
+async def _until_left(request: Request) -> None:
+    """Waits until the client closes its connection; its body has been read before."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def _headers(answer: Answer) -> dict[str, str]:
+    headers = {
+        "x-queue-ms": f"{answer.queue_seconds * 1e3:.2f}",
+        "x-tokenize-ms": f"{answer.tokenize_seconds * 1e3:.2f}",
+        "x-forward-ms": f"{answer.forward_seconds * 1e3:.2f}",
+        "x-batch-texts": str(max((each.batch_texts for each in answer.done), default=0)),
+    }
+    if cut := answer.tokens_cut:
+        headers["x-tokens-cut"] = str(cut)
+    return headers
+
+
+async def _request_error(request: Request, error: Any) -> Response:
+    headers = None if error.retry_after is None else {"retry-after": str(error.retry_after)}
+    return _error(request, error.status, error.error_type, str(error), headers)
+
+
+async def _validation_error(request: Request, error: Any) -> Response:
+    """Says where a body is not as described, without repeating what the caller sent."""
+    messages, kind = [], "invalid"
+    for each in error.errors():
+        place = ".".join(str(part) for part in each["loc"][1:])
+        messages.append(f"{place}: {each['msg']}" if place else each["msg"])
+        if each["type"] == "json_invalid":
+            kind = "invalid_json"
+    return _error(request, 422, kind, "; ".join(dict.fromkeys(messages[:3])))
+
+
+async def _http_error(request: Request, error: Any) -> Response:
+    # a body that cannot be read at all is 400 to the framework; here it is one of the invalid ones
+    status = 422 if error.status_code == 400 else error.status_code
+    return _error(request, status, NAMES.get(status, "invalid"), str(error.detail), error.headers)
+
+
+def _error(
+    request: Request, status: int, error_type: str, message: str, headers: Mapping[str, str] | None = None
+) -> Response:
+    request.state.error_type = error_type  # for the log and the metrics
+    return JSONResponse({"error": message, "error_type": error_type}, status, headers)

@@ -1,0 +1,183 @@
+"""The batcher: texts of many requests run together, in batches of tokens, as soon as the engine is free.
+
+There is no timer. Whatever waits when a batch ends is the next batch, so an idle service answers at once and
+a busy one fills its batches. Whoever came first runs first; a text that does not fit what is left of a batch
+lets a bounded number of later ones pass, and is the first of a batch at the latest when it is the oldest.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from threading import Condition, Thread
+
+from gliclass_fast.engine.engine import Prepared, Scored
+from gliclass_fast.serving.errors import Draining, QueueFull
+
+logger = logging.getLogger(__name__)
+
+LOOK_AHEAD = 64  # texts that are looked at, to fill a batch, after one that does not fit
+LONGEST_RETRY = 30  # seconds
+Run = Callable[[Sequence[Prepared]], list[Scored]]
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """Holds the answer to one text, and how it came about."""
+
+    scored: Scored
+    queue_seconds: float
+    forward_seconds: float  # of its whole batch
+    batch_texts: int
+
+
+@dataclass(slots=True, eq=False)
+class _Waiting:
+    """Holds a text in the queue."""
+
+    prepared: Prepared
+    answer: asyncio.Future[Done]
+    arrived: float
+    counted: bool = True  # its tokens count as waiting
+
+
+class Batcher:
+    """Gives texts to an engine from a thread of its own, and answers through futures of an event loop."""
+
+    def __init__(self, run: Run, batch_tokens: int, batch_texts: int, queue_tokens: int, queue_texts: int):
+        """Takes what scores texts, the sizes of a batch, and those of the queue."""
+        self._run, self._batch_tokens, self._batch_texts = run, batch_tokens, batch_texts
+        self._most_tokens, self._most_texts = queue_tokens, queue_texts
+        self._queue: deque[_Waiting] = deque()
+        self._changed = Condition()  # held while the queue changes
+        self.closed = False
+        self._tokens_a_second = 0.0
+        self.queue_tokens = 0
+        self.on_batch: Callable[[int, int, float], None] = lambda texts, tokens, seconds: None
+        self._thread = Thread(target=self._work, name="gliclass-engine", daemon=True)
+
+    def start(self) -> None:
+        """Starts the thread."""
+        self._thread.start()
+
+    def check_room(self, tokens: int = 0, texts: int = 0) -> None:
+        """Raises QueueFull where so much more does not fit the queue, and Draining after `close`.
+
+        An empty queue has room for a request of any size.
+        """
+        if self.closed:
+            raise Draining("the service is about to end, and takes no new requests", retry_after=1)
+        if self._queue and (
+            self.queue_tokens + tokens > self._most_tokens or len(self._queue) + texts > self._most_texts
+        ):
+            raise QueueFull(f"{self.queue_tokens} tokens wait already: try again later", self._retry_after())
+
+    def submit(self, prepared: Sequence[Prepared]) -> list[asyncio.Future[Done]]:
+        """Puts texts at the end of the queue; a future that is cancelled takes its text out again.
+
+        It is called in the event loop. Raises the errors of `check_room`.
+        """
+        loop, now = asyncio.get_running_loop(), time.monotonic()
+        with self._changed:
+            self.check_room(sum(each.cost for each in prepared), len(prepared))
+            texts = [_Waiting(each, loop.create_future(), now) for each in prepared]
+            self._queue.extend(texts)
+            self.queue_tokens += sum(each.cost for each in prepared)
+            self._changed.notify()
+        for text in texts:
+            text.answer.add_done_callback(lambda _, text=text: self._left(text))  # type: ignore[misc]
+        return [text.answer for text in texts]
+
+    def close(self) -> None:
+        """Takes no new texts; those that wait are still answered, and then the thread ends."""
+        with self._changed:
+            self.closed = True
+            self._changed.notify()
+
+    def join(self) -> None:
+        """Waits for the end of the thread."""
+        self._thread.join()
+
+    def _retry_after(self) -> int:
+        if not self._tokens_a_second:
+            return 1
+        return min(LONGEST_RETRY, max(1, math.ceil(self.queue_tokens / self._tokens_a_second)))
+
+    def _left(self, text: _Waiting) -> None:
+        with self._changed:
+            self._uncount(text)
+
+    def _uncount(self, text: _Waiting) -> None:
+        if text.counted:
+            text.counted = False
+            self.queue_tokens -= text.prepared.cost
+
+    def _take(self) -> list[_Waiting]:
+        """Waits for texts and returns a batch of them; nothing where the queue is empty and closed."""
+        with self._changed:
+            while True:
+                if batch := self._next_batch():
+                    return batch
+                if self.closed:
+                    return []
+                self._changed.wait()
+
+    def _next_batch(self) -> list[_Waiting]:
+        batch: list[_Waiting] = []
+        passed: list[_Waiting] = []
+        room = self._batch_tokens
+        while self._queue and len(passed) < LOOK_AHEAD and len(batch) < self._batch_texts:
+            text = self._queue.popleft()
+            if text.answer.done():  # its client left, or its time passed
+                continue
+            if batch and text.prepared.cost > room:
+                passed.append(text)
+                continue
+            batch.append(text)
+            room -= text.prepared.cost
+            self._uncount(text)
+        self._queue.extendleft(reversed(passed))
+        return batch
+
+    def _work(self) -> None:
+        while batch := self._take():
+            self._answer(batch)
+
+    def _answer(self, batch: list[_Waiting]) -> None:
+        """Runs a batch; where it fails, its texts run one by one, and those that fail alone have failed."""
+        start = time.monotonic()
+        found: list[Done] | Exception
+        try:
+            scored = self._run([text.prepared for text in batch])
+            seconds = time.monotonic() - start
+            found = [
+                Done(each, start - text.arrived, seconds, len(batch))
+                for text, each in zip(batch, scored, strict=True)
+            ]
+        except Exception as error:
+            found = error
+        batch[0].answer.get_loop().call_soon_threadsafe(_deliver, batch, found)
+        if not isinstance(found, Exception):
+            tokens = sum(text.prepared.cost for text in batch)
+            self._tokens_a_second += 0.2 * (tokens / max(seconds, 1e-6) - self._tokens_a_second)
+            self.on_batch(len(batch), tokens, seconds)
+        elif len(batch) > 1:
+            logger.warning("a batch of %d texts failed, so they run one by one: %r", len(batch), found)
+            for text in batch:
+                if not text.answer.done():
+                    self._answer([text])
+
+
+def _deliver(batch: list[_Waiting], found: list[Done] | Exception) -> None:
+    """Gives a batch its answers, in the event loop; the failure of several is not the failure of one."""
+    if not isinstance(found, Exception):
+        for text, done in zip(batch, found, strict=True):
+            if not text.answer.done():
+                text.answer.set_result(done)
+    elif len(batch) == 1 and not batch[0].answer.done():
+        batch[0].answer.set_exception(found)

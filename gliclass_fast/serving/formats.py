@@ -1,0 +1,239 @@
+"""The formats: what a body says becomes the arguments of a classification, and an answer becomes JSON.
+
+`GLiClassBody` is what gliclass's client sends, `ClassifyBody` is ours, `HuggingFaceBody` is that of zero-shot
+classification on Hugging Face's endpoints, `PredictBody` and `RerankBody` are those of Hugging Face's
+text-embeddings-inference.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from gliclass_fast.serving.errors import Invalid
+from gliclass_fast.serving.service import Answer
+from gliclass_fast.serving.settings import ServeSettings
+from gliclass_fast.text.results import Scores
+
+Texts = str | list[str]
+Labels = list[str | dict[str, Any] | list[str]] | dict[str, Any]
+Number = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+Arguments = dict[str, Any]  # those of `Service.answer`
+Example = dict[str, Any]  # {"text": str, "labels": [str]}
+Kind = Literal["multi-label", "single-label", "multi", "single"]
+
+SINGLE_LABEL, MULTI_LABEL = "single-label", "multi-label"
+
+
+class Body(BaseModel):
+    """A body, with the types of JSON as they are: no "0.5" for 0.5."""
+
+    model_config = ConfigDict(strict=True)
+
+
+class Prediction(BaseModel):
+    """A label with its score, from 0 to 1."""
+
+    label: str
+    score: float
+    initial_score: float | None = Field(None, description="Before calibration, where a model has it.")
+
+
+class GLiClassBody(Body):
+    """What gliclass's client sends. A text is answered with a list of predictions, a list with one each."""
+
+    text: Texts | None = None
+    texts: Texts | None = Field(None, examples=["The match went to extra time."])
+    labels: Labels | None = Field(None, examples=[["sports", "politics"]])
+    threshold: Number | None = None
+    multi_label: bool | list[bool] = True
+    examples: list[Example | list[Example]] | None = None
+    prompt: str | list[str] | None = None
+    adapter_id: str | None = None
+
+    def arguments(self, settings: ServeSettings) -> Arguments:
+        """Returns the arguments of the classification."""
+        kinds = [self.multi_label] if isinstance(self.multi_label, bool) else self.multi_label
+        types = [MULTI_LABEL if each else SINGLE_LABEL for each in kinds]
+        return {
+            "texts": self._given(),
+            "labels": self.labels,
+            "threshold": settings.threshold if self.threshold is None else self.threshold,
+            "classification_type": types[0] if isinstance(self.multi_label, bool) else types,
+            "examples": self.examples,
+            "prompt": self.prompt,
+            "adapter_id": self.adapter_id,
+        }
+
+    def answered(self, answer: Answer) -> Any:
+        """Returns the JSON of an answer."""
+        return answer.results[0] if isinstance(self._given(), str) else answer.results
+
+    def _given(self) -> Texts:
+        given = self.texts if self.text is None else self.text
+        if given is None:
+            raise Invalid("give text or texts")
+        return given
+
+
+class ClassifyBody(Body):
+    """What our own route takes: texts, their labels, and whatever the pipeline takes with them."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    texts: Texts = Field(examples=["The match went to extra time."])
+    labels: Labels | None = Field(
+        None,
+        description="For all texts, or a list per text. A dict of strings has descriptions, "
+        "{label: description}; any other dict is a hierarchy. Default: the labels of the service.",
+        examples=[["sports", "politics"]],
+    )
+    threshold: Number | list[Number | dict[str, Number]] | dict[str, Number] | None = None
+    classification_type: Kind | list[Kind] = "multi-label"
+    examples: list[Example | list[Example]] | None = None
+    prompt: str | list[str] | None = None
+    label_descriptions: dict[str, str] | None = None
+    return_hierarchical: bool = False
+    return_info: bool = False
+    min_score: Number | None = None
+    none_label: str | None = None
+    adapter_id: str | None = None
+
+    def arguments(self, settings: ServeSettings) -> Arguments:
+        """Returns the arguments of the classification."""
+        arguments = self.model_dump(exclude={"return_info"})
+        if self.threshold is None:
+            arguments["threshold"] = settings.threshold
+        return arguments
+
+    def answered(self, answer: Answer) -> Any:
+        """Returns the JSON of an answer."""
+        info = None
+        if self.return_info:
+            scored = [each.scored for each in answer.done]
+            info = [{"tokens": o.tokens, "tokens_cut": o.tokens_cut, "passes": o.passes} for o in scored]
+        timing = {
+            "queue_ms": answer.queue_seconds * 1e3,
+            "tokenize_ms": answer.tokenize_seconds * 1e3,
+            "forward_ms": answer.forward_seconds * 1e3,
+            "total_ms": answer.total_seconds * 1e3,
+        }
+        return {
+            "results": answer.results,
+            "info": info,
+            "tokens_cut": answer.tokens_cut,
+            "timing": {name: round(value, 3) for name, value in timing.items()},
+        }
+
+
+class HuggingFaceParameters(Body):
+    """The parameters of zero-shot classification on Hugging Face."""
+
+    candidate_labels: list[str] | str | None = Field(default=None, examples=[["sports", "politics"]])
+    multi_label: bool = False
+    hypothesis_template: str = "{}"
+
+
+class HuggingFaceBody(Body):
+    """What Hugging Face's zero-shot classification takes; the answer has all labels, the best first."""
+
+    inputs: Texts = Field(examples=["The match went to extra time."])
+    parameters: HuggingFaceParameters = Field(default_factory=HuggingFaceParameters)
+
+    def arguments(self, settings: ServeSettings) -> Arguments:
+        """Returns the arguments of the classification."""
+        given, template = self.parameters.candidate_labels, self.parameters.hypothesis_template
+        if isinstance(given, str):
+            given = [label.strip() for label in given.split(",") if label.strip()]
+        descriptions = None
+        if template != "{}":
+            if given is None or "{}" not in template:
+                raise Invalid("hypothesis_template needs {} where the label goes, and candidate_labels")
+            descriptions = {label: template.replace("{}", label) for label in given}
+        several = self.parameters.multi_label or (given is not None and len(given) == 1)
+        return {
+            "texts": self.inputs,
+            "labels": given,
+            "label_descriptions": descriptions,
+            "classification_type": MULTI_LABEL if several else SINGLE_LABEL,
+        }
+
+    def answered(self, answer: Answer) -> Any:
+        """Returns the JSON of an answer."""
+        ranked = [_ranked(each) for each in answer.scores]
+        return ranked[0] if isinstance(self.inputs, str) else ranked
+
+
+class PredictBody(Body):
+    """What text-embeddings-inference's /predict takes; the labels are those of the service."""
+
+    inputs: str | list[str] | list[list[str]] = Field(
+        description="A text, or for several of them a list with a list of one text for each.",
+        examples=["The match went to extra time."],
+    )
+    raw_scores: bool = False
+    truncate: bool = False
+
+    def arguments(self, settings: ServeSettings) -> Arguments:
+        """Returns the arguments of the classification."""
+        if settings.labels is None:
+            raise Invalid("/predict needs labels of the service: start it with --labels-file")
+        return {"texts": self._texts(), "labels": settings.labels, "classification_type": SINGLE_LABEL}
+
+    def answered(self, answer: Answer) -> Any:
+        """Returns the JSON of an answer."""
+        ranked = [
+            [{"score": each["score"], "label": each["label"]} for each in _ranked(scores)]
+            for scores in _raw(answer, self.raw_scores)
+        ]
+        return ranked if isinstance(self.inputs, list) and isinstance(self.inputs[0], list) else ranked[0]
+
+    def _texts(self) -> list[str]:
+        inputs = [self.inputs] if isinstance(self.inputs, str) else self.inputs
+        if not inputs:
+            raise Invalid("inputs is empty")
+        if isinstance(inputs[0], str):  # one text in brackets; two would be one pair, as of a cross-encoder
+            inputs = [inputs]  # type: ignore[list-item]
+        if any(len(each) != 1 for each in inputs):
+            raise Invalid('a pair of texts has no meaning here: send several texts as [["a"], ["b"]]')
+        return [text for [text] in inputs]
+
+
+class RerankBody(Body):
+    """What text-embeddings-inference's /rerank takes: the query is the label of every text."""
+
+    query: str = Field(examples=["How is the weather?"])
+    texts: list[str] = Field(min_length=1, examples=[["It rains.", "The match went to extra time."]])
+    raw_scores: bool = False
+    return_text: bool = False
+    truncate: bool = False
+
+    def arguments(self, settings: ServeSettings) -> Arguments:
+        """Returns the arguments of the classification."""
+        return {"texts": self.texts, "labels": [self.query], "classification_type": MULTI_LABEL}
+
+    def answered(self, answer: Answer) -> Any:
+        """Returns the JSON of an answer."""
+        rows = [
+            {"index": index, "score": scores.values[0]} | ({"text": text} if self.return_text else {})
+            for index, (text, scores) in enumerate(
+                zip(self.texts, _raw(answer, self.raw_scores), strict=True)
+            )
+        ]
+        return sorted(rows, key=lambda row: -row["score"])
+
+
+def _raw(answer: Answer, raw: bool) -> list[Scores]:
+    """Returns every score of every text; the logits themselves where raw scores are asked for."""
+    if not raw:
+        return answer.scores
+    logits = zip(answer.call.labels, answer.logits, strict=True)
+    return [Scores(labels.names, own[0].tolist()) for labels, own in logits]
+
+
+def _ranked(scores: Scores) -> list[dict[str, Any]]:
+    rows = [
+        {"label": label, "score": score} for label, score in zip(scores.labels, scores.values, strict=True)
+    ]
+    return sorted(rows, key=lambda row: -row["score"])

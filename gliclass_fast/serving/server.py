@@ -1,0 +1,59 @@
+"""The server: one process that answers over HTTP, and that ends without losing a request."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from types import FrameType
+from typing import Any
+
+import uvicorn
+
+from gliclass_fast.serving.app import create_app
+from gliclass_fast.serving.service import Service
+from gliclass_fast.serving.settings import Placement, ServeSettings
+
+logger = logging.getLogger(__name__)
+
+
+class Server(uvicorn.Server):
+    """Answers until a signal comes; then what waits is answered, and the process ends with code 0."""
+
+    def __init__(self, config: uvicorn.Config, service: Service) -> None:
+        super().__init__(config)
+        self._service = service
+        self._ending: asyncio.Task[None] | None = None
+
+    async def startup(self, sockets: list[Any] | None = None) -> None:
+        """Binds the address and says so in the log: the line with "event": "ready"."""
+        await super().startup(sockets)
+        if self.started:
+            host, port = self.servers[0].sockets[0].getsockname()[:2]
+            logger.info(
+                "ready", extra={"address": f"http://{host}:{port}", "service": self._service.information()}
+            )
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Drains at the first signal, and ends at once at the second."""
+        if self._ending is None:
+            logger.info("draining", extra={"signal": sig})
+            self._ending = asyncio.get_running_loop().create_task(self._drain())
+        else:
+            self.should_exit = self.force_exit = True
+
+    async def _drain(self) -> None:
+        await self._service.drain()
+        self.should_exit = True
+
+
+def run(settings: ServeSettings, placement: Placement) -> None:
+    """Loads the model and serves it until SIGTERM or SIGINT; raises what `create_app` raises.
+
+    Raises SystemExit where the address cannot be bound.
+    """
+    app = create_app(settings)
+    config = uvicorn.Config(
+        app, placement.host, placement.port, log_config=None, access_log=False, server_header=False,
+        timeout_graceful_shutdown=int(settings.limits.seconds) + 1,
+    )  # fmt: skip
+    Server(config, app.state.service).run()

@@ -1,0 +1,57 @@
+"""The settings of a service: what a person may set, with its default and its meaning."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from gliclass_fast.demo import PATH
+
+BATCHES_WAITING = 8  # the queue holds so many batches of tokens unless a setting says otherwise
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Holds the sizes above which a request is refused."""
+
+    body_bytes: int = 4 * 1024 * 1024
+    texts: int = 1024  # in one request
+    characters: int = 200_000  # of one text; the window cuts it long before
+    labels: int = 1000  # of one text
+    queue_tokens: int | None = None  # that wait; None: BATCHES_WAITING batches
+    queue_texts: int = 4096  # that wait
+    seconds: float = 30.0  # from the arrival of a request to its answer
+
+
+@dataclass(frozen=True, slots=True)
+class ServeSettings:
+    """Holds what `create_app` is made of."""
+
+    model: str = str(PATH)  # a checkpoint folder or repository id; the demo checkpoint
+    device: str = "cuda"  # the CPU is taken where there is no GPU
+    dtype: str | None = None  # None: 16 bit on a GPU, float32 on a CPU
+    quantization: str | None = None
+    max_length: int = 1024  # the window in tokens
+    batch_tokens: int | None = None  # tokens of a batch; None: by device
+    batch_texts: int = 256  # texts of a batch, at most
+    threads: int | None = None  # of a CPU
+    tokenizer_threads: int | None = None
+    warm_up: tuple[int, ...] | None = None  # tokens of batches that run before the start; None: by device
+    threshold: float = 0.5  # where a request names none
+    labels: Any = None  # for requests that name none: a list, or a nested dict
+    api_keys: tuple[str, ...] = field(default=(), repr=False)  # none: everybody may ask
+    route_prefix: str = "/gliclass"  # of the routes that gliclass's client asks
+    limits: Limits = Limits()
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Holds where a service runs."""
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    replicas: int = 1  # on Ray Serve; each holds a model
+    cpus: float = 1.0  # of a replica
+    gpus: float | None = None  # of a replica; None: one where the device is a GPU
+    ongoing_requests: int = 256  # that Ray sends to a replica at a time
+    ray_address: str | None = None  # of a cluster; None: a local one is started

@@ -32,6 +32,7 @@ PEER_TOLERANCE = 1e-3  # of the reference's scores, which depend a little on wha
 SHARE, OVERLOAD = 0.7, 2.0  # of saturation
 CODE = [sys.executable, "-m"]
 SERVE = "gliclass-fast serve"
+CPU = "CPU a request, ms"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,20 +74,24 @@ class Found:
     def add(self, figure: str, value: float) -> None:
         self.figures[figure].append(round(value, 4))
 
-    def load(self, name: str, load: Load) -> Load:
-        """Notes a load under the name of a contender, and returns it."""
-        tally = load.tally
+    def load(self, name: str, tally: Tally, **facts: float) -> None:
+        """Notes what a contender answered, and what else is known of it."""
         self.contenders[name].append(
             {
                 "requests/s": round(tally.rate, 2),
-                "CPU a request, ms": round(load.cpu_ms, 3),
-                "mean batch": round(load.mean_batch, 2),
+                **{key: round(value, 3) for key, value in facts.items()},
                 "p50, ms": round(1e3 * tally.percentile(0.5), 1),
                 "p99, ms": round(1e3 * tally.percentile(0.99), 1),
-                "CPU of the client, ms": round(1e3 * tally.client_cpu / max(tally.right, 1), 3),
+                "refused": tally.refused,
+                "client's CPU, ms": round(1e3 * tally.client_cpu / max(tally.right, 1), 3),
             }
         )
         self.check(name, tally)
+
+    def full(self, name: str, load: Load) -> Load:
+        """Notes the load of 32 clients, and returns it."""
+        facts = {CPU: load.cpu_ms, **({"mean batch": load.mean_batch} if load.mean_batch else {})}
+        self.load(name, load.tally, **facts)
         return load
 
     def check(self, name: str, tally: Tally) -> None:
@@ -135,7 +140,7 @@ class Bench:
 
     def round(self, number: int) -> None:
         """Starts a server, puts every kind of load on it, and ends it while requests are in flight."""
-        name, found, seconds = SERVE, self.found, self.seconds
+        found, seconds = self.found, self.seconds
         with server(serve_command) as running:
             target = Target(running.port)
             found.add("seconds until ready", running.ready_after)
@@ -143,27 +148,27 @@ class Bench:
             self.step(f"round {number + 1}: 32 clients")
             rate, cpu_ms = serving_tasks.direct(self.pipeline, self.mixed, seconds)
             found.contenders["the library itself, batches of 32"].append(
-                {"requests/s": round(rate, 2), "CPU a request, ms": round(cpu_ms, 3)}
+                {"requests/s": round(rate, 2), CPU: round(cpu_ms, 3)}
             )
-            mixed = found.load(name, serving_tasks.loaded(running, target, self.mixed, seconds))
-            equal = found.load(
-                f"{name}, equal labels", serving_tasks.loaded(running, target, self.equal, seconds)
+            mixed = found.full(SERVE, serving_tasks.loaded(running, target, self.mixed, seconds))
+            equal = found.full(
+                f"{SERVE}, equal labels", serving_tasks.loaded(running, target, self.equal, seconds)
             )
             found.add("requests/s over the library itself", mixed.tally.rate / rate)
             found.add("CPU a text over the library itself", mixed.cpu_ms / cpu_ms)
             found.add("mean batch over clients", mixed.mean_batch / CLIENTS)
             found.add("mixed labels over equal ones, requests/s", mixed.tally.rate / equal.tally.rate)
-            self._pace(running, target, mixed.tally.rate, number)
+            self._pace(target, mixed.tally.rate, number)
             self._leave(running, target)
 
-    def _pace(self, running: Server, target: Target, saturation: float, number: int) -> None:
+    def _pace(self, target: Target, saturation: float, number: int) -> None:
         self.step(f"round {number + 1}: below and above saturation")
         found = self.found
         calm = serving_tasks.paced(target, self.mixed, SHARE * saturation, self.seconds, number)
-        found.check("at 70 %", calm)
+        found.load(f"{SERVE}, at 70 % of saturation", calm)
         found.add("p99 over p50 at 70 % of saturation", calm.percentile(0.99) / calm.percentile(0.5))
         full = serving_tasks.paced(target, self.mixed, OVERLOAD * saturation, self.seconds, number)
-        found.check("at 200 %", full)
+        found.load(f"{SERVE}, 2x overload", full)
         found.add("2x overload: right answers over saturation", full.rate / saturation)
         unkind = full.errors + full.without_retry_after
         found.add("2x overload: answers but 200, and 429 with Retry-After", unkind)
@@ -188,8 +193,8 @@ class Bench:
                 self.step(f"beside the reference's deployment, round {number + 1}")
                 mine = serving_tasks.loaded(ours, targets[0], self.mixed, self.seconds)
                 other = serving_tasks.loaded(theirs, targets[1], self.mixed, self.seconds, counted=False)
-                self.found.load(f"{SERVE}, beside Ray", mine)
-                self.found.load(f"{deployment.NAME} on Ray", other)
+                self.found.full(f"{SERVE}, beside Ray", mine)
+                self.found.full(f"{deployment.NAME} on Ray", other)
                 ratio = mine.tally.rate / other.tally.rate
                 self.found.add("requests/s over the reference's deployment", ratio)
 
@@ -201,7 +206,7 @@ class Bench:
             asyncio.run(burst(target, one))
             for _ in range(repeats):
                 load = serving_tasks.loaded(alone, target, one, self.seconds / 2, counted=False)
-                self.found.load("FastAPI, engine that does nothing", load)
+                self.found.full("FastAPI, engine that does nothing", load)
 
 
 def server(command: Callable[[int], list[str]], ready: str = "/ready") -> Server:

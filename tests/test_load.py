@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from fastapi.testclient import TestClient
+from typer.testing import CliRunner
 
-from gliclass_fast.bench import load
+from gliclass_fast.bench import load, load_questions, serving
 from gliclass_fast.bench.load import burst, closed_loop, open_loop
 from gliclass_fast.bench.load_questions import Question, Target
+from gliclass_fast.bench.serving_null import null_app
 from gliclass_fast.bench.serving_process import Server, free_port, metric
 from gliclass_fast.bench.serving_soak import Soak, replicas
 from gliclass_fast.bench.serving_tasks import end_in_flight
+from gliclass_fast.cli.app import app
+from gliclass_fast.serving.settings import ServeSettings
 from tests.stand_in import score
+from tools.report import served
 
 ROOT = Path(__file__).parent.parent
 
@@ -138,3 +145,38 @@ def test_a_soak_kills_the_youngest_replica_and_sees_what_grows() -> None:
         assert soak.killed == [youngest] and replicas(server) == [oldest]
         heavy = next(row for row in found["grown"] if "tests.stand_in" in row["process"])
         assert heavy["MiB"][1] > 10 and abs(heavy["share"]) < 0.5
+
+
+def test_what_does_nothing_repeats_its_first_answer() -> None:
+    with TestClient(null_app(ServeSettings(device="cpu"))) as client:
+        bodies = [{"text": text, "labels": ["music", "sport"], "threshold": 0} for text in ("Jazz.", "Goal!")]
+        first, second = (client.post("/gliclass", json=body).json() for body in bodies)
+    assert first == second and {each["label"] for each in first} == {"music", "sport"}
+
+
+def test_the_service_under_load(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A short round, in bounds that hold on a machine that does other things too."""
+    command = serving.serve_command
+    monkeypatch.setattr(serving, "serve_command", lambda port: [*command(port), "--max-queue-tokens", "2048"])
+    monkeypatch.setattr(serving, "OVERLOAD", 8.0)  # A second of it fills the queue.
+    monkeypatch.setattr(load_questions, "TEXT_WORDS", (4, 20))
+    bench = serving.Bench(seconds=0.8, count=64)
+    bench.round(0)
+    found = bench.found.result()
+    values = {row["figure"]: row["value"] for row in found["figures"]}
+    assert not found["faults"] and values["errors and wrong answers"] == 0
+    assert values["2x overload: answers but 200, and 429 with Retry-After"] == 0
+    assert found["contenders"]["gliclass-fast serve, 2x overload"]["refused"] > 0
+    assert values["SIGTERM with 48 in flight: lost"] == 0
+    assert values["batches run for clients that left"] <= 3
+    assert values["requests/s over the library itself"] > 0.3
+    assert values["CPU a text over the library itself"] < 3
+    assert values["mean batch over clients"] > 0.2
+    assert values["mixed labels over equal ones, requests/s"] > 0.3
+    assert values["2x overload: right answers over saturation"] > 0.3
+    monkeypatch.setattr(serving, "measure", lambda repeats, step: found)
+    file = tmp_path / "found.json"
+    done = CliRunner().invoke(app, ["bench", "--preset", "serving", "--device", "cpu", "--json", str(file)])
+    assert done.exit_code == 0 and "batches run for clients that left" in done.stdout
+    assert json.loads(file.read_text())["figures"] == found["figures"]
+    assert "| mean batch over clients | >= 0.4 |" in served(json.loads(file.read_text()))

@@ -14,7 +14,7 @@ from gliclass_fast import __version__
 from gliclass_fast.bench.command import bench
 from gliclass_fast.cli.console import DEMO_MODEL, Column, Device, without_traceback
 from gliclass_fast.cli.options import classify
-from gliclass_fast.cli.serve import FROM_CONFIG, serve
+from gliclass_fast.cli.serve import REFERENCE_OPTIONS, serve
 
 app = typer.Typer(
     invoke_without_command=True, no_args_is_help=True, add_completion=False,
@@ -35,7 +35,7 @@ def _version(
 
 
 app.command()(without_traceback(classify))
-app.command(context_settings=FROM_CONFIG)(without_traceback(serve))
+app.command(context_settings=REFERENCE_OPTIONS)(without_traceback(serve))
 app.command()(without_traceback(bench))
 
 

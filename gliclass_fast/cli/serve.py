@@ -11,15 +11,16 @@ import typer
 from gliclass_fast.cli.options import read_json
 from gliclass_fast.serving.settings import Placement, ServeSettings
 
-# what --config or the reference's options leave as it is where they say nothing
-FROM_CONFIG = {"allow_extra_args": True, "ignore_unknown_options": True}
+# options that serve itself does not have are keys of the reference's configuration
+REFERENCE_OPTIONS = {"ignore_unknown_options": True}
 
 
 def serve(
-    context: typer.Context,
-    model: Annotated[
-        str | None,
-        typer.Argument(help="Checkpoint folder or repository id.", show_default="the demo checkpoint"),
+    arguments: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[MODEL]", help="Checkpoint folder or repository id.", show_default="the demo checkpoint"
+        ),
     ] = None,
     host: Annotated[str | None, typer.Option(help="Address to bind.", show_default="127.0.0.1")] = None,
     port: Annotated[int | None, typer.Option(help="0: any free one.", show_default="8000")] = None,
@@ -67,11 +68,12 @@ def serve(
     from gliclass_fast.serving.logs import use_json  # what follows may take seconds to import
 
     use_json(log_level)
-    settings, placement = ServeSettings(), Placement()
-    if config is not None or context.args:
+    settings, placement, rest = ServeSettings(), Placement(), list(arguments or ())
+    model = rest.pop(0) if rest and not rest[0].startswith("--") else None
+    if config is not None or rest:
         from gliclass_fast.serving.from_config import configured
 
-        settings, placement = configured(config, context.args, model)
+        settings, placement = configured(config, rest, model)
     settings = _set(
         settings, model=model, device=device, dtype=dtype, quantization=quantization, threads=threads,
         batch_tokens=batch_tokens, max_length=max_length, threshold=threshold,

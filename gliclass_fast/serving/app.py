@@ -188,11 +188,13 @@ async def _request_error(request: Request, error: Any) -> Response:
 async def _validation_error(request: Request, error: Any) -> Response:
     """Says where a body is not as described, without repeating what the caller sent."""
     messages, kind = [], "invalid"
+    if "json" not in request.headers.get("content-type", ""):
+        messages.append("send the body as JSON, with Content-Type: application/json")
     for each in error.errors():
         place = ".".join(str(part) for part in each["loc"][1:])
-        messages.append(f"{place}: {each['msg']}" if place else each["msg"])
         if each["type"] == "json_invalid":
-            kind = "invalid_json"
+            kind, place = "invalid_json", f"the body is not valid JSON at character {place}"
+        messages.append(f"{place}: {each['msg']}" if place else each["msg"])
     return _error(request, 422, kind, "; ".join(dict.fromkeys(messages[:3])))
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from gliclass_fast.runtime.device import resolve_device
 from gliclass_fast.serving.config import GLiClassServeConfig, values_of
 from gliclass_fast.serving.settings import Limits, Placement, ServeSettings
 
@@ -27,7 +26,7 @@ def configured(
 
 def settings_of(config: GLiClassServeConfig) -> ServeSettings:
     """Returns what a configuration says of a service, in our terms."""
-    on_gpu = resolve_device(config.device, fall_back=True).type == "cuda"
+    on_gpu = _on_gpu(config)
     return ServeSettings(
         model=config.model,
         device=config.device,
@@ -48,7 +47,7 @@ def settings_of(config: GLiClassServeConfig) -> ServeSettings:
 
 def placement_of(config: GLiClassServeConfig) -> Placement:
     """Returns what a configuration says of where a service runs."""
-    on_gpu = resolve_device(config.device, fall_back=True).type == "cuda"
+    on_gpu = _on_gpu(config)
     return Placement(
         port=config.http_port,
         replicas=config.num_replicas,
@@ -57,3 +56,9 @@ def placement_of(config: GLiClassServeConfig) -> Placement:
         ongoing_requests=config.max_ongoing_requests,
         ray_address=config.ray_address,
     )
+
+
+def _on_gpu(config: GLiClassServeConfig) -> bool:
+    from gliclass_fast.runtime.device import resolve_device  # imports torch: mistakes are found before
+
+    return resolve_device(config.device, fall_back=True).type == "cuda"

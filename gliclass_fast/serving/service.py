@@ -16,6 +16,7 @@ from torch import OutOfMemoryError
 from gliclass_fast import __version__
 from gliclass_fast.engine.engine import Engine, Prepared
 from gliclass_fast.pipeline import ZeroShotClassificationPipeline
+from gliclass_fast.serving import tracing
 from gliclass_fast.serving.batcher import Batcher, Done
 from gliclass_fast.serving.errors import DeadlinePassed, Invalid, RequestError, TooLarge, UnknownName
 from gliclass_fast.serving.metrics import Metrics
@@ -174,6 +175,7 @@ class Service:
         return call, prepared
 
     def _observe(self, answer: Answer) -> None:
+        tracing.record(answer.done, answer.tokenize_seconds, answer.total_seconds)
         self.metrics.tokenize_seconds.observe(answer.tokenize_seconds)
         self.metrics.queue_seconds.observe(answer.queue_seconds)
         if cut := answer.tokens_cut:

@@ -165,7 +165,7 @@ def test_the_service_under_load(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     found = bench.found.result()
     values = {row["figure"]: row["value"] for row in found["figures"]}
     assert not found["faults"] and values["errors and wrong answers"] == 0
-    assert values["2x overload: answers but 200, and 429 with Retry-After"] == 0
+    assert values["2x overload: neither right nor 429 with Retry-After"] == 0
     assert found["contenders"]["gliclass-fast serve, 2x overload"]["refused"] > 0
     assert values["SIGTERM with 48 in flight: lost"] == 0
     assert values["batches run for clients that left"] <= 3

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import os
 import signal
 import socket
@@ -61,8 +63,9 @@ def title(pid: int) -> str:
 
 
 class Server:
-    """A server is started by a command, is ready when its address answers, and ends with the block.
+    """A server is started by a command, and ends with the block.
 
+    It is ready when a page answers with status 200 and, where one is given, an event stands in its log.
     Raises RuntimeError with its last words where it does not become ready.
     """
 
@@ -71,12 +74,14 @@ class Server:
         command: Sequence[str],
         port: int,
         ready: str = "/ready",
+        event: str | None = None,
         environment: Mapping[str, str] | None = None,
-        patience: float = 120.0,
+        patience: float = 180.0,
     ) -> None:
         self.command, self.port, self.patience = list(command), port, patience
         self.ready_after = 0.0  # seconds
-        self._ready, self._environment = ready, {**os.environ, **(environment or {})}
+        self._ready, self._event = ready, event
+        self._environment = {**os.environ, **(environment or {})}
 
     def __enter__(self) -> Server:
         began = time.perf_counter()
@@ -119,19 +124,35 @@ class Server:
 
     def _answers(self) -> bool:
         try:
-            return bool(self.get(self._ready))
+            self.get(self._ready)
         except OSError:  # refused, reset, or a status that says so
             return False
+        return self._event is None or self.count(self._event) > 0
 
     def get(self, path: str) -> str:
         """Returns the body of a page; raises OSError where there is none."""
         with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=10) as page:
-            return str(page.read().decode()) or str(page.status)
+            return str(page.read().decode())
+
+    def printed(self) -> bytes:
+        """Returns all that it and its children printed."""
+        return os.pread(self._words.fileno(), os.fstat(self._words.fileno()).st_size, 0)
 
     def last_words(self, lines: int = 20) -> str:
         """Returns the end of what it printed."""
-        self._words.seek(0)
-        return "\n".join(self._words.read().decode(errors="replace").splitlines()[-lines:])
+        return "\n".join(self.printed().decode(errors="replace").splitlines()[-lines:])
+
+    def count(self, event: str) -> int:
+        """Returns how often an event stands in its log of JSON lines."""
+        return self.printed().count(json.dumps({"event": event})[1:-1].encode())
+
+    async def until(self, event: str, times: int) -> None:
+        """Waits until an event stands so often in its log; raises TimeoutError when patience ends."""
+        ends = time.perf_counter() + self.patience
+        while self.count(event) < times:
+            if time.perf_counter() > ends:
+                raise TimeoutError(f"no {event!r} within {self.patience:.0f} s:\n{self.last_words()}")
+            await asyncio.sleep(0.5)
 
     def cpu(self) -> float:
         """Returns the seconds of processor time that it and its children took so far."""
@@ -141,9 +162,9 @@ class Server:
         """Returns the bytes of memory that it and its children hold."""
         return PAGE * sum(int(fields[RESIDENT]) for fields in tree(self.pid).values())
 
-    def terminate(self) -> None:
-        """Asks it to end, as an operator does."""
-        self._process.send_signal(signal.SIGTERM)
+    def send(self, number: signal.Signals) -> None:
+        """Sends it a signal, as an operator does."""
+        self._process.send_signal(number)
 
     def wait(self, seconds: float = 60.0) -> int:
         """Returns its exit status; raises subprocess.TimeoutExpired where it does not end."""

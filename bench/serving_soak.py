@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
@@ -42,7 +42,7 @@ class Soak:
     server: Server
     minutes: float
     kills: int = 0
-    redeploy: Callable[[], Awaitable[object]] | None = None  # once, at half of the time
+    redeploys: bool = False  # once, at half of the time
     killed: list[int] = field(default_factory=list)
     before: list[int] = field(default_factory=list)  # replicas when the new deployment began
     after: list[int] = field(default_factory=list)
@@ -80,10 +80,12 @@ class Soak:
                 self.killed.append(found[-1])
 
     async def _deploy(self) -> None:
-        if self.redeploy is not None:
+        """Has the server replace its replicas, as it does at SIGHUP."""
+        if self.redeploys:
             await asyncio.sleep(30 * self.minutes)
-            self.before = replicas(self.server)
-            await self.redeploy()
+            self.before, done = replicas(self.server), self.server.count("redeployed")
+            self.server.send(signal.SIGHUP)
+            await self.server.until("redeployed", done + 1)
             self.after = replicas(self.server)
 
     async def _look(self) -> None:
@@ -121,9 +123,11 @@ def main() -> None:
     command = [sys.executable, "-m", "gliclass_fast", "serve", "--port", str(port), "--device", "cpu"]
     pipeline = ZeroShotClassificationPipeline(demo.PATH, device="cpu", progress_bar=False)
     questions = scored(drawn(256, True, cases.demo_tokenizer()), pipeline)
-    with Server(command if options.alone else [*command, "--ray", "--replicas", "2"], port) as server:
+    if not options.alone:
+        command += ["--ray", "--replicas", "2"]
+    with Server(command, port, event="ready") as server:
         asyncio.run(burst(Target(port), questions[:CLIENTS]))
-        soak = Soak(server, options.minutes, 0 if options.alone else options.kills)
+        soak = Soak(server, options.minutes, 0 if options.alone else options.kills, not options.alone)
         print(json.dumps(soak.run(Target(port), questions), indent=1))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -93,6 +94,6 @@ async def end_in_flight(server: Server, target: Target, questions: Sequence[Ques
 
     async def end() -> None:
         await asyncio.to_thread(server.get, "/health")
-        server.terminate()
+        server.send(signal.SIGTERM)
 
     return await burst(target, questions, end)

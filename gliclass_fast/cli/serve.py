@@ -22,6 +22,10 @@ def serve(
             metavar="[MODEL]", help="Checkpoint folder or repository id.", show_default="the demo checkpoint"
         ),
     ] = None,
+    more_models: Annotated[
+        list[str] | None,
+        typer.Option("--add-model", help="NAME=FOLDER: one more model, for requests that name it."),
+    ] = None,
     host: Annotated[str | None, typer.Option(help="Address to bind.", show_default="127.0.0.1")] = None,
     port: Annotated[int | None, typer.Option(help="0: any free one.", show_default="8000")] = None,
     labels_file: Annotated[
@@ -75,8 +79,9 @@ def serve(
 
         settings, placement = configured(config, rest, model)
     settings = _set(
-        settings, model=model, device=device, dtype=dtype, quantization=quantization, threads=threads,
-        batch_tokens=batch_tokens, max_length=max_length, threshold=threshold,
+        settings, model=model, more_models=dict(map(_named, more_models or ())), device=device,
+        dtype=dtype, quantization=quantization, threads=threads, batch_tokens=batch_tokens,
+        max_length=max_length, threshold=threshold,
         labels=None if labels_file is None else read_json(labels_file),
         api_keys=None if api_key_file is None else _keys(api_key_file),
         limits=_set(settings.limits, queue_tokens=max_queue_tokens, seconds=timeout),
@@ -90,6 +95,13 @@ def serve(
 def _set(settings: Any, **given: Any) -> Any:
     """Returns settings with those that are given."""
     return replace(settings, **{name: value for name, value in given.items() if value is not None})
+
+
+def _named(given: str) -> tuple[str, str]:
+    name, equals, model = given.partition("=")
+    if not (name and equals and model):
+        raise ValueError(f"--add-model takes NAME=FOLDER, not {given!r}")
+    return name, model
 
 
 def _keys(path: Path) -> tuple[str, ...]:

@@ -44,7 +44,7 @@ ERRORS: dict[int | str, Any] = {
     }
     for status, text in {
         401: "There is no valid API key.",
-        404: "The adapter is unknown.",
+        404: "The model or the adapter is unknown.",
         413: "The body or a text is too long.",
         422: "What the request asks for is not valid.",
         429: "The queue is full; Retry-After says when to try again.",

@@ -3,6 +3,7 @@
 There is no timer. Whatever waits when a batch ends is the next batch, so an idle service answers at once and
 a busy one fills its batches. Whoever came first runs first; a text that does not fit what is left of a batch
 lets a bounded number of later ones pass, and is the first of a batch at the latest when it is the oldest.
+Texts for several models wait in one queue, and a batch is of one model: the device works for one at a time.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ class Done:
 class _Waiting:
     """Holds a text in the queue."""
 
+    run: Run  # its model
     prepared: Prepared
     answer: asyncio.Future[Done]
     arrived: float
@@ -49,9 +51,9 @@ class _Waiting:
 class Batcher:
     """Gives texts to an engine from a thread of its own, and answers through futures of an event loop."""
 
-    def __init__(self, run: Run, batch_tokens: int, batch_texts: int, queue_tokens: int, queue_texts: int):
-        """Takes what scores texts, the sizes of a batch, and those of the queue."""
-        self._run, self._batch_tokens, self._batch_texts = run, batch_tokens, batch_texts
+    def __init__(self, batch_tokens: int, batch_texts: int, queue_tokens: int, queue_texts: int) -> None:
+        """Takes the sizes of a batch, and those of the queue."""
+        self._batch_tokens, self._batch_texts = batch_tokens, batch_texts
         self._most_tokens, self._most_texts = queue_tokens, queue_texts
         self._queue: deque[_Waiting] = deque()
         self._changed = Condition()  # held while the queue changes
@@ -77,15 +79,17 @@ class Batcher:
         ):
             raise QueueFull(f"{self.queue_tokens} tokens wait already: try again later", self._retry_after())
 
-    def submit(self, prepared: Sequence[Prepared]) -> list[asyncio.Future[Done]]:
+    def submit(self, run: Run, prepared: Sequence[Prepared]) -> list[asyncio.Future[Done]]:
         """Puts texts at the end of the queue; a future that is cancelled takes its text out again.
 
-        It is called in the event loop. Raises the errors of `check_room`.
+        run: what scores them, that of one model.
+
+        This is called in the event loop. Raises the errors of `check_room`.
         """
         loop, now = asyncio.get_running_loop(), time.monotonic()
         with self._changed:
             self.check_room(sum(each.cost for each in prepared), len(prepared))
-            texts = [_Waiting(each, loop.create_future(), now) for each in prepared]
+            texts = [_Waiting(run, each, loop.create_future(), now) for each in prepared]
             self._queue.extend(texts)
             self.queue_tokens += sum(each.cost for each in prepared)
             self._changed.notify()
@@ -135,7 +139,7 @@ class Batcher:
             text = self._queue.popleft()
             if text.answer.done():  # its client left, or its time passed
                 continue
-            if batch and text.prepared.cost > room:
+            if batch and (text.prepared.cost > room or text.run != batch[0].run):
                 passed.append(text)
                 continue
             batch.append(text)
@@ -153,7 +157,7 @@ class Batcher:
         start = time.monotonic()
         found: list[Done] | Exception
         try:
-            scored = self._run([text.prepared for text in batch])
+            scored = batch[0].run([text.prepared for text in batch])
             seconds = time.monotonic() - start
             found = [
                 Done(each, start - text.arrived, seconds, len(batch))

@@ -50,6 +50,7 @@ class GLiClassBody(Body):
     multi_label: bool | list[bool] = True
     examples: list[Example | list[Example]] | None = None
     prompt: str | list[str] | None = None
+    model: str | None = Field(None, description="The name of a model of the service, where it has several.")
     adapter_id: str | None = None
 
     def arguments(self, settings: ServeSettings) -> Arguments:
@@ -63,6 +64,7 @@ class GLiClassBody(Body):
             "classification_type": types[0] if isinstance(self.multi_label, bool) else types,
             "examples": self.examples,
             "prompt": self.prompt,
+            "model": self.model,
             "adapter_id": self.adapter_id,
         }
 
@@ -98,6 +100,7 @@ class ClassifyBody(Body):
     return_info: bool = False
     min_score: Number | None = None
     none_label: str | None = None
+    model: str | None = Field(None, description="The name of a model of the service, where it has several.")
     adapter_id: str | None = None
 
     def arguments(self, settings: ServeSettings) -> Arguments:

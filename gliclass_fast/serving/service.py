@@ -1,4 +1,4 @@
-"""The service: a model behind a batcher, which answers classifications from an event loop."""
+"""The service: models behind a batcher, which answers classifications from an event loop."""
 
 from __future__ import annotations
 
@@ -73,34 +73,26 @@ class Answer:
 
 
 class Service:
-    """Answers classifications with one model, many at a time."""
+    """Answers classifications with one model or several, many at a time."""
 
     def __init__(self, settings: ServeSettings) -> None:
-        """Loads the model and warms it up; raises what a pipeline raises where it cannot."""
+        """Loads the models and warms them up; raises what a pipeline raises where it cannot."""
         if settings.threads is not None:
             torch.set_num_threads(settings.threads)
         if settings.tokenizer_threads is not None:  # tokenizers read it before they first work
             os.environ["RAYON_NUM_THREADS"] = str(settings.tokenizer_threads)
         self.settings, self.metrics = settings, Metrics()
-        self.pipeline = ZeroShotClassificationPipeline(
-            settings.model, max_length=settings.max_length, device=settings.device, progress_bar=False,
-            batch_tokens=settings.batch_tokens, on_truncation="ignore",
-            dtype=settings.dtype, quantization=settings.quantization,
-        )  # fmt: skip
-        model = self.pipeline.model
-        model.warm_up(WARM_UP[model.device.type] if settings.warm_up is None else settings.warm_up)
-        self.pipeline("a text", settings.labels or ["a label"])
+        self.pipeline = _loaded(settings, settings.model)
+        self._others = {name: _loaded(settings, model) for name, model in settings.more_models.items()}
         limits, budget = settings.limits, self.engine.batch_tokens
-        self.batcher = Batcher(
-            self.engine.score_prepared, budget, settings.batch_texts,
-            limits.queue_tokens or BATCHES_WAITING * budget, limits.queue_texts,
-        )  # fmt: skip
+        queue_tokens = limits.queue_tokens or BATCHES_WAITING * budget
+        self.batcher = Batcher(budget, settings.batch_texts, queue_tokens, limits.queue_texts)
         self.batcher.on_batch = self.metrics.observe_batch
         self.metrics.queue_tokens.set_function(lambda: self.batcher.queue_tokens)
 
     @property
     def engine(self) -> Engine:
-        """Returns the engine of the pipeline."""
+        """Returns the engine of the model that answers where a request names none."""
         return self.pipeline.engine
 
     def information(self) -> dict[str, Any]:
@@ -108,6 +100,7 @@ class Service:
         model, settings = self.pipeline.model, self.settings
         return {
             "name": "gliclass-fast", "version": __version__, "model": settings.model,
+            "more_models": dict(settings.more_models),
             "architecture": model.loaded.config.architecture_type, "device": str(model.device),
             "dtype": str(model.loaded.dtype).removeprefix("torch."), "quantization": settings.quantization,
             "max_length": self.engine.window, "batch_tokens": self.engine.batch_tokens,
@@ -126,8 +119,9 @@ class Service:
     async def answer(self, arguments: Mapping[str, Any], truncate: bool = True) -> Answer:
         """Returns the answer to a request; to cancel it takes its texts out of the queue.
 
-        arguments: those of `ZeroShotClassificationPipeline.prepare`, and adapter_id. truncate: whether the
-        window may cut a text.
+        arguments: those of `ZeroShotClassificationPipeline.prepare`, and model and adapter_id, which may be
+            missing or None.
+        truncate: whether the window may cut a text.
 
         Raises RequestError, of the class that says why there is no answer.
         """
@@ -136,16 +130,17 @@ class Service:
         arguments = dict(arguments)
         if (adapter := arguments.pop("adapter_id", None)) is not None:
             raise UnknownName(f"there is no adapter {adapter!r}: this service has none")
+        pipeline = self._pipeline(arguments.pop("model", None))
         if arguments["labels"] is None:
             arguments["labels"] = self.settings.labels
         if arguments["labels"] is None:
             raise Invalid("give labels: this service has none of its own")
         if _characters(arguments, self.settings.limits) <= READ_AT_ONCE:
-            call, prepared = self._read(arguments, truncate)
+            call, prepared = self._read(pipeline, arguments, truncate)
         else:
-            call, prepared = await asyncio.to_thread(self._read, arguments, truncate)
+            call, prepared = await asyncio.to_thread(self._read, pipeline, arguments, truncate)
         read = time.monotonic() - start
-        texts = self.batcher.submit(prepared)
+        texts = self.batcher.submit(pipeline.engine.score_prepared, prepared)
         try:
             done = await asyncio.wait_for(asyncio.gather(*texts), self.settings.limits.seconds - read)
         except asyncio.TimeoutError:
@@ -161,13 +156,23 @@ class Service:
         self._observe(found)
         return found
 
-    def _read(self, arguments: dict[str, Any], truncate: bool) -> tuple[Classification, list[Prepared]]:
+    def _pipeline(self, name: str | None) -> ZeroShotClassificationPipeline:
+        """Returns the pipeline of a model, by its name; raises UnknownName."""
+        if name is None or name == self.settings.model:
+            return self.pipeline
+        if name not in self._others:
+            raise UnknownName(f"there is no model {name!r}; there are {sorted(self._others)}")
+        return self._others[name]
+
+    def _read(
+        self, pipeline: ZeroShotClassificationPipeline, arguments: dict[str, Any], truncate: bool
+    ) -> tuple[Classification, list[Prepared]]:
         try:
-            call = self.pipeline.prepare(**arguments)
+            call = pipeline.prepare(**arguments)
             most = self.settings.limits.labels
             if (labels := max((len(each.names) for each in call.labels), default=0)) > most:
                 raise Invalid(f"a text has {labels} labels; at most {most} are allowed")
-            prepared = self.engine.prepare(call.requests)
+            prepared = pipeline.engine.prepare(call.requests)
         except ArgumentError as error:
             raise Invalid(str(error)) from None
         if not truncate and (cut := max((each.tokens_cut for each in prepared), default=0)):
@@ -180,6 +185,19 @@ class Service:
         self.metrics.queue_seconds.observe(answer.queue_seconds)
         if cut := answer.tokens_cut:
             self.metrics.tokens_cut.inc(cut)
+
+
+def _loaded(settings: ServeSettings, model: str) -> ZeroShotClassificationPipeline:
+    """Returns a model, warmed up, behind its pipeline."""
+    pipeline = ZeroShotClassificationPipeline(
+        model, max_length=settings.max_length, device=settings.device, progress_bar=False,
+        batch_tokens=settings.batch_tokens, on_truncation="ignore", dtype=settings.dtype,
+        quantization=settings.quantization,
+    )  # fmt: skip
+    sizes = WARM_UP[pipeline.device.type] if settings.warm_up is None else settings.warm_up
+    pipeline.model.warm_up(sizes)
+    pipeline("a text", settings.labels or ["a label"])
+    return pipeline
 
 
 def _characters(arguments: Mapping[str, Any], limits: Limits) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,6 +29,7 @@ class ServeSettings:
     """Holds what `create_app` is made of."""
 
     model: str = str(PATH)  # a checkpoint folder or repository id; the demo checkpoint
+    more_models: Mapping[str, str] = field(default_factory=dict)  # {name: folder or repository id}
     device: str = "cuda"  # the CPU is taken where there is no GPU
     dtype: str | None = None  # None: 16 bit on a GPU, float32 on a CPU
     quantization: str | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from gliclass_fast.serving import tracing
 from gliclass_fast.serving.app import create_app
 from gliclass_fast.serving.service import Answer
 from gliclass_fast.serving.settings import Limits, ServeSettings
+from tests.tiny import byte_tokenizer, reference_model
 
 LABELS = ["sports", "politics", "cooking"]
 TEXTS = ["The match went to extra time.", "Add a pinch of salt.", ""]
@@ -261,6 +263,23 @@ def test_keys(guarded: TestClient) -> None:
     ] * 3
     assert [guarded.get(path).status_code for path in ("/info", "/metrics")] == [401, 401]
     assert guarded.get("/metrics", headers={"x-api-key": "first-key"}).status_code == 200
+
+
+def test_a_request_names_its_model(
+    tmp_path: Path, client: TestClient, pipeline: ZeroShotClassificationPipeline
+) -> None:
+    reference_model("bert").save_pretrained(tmp_path)
+    byte_tokenizer().save_pretrained(tmp_path)
+    for both in service(more_models={"tiny": str(tmp_path)}):
+        other = ZeroShotClassificationPipeline(tmp_path, device="cpu", progress_bar=False)
+        body = {"texts": TEXTS, "labels": LABELS, "threshold": 0.0}
+        for name, one in ((None, pipeline), ("tiny", other), (str(demo.PATH), pipeline)):
+            wanted = one(TEXTS, LABELS, threshold=0)
+            close(ok(both.post("/classify", json={**body, "model": name}))["results"], wanted)
+            close(ok(both.post("/gliclass", json={**body, "model": name})), wanted)
+        unknown = both.post("/classify", json={**body, "model": "other"})
+        assert (unknown.status_code, unknown.json()["error_type"]) == (404, "unknown_name")
+        assert both.get("/info").json()["more_models"] == {"tiny": str(tmp_path)}
 
 
 def test_information_and_metrics(client: TestClient) -> None:

@@ -42,7 +42,7 @@ def served(
 ) -> None:
     """Runs a check with a batcher that works, and ends the batcher."""
     engine = Engine()
-    batcher = Batcher(engine, batch_tokens, 64, queue_tokens, queue_texts)
+    batcher = Batcher(batch_tokens, 64, queue_tokens, queue_texts)
 
     async def run() -> None:
         batcher.start()
@@ -60,7 +60,7 @@ def served(
 async def held(engine: Engine, batcher: Batcher) -> list[asyncio.Future[Done]]:
     """Has the engine stuck in a batch of one, so that whatever comes next waits."""
     engine.free.clear()
-    futures = batcher.submit([text("first")])
+    futures = batcher.submit(engine, [text("first")])
     while not engine.batches:
         await asyncio.sleep(0.001)
     return futures
@@ -70,7 +70,7 @@ def test_what_waits_while_the_engine_works_is_the_next_batch() -> None:
     async def check(engine: Engine, batcher: Batcher) -> None:
         waiting = await held(engine, batcher)
         for name in range(25):
-            waiting += batcher.submit([text(name)])
+            waiting += batcher.submit(engine, [text(name)])
         engine.free.set()
         done = await asyncio.gather(*waiting)
         assert [each.scored.name for each in done] == ["first", *range(25)]
@@ -85,7 +85,7 @@ def test_a_poisoned_text_fails_alone() -> None:
         waiting = await held(engine, batcher)
         names = ["a", "b", "poison", "c", "poison"]
         for name in names:
-            waiting += batcher.submit([text(name)])
+            waiting += batcher.submit(engine, [text(name)])
         engine.free.set()
         found = await asyncio.gather(*waiting, return_exceptions=True)
         for name, answer in zip(["first", *names], found, strict=True):
@@ -100,8 +100,8 @@ def test_a_poisoned_text_fails_alone() -> None:
 def test_texts_of_clients_that_left_do_not_run() -> None:
     async def check(engine: Engine, batcher: Batcher) -> None:
         first = await held(engine, batcher)
-        left = batcher.submit([text(f"left {n}") for n in range(30)])
-        stays = batcher.submit([text("stays")])
+        left = batcher.submit(engine, [text(f"left {n}") for n in range(30)])
+        stays = batcher.submit(engine, [text("stays")])
         for future in left:
             future.cancel()
         await asyncio.sleep(0)
@@ -116,9 +116,9 @@ def test_texts_of_clients_that_left_do_not_run() -> None:
 def test_a_large_text_is_passed_by_but_not_for_ever() -> None:
     async def check(engine: Engine, batcher: Batcher) -> None:
         waiting = await held(engine, batcher)
-        waiting += batcher.submit([text("small", 30), text("large", 90)])
+        waiting += batcher.submit(engine, [text("small", 30), text("large", 90)])
         for n in range(LOOK_AHEAD * 2):
-            waiting += batcher.submit([text(n, 10)])
+            waiting += batcher.submit(engine, [text(n, 10)])
         engine.free.set()
         await asyncio.gather(*waiting)
         assert engine.batches[1] == ["small", *range(7)], "later ones fill what the large one leaves"
@@ -127,10 +127,26 @@ def test_a_large_text_is_passed_by_but_not_for_ever() -> None:
     served(check)
 
 
+def test_a_batch_is_of_one_model() -> None:
+    async def check(engine: Engine, batcher: Batcher) -> None:
+        other = Engine()
+        waiting = await held(engine, batcher)
+        for n in range(3):
+            waiting += batcher.submit(engine, [text(f"ours {n}")]) + batcher.submit(
+                other, [text(f"theirs {n}")]
+            )
+        engine.free.set()
+        await asyncio.gather(*waiting)
+        assert engine.batches == [["first"], ["ours 0", "ours 1", "ours 2"]]
+        assert other.batches == [["theirs 0", "theirs 1", "theirs 2"]]
+
+    served(check)
+
+
 def test_a_text_larger_than_a_batch_runs_alone() -> None:
     async def check(engine: Engine, batcher: Batcher) -> None:
         waiting = await held(engine, batcher)
-        waiting += batcher.submit([text("huge", 1000), text("small")])
+        waiting += batcher.submit(engine, [text("huge", 1000), text("small")])
         engine.free.set()
         await asyncio.gather(*waiting)
         assert engine.batches == [["first"], ["huge"], ["small"]]
@@ -143,13 +159,13 @@ def test_a_full_queue_refuses_and_says_when(bound: dict[str, int]) -> None:
     async def check(engine: Engine, batcher: Batcher) -> None:
         waiting = await held(engine, batcher)
         for n in range(5):
-            waiting += batcher.submit([text(n)])
+            waiting += batcher.submit(engine, [text(n)])
         with pytest.raises(QueueFull) as refused:
-            batcher.submit([text("one more")])
+            batcher.submit(engine, [text("one more")])
         assert refused.value.retry_after is not None and refused.value.retry_after >= 1
         engine.free.set()
         await asyncio.gather(*waiting)
-        [answer] = await asyncio.gather(*batcher.submit([text("later")]))
+        [answer] = await asyncio.gather(*batcher.submit(engine, [text("later")]))
         assert answer.scored.name == "later"
 
     served(check, **bound)
@@ -157,7 +173,7 @@ def test_a_full_queue_refuses_and_says_when(bound: dict[str, int]) -> None:
 
 def test_an_empty_queue_takes_a_request_of_any_size() -> None:
     async def check(engine: Engine, batcher: Batcher) -> None:
-        done = await asyncio.gather(*batcher.submit([text(n) for n in range(50)]))
+        done = await asyncio.gather(*batcher.submit(engine, [text(n) for n in range(50)]))
         assert [each.scored.name for each in done] == list(range(50))
 
     served(check, queue_tokens=50)
@@ -166,10 +182,10 @@ def test_an_empty_queue_takes_a_request_of_any_size() -> None:
 def test_what_waits_is_answered_before_the_end() -> None:
     async def check(engine: Engine, batcher: Batcher) -> None:
         waiting = await held(engine, batcher)
-        waiting += batcher.submit([text(n) for n in range(30)])
+        waiting += batcher.submit(engine, [text(n) for n in range(30)])
         batcher.close()
         with pytest.raises(Draining):
-            batcher.submit([text("too late")])
+            batcher.submit(engine, [text("too late")])
         engine.free.set()
         await asyncio.gather(*waiting)
         await asyncio.to_thread(batcher.join)

@@ -27,6 +27,7 @@ CLIENTS = 16
 REPLICA = "ray::ServeReplica"  # how Ray names the process of a replica
 WARM_UP = 0.3  # of the time, before memory counts
 LOOKS = 100  # at the processes
+MOST_GROWN = 0.01  # of all memory that is held from the warm-up to the end
 
 
 def replicas(server: Server) -> list[int]:
@@ -109,7 +110,7 @@ class Soak:
                 held = median(early) / 2**20, median(late) / 2**20
                 share = held[1] / held[0] - 1 if held[0] else 0.0
                 facts = {"MiB": [round(each, 1) for each in held], "share": round(share, 4)}
-                rows.append({"process": self.names[pid][:80], **facts})
+                rows.append({**facts, "process": self.names[pid]})
         return sorted(rows, key=lambda row: -row["MiB"][1])
 
 
@@ -128,7 +129,15 @@ def main() -> None:
     with Server(command, port, event="ready") as server:
         asyncio.run(burst(Target(port), questions[:CLIENTS]))
         soak = Soak(server, options.minutes, 0 if options.alone else options.kills, not options.alone)
-        print(json.dumps(soak.run(Target(port), questions), indent=1))
+        found = soak.run(Target(port), questions)
+    for row in (grown := found.pop("grown")):
+        print(json.dumps(row))
+    before, after = (sum(row["MiB"][place] for row in grown) for place in (0, 1))
+    found["grown"] = round(after / before - 1, 4)
+    print(json.dumps(found, indent=1))
+    survived = not found["errors"] and not found["faults"] and found["killed"] == soak.kills
+    replaced = not set(soak.before) & set(soak.after)
+    sys.exit(0 if survived and replaced and found["grown"] < MOST_GROWN else 1)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,10 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint const
 SETUP := pyproject.toml constraints.txt setup.py $(wildcard csrc/*/*) csrc/bindings.cpp
 SOURCES := $(wildcard csrc/*/*) csrc/bindings.cpp
 
-.PHONY: demo test test-all test-fast check docs format bench results resources soak clean
+# the tests of the page need a browser of the system
+BROWSER := $(shell command -v chromium)
+
+.PHONY: demo test test-all test-fast browser check docs format bench results resources soak clean
 
 demo: $(VENV)/.demo
 	@$(BIN)/gliclass-fast classify \
@@ -20,7 +23,8 @@ JOBS ?= 2
 # a process takes a file at a time, in the order of tests/conftest.py
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder
 test: $(VENV)/.dev
-	$(PYTEST) -m "not nightly"
+	@test -n "$(BROWSER)" || echo "no chromium: the tests of the page are left out; 'make browser' installs it"
+	$(PYTEST) -m "not nightly$(if $(BROWSER),, and not browser)"
 
 # with what guards rarely touched parts too, such as builds without a compiler
 test-all: $(VENV)/.dev
@@ -29,6 +33,11 @@ test-all: $(VENV)/.dev
 # without what builds, compiles or takes long, for every small change
 test-fast: $(VENV)/.dev
 	$(PYTEST) -m "not slow and not nightly"
+
+# Debian's chromium, for the tests of the page; as root
+browser:
+	apt-get update -qq
+	apt-get install -y -qq --no-install-recommends chromium chromium-driver
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -12,8 +12,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
 from gliclass_fast.bench import cases
 from gliclass_fast.bench.presets import PRESETS, Preset
@@ -209,6 +207,8 @@ def _chosen(names: str | None, preset: Preset) -> list[str]:
 @contextmanager
 def _progress(total: int | None) -> Iterator[Callable[[str], None]]:
     """Shows a bar with the time left; a call with the name of the next step moves it."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     console = Console(stderr=True)
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
@@ -271,6 +271,8 @@ def _short(value: Any) -> str:
 
 
 def _print(columns: list[str], rows: list[list[str]], title: str | None = None) -> None:
+    from rich.table import Table
+
     table = Table(*columns, title=title)
     for row in rows:
         table.add_row(*row)

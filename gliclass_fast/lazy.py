@@ -46,6 +46,10 @@ def make_lazy(module: str, names: Mapping[str, str] | None = None, call: str | N
         def __dir__(self) -> list[str]:
             return sorted({*super().__dir__(), *(names or {})})
 
+        def __reduce__(self) -> tuple[Any, ...]:
+            """Has a copy be the module of that name, in another process too, as a copy of a function is."""
+            return importlib.import_module, (module,)
+
     if call is not None:
         place, function = call.split(":")
         LazyModule.__call__ = lambda self, *args, **kwargs: found(place, function)(*args, **kwargs)  # type: ignore[method-assign]

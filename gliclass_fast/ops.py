@@ -10,7 +10,8 @@ import importlib.util
 import logging
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -130,6 +131,14 @@ class Ops:
     segment_pool: Callable[..., Tensor]
     segment_softmax: Callable[..., Tensor]
     chosen: dict[str, str]
+
+    def packing_into(self, empty: Callable[..., Tensor]) -> Ops:
+        """Returns the same operations; what they pack may lie in memory of `empty`, a kind of torch.empty."""
+        return replace(
+            self,
+            pack_linear=partial(self.pack_linear, empty=empty),
+            pack_distances=partial(self.pack_distances, empty=empty),
+        )
 
     @property
     def recordable(self) -> bool:

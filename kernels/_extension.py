@@ -55,5 +55,16 @@ def cuda_description() -> str:
     return f"CUDA {major}.{minor} for {names}"
 
 
-def address(tensor: Tensor | None) -> int:
-    return 0 if tensor is None else tensor.data_ptr()
+def address(tensor: Tensor | None, device: str = "cpu", strided_rows: bool = False) -> int:
+    """Returns where a tensor begins, which compiled code then reads without a look at its strides; None is 0.
+
+    Every tensor that compiled code reads or writes passes here. strided_rows: the code is told the stride of
+    the first dimension. Raises ValueError for a tensor of other strides or on another kind of device.
+    """
+    if tensor is None:
+        return 0
+    if tensor.device.type != device:
+        raise ValueError(f"needs a tensor on the {device} device, got one on {tensor.device}")
+    if not (tensor.is_contiguous() or (strided_rows and tensor.stride(-1) == 1)):
+        raise ValueError(f"needs a contiguous tensor, got strides {tensor.stride()} of {list(tensor.shape)}")
+    return tensor.data_ptr()

@@ -6,7 +6,7 @@ The kernel computes in float32, on as many threads as PyTorch uses, in the wides
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import cache
 
@@ -32,7 +32,7 @@ def instruction_set() -> tuple[int, int]:
     return number, lanes
 
 
-def pack_distances_cpp(tables: DistanceTables) -> DistanceTables:
+def pack_distances_cpp(tables: DistanceTables, empty: Callable[..., Tensor] = torch.empty) -> DistanceTables:
     """Packs [H, D, buckets] into [H, P, D, lanes]: P panels hold `lanes` columns each, one per distance.
 
     The first half of the panels is for negative distances; the first and the last hold one column over and
@@ -41,12 +41,12 @@ def pack_distances_cpp(tables: DistanceTables) -> DistanceTables:
     bucket_of = tables.bucket_of
     return replace(
         tables,
-        key_table=_panels(tables.key_table, bucket_of.flip(0)),
-        query_table=_panels(tables.query_table, bucket_of),
+        key_table=_panels(tables.key_table, bucket_of.flip(0), empty),
+        query_table=_panels(tables.query_table, bucket_of, empty),
     )
 
 
-def _panels(table: Tensor | None, bucket_of: Tensor) -> Tensor | None:
+def _panels(table: Tensor | None, bucket_of: Tensor, empty: Callable[..., Tensor]) -> Tensor | None:
     if table is None:
         return None
     heads, width, _ = table.shape
@@ -55,7 +55,8 @@ def _panels(table: Tensor | None, bucket_of: Tensor) -> Tensor | None:
     side = (ceil_div(reach, lanes) + 1) * lanes
     distances = torch.arange(-side, side, device=bucket_of.device).clamp_(-reach, reach)
     columns = table.index_select(2, bucket_of[distances + reach])
-    return columns.view(heads, width, -1, lanes).transpose(1, 2).contiguous()
+    panels = columns.view(heads, width, -1, lanes).transpose(1, 2)
+    return empty(*panels.shape, dtype=table.dtype, device=table.device).copy_(panels)
 
 
 @torch.library.custom_op("gliclass_fast::attention_cpu", mutates_args=(), device_types="cpu")
@@ -81,19 +82,19 @@ def _attention(
     _check((q, k, v), (*angles, *tables, *_given(distance_bias)))
     if heads % k.shape[1]:
         raise ValueError(f"{k.shape[1]} heads of keys cannot serve {heads} heads of queries")
-    if pages is not None and (pages.dtype is not torch.int32 or not pages.is_contiguous()):
-        raise ValueError("pages must be contiguous int32")
+    if pages is not None and pages.dtype is not torch.int32:
+        raise ValueError(f"pages must be int32, got {pages.dtype}")
     if any(each.shape[1] != width // 2 for each in angles):
         raise ValueError(f"rotary tables must be {width // 2} wide")
     if any(each.shape[2:] != (width, lanes) for each in tables):
         raise ValueError("distance tables must be as `pack_distances_cpp` returned them")
-    if tiles.dtype is not torch.int32 or not tiles.is_contiguous() or int(tiles[0, 1]) != TILE_ROWS:
-        raise ValueError(f"tiles must be a contiguous int32 work list of {TILE_ROWS} rows per tile")
+    if tiles.dtype is not torch.int32 or int(tiles[0, 1]) != TILE_ROWS:
+        raise ValueError(f"tiles must be an int32 work list of {TILE_ROWS} rows per tile")
     out = torch.empty(count, heads * width, dtype=torch.float32, device=q.device)
     arguments = extension().Attention(
-        q=address(q),
-        k=address(k),
-        v=address(v),
+        q=address(q, strided_rows=True),
+        k=address(k, strided_rows=True),
+        v=address(v, strided_rows=True),
         q_stride=q.stride(0),
         kv_stride=k.stride(0),
         out=address(out),
@@ -132,8 +133,6 @@ def _check(rows: tuple[Tensor, Tensor, Tensor], tables: Iterable[Tensor]) -> Non
             raise ValueError(f"needs float32, got {each.dtype}")
     if any(each.stride()[1:] != (q.shape[2], 1) for each in rows) or k.stride(0) != v.stride(0):
         raise ValueError("rows of q, k and v must be contiguous, k and v strided alike")
-    if not all(each.is_contiguous() for each in tables):
-        raise ValueError("tables must be contiguous")
 
 
 @_attention.register_fake

@@ -47,11 +47,11 @@ def _disentangled_attention(
     out = torch.empty(count, heads * width, dtype=qkv.dtype, device=qkv.device)
     rows = block_rows(count, heads, longest, qkv.device)
     launch = extension().DisentangledAttention(
-        qkv=address(qkv),
-        key_table=address(key_table),
-        query_table=address(query_table),
-        tiles=address(tiles),
-        out=address(out),
+        qkv=address(qkv, "cuda"),
+        key_table=address(key_table, "cuda"),
+        query_table=address(query_table, "cuda"),
+        tiles=address(tiles, "cuda"),
+        out=address(out, "cuda"),
         heads=heads,
         reach=reach,
         parts=ceil_div(min(longest, TILE_ROWS), rows),

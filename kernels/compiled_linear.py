@@ -6,6 +6,8 @@ This kernel is compiled once, with the package, and keeps nothing.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -16,13 +18,15 @@ from gliclass_fast.kernels.linear import ACTIVATIONS, norm_linear_by
 _FUSED = {"none": 0, "gelu": 1, "relu": 2}  # as csrc/cpu/linear.h numbers them
 
 
-def pack_cpp(weight: Tensor) -> Tensor:
+def pack_cpp(weight: Tensor, empty: Callable[..., Tensor] = torch.empty) -> Tensor:
     """Packs [N, K] into panels [N // lanes, K, lanes], then the rows that fill no panel; the shape stays."""
     _, lanes = compiled_cpu.instruction_set()
     width, depth = weight.shape
     whole = width // lanes * lanes
-    panels = weight[:whole].view(-1, lanes, depth).transpose(1, 2)
-    return torch.cat((panels.reshape(-1), weight[whole:].reshape(-1))).view(width, depth)
+    packed = empty(width, depth, dtype=weight.dtype, device=weight.device)
+    packed[:whole].view(-1, depth, lanes).copy_(weight[:whole].view(-1, lanes, depth).transpose(1, 2))
+    packed[whole:] = weight[whole:]
+    return packed
 
 
 def _map(
@@ -33,13 +37,14 @@ def _map(
     rows = x.shape[0]
     if x.stride(1) != 1:
         x = x.contiguous()
-    if residual is not None:
-        residual = residual.contiguous()
+    bias = None if bias is None else bias.contiguous()
+    residual = None if residual is None else residual.contiguous()
     _check(x, weight, bias, residual)
     out = torch.empty(rows, width, dtype=torch.float32, device=x.device)
     extension().linear_cpu(
-        compiled_cpu.instruction_set()[0], x.data_ptr(), x.stride(0), weight.data_ptr(), address(bias),
-        address(residual), out.data_ptr(), rows, depth, width, _FUSED[activation], torch.get_num_threads(),
+        compiled_cpu.instruction_set()[0], address(x, strided_rows=True), x.stride(0), address(weight),
+        address(bias), address(residual), address(out), rows, depth, width, _FUSED[activation],
+        torch.get_num_threads(),
     )  # fmt: skip
     return out
 

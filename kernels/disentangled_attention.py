@@ -17,6 +17,7 @@ factors and not the sum, so that products which fit float16 stay finite.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from math import e, log2
 
@@ -33,11 +34,15 @@ BAND_ROWS = 128  # rows of the bands that the reference makes: with more, few co
 TILE = {(2, False): (32, 4), (2, True): (64, 8), (4, False): (16, 4), (4, True): (16, 4)}
 
 
-def pack_distances_reference(tables: DistanceTables) -> DistanceTables:
+def pack_distances_reference(
+    tables: DistanceTables, empty: Callable[..., Tensor] = torch.empty
+) -> DistanceTables:
     return tables
 
 
-def pack_distances_by_row(tables: DistanceTables) -> DistanceTables:
+def pack_distances_by_row(
+    tables: DistanceTables, empty: Callable[..., Tensor] = torch.empty
+) -> DistanceTables:
     """Packs [H, D, buckets] into [H, 2 * reach + 1, D], one contiguous row per distance -reach .. reach."""
 
     def rows(table: Tensor | None) -> Tensor | None:

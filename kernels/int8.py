@@ -13,6 +13,7 @@ bytes, so that a weight stays one tensor.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 
 import torch
@@ -34,7 +35,7 @@ def weight_limit() -> int:
     return LIMIT if bool(exact.all()) else 64
 
 
-def pack_int8(weight: Tensor) -> Tensor:
+def pack_int8(weight: Tensor, empty: Callable[..., Tensor] = torch.empty) -> Tensor:
     rows, scales = _rounded(weight, weight_limit())
     return torch.cat((scales.flatten().view(torch.uint8), rows.flatten().view(torch.uint8)))
 

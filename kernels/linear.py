@@ -8,7 +8,8 @@
   `weight` and `bias` include the norm's own weight and bias; `sums` has the weight's rows summed, so that
   n @ weight.T = (x @ weight.T - mean * sums) / sqrt(var + eps). Without sums, n = x / sqrt(mean(x^2) + eps).
 
-Outputs have x's dtype. Weights are as `pack_*` returned them, which runs once per weight at load.
+Outputs have x's dtype. Weights are as `pack_*` returned them, which runs once per weight at load; what they
+return may lie in memory of `empty`.
 `ACTIVATIONS` holds the activations; "gelu" is the exact erf form (Hendrycks & Gimpel, arXiv:1606.08415). For
 16-bit inputs Triton takes it from a polynomial (`_gelu`), whose error, below 1e-6, is far less than that of
 rounding to 16 bit.
@@ -73,7 +74,7 @@ def activation_reference(x: Tensor, activation: str) -> Tensor:
     return ACTIVATIONS[activation](x)
 
 
-def pack_reference(weight: Tensor) -> Tensor:
+def pack_reference(weight: Tensor, empty: Callable[..., Tensor] = torch.empty) -> Tensor:
     return weight
 
 
@@ -115,7 +116,7 @@ def normed(x: Tensor, eps: float, rms: bool) -> Tensor:
     return F.rms_norm(x, x.shape[-1:], eps=eps) if rms else F.layer_norm(x, x.shape[-1:], eps=eps)
 
 
-def pack_onednn(weight: Tensor) -> Tensor:
+def pack_onednn(weight: Tensor, empty: Callable[..., Tensor] = torch.empty) -> Tensor:
     packed: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), None)
     return packed
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import copy
+import importlib
+import pickle
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -39,6 +43,18 @@ def test_our_kernels_folder_is_not_a_top_level_package() -> None:
     """`kernels` is the import name of a package transformers looks for."""
     assert not (ROOT.parent / "kernels" / "__init__.py").exists()
     assert (ROOT / "kernels").is_symlink()
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+@pytest.mark.parametrize("module", ["gliclass_fast", "gliclass_fast.accelerate", "gliclass_fast.pipeline"])
+def test_modules_that_are_functions_too_can_be_pickled(module: str, protocol: int) -> None:
+    """They are given to workers as functions are: alone, and bound in a partial."""
+    own = importlib.import_module(module)
+    assert pickle.loads(pickle.dumps(own, protocol)) is own
+    assert copy.deepcopy(own) is own is copy.copy(own)
+    if callable(own):
+        bound = pickle.loads(pickle.dumps(partial(own, "a", device="cpu"), protocol))
+        assert bound.func is own and bound.args == ("a",)
 
 
 def test_public_names_are_imported_when_they_are_asked_for() -> None:

@@ -208,6 +208,25 @@ def test_scores_do_not_depend_on_the_order_of_labels(tiny: list[Any], count: int
     ]
 
 
+@pytest.mark.parametrize("count", [2, 3, 4])
+@pytest.mark.parametrize("options", [{}, {"labels_per_pass": 2}, {"chunk_tokens": 30}], ids=str)
+def test_labels_that_read_the_same_have_the_same_score(
+    tiny: list[Any], count: int, options: dict[str, Any]
+) -> None:
+    """They differ in their names alone, so that no order of them may count."""
+    descriptions = {"refund": "money", "credit": "money", "payout": "money", "weather": "rain and sun"}
+    face = tiny["chunk_tokens" in options]
+
+    def by_label(order: tuple[str, ...]) -> list[dict[str, float]]:
+        own = {name: descriptions[name] for name in order}
+        found = face(TEXTS, own, label_permutations=count, return_hierarchical=True, **options)
+        return [dict(sorted(each.items())) for each in found]
+
+    expected = by_label(tuple(descriptions))
+    assert all(each["refund"] == each["credit"] == each["payout"] != each["weather"] for each in expected)
+    assert all(by_label(order) == expected for order in permutations(descriptions))
+
+
 def test_the_mean_is_that_of_the_logits(pipeline: Any) -> None:
     made = orders(LABELS, 4)
     logits = []

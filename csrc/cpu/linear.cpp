@@ -39,7 +39,8 @@ inline float dot(const float* a, const float* b, int depth) {
 }
 
 // x times the normal distribution, as max(x, 0) - |x| Q(|x|). Q is the distribution's upper tail, 2^polynomial;
-// the polynomial makes the largest error of |x| Q(|x|) as small as its degree allows, which is 1e-8.
+// the polynomial makes the largest error of |x| Q(|x|) as small as its degree allows, which is 1e-8. It is NaN of
+// -infinity, as x times the distribution is.
 inline Vector gelu(Vector x) {
   Vector size = larger(x, -x);
   size = size > 16.0f ? splat(16.0f) : size;
@@ -51,7 +52,8 @@ inline Vector gelu(Vector x) {
   power = power * size - 4.5917222e-01f;
   power = power * size - 1.1511097f;
   power = power * size - 1.0f;
-  return larger(x, Vector{}) - size * power_of_two(power);
+  const Vector value = larger(x, Vector{}) - size * power_of_two(power);
+  return x < -16.0f ? x - x : value;
 }
 
 // Adds the bias, applies the activation and adds the residual: COLUMN is a Vector, or a float for single

@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from gliclass_fast.checkpoint.adapters import adapter_layers, adapter_state, merged_readers
+from gliclass_fast.checkpoint.memory import Memory
 
 _watching: WeakSet[LiveState] = WeakSet()
 
@@ -28,11 +29,14 @@ class LiveModel:
     """Reads a live model's tensors whenever it is called, and tells later whether they changed."""
 
     def __init__(self, model: nn.Module) -> None:
-        self.model = model
+        self.model, self._memory = model, Memory()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.model,)
 
     def __call__(self) -> Mapping[str, Tensor]:
         """Returns the tensors under the names of a plain checkpoint, with adapters merged."""
-        return LiveTensors(self.model)
+        return LiveTensors(self.model, self._memory)
 
     def state(self) -> LiveState:
         """Returns the state of this moment, to be compared later."""
@@ -88,11 +92,14 @@ def _version(tensor: Tensor) -> int:
 
 
 class LiveTensors(Mapping[str, Tensor]):
-    """Holds a live model's tensors; those with an adapter are merged copies, the others are the model's."""
+    """Holds a live model's tensors; those with an adapter are merged copies, the others are the model's.
 
-    def __init__(self, model: nn.Module) -> None:
+    `memory` holds that of the networks that were built of them before.
+    """
+
+    def __init__(self, model: nn.Module, memory: Memory) -> None:
         """Raises CheckpointError, which names the adapter, for one that cannot be merged."""
-        self._model, self._readers = model, merged_readers(model)
+        self._model, self._readers, self.memory = model, merged_readers(model), memory
 
     def __getitem__(self, name: str) -> Tensor:
         return self._readers[name]()
@@ -109,7 +116,7 @@ class LiveTensors(Mapping[str, Tensor]):
                 # what is packed for oneDNN is a copy, and has no storage to compare
                 if not parameter.is_mkldnn and parameter.untyped_storage().data_ptr() in shared:
                     if parameter not in copies:
-                        copies[parameter] = nn.Parameter(parameter.clone(), requires_grad=False)
+                        copies[parameter] = nn.Parameter(self.memory.clone(parameter), requires_grad=False)
                     setattr(module, name, copies[parameter])
 
     def __iter__(self) -> Iterator[str]:

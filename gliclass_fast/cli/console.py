@@ -11,7 +11,6 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
-from rich.logging import RichHandler
 
 from gliclass_fast.demo import PATH
 
@@ -49,6 +48,8 @@ def without_traceback(command: Callable[..., None]) -> Callable[..., None]:
 
     @wraps(command)
     def run(*args: Any, **kwargs: Any) -> None:
+        from rich.logging import RichHandler
+
         handler = RichHandler(console=errors, show_path=False, show_time=False)
         handler.addFilter(_Once())
         logging.basicConfig(handlers=[handler], format="%(message)s")

@@ -54,7 +54,7 @@ def read_rows(path: Path, reading: Reading) -> list[Row]:
 
 
 def _open(path: Path, codec: str) -> TextIO:
-    newline = "" if kind_of(path.name) in (".csv", ".tsv") else None
+    newline = "" if kind_of(path.name) in (".csv", ".tsv") else "\n"  # a carriage return alone ends no line
     if path.suffix.lower() == ".gz":
         return gzip.open(path, "rt", encoding=codec, newline=newline)
     return path.open(encoding=codec, newline=newline)
@@ -62,7 +62,7 @@ def _open(path: Path, codec: str) -> TextIO:
 
 def _txt(file: TextIO, path: Path, reading: Reading) -> Iterator[Row]:
     for number, line in enumerate(file, 1):
-        yield checked(f"line {number}", line.rstrip("\n"))
+        yield checked(f"line {number}", line.removesuffix("\n").removesuffix("\r"))
 
 
 def _csv(file: TextIO, path: Path, reading: Reading) -> Iterator[Row]:

@@ -2,7 +2,9 @@
 
 A model reads the labels one after another, and its scores depend a little on who stands where. The orders
 here start from the sorted labels, so they do not depend on the order that a caller gave: rotations, each
-followed by its reverse. A rotation and its reverse together give every label the same mean place.
+followed by its reverse. A rotation and its reverse together give every label the same mean place. Labels that
+the model reads as the same string have one logit, the mean of theirs: nothing but the given order says which
+of them stood where.
 """
 
 from __future__ import annotations
@@ -57,11 +59,17 @@ def score_in_orders(
     passes: list[list[Scored]] = [[] for _ in requests]
     for (place, order), each in zip(rows, scored, strict=True):
         passes[place].append(replace(each, logits=each.logits[:, np.argsort(order)]))
-    return [_mean(each) for each in passes]
+    return [_mean(request.labels, each) for request, each in zip(requests, passes, strict=True)]
 
 
-def _mean(scored: list[Scored]) -> Scored:
+def _mean(labels: Sequence[str], scored: list[Scored]) -> Scored:
     logits: np.ndarray = np.stack([each.logits for each in scored]).mean(axis=0, dtype=np.float64)
+    if len(set(labels)) < len(labels):
+        of: dict[str, list[int]] = {}
+        for place, label in enumerate(labels):
+            of.setdefault(label, []).append(place)
+        for places in of.values():
+            logits[:, places] = logits[:, places].mean(axis=1, keepdims=True)
     return replace(
         scored[0],
         logits=logits.astype(np.float32),

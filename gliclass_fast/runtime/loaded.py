@@ -55,7 +55,8 @@ class LoadedNetwork:
 
         def ops_of(backbone_config: Any, quantization: str | None = settings.quantization) -> Ops:
             width = backbone_config.head_width
-            return choose_ops(self.device, dtype, settings.backend, width, quantization)
+            ops = choose_ops(self.device, dtype, settings.backend, width, quantization)
+            return ops.packing_into(tensors.memory.empty) if isinstance(tensors, LiveTensors) else ops
 
         self.config, self.dtype = config, dtype
         self.device: torch.device = settings.device
@@ -74,6 +75,7 @@ class LoadedNetwork:
                 module.pack()
         if isinstance(tensors, LiveTensors):
             tensors.separate(self.network)
+            tensors.memory.trim()
         self.network.eval()
 
     def pack(self, prompts: Sequence[EncodedPrompt], capacity: Capacity | None = None) -> PackedBatch:

@@ -29,7 +29,7 @@ from gliclass_fast.serving.settings import ServeSettings
 PAGE = Path(__file__).parent / "page" / "index.html"
 CLIENT_LEFT = 499  # nginx's status for a client that left before its answer; nobody reads it
 BASE_ADAPTER = "__base__"
-NAMES = {404: "not_found", 405: "method_not_allowed", 413: "too_large"}
+NAMES = {404: "not_found", 405: "method_not_allowed", 413: "too_large", 422: "invalid_json"}
 ERRORS: dict[int | str, Any] = {
     status: {
         "description": text,
@@ -199,7 +199,7 @@ async def _validation_error(request: Request, error: Any) -> Response:
 
 
 async def _http_error(request: Request, error: Any) -> Response:
-    # a body that cannot be read at all is 400 to the framework; here it is one of the invalid ones
+    # a body that cannot be parsed, as it is nested too deeply, is 400 to the framework
     status = 422 if error.status_code == 400 else error.status_code
     return _error(request, status, NAMES.get(status, "invalid"), str(error.detail), error.headers)
 

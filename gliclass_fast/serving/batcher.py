@@ -104,8 +104,9 @@ class Batcher:
             self._changed.notify()
 
     def join(self) -> None:
-        """Waits for the end of the thread."""
-        self._thread.join()
+        """Waits for the end of the thread, if it has started."""
+        if self._thread.ident is not None:
+            self._thread.join()
 
     def _retry_after(self) -> int:
         if not self._tokens_a_second:

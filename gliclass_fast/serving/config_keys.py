@@ -5,7 +5,7 @@ from __future__ import annotations
 EFFECTS = {
     "model": "the checkpoint: a folder or a repository id",
     "device": "where it runs: cuda or cpu",
-    "dtype": "the type of the arithmetic",
+    "dtype": "the type of the arithmetic on a GPU; a CPU computes in float32",
     "quantization": "int8 runs the linear layers of a CPU in 8 bit",
     "max_model_len": "the window in tokens, and never more than the model has positions",
     "max_labels": "the most labels of a text: more are refused, not cut; -1: 1000",

@@ -104,7 +104,7 @@ class Service:
             "architecture": model.loaded.config.architecture_type, "device": str(model.device),
             "dtype": str(model.loaded.dtype).removeprefix("torch."), "quantization": settings.quantization,
             "max_length": self.engine.window, "batch_tokens": self.engine.batch_tokens,
-            "labels": settings.labels, "limits": asdict(settings.limits),
+            "labels": settings.labels, "route_prefix": settings.route_prefix, "limits": asdict(settings.limits),
         }  # fmt: skip
 
     def start(self) -> None:
@@ -135,7 +135,8 @@ class Service:
             arguments["labels"] = self.settings.labels
         if arguments["labels"] is None:
             raise Invalid("give labels: this service has none of its own")
-        if _characters(arguments, self.settings.limits) <= READ_AT_ONCE:
+        _check_sizes(arguments, self.settings.limits)
+        if _effort(arguments) <= READ_AT_ONCE:
             call, prepared = self._read(pipeline, arguments, truncate)
         else:
             call, prepared = await asyncio.to_thread(self._read, pipeline, arguments, truncate)
@@ -200,13 +201,36 @@ def _loaded(settings: ServeSettings, model: str) -> ZeroShotClassificationPipeli
     return pipeline
 
 
-def _characters(arguments: Mapping[str, Any], limits: Limits) -> int:
-    """Returns the characters of all texts; raises Invalid where there are too many."""
-    texts = arguments["texts"]
+def _check_sizes(arguments: Mapping[str, Any], limits: Limits) -> None:
+    """Raises Invalid where there are more texts, characters or labels than the service reads."""
+    texts, labels = arguments["texts"], arguments["labels"]
     texts = [texts] if isinstance(texts, str) else texts
-    if len(texts) > limits.texts:
-        raise Invalid(f"the request has {len(texts)} texts; at most {limits.texts} are allowed")
-    lengths = [len(text) for text in texts]
-    if max(lengths, default=0) > limits.characters:
-        raise Invalid(f"a text has {max(lengths)} characters; at most {limits.characters} are allowed")
-    return sum(lengths)
+    own = [each for each in labels if isinstance(each, list)] if isinstance(labels, list) else []
+    for what, found, most in (
+        ("the request has {} texts", len(texts), limits.texts),
+        ("a text has {} characters", max(map(len, texts), default=0), limits.characters),
+        ("a text has {} labels", max(map(len, own or [labels])), limits.labels),
+    ):
+        if found > most:
+            raise Invalid(f"{what.format(found)}; at most {most} are allowed")
+
+
+def _effort(arguments: Mapping[str, Any]) -> int:
+    """Returns about how many characters of prompts a request makes."""
+    texts = arguments["texts"]
+    count = 1 if isinstance(texts, str) else len(texts)
+    return _characters(texts) + count * _characters(arguments["labels"])
+
+
+def _characters(given: Any) -> int:
+    """Returns the characters of all strings in lists and dicts of JSON, however deep."""
+    found, waiting = 0, [given]
+    while waiting:
+        each = waiting.pop()
+        if isinstance(each, str):
+            found += len(each)
+        elif isinstance(each, dict):
+            waiting += [*each.keys(), *each.values()]
+        elif isinstance(each, list):
+            waiting += each
+    return found

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from threading import RLock
 from typing import Any
 
@@ -15,23 +14,11 @@ from gliclass_fast.pipeline import BasePipeline
 from gliclass_fast.runtime.transfer import PendingLogits
 from gliclass_fast.streaming.calls import Chunk, read_call
 from gliclass_fast.streaming.pool import PagePool
-from gliclass_fast.streaming.session import Session, total_tokens
+from gliclass_fast.streaming.session import Session
+from gliclass_fast.streaming.sessions import Sessions
+from gliclass_fast.streaming.staged import Answer, Staged, answers
 from gliclass_fast.streaming.step import Classification, Turn, run_step
 from gliclass_fast.streaming.strategies import ClassificationStrategy, EveryChunkStrategy
-from gliclass_fast.text import results
-
-Answer = dict[str, Any]
-MOST_REMEMBERED = 65536  # sessions that left for others, whose names are kept
-
-
-@dataclass(slots=True)
-class Staged:
-    """Holds a chunk with its session as it will be once the call has succeeded."""
-
-    chunk: Chunk
-    session: Session
-    turn: Turn
-    taken: list[int]  # pages that the call took for it
 
 
 class StreamingZeroShotClassificationPipeline(BasePipeline):
@@ -107,10 +94,9 @@ class StreamingZeroShotClassificationPipeline(BasePipeline):
         self.default_batch_size, self.drop_absent = default_batch_size, drop_absent
         self.default_strategy = default_strategy or EveryChunkStrategy()
         self.score_leading_sep = score_leading_sep
-        self._offload_to_cpu, self._pins = offload_to_cpu, use_pinned_memory
-        self._lock, self._calls = RLock(), 0
-        self._sessions: dict[str, Session] = {}
-        self._left: dict[str, None] = {}
+        self._offload_to_cpu = offload_to_cpu
+        self._lock, self._sessions = RLock(), Sessions()
+        self._sessions.pins = use_pinned_memory
         self._bind()
 
     def _bind(self) -> None:
@@ -119,8 +105,8 @@ class StreamingZeroShotClassificationPipeline(BasePipeline):
         self._reader: Any = self.engine.reader
         backbone, model = self.model.loaded.config.backbone_config, self.model
         shape = backbone.num_hidden_layers, backbone.num_key_value_heads, backbone.head_width
-        self._pool = PagePool(*shape, model.dtype, model.device)
-        self._offloads = self._offload_to_cpu and model.device.type != "cpu"
+        self._pool = self._sessions.pool = PagePool(*shape, model.dtype, model.device)
+        self._sessions.offloads = self._offload_to_cpu and model.device.type != "cpu"
 
     def _follow_model(self) -> None:
         """Notices another model; raises ValueError where sessions hold what the old one read."""
@@ -183,8 +169,9 @@ class StreamingZeroShotClassificationPipeline(BasePipeline):
                 for each in staged:
                     self._pool.give(each.taken)
                 raise
-            self._commit(staged)
-        return self._answers(staged, logits, return_hierarchical)
+            sessions = [each.session for each in staged]
+            self._sessions.keep(sessions, self.drop_absent, self.max_cache_len, self.max_cached_tokens)
+        return answers(staged, logits, return_hierarchical, self.label_separator)
 
     @property
     def active_sessions(self) -> list[str]:
@@ -195,18 +182,12 @@ class StreamingZeroShotClassificationPipeline(BasePipeline):
     def delete_session(self, *session_ids: str) -> list[str]:
         """Deletes sessions, and returns those of the names that there were."""
         with self._lock:
-            for name in session_ids:
-                self._left.pop(name, None)
-            found = [name for name in dict.fromkeys(session_ids) if name in self._sessions]
-            for name in found:
-                self._pool.give(self._sessions.pop(name).pages)
-            return found
+            return self._sessions.delete(session_ids)
 
     def clear_sessions(self) -> None:
         """Deletes every session."""
         with self._lock:
-            self._left.clear()
-            self.delete_session(*self._sessions)
+            self._sessions.clear()
 
     def set_session_strategy(self, session_id: str, strategy: ClassificationStrategy) -> None:
         """Gives a session a copy of another strategy; raises KeyError for a name that there is not."""
@@ -239,7 +220,7 @@ class StreamingZeroShotClassificationPipeline(BasePipeline):
         texts = []
         for chunk in chunks:
             known = self._sessions.get(chunk.session_id)
-            if chunk.session_id in self._left and known is None and not self.drop_absent:
+            if self._sessions.has_left(chunk.session_id) and known is None and not self.drop_absent:
                 raise ValueError(
                     f"session {chunk.session_id!r} left to make room within max_cached_tokens="
                     f"{self.max_cached_tokens}; delete_session({chunk.session_id!r}) lets it begin anew"
@@ -265,7 +246,7 @@ class StreamingZeroShotClassificationPipeline(BasePipeline):
                 session.prefix = chunk.prefix
         stowed, session.stowed = session.stowed, None
         session.append(token_ids)
-        session.last_used = self._calls
+        session.last_used = self._sessions.calls
         asked = self._asked(chunk, session, len(token_ids))
         taken = self._pool.take(max(0, session.pages_missing(0 if asked is None else len(asked.token_ids))))
         session.pages += taken
@@ -309,66 +290,6 @@ class StreamingZeroShotClassificationPipeline(BasePipeline):
             if not np.isfinite(own).all():
                 raise FloatingPointError(f"session {name!r} has a logit that is not finite")
         return logits
-
-    def _commit(self, staged: list[Staged]) -> None:
-        """Makes the staged sessions the current ones, and gives free pages back."""
-        named = {each.session.session_id for each in staged}
-        if self.drop_absent:
-            self.delete_session(*(name for name in self._sessions if name not in named))
-            self._left.clear()
-        for each in staged:
-            session = each.session
-            self._pool.give(session.spare_pages())
-            if self.max_cache_len is not None:
-                self._pool.give(session.keep_last(self.max_cache_len))
-            if self._offloads and session.cached_length:
-                held = session.rows(session.skipped, session.cached_length)
-                session.stowed, session.skipped = self._pool.stow(held, self._pins), 0
-                self._pool.give(session.pages)
-                session.pages = []
-            self._sessions[session.session_id] = session
-        self._calls += 1
-        if self.max_cached_tokens is not None:
-            self._make_room(named)
-
-    def _make_room(self, named: set[str]) -> None:
-        excess = total_tokens(list(self._sessions.values())) - (self.max_cached_tokens or 0)
-        others = [each for each in self._sessions.values() if each.session_id not in named]
-        for each in sorted(others, key=lambda session: session.last_used):
-            if excess <= 0:
-                break
-            excess -= each.cached_length
-            self.delete_session(each.session_id)
-            self._left[each.session_id] = None
-            if len(self._left) > MOST_REMEMBERED:
-                self._left.pop(next(iter(self._left)))
-
-    def _answers(
-        self, staged: list[Staged], logits: list[np.ndarray], return_hierarchical: bool
-    ) -> list[Answer]:
-        asked = [each.chunk for each in staged if each.turn.asked is not None]
-        scores = iter(
-            results.scores_of([each.labels.names for each in asked], logits, [each.kind for each in asked])
-        )
-        answers = []
-        for each in staged:
-            chunk = each.chunk
-            found: Any = None
-            if each.turn.asked is not None:
-                own = next(scores)
-                found = own.predictions(chunk.kind, chunk.threshold)
-                if return_hierarchical:
-                    found = own.hierarchical(chunk.labels.structure, found, self.label_separator)
-            answers.append(
-                {
-                    "session_id": chunk.session_id,
-                    "triggered": each.turn.asked is not None,
-                    "predictions": found,
-                    "cached_length": each.session.cached_length,
-                    "tokens_added": each.turn.added,
-                }
-            )
-        return answers
 
 
 _NEEDS_DECODER = "streaming needs architecture_type='decoder-kv', got {!r}"

@@ -15,6 +15,7 @@ from gliclass_fast.text.by_label import refuse_unknown
 from gliclass_fast.text.errors import WrongType, WrongValue
 from gliclass_fast.text.prompts import are_descriptions, flatten_labels
 
+DEEPEST = 64  # levels of a hierarchy of labels
 _WANTED = "a list, a nested dict, or one of these per text"
 
 
@@ -86,15 +87,19 @@ def _labels(given: Any, name: str, separator: str) -> Labels:
 def _plain(given: Any, name: str) -> list[Any] | dict[Any, Any]:
     """Returns a structure of labels with plain lists, dicts and strings; a flat list is checked here."""
     if isinstance(given, Mapping):
-        return {_part(key, name): _part(value, name) for key, value in given.items()}
+        return {_part(key, name): _part(value, name, 1) for key, value in given.items()}
     return plain_strings(as_list(given, name, "a list of strings or a nested dict"), name)
 
 
-def _part(part: Any, name: str) -> Any:
+def _part(part: Any, name: str, depth: int = 0) -> Any:
+    """Returns a part of a structure so many levels below its top."""
     if isinstance(part, str):
         return str.__str__(part)
+    if depth > DEEPEST:
+        raise WrongValue(f"{name} has more than {DEEPEST} levels")
     if isinstance(part, Mapping):
-        return {_part(key, name): _part(value, name) for key, value in part.items()}
+        return {_part(key, name): _part(value, name, depth + 1) for key, value in part.items()}
     if hasattr(part, "__iter__"):
-        return [_part(each, name) for each in as_list(part, f"a list of {name}", "a list of strings")]
+        entries = as_list(part, f"a list of {name}", "a list of strings")
+        return [_part(each, name, depth + 1) for each in entries]
     return part

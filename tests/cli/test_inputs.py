@@ -179,6 +179,28 @@ def test_standard_input_gives_what_has_arrived() -> None:
     assert next(parts, None) is None
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n"], ids=["unix", "windows"])
+@pytest.mark.parametrize("kind", ["-", ".txt", ".txt.gz", ".jsonl", ".json", ".csv", ".tsv"])
+def test_a_line_feed_alone_ends_a_text(kind: str, end: str, tmp_path: Path) -> None:
+    """Carriage returns, form feeds and Unicode's line separators are text, from a pipe and in every file."""
+    texts = ["a\rb", "\rc", "d\x0be\x0cf\x85g\u2028h\u2029i", "", "j\r\rk"]
+    if kind.startswith(".json"):
+        lines = [json.dumps(text) for text in texts]
+        lines = lines if kind == ".jsonl" else ["[", f",{end}".join(lines), "]"]
+    elif kind in (".csv", ".tsv"):
+        lines = ["text", *(f'"{text}"' for text in texts)]
+    else:
+        lines = texts
+    data = "".join(line + end for line in lines).encode()
+    if kind == "-":
+        rows = [row for part in Lines("standard input", Pieces([data]), Reading()).parts(9) for row in part]
+    else:
+        path = tmp_path / f"rows{kind}"
+        path.write_bytes(gzip.compress(data) if kind.endswith(".gz") else data)
+        rows = read_rows(path, Reading())
+    assert [row.text for row in rows] == texts and not any(row.error for row in rows)
+
+
 def test_an_endless_pipe_is_never_held_whole() -> None:
     endless = Pieces([])
     endless.left = itertools.repeat(b"a line of text\n" * 4000)
@@ -200,6 +222,13 @@ def command(*arguments: str, **options: Any) -> Any:
     return subprocess.run(line, capture_output=True, check=False, **options)
 
 
+HEAVY = (  # pydantic is not among them, as typer itself reads options with it where it is installed
+    *("torch", "transformers", "tokenizers", "safetensors", "huggingface_hub", "numpy", "pandas", "pyarrow"),
+    *("gliclass", "triton", "peft", "ray", "fastapi", "starlette", "uvicorn", "yaml", "requests"),
+    *("asyncio", "multiprocessing"),
+)
+
+
 def test_help_the_version_and_mistakes_need_no_torch() -> None:
     program = """
 import sys
@@ -208,10 +237,12 @@ from gliclass_fast.cli.app import app
 for line in (["--help"], ["--version"], ["classify", "--help"], ["bench", "--help"], ["info", "--help"],
              ["classify", "missing.json", "--labels", "a"]):
     print(CliRunner().invoke(app, line).exit_code, end=" ")
-print({"torch", "transformers"} & set(sys.modules))
+    found = {each.partition(".")[0] for each in sys.modules} & set(sys.argv[1:])
+    print(found, "rich.progress" in sys.modules)
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
-    assert done.stdout.strip() == "0 0 0 0 0 2 set()", done.stderr
+    line = [sys.executable, "-c", program, *HEAVY]
+    done = subprocess.run(line, capture_output=True, text=True, check=False)
+    assert done.stdout.splitlines() == [f"{code} set() False" for code in (0, 0, 0, 0, 0, 2)], done.stderr
 
 
 def test_a_closed_standard_input_is_a_message() -> None:

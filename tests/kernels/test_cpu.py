@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import subprocess
 import sys
@@ -13,8 +14,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from gliclass_fast.kernels import compiled_cpu
+from gliclass_fast.kernels import compiled_cpu, compiled_linear
 from gliclass_fast.kernels._extension import extension
+from gliclass_fast.kernels.linear import ACTIVATIONS
 from gliclass_fast.ops import IMPLEMENTATIONS, DistanceTables, Positions, Sequences, implementation
 from tests.accuracy import assert_accurate
 from tests.kernels import cases
@@ -37,6 +39,27 @@ def test_every_instruction_set(number: int, monkeypatch: pytest.MonkeyPatch) -> 
             arguments, slow = build(torch.float32, lengths=[300, 513], width=width)
             out = implementation(operation, "cpp")(*cases.packed(operation, "cpp", arguments))
             assert_accurate(out, slow(torch.float64), slow(torch.float32))
+
+
+@pytest.mark.parametrize("number", SETS, ids=[name for name, _ in SETS.values()])
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_activations_of_extreme_values(number: int, activation: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Infinities, NaN, zeros and values near the ends of float32 give what torch gives of each of them."""
+    monkeypatch.setattr(compiled_cpu, "instruction_set", lambda: (number, SETS[number][1]))
+    ends = torch.tensor(
+        [math.inf, math.nan, 0.0, 3e38, 1e30, 1e5, 88.8, 17.0, 16.0, 15.9, 13.0, 1e-30, 1e-40]
+    )
+    values = torch.cat((ends, -ends, torch.linspace(-9, 9, 99)))  # no multiple of any vector's lanes
+    x = torch.zeros(9, 5)
+    weight = compiled_linear.pack_cpp(torch.ones(len(values), 5))
+    low, exact = ACTIVATIONS[activation](values), ACTIVATIONS[activation](values.double())
+    finite = low.isfinite()
+    error = 2 * (low - exact).abs() + torch.finfo(torch.float32).eps * (exact.abs() + 1)
+    for found in compiled_linear.linear_cpp(x, weight, values, activation):
+        assert torch.allclose(found[~finite], low[~finite], rtol=0, atol=0, equal_nan=True)
+        assert ((found - exact).abs() <= error)[finite].all()
+    added = compiled_linear.linear_add_cpp(x, weight, torch.zeros_like(values), values.repeat(9, 1))
+    assert torch.allclose(added, values.expand(9, -1), rtol=0, atol=0, equal_nan=True)
 
 
 def test_the_fastest_instruction_set_is_used() -> None:
@@ -149,6 +172,59 @@ def test_it_is_part_of_a_compiled_graph() -> None:
 
     traced = torch.compile(twice, fullgraph=True, backend="aot_eager")
     assert torch.equal(traced(qkv), twice(qkv))
+
+
+def strided(tensor: torch.Tensor) -> torch.Tensor:
+    """Returns a view of equal values of which no two lie side by side."""
+    wide = torch.full((*tensor.shape, 2), math.nan, dtype=tensor.dtype)
+    wide[..., 0] = tensor
+    return wide[..., 0]
+
+
+@pytest.mark.parametrize("part", ["x", "bias", "residual"])
+@pytest.mark.parametrize("shape", [(1, 5, 3), (9, 33, 24), (1, 1, 1)])
+def test_linear_maps_of_strided_tensors(part: str, shape: tuple[int, int, int]) -> None:
+    rows, depth, width = shape
+    given = {"x": torch.randn(rows, depth), "bias": torch.randn(width), "residual": torch.randn(rows, width)}
+    weight = compiled_linear.pack_cpp(torch.randn(width, depth))
+    x, bias, residual = given.values()
+    found, added = compiled_linear.linear_cpp, compiled_linear.linear_add_cpp
+    expected = found(x, weight, bias, "relu"), added(x, weight, bias, residual)
+    given[part] = strided(given[part])
+    x, bias, residual = given.values()
+    assert torch.equal(found(x, weight, bias, "relu"), expected[0])
+    assert torch.equal(added(x, weight, bias, residual), expected[1])
+
+
+def test_packing_takes_strided_weights() -> None:
+    for shape in ((24, 33), (7, 5), (1, 1), (16, 1)):
+        weight = torch.randn(shape)
+        expected = compiled_linear.pack_cpp(weight)
+        for view in (strided(weight), weight.t().contiguous().t()):
+            assert torch.equal(compiled_linear.pack_cpp(view), expected)
+
+
+def test_packed_values_that_are_strided_raise() -> None:
+    """What only the engine makes is refused, where it is not as it was made."""
+    qkv, sequences, scale, tables = disentangled()
+    with pytest.raises(ValueError, match="contiguous"):
+        compiled_linear.linear_cpp(torch.ones(2, 8), strided(torch.ones(8, 8)), None)
+    for name in ("key_table", "query_table"):
+        with pytest.raises(ValueError, match="contiguous"):
+            other = replace(tables, **{name: strided(getattr(tables, name))})
+            compiled_cpu.disentangled_attention_cpp(qkv, sequences, scale, other)
+    width = qkv.shape[3]
+    tiles = torch.zeros(2 * len(sequences.tiles), 4, dtype=torch.int32)[::2].copy_(sequences.tiles)
+    angles = strided(torch.ones(200, width // 2))
+    for other, positions in (
+        (replace(sequences, tiles=tiles), Positions()),
+        (sequences, Positions((angles, angles))),
+        (sequences, Positions(distance_bias=strided(torch.ones(qkv.shape[2], 9)))),
+    ):
+        with pytest.raises(ValueError, match="contiguous"):
+            compiled_cpu.attention_cpp(qkv, other, scale, positions)
+    with pytest.raises(ValueError, match="on the cpu device"):
+        compiled_linear.linear_cpp(torch.ones(2, 8), torch.ones(8, 8, device="meta"), None)
 
 
 def test_what_the_kernel_cannot_read_raises() -> None:

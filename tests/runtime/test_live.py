@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -14,12 +15,18 @@ import torch
 
 import gliclass_fast
 from gliclass_fast import CheckpointError, GLiClassModel, ZeroShotClassificationPipeline
+from gliclass_fast.checkpoint import memory
 from tests import families
-from tests.accuracy import assert_same_results
+from tests.accuracy import LOGIT_TOLERANCE, assert_same_results
 from tests.sentences import LABELS, TEXTS
 from tests.tiny import byte_tokenizer, fast_pipeline, reference_model, reference_pipeline
 
 Change = Callable[[Any], object]
+
+
+@pytest.fixture(autouse=True)
+def small_weights_pass_their_memory_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "_SMALL", 0)
 
 
 def scores(pipeline: Any) -> Any:
@@ -111,6 +118,68 @@ def test_nothing_is_built_anew_without_a_change() -> None:
     assert fast.model.loaded is network
     fast.refresh()
     assert fast.model.loaded is not network
+
+
+def test_an_older_network_keeps_its_weights_while_newer_ones_are_built() -> None:
+    """Newer networks take the memory of older ones, but not of one that a call still runs on."""
+    model = reference_model(scorer_type="mlp")
+    fast = fast_pipeline(model)
+    held, addresses = fast.model.loaded, set[int]()
+    prompts = held.probe()
+    before = held.score(prompts).wait()
+    for _ in range(6):
+        in_place(model)
+        assert_same_results(scores(fast), scores(reference_pipeline(model)))
+        addresses.add(max(fast.model.loaded.network.parameters(), key=torch.numel).data_ptr())
+        assert (held.score(prompts).wait() == before).all()
+    assert len(addresses) == 2
+
+
+def test_a_refresh_that_fails_leaves_the_model_as_it_was() -> None:
+    model = reference_model(scorer_type="mlp")
+    fast = fast_pipeline(model)
+    for _ in range(3):
+        in_place(model)
+        before, network = scores(fast), fast.model.loaded
+        linear = model.model.classes_projector.linear_2
+        weight, linear.weight = linear.weight, torch.nn.Parameter(torch.ones(3, 3))
+        with pytest.raises(CheckpointError, match="does not fit the configuration"):
+            scores(fast)
+        assert fast.model.loaded is network
+        linear.weight = weight
+        fast.model.on_change = "ignore"
+        assert_same_results(scores(fast), before)
+        fast.model.on_change = "refresh"
+
+
+def test_calls_of_other_threads_have_old_or_new_weights() -> None:
+    model = reference_model(scorer_type="mlp")
+    fast = fast_pipeline(model)
+    fast.model.on_change = "ignore"  # so that one thread builds networks and the others only run them
+
+    def by_label(found: Any) -> dict[tuple[int, str], float]:
+        return {(n, each["label"]): each["score"] for n, row in enumerate(found) for each in row}
+
+    found, expected = [], [by_label(scores(fast))]
+    done = threading.Event()
+
+    def call() -> None:
+        while not done.is_set():
+            found.append(by_label(scores(fast)))
+
+    threads = [threading.Thread(target=call) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for _ in range(8):
+        in_place(model)
+        fast.refresh()
+        expected.append(by_label(scores(reference_pipeline(model))))
+    done.set()
+    for thread in threads:
+        thread.join()
+    assert found
+    for each in found:
+        assert any(each == pytest.approx(wanted, abs=LOGIT_TOLERANCE) for wanted in expected)
 
 
 def test_what_the_engine_does_not_read_is_no_error() -> None:

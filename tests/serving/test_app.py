@@ -194,7 +194,10 @@ def test_headers_tell_how_an_answer_came_about(client: TestClient) -> None:
 
 WRONG: list[tuple[str, Any, int, str]] = [
     ("/classify", b"{no json", 422, "invalid_json"),
-    ("/classify", b"[" * 100_000, 422, "invalid"),
+    ("/classify", b"[" * 100_000, 422, "invalid_json"),
+    ("/classify", b'{"texts": "a", "labels": ' + b'{"a":' * 400 + b"[]" + b"}" * 401, 422, "invalid"),
+    ("/classify", {"texts": "a", "labels": {"a": [str(n) for n in range(41)]}}, 422, "invalid"),
+    ("/classify", {"texts": ["a"], "labels": [[str(n) for n in range(41)]]}, 422, "invalid"),
     ("/classify", b"\xff\xfe", 422, "invalid_json"),
     ("/classify", b'{"texts": "a", "threshold": NaN}', 422, "invalid"),
     ("/classify", b'{"texts": "a", "threshold": 1e999}', 422, "invalid"),

@@ -191,3 +191,11 @@ def test_what_waits_is_answered_before_the_end() -> None:
         await asyncio.to_thread(batcher.join)
 
     served(check)
+
+
+def test_a_batcher_that_never_started_ends_too() -> None:
+    batcher = Batcher(100, 64, 1000, 1000)
+    batcher.close()
+    batcher.join()
+    batcher.start()
+    batcher.join()

@@ -165,7 +165,7 @@ def test_least_recently_used_sessions_make_room_and_say_so() -> None:
 
 def test_sessions_can_wait_in_host_memory() -> None:
     plain, offloading = (streaming(max_cache_len=40, drop_absent=False) for _ in range(2))
-    offloading._offloads = True  # on a CPU it has no effect, but all of it works
+    offloading._sessions.offloads = True  # on a CPU it has no effect, but all of it works
     for start in range(0, 90, 15):
         names = [text for text in TEXTS if text and (len(text) + start) % 4]
         chunks = [text[start : start + 15] for text in names]

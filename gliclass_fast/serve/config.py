@@ -1,0 +1,7 @@
+"""The names of `gliclass.serve.config`."""
+
+from __future__ import annotations
+
+from gliclass_fast.serving.config import GLiClassServeConfig
+
+__all__ = ["GLiClassServeConfig"]

@@ -1,0 +1,273 @@
+"""Clients of a service: `GLiClassClient`, with the reference's name and methods, and `AsyncGLiClassClient`.
+
+Both share one body. A method is a generator that yields what is to be done, a request to send or seconds to
+wait, and gets the outcome, a response or the error of the connection; `_run` of a client does what it says,
+blocking or in an event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Generator, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from gliclass_fast.serving.answers import TRY_AGAIN, Retries, ServeError, error_of, json_of, seconds_until
+
+CONNECTIONS = 256  # of a client, at a time; further requests wait for one
+
+__all__ = ["AsyncGLiClassClient", "GLiClassClient", "Retries", "ServeError"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    method: str
+    url: str
+    options: dict[str, Any]
+
+
+_Steps = Generator[_Request | float, Any, Any]
+
+
+class _Client:
+    """Holds what both clients share: the methods, what they send, and what they make of an answer."""
+
+    def __init__(
+        self,
+        url: str = "http://localhost:8000/gliclass",
+        *,
+        timeout: float | None = 30.0,
+        api_key: str | None = None,
+        model: str | None = None,
+        retries: Retries | int = 5,
+        headers: dict[str, str] | None = None,
+        transport: Any = None,
+    ) -> None:
+        """Makes a client, which keeps its connections; nothing is sent yet.
+
+        Args:
+            url: the service's address with the path of the route.
+            timeout: seconds to wait for an answer, and at most 5 for a connection; None: without end.
+            api_key: a key of the service, where it asks for one.
+            model: the name of a model of the service, where it has several.
+            retries: how many times a request is sent again, or more exactly how.
+            headers: further headers of every request.
+            transport: a transport of httpx2, as for an application in this process.
+
+        Raises ImportError where httpx2 is missing.
+        """
+        self.url, self.model = url.rstrip("/"), model
+        self.retries = Retries(retries) if isinstance(retries, int) else retries
+        self._one_text = False  # the service is a reference's, which answers one text of a list
+        own = {"Authorization": f"Bearer {api_key}"} if api_key is not None else {}
+        try:
+            import httpx2
+        except ImportError as error:
+            raise ImportError("the client needs httpx2: pip install 'gliclass-fast[serve]'") from error
+        self._failed, self._timed_out = httpx2.TransportError, (httpx2.ReadTimeout, httpx2.WriteTimeout)
+        self._session: Any = getattr(httpx2, self._kind)(
+            timeout=httpx2.Timeout(timeout, connect=min(5.0, timeout or 5.0), pool=None),
+            limits=httpx2.Limits(max_connections=CONNECTIONS, max_keepalive_connections=CONNECTIONS),
+            headers={**own, **(headers or {})},
+            transport=transport,
+        )
+
+    _kind: str
+
+    def _run(self, steps: _Steps) -> Any:
+        raise NotImplementedError
+
+    def __call__(
+        self,
+        texts: str | Iterable[str],
+        labels: Any,
+        threshold: float | None = 0.5,
+        multi_label: bool = True,
+        examples: list[dict[str, Any]] | None = None,
+        prompt: str | list[str] | None = None,
+        adapter_id: str | None = None,
+    ) -> Any:
+        """Classifies a text or several.
+
+        Args:
+            texts: a text, or several.
+            labels: the labels of all texts, or a list of labels per text, or nested objects.
+            threshold: the lowest score that counts; None: the service's own.
+            multi_label: whether a text may have several labels; else it gets the best one.
+            examples: examples that are put before the text, `{"text": ..., "labels": [...]}`.
+            prompt: a task description, or one per text.
+            adapter_id: an adapter of the service.
+
+        Returns:
+            For a text its predictions, `[{"label": ..., "score": ...}]`; for several a list of those, one for
+                every text, in order.
+
+        Raises ServeError.
+        """
+        given = texts if isinstance(texts, str) else list(texts)
+        payload = {"texts": given, "labels": labels, "threshold": threshold, "multi_label": multi_label}
+        further = {"examples": examples, "prompt": prompt, "adapter_id": adapter_id, "model": self.model}
+        payload |= {name: value for name, value in further.items() if value is not None}
+        return self._run(self._classification(payload))
+
+    def classify(
+        self,
+        text: str,
+        labels: Any,
+        threshold: float | None = 0.5,
+        multi_label: bool = True,
+        examples: list[dict[str, Any]] | None = None,
+        prompt: str | None = None,
+        adapter_id: str | None = None,
+    ) -> Any:
+        """Classifies one text and returns its predictions; the arguments are those of a call."""
+        if not isinstance(text, str):
+            raise TypeError(f"classify takes one text, a string, not {type(text).__name__}; call the client")
+        return self(text, labels, threshold, multi_label, examples, prompt, adapter_id)
+
+    def adapter_cache_status(self, adapter_id: str | None = None) -> Any:
+        """Returns what the service says of its adapters, `{"enabled": ..., "base_adapter_id": ...}`."""
+        return self._run(self._adapters(adapter_id))
+
+    def is_adapter_cached(self, adapter_id: str) -> Any:
+        """Tells whether the service has an adapter at hand."""
+        return self._run(self._adapter_is_cached(adapter_id))
+
+    def health_check(self, timeout: float = 5.0) -> Any:
+        """Tells whether the service lives; it is asked once, and never raises."""
+        return self._run(self._health(timeout))
+
+    def _classification(self, payload: dict[str, Any]) -> _Steps:
+        texts = payload["texts"]
+        if isinstance(texts, list) and self._one_text:
+            return (yield from self._one_by_one(payload))
+        if not texts and isinstance(texts, list):
+            return []
+        answer = yield from self._exchange("POST", self.url, json=payload)
+        if not isinstance(answer, list):
+            raise ServeError(200, "unknown", f"a list of predictions was expected, not {answer!r:.200}")
+        if isinstance(texts, str) or [type(each) for each in answer] == [list] * len(texts):
+            return answer
+        self._one_text = True  # the answer is that of the first text alone
+        return (yield from self._one_by_one(payload, [answer]))
+
+    def _one_by_one(self, payload: dict[str, Any], done: Iterable[Any] = ()) -> _Steps:
+        texts, found = payload["texts"], list(done)
+        for index in range(len(found), len(texts)):
+            own = {"texts": texts[index], "labels": payload["labels"], "prompt": payload.get("prompt")}
+            for name in ("labels", "prompt"):  # of all texts, or of each
+                value = own[name]
+                if isinstance(value, list) and (name == "prompt" or isinstance((value or [None])[0], list)):
+                    own[name] = value[index]
+            found.append((yield from self._exchange("POST", self.url, json={**payload, **own})))
+        return found
+
+    def _adapters(self, adapter_id: str | None) -> _Steps:
+        asked = {"params": {"adapter_id": adapter_id}} if adapter_id is not None else {}
+        return (yield from self._exchange("GET", f"{self.url}/adapter-cache", **asked))
+
+    def _adapter_is_cached(self, adapter_id: str) -> _Steps:
+        status = yield from self._adapters(adapter_id)
+        return bool(status.get("cached"))
+
+    def _health(self, timeout: float) -> _Steps:
+        root = self.url.split("/", 3)[:3]  # where Ray Serve answers for services that have no such route
+        for address in (self.url, "/".join(root)):
+            outcome = yield _Request("GET", f"{address}/-/healthz", {"timeout": timeout})
+            if isinstance(outcome, self._failed):
+                return False
+            if outcome.status_code == 200:
+                return True
+        return False
+
+    def _exchange(self, method: str, url: str, **options: Any) -> _Steps:
+        """Sends a request, again where that may help, and returns the JSON of its answer."""
+        attempt = 0
+        while True:
+            least, outcome = 0.0, (yield _Request(method, url, options))
+            if isinstance(outcome, self._timed_out):
+                raise ServeError(None, "timeout", f"{url} did not answer in time: {outcome!r}") from outcome
+            if isinstance(outcome, self._failed):
+                error = ServeError(None, "connection", f"{url} cannot be reached: {outcome!r}")
+            elif outcome.is_success:
+                return json_of(outcome)
+            else:
+                error, least = error_of(outcome), seconds_until(outcome)
+                if outcome.status_code not in TRY_AGAIN:
+                    raise error
+            wait = self.retries.wait(attempt, least)
+            if wait is None:
+                raise error
+            yield wait
+            attempt += 1
+
+
+class GLiClassClient(_Client):
+    """Asks a service and waits for its answer; several threads may share one.
+
+    Also a context manager, which closes the connections at its end.
+    """
+
+    _kind = "Client"
+
+    def close(self) -> None:
+        """Closes the connections; nothing can be asked afterwards."""
+        self._session.close()
+
+    def __enter__(self) -> GLiClassClient:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def _run(self, steps: _Steps) -> Any:
+        outcome = None
+        try:
+            while True:
+                outcome = self._outcome(steps.send(outcome))
+        except StopIteration as end:
+            return end.value
+
+    def _outcome(self, step: _Request | float) -> Any:
+        if isinstance(step, float):
+            return time.sleep(step)
+        try:
+            return self._session.request(step.method, step.url, **step.options)
+        except self._failed as error:
+            return error
+
+
+class AsyncGLiClassClient(_Client):
+    """Has the methods of `GLiClassClient` as coroutines: `await client.classify(...)`.
+
+    Many calls may wait at once, which lets the service batch them. Also an asynchronous context manager.
+    """
+
+    _kind = "AsyncClient"
+
+    async def close(self) -> None:
+        """Closes the connections; nothing can be asked afterwards."""
+        await self._session.aclose()
+
+    async def __aenter__(self) -> AsyncGLiClassClient:
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        await self.close()
+
+    async def _run(self, steps: _Steps) -> Any:
+        outcome = None
+        try:
+            while True:
+                outcome = await self._outcome(steps.send(outcome))
+        except StopIteration as end:
+            return end.value
+
+    async def _outcome(self, step: _Request | float) -> Any:
+        if isinstance(step, float):
+            return await asyncio.sleep(step)
+        try:
+            return await self._session.request(step.method, step.url, **step.options)
+        except self._failed as error:
+            return error

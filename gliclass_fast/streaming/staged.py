@@ -1,0 +1,55 @@
+"""Staged chunks: those of a call that is under way, and the answers that it gives."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from gliclass_fast.streaming.calls import Chunk
+from gliclass_fast.streaming.session import Session
+from gliclass_fast.streaming.step import Turn
+from gliclass_fast.text import results
+
+Answer = dict[str, Any]
+
+
+@dataclass(slots=True)
+class Staged:
+    """Holds a chunk with its session as it will be once the call has succeeded."""
+
+    chunk: Chunk
+    session: Session
+    turn: Turn
+    taken: list[int]  # pages that the call took for it
+
+
+def answers(
+    staged: Sequence[Staged], logits: Sequence[np.ndarray], hierarchical: bool, separator: str
+) -> list[Answer]:
+    """Returns what a call returns; the logits are those of the chunks that are classified, in order."""
+    asked = [each.chunk for each in staged if each.turn.asked is not None]
+    scores = iter(
+        results.scores_of([each.labels.names for each in asked], logits, [each.kind for each in asked])
+    )
+    made = []
+    for each in staged:
+        chunk = each.chunk
+        found: Any = None
+        if each.turn.asked is not None:
+            own = next(scores)
+            found = own.predictions(chunk.kind, chunk.threshold)
+            if hierarchical:
+                found = own.hierarchical(chunk.labels.structure, found, separator)
+        made.append(
+            {
+                "session_id": chunk.session_id,
+                "triggered": each.turn.asked is not None,
+                "predictions": found,
+                "cached_length": each.session.cached_length,
+                "tokens_added": each.turn.added,
+            }
+        )
+    return made

@@ -98,7 +98,7 @@ class Soak:
             await asyncio.sleep(60 * self.minutes / LOOKS)
 
     def grown(self) -> list[dict[str, Any]]:
-        """Returns a row per process that lived from the warm-up to the end, with MiB at both."""
+        """Returns a row per process that lived all the time, with MiB after the warm-up and at the end."""
         rows = []
         times = [when for seen in self.memory.values() for when, _ in seen]
         first, last = min(times), max(times)
@@ -106,7 +106,7 @@ class Soak:
         for pid, seen in self.memory.items():
             early = [held for when, held in seen if begins <= when <= begins + tenth]
             late = [held for when, held in seen if last - tenth <= when]
-            if early and late:
+            if seen[0][0] == first and early and late:
                 held = median(early) / 2**20, median(late) / 2**20
                 share = held[1] / held[0] - 1 if held[0] else 0.0
                 facts = {"MiB": [round(each, 1) for each in held], "share": round(share, 4)}

@@ -33,6 +33,7 @@ SHARE, OVERLOAD = 0.7, 2.0  # of saturation
 CODE = [sys.executable, "-m"]
 SERVE = "gliclass-fast serve"
 CPU = "CPU a request, ms"
+NULL = "CPU a request of Ray over FastAPI, engine that does nothing"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +60,7 @@ BARS = {
     "seconds until ready": Bar(10, at_most=True),
     "errors and wrong answers": Bar(0, at_most=True),
     "requests/s over the reference's deployment": Bar(1.9),
-    "CPU a request of Ray over FastAPI, engine that does nothing": Bar(2.2, at_most=True),
+    NULL: Bar(2.2, at_most=True),
 }
 
 
@@ -199,14 +200,21 @@ class Bench:
                 self.found.add("requests/s over the reference's deployment", ratio)
 
     def null(self, repeats: int) -> None:
-        """Measures the cost of a request where the engine does nothing."""
+        """Measures the cost of a request where the engine does nothing, in one process and on Ray."""
         self.step("an engine that does nothing")
-        with server(null_command) as alone:
-            target, one = Target(alone.port), self.mixed[:1]
-            asyncio.run(burst(target, one))
-            for _ in range(repeats):
-                load = serving_tasks.loaded(alone, target, one, self.seconds / 2, counted=False)
-                self.found.full("FastAPI, engine that does nothing", load)
+        one = self.mixed[:1]  # whose answer is repeated
+        with server(null_command) as alone, server(null_on_ray_command) as on_ray:
+            for each in (alone, on_ray):
+                asyncio.run(burst(Target(each.port), one))
+            for number in range(repeats):
+                self.step(f"an engine that does nothing, round {number + 1}")
+                costs = []
+                for name, each in (("FastAPI", alone), ("Ray", on_ray)):
+                    seconds = self.seconds / 2
+                    load = serving_tasks.loaded(each, Target(each.port), one, seconds, counted=False)
+                    self.found.full(f"{name}, engine that does nothing", load)
+                    costs.append(load.cpu_ms)
+                self.found.add(NULL, costs[1] / costs[0])
 
 
 def server(command: Callable[[int], list[str]], ready: str = "/ready") -> Server:
@@ -223,6 +231,10 @@ def null_command(port: int) -> list[str]:
     return [*CODE, "gliclass_fast.bench.serving_null", str(port)]
 
 
+def null_on_ray_command(port: int) -> list[str]:
+    return [*null_command(port), "--ray"]
+
+
 def peer_command(port: int) -> list[str]:
     return deployment.command(str(demo.PATH), port, torch.get_num_threads())
 
@@ -232,7 +244,7 @@ def measure(repeats: int, step: Callable[[str], None] = lambda name: None) -> di
     bench = Bench(step=step)
     for number in range(repeats):
         bench.round(number)
-    bench.null(repeats)
     if importlib.util.find_spec("ray") is not None:
+        bench.null(repeats)
         bench.peer(repeats)
     return bench.found.result()

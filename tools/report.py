@@ -149,6 +149,7 @@ PAGES: dict[Path, dict[str, Callable[[Any], str]]] = {
         "cold-start-cpu.json": started,
         "families-cpu.json": families,
         "streaming-cpu.json": streamed,
+        "serving-cpu.json": served,
         "quality-cpu.json": decided,
     },
     ROOT / "gliclass_fast" / "demo" / "README.md": {"demo.json": accuracies},

@@ -76,9 +76,12 @@ def test_links_within_the_repository_lead_somewhere(page: Path) -> None:
 def test_the_command_has_every_option_the_pages_name() -> None:
     commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
     known = {option for each in commands.values() for item in each.params for option in item.opts}
-    for page in (ROOT / "README.md", ROOT / "docs" / "command-line.md", ROOT / "docs" / "benchmarks.md"):
+    for page in [
+        ROOT / "README.md",
+        *(ROOT / "docs" / f"{name}.md" for name in ("command-line", "benchmarks", "batch")),
+    ]:
         text = page.read_text(encoding="utf-8")
-        lines = re.findall(r"gliclass-fast (classify|info|check|bench)\b([^\n`#|]*)", text)
+        lines = re.findall(r"gliclass-fast (classify|batch|serve|info|check|bench)\b([^\n`#|]*)", text)
         for command, arguments in lines:
             own = {option for item in commands[command].params for option in item.opts} | {"--help"}
             assert set(re.findall(r"--[a-z-]+", arguments)) <= own, f"{page.name}: {command}{arguments}"

@@ -1,4 +1,4 @@
-"""The command line: gliclass-fast classify | serve | info | check | bench.
+"""The command line: gliclass-fast classify | batch | serve | info | check | bench.
 
 A command imports torch where it runs, so that help, the version and a mistake show at once.
 """
@@ -12,6 +12,7 @@ import typer
 
 from gliclass_fast import __version__
 from gliclass_fast.bench.command import bench
+from gliclass_fast.cli.batch import batch
 from gliclass_fast.cli.console import DEMO_MODEL, Column, Device, without_traceback
 from gliclass_fast.cli.options import classify
 from gliclass_fast.cli.serve import REFERENCE_OPTIONS, serve
@@ -19,7 +20,7 @@ from gliclass_fast.cli.serve import REFERENCE_OPTIONS, serve
 app = typer.Typer(
     invoke_without_command=True, no_args_is_help=True, add_completion=False,
     pretty_exceptions_enable=False, 
-    help="The command line: gliclass-fast classify | serve | info | check | bench.",
+    help="The command line: gliclass-fast classify | batch | serve | info | check | bench.",
 )  # fmt: skip
 
 
@@ -35,6 +36,7 @@ def _version(
 
 
 app.command()(without_traceback(classify))
+app.command()(without_traceback(batch))
 app.command(context_settings=REFERENCE_OPTIONS)(without_traceback(serve))
 app.command()(without_traceback(bench))
 

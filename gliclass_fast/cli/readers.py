@@ -75,7 +75,7 @@ def _csv(file: TextIO, path: Path, reading: Reading) -> Iterator[Row]:
         for cells in lines:
             if not header:
                 header = cells
-                _check_columns(path, header, reading)
+                check_columns(path, header, reading)
             elif cells and len(cells) != len(header):
                 raise FileFormatError(
                     f"{path}, line {first} has {len(cells)} cells, but the header has {len(header)}"
@@ -88,7 +88,7 @@ def _csv(file: TextIO, path: Path, reading: Reading) -> Iterator[Row]:
         reason = "a quote is never closed" if "end of data" in str(error) else str(error)
         raise FileFormatError(f"{path}, line {first} is not valid CSV: {reason}") from None
     if not header:
-        _check_columns(path, header, reading)
+        check_columns(path, header, reading)
 
 
 def _jsonl(file: TextIO, path: Path, reading: Reading) -> Iterator[Row]:
@@ -137,7 +137,7 @@ def _parquet(path: Path, reading: Reading) -> Iterator[Row]:
     parquet = pyarrow_parquet()
     try:
         names = parquet.read_schema(path).names
-        _check_columns(path, names, reading)
+        check_columns(path, names, reading)
         records = parquet.read_table(path, columns=[reading.column, *reading.keep]).to_pylist()
     except FileFormatError:
         raise
@@ -151,7 +151,8 @@ def _kept(record: Mapping[str, Any], reading: Reading) -> dict[str, Any]:
     return {name: record.get(name) for name in reading.keep}
 
 
-def _check_columns(path: Path, names: Sequence[str], reading: Reading) -> None:
+def check_columns(path: Path, names: Sequence[str], reading: Reading) -> None:
+    """Raises FileFormatError unless a file has every column that is read, once."""
     for name in (reading.column, *reading.keep):
         if name not in names:
             raise FileFormatError(_no_column(path, name, names, reading))

@@ -2,46 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
-
-from torch import OutOfMemoryError
 
 from gliclass_fast.cli.results import Outcome
 from gliclass_fast.cli.rows import Row
+from gliclass_fast.serving import halving
 
-_FAILURES = (ValueError, TypeError, FloatingPointError, OutOfMemoryError)
-# (texts, the number of the first of them in the input) -> outcomes
-Call = Callable[[list[str], int], list[Outcome]]
+Call = halving.Call[Outcome]
 
 
 def score(rows: Sequence[Row], first: int, call: Call) -> list[Outcome]:
     """Returns an outcome per row; `first` is the number of the first row in the input, from 0.
 
-    Where a part fails, halves of it are tried until the rows that fail stand alone. Raises the error of
-    `call` where any text at all fails, as then it is a mistake in the options.
+    Raises the error of `call` where any text at all fails, as then it is a mistake in the options.
     """
     # a row with an error takes part as an empty text, so that numbers in messages stay those of rows
     texts = ["" if row.error is not None else str(row.text) for row in rows]
-    try:
-        found = call(texts, first)
-    except _FAILURES:
-        call(["a text"], first)
-        found = _halved(texts, first, call)
+    found = halving.in_halves(texts, first, call, lambda error: Outcome(None, error))
     return [
         outcome if row.error is None else Outcome(None, row.error)
         for row, outcome in zip(rows, found, strict=True)
     ]
-
-
-def _halved(texts: list[str], first: int, call: Call) -> list[Outcome]:
-    try:
-        return call(texts, first)
-    except _FAILURES as error:
-        if len(texts) == 1:
-            return [Outcome(None, str(error))]
-    half = len(texts) // 2
-    return [*_halved(texts[:half], first, call), *_halved(texts[half:], first + half, call)]
 
 
 def outcomes(found: list[Any], cuts: Sequence[int]) -> list[Outcome]:

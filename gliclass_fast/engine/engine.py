@@ -99,7 +99,8 @@ class Engine:
     def _bind(self) -> None:
         """Chooses the reader, the window and the budget for the model as it is now."""
         tokenizer, max_length, batch_tokens, labels_tokenizer = self._given
-        self._loaded = loaded = self.model.loaded
+        loaded = self.model.loaded
+        self._bound = (loaded.config, loaded.device)
         self._twin: Engine | None = None
         self.batch_tokens = batch_tokens or BATCH_TOKENS[loaded.device.type]
         if loaded.graphs is not None:
@@ -120,10 +121,9 @@ class Engine:
         """Brings the model up to date, and the rest where its configuration or device is another one now."""
         self.model.notice_changes()
         with self._lock:
-            before, now = self._loaded, self.model.loaded
-            if now.config != before.config or now.device != before.device:
+            now = self.model.loaded
+            if (now.config, now.device) != self._bound:
                 self._bind()
-            self._loaded = now
 
     def _with_one_network(self, run: Callable[[], Result]) -> Result:
         """Runs something, and runs it again where another thread exchanged the network meanwhile."""

@@ -104,7 +104,8 @@ class Service:
             "architecture": model.loaded.config.architecture_type, "device": str(model.device),
             "dtype": str(model.loaded.dtype).removeprefix("torch."), "quantization": settings.quantization,
             "max_length": self.engine.window, "batch_tokens": self.engine.batch_tokens,
-            "labels": settings.labels, "route_prefix": settings.route_prefix, "limits": asdict(settings.limits),
+            "labels": settings.labels, "route_prefix": settings.route_prefix,
+            "limits": asdict(settings.limits),
         }  # fmt: skip
 
     def start(self) -> None:

@@ -1,0 +1,165 @@
+"""The files of a batch job: a file or a folder of one kind, in pieces that workers read by themselves."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gliclass_fast.cli.readers import check_columns, kind_of, pyarrow_parquet, read_rows
+from gliclass_fast.cli.rows import FileFormatError, Reading, Row, checked
+
+ROWS_AT_A_TIME = 1024
+ROWS_PER_FILE = 1 << 40  # more than any file has, so that ids of rows never meet
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Names rows that are read together: a whole file, or a row group of parquet."""
+
+    path: Path
+    name: str  # of the file, from the input's folder on
+    number: int  # of the file
+    group: int | None = None
+    first: int = 0  # rows of the file before these
+
+
+@dataclass(frozen=True, slots=True)
+class Files:
+    """Holds the pieces of an input, its number of rows, and what tells whether it has changed."""
+
+    pieces: tuple[Piece, ...]
+    rows: int
+    state: dict[str, Any]
+
+
+def files_of(source: Path, reading: Reading) -> Files:
+    """Looks through an input before the first text is scored.
+
+    The ids of rows are made of the number of the file, in the order of names, and of the row. So they are the
+    same in every run over the same files, which `state` tells: names, sizes and times of change.
+
+    Raises FileFormatError for what cannot be read, a missing column, files of several kinds, or no texts.
+    """
+    paths = _paths(source)
+    root = source if source.is_dir() else source.parent
+    pieces: list[Piece] = []
+    kinds: dict[str, tuple[str, str]] = {}  # of the columns to keep, and the file that has them first
+    rows = 0
+    for number, path in enumerate(paths):
+        name = path.relative_to(root).as_posix()
+        if kind_of(path.name) == ".parquet":
+            counts = _groups(path, name, reading, kinds)
+            firsts = [sum(counts[:group]) for group in range(len(counts))]
+            pieces += [Piece(path, name, number, group, first) for group, first in enumerate(firsts)]
+            rows += sum(counts)
+        else:
+            rows += len(read_rows(path, reading))
+            pieces.append(Piece(path, name, number))
+    if not rows:
+        raise FileFormatError(f"{source} has no texts")
+    return Files(tuple(pieces), rows, _state(paths, root))
+
+
+def _paths(source: Path) -> list[Path]:
+    """Returns the files in the order of their names; what begins with . or _ is not data."""
+    if not source.exists():
+        raise FileFormatError(f"{source}: No such file or folder")
+    if not source.is_dir():
+        kinds, paths = {kind_of(source.name)}, [source]
+    else:
+        paths = sorted(
+            path
+            for path in source.rglob("*")
+            if path.is_file() and not any(part[0] in "._" for part in path.relative_to(source).parts)
+        )
+        kinds = {kind_of(path.name) for path in paths}
+    if not paths:
+        raise FileFormatError(f"{source} has no files")
+    if len(kinds) > 1:
+        other = next(path for path in paths if kind_of(path.name) != kind_of(paths[0].name))
+        raise FileFormatError(f"{source} holds files of several kinds: {paths[0].name}, {other.name}")
+    if None in kinds:
+        read_rows(paths[0], Reading())  # says what it reads
+    return paths
+
+
+def _groups(path: Path, name: str, reading: Reading, kinds: dict[str, tuple[str, str]]) -> list[int]:
+    """Returns the numbers of rows of a parquet file's row groups, and notes the kinds of columns to keep."""
+    parquet = pyarrow_parquet()
+    try:
+        metadata, schema = parquet.read_metadata(path), parquet.read_schema(path)
+    except (ValueError, OSError) as error:
+        raise FileFormatError(f"{path} is not a parquet file that can be read: {error}") from None
+    check_columns(path, schema.names, reading)
+    for column in reading.keep:
+        own = str(_plain(schema.empty_table()[column].combine_chunks()).type)
+        kind, first = kinds.setdefault(column, (own, name))
+        if own != kind:
+            raise FileFormatError(f"column {column!r} is {own} in {name}, but {kind} in {first}")
+    return [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
+
+
+def _state(paths: Sequence[Path], root: Path) -> dict[str, Any]:
+    found = [(path.relative_to(root).as_posix(), path.stat()) for path in paths]
+    listed = [[name, each.st_size, each.st_mtime_ns] for name, each in found]
+    return {
+        "files": len(paths), "bytes": sum(each.st_size for _, each in found),
+        "digest": hashlib.sha256(json.dumps(listed).encode()).hexdigest(),
+    }  # fmt: skip
+
+
+def tables(piece: Piece, reading: Reading) -> Iterator[Any]:
+    """Yields the rows of a piece as tables of pyarrow: row_id, file, row, columns to keep, text and error."""
+    first = piece.first
+    for rows, kept in _parquet(piece, reading) if piece.group is not None else _other(piece, reading):
+        yield _table(piece, first, rows, kept)
+        first += len(rows)
+
+
+def _parquet(piece: Piece, reading: Reading) -> Iterator[tuple[list[Row], dict[str, Any]]]:
+    with pyarrow_parquet().ParquetFile(piece.path) as file:
+        columns = list(dict.fromkeys([reading.column, *reading.keep]))
+        for batch in file.iter_batches(ROWS_AT_A_TIME, row_groups=[piece.group], columns=columns):
+            rows = [checked("", text) for text in batch[reading.column].to_pylist()]
+            yield rows, {name: _plain(batch[name]) for name in reading.keep}
+
+
+def _plain(column: Any) -> Any:
+    """Returns a column without a dictionary, as blocks of other row groups may have another one."""
+    return column.dictionary_decode() if str(column.type).startswith("dictionary") else column
+
+
+def _other(piece: Piece, reading: Reading) -> Iterator[tuple[list[Row], dict[str, Any]]]:
+    """Keeps columns as strings, so that all blocks have the same types: what is no string is JSON."""
+    import pyarrow
+
+    rows = read_rows(piece.path, reading)
+    for start in range(0, len(rows), ROWS_AT_A_TIME):
+        part = rows[start : start + ROWS_AT_A_TIME]
+        kept = {name: [_string(row.kept[name]) for row in part] for name in reading.keep}
+        yield part, {name: pyarrow.array(values, pyarrow.string()) for name, values in kept.items()}
+
+
+def _string(value: Any) -> str | None:
+    return value if value is None or isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _table(piece: Piece, first: int, rows: list[Row], kept: dict[str, Any]) -> Any:
+    import pyarrow
+
+    numbers = range(first + 1, first + len(rows) + 1)
+    ids = [piece.number * ROWS_PER_FILE + number for number in numbers]
+    return pyarrow.table(
+        {
+            "row_id": pyarrow.array(ids, pyarrow.int64()),
+            "file": pyarrow.array([piece.name] * len(rows), pyarrow.string()),
+            "row": pyarrow.array(numbers, pyarrow.int64()),
+            **kept,
+            "text": pyarrow.array([row.text for row in rows], pyarrow.string()),
+            "error": pyarrow.array([row.error for row in rows], pyarrow.string()),
+        }
+    )

@@ -1,0 +1,124 @@
+"""A run of the batch command: whether it begins or goes on, the job of Ray Data, and a count at the end."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from gliclass_fast.cli.batch_files import Files, files_of, tables
+from gliclass_fast.cli.console import errors, fail
+from gliclass_fast.cli.job import FAILED_ROWS, INTERRUPTED, MOST_NAMED
+from gliclass_fast.cli.progress import interruptible
+from gliclass_fast.cli.resume import RunNote
+from gliclass_fast.cli.rows import Reading
+
+
+@dataclass(frozen=True, slots=True)
+class BatchRun:
+    """Says what is scored, how and where.
+
+    options: of `Classifier`. place: of `Place`. text: whether results have the text.
+    """
+
+    source: Path
+    output: Path
+    reading: Reading
+    options: dict[str, Any]
+    place: dict[str, Any]
+    block_rows: int = 128
+    text: bool = True
+
+    @property
+    def checkpoint(self) -> Path:
+        """Returns the folder that names the rows which are done."""
+        return self.output.with_name(f"{self.output.name}.checkpoint")
+
+    def run(self, resume: bool = False) -> None:
+        """Scores what is not scored yet, and says what there is then.
+
+        Raises ValueError for input that cannot be read, a mistake in the options, or an output of other
+        options. Ends with the exit code 3 where rows failed, and 130 after an interrupt.
+        """
+        files = files_of(self.source.resolve(), self.reading)
+        note = self._note(files)
+        if goes_on := self._goes_on(note, resume):
+            note.write()
+            self._score(files)
+        failed = self._summary(files)
+        note.write(finished=True)
+        shutil.rmtree(self.checkpoint, ignore_errors=True)  # not before, as it is what a resumed job goes by
+        if failed and goes_on:
+            raise typer.Exit(FAILED_ROWS)
+
+    def _note(self, files: Files) -> RunNote:
+        own = {"dtype", "device", "batch_tokens"}  # these may be others when a job goes on
+        noted = {name.replace("_", "-"): value for name, value in self.options.items() if name not in own}
+        noted |= {"column": self.reading.column, "keep": list(self.reading.keep), "no-text": not self.text}
+        noted |= {
+            "encoding": self.reading.encoding,
+            "delimiter": self.reading.delimiter,
+            "input": files.state,
+        }
+        return RunNote(self.output, str(self.source), noted, self.options["dtype"] or "by device")
+
+    def _goes_on(self, note: RunNote, resume: bool) -> bool:
+        """Tells whether there is something to score; ValueError where results would be lost or mixed."""
+        if not self.output.exists() or (self.output.is_dir() and not any(self.output.iterdir())):
+            shutil.rmtree(self.checkpoint, ignore_errors=True)  # the results that it names are gone
+            return True
+        note.check(resume)
+        if not resume:
+            raise ValueError(f"{self.output} exists already: give another --output, or delete it")
+        try:
+            note.check(resume=False)
+        except ValueError:  # which tells that it is unfinished
+            if not self.checkpoint.is_dir():
+                raise ValueError(
+                    f"{self.checkpoint} is missing, and it tells what is done: delete {self.output} as well"
+                ) from None
+            return True
+        return False
+
+    def _score(self, files: Files) -> None:
+        try:
+            from gliclass_fast.serving.ray_cluster import Place, connected
+            from gliclass_fast.serving.ray_job import BatchJob, Rows
+        except ImportError:
+            raise ValueError("a batch job needs Ray: pip install 'gliclass-fast[ray]'") from None
+        job = BatchJob(
+            Rows(files.pieces, partial(tables, reading=self.reading)), self.options,
+            self.output.resolve(), self.checkpoint.resolve(), block_rows=self.block_rows,
+            dropped=() if self.text else ("text",),
+        )  # fmt: skip
+        try:
+            with interruptible(), connected(Place(**self.place)) as actors:
+                job.run(actors)
+        except KeyboardInterrupt:
+            fail(f"interrupted; add --resume to continue {self.output}", INTERRUPTED)
+
+    def _summary(self, files: Files) -> int:
+        """Says what the results hold, and returns how many rows failed; ValueError where rows are missing."""
+        from pyarrow import dataset
+
+        results = dataset.dataset(self.output, format="parquet")
+        if (rows := results.count_rows()) != files.rows:
+            raise ValueError(f"{self.output} holds {rows} results of {files.rows} texts of {self.source}")
+        _say(f"{rows} texts of {self.source} classified into {self.output}")
+        if cut := results.count_rows(dataset.field("tokens_cut") > 0):
+            _say(f"the window cut {cut} of {rows} texts; --max-length may have them read whole")
+        is_failed = dataset.field("error").is_valid()
+        if failed := results.count_rows(is_failed):
+            _say(f"{failed} of {rows} rows failed")
+            columns = ["file", "row", "error"]
+            for row in results.head(MOST_NAMED, columns=columns, filter=is_failed).to_pylist():
+                _say(f"{row['file']}, row {row['row']}: {row['error']}")
+        return int(failed)
+
+
+def _say(message: str) -> None:
+    errors.print(message, markup=False, highlight=False, soft_wrap=True)

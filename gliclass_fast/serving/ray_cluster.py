@@ -1,0 +1,83 @@
+"""Where a job of Ray runs: a cluster of its own on this machine, or one that is there already."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import ray
+import ray.data  # sets the handlers of its logger
+
+HELPERS = 2  # CPUs for the tasks beside the actors, which read, cut and write blocks
+
+
+@dataclass(frozen=True, slots=True)
+class Actors:
+    """Says how many processes score, and what each of them has."""
+
+    count: int
+    cpus: int
+    gpus: float
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Says where to run; None is a default.
+
+    address: of a running cluster, as "auto" or "host:6379"; None starts one for this job. count: actors;
+    default: as many as there is room for. cpus: threads of an actor. gpus: GPUs of an actor, which may be a
+    part of one; default: one where there are any.
+    """
+
+    address: str | None = None
+    count: int | None = None
+    cpus: int = 1
+    gpus: float | None = None
+
+
+@contextmanager
+def connected(place: Place) -> Iterator[Actors]:
+    """Connects this process with a cluster and yields the actors that a job may have there.
+
+    Raises ValueError where no cluster answers or starts, or where it has no room for the actors.
+    """
+    if ray.is_initialized():  # by who calls this, and the cluster is theirs
+        yield _actors(place)
+        return
+    # what Ray's own processes log goes to files, and a count of users nowhere
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    for handler in logging.getLogger("ray.data").handlers:
+        if isinstance(handler, logging.StreamHandler):  # the others write into files of the session
+            handler.setLevel(logging.CRITICAL)
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
+    count = place.count or max(1, (os.cpu_count() or 1) // place.cpus)
+    own = {"num_cpus": count * place.cpus + HELPERS, "include_dashboard": False}
+    try:
+        ray.init(place.address or "local", **({} if place.address else own), **quiet)
+    except Exception as error:  # Ray raises all kinds, as Exception itself where it takes too long to start
+        where = f"no cluster of Ray answers at {place.address}" if place.address else "Ray did not start"
+        raise ValueError(f"{where}: {' '.join(str(error).split())}") from error
+    try:
+        yield _actors(place)
+    finally:
+        ray.shutdown()
+
+
+def _actors(place: Place) -> Actors:
+    there = ray.cluster_resources()
+    cpus, gpus = int(there.get("CPU", 0)), there.get("GPU", 0)
+    each = place.gpus if place.gpus is not None else float(gpus > 0)
+    room = (cpus - HELPERS) // place.cpus
+    if each:
+        room = min(room, int(gpus / each))
+    if room < (place.count or 1):
+        raise ValueError(
+            f"the cluster has {cpus} CPUs and {gpus:g} GPUs: {place.count or 1} actors need "
+            f"{(place.count or 1) * place.cpus + HELPERS} CPUs and {(place.count or 1) * each:g} GPUs"
+        )
+    return Actors(place.count or room, place.cpus, each)

@@ -1,0 +1,138 @@
+"""The files of a batch job: ids of rows that stay, rows that keep their error, and mistakes in one line."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pyarrow
+import pyarrow.parquet
+from typer.testing import CliRunner
+
+from gliclass_fast.cli.batch_files import ROWS_AT_A_TIME, ROWS_PER_FILE, files_of, tables
+from gliclass_fast.cli.rows import Reading
+from tests.serving import counted
+
+NULL, NUMBER = "the text is null", "the text must be a string, not int"
+
+
+def write_parquet(path: Path, texts: Any, **columns: Any) -> None:
+    pyarrow.parquet.write_table(pyarrow.table({"text": texts, **columns}), path, row_group_size=2)
+
+
+def rows_of(source: Path, reading: Reading) -> list[dict[str, Any]]:
+    found = [each for piece in files_of(source, reading).pieces for each in tables(piece, reading)]
+    return [row for each in found for row in each.to_pylist()]
+
+
+def test_rows_of_all_kinds(tmp_path: Path) -> None:
+    """Columns to keep have one type in all blocks; what the text column holds else is a row with an error."""
+    write_parquet(tmp_path / "a.parquet", ["one", None, "three"], key=[7, None, 2**60])
+    pyarrow.parquet.write_table(pyarrow.table({"text": [1, 2], "key": [3, 4]}), tmp_path / "n.parquet")
+    (tmp_path / "b.csv").write_text('text,key\n"one\ntwo",7\n,x\n')
+    lines = [{"text": "one", "key": {"x": 1}}, {"key": "y"}, {"text": 3}, "four"]
+    (tmp_path / "c.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    expected: dict[str, list[tuple[Any, Any, Any]]] = {
+        "a.parquet": [("one", 7, None), (None, None, NULL), ("three", 2**60, None)],
+        "n.parquet": [(None, 3, NUMBER), (None, 4, NUMBER)],
+        "b.csv": [("one\ntwo", "7", None), ("", "x", None)],
+        "c.jsonl": [("one", '{"x": 1}', None), (None, "y", NULL), (None, None, NUMBER), ("four", None, None)],
+    }
+    for name, rows in expected.items():
+        found = rows_of(tmp_path / name, Reading(keep=("key",)))
+        assert [(each["text"], each["key"], each["error"]) for each in found] == rows
+        assert [(each["row_id"], each["file"], each["row"]) for each in found] == [
+            (number, name, number) for number in range(1, len(rows) + 1)
+        ]
+
+
+def test_ids_are_those_of_the_file_and_the_row(tmp_path: Path) -> None:
+    """Row groups are pieces of their own; names that begin with . or _ are no data; long files have parts."""
+    for name in ("b", "a/c"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        write_parquet(tmp_path / f"{name}.parquet", [f"{name}{number}" for number in range(5)])
+    for name in ("_SUCCESS", ".hidden", "a/_part"):
+        (tmp_path / name).write_text("")
+    files = files_of(tmp_path, Reading())
+    assert (files.rows, files.state["files"]) == (10, 2)
+    assert [(piece.name, piece.group, piece.first) for piece in files.pieces] == [
+        (name, group, 2 * group) for name in ("a/c.parquet", "b.parquet") for group in range(3)
+    ]
+    found = rows_of(tmp_path, Reading())
+    assert [row["row_id"] for row in found] == [
+        n * ROWS_PER_FILE + row for n in (0, 1) for row in range(1, 6)
+    ]
+    assert [row["text"] for row in found] == [f"{name}{row}" for name in ("a/c", "b") for row in range(5)]
+    long = tmp_path / "long.csv"
+    long.write_text("text\n" + "".join(f"{number}\n" for number in range(ROWS_AT_A_TIME + 3)))
+    assert [row["row"] for row in rows_of(long, Reading())] == list(range(1, ROWS_AT_A_TIME + 4))
+
+
+def test_the_state_tells_whether_the_input_has_changed(tmp_path: Path) -> None:
+    write_parquet(tmp_path / "a.parquet", ["one", "two"])
+    states = [files_of(tmp_path, Reading()).state, files_of(tmp_path, Reading()).state]
+    os.utime(tmp_path / "a.parquet", (1, 1))
+    states.append(files_of(tmp_path, Reading()).state)
+    write_parquet(tmp_path / "b.parquet", ["three"])
+    states.append(files_of(tmp_path, Reading()).state)
+    assert states[0] == states[1] and len({json.dumps(state) for state in states}) == 3
+
+
+def _bad(folder: Path) -> dict[str, tuple[list[str], str]]:
+    """Returns arguments by the name of a mistake, and what the message says."""
+    write_parquet(folder / "good.parquet", ["one"], key=[1])
+    write_parquet(folder / "none.parquet", pyarrow.array([], "string"))
+    (folder / "broken.parquet").write_bytes(b"PAR1 no")
+    (folder / "good.csv").write_text("text,text\na,b\n")
+    (folder / "head.csv").write_text("text\n")
+    (folder / "bad.jsonl").write_text('{"text": "one"}\n{"text": \n')
+    (folder / "keys.jsonl").write_text('{"body": "one"}\n')
+    (folder / "report.pdf").write_text("")
+    for name in ("mixed", "empty", "types"):
+        (folder / name).mkdir()
+    for name in ("mixed/a.csv", "mixed/b.jsonl"):
+        (folder / name).write_text("text\na\n")
+    write_parquet(folder / "types/a.parquet", ["one"], key=[1])
+    write_parquet(folder / "types/b.parquet", ["one"], key=["1"])
+    return {
+        "missing column": (
+            [str(folder / "good.parquet"), "--column", "body"],
+            "good.parquet has no column 'body'",
+        ),
+        "missing keep": (
+            [str(folder / "good.parquet"), "--keep", "date"],
+            "good.parquet has no column 'date'",
+        ),
+        "missing key": ([str(folder / "keys.jsonl")], "keys.jsonl has no column 'text' but: body"),
+        "two columns": ([str(folder / "good.csv")], "has 2 columns named 'text'"),
+        "no file": ([str(folder / "nothing.csv")], "nothing.csv: No such file"),
+        "broken parquet": ([str(folder / "broken.parquet")], "is not a parquet file that can be read"),
+        "no rows": ([str(folder / "none.parquet")], "none.parquet has no texts"),
+        "header alone": ([str(folder / "head.csv")], "head.csv has no texts"),
+        "bad line": ([str(folder / "bad.jsonl")], "bad.jsonl, line 2 is not valid JSON"),
+        "unknown kind": ([str(folder / "report.pdf")], "unknown file type"),
+        "mixed": ([str(folder / "mixed")], "holds files of several kinds: a.csv, b.jsonl"),
+        "types": (
+            [str(folder / "types"), "--keep", "key"],
+            "'key' is string in b.parquet, but int64 in a.parquet",
+        ),
+        "no files": ([str(folder / "empty")], "has no files"),
+        "own name": ([str(folder / "good.parquet"), "--keep", "row"], "results have a column 'row'"),
+        "in the input": ([str(folder / "mixed"), "--output", str(folder / "mixed/out")], "lies in it"),
+    }
+
+
+def test_a_mistake_is_one_line(tmp_path: Path) -> None:
+    """It shows before Ray starts, and nothing is written."""
+    for name, (arguments, message) in _bad(tmp_path).items():
+        options = [
+            "--labels",
+            "a,b",
+            *([] if "--output" in arguments else ["--output", str(tmp_path / "out")]),
+        ]
+        result = CliRunner().invoke(counted.app, [*options, *arguments])
+        assert result.exit_code == 2, name
+        assert message in result.stderr and len(result.stderr.splitlines()) == 1, (name, result.stderr)
+    assert not list(tmp_path.glob("out*"))

@@ -9,7 +9,7 @@ SOURCES := $(wildcard csrc/*/*) csrc/bindings.cpp
 # the tests of the page need a browser of the system
 BROWSER := $(shell command -v chromium)
 
-.PHONY: demo test test-all test-fast browser check docs format bench results resources clean
+.PHONY: demo test test-all test-fast browser check docs format bench results resources soak clean
 
 demo: $(VENV)/.demo
 	@$(BIN)/gliclass-fast classify \
@@ -72,8 +72,14 @@ results: $(VENV)/.dev
 	$(CPU_BENCH) --preset cold-start --json bench/results/cold-start-cpu.json
 	$(CPU_BENCH) --preset memory --json bench/results/memory-cpu.json
 	$(CPU_BENCH) --preset refresh --json bench/results/refresh-cpu.json
+	$(CPU_BENCH) --preset serving --json bench/results/serving-cpu.json
 	$(CPU_BENCH) --preset quality --data $(DATA) --json bench/results/quality-cpu.json
 	$(BIN)/python -m tools.report
+
+# a server for ten minutes, while its replicas are killed; then one process alone, whose memory must not grow
+soak: $(VENV)/.dev
+	$(BIN)/python -m gliclass_fast.bench.serving_soak --minutes 10
+	$(BIN)/python -m gliclass_fast.bench.serving_soak --minutes 10 --alone
 
 # what the compilers made of every kernel, recorded: after a change to csrc or to a Triton kernel
 OLDER_TRITON := 3.6.0

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from gliclass_fast.bench import cases
 from gliclass_fast.bench.presets import PRESETS, Preset
-from gliclass_fast.bench.tables import CASE_COLUMNS, case_rows, grid_table, machine_line
+from gliclass_fast.bench.tables import CASE_COLUMNS, case_rows, grid_table, machine_line, serving_tables
 from gliclass_fast.demo import PATH
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ OTHERS = {
     "refresh": "what it costs to follow a model in training, on the CPU",
     "families": "every kind of checkpoint beside its reference, at stock shapes on the CPU",
     "streaming": "chunks of streams beside the reference, on the CPU",
+    "serving": "a server under load beside the library and the reference's deployment, on the CPU",
     "quality": "decisions on labelled sentences in every precision (needs --data)",
 }
 DTYPES = {"cpu": "float32", "cuda": "float16"}
@@ -93,6 +94,8 @@ def bench(
         result["rows"] = _families(repeats or 5)
     elif preset == "streaming":
         result["rows"] = _streaming(repeats or 7)
+    elif preset == "serving":
+        result |= _serving(repeats or 5)
     elif preset == "cold-start":
         result |= {"model": models[0], "engines": _cold_start(models[0], device, repeats or 4)}
     elif preset == "memory":
@@ -174,6 +177,18 @@ def _streaming(repeats: int) -> list[dict[str, Any]]:
         for row in found
     ]
     _print(["sessions", "tokens held", *(f"{name}, ms" for name in found[0]["times"])], rows, streaming.SHAPE)
+    return found
+
+
+def _serving(repeats: int) -> dict[str, Any]:
+    from gliclass_fast.bench import serving
+
+    with _progress(None) as step:
+        found = serving.measure(repeats, step)
+    for columns, rows in serving_tables(found):
+        _print(columns, rows)
+    for fault in found["faults"]:
+        screen.print(fault, highlight=False, markup=False)
     return found
 
 

@@ -86,6 +86,22 @@ def ratio_table(result: dict[str, Any], part: str) -> tuple[list[str], list[list
     return ["shape", "batch", *(f"{name}, ms" for name in (REFERENCE, *names))], rows
 
 
+def serving_tables(result: dict[str, Any]) -> list[tuple[list[str], list[list[str]]]]:
+    """Returns (columns, rows) of a server's figures with their bars, and of every contender's medians."""
+    figures = []
+    for row in result["figures"]:
+        bar = f"{'<=' if row['at_most'] else '>='} {row['bar']:g}"
+        found = f"{row['value']:.3g}" if row["met"] else f"{row['value']:.3g}, missed"
+        figures.append([row["figure"], bar, found, f"{min(row['rounds']):.3g} to {max(row['rounds']):.3g}"])
+    contenders = result["contenders"]
+    columns = list(dict.fromkeys(key for each in contenders.values() for key in each))
+    loads = [
+        [name, *(f"{each[key]:g}" if each.get(key) else "" for key in columns)]
+        for name, each in contenders.items()
+    ]
+    return [(["figure", "bar", "found", "rounds"], figures), (["contender", *columns], loads)]
+
+
 def markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     lines = [columns, ["---"] * len(columns), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)

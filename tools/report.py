@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from gliclass_fast.bench.tables import grid_table, machine_line, markdown, ratio_table
+from gliclass_fast.bench.tables import grid_table, machine_line, markdown, ratio_table, serving_tables
 from gliclass_fast.cli import catalogue
 from gliclass_fast.ops import IMPLEMENTATIONS, ORDER
 
@@ -127,6 +127,11 @@ def streamed(result: dict[str, Any]) -> str:
     return f"{machine_line(result['machine'])}\n\n{markdown(columns, rows)}"
 
 
+def served(result: dict[str, Any]) -> str:
+    tables = [markdown(*table) for table in serving_tables(result)]
+    return "\n\n".join([machine_line(result["machine"]), *tables])
+
+
 # The table maps a page to its result files, or what else it shows, and their renderers. The place is between
 # <!-- NAME: begin --> and <!-- NAME: end -->.
 PAGES: dict[Path, dict[str, Callable[[Any], str]]] = {
@@ -144,6 +149,7 @@ PAGES: dict[Path, dict[str, Callable[[Any], str]]] = {
         "cold-start-cpu.json": started,
         "families-cpu.json": families,
         "streaming-cpu.json": streamed,
+        "serving-cpu.json": served,
         "quality-cpu.json": decided,
     },
     ROOT / "gliclass_fast" / "demo" / "README.md": {"demo.json": accuracies},

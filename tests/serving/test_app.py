@@ -41,7 +41,8 @@ def service(**changes: Any) -> Iterator[TestClient]:
 @pytest.fixture(scope="module")
 def client() -> Iterator[TestClient]:
     yield from service(
-        labels=LABELS, limits=Limits(body_bytes=200_000, texts=50, characters=50_000, labels=40)
+        labels=LABELS,
+        limits=Limits(body_bytes=200_000, texts=50, characters=50_000, request_characters=500_000, labels=40),
     )
 
 

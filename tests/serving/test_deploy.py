@@ -57,7 +57,8 @@ def test_ray_takes_its_application_and_we_take_its_arguments() -> None:
     pod = cluster["headGroupSpec"]["template"]["spec"]["containers"][0]
     assert pod["image"] == group["template"]["spec"]["containers"][0]["image"] == "gliclass-fast:cuda"
     assert {each["name"] for each in pod["env"]} == {
-        "RAY_SERVE_ENABLE_HA_PROXY", "RAY_SERVE_HAPROXY_RETRY_ON", "RAY_SERVE_THROUGHPUT_OPTIMIZED"
+        "RAY_SERVE_ENABLE_HA_PROXY", "RAY_SERVE_HAPROXY_RETRIES", "RAY_SERVE_HAPROXY_RETRY_ON",
+        "RAY_SERVE_THROUGHPUT_OPTIMIZED",
     }  # fmt: skip
     requirement = (DEPLOY.parent / "pyproject.toml").read_text(encoding="utf-8")
     low, high = re.findall(r'"ray\[data,serve\]>=([\d.]+),<([\d.]+)"', requirement)[0]

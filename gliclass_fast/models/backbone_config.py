@@ -26,6 +26,12 @@ class BackboneConfig:
     norm_eps: float
     max_positions: int | None  # tokens of the longest sequence, None where any length works
 
+    def __post_init__(self) -> None:
+        if self.max_positions is not None and self.max_positions < 1:
+            raise UnsupportedConfigError(
+                f"encoder_config.max_position_embeddings leaves {self.max_positions} tokens to a text"
+            )
+
 
 def common_fields(
     hf: Any,
@@ -35,13 +41,17 @@ def common_fields(
     num_attention_heads: str = "num_attention_heads",
 ) -> dict[str, Any]:
     """Returns the fields that most Hugging Face configurations share; other arguments name attributes."""
-    heads = getattr(hf, num_attention_heads)
+    heads, width = getattr(hf, num_attention_heads), getattr(hf, "head_dim", None)
+    if not width and hf.hidden_size % heads:
+        raise UnsupportedConfigError(
+            f"encoder_config.{num_attention_heads}={heads} does not divide hidden_size={hf.hidden_size}"
+        )
     return {
         "vocab_size": hf.vocab_size,
         "hidden_size": hf.hidden_size,
         "num_hidden_layers": getattr(hf, num_hidden_layers),
         "num_attention_heads": heads,
-        "head_width": getattr(hf, "head_dim", None) or hf.hidden_size // heads,
+        "head_width": width or hf.hidden_size // heads,
         "intermediate_size": getattr(hf, intermediate_size),
         "activation": hf_activation(f"encoder_config.{activation}", getattr(hf, activation)),
     }
@@ -62,4 +72,5 @@ def backbone_of(
     try:
         return model_type, CONFIG_MAPPING[model_type](**nested)
     except (KeyError, TypeError, ValueError, StrictDataclassError) as error:
-        raise UnsupportedConfigError(f"{option} is not a valid {model_type} config: {error}") from None
+        reason = " ".join(str(error).split())
+        raise UnsupportedConfigError(f"{option} is not a valid {model_type} config: {reason}") from None

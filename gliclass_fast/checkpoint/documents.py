@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from stat import S_ISREG
 from typing import Any
 
 from gliclass_fast.checkpoint.errors import CheckpointError
 
 # Parsed JSON takes up to forty times its text. The longest files of this kind have 1.2 MB.
-MOST_JSON_BYTES = 4 << 20
+MOST_JSON_BYTES = 2 << 20
 MOST_DEPTH = 64  # lists and objects within each other
 
 
@@ -20,14 +21,17 @@ def check_file(file: Path, most_bytes: int | None = None) -> None:
     Links are followed. most_bytes: None where any size will do.
     """
     try:
-        if not file.is_file():
-            kind = "is not a regular file" if file.exists() else "does not exist"
-            raise CheckpointError(f"{file} {kind}")
-        size = file.stat().st_size
-    except (OSError, ValueError, RuntimeError) as error:  # of names that no file can have, and of link loops
+        found = file.stat()
+    except FileNotFoundError:
+        raise CheckpointError(f"{file} does not exist") from None
+    except OSError as error:  # such as a loop of links
         raise CheckpointError(f"{file} cannot be opened: {error}") from None
-    if most_bytes is not None and size > most_bytes:
-        raise CheckpointError(f"{file} has {size} bytes, and at most {most_bytes} are read of such a file")
+    if not S_ISREG(found.st_mode):
+        raise CheckpointError(f"{file} is not a regular file")
+    if most_bytes is not None and found.st_size > most_bytes:
+        raise CheckpointError(
+            f"{file} has {found.st_size} bytes, and at most {most_bytes} are read of such a file"
+        )
 
 
 def read_object(file: Path) -> dict[str, Any]:

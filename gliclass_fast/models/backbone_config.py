@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from huggingface_hub.errors import StrictDataclassError
 from transformers.models.auto import CONFIG_MAPPING
 
 from gliclass_fast.config import UnsupportedConfigError, hf_activation, one_of
+
+MOST_DISTANCE = 8192  # of two tokens, for which a backbone has tables, in every layer as wide as the model
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +29,15 @@ class BackboneConfig:
     max_positions: int | None  # tokens of the longest sequence, None where any length works
 
     def __post_init__(self) -> None:
+        for field in fields(self):
+            if field.type == "int" and not isinstance(value := getattr(self, field.name), int):
+                raise UnsupportedConfigError(f"encoder_config: {field.name}={value!r} is not a whole number")
+        if (distance := getattr(self, "max_distance", 0)) > MOST_DISTANCE:
+            raise UnsupportedConfigError(
+                f"encoder_config: relative positions up to {distance} (max_relative_positions, or "
+                "max_position_embeddings, or relative_attention_max_distance) are not supported; supported: "
+                f"at most {MOST_DISTANCE}"
+            )
         if self.max_positions is not None and self.max_positions < 1:
             raise UnsupportedConfigError(
                 f"encoder_config.max_position_embeddings leaves {self.max_positions} tokens to a text"

@@ -16,7 +16,7 @@ from transformers import PretrainedConfig
 
 from gliclass_fast.config import UnsupportedConfigError
 
-_VOCABULARY, _WIDTH, _LAYERS, _HEADS, _POSITIONS = 1 << 22, 1 << 17, 256, 1024, 1 << 20
+_VOCABULARY, _WIDTH, _LAYERS, _HEADS, _POSITIONS = 1 << 22, 1 << 17, 128, 1024, 1 << 20
 _MARKERS = ("class_token_index", "text_token_index", "example_token_index", "sep_token_index")
 
 # the least and the most of whole numbers, by name, at the top of config.json and in the backbones' options

@@ -37,7 +37,8 @@ def read_config(raw: Mapping[str, Any]) -> ModelConfig | GliznetConfig:
 
 
 def _gliclass(raw: Mapping[str, Any]) -> ModelConfig:
-    name = raw.get("architecture_type") or "uni-encoder"
+    name = raw.get("architecture_type")
+    name = "uni-encoder" if name is None else name
     one_of("architecture_type", name, [each for each in ARCHITECTURES if each != "gliznet"])
     architecture = ARCHITECTURES[name].Architecture
     assert issubclass(architecture, GLiClassArchitecture)

@@ -380,12 +380,16 @@ def test_an_adapter_that_is_not_finite(folder: Path) -> None:
     refused(lambda: load(folder), r"adapter_model\.safetensors: '.*lora_A.weight' holds NaN")
 
 
+def of_backbone(changes: dict[str, Any]) -> Callable[[dict[str, Any]], Any]:
+    return lambda options: options["encoder_config"].update(changes)
+
+
 def test_a_config_that_fits_no_tensor(folder: Path) -> None:
     """The most that the bounds admit still fails at the first tensor, with nothing allocated."""
     most = {"intermediate_size": 1 << 17, "max_position_embeddings": 1 << 20}
-    edited(folder, "config.json", lambda options: options["encoder_config"].update(most))
+    edited(folder, "config.json", of_backbone(most))
     refused(lambda: load(folder), "does not fit the configuration")
-    edited(folder, "config.json", lambda options: options["encoder_config"].update(num_hidden_layers=128))
+    edited(folder, "config.json", of_backbone({"num_hidden_layers": 128}))
     refused(lambda: load(folder), r"It holds \d+ tensors, and num_hidden_layers is 128")
     reference_model("deberta-v2").save_pretrained(folder)
     for name in ("max_position_embeddings", "max_relative_positions"):  # which change no shape

@@ -77,19 +77,20 @@ def check_bounds(raw: Mapping[str, Any]) -> None:
     for place, option, value in _options(raw):
         if value is None:
             continue
+        model_type = raw[place[:-1]].get("model_type", "deberta-v2") if place else None
         if option in _WHOLE:
             least, most = _WHOLE[option]
             number = isinstance(value, Integral) and not isinstance(value, bool)
             if not number or not least <= value <= most:
-                raise _refused(place + option, value, f"whole numbers from {least} to {most}")
+                raise _refused(place + option, value, f"whole numbers from {least} to {most}", model_type)
         elif option in _FINITE:
             number = isinstance(value, Real) and not isinstance(value, bool)
             if not number or not math.isfinite(value) or value < 0:
-                raise _refused(place + option, value, "finite numbers from 0 on")
+                raise _refused(place + option, value, "finite numbers from 0 on", model_type)
         elif option in _DTYPES and not isinstance(value, torch.dtype):
             name = value.removeprefix("torch.") if isinstance(value, str) else ""
             if name != "auto" and not isinstance(getattr(torch, name, None), torch.dtype):
-                raise _refused(place + option, value, "the names of torch's dtypes")
+                raise _refused(place + option, value, "the names of torch's dtypes", model_type)
         elif callable(getattr(PretrainedConfig, option, None)):
             raise UnsupportedConfigError(f"{place}{option} is no option of a checkpoint")
 
@@ -106,7 +107,8 @@ def _options(raw: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]:
             yield "", option, value
 
 
-def _refused(option: str, value: Any, supported: str) -> UnsupportedConfigError:
+def _refused(option: str, value: Any, supported: str, model_type: Any = None) -> UnsupportedConfigError:
     shown = repr(value)
     shown = shown if len(shown) <= 40 else f"{shown[:40]}..."
-    return UnsupportedConfigError(f"{option}={shown} in config.json is not supported; supported: {supported}")
+    what = "supported" if model_type is None else f"a valid {str(model_type)[:40]} config"
+    return UnsupportedConfigError(f"{option}={shown} in config.json is not {what}; supported: {supported}")

@@ -9,7 +9,7 @@ SOURCES := $(wildcard csrc/*/*) csrc/bindings.cpp
 # the tests of the page need a browser of the system
 BROWSER := $(shell command -v chromium)
 
-.PHONY: demo test test-all test-fast browser check docs format bench results resources soak clean
+.PHONY: demo test test-all test-fast browser check docs format bench results resources soak sbom audit clean
 
 demo: $(VENV)/.demo
 	@$(BIN)/gliclass-fast classify \
@@ -90,8 +90,16 @@ resources: $(VENV)/.dev
 	PYTHONPATH=$(VENV)/triton-$(OLDER_TRITON) $(BIN)/python -m tools.kernel_resources \
 	  --output bench/results/kernels-triton-$(OLDER_TRITON).json
 
+# what is installed in .venv, as CycloneDX JSON; the tools of this and of audit have a venv of their own
+sbom: $(VENV)/.demo $(VENV)/.audit
+	$(VENV)/audit/bin/cyclonedx-py environment $(BIN)/python --pyproject pyproject.toml --no-validate --output-file sbom.json
+
+# known faults of what is installed in .venv; it asks pypi.org, and fails where that cannot be reached
+audit: $(VENV)/.demo $(VENV)/.audit
+	$(VENV)/audit/bin/pip-audit --strict --skip-editable --path "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
+
 clean:
-	rm -rf $(VENV) build dist site *.egg-info kernels/*.so kernels/_not_built.txt
+	rm -rf $(VENV) build dist site *.egg-info kernels/*.so kernels/_not_built.txt sbom.json
 
 $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python >= 3.10 is needed; set PYTHON=")'
@@ -99,6 +107,11 @@ $(BIN)/python:
 
 $(VENV)/.demo: $(BIN)/python $(SETUP)
 	$(PIP) --editable ".[cli]"
+	@touch $@
+
+$(VENV)/.audit: $(BIN)/python
+	$(PYTHON) -m venv $(VENV)/audit
+	$(VENV)/audit/bin/pip install --quiet --disable-pip-version-check cyclonedx-bom pip-audit
 	@touch $@
 
 $(VENV)/.dev: $(BIN)/python $(SETUP)

@@ -3,10 +3,12 @@ once and frozen; `GLiClassModelConfig` is the whole file, as the reference hands
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from huggingface_hub.errors import StrictDataclassError
 from transformers import CONFIG_MAPPING, PretrainedConfig
 
 ACTIVATION_OF_HF = {
@@ -175,6 +177,24 @@ def _backbone(given: Any) -> PretrainedConfig:
     if model_type not in CONFIG_MAPPING:
         return PretrainedConfig.from_dict(fields)
     return CONFIG_MAPPING[model_type].from_dict(fields)
+
+
+@contextmanager
+def valid_options(source: str) -> Iterator[None]:
+    """Has every error of who reads options become an UnsupportedConfigError of one line about `source`.
+
+    transformers reads them too, and raises errors of many types for options of a wrong type.
+    """
+    try:
+        yield
+    except UnsupportedConfigError:
+        raise
+    except (
+        ArithmeticError, AttributeError, LookupError, RecursionError, RuntimeError, StrictDataclassError,
+        TypeError, ValueError,
+    ) as error:  # fmt: skip
+        reason = " ".join(str(error).split())
+        raise UnsupportedConfigError(f"{source} is not valid: {type(error).__name__}: {reason}") from error
 
 
 def refuse(config: Any, architecture_type: str, **supported: Any) -> None:

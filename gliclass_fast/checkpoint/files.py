@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
-import json
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from transformers import AutoTokenizer, PretrainedConfig
 
+from gliclass_fast.checkpoint.documents import MOST_JSON_BYTES, check_file, read_object
 from gliclass_fast.checkpoint.errors import CheckpointError
 
 HUB_OPTIONS = ("revision", "token", "cache_dir", "local_files_only", "force_download")
 _VOCABULARIES = ("tokenizer.json", "*.model", "vocab.txt", "vocab.json")
+MOST_VOCABULARY_BYTES = 128 << 20  # the largest tokenizer.json in use has 35 MB
+# what transformers reads of a tokenizer's folder, and how large it may be
+_TOKENIZER_FILES = {
+    **dict.fromkeys((*_VOCABULARIES, "merges.txt"), MOST_VOCABULARY_BYTES),
+    **dict.fromkeys(
+        (
+            "config.json", "tokenizer_config*.json", "special_tokens_map.json", "added_tokens.json",
+            "chat_template*",
+        ),
+        MOST_JSON_BYTES,
+    ),
+}  # fmt: skip
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 _OURS = ("GLiClass", "gliznet")  # model types that transformers does not know
 
@@ -51,16 +64,7 @@ def resolve_folder(path_or_repo_id: str | Path, weights: bool = True, **hub: Any
 
 def read_json(folder: Path) -> dict[str, Any]:
     """Returns the folder's config.json; raises CheckpointError where it is missing or is not an object."""
-    file = folder / "config.json"
-    if not file.exists():
-        raise CheckpointError(f"{file} does not exist")
-    try:
-        raw = json.loads(file.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise CheckpointError(f"{file} is not valid JSON: {error}") from None
-    if not isinstance(raw, dict):
-        raise CheckpointError(f"{file} holds a {type(raw).__name__}, not an object of options")
-    return raw
+    return read_object(folder / "config.json")
 
 
 def load_tokenizer(path_or_repo_id: str | Path, **options: Any) -> Any:
@@ -72,13 +76,17 @@ def load_tokenizer(path_or_repo_id: str | Path, **options: Any) -> Any:
     folder = resolve_folder(path_or_repo_id, weights=False, **hub)
     if not any(any(folder.glob(pattern)) for pattern in _VOCABULARIES):
         raise CheckpointError(f"{folder} holds no tokenizer: there is no tokenizer.json")
+    for pattern, most_bytes in _TOKENIZER_FILES.items():
+        for file in folder.glob(pattern):
+            check_file(file, most_bytes)
     if (folder / "config.json").exists() and read_json(folder).get("model_type") in _OURS:
         options["config"] = PretrainedConfig()  # an empty one selects the same class, without a warning
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, **options)
     except Exception as error:  # of many types, and none says which file it is about
         file = next(file for pattern in _VOCABULARIES for file in folder.glob(pattern))
-        raise CheckpointError(unreadable(file, f"holds no tokenizer that can be loaded: {error}")) from None
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise CheckpointError(unreadable(file, f"holds no tokenizer that can be loaded: {reason}")) from None
     _check_vocabulary(folder, tokenizer)
     return tokenizer
 
@@ -91,9 +99,11 @@ def _check_vocabulary(folder: Path, tokenizer: Any) -> None:
     backbone = raw.get("encoder_config") or raw.get("backbone_config")
     configs = [raw, backbone if isinstance(backbone, dict) else {}]
     sizes = [size for each in configs if isinstance(size := each.get("vocab_size"), int)]
-    added = getattr(tokenizer, "added_tokens_decoder", {})
-    last = max(len(tokenizer) - 1, *added) if added else len(tokenizer) - 1
-    if sizes and last >= max(sizes):
+    if not sizes:
+        return
+    used = chain(tokenizer.get_vocab().values(), tokenizer("a")["input_ids"])  # a template has ids of its own
+    last = max(len(tokenizer) - 1, *used)
+    if last >= max(sizes):
         raise CheckpointError(
             f"the tokenizer of {folder} does not belong to its model: its ids go up to {last}, but "
             f"vocab_size is {max(sizes)} in config.json"

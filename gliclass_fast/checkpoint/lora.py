@@ -7,7 +7,6 @@ A weight is merged when it is asked for, in float32, and rounded to its own dtyp
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import re
@@ -17,12 +16,14 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
+from gliclass_fast.checkpoint.documents import read_object
 from gliclass_fast.checkpoint.errors import CheckpointError
 from gliclass_fast.checkpoint.tensors import SafetensorsFiles, SafetensorsFolder
 
 logger = logging.getLogger(__name__)
 
 _CONFIG, _TENSORS = "adapter_config.json", "adapter_model.safetensors"
+_PICKLE = "adapter_model.bin"
 WRAPPER = "base_model.model."  # PEFT puts this before the names of a model that it wraps
 _LORA = re.compile(
     r"(?P<prefix>.*?)base_model\.model\.(?P<module>.+)\.lora_(?P<side>[AB])(\.default)?\.weight"
@@ -33,6 +34,9 @@ _SWITCHES = (
     "use_dora", "use_qalora", "use_bdlora", "lora_bias", "layer_replication", "alora_invocation_tokens",
     "trainable_token_indices", "target_parameters", "arrow_config", "kasa_config", "monteclora_config",
 )  # fmt: skip
+_MOST_RANK, _MOST_ALPHA = 1 << 16, 1e6
+# a file chooses the patterns, and matching takes time that grows as the length of a name to their power
+_MOST_PATTERNS, _MOST_REPEATS = 256, 3
 # these starting values are taken out of the base weights
 _STARTS = ("pissa", "olora", "loftq", "corda", "lora_ga")
 
@@ -63,6 +67,11 @@ def open_checkpoint(folder: Path) -> Mapping[str, Tensor]:
     logger.info("merging the LoRA adapter of %s", place)
     if not wrapped:
         if not (place / _TENSORS).exists():
+            if (place / _PICKLE).exists():
+                raise CheckpointError(
+                    f"{place / _PICKLE} is a pickle file, which can run code when it is opened: refused. "
+                    f"Save the adapter as {_TENSORS} where you trust it"
+                )
             raise CheckpointError(
                 f"{place / _TENSORS} does not exist; a model without an adapter has no {_CONFIG}"
             )
@@ -74,12 +83,7 @@ def open_checkpoint(folder: Path) -> Mapping[str, Tensor]:
 
 def _read_options(file: Path, starts_from_base: bool) -> dict[str, Any]:
     """Reads and checks adapter_config.json. starts_from_base: the base weights are stored without changes."""
-    try:
-        options = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise CheckpointError(f"{file} is not valid JSON: {error}") from None
-    if not isinstance(options, dict):
-        raise CheckpointError(f"{file} holds a {type(options).__name__}, not an object of options")
+    options = read_object(file)
     start = str(options.get("init_lora_weights"))
     refused = {
         "peft_type": options.get("peft_type") != "LORA" and "'LORA'",
@@ -91,6 +95,7 @@ def _read_options(file: Path, starts_from_base: bool) -> dict[str, Any]:
         if supported:
             value = options.get(option)
             raise CheckpointError(f"{file}: {option}={value!r} is not supported; supported: {supported}")
+    _check_numbers(file, options)
     return options
 
 
@@ -186,3 +191,34 @@ def _rank_and_scaling(options: Mapping[str, Any], module: str) -> tuple[int, flo
 
     rank, alpha = read("rank_pattern", "r"), read("alpha_pattern", "lora_alpha")
     return rank, alpha / (math.sqrt(rank) if options.get("use_rslora") else rank)
+
+
+def _check_numbers(file: Path, options: Mapping[str, Any]) -> None:
+    """Raises CheckpointError unless ranks and alphas, and the patterns that choose them, can be used."""
+    for patterns, option in (("rank_pattern", "r"), ("alpha_pattern", "lora_alpha")):
+        chosen = options.get(patterns) or {}
+        if not isinstance(chosen, Mapping) or len(chosen) > _MOST_PATTERNS:
+            raise CheckpointError(f"{file}: {patterns} is not an object of at most {_MOST_PATTERNS} patterns")
+        for pattern in chosen:
+            if reason := _refused_pattern(pattern):
+                raise CheckpointError(f"{file}: the pattern {pattern[:80]!r} of {patterns} {reason}")
+        for name, value in [(option, options.get(option, 8)), *chosen.items()]:
+            whole = type(value) is int and 1 <= value <= _MOST_RANK
+            fine = whole if option == "r" else type(value) in (int, float) and abs(value) <= _MOST_ALPHA
+            if not fine:
+                wanted = f"whole numbers from 1 to {_MOST_RANK}" if option == "r" else f"up to {_MOST_ALPHA}"
+                raise CheckpointError(
+                    f"{file}: {name[:80]}={str(value)[:40]} is no {option}; supported: {wanted}"
+                )
+
+
+def _refused_pattern(pattern: str) -> str | None:
+    """Returns why a regular expression is refused: it is none, or could take very long to match."""
+    try:
+        re.compile(pattern)
+    except (re.error, RecursionError, OverflowError) as error:
+        return f"is not a regular expression: {error}"
+    plain = re.sub(r"\\.|\[[^\]]*\]", "x", pattern)  # without escaped characters and sets of them
+    if re.search(r"\)[*+{]", plain) or len(re.findall(r"[*+{]", plain)) > _MOST_REPEATS:
+        return f"repeats a group, or repeats more than {_MOST_REPEATS} times"
+    return None

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from gliclass_fast.checkpoint.documents import check_file, read_object
 from gliclass_fast.checkpoint.errors import CheckpointError
 from gliclass_fast.checkpoint.files import unreadable
+from gliclass_fast.checkpoint.headers import tensor_names
 
 _PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json", "model.pt", "model.pth")
+_CHECKED = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+_PART = 1 << 24  # values that are checked at a time
 
 
 class SafetensorsFiles(Mapping[str, Tensor]):
@@ -23,19 +27,29 @@ class SafetensorsFiles(Mapping[str, Tensor]):
     """
 
     def __init__(self, files: Sequence[Path]) -> None:
-        """Raises CheckpointError where a file is truncated or of another format."""
+        """Raises CheckpointError where a file is missing, truncated or lies, or two files hold one tensor."""
         self._files: dict[str, Path] = {}
+        self._finite: set[str] = set()
         for file in files:
-            try:
-                with safe_open(file, framework="pt") as opened:
-                    self._files.update(dict.fromkeys(opened.keys(), file))
-            except SafetensorError as error:
-                reason = f"is truncated or not a safetensors file: {error}"
-                raise CheckpointError(unreadable(file, reason)) from None
+            for name in tensor_names(file):
+                if name in self._files:
+                    raise CheckpointError(f"{name!r} is in {self._files[name]} and in {file.name}")
+                self._files[name] = file
 
     def __getitem__(self, name: str) -> Tensor:
-        with safe_open(self._files[name], framework="pt") as opened:
-            tensor: Tensor = opened.get_tensor(name)
+        """Maps a tensor; raises CheckpointError where it holds NaN or an infinite value."""
+        file = self._files[name]
+        try:
+            if name not in self._finite:
+                # through a mapping of its own, so that the pages that only this reads leave memory
+                with safe_open(file, framework="pt") as opened:
+                    _assert_finite(opened.get_tensor(name), f"{file}: {name!r}")
+                self._finite.add(name)
+            with safe_open(file, framework="pt") as opened:
+                tensor: Tensor = opened.get_tensor(name)
+        except (SafetensorError, OSError) as error:
+            reason = f"is truncated or not a safetensors file: {error}"
+            raise CheckpointError(unreadable(file, reason)) from None
         return tensor
 
     def __iter__(self) -> Iterator[str]:
@@ -53,23 +67,49 @@ class SafetensorsFolder(SafetensorsFiles):
         index = folder / "model.safetensors.index.json"
         files = [folder / "model.safetensors"]
         if not files[0].exists() and index.exists():
-            try:
-                names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-            except (ValueError, LookupError, TypeError, AttributeError):
-                raise CheckpointError(f"{index} is not an index of shards") from None
-            files = [folder / name for name in sorted(names)]
+            files = [folder / name for name in _shards(index)]
         for file in files:
-            if not file.exists():
-                raise CheckpointError(_missing(folder, file))
+            if not file.exists() and (reason := _pickle(folder)):
+                raise CheckpointError(reason)
+            check_file(file)
         super().__init__(files)
 
 
-def _missing(folder: Path, file: Path) -> str:
+def _shards(index: Path) -> list[str]:
+    """Returns the names of an index's files; raises CheckpointError for one that is outside its folder."""
+    try:
+        places = read_object(index).get("weight_map")
+    except CheckpointError as error:
+        raise CheckpointError(f"{index} is not an index of shards: {error}") from None
+    if not isinstance(places, dict) or not places:
+        raise CheckpointError(f"{index} is not an index of shards: it has no weight_map")
+    for name, shard in places.items():
+        plain = isinstance(shard, str) and shard.endswith(".safetensors")
+        if not plain or {"/", "\\", "\0"} & set(shard):
+            raise CheckpointError(
+                f"{index}: weight_map places {name!r} in {shard!r}; supported: the name of a safetensors "
+                "file beside the index"
+            )
+    return sorted(set(places.values()))
+
+
+def _assert_finite(tensor: Tensor, source: str) -> None:
+    """Raises CheckpointError, which starts with `source`, where a tensor of floats holds NaN or infinity."""
+    if tensor.dtype not in _CHECKED:
+        return
+    for part in torch.split(tensor.flatten(), _PART):
+        # a sum finds both and is quick; one that only overflows is looked at again
+        if not part.sum().isfinite() and not part.isfinite().all():
+            raise CheckpointError(f"{source} holds NaN or infinite values")
+
+
+def _pickle(folder: Path) -> str | None:
+    """Returns why a folder's weights are refused, where they are a pickle."""
     pickles = [name for name in _PICKLES if (folder / name).exists()]
-    if pickles:
-        return (
-            f"{folder / pickles[0]} is a pickle file, which can run code when it is opened: refused. "
-            "Convert it where you trust it: safetensors.torch.save_file("
-            f"torch.load({pickles[0]!r}, weights_only=True), 'model.safetensors')"
-        )
-    return f"{file} does not exist"
+    if not pickles:
+        return None
+    return (
+        f"{folder / pickles[0]} is a pickle file, which can run code when it is opened: refused. "
+        "Convert it where you trust it: safetensors.torch.save_file("
+        f"torch.load({pickles[0]!r}, weights_only=True), 'model.safetensors')"
+    )

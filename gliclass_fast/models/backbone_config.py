@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from huggingface_hub.errors import StrictDataclassError
 from transformers.models.auto import CONFIG_MAPPING
 
 from gliclass_fast.config import UnsupportedConfigError, hf_activation, one_of
+
+MOST_DISTANCE = 8192  # of two tokens, for which a backbone has tables, in every layer as wide as the model
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +28,21 @@ class BackboneConfig:
     norm_eps: float
     max_positions: int | None  # tokens of the longest sequence, None where any length works
 
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            if field.type == "int" and not isinstance(value := getattr(self, field.name), int):
+                raise UnsupportedConfigError(f"encoder_config: {field.name}={value!r} is not a whole number")
+        if (distance := getattr(self, "max_distance", 0)) > MOST_DISTANCE:
+            raise UnsupportedConfigError(
+                f"encoder_config: relative positions up to {distance} (max_relative_positions, or "
+                "max_position_embeddings, or relative_attention_max_distance) are not supported; supported: "
+                f"at most {MOST_DISTANCE}"
+            )
+        if self.max_positions is not None and self.max_positions < 1:
+            raise UnsupportedConfigError(
+                f"encoder_config.max_position_embeddings leaves {self.max_positions} tokens to a text"
+            )
+
 
 def common_fields(
     hf: Any,
@@ -35,13 +52,17 @@ def common_fields(
     num_attention_heads: str = "num_attention_heads",
 ) -> dict[str, Any]:
     """Returns the fields that most Hugging Face configurations share; other arguments name attributes."""
-    heads = getattr(hf, num_attention_heads)
+    heads, width = getattr(hf, num_attention_heads), getattr(hf, "head_dim", None)
+    if not width and hf.hidden_size % heads:
+        raise UnsupportedConfigError(
+            f"encoder_config.{num_attention_heads}={heads} does not divide hidden_size={hf.hidden_size}"
+        )
     return {
         "vocab_size": hf.vocab_size,
         "hidden_size": hf.hidden_size,
         "num_hidden_layers": getattr(hf, num_hidden_layers),
         "num_attention_heads": heads,
-        "head_width": getattr(hf, "head_dim", None) or hf.hidden_size // heads,
+        "head_width": width or hf.hidden_size // heads,
         "intermediate_size": getattr(hf, intermediate_size),
         "activation": hf_activation(f"encoder_config.{activation}", getattr(hf, activation)),
     }
@@ -62,4 +83,5 @@ def backbone_of(
     try:
         return model_type, CONFIG_MAPPING[model_type](**nested)
     except (KeyError, TypeError, ValueError, StrictDataclassError) as error:
-        raise UnsupportedConfigError(f"{option} is not a valid {model_type} config: {error}") from None
+        reason = " ".join(str(error).split())
+        raise UnsupportedConfigError(f"{option} is not a valid {model_type} config: {reason}") from None

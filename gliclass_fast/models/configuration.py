@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import fields
+from numbers import Real
 from typing import Any
 
 from gliclass_fast.config import (
@@ -14,10 +15,12 @@ from gliclass_fast.config import (
     dtype_name,
     hf_activation,
     one_of,
+    valid_options,
 )
 from gliclass_fast.models.architectures import ARCHITECTURES
 from gliclass_fast.models.architectures.base import GLiClassArchitecture
 from gliclass_fast.models.backbone_config import backbone_of
+from gliclass_fast.models.bounds import check_bounds
 from gliclass_fast.models.decoders import DECODERS
 from gliclass_fast.models.encoders import ENCODERS
 from gliclass_fast.models.gliznet.config import GliznetConfig
@@ -28,11 +31,14 @@ def read_config(raw: Mapping[str, Any]) -> ModelConfig | GliznetConfig:
 
     Raises UnsupportedConfigError, which names the option and the supported values.
     """
-    return GliznetConfig.from_hf(raw) if raw.get("model_type") == "gliznet" else _gliclass(raw)
+    check_bounds(raw)
+    with valid_options("config.json"):
+        return GliznetConfig.from_hf(raw) if raw.get("model_type") == "gliznet" else _gliclass(raw)
 
 
 def _gliclass(raw: Mapping[str, Any]) -> ModelConfig:
-    name = raw.get("architecture_type") or "uni-encoder"
+    name = raw.get("architecture_type")
+    name = "uni-encoder" if name is None else name
     one_of("architecture_type", name, [each for each in ARCHITECTURES if each != "gliznet"])
     architecture = ARCHITECTURES[name].Architecture
     assert issubclass(architecture, GLiClassArchitecture)
@@ -43,7 +49,7 @@ def _gliclass(raw: Mapping[str, Any]) -> ModelConfig:
     vocab_size = raw.get("vocab_size") or backbone_config.vocab_size
     given = {name: value for name, value in raw.items() if value is not None}
     options: dict[str, Any] = {
-        field.name: type(field.default)(given[field.name])
+        field.name: _typed(field.name, given[field.name], type(field.default))
         for field in fields(ModelConfig)
         if isinstance(field.default, (bool, int, float, str)) and field.name in given
     }
@@ -82,6 +88,18 @@ def _gliclass(raw: Mapping[str, Any]) -> ModelConfig:
             "would run over empty slots; supported: 'dynamic'"
         )
     return config
+
+
+def _typed(option: str, value: Any, kind: type) -> Any:
+    """Returns the value of an option; raises UnsupportedConfigError where it is of another type."""
+    if kind is bool and value in (0, 1):
+        return bool(value)
+    known = {bool: bool, str: str}.get(kind, Real)
+    if not isinstance(value, known):
+        raise UnsupportedConfigError(
+            f"{option}={value!r} in config.json is not a value of type {kind.__name__}"
+        )
+    return kind(value)
 
 
 def _check(config: ModelConfig, architecture: type[GLiClassArchitecture]) -> None:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from gliclass_fast.batch import Capacity, EncodedPrompt, PackedBatch
+from gliclass_fast.checkpoint.errors import CheckpointError
 from gliclass_fast.checkpoint.live import LiveTensors
 from gliclass_fast.checkpoint.weights import Checkpoint
 from gliclass_fast.models.architectures import ARCHITECTURES, Output, Size
@@ -30,6 +31,7 @@ from gliclass_fast.text.padded import PaddedInputs
 
 logger = logging.getLogger(__name__)
 
+_LEAST_TENSORS = 4  # of a layer: into and out of its attention and its feed-forward part
 PROBE_SIZES: tuple[Size, ...] = ((512, 8), (64, 8))
 
 
@@ -63,6 +65,7 @@ class LoadedNetwork:
         self.ops = ops_of(config.backbone_config, None)
         self.graphs: GraphRunner | None = None
         checkpoint = Checkpoint(tensors, source, self.device, dtype)
+        _check_layers(config, len(tensors), source)
         architecture = ARCHITECTURES[config.architecture_type].Architecture
         with torch.device("meta"):
             self.network = architecture(config, self.ops, checkpoint, ops_of)
@@ -139,6 +142,17 @@ class LoadedNetwork:
         """Gives back the memory of CUDA graphs, which are recorded anew when they are next needed."""
         if self.graphs is not None:
             self.graphs.free()
+
+
+def _check_layers(config: Any, tensors: int, source: str) -> None:
+    """Raises CheckpointError before layers are built for which there are not enough tensors."""
+    parts = (config.backbone_config, config.label_backbone_config, getattr(config, "decoder_config", None))
+    layers = sum(part.num_hidden_layers for part in parts if part is not None)
+    if layers * _LEAST_TENSORS > tensors:
+        raise CheckpointError(
+            f"{source} does not match its configuration. It holds {tensors} tensors, and num_hidden_layers "
+            f"is {layers}"
+        )
 
 
 def load(config: Any, tensors: Mapping[str, Tensor], source: str, settings: Settings) -> LoadedNetwork:

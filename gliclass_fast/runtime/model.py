@@ -16,6 +16,7 @@ from transformers import PretrainedConfig
 
 from gliclass_fast.checkpoint.live import LiveModel, unwrapped
 from gliclass_fast.checkpoint.lora import open_checkpoint
+from gliclass_fast.config import valid_options
 from gliclass_fast.models.configuration import read_config
 from gliclass_fast.ops import Ops, unavailable_reason
 from gliclass_fast.runtime.loaded import load
@@ -57,7 +58,9 @@ class GLiClassModel(StockModel):
                 "refresh" builds it anew, "error" raises RuntimeError, "ignore" answers from the old one.
             settings: dtype, device, backend, cuda_graphs and quantization, as `from_pretrained` takes them.
         """
-        self.origin, self.on_change = Origin(config, read_tensors, source), on_change
+        self.on_change = on_change
+        with valid_options(f"the configuration of {source}"):
+            self.origin = Origin(config, read_tensors, source)
         self._twin: GLiClassModel | None = None
         self._lock = Lock()  # held while the network or its twin is exchanged
         self._build(Settings.of(settings))

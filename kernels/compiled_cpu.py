@@ -59,8 +59,7 @@ def _panels(table: Tensor | None, bucket_of: Tensor, empty: Callable[..., Tensor
     return empty(*panels.shape, dtype=table.dtype, device=table.device).copy_(panels)
 
 
-@torch.library.custom_op("gliclass_fast::attention_cpu", mutates_args=(), device_types="cpu")
-def _attention(
+def _attend(
     q: Tensor,
     k: Tensor,
     v: Tensor,
@@ -135,7 +134,14 @@ def _check(rows: tuple[Tensor, Tensor, Tensor], tables: Iterable[Tensor]) -> Non
         raise ValueError("rows of q, k and v must be contiguous, k and v strided alike")
 
 
-@_attention.register_fake
+# `torch.library.custom_op` does the same, and imports a compiler at its first call, which takes seconds
+_LIBRARY = torch.library.Library("gliclass_fast", "FRAGMENT")
+_LIBRARY.define(f"attention_cpu{torch.library.infer_schema(_attend, mutates_args=())}")
+_LIBRARY.impl("attention_cpu", _attend, "CPU")
+_attention = torch.ops.gliclass_fast.attention_cpu.default
+
+
+@torch.library.register_fake("gliclass_fast::attention_cpu", lib=_LIBRARY)
 def _(q, *_, **__):
     return q.new_empty(q.shape[0], q.shape[1] * q.shape[2])
 

@@ -33,6 +33,19 @@ print(pipeline("I loved this film.", ["positive", "negative"], classification_ty
 
 
 @pytest.mark.slow
+def test_a_first_call_imports_no_compiler() -> None:
+    """torch._dynamo takes seconds of every start, and nothing here needs it."""
+    program = """
+import sys
+from gliclass_fast import ZeroShotClassificationPipeline, demo
+ZeroShotClassificationPipeline(demo.PATH, device="cpu", progress_bar=False)("I loved this film.", ["positive"])
+print("torch._dynamo" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == "False", done.stderr
+
+
+@pytest.mark.slow
 def test_the_command_says_what_it_needs() -> None:
     program = "import sys; sys.modules['typer'] = None; import gliclass_fast.__main__ as m; m.main()"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)

@@ -39,8 +39,8 @@ inline float dot(const float* a, const float* b, int depth) {
 }
 
 // x times the normal distribution, as max(x, 0) - |x| Q(|x|). Q is the distribution's upper tail, 2^polynomial;
-// the polynomial makes the largest error of |x| Q(|x|) as small as its degree allows, which is 1e-8. It is NaN of
-// -infinity, as x times the distribution is.
+// the polynomial makes the largest error of |x| Q(|x|) as small as its degree allows, which is 1e-8. It is NaN
+// of -infinity, as x times the distribution is.
 inline Vector gelu(Vector x) {
   Vector size = larger(x, -x);
   size = size > 16.0f ? splat(16.0f) : size;

@@ -10,6 +10,16 @@ from torch import Tensor, nn
 from gliclass_fast.ops import Ops
 
 
+class Embedding(nn.Embedding):
+    """A table of vectors that a checkpoint fills: nothing is drawn for it.
+
+    To draw numbers on the device "meta", torch imports a compiler, which takes seconds.
+    """
+
+    def reset_parameters(self) -> None:
+        """Leaves the table as it is."""
+
+
 class Linear(nn.Linear):
     """Maps x to x @ weight.T + bias, [*, in] -> [*, out]; `pack` gives the weight its operations' form."""
 

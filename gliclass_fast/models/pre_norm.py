@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from gliclass_fast.batch import PackedBatch
 from gliclass_fast.models.backbone_config import BackboneConfig
-from gliclass_fast.models.layers import Norm
+from gliclass_fast.models.layers import Embedding, Norm
 from gliclass_fast.ops import Ops
 
 
@@ -20,7 +20,7 @@ class PreNormEncoder(nn.Module):
 
     def __init__(self, config: BackboneConfig, ops: Ops) -> None:
         super().__init__()
-        self.word_embeddings = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.word_embeddings = Embedding(config.vocab_size, config.hidden_size)
         self.final_norm = Norm(config.hidden_size, ops, config.norm_eps, rms=True)
 
     def mix(self, number: int, x: Tensor, batch: PackedBatch) -> Tensor:

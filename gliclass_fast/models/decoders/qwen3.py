@@ -16,7 +16,7 @@ from gliclass_fast.checkpoint.weights import affine
 from gliclass_fast.models.decoders import KeyValues
 from gliclass_fast.models.encoders import llama
 from gliclass_fast.models.encoders.qwen2 import refuse_sliding_window
-from gliclass_fast.models.layers import Norm
+from gliclass_fast.models.layers import Embedding, Norm
 from gliclass_fast.models.rotary import RotaryTable
 from gliclass_fast.ops import Ops, Sequences
 
@@ -73,7 +73,7 @@ class Decoder(nn.Module):
     def __init__(self, config: llama.Config, ops: Ops) -> None:
         super().__init__()
         self.config = config
-        self.word_embeddings = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.word_embeddings = Embedding(config.vocab_size, config.hidden_size)
         self.layers = nn.ModuleList(Layer(config, ops) for _ in range(config.num_hidden_layers))
         self.final_norm = Norm(config.hidden_size, ops, config.norm_eps, rms=True)
 

@@ -13,7 +13,7 @@ from gliclass_fast.batch import PackedBatch
 from gliclass_fast.checkpoint.weights import affine
 from gliclass_fast.models.decoders import AHEAD
 from gliclass_fast.models.encoders import t5
-from gliclass_fast.models.layers import Linear, Norm, NormLinear
+from gliclass_fast.models.layers import Embedding, Linear, Norm, NormLinear
 from gliclass_fast.ops import Ops, Sequences
 
 _CROSS = "decoder.block.{i}.layer.1"
@@ -67,7 +67,7 @@ class Decoder(nn.Module):
     def __init__(self, config: t5.Config, ops: Ops, causal: bool) -> None:
         super().__init__()
         self.config, self.causal = config, causal
-        self.word_embeddings = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.word_embeddings = Embedding(config.vocab_size, config.hidden_size)
         self.layers = nn.ModuleList(Layer(config, ops, number) for number in range(config.num_hidden_layers))
         self.final_norm = Norm(config.hidden_size, ops, config.norm_eps, rms=True)
         self.biases: list[Tensor] = []

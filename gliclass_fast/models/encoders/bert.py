@@ -13,7 +13,7 @@ from gliclass_fast.checkpoint.weights import affine
 from gliclass_fast.config import UnsupportedConfigError
 from gliclass_fast.models.backbone_config import BackboneConfig, common_fields
 from gliclass_fast.models.encoders import word_source
-from gliclass_fast.models.layers import Norm
+from gliclass_fast.models.layers import Embedding, Norm
 from gliclass_fast.models.post_norm import PostNormEncoder, PostNormLayer
 from gliclass_fast.ops import Ops
 
@@ -68,11 +68,11 @@ class Encoder(PostNormEncoder):
     def __init__(self, config: Config, ops: Ops) -> None:
         super().__init__()
         self.config, width = config, config.embedding_size
-        self.word_embeddings = nn.Embedding(config.vocab_size, width)
-        self.position_embeddings = nn.Embedding(config.table_length, width)
+        self.word_embeddings = Embedding(config.vocab_size, width)
+        self.position_embeddings = Embedding(config.table_length, width)
         self.token_type_embeddings = None
         if config.type_vocab_size:
-            self.token_type_embeddings = nn.Embedding(config.type_vocab_size, width)
+            self.token_type_embeddings = Embedding(config.type_vocab_size, width)
         self.norm = Norm(width, ops, config.norm_eps)
         self.layers = nn.ModuleList(Layer(config, ops) for _ in range(config.num_hidden_layers))
 

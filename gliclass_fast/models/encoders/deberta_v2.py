@@ -21,7 +21,7 @@ from gliclass_fast.checkpoint.weights import affine
 from gliclass_fast.config import UnsupportedConfigError, hf_activation
 from gliclass_fast.models.backbone_config import BackboneConfig, common_fields
 from gliclass_fast.models.encoders import word_source
-from gliclass_fast.models.layers import Linear, Norm
+from gliclass_fast.models.layers import Embedding, Linear, Norm
 from gliclass_fast.models.post_norm import PostNormEncoder, PostNormLayer
 from gliclass_fast.ops import DistanceTables, Ops
 
@@ -168,12 +168,12 @@ class Encoder(PostNormEncoder):
         self.config, self.ops = config, ops
         width, narrow, eps = config.hidden_size, config.embedding_size, config.norm_eps
         rows, types = config.position_table, config.type_vocab_size
-        self.word_embeddings = nn.Embedding(config.vocab_size, narrow)
-        self.position_embeddings = nn.Embedding(rows, narrow) if rows else None
-        self.token_type_embeddings = nn.Embedding(types, narrow) if types else None
+        self.word_embeddings = Embedding(config.vocab_size, narrow)
+        self.position_embeddings = Embedding(rows, narrow) if rows else None
+        self.token_type_embeddings = Embedding(types, narrow) if types else None
         self.widen = Linear(narrow, width, ops, bias=False) if narrow != width else None
         self.norm = Norm(width, ops, eps)
-        self.rel_embeddings = nn.Embedding(2 * config.span, width) if config.relative else None
+        self.rel_embeddings = Embedding(2 * config.span, width) if config.relative else None
         self.rel_norm = Norm(width, ops, eps) if config.norm_distances else None
         self.conv = self.conv_norm = None
         if config.conv_kernel_size:

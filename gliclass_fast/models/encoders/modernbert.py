@@ -17,7 +17,7 @@ from gliclass_fast.checkpoint.weights import affine
 from gliclass_fast.config import UnsupportedConfigError
 from gliclass_fast.models.backbone_config import BackboneConfig, common_fields
 from gliclass_fast.models.encoders import word_source
-from gliclass_fast.models.layers import Linear, Norm, NormLinear
+from gliclass_fast.models.layers import Embedding, Linear, Norm, NormLinear
 from gliclass_fast.models.rotary import RotaryTable
 from gliclass_fast.ops import Ops, Positions
 
@@ -96,7 +96,7 @@ class Encoder(nn.Module):
     def __init__(self, config: Config, ops: Ops) -> None:
         super().__init__()
         self.config, width, eps = config, config.hidden_size, config.norm_eps
-        self.word_embeddings = nn.Embedding(config.vocab_size, width)
+        self.word_embeddings = Embedding(config.vocab_size, width)
         self.norm, self.final_norm = (Norm(width, ops, eps, config.norm_bias) for _ in range(2))
         self.layers = nn.ModuleList(Layer(config, ops, number) for number in range(config.num_hidden_layers))
 

@@ -18,7 +18,7 @@ from gliclass_fast.batch import PackedBatch
 from gliclass_fast.checkpoint.weights import affine
 from gliclass_fast.config import UnsupportedConfigError
 from gliclass_fast.models.backbone_config import BackboneConfig, common_fields
-from gliclass_fast.models.layers import Linear, NormLinear
+from gliclass_fast.models.layers import Embedding, Linear, NormLinear
 from gliclass_fast.models.pre_norm import PreNormEncoder
 from gliclass_fast.ops import Ops, Positions
 
@@ -97,7 +97,7 @@ class Layer(nn.Module):
         across = config.num_attention_heads * config.head_width
         self.config, self.ops = config, ops
         biased = number < config.biased_layers
-        self.biases = nn.Embedding(config.buckets, config.num_attention_heads) if biased else None
+        self.biases = Embedding(config.buckets, config.num_attention_heads) if biased else None
         self.qkv = NormLinear(width, 3 * across, ops, eps, bias=False, rms=True)
         self.out = Linear(across, width, ops, bias=False)
         self.up = None if config.gated else NormLinear(width, inner, ops, eps, bias=False, rms=True)

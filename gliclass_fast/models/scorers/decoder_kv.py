@@ -17,7 +17,7 @@ from gliclass_fast.checkpoint.weights import Checkpoint, affine
 from gliclass_fast.config import ModelConfig
 from gliclass_fast.models.architectures import OpsOf
 from gliclass_fast.models.encoders import deberta_v2
-from gliclass_fast.models.layers import Linear
+from gliclass_fast.models.layers import Embedding, Linear
 from gliclass_fast.models.pooling import normalize
 from gliclass_fast.models.scorers.mlp import PairLinear
 from gliclass_fast.models.scorers.reasoning import WEIGHTS as CELL_WEIGHTS
@@ -69,7 +69,7 @@ class SectionEncoder(nn.Module):
     def __init__(self, config: deberta_v2.Config, ops: Ops) -> None:
         super().__init__()
         self.config = config
-        self.rel_embeddings: nn.Embedding | None = nn.Embedding(2 * config.span, config.hidden_size)
+        self.rel_embeddings: Embedding | None = Embedding(2 * config.span, config.hidden_size)
         self.layers = nn.ModuleList(deberta_v2.Layer(config, ops) for _ in range(config.num_hidden_layers))
 
     def fold_weights(self) -> None:

@@ -74,6 +74,7 @@ def run_in(site: Path, program: str) -> str:
     return done.stdout
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 def test_a_source_distribution_gives_a_wheel_that_runs_outside_the_repository(
     tmp_path: Path, source_copy: Path

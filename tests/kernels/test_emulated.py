@@ -152,6 +152,7 @@ def test_every_schedule_gives_the_same(library: Path, scheduled: Any) -> None:
     assert all(is_right(library, scheduled, rows, seed) for rows in (16, 64, 128) for seed in range(3))
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("statement", ["block_sync();", "wait_for_copies();"])
 def test_a_removed_barrier_or_wait_is_caught(statement: str, scheduled: Any, tmp_path: Path) -> None:
     text = (SOURCE / "cuda" / "disentangled_attention.cuh").read_text(encoding="utf-8")

@@ -115,6 +115,7 @@ def options_of(source: Path, output: Path, actors: int, block: int) -> list[str]
     ]  # fmt: skip
 
 
+@pytest.mark.nightly
 def test_a_job_survives_the_driver_and_an_actor(tmp_path: Path, cluster: str) -> None:
     """The driver is killed, and in the run that resumes an actor: a kill costs two blocks at most."""
     count, block = 160, 10

@@ -46,8 +46,7 @@ def alone() -> Iterator[TestClient]:
     app = create_app(ServeSettings(device="cpu", labels=LABELS, threads=1))
     app.state.service.start()  # without a lifespan, as every request of a TestClient has its own event loop
     yield TestClient(app)
-    app.state.service.batcher.close()
-    app.state.service.batcher.join()
+    asyncio.run(app.state.service.drain())
 
 
 REQUESTS: list[tuple[str, str, Any]] = [
@@ -101,7 +100,7 @@ def test_haproxy_listens_here_alone_and_the_log_is_json(service: Running) -> Non
 
 
 def test_work_for_a_client_that_left_is_not_done(service: Running) -> None:
-    body = json.dumps({"texts": ["a long text " * 200] * 200, "labels": LABELS}).encode()
+    body = json.dumps({"texts": ["a long text " * 200] * 30, "labels": LABELS}).encode()
     head = f"POST /classify HTTP/1.1\r\nhost: a\r\nx-request-id: left\r\ncontent-length: {len(body)}\r\n"
     before = service.total("texts_total")
     with socket.create_connection(("127.0.0.1", service.port)) as client:
@@ -110,7 +109,7 @@ def test_work_for_a_client_that_left_is_not_done(service: Running) -> None:
     service.wait_for(lambda: service.requests("left"))
     assert service.requests("left")[0]["status"] != 200
     service.wait_for(lambda: not service.total("queue_tokens"))
-    assert service.total("texts_total") - before < 40
+    assert service.total("texts_total") - before < 20
 
 
 def test_a_replica_that_is_killed_costs_no_answer(service: Running) -> None:
@@ -123,6 +122,7 @@ def test_a_replica_that_is_killed_costs_no_answer(service: Running) -> None:
     assert set(clients.fates) == {"right"} and clients.fates["right"] > 50
 
 
+@pytest.mark.nightly
 def test_at_sigterm_what_waits_is_answered_and_nothing_is_left(service: Running) -> None:
     before = [psutil.Process(pid) for pid in service.processes()]
     body = json.dumps({"texts": TEXTS * 2, "labels": LABELS}).encode()
@@ -235,7 +235,8 @@ def test_a_replica_without_ray(alone: TestClient, tmp_path: Path) -> None:
 
 def test_the_lines_of_replicas_come_through(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     lines = ReplicaLines(tmp_path)
-    handlers = logging.root.handlers[:]
+    handlers, level = logging.root.handlers[:], logging.root.level
+    logging.root.handlers[:] = []  # those that are replaced are closed, and these are pytest's
     try:
         use_json_of_replica(Logs("info", lines.path))
         logging.getLogger("a.logger").info("an event", extra={"request_id": "7"})
@@ -244,6 +245,7 @@ def test_the_lines_of_replicas_come_through(tmp_path: Path, capfd: pytest.Captur
             text += capfd.readouterr().err
     finally:
         logging.root.handlers[:] = handlers
+        logging.root.setLevel(level)
     line = json.loads(text)
     assert line["event"] == "an event" and line["request_id"] == "7" and line["pid"] == os.getpid()
 

@@ -86,6 +86,7 @@ def test_the_whole_plan(tmp_path: Path) -> None:
     assert on_gpu == {*order, "build", "memcheck", "racecheck"}
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 def test_every_kind_of_step_runs(tmp_path: Path) -> None:
     """One of the files of tests runs, which differ in nothing but their name."""

@@ -27,7 +27,7 @@ from gliclass_fast.kernels import (
     segment_softmax,
 )
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.nightly]
 ROOT = Path(__file__).parent.parent.parent
 RESULTS = ROOT / "bench" / "results"
 OLDER = "3.6.0"  # the Triton of torch 2.11

@@ -22,8 +22,9 @@ from gliclass_fast.bench import cases, serving_tasks
 from gliclass_fast.bench.load import Tally, burst
 from gliclass_fast.bench.load_questions import Question, Target, drawn, scored
 from gliclass_fast.bench.peers import deployment
-from gliclass_fast.bench.serving_process import Server, free_port
+from gliclass_fast.bench.serving_process import Server
 from gliclass_fast.bench.serving_tasks import CLIENTS, IN_FLIGHT, LEAVERS, Load
+from gliclass_fast.serving.ray_environment import free_port
 
 SECONDS = 8.0  # of each load
 QUESTIONS = 256

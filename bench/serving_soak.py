@@ -21,7 +21,8 @@ from gliclass_fast import ZeroShotClassificationPipeline, demo
 from gliclass_fast.bench import cases
 from gliclass_fast.bench.load import burst, closed_loop
 from gliclass_fast.bench.load_questions import Question, Target, drawn, scored
-from gliclass_fast.bench.serving_process import PAGE, RESIDENT, STARTED, Server, free_port, title, tree
+from gliclass_fast.bench.serving_process import PAGE, RESIDENT, STARTED, Server, title, tree
+from gliclass_fast.serving.ray_environment import free_port
 
 CLIENTS = 16
 REPLICA = "ray::ServeReplica"  # how Ray names the process of a replica

@@ -16,10 +16,11 @@ from gliclass_fast.bench import load, load_questions, serving
 from gliclass_fast.bench.load import burst, closed_loop, open_loop
 from gliclass_fast.bench.load_questions import Question, Target
 from gliclass_fast.bench.serving_null import null_app
-from gliclass_fast.bench.serving_process import Server, free_port, metric
+from gliclass_fast.bench.serving_process import Server, metric
 from gliclass_fast.bench.serving_soak import Soak, replicas
 from gliclass_fast.bench.serving_tasks import end_in_flight
 from gliclass_fast.cli.app import app
+from gliclass_fast.serving.ray_environment import free_port
 from gliclass_fast.serving.settings import ServeSettings
 from tests.stand_in import score
 from tools.report import served

@@ -7,9 +7,23 @@ from typing import Annotated
 
 import typer
 
-from gliclass_fast.cli.console import DEMO_MODEL, Column, Device, Model
-from gliclass_fast.cli.options import labels_of
-from gliclass_fast.cli.rows import Reading
+from gliclass_fast.cli.console import (
+    DEMO_MODEL,
+    Column,
+    Delimiter,
+    Device,
+    Dtype,
+    Encoding,
+    Keep,
+    Labels,
+    LabelsFile,
+    Model,
+    NoText,
+    Prompt,
+    Single,
+    TopK,
+)
+from gliclass_fast.cli.options import labels_of, reading_of
 
 FOUND_COLUMNS = ("row_id", "file", "row", "text", "labels", "scores", "tokens_cut", "error")
 
@@ -22,32 +36,21 @@ def batch(
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Folder for the results, as .parquet files.")
     ],
-    labels: Annotated[str | None, typer.Option(help="Labels, separated by commas.")] = None,
-    labels_file: Annotated[
-        Path | None, typer.Option(help="JSON file: a list of labels or nested objects.")
-    ] = None,
+    labels: Labels = None,
+    labels_file: LabelsFile = None,
     model: Model = DEMO_MODEL,
     threshold: Annotated[float, typer.Option(help="Lowest score that counts, 0 to 1.", min=0, max=1)] = 0.5,
-    top_k: Annotated[
-        int | None, typer.Option(help="At most so many labels per text, the best.", min=1)
-    ] = None,
-    single: Annotated[
-        bool, typer.Option("--single", help="One label per text: the best, scores sum to 1.")
-    ] = False,
-    prompt: Annotated[str | None, typer.Option(help="Task description put before the text.")] = None,
+    top_k: TopK = None,
+    single: Single = False,
+    prompt: Prompt = None,
     column: Column = "text",
-    keep: Annotated[
-        str | None, typer.Option(help="Other columns for the result, as id,date.", show_default="none")
-    ] = None,
-    encoding: Annotated[str | None, typer.Option(help="Of the input.", show_default="utf-8")] = None,
-    delimiter: Annotated[
-        str | None,
-        typer.Option(help="Of a .csv or .tsv file; or the word tab.", show_default=", or tab"),
-    ] = None,
+    keep: Keep = None,
+    encoding: Encoding = None,
+    delimiter: Delimiter = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue the killed job of this --output.")
     ] = False,
-    no_text: Annotated[bool, typer.Option("--no-text", help="Leave the text out of the result.")] = False,
+    no_text: NoText = False,
     max_length: Annotated[int, typer.Option(help="Window in tokens.", min=1)] = 1024,
     batch_tokens: Annotated[
         int | None, typer.Option(help="Tokens per batch.", show_default="by device", min=1)
@@ -68,20 +71,16 @@ def batch(
         typer.Option(help="GPUs of an actor, as 1 or 0.5.", show_default="1 where there are any", min=0),
     ] = None,
     device: Device = "cuda",
-    dtype: Annotated[
-        str | None,
-        typer.Option(help="float32, float16 or bfloat16.", show_default="16 bit on a GPU, else float32"),
-    ] = None,
+    dtype: Dtype = None,
     quantization: Annotated[
         str | None, typer.Option(help="int8: faster on a CPU, and less exact; see `check --quantization`.")
     ] = None,
 ) -> None:
     """Score files of texts in several processes or machines; a killed job goes on where it was."""
     given = labels_of(labels, labels_file)
-    kept = tuple(dict.fromkeys(name.strip() for name in (keep or "").split(",") if name.strip()))
-    if taken := [name for name in kept if name in FOUND_COLUMNS]:
+    reading = reading_of(column, keep, encoding, delimiter)
+    if taken := [name for name in reading.keep if name in FOUND_COLUMNS]:
         raise ValueError(f"--keep: results have a column {taken[0]!r} of their own")
-    reading = Reading(column, kept, encoding, "\t" if delimiter == "tab" else delimiter)
     if output.resolve().is_relative_to(source.resolve()):
         raise ValueError(f"--output {output} is the input, or lies in it")
 

@@ -74,15 +74,11 @@ class BatchRun:
         note.check(resume)
         if not resume:
             raise ValueError(f"{self.output} exists already: give another --output, or delete it")
-        try:
-            note.check(resume=False)
-        except ValueError:  # which tells that it is unfinished
-            if not self.checkpoint.is_dir():
-                raise ValueError(
-                    f"{self.checkpoint} is missing, and it tells what is done: delete {self.output} as well"
-                ) from None
-            return True
-        return False
+        if not note.finished and not self.checkpoint.is_dir():
+            raise ValueError(
+                f"{self.checkpoint} is missing, and it tells what is done: delete {self.output} as well"
+            )
+        return not note.finished
 
     def _score(self, files: Files) -> None:
         try:

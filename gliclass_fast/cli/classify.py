@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from gliclass_fast.chunking import ZeroShotClassificationWithChunkingPipeline
-from gliclass_fast.cli.device import quiet, usable, use_threads
+from gliclass_fast.cli.device import quiet, usable
 from gliclass_fast.cli.inputs import Source
 from gliclass_fast.cli.job import INTERRUPTED, Job
 from gliclass_fast.cli.printers import JsonLines, Tables
@@ -16,6 +16,7 @@ from gliclass_fast.cli.resume import RunNote
 from gliclass_fast.cli.scoring import Call, outcomes, score
 from gliclass_fast.cli.writers import Writer, open_writer
 from gliclass_fast.pipeline import ZeroShotClassificationPipeline
+from gliclass_fast.runtime.device import use_threads
 from gliclass_fast.runtime.model import GLiClassModel
 from gliclass_fast.text.prompts import flatten_labels
 

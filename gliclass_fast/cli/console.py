@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Callable
 from functools import wraps
+from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -22,6 +23,24 @@ Model = Annotated[
     str, typer.Option(help="Checkpoint folder or repository id.", show_default="the demo checkpoint")
 ]
 Column = Annotated[str, typer.Option(help="Column or key that holds the text of a file.")]
+Labels = Annotated[str | None, typer.Option(help="Labels, separated by commas.")]
+LabelsFile = Annotated[Path | None, typer.Option(help="JSON file: a list of labels or nested objects.")]
+TopK = Annotated[int | None, typer.Option(help="At most so many labels per text, the best.", min=1)]
+Single = Annotated[bool, typer.Option("--single", help="One label per text: the best, scores sum to 1.")]
+Prompt = Annotated[str | None, typer.Option(help="Task description put before the text.")]
+Keep = Annotated[
+    str | None, typer.Option(help="Other columns for the result, as id,date.", show_default="none")
+]
+Encoding = Annotated[str | None, typer.Option(help="Of the input.", show_default="utf-8")]
+Delimiter = Annotated[
+    str | None, typer.Option(help="Of a .csv or .tsv file; or the word tab.", show_default=", or tab")
+]
+NoText = Annotated[bool, typer.Option("--no-text", help="Leave the text out of the result.")]
+Dtype = Annotated[
+    str | None,
+    typer.Option(help="float32, float16 or bfloat16.", show_default="16 bit on a GPU, else float32"),
+]
+Threads = Annotated[int | None, typer.Option(help="Threads of the CPU.", show_default="torch's", min=1)]
 DEMO_MODEL = str(PATH)
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 import torch
 import transformers
 
@@ -16,13 +14,6 @@ def usable(device: str) -> torch.device:
     if device.split(":")[0] not in ORDER:
         raise ValueError(f"unknown device {device!r}; choose one of: {', '.join(ORDER)}")
     return resolve_device(device, fall_back=True)
-
-
-def use_threads(threads: int | None) -> None:
-    """Has torch and the tokenizers use so many threads of the CPU; None leaves that to them."""
-    if threads is not None:
-        torch.set_num_threads(threads)
-        os.environ["RAYON_NUM_THREADS"] = str(threads)  # tokenizers read it before they first work
 
 
 def quiet() -> None:

@@ -9,7 +9,24 @@ from typing import Annotated, Any
 
 import typer
 
-from gliclass_fast.cli.console import DEMO_MODEL, Column, Device, Model, screen
+from gliclass_fast.cli.console import (
+    DEMO_MODEL,
+    Column,
+    Delimiter,
+    Device,
+    Dtype,
+    Encoding,
+    Keep,
+    Labels,
+    LabelsFile,
+    Model,
+    NoText,
+    Prompt,
+    Single,
+    Threads,
+    TopK,
+    screen,
+)
 from gliclass_fast.cli.inputs import source_of
 from gliclass_fast.cli.results import Layout
 from gliclass_fast.cli.rows import Reading
@@ -31,38 +48,27 @@ def classify(
             "per line, for - or without any.",
         ),
     ] = None,
-    labels: Annotated[str | None, typer.Option(help="Labels, separated by commas.")] = None,
-    labels_file: Annotated[
-        Path | None, typer.Option(help="JSON file: a list of labels or nested objects.")
-    ] = None,
+    labels: Labels = None,
+    labels_file: LabelsFile = None,
     model: Model = DEMO_MODEL,
     threshold: Annotated[float, typer.Option(help="Lowest score that counts, 0 to 1.")] = 0.5,
-    top_k: Annotated[
-        int | None, typer.Option(help="At most so many labels per text, the best.", min=1)
-    ] = None,
-    single: Annotated[
-        bool, typer.Option("--single", help="One label per text: the best, scores sum to 1.")
-    ] = False,
-    prompt: Annotated[str | None, typer.Option(help="Task description put before the text.")] = None,
+    top_k: TopK = None,
+    single: Single = False,
+    prompt: Prompt = None,
     examples: Annotated[
         Path | None, typer.Option(help='JSON file: a list of {"text", "labels"} examples.')
     ] = None,
     column: Column = "text",
-    keep: Annotated[
-        str | None, typer.Option(help="Other columns for the result, as id,date.", show_default="none")
-    ] = None,
-    encoding: Annotated[str | None, typer.Option(help="Of the input.", show_default="utf-8")] = None,
-    delimiter: Annotated[
-        str | None,
-        typer.Option(help="Of a .csv or .tsv file; or the word tab.", show_default=", or tab"),
-    ] = None,
+    keep: Keep = None,
+    encoding: Encoding = None,
+    delimiter: Delimiter = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Result file: .jsonl, .csv or .parquet.")
     ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue an interrupted --output; --dtype may be another.")
     ] = False,
-    no_text: Annotated[bool, typer.Option("--no-text", help="Leave the text out of the result.")] = False,
+    no_text: NoText = False,
     on_error: Annotated[
         OnError,
         typer.Option(help="A row that fails: its error as the result, no result, or the end of the job."),
@@ -92,13 +98,8 @@ def classify(
         typer.Option("--table/--json", help="Default: a table on a terminal, JSON lines in a pipe."),
     ] = None,
     device: Device = "cuda",
-    threads: Annotated[
-        int | None, typer.Option(help="Threads of the CPU.", show_default="torch's", min=1)
-    ] = None,
-    dtype: Annotated[
-        str | None,
-        typer.Option(help="float32, float16 or bfloat16.", show_default="16 bit on a GPU, else float32"),
-    ] = None,
+    threads: Threads = None,
+    dtype: Dtype = None,
     quantization: Annotated[
         str | None,
         typer.Option(
@@ -122,8 +123,8 @@ def classify(
         raise ValueError("--text-chunk-overlap goes with --text-chunk-size")
     if text_chunk_size is not None and not (text_chunk_overlap or 0) < text_chunk_size:
         raise ValueError("--text-chunk-overlap must be less than --text-chunk-size")
-    kept = tuple(dict.fromkeys(name.strip() for name in (keep or "").split(",") if name.strip()))
-    source = source_of(texts, Reading(column, kept, encoding, "\t" if delimiter == "tab" else delimiter))
+    reading = reading_of(column, keep, encoding, delimiter)
+    source = source_of(texts, reading)
 
     from gliclass_fast.cli.classify import Running, Scoring, run  # imports torch, which takes seconds
 
@@ -135,8 +136,14 @@ def classify(
         text_chunk_overlap,
     )  # fmt: skip
     running = Running(device, dtype, threads, batch_tokens, [int(size) for size in sizes])
-    layout, shown = Layout(kept, not no_text, top_k), screen.is_terminal if table is None else table
+    layout, shown = Layout(reading.keep, not no_text, top_k), screen.is_terminal if table is None else table
     run(source, scoring, running, layout, on_error.value, output, resume, shown)
+
+
+def reading_of(column: str, keep: str | None, encoding: str | None, delimiter: str | None) -> Reading:
+    """Returns how the files of an input are read."""
+    kept = tuple(dict.fromkeys(name.strip() for name in (keep or "").split(",") if name.strip()))
+    return Reading(column, kept, encoding, "\t" if delimiter == "tab" else delimiter)
 
 
 def labels_of(labels: str | None, labels_file: Path | None) -> Any:

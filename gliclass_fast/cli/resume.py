@@ -68,14 +68,11 @@ class RunNote:
 
     def check(self, resume: bool) -> None:
         """Raises ValueError where an unfinished run would be lost, or resumed with other options."""
-        if not (self._path.exists() and self._output.exists()):
+        before = self._before()
+        if before is None:
             return
-        try:
-            before = json.loads(self._path.read_text(encoding="utf-8"))
-            finished, options, dtypes = before["finished"], before["options"], before["dtypes"]
-        except (ValueError, KeyError, TypeError):
-            raise FileFormatError(f"{self._path} is damaged: delete it, or {self._output} as well") from None
-        if not resume and not finished:
+        options, dtypes = before["options"], before["dtypes"]
+        if not resume and not before["finished"]:
             raise ValueError(
                 f"{self._output} holds the results of an unfinished run: add --resume, or delete it"
             )
@@ -89,7 +86,24 @@ class RunNote:
             )
         if resume:
             self._dtypes = list(dict.fromkeys([*dtypes, *self._dtypes]))
-            self.skips = self.skips or bool(before.get("skips"))
+            self.skips = self.skips or bool(before["skips"])
+
+    @property
+    def finished(self) -> bool:
+        """Returns whether a run that is noted here has ended; raises FileFormatError for a damaged note."""
+        before = self._before()
+        return before is None or bool(before["finished"])
+
+    def _before(self) -> dict[str, Any] | None:
+        """Returns what is noted of the run before, or None where there is none, or no result of it."""
+        if not (self._path.exists() and self._output.exists()):
+            return None
+        try:
+            before = json.loads(self._path.read_text(encoding="utf-8"))
+            noted = {name: before[name] for name in ("finished", "options", "dtypes")}
+            return {**noted, "skips": before.get("skips")}
+        except (ValueError, KeyError, TypeError):
+            raise FileFormatError(f"{self._path} is damaged: delete it, or {self._output} as well") from None
 
     def write(self, finished: bool = False) -> None:
         note = {

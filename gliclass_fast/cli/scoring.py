@@ -7,7 +7,7 @@ from typing import Any
 
 from gliclass_fast.cli.results import Outcome
 from gliclass_fast.cli.rows import Row
-from gliclass_fast.serving import halving
+from gliclass_fast.engine import halving
 
 Call = halving.Call[Outcome]
 

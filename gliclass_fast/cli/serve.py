@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from gliclass_fast.cli.console import Dtype, Threads
 from gliclass_fast.cli.options import read_json
 from gliclass_fast.serving.settings import Placement, ServeSettings
 
@@ -52,14 +53,9 @@ def serve(
     device: Annotated[
         str | None, typer.Option(help="cuda or cpu.", show_default="a GPU where there is one")
     ] = None,
-    dtype: Annotated[
-        str | None,
-        typer.Option(help="float32, float16 or bfloat16.", show_default="16 bit on a GPU, else float32"),
-    ] = None,
+    dtype: Dtype = None,
     quantization: Annotated[str | None, typer.Option(help="int8: faster on a CPU, less exact.")] = None,
-    threads: Annotated[
-        int | None, typer.Option(help="Threads of the CPU.", show_default="torch's", min=1)
-    ] = None,
+    threads: Threads = None,
     ray: Annotated[
         bool, typer.Option("--ray", help="Run on Ray Serve: replicas behind one address.")
     ] = False,

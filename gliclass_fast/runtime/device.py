@@ -1,8 +1,9 @@
-"""The one rule for devices: it says what a caller means by a name, a number, or nothing."""
+"""Devices: what a caller means by a name, a number, or nothing; and how many threads a CPU gives."""
 
 from __future__ import annotations
 
 import logging
+import os
 from typing import Any
 
 import torch
@@ -43,6 +44,17 @@ def resolve_device(device: Any = None, fall_back: bool = False) -> torch.device:
     if found.type == "cuda" and found.index is None:
         return torch.device("cuda", torch.cuda.current_device())
     return found
+
+
+def use_threads(threads: int | None, of_tokenizers: int | None = None) -> None:
+    """Has torch, and the tokenizers with it or as many as said, use so many threads of the CPU.
+
+    None leaves that to them. The tokenizers' number counts only before they first work.
+    """
+    if threads is not None:
+        torch.set_num_threads(threads)
+    if (number := threads if of_tokenizers is None else of_tokenizers) is not None:
+        os.environ["RAYON_NUM_THREADS"] = str(number)
 
 
 def _cpu_for(device: Any) -> torch.device:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import hmac
-import json
 import logging
 import time
 import uuid
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Mapping
 
 from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gliclass_fast.serving.errors import RequestError, TooLarge, Unauthorized
@@ -18,6 +17,7 @@ from gliclass_fast.serving.metrics import Metrics
 
 logger = logging.getLogger(__name__)
 
+LONGEST_MESSAGE = 500  # characters of an error, which may repeat a part of what the caller sent
 LONGEST_ID = 128  # characters of a request id that a caller may choose
 OPEN = ("/", "/health", "/ready", "/docs", "/openapi.json")  # whoever has no key may read these
 
@@ -56,12 +56,13 @@ class Access:
             await self.app(scope, self._counted(headers, receive), answered)
         except RequestError as error:
             state["error_type"] = error.error_type
-            await send_error(answered, error.status, error.error_type, str(error))
+            await error_response(error.status, error.error_type, str(error))(scope, receive, answered)
         except Exception:
             logger.exception("a request failed", extra={"request_id": state["request_id"]})
             state["error_type"] = "internal"
             if not status:
-                await send_error(answered, 500, "internal", "the service failed; its log says why")
+                response = error_response(500, "internal", "the service failed; its log says why")
+                await response(scope, receive, answered)
         finally:
             self._observe(scope, status, time.monotonic() - start)
 
@@ -102,9 +103,10 @@ class Access:
         logger.info("request", extra={"request_id": state["request_id"], **facts})
 
 
-async def send_error(send: Callable[[Message], Any], status: int, error_type: str, message: str) -> None:
-    """Answers with an error as all errors are: {"error", "error_type"}."""
-    body = json.dumps({"error": message, "error_type": error_type}).encode()
-    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+def error_response(
+    status: int, error_type: str, message: str, headers: Mapping[str, str] | None = None
+) -> JSONResponse:
+    """Returns an error as all errors are: {"error", "error_type"}."""
+    if len(message) > LONGEST_MESSAGE:
+        message = message[:LONGEST_MESSAGE] + "…"
+    return JSONResponse({"error": message, "error_type": error_type}, status, headers)

@@ -14,7 +14,7 @@ from fastapi.responses import FileResponse, JSONResponse
 from starlette.exceptions import HTTPException
 
 from gliclass_fast import __version__
-from gliclass_fast.serving.access import Access
+from gliclass_fast.serving.access import Access, error_response
 from gliclass_fast.serving.errors import Broken, Draining, RequestError
 from gliclass_fast.serving.formats import (
     ClassifyBody,
@@ -29,7 +29,6 @@ from gliclass_fast.serving.settings import ServeSettings
 PAGE = Path(__file__).parent / "page" / "index.html"
 CLIENT_LEFT = 499  # nginx's status for a client that left before its answer; nobody reads it
 MADE_AT_ONCE = 5_000  # predictions up to which the event loop itself makes the JSON of an answer
-LONGEST_MESSAGE = 500  # characters of an error, which may repeat a part of what the caller sent
 BASE_ADAPTER = "__base__"
 OWN_ROUTES = ("/classify", "/predict", "/rerank", "/health", "/ready", "/info", "/metrics", "/docs")
 NAMES = {404: "not_found", 405: "method_not_allowed", 413: "too_large", 422: "invalid_json"}
@@ -221,6 +220,4 @@ def _error(
     request: Request, status: int, error_type: str, message: str, headers: Mapping[str, str] | None = None
 ) -> Response:
     request.state.error_type = error_type  # for the log and the metrics
-    if len(message) > LONGEST_MESSAGE:
-        message = message[:LONGEST_MESSAGE] + "…"
-    return JSONResponse({"error": message, "error_type": error_type}, status, headers)
+    return error_response(status, error_type, message, headers)

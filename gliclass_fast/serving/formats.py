@@ -7,6 +7,7 @@ text-embeddings-inference.
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
@@ -15,7 +16,7 @@ from gliclass_fast.serving.errors import Invalid
 from gliclass_fast.serving.service import Answer
 from gliclass_fast.serving.settings import ServeSettings
 from gliclass_fast.serving.sizes import label_sizes
-from gliclass_fast.text.results import Scores
+from gliclass_fast.text.results import Scores, TextInfo
 
 # one wrong entry is enough of an answer: a body may have very many
 Strings = Annotated[list[str], Field(fail_fast=True)]
@@ -137,8 +138,8 @@ class ClassifyBody(Body):
         """Returns the JSON of an answer."""
         info = None
         if self.return_info:
-            scored = [each.scored for each in answer.done]
-            info = [{"tokens": o.tokens, "tokens_cut": o.tokens_cut, "passes": o.passes} for o in scored]
+            names = [field.name for field in fields(TextInfo)]
+            info = [{name: getattr(each.scored, name) for name in names} for each in answer.done]
         timing = {
             "queue_ms": answer.queue_seconds * 1e3,
             "tokenize_ms": answer.tokenize_seconds * 1e3,

@@ -24,9 +24,12 @@ def configured(
     return settings_of(config), placement_of(config)
 
 
-def settings_of(config: GLiClassServeConfig) -> ServeSettings:
-    """Returns what a configuration says of a service, in our terms."""
-    on_gpu = _on_gpu(config)
+def settings_of(config: GLiClassServeConfig, on_gpu: bool | None = None) -> ServeSettings:
+    """Returns what a configuration says of a service, in our terms.
+
+    on_gpu: whether it runs on a GPU; None: whether it would on this machine.
+    """
+    on_gpu = _on_gpu(config) if on_gpu is None else on_gpu
     return ServeSettings(
         model=config.model,
         device=config.device,
@@ -45,9 +48,9 @@ def settings_of(config: GLiClassServeConfig) -> ServeSettings:
     )
 
 
-def placement_of(config: GLiClassServeConfig) -> Placement:
-    """Returns what a configuration says of where a service runs."""
-    on_gpu = _on_gpu(config)
+def placement_of(config: GLiClassServeConfig, on_gpu: bool | None = None) -> Placement:
+    """Returns what a configuration says of where a service runs; `on_gpu` is that of `settings_of`."""
+    on_gpu = _on_gpu(config) if on_gpu is None else on_gpu
     return Placement(
         port=config.http_port,
         replicas=config.num_replicas,

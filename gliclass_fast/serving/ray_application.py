@@ -55,12 +55,11 @@ def application(arguments: Mapping[str, Any]) -> Any:
     Raises ArgumentError as `GLiClassServeConfig.from_mapping`.
     """
     from gliclass_fast.serving.config import GLiClassServeConfig
-    from gliclass_fast.serving.from_config import placement_of, settings_of  # imports torch
+    from gliclass_fast.serving.from_config import placement_of, settings_of
 
     config = GLiClassServeConfig.from_mapping(arguments)
     on_gpu = config.device.startswith("cuda")
-    settings = replace(settings_of(config), dtype=config.dtype if on_gpu else None)
-    placement = replace(placement_of(config), gpus=config.num_gpus_per_replica if on_gpu else 0.0)
+    settings, placement = settings_of(config, on_gpu), placement_of(config, on_gpu)
     return application_of(with_threads(settings, placement), placement)
 
 

@@ -13,7 +13,6 @@ Ray makes one in every actor. torch is imported there alone, so that a job start
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -67,13 +66,10 @@ class Classifier:
         Raises:
             ValueError, TypeError: an option is wrong, or the checkpoint is.
         """
-        if threads is not None:
-            import torch
-
-            torch.set_num_threads(threads)
-            os.environ["RAYON_NUM_THREADS"] = str(threads)  # tokenizers read it before they first work
         from gliclass_fast.pipeline import ZeroShotClassificationPipeline
+        from gliclass_fast.runtime.device import use_threads
 
+        use_threads(threads)
         self._labels, self._column, self._top_k, self._call = labels, column, top_k, dict(call or {})
         self._pipeline = ZeroShotClassificationPipeline(
             model, **{"progress_bar": False, "on_truncation": "ignore", **options}
@@ -102,7 +98,7 @@ class Classifier:
 
     def score(self, texts: Sequence[Any], errors: Sequence[Any] | None = None) -> list[Found]:
         """Returns what is found for every text; one that is null or no string is a row that fails."""
-        from gliclass_fast.serving.halving import in_halves
+        from gliclass_fast.engine.halving import in_halves
 
         before = [None] * len(texts) if errors is None else list(errors)
         found = [_failed(error) if error else _fault(text) for text, error in zip(texts, before, strict=True)]

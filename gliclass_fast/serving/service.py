@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import torch
 from torch import OutOfMemoryError
 
 from gliclass_fast import __version__
 from gliclass_fast.engine.engine import Engine, Prepared
 from gliclass_fast.pipeline import ZeroShotClassificationPipeline
+from gliclass_fast.runtime.device import use_threads
 from gliclass_fast.serving import tracing
 from gliclass_fast.serving.batcher import Batcher, Done
 from gliclass_fast.serving.errors import (
@@ -89,10 +88,7 @@ class Service:
 
     def __init__(self, settings: ServeSettings) -> None:
         """Loads the models and warms them up; raises what a pipeline raises where it cannot."""
-        if settings.threads is not None:
-            torch.set_num_threads(settings.threads)
-        if settings.tokenizer_threads is not None:  # tokenizers read it before they first work
-            os.environ["RAYON_NUM_THREADS"] = str(settings.tokenizer_threads)
+        use_threads(settings.threads, settings.tokenizer_threads)
         self.settings, self.metrics = settings, Metrics()
         self.pipeline = _loaded(settings, settings.model)
         self._others = {name: _loaded(settings, model) for name, model in settings.more_models.items()}

@@ -45,7 +45,7 @@ class ServeSettings:
     batch_tokens: int | None = None  # tokens of a batch; None: by device
     batch_texts: int = 256  # texts of a batch, at most
     threads: int | None = None  # of a CPU
-    tokenizer_threads: int | None = None
+    tokenizer_threads: int | None = None  # None: as threads
     warm_up: tuple[int, ...] | None = None  # tokens of batches that run before the start; None: by device
     threshold: float = 0.5  # where a request names none
     labels: Any = None  # for requests that name none: a list, or a nested dict

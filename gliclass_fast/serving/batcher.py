@@ -183,12 +183,12 @@ class Batcher:
         except Exception as error:
             self._fail(batch, error)
             return
-        _loop_of(batch).call_soon_threadsafe(_deliver, batch, done)
-        self._failures = 0
+        self._failures = 0  # counted before the answers leave: who has one finds it counted
         tokens = sum(text.prepared.cost for text in batch)
         rate = tokens / max(seconds, 1e-6)
         self._tokens_a_second += (0.2 if self._tokens_a_second else 1.0) * (rate - self._tokens_a_second)
         self.on_batch(len(batch), tokens, seconds)
+        _loop_of(batch).call_soon_threadsafe(_deliver, batch, done)
 
     def _fail(self, batch: list[_Waiting], error: Exception) -> None:
         if len(batch) > 1:

@@ -35,7 +35,7 @@ if platform.machine() in ("x86_64", "AMD64"):
 
 
 def find_compiler() -> str | None:
-    """Returns GCC, whose OpenMP is the one PyTorch loads; Clang's is not."""
+    """Returns GCC, whose vectors and attributes the kernels are written with."""
     names = [os.environ["CXX"]] if "CXX" in os.environ else ["c++", "g++"]
     return next((found for name in names if (found := shutil.which(name)) and is_gcc(found)), None)
 
@@ -112,17 +112,17 @@ class BuildKernels(build_ext):
         # The table maps an object to the command that makes it.
         objects = {
             "bindings.o": [*cpp, *headers, "-c", str(source / "bindings.cpp")],
-            "instruction_sets.o": [*cpp, "-c", str(source / "cpu" / "instruction_sets.cpp")],
         }
+        for name in ("instruction_sets", "parallel"):
+            objects[f"{name}.o"] = [*cpp, "-c", str(source / "cpu" / f"{name}.cpp")]
         for name, options in INSTRUCTION_SETS.items():
-            command = [*cpp, "-fopenmp", f"-DISA={name}", *options]
-            for kernel in ("attention", "linear"):
+            command = [*cpp, f"-DISA={name}", *options]
+            for kernel in ("attention", "linear", "norm"):
                 objects[f"{kernel}_{name}.o"] = [*command, "-c", str(source / "cpu" / f"{kernel}.cpp")]
         if "cuda" in parts:
             file = source / "cuda" / "disentangled_attention.cu"
             objects["disentangled_attention.o"] = [*cuda, "-c", str(file)]
         run(folder, {made: [*do, "-MD", "-MF", f"{made}.d", "-o", made] for made, do in objects.items()})
-        # OpenMP is not linked: its symbols and its threads are those of the runtime that torch has loaded.
         subprocess.run([*link, *objects, "-o", str(target.resolve())], check=True, cwd=folder)
 
 

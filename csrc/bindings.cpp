@@ -1,13 +1,16 @@
 // Python sees structs of addresses and sizes, and functions that take them. Neither torch nor its headers are
 // needed, so one build serves every version of it.
 #include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
 
 #include <cstdint>
 #include <functional>
 #include <stdexcept>
 #include <string>
+#include <tuple>
 #include <type_traits>
 #include <unordered_map>
+#include <vector>
 
 #include "cpu/instruction_sets.h"
 #ifdef WITH_CUDA
@@ -62,14 +65,35 @@ void attention_cpu(int instruction_set, const Attention& arguments) {
 }
 
 void linear_cpu(int instruction_set, uintptr_t x, ptrdiff_t x_stride, uintptr_t weight, uintptr_t bias,
-                uintptr_t residual, uintptr_t out, int rows, int depth, int width, int activation,
+                uintptr_t residual, uintptr_t out, int rows, int depth, int width, int activation, bool gated,
                 int threads) {
   Linear a;
   a.x = reinterpret_cast<const float*>(x), a.x_stride = x_stride;
   a.weight = reinterpret_cast<const float*>(weight), a.bias = reinterpret_cast<const float*>(bias);
   a.residual = reinterpret_cast<const float*>(residual), a.out = reinterpret_cast<float*>(out);
-  a.rows = rows, a.depth = depth, a.width = width, a.activation = activation, a.threads = threads;
+  a.rows = rows, a.depth = depth, a.width = width, a.activation = activation, a.gated = gated,
+  a.threads = threads;
   INSTRUCTION_SETS[instruction_set].linear(a);
+}
+
+// A source is (address of its table, the table's rows, address of int32 places or 0). Raises IndexError.
+void norm_cpu(int instruction_set, const std::vector<std::tuple<uintptr_t, int, uintptr_t>>& sources,
+              uintptr_t weight, uintptr_t bias, uintptr_t out, int rows, int width, float eps, bool rms,
+              int threads) {
+  Norm a;
+  if (sources.size() > Norm::SOURCES) throw std::invalid_argument("too many sources");
+  for (size_t n = 0; n < sources.size(); n++) {
+    const auto& [table, table_rows, places] = sources[n];
+    a.tables[n] = reinterpret_cast<const float*>(table), a.places[n] = reinterpret_cast<const int32_t*>(places);
+    for (int row = 0; places && row < rows; row++)
+      if (const int place = a.places[n][row]; place < 0 || place >= table_rows)
+        throw std::out_of_range("there is no row " + std::to_string(place) + " in a table of " +
+                                std::to_string(table_rows));
+  }
+  a.weight = reinterpret_cast<const float*>(weight), a.bias = reinterpret_cast<const float*>(bias);
+  a.out = reinterpret_cast<float*>(out);
+  a.rows = rows, a.width = width, a.eps = eps, a.rms = rms, a.threads = threads;
+  INSTRUCTION_SETS[instruction_set].norm(a);
 }
 
 #ifdef WITH_CUDA
@@ -85,6 +109,7 @@ PYBIND11_MODULE(_compiled, module) {
   module.def("instruction_sets", &instruction_sets);
   module.def("attention_cpu", &attention_cpu, py::call_guard<py::gil_scoped_release>());
   module.def("linear_cpu", &linear_cpu, py::call_guard<py::gil_scoped_release>());
+  module.def("norm_cpu", &norm_cpu, py::call_guard<py::gil_scoped_release>());
   Fields<Attention>(module, "Attention")
       .field("q", &Attention::q)
       .field("k", &Attention::k)

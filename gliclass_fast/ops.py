@@ -60,9 +60,13 @@ IMPLEMENTATIONS: dict[str, dict[str, str]] = {
         for operation in ("linear", "linear_add", "norm_linear")
     },
     "activation": _rows("linear:activation", "reference"),
-    "layer_norm": _rows("norm:layer_norm", "reference", "triton"),
-    "embedding_norm": _rows("norm:embedding_norm", "reference", "triton"),
-    "add_norm": _rows("norm:add_norm", "reference", "triton"),
+    **{
+        operation: {
+            **_rows(f"norm:{operation}", "reference", "triton"),
+            **_rows(f"compiled_norm:{operation}", "cpp"),
+        }
+        for operation in ("layer_norm", "embedding_norm", "add_norm")
+    },
     "head_norm": _rows("norm:head_norm", "reference", "triton"),
     "attention": {
         **_rows("attention:attention", "reference", "triton"),

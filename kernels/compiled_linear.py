@@ -13,9 +13,10 @@ from torch import Tensor
 
 from gliclass_fast.kernels import compiled_cpu
 from gliclass_fast.kernels._extension import address, extension
+from gliclass_fast.kernels.compiled_norm import normed_cpp
 from gliclass_fast.kernels.linear import ACTIVATIONS, norm_linear_by
 
-_FUSED = {"none": 0, "gelu": 1, "relu": 2}  # as csrc/cpu/linear.h numbers them
+_FUSED = {"none": 0, "gelu": 1, "relu": 2, "silu": 3, "gelu_tanh": 4}  # as csrc/cpu/linear.h numbers them
 
 
 def pack_cpp(weight: Tensor, empty: Callable[..., Tensor] = torch.empty) -> Tensor:
@@ -30,11 +31,16 @@ def pack_cpp(weight: Tensor, empty: Callable[..., Tensor] = torch.empty) -> Tens
 
 
 def _map(
-    x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None = None, activation: str = "none"
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    residual: Tensor | None = None,
+    activation: str = "none",
+    gated: bool = False,
 ) -> Tensor:
-    """Returns activation(x @ weight.T + bias) + residual."""
-    width, depth = weight.shape
-    rows = x.shape[0]
+    """Returns activation(x @ weight.T + bias) + residual, of which `gated` takes the second half as gates."""
+    outputs, depth = weight.shape
+    rows, width = x.shape[0], outputs // 2 if gated else outputs
     if x.stride(1) != 1:
         x = x.contiguous()
     bias = None if bias is None else bias.contiguous()
@@ -43,7 +49,7 @@ def _map(
     out = torch.empty(rows, width, dtype=torch.float32, device=x.device)
     extension().linear_cpu(
         compiled_cpu.instruction_set()[0], address(x, strided_rows=True), x.stride(0), address(weight),
-        address(bias), address(residual), address(out), rows, depth, width, _FUSED[activation],
+        address(bias), address(residual), address(out), rows, depth, width, _FUSED[activation], gated,
         torch.get_num_threads(),
     )  # fmt: skip
     return out
@@ -72,4 +78,20 @@ def linear_add_cpp(x: Tensor, weight: Tensor, bias: Tensor | None, residual: Ten
     return _map(x, weight, bias, residual)
 
 
-norm_linear_cpp = norm_linear_by(linear_cpp)
+_norm_linear = norm_linear_by(linear_cpp, normed_cpp)
+
+
+def norm_linear_cpp(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    sums: Tensor | None,
+    eps: float,
+    activation: str = "none",
+    gated: bool = False,
+    add: Tensor | None = None,
+) -> Tensor:
+    lanes = compiled_cpu.instruction_set()[1]
+    if activation in _FUSED and add is None and not (gated and weight.shape[0] // 2 % lanes):
+        return _map(normed_cpp(x, eps, sums is None), weight, bias, activation=activation, gated=gated)
+    return _norm_linear(x, weight, bias, sums, eps, activation, gated, add)

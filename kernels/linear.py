@@ -86,7 +86,15 @@ def linear_add_reference(x: Tensor, weight: Tensor, bias: Tensor | None, residua
     return residual + F.linear(x, weight, bias)
 
 
-def norm_linear_by(product: Callable[[Tensor, Tensor, Tensor | None], Tensor]) -> Callable[..., Tensor]:
+def normed(x: Tensor, eps: float, rms: bool) -> Tensor:
+    """Returns x without its mean, over its deviation; with rms, x over its root mean square."""
+    return F.rms_norm(x, x.shape[-1:], eps=eps) if rms else F.layer_norm(x, x.shape[-1:], eps=eps)
+
+
+def norm_linear_by(
+    product: Callable[[Tensor, Tensor, Tensor | None], Tensor],
+    normed: Callable[[Tensor, float, bool], Tensor] = normed,
+) -> Callable[..., Tensor]:
     """Returns `norm_linear` around a backend's product (x, weight, bias) -> x @ weight.T + bias."""
 
     def norm_linear(
@@ -109,11 +117,6 @@ def norm_linear_by(product: Callable[[Tensor, Tensor, Tensor | None], Tensor]) -
 
 
 norm_linear_reference = norm_linear_by(F.linear)
-
-
-def normed(x: Tensor, eps: float, rms: bool) -> Tensor:
-    """Returns x without its mean, over its deviation; with rms, x over its root mean square."""
-    return F.rms_norm(x, x.shape[-1:], eps=eps) if rms else F.layer_norm(x, x.shape[-1:], eps=eps)
 
 
 def pack_onednn(weight: Tensor, empty: Callable[..., Tensor] = torch.empty) -> Tensor:

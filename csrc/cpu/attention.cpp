@@ -11,6 +11,7 @@
 // there by its address alone, and elements that only neighbouring rows need land in the margins.
 #include "attention.h"
 
+#include "parallel.h"
 #include "product.h"
 
 namespace ISA {
@@ -238,8 +239,8 @@ class Tile {
 
 void attend(const Attention& a) {
   const int items = a.tiles[0] * a.heads;
-#pragma omp parallel for schedule(dynamic) num_threads(a.threads)
-  for (int item = 0; item < items; item++) Tile(a, item % a.heads, a.tiles + 4 * (1 + item / a.heads)).attend();
+  parallel_for(items, a.threads,
+               [&a](int item) { Tile(a, item % a.heads, a.tiles + 4 * (1 + item / a.heads)).attend(); });
 }
 
 extern const int lanes = LANES;

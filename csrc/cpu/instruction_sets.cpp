@@ -11,6 +11,7 @@
   extern const int lanes;        \
   void attend(const Attention&); \
   void linear(const Linear&);    \
+  void norm(const Norm&);        \
   }
 
 DECLARE(portable)
@@ -29,10 +30,10 @@ static bool has_avx512() {
 
 const InstructionSet INSTRUCTION_SETS[] = {
 #ifdef __x86_64__
-    {"avx512", avx512::lanes, has_avx512, avx512::attend, avx512::linear},
-    {"avx2", avx2::lanes, has_avx2, avx2::attend, avx2::linear},
+    {"avx512", avx512::lanes, has_avx512, avx512::attend, avx512::linear, avx512::norm},
+    {"avx2", avx2::lanes, has_avx2, avx2::attend, avx2::linear, avx2::norm},
 #endif
-    {"portable", portable::lanes, [] { return true; }, portable::attend, portable::linear},
+    {"portable", portable::lanes, [] { return true; }, portable::attend, portable::linear, portable::norm},
 };
 const int INSTRUCTION_SET_COUNT = sizeof(INSTRUCTION_SETS) / sizeof(InstructionSet);
 

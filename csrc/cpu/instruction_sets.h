@@ -3,6 +3,7 @@
 
 #include "attention.h"
 #include "linear.h"
+#include "norm.h"
 
 struct InstructionSet {
   const char* name;
@@ -10,6 +11,7 @@ struct InstructionSet {
   bool (*runs_here)();
   void (*attend)(const Attention&);
   void (*linear)(const Linear&);
+  void (*norm)(const Norm&);
 };
 
 extern const InstructionSet INSTRUCTION_SETS[];  // The fastest comes first.

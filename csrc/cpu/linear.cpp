@@ -3,6 +3,7 @@
 // of its sums is the same whatever the number of rows and threads.
 #include "linear.h"
 
+#include "parallel.h"
 #include "product.h"
 
 namespace ISA {
@@ -56,42 +57,66 @@ inline Vector gelu(Vector x) {
   return x < -16.0f ? x - x : value;
 }
 
-// Adds the bias, applies the activation and adds the residual: COLUMN is a Vector, or a float for single
-// columns.
-template <typename Column>
-inline Column activated(const Linear& a, Column value) {
-  Vector x = value - Vector{};
-  if (a.activation == Linear::GELU) x = gelu(x);
-  if (a.activation == Linear::RELU) x = larger(x, Vector{});
-  if constexpr (sizeof(Column) == sizeof(float))
-    return x[0];
-  else
-    return x;
+// Returns 1 / (1 + exp(-x)).
+inline Vector sigmoid(Vector x) {
+  const Vector size = larger(x, -x);
+  const Vector power = size < 87.0f ? power_of_two(size * -1.442695041f) : Vector{};
+  return (x < 0.0f ? power : splat(1)) / (power + 1.0f);
 }
 
-// Does rows first .. end - 1 of the panels from `panel` on.
-void map_panels(const Linear& a, int first, int end, int panel, int count) {
-  const Panels weight{a.weight, a.depth, a.width / LANES};
+// x (1 + tanh(y)) / 2 = x / (1 + exp(-2 y)),  y = sqrt(2 / pi) (x + 0.044715 x^3)
+inline Vector gelu_tanh(Vector x) {
+  return x * sigmoid(x * (x * x * (2 * 0.7978845608f * 0.044715f) + 2 * 0.7978845608f));
+}
+
+inline Vector activated(int activation, Vector x) {
+  if (activation == Linear::GELU) return gelu(x);
+  if (activation == Linear::RELU) return larger(x, Vector{});
+  if (activation == Linear::SILU) return x * sigmoid(x);
+  if (activation == Linear::GELU_TANH) return gelu_tanh(x);
+  return x;
+}
+
+// Multiplies rows first .. end - 1 by panels of the weight, and calls done(row, rows) for those that are
+// complete. out: of row `first`.
+template <typename Done>
+inline void multiply_panels(const Linear& a, int first, int end, int panel, int count, float* out,
+                            ptrdiff_t out_stride, Done done) {
+  const Panels weight{a.weight, a.depth, (a.gated ? 2 : 1) * a.width / LANES};
   for (int d = 0; d < a.depth; d += DEPTH) {
     const int depth = a.depth - d < DEPTH ? a.depth - d : DEPTH;
     const float* panels[COLUMNS];
     for (int n = 0; n < COLUMNS; n++) panels[n] = weight.at(panel + n) + d * LANES;
     for (int row = first; row < end; row += ROWS) {
       const int rows = end - row < ROWS ? end - row : ROWS;
-      const ptrdiff_t place = ptrdiff_t(row) * a.width + panel * LANES;
       multiply_some<ROWS, COLUMNS>(rows, count, a.x + row * a.x_stride + d, a.x_stride, panels, depth,
-                                   a.out + place, a.width, d > 0);
-      if (d + depth < a.depth) continue;
-      for (int r = 0; r < rows; r++)
-        for (int n = 0; n < count * LANES; n += LANES) {
-          const ptrdiff_t at = place + ptrdiff_t(r) * a.width + n;
-          Vector value = load(a.out + at);
-          if (a.bias) value += load(a.bias + panel * LANES + n);
-          value = activated(a, value);
-          store(a.out + at, a.residual ? load(a.residual + at) + value : value);
-        }
+                                   out + (row - first) * out_stride, out_stride, d > 0);
+      if (d + depth == a.depth) done(row, rows);
     }
   }
+}
+
+// Does rows first .. end - 1 of the panels from `panel` on: product, bias, activation, gate, residual.
+void map_panels(const Linear& a, int first, int end, int panel, int count) {
+  constexpr int STRIDE = COLUMNS * LANES;
+  float gates[BLOCK * STRIDE];
+  const int column = panel * LANES, gate_panel = a.width / LANES + panel;
+  if (a.gated) multiply_panels(a, first, end, gate_panel, count, gates, STRIDE, [](int, int) {});
+  float* const out = a.out + ptrdiff_t(first) * a.width + column;
+  multiply_panels(a, first, end, panel, count, out, a.width, [&](int row, int rows) {
+    for (int r = row; r < row + rows; r++)
+      for (int n = 0; n < count * LANES; n += LANES) {
+        const ptrdiff_t at = ptrdiff_t(r) * a.width + column + n;
+        Vector value = load(a.out + at);
+        if (a.bias) value += load(a.bias + column + n);
+        value = activated(a.activation, value);
+        if (a.gated) {
+          const Vector gate = load(gates + (r - first) * STRIDE + n);
+          value *= a.bias ? gate + load(a.bias + a.width + column + n) : gate;
+        }
+        store(a.out + at, a.residual ? load(a.residual + at) + value : value);
+      }
+  });
 }
 
 // Does the last columns, which do not fill a vector.
@@ -100,7 +125,7 @@ void map_rest(const Linear& a, int first, int end) {
     for (int row = first; row < end; row++) {
       const ptrdiff_t at = ptrdiff_t(row) * a.width + column;
       float value = dot(a.x + row * a.x_stride, a.weight + ptrdiff_t(column) * a.depth, a.depth);
-      value = activated(a, a.bias ? value + a.bias[column] : value);
+      value = activated(a.activation, splat(a.bias ? value + a.bias[column] : value))[0];
       a.out[at] = a.residual ? a.residual[at] + value : value;
     }
 }
@@ -114,15 +139,14 @@ void linear(const Linear& a) {
   int block = BLOCK;
   while (block > 2 * ROWS && (a.rows + block - 1) / block * strips < 4 * threads) block /= 2;
   const int tasks = (a.rows + block - 1) / block * strips;
-#pragma omp parallel for schedule(static) num_threads(threads)
-  for (int task = 0; task < tasks; task++) {
+  parallel_for(tasks, threads, [=, &a](int task) {
     const int first = task / strips * block, panel = task % strips * COLUMNS;
     const int end = first + block < a.rows ? first + block : a.rows;
     if (panel < panels)
       map_panels(a, first, end, panel, panels - panel < COLUMNS ? panels - panel : COLUMNS);
     else
       map_rest(a, first, end);
-  }
+  });
 }
 
 }  // namespace ISA

@@ -5,16 +5,18 @@
 #include <cstddef>
 
 struct Linear {
-  enum Activation { NONE, GELU, RELU };
+  enum Activation { NONE, GELU, RELU, SILU, GELU_TANH };
 
   const float* x = nullptr;  // [rows, depth]
   ptrdiff_t x_stride = 0;    // Its rows are so many values apart.
   // First [width / lanes, depth, lanes], the weights of whole vectors of outputs, then [width % lanes, depth].
+  // A gated map has 2 * width outputs: its values, then its gates; width is a multiple of lanes there.
   const float* weight = nullptr;
-  const float* bias = nullptr;      // [width], or null
+  const float* bias = nullptr;      // one per output, or null
   const float* residual = nullptr;  // [rows, width], or null
   float* out = nullptr;             // [rows, width]
   int rows = 0, depth = 0, width = 0;
   int activation = NONE;
+  bool gated = false;  // Activated values are multiplied with their gates.
   int threads = 1;
 };

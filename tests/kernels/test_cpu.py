@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from gliclass_fast.kernels import compiled_cpu, compiled_linear
+from gliclass_fast.kernels import compiled_cpu, compiled_linear, compiled_norm
 from gliclass_fast.kernels._extension import extension
 from gliclass_fast.kernels.linear import ACTIVATIONS
 from gliclass_fast.ops import IMPLEMENTATIONS, DistanceTables, Positions, Sequences, implementation
@@ -68,7 +68,7 @@ def test_the_fastest_instruction_set_is_used() -> None:
 
 SANITIZED = """
 import importlib.util, sys
-import torch  # whose OpenMP the extension uses
+import torch
 spec = importlib.util.spec_from_file_location("gliclass_fast.kernels._compiled", sys.argv[1])
 sys.modules[spec.name] = module = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(module)
@@ -109,14 +109,33 @@ def disentangled() -> tuple[torch.Tensor, Sequences, float, DistanceTables]:
 
 def test_threads_change_nothing() -> None:
     arguments, before = disentangled(), torch.get_num_threads()
+    x, weight = torch.randn(300, 40), compiled_linear.pack_cpp(torch.randn(90, 40))
     outs = []
     try:
         for threads in (1, 2, 3):
             torch.set_num_threads(threads)
-            outs.append(compiled_cpu.disentangled_attention_cpp(*arguments))
+            attended = compiled_cpu.disentangled_attention_cpp(*arguments)
+            normed = compiled_norm.normed_cpp(x.repeat(9, 1), 1e-5, False)
+            outs.append((attended, compiled_linear.linear_cpp(x, weight, None), normed))
     finally:
         torch.set_num_threads(before)
-    assert torch.equal(outs[0], outs[1]) and torch.equal(outs[0], outs[2])
+    for one, *others in zip(*outs, strict=True):
+        assert all(torch.equal(one, other) for other in others)
+
+
+def test_a_place_outside_of_a_table() -> None:
+    table, ones = torch.randn(7, 16), torch.ones(16)
+    for places in ([3, 7], [-1, 0]):
+        with pytest.raises(IndexError, match="no row"):
+            compiled_norm.embedding_norm_cpp(
+                [(table, torch.tensor(places, dtype=torch.int32))], ones, None, 1e-5
+            )
+    with pytest.raises(ValueError, match="int32"):
+        compiled_norm.embedding_norm_cpp([(table, torch.tensor([1]))], ones, None, 1e-5)
+    with pytest.raises(ValueError, match="16"):
+        compiled_norm.add_norm_cpp(table, torch.randn(7, 15), ones, None, 1e-5)
+    with pytest.raises(ValueError, match="rows"):
+        compiled_norm.add_norm_cpp(table, torch.randn(6, 16), ones, None, 1e-5)
 
 
 def test_two_threads_of_python() -> None:

@@ -1,0 +1,158 @@
+// A job is published in a slot, from which threads take its tasks one by one. A ticket holds the number of the
+// job and how many of its tasks nobody has taken: a thread that comes late, when the slot holds another job or
+// none, fails to take one and touches nothing else. The others' tasks keep a job and what it refers to alive.
+#include "parallel.h"
+
+#include <pthread.h>
+
+#include <atomic>
+#include <chrono>
+#include <condition_variable>
+#include <cstdint>
+#include <mutex>
+#include <new>
+#include <system_error>
+#include <thread>
+
+#ifdef __x86_64__
+#include <immintrin.h>
+#endif
+
+namespace {
+
+constexpr int SLOTS = 16;                       // jobs at a time; the callers of more work alone
+constexpr int MOST_HELPERS = 255;               // threads beside those that call
+constexpr std::chrono::microseconds AWAKE{50};  // Threads look for work so long before they sleep.
+
+struct alignas(64) Job {
+  std::atomic<bool> used{false};
+  std::atomic<uint64_t> ticket{0};  // the job's number << 32 | tasks that nobody has taken
+  std::atomic<int> unfinished{0};   // tasks
+  std::atomic<int> helpers{0};      // Those of lower numbers may help.
+  std::atomic<bool> no_memory{false};
+  int tasks = 0;
+  void (*work)(const void*, int) = nullptr;
+  const void* context = nullptr;
+};
+
+Job jobs[SLOTS];
+std::atomic<uint32_t> published{0};  // jobs so far
+std::atomic<int> sleeping{0};        // helpers
+std::atomic<int> started{0};         // helpers
+std::atomic<int> waiting{0};         // callers, for the end of their jobs
+
+// These are never destroyed, as helpers sleep on them when the process ends.
+std::mutex& mutex = *new std::mutex;  // It guards sleep, and the start of helpers.
+std::condition_variable& wake_helpers = *new std::condition_variable;
+std::condition_variable& wake_callers = *new std::condition_variable;
+
+inline void pause() {
+#ifdef __x86_64__
+  _mm_pause();
+#endif
+}
+
+// Returns whether `done` became true within AWAKE.
+template <typename Done>
+bool comes_soon(Done done) {
+  const auto start = std::chrono::steady_clock::now();
+  do {
+    for (int n = 0; n < 16; n++, pause())
+      if (done()) return true;
+  } while (std::chrono::steady_clock::now() - start < AWAKE);
+  return false;
+}
+
+// Takes tasks of a job until none is left, and returns how many. The caller has number -1.
+int take_tasks(Job& job, int number) {
+  int taken = 0;
+  uint64_t ticket = job.ticket.load();
+  while (uint32_t left = uint32_t(ticket)) {
+    if (number >= job.helpers.load()) break;
+    if (!job.ticket.compare_exchange_weak(ticket, ticket - 1)) continue;
+    taken++;
+    try {
+      job.work(job.context, job.tasks - int(left));
+    } catch (const std::bad_alloc&) {
+      job.no_memory = true;
+    }
+    if (job.unfinished.fetch_sub(1) == 1 && waiting) {
+      std::lock_guard<std::mutex> lock(mutex);
+      wake_callers.notify_all();
+    }
+    ticket = job.ticket.load();
+  }
+  return taken;
+}
+
+void help(int number) {
+  for (;;) {
+    const uint32_t seen = published;
+    int taken = 0;
+    for (Job& job : jobs) taken += take_tasks(job, number);
+    if (taken || comes_soon([&] { return published != seen; })) continue;
+    std::unique_lock<std::mutex> lock(mutex);
+    sleeping++;
+    wake_helpers.wait(lock, [&] { return published != seen; });
+    sleeping--;
+  }
+}
+
+// A forked process has the thread that forked, and none of the others.
+void forget_threads() {
+  new (&wake_helpers) std::condition_variable;
+  new (&wake_callers) std::condition_variable;
+  sleeping = started = waiting = 0;
+  for (Job& job : jobs) job.ticket = 0, job.used = false;
+  mutex.unlock();
+}
+
+void start_helpers(int wanted) {
+  if (started >= wanted) return;
+  static const int registered = pthread_atfork([] { mutex.lock(); }, [] { mutex.unlock(); }, forget_threads);
+  (void)registered;
+  std::lock_guard<std::mutex> lock(mutex);
+  try {
+    for (; started < wanted; started++) std::thread(help, int(started)).detach();
+  } catch (const std::system_error&) {  // The system has no more threads: those that there are do the work.
+  }
+}
+
+Job* free_slot() {
+  for (Job& job : jobs)
+    if (!job.used.exchange(true)) return &job;
+  return nullptr;
+}
+
+}  // namespace
+
+void share(int tasks, int threads, void (*work)(const void*, int), const void* context) {
+  int helpers = (threads < tasks ? threads : tasks) - 1;
+  if (helpers > MOST_HELPERS) helpers = MOST_HELPERS;
+  Job* const job = helpers > 0 ? free_slot() : nullptr;
+  if (!job) {
+    for (int task = 0; task < tasks; task++) work(context, task);
+    return;
+  }
+  start_helpers(helpers);
+  job->helpers = helpers, job->no_memory = false;
+  job->tasks = tasks, job->work = work, job->context = context;
+  job->unfinished = tasks;
+  job->ticket = ((job->ticket >> 32) + 1) << 32 | uint32_t(tasks);
+  published++;
+  if (sleeping) {
+    std::lock_guard<std::mutex> lock(mutex);
+    wake_helpers.notify_all();
+  }
+  take_tasks(*job, -1);
+  const auto finished = [&] { return job->unfinished == 0; };
+  if (!comes_soon(finished)) {
+    std::unique_lock<std::mutex> lock(mutex);
+    waiting++;
+    wake_callers.wait(lock, finished);
+    waiting--;
+  }
+  const bool no_memory = job->no_memory;
+  job->used = false;
+  if (no_memory) throw std::bad_alloc();
+}

@@ -22,6 +22,7 @@ from gliclass_fast.cli.console import (
     Prompt,
     Single,
     TopK,
+    let_threads_sleep,
 )
 from gliclass_fast.cli.options import labels_of, reading_of
 
@@ -84,6 +85,7 @@ def batch(
     if output.resolve().is_relative_to(source.resolve()):
         raise ValueError(f"--output {output} is the input, or lies in it")
 
+    let_threads_sleep()  # those of a local cluster's workers too
     from gliclass_fast.cli.batch_run import BatchRun
 
     model = str(Path(model).resolve()) if Path(model).is_dir() else model  # workers have folders of their own

@@ -44,6 +44,15 @@ Threads = Annotated[int | None, typer.Option(help="Threads of the CPU.", show_de
 DEMO_MODEL = str(PATH)
 
 
+def let_threads_sleep() -> None:
+    """Has OpenMP's threads sleep where they wait, unless the environment has them do something else.
+
+    This counts only before torch is imported. What torch computes itself is little: its threads, awake
+    between their calls, would keep those of the kernels from the cores.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+
 def fail(message: str, code: int = 2) -> NoReturn:
     errors.print("error:", message, style="bold red", markup=False, highlight=False, soft_wrap=True)
     raise typer.Exit(code)

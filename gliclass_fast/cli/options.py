@@ -25,6 +25,7 @@ from gliclass_fast.cli.console import (
     Single,
     Threads,
     TopK,
+    let_threads_sleep,
     screen,
 )
 from gliclass_fast.cli.inputs import source_of
@@ -126,6 +127,7 @@ def classify(
     reading = reading_of(column, keep, encoding, delimiter)
     source = source_of(texts, reading)
 
+    let_threads_sleep()
     from gliclass_fast.cli.classify import Running, Scoring, run  # imports torch, which takes seconds
 
     passes: Any = labels_per_pass

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from gliclass_fast.cli.console import Dtype, Threads
+from gliclass_fast.cli.console import Dtype, Threads, let_threads_sleep
 from gliclass_fast.cli.options import read_json
 from gliclass_fast.serving.settings import Placement, ServeSettings
 
@@ -71,6 +71,7 @@ def serve(
 
     Any other option, as --max-model-len 512, is a key of gliclass's GLiClassServeConfig.
     """
+    let_threads_sleep()
     from gliclass_fast.serving.logs import use_json  # what follows may take seconds to import
 
     use_json(log_level)

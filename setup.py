@@ -32,6 +32,8 @@ INSTRUCTION_SETS: dict[str, list[str]] = {"portable": []}
 if platform.machine() in ("x86_64", "AMD64"):
     INSTRUCTION_SETS["avx2"] = ["-mavx2", "-mfma"]
     INSTRUCTION_SETS["avx512"] = ["-mavx2", "-mfma", "-mavx512f", "-mavx512vl", "-mavx512dq", "-mavx512bw"]
+    INSTRUCTION_SETS["avxvnni"] = [*INSTRUCTION_SETS["avx2"], "-mavxvnni"]
+    INSTRUCTION_SETS["avx512vnni"] = [*INSTRUCTION_SETS["avx512"], "-mavx512vnni"]
 
 
 def find_compiler() -> str | None:
@@ -116,7 +118,7 @@ class BuildKernels(build_ext):
         }
         for name, options in INSTRUCTION_SETS.items():
             command = [*cpp, "-fopenmp", f"-DISA={name}", *options]
-            for kernel in ("attention", "linear"):
+            for kernel in ("int8",) if "vnni" in name else ("attention", "linear", "int8"):
                 objects[f"{kernel}_{name}.o"] = [*command, "-c", str(source / "cpu" / f"{kernel}.cpp")]
         if "cuda" in parts:
             file = source / "cuda" / "disentangled_attention.cu"

@@ -72,6 +72,10 @@ void linear_cpu(int instruction_set, uintptr_t x, ptrdiff_t x_stride, uintptr_t 
   INSTRUCTION_SETS[instruction_set].linear(a);
 }
 
+void linear_int8_cpu(int instruction_set, const Int8Linear& arguments) {
+  INSTRUCTION_SETS[instruction_set].linear_int8(arguments);
+}
+
 #ifdef WITH_CUDA
 void check(int error) {
   if (error) throw std::runtime_error(gliclass_cuda_error(error));
@@ -85,6 +89,7 @@ PYBIND11_MODULE(_compiled, module) {
   module.def("instruction_sets", &instruction_sets);
   module.def("attention_cpu", &attention_cpu, py::call_guard<py::gil_scoped_release>());
   module.def("linear_cpu", &linear_cpu, py::call_guard<py::gil_scoped_release>());
+  module.def("linear_int8_cpu", &linear_int8_cpu, py::call_guard<py::gil_scoped_release>());
   Fields<Attention>(module, "Attention")
       .field("q", &Attention::q)
       .field("k", &Attention::k)
@@ -109,6 +114,23 @@ PYBIND11_MODULE(_compiled, module) {
       .field("query_table", &Attention::query_table)
       .field("table_panels", &Attention::table_panels)
       .field("threads", &Attention::threads);
+  Fields<Int8Linear>(module, "Int8Linear")
+      .field("x", &Int8Linear::x)
+      .field("x_stride", &Int8Linear::x_stride)
+      .field("weight", &Int8Linear::weight)
+      .field("bias", &Int8Linear::bias)
+      .field("residual", &Int8Linear::residual)
+      .field("out", &Int8Linear::out)
+      .field("values", &Int8Linear::values)
+      .field("steps", &Int8Linear::steps)
+      .field("rows", &Int8Linear::rows)
+      .field("depth", &Int8Linear::depth)
+      .field("width", &Int8Linear::width)
+      .field("norm", &Int8Linear::norm)
+      .field("eps", &Int8Linear::eps)
+      .field("activation", &Int8Linear::activation)
+      .field("gated", &Int8Linear::gated)
+      .field("threads", &Int8Linear::threads);
 #ifdef WITH_CUDA
   using disentangled::Launch;
   module.attr("cuda_version") = gliclass_cuda_version();

@@ -11,28 +11,40 @@
   extern const int lanes;        \
   void attend(const Attention&); \
   void linear(const Linear&);    \
+  }                              \
+  DECLARE_INT8(name)
+#define DECLARE_INT8(name)             \
+  namespace name {                     \
+  void linear_int8(const Int8Linear&); \
   }
 
 DECLARE(portable)
 #ifdef __x86_64__
 DECLARE(avx2)
+DECLARE_INT8(avxvnni)
 DECLARE(avx512)
+DECLARE_INT8(avx512vnni)
 #endif
 
 #ifdef __x86_64__
 static bool has_avx2() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
+static bool has_avxvnni() { return has_avx2() && __builtin_cpu_supports("avxvnni"); }
 static bool has_avx512() {
   return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
          __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw");
 }
+static bool has_avx512vnni() { return has_avx512() && __builtin_cpu_supports("avx512vnni"); }
 #endif
 
 const InstructionSet INSTRUCTION_SETS[] = {
 #ifdef __x86_64__
-    {"avx512", avx512::lanes, has_avx512, avx512::attend, avx512::linear},
-    {"avx2", avx2::lanes, has_avx2, avx2::attend, avx2::linear},
+    {"avx512vnni", avx512::lanes, has_avx512vnni, avx512::attend, avx512::linear, avx512vnni::linear_int8},
+    {"avx512", avx512::lanes, has_avx512, avx512::attend, avx512::linear, avx512::linear_int8},
+    {"avxvnni", avx2::lanes, has_avxvnni, avx2::attend, avx2::linear, avxvnni::linear_int8},
+    {"avx2", avx2::lanes, has_avx2, avx2::attend, avx2::linear, avx2::linear_int8},
 #endif
-    {"portable", portable::lanes, [] { return true; }, portable::attend, portable::linear},
+    {"portable", portable::lanes, [] { return true; }, portable::attend, portable::linear,
+     portable::linear_int8},
 };
 const int INSTRUCTION_SET_COUNT = sizeof(INSTRUCTION_SETS) / sizeof(InstructionSet);
 

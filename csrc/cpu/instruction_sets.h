@@ -2,6 +2,7 @@
 #pragma once
 
 #include "attention.h"
+#include "int8.h"
 #include "linear.h"
 
 struct InstructionSet {
@@ -10,6 +11,7 @@ struct InstructionSet {
   bool (*runs_here)();
   void (*attend)(const Attention&);
   void (*linear)(const Linear&);
+  void (*linear_int8)(const Int8Linear&);
 };
 
 extern const InstructionSet INSTRUCTION_SETS[];  // The fastest comes first.

@@ -3,6 +3,7 @@
 // of its sums is the same whatever the number of rows and threads.
 #include "linear.h"
 
+#include "activation.h"
 #include "product.h"
 
 namespace ISA {
@@ -38,37 +39,6 @@ inline float dot(const float* a, const float* b, int depth) {
   return sum;
 }
 
-// x times the normal distribution, as max(x, 0) - |x| Q(|x|). Q is the distribution's upper tail, 2^polynomial;
-// the polynomial makes the largest error of |x| Q(|x|) as small as its degree allows, which is 1e-8. It is NaN
-// of -infinity, as x times the distribution is.
-inline Vector gelu(Vector x) {
-  Vector size = larger(x, -x);
-  size = size > 16.0f ? splat(16.0f) : size;
-  Vector power = size * -1.9919934e-06f + 2.9273104e-05f;
-  power = power * size - 1.3809335e-04f;
-  power = power * size - 2.5342445e-04f;
-  power = power * size + 7.2163743e-03f;
-  power = power * size - 5.2603039e-02f;
-  power = power * size - 4.5917222e-01f;
-  power = power * size - 1.1511097f;
-  power = power * size - 1.0f;
-  const Vector value = larger(x, Vector{}) - size * power_of_two(power);
-  return x < -16.0f ? x - x : value;
-}
-
-// Adds the bias, applies the activation and adds the residual: COLUMN is a Vector, or a float for single
-// columns.
-template <typename Column>
-inline Column activated(const Linear& a, Column value) {
-  Vector x = value - Vector{};
-  if (a.activation == Linear::GELU) x = gelu(x);
-  if (a.activation == Linear::RELU) x = larger(x, Vector{});
-  if constexpr (sizeof(Column) == sizeof(float))
-    return x[0];
-  else
-    return x;
-}
-
 // Does rows first .. end - 1 of the panels from `panel` on.
 void map_panels(const Linear& a, int first, int end, int panel, int count) {
   const Panels weight{a.weight, a.depth, a.width / LANES};
@@ -87,7 +57,7 @@ void map_panels(const Linear& a, int first, int end, int panel, int count) {
           const ptrdiff_t at = place + ptrdiff_t(r) * a.width + n;
           Vector value = load(a.out + at);
           if (a.bias) value += load(a.bias + panel * LANES + n);
-          value = activated(a, value);
+          value = activated(a.activation, value);
           store(a.out + at, a.residual ? load(a.residual + at) + value : value);
         }
     }
@@ -100,7 +70,7 @@ void map_rest(const Linear& a, int first, int end) {
     for (int row = first; row < end; row++) {
       const ptrdiff_t at = ptrdiff_t(row) * a.width + column;
       float value = dot(a.x + row * a.x_stride, a.weight + ptrdiff_t(column) * a.depth, a.depth);
-      value = activated(a, a.bias ? value + a.bias[column] : value);
+      value = activated(a.activation, a.bias ? value + a.bias[column] : value);
       a.out[at] = a.residual ? a.residual[at] + value : value;
     }
 }

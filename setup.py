@@ -48,6 +48,12 @@ def is_gcc(compiler: str) -> bool:
     return "__GNUC__" in macros and "__clang__" not in macros
 
 
+def understands(compiler: str, options: list[str]) -> bool:
+    """Tells whether a compiler has these options; GCC has AVX-VNNI from its version 11 on."""
+    command = [compiler, *options, "-E", "-x", "c++", os.devnull]
+    return subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+
 def find_nvcc() -> str | None:
     candidates = [os.environ.get("NVCC"), shutil.which("nvcc")]
     candidates += [f"{os.environ.get('CUDA_HOME', '/usr/local/cuda')}/bin/nvcc"]
@@ -116,9 +122,11 @@ class BuildKernels(build_ext):
             "bindings.o": [*cpp, *headers, "-c", str(source / "bindings.cpp")],
             "instruction_sets.o": [*cpp, "-c", str(source / "cpu" / "instruction_sets.cpp")],
         }
-        for name, options in INSTRUCTION_SETS.items():
+        sets = {name: options for name, options in INSTRUCTION_SETS.items() if understands(compiler, options)}
+        objects["instruction_sets.o"] += [f"-DWITH_{name}" for name in sets]
+        for name, options in sets.items():
             command = [*cpp, "-fopenmp", f"-DISA={name}", *options]
-            for kernel in ("int8",) if "vnni" in name else ("attention", "linear", "int8"):
+            for kernel in ("int8",) if name.endswith("vnni") else ("attention", "linear", "int8"):
                 objects[f"{kernel}_{name}.o"] = [*command, "-c", str(source / "cpu" / f"{kernel}.cpp")]
         if "cuda" in parts:
             file = source / "cuda" / "disentangled_attention.cu"

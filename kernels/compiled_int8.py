@@ -22,6 +22,7 @@ _NONE, _LAYER, _RMS = range(3)  # as csrc/cpu/int8.h numbers them
 _FOUR = 4  # weights of so many inputs lie together
 _OFFSET = 128  # what the kernel adds to rounded inputs
 _BESIDE = 8  # bytes of an output's scale and offset
+_DEEPEST = 1 << 16  # sums of (127 + 128) * 127 fit into int32
 _VALUE = 2  # bytes of a rounded input, or fewer
 
 
@@ -30,9 +31,14 @@ def _bytes_per_output(depth: int) -> int:
 
 
 def pack_int8(weight: Tensor, empty: Callable[..., Tensor] = torch.empty) -> Tensor:
-    """Packs [N, K] into bytes [N * (8 + 4 * ceil(K / 4))] as csrc/cpu/int8.h describes them."""
+    """Packs [N, K] into bytes [N * (8 + 4 * ceil(K / 4))] as csrc/cpu/int8.h describes them.
+
+    Raises ValueError for more inputs than the sums have bits for.
+    """
     _, lanes = compiled_cpu.instruction_set()
     width, depth = weight.shape
+    if depth > _DEEPEST:
+        raise ValueError(f"int8 takes at most {_DEEPEST} inputs, got {depth}")
     padded, whole = ceil_div(depth, _FOUR) * _FOUR, width // lanes * lanes
     values, scales = rounded(weight)
     packed = empty(width * _bytes_per_output(depth), dtype=torch.uint8, device=weight.device)

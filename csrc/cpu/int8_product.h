@@ -3,8 +3,8 @@
 // VNNI's dpbusd multiplies four unsigned bytes by four signed ones in every lane and adds the products up. So
 // an input q in -127 .. 127 is kept as q + 128, and sums do not start at 0 but at -128 times the sum of the
 // output's weights, which takes the difference away again. Without VNNI a lane multiplies pairs of int16, to
-// which a thread widens the weights of its task. Neither can saturate. An int32 holds the sums of 65,000
-// inputs, and of more where they cancel.
+// which a thread widens the weights of its task. Neither can saturate, and an int32 holds the sums of 2^16
+// inputs.
 #pragma once
 
 #include "vectors.h"
@@ -36,7 +36,7 @@ inline constexpr int place_of(int input) {
 #endif
 }
 
-constexpr int FOUR = 4;  // Weights of so many inputs lie together.
+constexpr int FOUR = 4;               // Weights of so many inputs lie together.
 constexpr int WORDS = sizeof(Value);  // Four inputs are so many 32-bit words.
 
 // Adds to every lane the product of its inputs and its weights, which fill a word each.
@@ -93,8 +93,7 @@ inline void multiply_words(const Value* inputs, ptrdiff_t stride, const Words* c
     for (int row = 0; row < HEIGHT; row++) {
       const Word input = reinterpret_cast<const Word*>(inputs + row * stride)[word];
 #pragma GCC unroll 8
-      for (int n = 0; n < COUNT; n++)
-        sums[row][n] = add_products(sums[row][n], input - Integers{}, weights[n]);
+      for (int n = 0; n < COUNT; n++) sums[row][n] = add_products(sums[row][n], input - Integers{}, weights[n]);
     }
   }
 }

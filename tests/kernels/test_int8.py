@@ -1,21 +1,18 @@
-"""int8 linear maps stay within the error that rounding allows, and a quantised model keeps decisions."""
+"""int8 linear maps stay within the error that rounding allows, on every instruction set and without any."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from gliclass_fast import GLiClassModel, ZeroShotClassificationPipeline, demo
-from gliclass_fast.kernels import _extension, compiled_cpu, int8
+from gliclass_fast.kernels import compiled_cpu, int8
 from gliclass_fast.kernels._extension import extension
 from gliclass_fast.kernels.linear import ACTIVATIONS, normed
-from gliclass_fast.ops import choose_ops, implementation, unavailable_reason
-from tests.tiny import ENCODERS, fast_pipeline, reference_model
+from gliclass_fast.ops import implementation
 
 SHAPES = [(1, 33, 38), (17, 768, 3072), (130, 3072, 768), (2, 5, 7)]
 SETS = extension().instruction_sets()
@@ -23,17 +20,8 @@ WAYS = {"reference": None, **{name: number for number, (name, _) in SETS.items()
 Run = Callable[..., Tensor]
 
 
-@pytest.fixture(params=WAYS)
-def run(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Returns a function of (operation, x, weight, ...) that packs the weight for one of the ways.
-
-    The kernel runs on every instruction set that this processor has. The portable one multiplies bytes as
-    VNNI does, so that it shares all but one instruction with those for VNNI.
-    """
-    number = WAYS[request.param]
-    if number is not None:
-        monkeypatch.setattr(compiled_cpu, "instruction_set", lambda: (number, SETS[number][1]))
-    backend = "int8_reference" if number is None else "int8"
+def runner(backend: str) -> Run:
+    """Returns a function of (operation, x, weight, ...) that packs the weight for a backend."""
 
     def run(operation: str, x: Tensor, weight: Tensor, *rest: object, **options: object) -> Tensor:
         packed = implementation("pack_linear", backend)(weight)
@@ -41,6 +29,19 @@ def run(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Run:
         return found
 
     return run
+
+
+@pytest.fixture(params=WAYS)
+def run(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Runs the reference, and the kernel on every instruction set that this processor has.
+
+    The portable one multiplies bytes as VNNI does: it shares all but that instruction with those for VNNI.
+    """
+    number = WAYS[request.param]
+    if number is None:
+        return runner("int8_reference")
+    monkeypatch.setattr(compiled_cpu, "instruction_set", lambda: (number, SETS[number][1]))
+    return runner("int8")
 
 
 def allowed(x: Tensor, weight: Tensor, y: Tensor) -> Tensor:
@@ -139,51 +140,6 @@ def test_threads_and_other_rows_change_nothing(run: Run) -> None:
         assert torch.allclose(each[200:203], alone, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("encoder", ENCODERS)
-def test_only_the_encoder_is_quantised(encoder: str) -> None:
-    reference = reference_model(encoder, scorer_type="mlp")
-    model = GLiClassModel.from_gliclass(reference, device="cpu", quantization="int8")
-    linears = [each for each in model.loaded.network.modules() if isinstance(each, torch.nn.Linear)]
-    quantised = {id(each) for each in linears if each.weight.dtype is torch.uint8}
-    of_encoder = {
-        id(each) for each in model.loaded.network.backbone.modules() if isinstance(each, torch.nn.Linear)
-    }
-    assert quantised == of_encoder and len(quantised) < len(linears)
-    plain = fast_pipeline(reference).get_embeddings("a text", ["a", "b"])[0]["logits"]
-    found = fast_pipeline(model).get_embeddings("a text", ["a", "b"])[0]["logits"]
-    assert np.isfinite(found).all() and not np.array_equal(found, plain)
-
-
-def test_the_demo_checkpoint_decides_as_in_float32() -> None:
-    texts = [
-        "A NASA rover has found organic molecules in a Martian crater.",
-        "The central bank raised interest rates to slow inflation.",
-        "Add this song to my workout playlist, please.",
-    ]
-    labels = ["space exploration", "banking and finance", "music", "cooking"]
-    scores = []
-    for precision in (None, "int8"):
-        model = GLiClassModel.from_pretrained(demo.PATH, device="cpu", quantization=precision)
-        pipeline = ZeroShotClassificationPipeline(model, demo.PATH, device="cpu", progress_bar=False)
-        scores.append([[each["score"] for each in row] for row in pipeline(texts, labels, threshold=0.0)])
-    plain, rounded = map(np.array, scores)
-    assert ((plain >= 0.5) == (rounded >= 0.5)).all()
-
-
-def test_where_it_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert unavailable_reason("int8", "cuda") == "int8 runs on CPUs"
-    assert "computes in float32 only" in str(unavailable_reason("int8", "cpu", torch.bfloat16))
-    with pytest.raises(ValueError, match="asked for as quantization='int8'"):
-        GLiClassModel.from_pretrained(demo.PATH, device="cpu", backend="int8")
-    with pytest.raises(ValueError, match="quantization 'int4' is not supported"):
-        GLiClassModel.from_pretrained(demo.PATH, device="cpu", quantization="int4")
-    linear = ("pack_linear", "linear", "linear_add", "norm_linear")
-    assert {choose_ops("cpu", quantization="int8").chosen[name] for name in linear} == {"int8"}
-    monkeypatch.setattr(_extension, "_compiled", None)
-    monkeypatch.setattr(_extension, "_import_error", ImportError("no such module"), raising=False)
-    assert {choose_ops("cpu", quantization="int8").chosen[name] for name in linear} == {"int8_reference"}
-
-
 def test_what_the_kernel_cannot_read_raises() -> None:
     pack, run = implementation("pack_linear", "int8"), implementation("linear_add", "int8")
     packed, x, residual = pack(torch.randn(9, 8)), torch.randn(3, 8), torch.randn(3, 9)
@@ -197,3 +153,5 @@ def test_what_the_kernel_cannot_read_raises() -> None:
     ):
         with pytest.raises(ValueError, match=message):
             run(*wrong)
+    with pytest.raises(ValueError, match="at most 65536 inputs, got 65537"):
+        pack(torch.zeros(1, 65537))

@@ -32,6 +32,8 @@ INSTRUCTION_SETS: dict[str, list[str]] = {"portable": []}
 if platform.machine() in ("x86_64", "AMD64"):
     INSTRUCTION_SETS["avx2"] = ["-mavx2", "-mfma"]
     INSTRUCTION_SETS["avx512"] = ["-mavx2", "-mfma", "-mavx512f", "-mavx512vl", "-mavx512dq", "-mavx512bw"]
+    INSTRUCTION_SETS["avxvnni"] = [*INSTRUCTION_SETS["avx2"], "-mavxvnni"]
+    INSTRUCTION_SETS["avx512vnni"] = [*INSTRUCTION_SETS["avx512"], "-mavx512vnni"]
 
 
 def find_compiler() -> str | None:
@@ -44,6 +46,12 @@ def is_gcc(compiler: str) -> bool:
     command = [compiler, "-dM", "-E", "-x", "c++", os.devnull]
     macros = subprocess.run(command, capture_output=True, text=True, check=False).stdout
     return "__GNUC__" in macros and "__clang__" not in macros
+
+
+def understands(compiler: str, options: list[str]) -> bool:
+    """Tells whether a compiler has these options; GCC has AVX-VNNI from its version 11 on."""
+    command = [compiler, *options, "-E", "-x", "c++", os.devnull]
+    return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
 
 def find_nvcc() -> str | None:
@@ -115,9 +123,11 @@ class BuildKernels(build_ext):
         }
         for name in ("instruction_sets", "parallel"):
             objects[f"{name}.o"] = [*cpp, "-c", str(source / "cpu" / f"{name}.cpp")]
-        for name, options in INSTRUCTION_SETS.items():
+        sets = {name: options for name, options in INSTRUCTION_SETS.items() if understands(compiler, options)}
+        objects["instruction_sets.o"] += [f"-DWITH_{name}" for name in sets]
+        for name, options in sets.items():
             command = [*cpp, f"-DISA={name}", *options]
-            for kernel in ("attention", "linear", "norm"):
+            for kernel in ("int8",) if name.endswith("vnni") else ("attention", "linear", "norm", "int8"):
                 objects[f"{kernel}_{name}.o"] = [*command, "-c", str(source / "cpu" / f"{kernel}.cpp")]
         if "cuda" in parts:
             file = source / "cuda" / "disentangled_attention.cu"

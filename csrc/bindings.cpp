@@ -96,6 +96,10 @@ void norm_cpu(int instruction_set, const std::vector<std::tuple<uintptr_t, int, 
   INSTRUCTION_SETS[instruction_set].norm(a);
 }
 
+void linear_int8_cpu(int instruction_set, const Int8Linear& arguments) {
+  INSTRUCTION_SETS[instruction_set].linear_int8(arguments);
+}
+
 #ifdef WITH_CUDA
 void check(int error) {
   if (error) throw std::runtime_error(gliclass_cuda_error(error));
@@ -110,6 +114,7 @@ PYBIND11_MODULE(_compiled, module) {
   module.def("attention_cpu", &attention_cpu, py::call_guard<py::gil_scoped_release>());
   module.def("linear_cpu", &linear_cpu, py::call_guard<py::gil_scoped_release>());
   module.def("norm_cpu", &norm_cpu, py::call_guard<py::gil_scoped_release>());
+  module.def("linear_int8_cpu", &linear_int8_cpu, py::call_guard<py::gil_scoped_release>());
   Fields<Attention>(module, "Attention")
       .field("q", &Attention::q)
       .field("k", &Attention::k)
@@ -134,6 +139,23 @@ PYBIND11_MODULE(_compiled, module) {
       .field("query_table", &Attention::query_table)
       .field("table_panels", &Attention::table_panels)
       .field("threads", &Attention::threads);
+  Fields<Int8Linear>(module, "Int8Linear")
+      .field("x", &Int8Linear::x)
+      .field("x_stride", &Int8Linear::x_stride)
+      .field("weight", &Int8Linear::weight)
+      .field("bias", &Int8Linear::bias)
+      .field("residual", &Int8Linear::residual)
+      .field("out", &Int8Linear::out)
+      .field("values", &Int8Linear::values)
+      .field("steps", &Int8Linear::steps)
+      .field("rows", &Int8Linear::rows)
+      .field("depth", &Int8Linear::depth)
+      .field("width", &Int8Linear::width)
+      .field("norm", &Int8Linear::norm)
+      .field("eps", &Int8Linear::eps)
+      .field("activation", &Int8Linear::activation)
+      .field("gated", &Int8Linear::gated)
+      .field("threads", &Int8Linear::threads);
 #ifdef WITH_CUDA
   using disentangled::Launch;
   module.attr("cuda_version") = gliclass_cuda_version();

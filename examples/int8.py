@@ -2,7 +2,7 @@
 
     python examples/int8.py [MODEL]
 
-What it gains depends on the processor: without VNNI instructions int8 may be far slower than float32.
+What it gains depends on the processor, and is most with VNNI instructions.
 """
 
 from __future__ import annotations

@@ -48,13 +48,15 @@ def _rows(function: str, *backends: str) -> dict[str, str]:
 IMPLEMENTATIONS: dict[str, dict[str, str]] = {
     "pack_linear": {
         **_rows("linear:pack", "reference", "onednn"),
-        **_rows("int8:pack", "int8"),
+        **_rows("compiled_int8:pack", "int8"),
+        **_rows("int8:pack", "int8_reference"),
         **_rows("compiled_linear:pack", "cpp"),
     },
     **{
         operation: {
             **_rows(f"linear:{operation}", "reference", "onednn", "triton"),
-            **_rows(f"int8:{operation}", "int8"),
+            **_rows(f"compiled_int8:{operation}", "int8"),
+            **_rows(f"int8:{operation}", "int8_reference"),
             **_rows(f"compiled_linear:{operation}", "cpp"),
         }
         for operation in ("linear", "linear_add", "norm_linear")
@@ -109,6 +111,7 @@ _BY_SEQUENCE = (
 )
 PACKAGES = ("flash",)  # kernels of other packages, which run only where they are asked for
 ORDER = {"cuda": ("cuda", "triton", "reference"), "cpu": ("cpp", "onednn", "reference")}
+QUANTIZED = {"int8": ("int8", "int8_reference")}  # what comes before these orders where it is asked for
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,14 +179,14 @@ def unavailable_reason(
     head_width: the width of the model's attention heads, as some kernels are made for some widths alone.
     """
     device = torch.device(device)
-    if backend in ("cpp", "onednn", "int8"):
+    if backend in ("cpp", "onednn", *QUANTIZED["int8"]):
         if device.type != "cpu":
             return f"{backend} runs on CPUs"
         if dtype is not torch.float32:
             return f"{backend} computes in float32 only, not {dtype}"
-        if backend == "cpp":
+        if backend in ("cpp", "int8"):
             return absence("cpu")
-        if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+        if backend == "onednn" and not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
             return "this torch build has no oneDNN"
     if backend == "triton":
         if importlib.util.find_spec("triton") is None:
@@ -234,7 +237,8 @@ def choose_ops(
 
     only: a backend's name. The operations that it implements use it, and the rest use the reference, or the
     table where the backend is one of `PACKAGES`. It never falls back silently.
-    quantization: a backend that rounds on purpose, preferred for the operations that it implements.
+    quantization: a key of `QUANTIZED`, whose backends round on purpose. The first of them that can run is
+        preferred for the operations that it implements.
 
     Raises ValueError for a device without an order, and for a backend that does not exist or cannot run.
     """
@@ -244,14 +248,14 @@ def choose_ops(
     order = ORDER[kind] if only is None else tuple(dict.fromkeys((only, "reference")))
     if only in PACKAGES:
         order = (only, *ORDER[kind])
-    for wanted in filter(None, (only, quantization)):
+    rounding = () if quantization is None else QUANTIZED[quantization]
+    for wanted in filter(None, (only, *rounding[-1:])):
         known = dict.fromkeys(backend for rows in IMPLEMENTATIONS.values() for backend in rows)
         if wanted not in known:
             raise ValueError(f"backend {wanted!r} does not exist; choose one of: {', '.join(known)}")
         if reason := unavailable_reason(wanted, device, dtype, head_width):
             raise ValueError(f"backend {wanted!r} cannot run: {reason}")
-    if quantization is not None:
-        order = (quantization, *order)
+    order = (*rounding, *order)
     usable = [backend for backend in order if unavailable_reason(backend, device, dtype, head_width) is None]
     chosen = {op: next(b for b in usable if b in rows) for op, rows in IMPLEMENTATIONS.items()}
     logger.info("operations on %s: %s", kind, chosen)

@@ -16,7 +16,7 @@ from gliclass_fast.kernels._extension import address, extension
 from gliclass_fast.kernels.compiled_norm import normed_cpp
 from gliclass_fast.kernels.linear import ACTIVATIONS, norm_linear_by
 
-_FUSED = {"none": 0, "gelu": 1, "relu": 2, "silu": 3, "gelu_tanh": 4}  # as csrc/cpu/linear.h numbers them
+FUSED = {"none": 0, "gelu": 1, "relu": 2, "silu": 3, "gelu_tanh": 4}  # as csrc/cpu/linear.h numbers them
 
 
 def pack_cpp(weight: Tensor, empty: Callable[..., Tensor] = torch.empty) -> Tensor:
@@ -49,7 +49,7 @@ def _map(
     out = torch.empty(rows, width, dtype=torch.float32, device=x.device)
     extension().linear_cpu(
         compiled_cpu.instruction_set()[0], address(x, strided_rows=True), x.stride(0), address(weight),
-        address(bias), address(residual), address(out), rows, depth, width, _FUSED[activation], gated,
+        address(bias), address(residual), address(out), rows, depth, width, FUSED[activation], gated,
         torch.get_num_threads(),
     )  # fmt: skip
     return out
@@ -69,7 +69,7 @@ def _check(x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | No
 
 
 def linear_cpp(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str = "none") -> Tensor:
-    if activation in _FUSED:
+    if activation in FUSED:
         return _map(x, weight, bias, activation=activation)
     return ACTIVATIONS[activation](_map(x, weight, bias))
 
@@ -92,6 +92,6 @@ def norm_linear_cpp(
     add: Tensor | None = None,
 ) -> Tensor:
     lanes = compiled_cpu.instruction_set()[1]
-    if activation in _FUSED and add is None and not (gated and weight.shape[0] // 2 % lanes):
+    if activation in FUSED and add is None and not (gated and weight.shape[0] // 2 % lanes):
         return _map(normed_cpp(x, eps, sums is None), weight, bias, activation=activation, gated=gated)
     return _norm_linear(x, weight, bias, sums, eps, activation, gated, add)

@@ -107,13 +107,17 @@ def norm_linear_by(
         gated: bool = False,
         add: Tensor | None = None,
     ) -> Tensor:
-        y = product(normed(x, eps, sums is None), weight, bias)
-        if gated:
-            value, gate = y.chunk(2, dim=-1)
-            return ACTIVATIONS[activation](value).mul_(gate)
-        return ACTIVATIONS[activation](y if add is None else y + add)
+        return finish(product(normed(x, eps, sums is None), weight, bias), activation, gated, add)
 
     return norm_linear
+
+
+def finish(y: Tensor, activation: str, gated: bool, add: Tensor | None) -> Tensor:
+    """Does what comes after the product in `norm_linear`."""
+    if gated:
+        value, gate = y.chunk(2, dim=-1)
+        return ACTIVATIONS[activation](value).mul_(gate)
+    return ACTIVATIONS[activation](y if add is None else y + add)
 
 
 norm_linear_reference = norm_linear_by(F.linear)

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from gliclass_fast.bench import memory
-from gliclass_fast.kernels import int8, linear
+from gliclass_fast.kernels import compiled_int8, linear
 from gliclass_fast.kernels._pieces import PIECES, STEP, pieces
 
 
@@ -46,7 +46,7 @@ def test_pieces_hold_every_row_and_have_few_sizes() -> None:
 @pytest.mark.parametrize("backend", ["int8", "onednn"])
 def test_products_in_pieces_are_the_products_of_the_rows(backend: str) -> None:
     weight, bias, x = torch.randn(24, 40), torch.randn(24), torch.randn(1300, 40)
-    module = int8 if backend == "int8" else linear
+    module = compiled_int8 if backend == "int8" else linear
     packed, run = getattr(module, f"pack_{backend}")(weight), getattr(module, f"linear_{backend}")
     whole = run(x, packed, bias)
     for rows in (0, 1, 16, 17, 129, 1300):

@@ -1,5 +1,5 @@
 // This file lists what the kernels were compiled for, and holds the memory its threads work in. It is compiled
-// for any processor.
+// for any processor. VNNI is for int8 alone: the other kernels have no build of their own for it.
 #include "instruction_sets.h"
 
 #include <cstdlib>
@@ -12,28 +12,43 @@
   void attend(const Attention&); \
   void linear(const Linear&);    \
   void norm(const Norm&);        \
+  }                              \
+  DECLARE_INT8(name)
+#define DECLARE_INT8(name)             \
+  namespace name {                     \
+  void linear_int8(const Int8Linear&); \
   }
 
 DECLARE(portable)
 #ifdef __x86_64__
 DECLARE(avx2)
+DECLARE_INT8(avxvnni)
 DECLARE(avx512)
-#endif
+DECLARE_INT8(avx512vnni)
 
-#ifdef __x86_64__
 static bool has_avx2() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
+#ifdef WITH_avxvnni
+static bool has_avxvnni() { return has_avx2() && __builtin_cpu_supports("avxvnni"); }
+#endif
 static bool has_avx512() {
   return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
          __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw");
 }
+static bool has_avx512vnni() { return has_avx512() && __builtin_cpu_supports("avx512vnni"); }
 #endif
 
 const InstructionSet INSTRUCTION_SETS[] = {
 #ifdef __x86_64__
-    {"avx512", avx512::lanes, has_avx512, avx512::attend, avx512::linear, avx512::norm},
-    {"avx2", avx2::lanes, has_avx2, avx2::attend, avx2::linear, avx2::norm},
+    {"avx512vnni", avx512::lanes, has_avx512vnni, avx512::attend, avx512::linear, avx512::norm,
+     avx512vnni::linear_int8},
+    {"avx512", avx512::lanes, has_avx512, avx512::attend, avx512::linear, avx512::norm, avx512::linear_int8},
+#ifdef WITH_avxvnni
+    {"avxvnni", avx2::lanes, has_avxvnni, avx2::attend, avx2::linear, avx2::norm, avxvnni::linear_int8},
 #endif
-    {"portable", portable::lanes, [] { return true; }, portable::attend, portable::linear, portable::norm},
+    {"avx2", avx2::lanes, has_avx2, avx2::attend, avx2::linear, avx2::norm, avx2::linear_int8},
+#endif
+    {"portable", portable::lanes, [] { return true; }, portable::attend, portable::linear, portable::norm,
+     portable::linear_int8},
 };
 const int INSTRUCTION_SET_COUNT = sizeof(INSTRUCTION_SETS) / sizeof(InstructionSet);
 

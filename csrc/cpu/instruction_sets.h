@@ -2,6 +2,7 @@
 #pragma once
 
 #include "attention.h"
+#include "int8.h"
 #include "linear.h"
 #include "norm.h"
 
@@ -12,6 +13,7 @@ struct InstructionSet {
   void (*attend)(const Attention&);
   void (*linear)(const Linear&);
   void (*norm)(const Norm&);
+  void (*linear_int8)(const Int8Linear&);
 };
 
 extern const InstructionSet INSTRUCTION_SETS[];  // The fastest comes first.

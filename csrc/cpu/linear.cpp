@@ -3,6 +3,7 @@
 // of its sums is the same whatever the number of rows and threads.
 #include "linear.h"
 
+#include "activation.h"
 #include "parallel.h"
 #include "product.h"
 
@@ -37,44 +38,6 @@ inline float dot(const float* a, const float* b, int depth) {
   float sum = sum_of((sums[0] + sums[1]) + (sums[2] + sums[3]));
   for (; d < depth; d++) sum += a[d] * b[d];
   return sum;
-}
-
-// x times the normal distribution, as max(x, 0) - |x| Q(|x|). Q is the distribution's upper tail, 2^polynomial;
-// the polynomial makes the largest error of |x| Q(|x|) as small as its degree allows, which is 1e-8. It is NaN
-// of -infinity, as x times the distribution is.
-inline Vector gelu(Vector x) {
-  Vector size = larger(x, -x);
-  size = size > 16.0f ? splat(16.0f) : size;
-  Vector power = size * -1.9919934e-06f + 2.9273104e-05f;
-  power = power * size - 1.3809335e-04f;
-  power = power * size - 2.5342445e-04f;
-  power = power * size + 7.2163743e-03f;
-  power = power * size - 5.2603039e-02f;
-  power = power * size - 4.5917222e-01f;
-  power = power * size - 1.1511097f;
-  power = power * size - 1.0f;
-  const Vector value = larger(x, Vector{}) - size * power_of_two(power);
-  return x < -16.0f ? x - x : value;
-}
-
-// Returns 1 / (1 + exp(-x)).
-inline Vector sigmoid(Vector x) {
-  const Vector size = larger(x, -x);
-  const Vector power = size < 87.0f ? power_of_two(size * -1.442695041f) : Vector{};
-  return (x < 0.0f ? power : splat(1)) / (power + 1.0f);
-}
-
-// x (1 + tanh(y)) / 2 = x / (1 + exp(-2 y)),  y = sqrt(2 / pi) (x + 0.044715 x^3)
-inline Vector gelu_tanh(Vector x) {
-  return x * sigmoid(x * (x * x * (2 * 0.7978845608f * 0.044715f) + 2 * 0.7978845608f));
-}
-
-inline Vector activated(int activation, Vector x) {
-  if (activation == Linear::GELU) return gelu(x);
-  if (activation == Linear::RELU) return larger(x, Vector{});
-  if (activation == Linear::SILU) return x * sigmoid(x);
-  if (activation == Linear::GELU_TANH) return gelu_tanh(x);
-  return x;
 }
 
 // Multiplies rows first .. end - 1 by panels of the weight, and calls done(row, rows) for those that are
@@ -125,7 +88,7 @@ void map_rest(const Linear& a, int first, int end) {
     for (int row = first; row < end; row++) {
       const ptrdiff_t at = ptrdiff_t(row) * a.width + column;
       float value = dot(a.x + row * a.x_stride, a.weight + ptrdiff_t(column) * a.depth, a.depth);
-      value = activated(a.activation, splat(a.bias ? value + a.bias[column] : value))[0];
+      value = activated(a.activation, a.bias ? value + a.bias[column] : value);
       a.out[at] = a.residual ? a.residual[at] + value : value;
     }
 }

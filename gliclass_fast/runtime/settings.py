@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from gliclass_fast.ops import QUANTIZED
 from gliclass_fast.runtime.device import resolve_device
 
 OLDER_NAMES = {"precision": "quantization"}
@@ -30,9 +31,9 @@ class Settings:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "device", resolve_device(self.device))
-        if self.quantization not in (None, "int8"):
+        if self.quantization not in (None, *QUANTIZED):
             raise ValueError(f"quantization {self.quantization!r} is not supported; supported: None, 'int8'")
-        if self.backend == "int8" or (self.quantization is not None and self.backend is not None):
+        if self.backend in QUANTIZED["int8"] or (self.quantization is not None and self.backend is not None):
             raise ValueError("int8 is asked for as quantization='int8', without a backend")
         if self.quantization is not None and self.device.type != "cpu":
             raise ValueError(f"quantization {self.quantization!r} runs on CPUs; give device='cpu'")

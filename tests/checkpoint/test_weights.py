@@ -165,7 +165,11 @@ def test_repositories_that_cannot_be_reached(monkeypatch: pytest.MonkeyPatch) ->
         ("dtype", "int4", "supported: float32, float16, bfloat16"),
         ("dtype", torch.int8, "supported: float32"),
         ("device", "meta", "supported: cuda, cpu"),
-        ("backend", "cudnn", "choose one of: reference, onednn, int8, cpp, triton, flash, cuda"),
+        (
+            "backend",
+            "cudnn",
+            "one of: reference, onednn, int8, int8_reference, cpp, triton, flash, cuda",
+        ),
     ],
 )
 def test_wrong_arguments(folder: Path, argument: str, value: object, message: str) -> None:

@@ -72,13 +72,18 @@ import torch
 spec = importlib.util.spec_from_file_location("gliclass_fast.kernels._compiled", sys.argv[1])
 sys.modules[spec.name] = module = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(module)
-from tests.kernels import test_cpu
+from tests.kernels import test_cpu, test_int8
 import pytest
 assert test_cpu.extension().__file__ == sys.argv[1]
 for number in test_cpu.SETS:
     with pytest.MonkeyPatch.context() as patch:
         torch.manual_seed(0)
         test_cpu.test_every_instruction_set(number, patch)
+        run = test_int8.runner("int8")
+        test_int8.test_sums_of_whole_numbers_are_exact(run)
+        test_int8.test_threads_and_other_rows_change_nothing(run)
+        for width in (24, 96):
+            test_int8.test_what_comes_before_and_after_the_product("gelu", True, width, run)
 print("clean")
 """
 

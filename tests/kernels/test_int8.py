@@ -1,29 +1,53 @@
-"""int8 linear maps stay within the error that rounding allows, and a quantised model keeps decisions."""
+"""int8 linear maps stay within the error that rounding allows, on every instruction set and without any."""
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
+import math
+from collections.abc import Callable
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from gliclass_fast import GLiClassModel, ZeroShotClassificationPipeline, demo
-from gliclass_fast.kernels import int8
-from gliclass_fast.kernels.linear import normed
-from gliclass_fast.ops import unavailable_reason
-from tests.tiny import ENCODERS, fast_pipeline, reference_model
+from gliclass_fast.kernels import compiled_cpu, int8
+from gliclass_fast.kernels._extension import extension
+from gliclass_fast.kernels.linear import ACTIVATIONS, normed
+from gliclass_fast.ops import implementation
 
 SHAPES = [(1, 33, 38), (17, 768, 3072), (130, 3072, 768), (2, 5, 7)]
+SETS = extension().instruction_sets()
+WAYS = {"reference": None, **{name: number for number, (name, _) in SETS.items()}}
+Run = Callable[..., Tensor]
+
+
+def runner(backend: str) -> Run:
+    """Returns a function of (operation, x, weight, ...) that packs the weight for a backend."""
+
+    def run(operation: str, x: Tensor, weight: Tensor, *rest: object, **options: object) -> Tensor:
+        packed = implementation("pack_linear", backend)(weight)
+        found: Tensor = implementation(operation, backend)(x, packed, *rest, **options)
+        return found
+
+    return run
+
+
+@pytest.fixture(params=WAYS)
+def run(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Runs the reference, and the kernel on every instruction set that this processor has.
+
+    The portable one multiplies bytes as VNNI does: it shares all but that instruction with those for VNNI.
+    """
+    number = WAYS[request.param]
+    if number is None:
+        return runner("int8_reference")
+    monkeypatch.setattr(compiled_cpu, "instruction_set", lambda: (number, SETS[number][1]))
+    return runner("int8")
 
 
 def allowed(x: Tensor, weight: Tensor, y: Tensor) -> Tensor:
     """Gives every element's largest error, as kernels/int8.py derives it, with that of float32 rounding."""
     step = x.abs().amax(1).double() / int8.LIMIT
-    scale = weight.abs().amax(1).double() / int8.weight_limit()
+    scale = weight.abs().amax(1).double() / int8.LIMIT
     of_input = step[:, None] / 2 * weight.double().abs().sum(1)
     of_weight = scale / 2 * x.double().abs().sum(1, keepdim=True)
     both = step[:, None] * scale * x.shape[1] / 4
@@ -31,100 +55,103 @@ def allowed(x: Tensor, weight: Tensor, y: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_rounding_alone_separates_it_from_the_exact_product(shape: tuple[int, int, int]) -> None:
+def test_rounding_alone_separates_it_from_the_exact_product(shape: tuple[int, int, int], run: Run) -> None:
     rows, depth, width = shape
     x, weight, bias = torch.randn(rows, depth), torch.randn(width, depth), torch.randn(width)
     x[:, 0] *= 50  # one column far beyond the others
     weight[1:3] *= torch.tensor([[1e-4], [1e3]])
-    found = int8.linear_int8(x, int8.pack_int8(weight), bias).double()
+    found = run("linear", x, weight, bias).double()
     exact = x.double() @ weight.double().T + bias
     assert ((found - exact).abs() <= allowed(x, weight, exact)).all()
-    added = int8.linear_add_int8(x, int8.pack_int8(weight), bias, torch.ones(rows, width)).double()
+    added = run("linear_add", x, weight, bias, torch.ones(rows, width)).double()
     assert torch.allclose(added, found + 1, rtol=1e-5, atol=1e-4)
 
 
-@pytest.mark.slow
-@pytest.mark.nightly
-def test_it_is_exact_on_processors_without_vnni() -> None:
-    """The same tests pass in a process in which oneDNN is held to AVX2."""
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-q",
-        "-p",
-        "no:cacheprovider",
-        __file__,
-        "-k",
-        "rounding or largest or demo",
-    ]
-    environment = {**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX2"}
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
-    assert done.returncode == 0, done.stdout
+def test_sums_of_whole_numbers_are_exact(run: Run) -> None:
+    """Rows and weights that reach 127 have a step of one: nothing is rounded, and nothing may saturate."""
+    for rows, depth, width in ((1, 4, 8), (5, 33, 38), (20, 1021, 50), (33, 64, 48)):
+        x, weight = torch.randint(-127, 128, (rows, depth)), torch.randint(-127, 128, (width, depth))
+        x[:, 0], weight[:, depth // 2] = 127, -127
+        x[0], weight[0], weight[1] = 127, 127, -127  # the largest sums
+        found = run("linear", x.float(), weight.float(), None)
+        assert torch.equal(found, (x @ weight.T).float())
 
 
-def test_the_largest_values_do_not_saturate() -> None:
+def test_the_largest_values_do_not_saturate(run: Run) -> None:
     x, weight = torch.full((17, 768), 3.0), torch.full((96, 768), 2.0)
-    found = int8.linear_int8(x, int8.pack_int8(weight), None)
-    assert torch.allclose(found, torch.full((17, 96), 768 * 6.0))
+    assert torch.allclose(run("linear", x, weight, None), torch.full((17, 96), 768 * 6.0))
 
 
-def test_rows_of_zeros_stay_zeros() -> None:
+def test_rows_of_zeros_stay_zeros(run: Run) -> None:
     weight = torch.randn(8, 16)
     weight[3] = 0
-    found = int8.linear_int8(torch.zeros(2, 16), int8.pack_int8(weight), None)
-    assert torch.equal(found, torch.zeros(2, 8))
-    assert int8.linear_int8(torch.ones(1, 16), int8.pack_int8(weight), None)[0, 3] == 0
+    assert torch.equal(run("linear", torch.zeros(2, 16), weight, None), torch.zeros(2, 8))
+    assert run("linear", torch.ones(1, 16), weight, None)[0, 3] == 0
+    normed = run("norm_linear", torch.ones(2, 16), weight, torch.ones(8), weight.sum(1), 1e-5)
+    assert torch.allclose(normed, torch.ones(2, 8), atol=1e-3)
 
 
-@pytest.mark.parametrize("activation", ["none", "gelu", "relu"])
-def test_what_comes_after_the_product(activation: str) -> None:
-    x, weight, bias = torch.randn(9, 32), torch.randn(24, 32), torch.randn(24)
-    packed = int8.pack_int8(weight)
-    product = int8.linear_int8(x, packed, bias)
-    expected = int8.ACTIVATIONS[activation](product)
-    assert torch.allclose(int8.linear_int8(x, packed, bias, activation), expected, atol=1e-6)
-    plain = int8.linear_int8(normed(x, 1e-5, rms=False), packed, bias)
-    found = int8.norm_linear_int8(x, packed, bias, weight.sum(1), 1e-5, activation, gated=True)
-    gated = int8.ACTIVATIONS[activation](plain[:, :12]) * plain[:, 12:]
-    assert torch.allclose(found, gated, atol=1e-6)
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_what_is_not_finite_shows(value: float, run: Run) -> None:
+    """A bad value spoils its row and no other."""
+    x, weight = torch.randn(7, 40), torch.randn(38, 40)
+    x[2, 9] = value
+    for found in (
+        run("linear", x, weight, None),
+        run("norm_linear", x, weight, None, None, 1e-5),
+        run("norm_linear", x, weight, None, weight.sum(1), 1e-5),
+    ):
+        assert not found[2].isfinite().any() and found[[0, 1, 3, 4, 5, 6]].isfinite().all()
 
 
-@pytest.mark.parametrize("encoder", ENCODERS)
-def test_only_the_encoder_is_quantised(encoder: str) -> None:
-    reference = reference_model(encoder, scorer_type="mlp")
-    model = GLiClassModel.from_gliclass(reference, device="cpu", quantization="int8")
-    linears = [each for each in model.loaded.network.modules() if isinstance(each, torch.nn.Linear)]
-    quantised = {id(each) for each in linears if each.weight.dtype is torch.uint8}
-    of_encoder = {
-        id(each) for each in model.loaded.network.backbone.modules() if isinstance(each, torch.nn.Linear)
-    }
-    assert quantised == of_encoder and len(quantised) < len(linears)
-    plain = fast_pipeline(reference).get_embeddings("a text", ["a", "b"])[0]["logits"]
-    found = fast_pipeline(model).get_embeddings("a text", ["a", "b"])[0]["logits"]
-    assert np.isfinite(found).all() and not np.array_equal(found, plain)
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("rms", [False, True])
+@pytest.mark.parametrize("width", [24, 96])  # halves that fill no vectors, or do
+def test_what_comes_before_and_after_the_product(activation: str, rms: bool, width: int, run: Run) -> None:
+    """The kernel's norm differs from torch's in the last bits, which moves a few values by a step."""
+    x, weight, bias = 3 * torch.randn(29, 50) + 1, torch.randn(width, 50), torch.randn(width)
+    product = run("linear", x, weight, bias)
+    after = ACTIVATIONS[activation]
+    assert torch.allclose(run("linear", x, weight, bias, activation), after(product), atol=1e-5)
+    sums, n = None if rms else weight.sum(1), normed(x, 1e-5, rms)
+    plain = run("linear", n, weight, bias)
+    step = (n.abs().amax(1, keepdim=True) / 127) * weight.abs().amax()
+    found = run("norm_linear", x, weight, bias, sums, 1e-5)
+    assert ((found - plain).abs() <= 2 * step).all() and (found - plain).abs().median() < 1e-5
+    gated = run("norm_linear", x, weight, bias, sums, 1e-5, activation, gated=True)
+    assert torch.allclose(gated, after(found[:, : width // 2]) * found[:, width // 2 :], atol=1e-4)
+    add = torch.randn(29, width)
+    added = run("norm_linear", x, weight, bias, sums, 1e-5, activation, add=add)
+    assert torch.allclose(added, after(found + add), atol=1e-4)
 
 
-def test_the_demo_checkpoint_decides_as_in_float32() -> None:
-    texts = [
-        "A NASA rover has found organic molecules in a Martian crater.",
-        "The central bank raised interest rates to slow inflation.",
-        "Add this song to my workout playlist, please.",
-    ]
-    labels = ["space exploration", "banking and finance", "music", "cooking"]
-    scores = []
-    for precision in (None, "int8"):
-        model = GLiClassModel.from_pretrained(demo.PATH, device="cpu", quantization=precision)
-        pipeline = ZeroShotClassificationPipeline(model, demo.PATH, device="cpu", progress_bar=False)
-        scores.append([[each["score"] for each in row] for row in pipeline(texts, labels, threshold=0.0)])
-    plain, rounded = map(np.array, scores)
-    assert ((plain >= 0.5) == (rounded >= 0.5)).all()
+def test_threads_and_other_rows_change_nothing(run: Run) -> None:
+    x, weight, before = torch.randn(230, 72), torch.randn(136, 72), torch.get_num_threads()
+    outs = []
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            outs.append(run("norm_linear", x, weight, None, None, 1e-5, "gelu", gated=True))
+    finally:
+        torch.set_num_threads(before)
+    alone = run("norm_linear", x[200:203], weight, None, None, 1e-5, "gelu", gated=True)
+    for each in outs:
+        assert torch.allclose(each, outs[0], rtol=0, atol=1e-5)
+        assert torch.allclose(each[200:203], alone, rtol=0, atol=1e-5)
 
 
-def test_where_it_runs() -> None:
-    assert unavailable_reason("int8", "cuda") == "int8 runs on CPUs"
-    assert "computes in float32 only" in str(unavailable_reason("int8", "cpu", torch.bfloat16))
-    with pytest.raises(ValueError, match="asked for as quantization='int8'"):
-        GLiClassModel.from_pretrained(demo.PATH, device="cpu", backend="int8")
-    with pytest.raises(ValueError, match="quantization 'int4' is not supported"):
-        GLiClassModel.from_pretrained(demo.PATH, device="cpu", quantization="int4")
+def test_what_the_kernel_cannot_read_raises() -> None:
+    pack, run = implementation("pack_linear", "int8"), implementation("linear_add", "int8")
+    packed, x, residual = pack(torch.randn(9, 8)), torch.randn(3, 8), torch.randn(3, 9)
+    expected = run(x, packed, None, residual)
+    assert torch.equal(run(x.t().contiguous().t(), packed, None, residual.t().contiguous().t()), expected)
+    for wrong, message in (
+        ((torch.randn(3, 17), packed, None, residual), "rows of 17 values do not fit"),
+        ((x, torch.randn(9, 8), None, residual), "do not fit 72 values of torch.float32"),
+        ((x, packed, torch.ones(3), residual), r"needs float32 \[9\], got torch.float32 \[3\]"),
+        ((x, packed, None, residual.double()), r"needs float32 \[3, 9\], got torch.float64"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            run(*wrong)
+    with pytest.raises(ValueError, match="at most 65536 inputs, got 65537"):
+        pack(torch.zeros(1, 65537))

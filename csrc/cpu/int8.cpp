@@ -1,0 +1,176 @@
+// First every row is rounded, with its norm. Then a task is a block of rows times a strip of panels of the
+// weight: the sums of ROWS rows and of all panels of the strip are registers from the first input to the last,
+// and are scaled, activated and added to the residual there.
+#include "int8.h"
+
+#include "activation.h"
+#include "attention.h"
+#include "int8_product.h"
+#include "parallel.h"
+
+namespace ISA {
+namespace {
+
+constexpr int HEIGHT = LANES == 16 ? 8 : 6;  // rows of a block of the product
+constexpr int COUNT = LANES == 16 ? 3 : 2;   // and panels: its sums and factors fill the registers
+constexpr int BLOCK = 16 * HEIGHT;           // rows of a task, or fewer where there are too few tasks
+constexpr int SMALL = 1 << 19;    // So many multiplications take less time than a second thread to wake up.
+constexpr int ROUNDED = 1 << 14;  // values of a task that rounds rows
+constexpr float LARGEST = 127;
+constexpr float TINY = 1.17549435e-38f;  // A row of zeros has this step.
+
+// Finds the parts of the packed weight.
+struct Weight {
+  int fours;  // The depth is so many times four.
+  const float* scales;
+  const int32_t* offsets;
+  const int8_t* weights;
+
+  explicit Weight(const Int8Linear& a)
+      : fours((a.depth + FOUR - 1) / FOUR),
+        scales(reinterpret_cast<const float*>(a.weight)),
+        offsets(reinterpret_cast<const int32_t*>(scales + a.width)),
+        weights(reinterpret_cast<const int8_t*>(offsets + a.width)) {}
+
+  // Gives the panel that begins with an output.
+  const Words* panel(int output) const { return reinterpret_cast<const Words*>(alone(output)); }
+
+  // Gives the weights of an output that is in no panel.
+  const int8_t* alone(int output) const { return weights + ptrdiff_t(output) * fours * FOUR; }
+};
+
+inline int value_stride(const Int8Linear& a) { return round_up(a.depth, LANES); }
+
+inline const Value* values_of(const Int8Linear& a, int row) {
+  return static_cast<const Value*>(a.values) + ptrdiff_t(row) * value_stride(a);
+}
+
+// Norms a row, rounds it to -127 .. 127 and keeps 128 more, and its step. `copy` has room for the row.
+void round_row(const Int8Linear& a, int row, float* copy) {
+  const float* const x = a.x + row * a.x_stride;
+  const int padded = value_stride(a);
+  for (int d = 0; d < a.depth; d++) copy[d] = x[d];
+  for (int d = a.depth; d < padded; d++) copy[d] = 0;
+  float factor = 1;
+  if (a.norm == Int8Linear::LAYER) {
+    Vector sums{};
+    for (int d = 0; d < padded; d += LANES) sums += load(copy + d);
+    const float mean = sum_of(sums) / a.depth;
+    for (int d = 0; d < padded; d += LANES) store(copy + d, load(copy + d) - mean);
+    for (int d = a.depth; d < padded; d++) copy[d] = 0;
+  }
+  if (a.norm != Int8Linear::NONE) {
+    Vector squares{};
+    for (int d = 0; d < padded; d += LANES) squares += load(copy + d) * load(copy + d);
+    factor = 1 / __builtin_sqrtf(sum_of(squares) / a.depth + a.eps);
+  }
+  Vector tops{};
+  for (int d = 0; d < padded; d += LANES) tops = larger(tops, larger(load(copy + d), -load(copy + d)));
+  float step = largest_of(tops) / LARGEST;
+  if (step < TINY) step = TINY;
+  a.steps[row] = step * factor;
+  constexpr float ROUNDING = 12582912.0f;  // It is 1.5 * 2^23: the sum has no bits for fractions.
+  constexpr int32_t BITS = 0x4B400000;     // These are its bits.
+  const float inverse = 1 / step;
+  Value* const to = const_cast<Value*>(values_of(a, row));
+  for (int d = 0; d < padded; d += LANES)
+    store_values(to + d, (Integers)(load(copy + d) * inverse + ROUNDING) - (BITS - 128));
+}
+
+// Gives the outputs of the sums, which belong to the outputs from `column` on.
+inline Vector scaled(const Int8Linear& a, const Weight& weight, Integers sums, float step, int column) {
+  const Vector value = __builtin_convertvector(sums, Vector) * step * load(weight.scales + column);
+  return a.bias ? value + load(a.bias + column) : value;
+}
+
+// Does ROWS rows of PANELS panels, which begin at these outputs; in gated maps they are the value and the gate.
+template <int ROWS, int PANELS>
+inline void map_block(const Int8Linear& a, const Weight& weight, int row, const int (&columns)[COUNT],
+                      const Words* const* panels) {
+  Integers sums[ROWS][PANELS];
+  for (int r = 0; r < ROWS; r++)
+    for (int n = 0; n < PANELS; n++) sums[r][n] = *reinterpret_cast<const Words*>(weight.offsets + columns[n]);
+  multiply_words<ROWS, PANELS>(values_of(a, row), value_stride(a), panels, weight.fours * WORDS, sums);
+  for (int r = 0; r < ROWS; r++) {
+    const ptrdiff_t place = ptrdiff_t(row + r) * (a.gated ? a.width / 2 : a.width);
+    for (int n = 0; n < PANELS; n++) {
+      Vector value = activated(a.activation, scaled(a, weight, sums[r][n], a.steps[row + r], columns[n]));
+      if constexpr (PANELS > 1)
+        if (a.gated) value *= scaled(a, weight, sums[r][1], a.steps[row + r], columns[1]);
+      const ptrdiff_t at = place + columns[n];
+      store(a.out + at, a.residual ? load(a.residual + at) + value : value);
+      if (a.gated) break;
+    }
+  }
+}
+
+// Calls map_block for a number of rows and of panels that the compiler does not know.
+template <int ROWS = HEIGHT, int PANELS = COUNT>
+inline void map_some(const Int8Linear& a, const Weight& weight, int row, int rows, const int (&columns)[COUNT],
+                     const Words* const* panels, int count) {
+  if constexpr (PANELS > 1)
+    if (count < PANELS) return map_some<ROWS, PANELS - 1>(a, weight, row, rows, columns, panels, count);
+  if constexpr (ROWS > 1)
+    if (rows < ROWS) return map_some<ROWS - 1, PANELS>(a, weight, row, rows, columns, panels, count);
+  map_block<ROWS, PANELS>(a, weight, row, columns, panels);
+}
+
+// Does rows first .. end - 1 of a strip, whose panels begin at these outputs.
+void map_strip(const Int8Linear& a, const Weight& weight, int first, int end, const int (&columns)[COUNT],
+               int count) {
+  const Words* panels[COUNT];
+#ifdef INT8_IN_PAIRS
+  const size_t widened = size_t(weight.fours) * WORDS * LANES;
+  float* const memory = workspace(count * widened);
+  for (int n = 0; n < count; n++)
+    panels[n] = widen(weight.panel(columns[n]), weight.fours, memory + n * widened);
+#else
+  for (int n = 0; n < count; n++) panels[n] = weight.panel(columns[n]);
+#endif
+  for (int row = first; row < end; row += HEIGHT)
+    map_some(a, weight, row, end - row < HEIGHT ? end - row : HEIGHT, columns, panels, count);
+}
+
+// Does the last outputs, which do not fill a vector.
+void map_rest(const Int8Linear& a, const Weight& weight, int first, int end) {
+  for (int column = a.width / LANES * LANES; column < a.width; column++)
+    for (int row = first; row < end; row++) {
+      int32_t sum = weight.offsets[column];
+      for (int d = 0; d < a.depth; d++) sum += values_of(a, row)[place_of(d)] * weight.alone(column)[d];
+      const ptrdiff_t at = ptrdiff_t(row) * a.width + column;
+      float value = float(sum) * a.steps[row] * weight.scales[column];
+      value = activated(a.activation, a.bias ? value + a.bias[column] : value);
+      a.out[at] = a.residual ? a.residual[at] + value : value;
+    }
+}
+
+}  // namespace
+
+void linear_int8(const Int8Linear& a) {
+  const Weight weight(a);
+  const int panels = a.width / LANES, strips = a.gated ? panels / 2 : (panels + COUNT - 1) / COUNT;
+  const int parts = strips + (a.width % LANES != 0);
+  const int threads = double(a.rows) * a.depth * a.width < SMALL ? 1 : a.threads;
+  int block = BLOCK;
+  while (block > 2 * HEIGHT && (a.rows + block - 1) / block * parts < 4 * threads) block /= 2;
+  const int tasks = (a.rows + block - 1) / block * parts;
+  const int rows = ROUNDED / a.depth + 1;
+  parallel_for((a.rows + rows - 1) / rows, threads, [=, &a](int task) {
+    float* const copy = workspace(value_stride(a));
+    for (int row = task * rows; row < a.rows && row < (task + 1) * rows; row++) round_row(a, row, copy);
+  });
+  parallel_for(tasks, threads, [=, &a, &weight](int task) {
+    const int first = task / parts * block, part = task % parts;
+    const int end = first + block < a.rows ? first + block : a.rows;
+    int columns[COUNT], count = 0;
+    if (part == strips) return map_rest(a, weight, first, end);
+    if (a.gated)
+      while (count < 2) columns[count] = (part + count * strips) * LANES, count++;
+    else
+      while (count < COUNT && part * COUNT + count < panels)
+        columns[count] = (part * COUNT + count) * LANES, count++;
+    map_strip(a, weight, first, end, columns, count);
+  });
+}
+
+}  // namespace ISA

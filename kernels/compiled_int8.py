@@ -1,0 +1,128 @@
+"""The int8 kernel of csrc/cpu as PyTorch operations: their contracts stand in int8.py.
+
+A call is one kernel: it norms and rounds the rows, multiplies, and scales, activates and adds in registers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from gliclass_fast.kernels import compiled_cpu
+from gliclass_fast.kernels._extension import address, extension
+from gliclass_fast.kernels._triton import ceil_div
+from gliclass_fast.kernels.compiled_linear import FUSED
+from gliclass_fast.kernels.int8 import rounded
+from gliclass_fast.kernels.linear import ACTIVATIONS, finish
+
+_NONE, _LAYER, _RMS = range(3)  # as csrc/cpu/int8.h numbers them
+_FOUR = 4  # weights of so many inputs lie together
+_OFFSET = 128  # what the kernel adds to rounded inputs
+_BESIDE = 8  # bytes of an output's scale and offset
+_DEEPEST = 1 << 16  # sums of (127 + 128) * 127 fit into int32
+_VALUE = 2  # bytes of a rounded input, or fewer
+
+
+def _bytes_per_output(depth: int) -> int:
+    return _BESIDE + ceil_div(depth, _FOUR) * _FOUR
+
+
+def pack_int8(weight: Tensor, empty: Callable[..., Tensor] = torch.empty) -> Tensor:
+    """Packs [N, K] into bytes [N * (8 + 4 * ceil(K / 4))] as csrc/cpu/int8.h describes them.
+
+    Raises ValueError for more inputs than the sums have bits for.
+    """
+    _, lanes = compiled_cpu.instruction_set()
+    width, depth = weight.shape
+    if depth > _DEEPEST:
+        raise ValueError(f"int8 takes at most {_DEEPEST} inputs, got {depth}")
+    padded, whole = ceil_div(depth, _FOUR) * _FOUR, width // lanes * lanes
+    values, scales = rounded(weight)
+    packed = empty(width * _bytes_per_output(depth), dtype=torch.uint8, device=weight.device)
+    beside, rows = packed[: width * _BESIDE].view(2, -1), packed[width * _BESIDE :].view(torch.int8)
+    beside[0].view(torch.float32).copy_(scales[:, 0])
+    beside[1].view(torch.int32).copy_(values.sum(1, dtype=torch.int32).mul_(-_OFFSET))
+    values = F.pad(values, (0, padded - depth))
+    panels = values[:whole].view(-1, lanes, padded // _FOUR, _FOUR).transpose(1, 2)
+    rows[: whole * padded].view(panels.shape).copy_(panels)
+    rows[whole * padded :] = values[whole:].flatten()
+    return packed
+
+
+def _map(
+    x: Tensor,
+    packed: Tensor,
+    bias: Tensor | None,
+    residual: Tensor | None = None,
+    activation: str = "none",
+    norm: int = _NONE,
+    eps: float = 0.0,
+    gated: bool = False,
+) -> Tensor:
+    """Returns activation(normed x @ weight.T + bias) + residual, or what is gated."""
+    rows, depth = x.shape
+    number, lanes = compiled_cpu.instruction_set()
+    width, left = divmod(packed.numel(), _bytes_per_output(depth))
+    if left or packed.dtype is not torch.uint8:
+        raise ValueError(f"rows of {depth} values do not fit {packed.numel()} values of {packed.dtype}")
+    if x.stride(1) != 1:
+        x = x.contiguous()
+    bias = None if bias is None else bias.contiguous()
+    residual = None if residual is None else residual.contiguous()
+    for given, shape in ((x, (rows, depth)), (bias, (width,)), (residual, (rows, width))):
+        if given is not None and (given.shape != shape or given.dtype is not torch.float32):
+            raise ValueError(f"needs float32 {list(shape)}, got {given.dtype} {list(given.shape)}")
+    out = torch.empty(rows, width // 2 if gated else width, dtype=torch.float32, device=x.device)
+    steps = torch.empty(rows, dtype=torch.float32, device=x.device)
+    values = torch.empty(rows, ceil_div(depth, lanes) * lanes * _VALUE, dtype=torch.uint8, device=x.device)
+    arguments = extension().Int8Linear(
+        x=address(x, strided_rows=True),
+        x_stride=x.stride(0),
+        weight=address(packed),
+        bias=address(bias),
+        residual=address(residual),
+        out=address(out),
+        values=address(values),
+        steps=address(steps),
+        rows=rows,
+        depth=depth,
+        width=width,
+        norm=norm,
+        eps=eps,
+        activation=FUSED[activation],
+        gated=gated,
+        threads=torch.get_num_threads(),
+    )
+    extension().linear_int8_cpu(number, arguments)
+    return out
+
+
+def linear_int8(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str = "none") -> Tensor:
+    if activation in FUSED:
+        return _map(x, weight, bias, activation=activation)
+    return ACTIVATIONS[activation](_map(x, weight, bias))
+
+
+def linear_add_int8(x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor) -> Tensor:
+    return _map(x, weight, bias, residual)
+
+
+def norm_linear_int8(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    sums: Tensor | None,
+    eps: float,
+    activation: str = "none",
+    gated: bool = False,
+    add: Tensor | None = None,
+) -> Tensor:
+    _, lanes = compiled_cpu.instruction_set()
+    norm = _RMS if sums is None else _LAYER
+    whole = not gated or weight.numel() // _bytes_per_output(x.shape[1]) % (2 * lanes) == 0
+    if whole and add is None and activation in FUSED:
+        return _map(x, weight, bias, None, activation, norm, eps, gated)
+    return finish(_map(x, weight, bias, norm=norm, eps=eps), activation, gated, add)

@@ -90,12 +90,8 @@ class Service:
         """Loads the models and warms them up; raises what a pipeline raises where it cannot."""
         use_threads(settings.threads, settings.tokenizer_threads)
         self.settings, self.metrics = settings, Metrics()
-        with ThreadPoolExecutor(1) as loader:  # see `_loaded`
-            self.pipeline = loader.submit(_loaded, settings, settings.model).result()
-            self._others = {
-                name: loader.submit(_loaded, settings, model).result()
-                for name, model in settings.more_models.items()
-            }
+        self.pipeline = _loaded(settings, settings.model)
+        self._others = {name: _loaded(settings, model) for name, model in settings.more_models.items()}
         limits, budget = settings.limits, self.engine.batch_tokens
         queue_tokens = limits.queue_tokens or BATCHES_WAITING * budget
         self.batcher = Batcher(budget, settings.batch_texts, queue_tokens, limits.queue_texts)
@@ -230,12 +226,7 @@ def _read(
 
 
 def _loaded(settings: ServeSettings, model: str) -> ZeroShotClassificationPipeline:
-    """Returns a model, warmed up, behind its pipeline.
-
-    This runs in a thread that ends before the engine's own starts. OpenMP keeps the threads that helped a
-    thread until that one ends, and where it has more of them than there are cores, they no longer wait for
-    each other awake: a batch took a seventh longer.
-    """
+    """Returns a model, warmed up, behind its pipeline."""
     pipeline = ZeroShotClassificationPipeline(
         model, max_length=settings.max_length, device=settings.device, progress_bar=False,
         batch_tokens=settings.batch_tokens, on_truncation="ignore", dtype=settings.dtype,

@@ -21,7 +21,7 @@ def extension() -> Any:
     return _compiled
 
 
-_MARKS = {"cpu": "linear_cpu", "cuda": "DisentangledAttention"}  # A part that was built has this name.
+_MARKS = {"cpu": "linear_int8_cpu", "cuda": "DisentangledAttention"}  # A part that was built has this name.
 
 
 def absence(part: str) -> str | None:

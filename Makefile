@@ -63,6 +63,7 @@ CPU_BENCH := $(BIN)/gliclass-fast bench --device cpu
 results: $(VENV)/.dev
 	@test -d "$(DATA)" || { echo "make results DATA=FOLDER: see bench/quality.py"; exit 2; }
 	$(CPU_BENCH) --preset standard --model deberta-v3-base,modernbert-base --json bench/results/cpu.json
+	$(CPU_BENCH) --preset peers --model deberta-v3-base,modernbert-base --json bench/results/peers-cpu.json
 	$(CPU_BENCH) --preset card --model ettin-32m --json bench/results/card-cpu.json
 	$(CPU_BENCH) --preset card --model deberta-v3-base --repeats 2 --json bench/results/card-base-cpu.json
 	$(CPU_BENCH) --preset paper --model ettin-32m --json bench/results/paper-cpu.json

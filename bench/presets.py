@@ -11,6 +11,7 @@ from gliclass_fast.bench.cases import CPU_CASES, GPU_CASES, RAGGED, Case, label_
 LABEL_COUNTS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 TEXT_TOKENS = (64, 256, 512)
 EVERYONE = ("gliclass", "ONNX Runtime", "fast-gliner (one text a call)", "GLiNER2 (another model)")
+ON_CPUS = ("gliclass", "ONNX Runtime", "OpenVINO", "ONNX Runtime, int8", "OpenVINO, int8")
 IN_THE_CARD = ("gliclass", "ONNX Runtime", "cross-encoder (NLI)")
 
 
@@ -38,6 +39,10 @@ def _latency(device: str, tokenizer: Any) -> list[Case]:
     return [Case(f"1x{length}", (length,)) for length in (32, 64, 128, 256, 512, 1024)]
 
 
+def _beside_peers(device: str, tokenizer: Any) -> list[Case]:
+    return [Case("1x32", (32,)), *_standard(device, tokenizer)]
+
+
 def _throughput(device: str, tokenizer: Any) -> list[Case]:
     """Returns batches of lengths as they come: the reference pads them to the longest."""
     batches = (8, 32) if device == "cpu" else (8, 32, 128)
@@ -56,6 +61,12 @@ PRESETS = {
         _standard,
         ("forward", "pipeline"),
         peers=EVERYONE,
+    ),
+    "peers": Preset(
+        "engines for CPUs, in float32 and in int8, from 32 tokens on",
+        _beside_peers,
+        repeats=15,
+        peers=ON_CPUS,
     ),
     "card": Preset(
         "the model card's grid: batch 8, texts of 64, 256 and 512 tokens, 1 to 256 labels",

@@ -106,7 +106,8 @@ class Bench:
                 absent[name] = built.reason
             else:
                 patience = PATIENCE[self.device]
-                self.entrants[name] = Entrant(built, known[name].SAME_MODEL, patience=patience)
+                rounds = getattr(known[name], "ROUNDS", False)
+                self.entrants[name] = Entrant(built, known[name].SAME_MODEL, rounds, patience)
         return absent
 
     def row(self, case: Case, parts: Sequence[str]) -> dict[str, Any]:

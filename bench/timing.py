@@ -17,7 +17,7 @@ import torch
 
 SPINNING = 0.005  # seconds
 PACKAGES = ("gliclass-fast", "gliclass", "torch", "triton", "transformers", "onnxruntime")
-PEERS = ("fast-gliner", "gliner2", "flashdeberta", "disentangled-flash")
+PEERS = ("openvino", "nncf", "fast-gliner", "gliner2", "flashdeberta", "disentangled-flash")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +75,7 @@ def machine(device: str = "cpu") -> dict[str, Any]:
     """Returns processor, accelerator, versions and commit."""
     facts: dict[str, Any] = {
         "processor": _processor(),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
         "versions": {name: found for name in (*PACKAGES, *PEERS) if (found := _version(name))},

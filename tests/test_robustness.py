@@ -33,20 +33,25 @@ def test_requests_name_every_kind_and_come_again() -> None:
     assert len({len(request["texts"]) for _, request, *_ in drawn}) == 3
 
 
+def changed(found: Any, **values: Any) -> Any:
+    return [[{**each, **values} for each in own] for own in found]
+
+
 WRONG: dict[str, tuple[Any, str]] = {
-    "NaN": (lambda found: [[{**each, "score": float("nan")} for each in own] for own in found], "a score is nan"),
-    "batch": (
-        lambda found: [[{**each, "score": each["score"] * (1 - 1e-3 * len(found))} for each in own] for own in found],
-        "in its batch",
-    ),
-    "label": (lambda found: [[{**each, "label": "other"} for each in own] for own in found], "not given"),
+    "NaN": (lambda found: changed(found, score=float("nan")), "a score is nan"),
+    "batch": (lambda found: changed(found, score=0.1 * len(found)), "in its batch"),
+    "label": (lambda found: changed(found, label="other"), "not given"),
     "lost": (lambda found: found[:1], "1 results of 2 texts"),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", WRONG)
 def test_a_fault_is_found(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    request = {"texts": ["a film", "a bank"], "labels": ["film", "bank"], "classification_type": "multi-label"}
+    request = {
+        "texts": ["a film", "a bank"],
+        "labels": ["film", "bank"],
+        "classification_type": "multi-label",
+    }
     spoil, message = WRONG[name]
     original = type(pipeline("ModernBERT")).__call__
 
@@ -60,5 +65,8 @@ def test_a_fault_is_found(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_results_of_processes_add_up() -> None:
-    parts = [{"requests": 2, "by_kind": {"a": 2}, "faults": [1]}, {"requests": 3, "by_kind": {"b": 3}, "faults": []}]
+    parts = [
+        {"requests": 2, "by_kind": {"a": 2}, "faults": [1]},
+        {"requests": 3, "by_kind": {"b": 3}, "faults": []},
+    ]
     assert together(parts) == {"requests": 5, "by_kind": {"a": 2, "b": 3}, "faults": [1]}

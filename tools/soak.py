@@ -1,14 +1,14 @@
-"""Memory: what a process grows by in very many calls, by loading models again and again, and while it loads one.
+"""Memory: what a process grows by in very many calls, by loading models again and again, and by loading one.
 
 python -m tools.soak calls [--calls 100000] [--engine gliclass-fast|gliclass] [--record]
 python -m tools.soak models [--models 100] [--engine ...] [--record]
 python -m tools.soak loading [--shape deberta-v3-base] [--engine ...] [--record]
 
-calls: the demo checkpoint, one thread, a text of 1 to 100 words and 1 to 25 labels a call. The first tenth is the
-warm-up; growth is the median of the last tenth over that of the second.
+calls: the demo checkpoint, one thread, a text of 1 to 100 words and 1 to 25 labels a call. The first tenth is
+the warm-up; growth is the median of the last tenth over that of the second.
 models: the demo checkpoint is loaded, called once and dropped; the first ten do not count.
-loading: the peak of the private and shared memory of a process while it loads a checkpoint of random weights, less
-what it held before, over the size of the file. Each figure is of a process of its own.
+loading: the peak of the private and shared memory of a process while it loads a checkpoint of random weights,
+less what it held before, over the size of the file. Each figure is of a process of its own.
 """
 
 from __future__ import annotations
@@ -76,7 +76,9 @@ FIRST_MODELS = 10  # that do not count
 
 def run(engine: str, what: str, model: str, count: int) -> list[float]:
     given = [ENGINES[engine], what, model, str(count), str(demo.PATH)]
-    done = subprocess.run([sys.executable, "-c", PROGRAM, *given], stdout=subprocess.PIPE, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, *given], stdout=subprocess.PIPE, text=True, check=True
+    )
     seen: list[float] = json.loads(done.stdout.splitlines()[-1])
     return seen
 

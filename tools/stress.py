@@ -58,7 +58,11 @@ def ask(pipeline: Any, question: Question) -> Answers:
 
 
 def differ(found: Answers, expected: Answers) -> bool:
-    pairs = [(one, other) for ours, theirs in zip(found, expected, strict=True) for one, other in zip(ours, theirs, strict=True)]
+    pairs = [
+        (one, other)
+        for ours, theirs in zip(found, expected, strict=True)
+        for one, other in zip(ours, theirs, strict=True)
+    ]
     return any(one[0] != other[0] or abs(one[1] - other[1]) > WITHIN for one, other in pairs)
 
 
@@ -134,7 +138,9 @@ def forked_before_a_call(ours: Round) -> None:
     fork = get_context("fork")
     for first in ours.numbers():
         found = fork.SimpleQueue()
-        child = fork.Process(target=lambda found=found, first=first: found.put(ask(ours.pipeline, ours.asked[first])))
+        child = fork.Process(
+            target=lambda found=found, first=first: found.put(ask(ours.pipeline, ours.asked[first]))
+        )
         child.start()
         ours.check(first, found.get())
         child.join()
@@ -155,7 +161,9 @@ def _work(number: int) -> tuple[int, Answers]:
 def spawned(ours: Round) -> None:
     """Workers that are spawned get the pipeline pickled."""
     given = pickle.dumps(ours.pipeline)
-    with ProcessPoolExecutor(WORKERS, mp_context=get_context("spawn"), initializer=_start, initargs=(given,)) as pool:
+    with ProcessPoolExecutor(
+        WORKERS, mp_context=get_context("spawn"), initializer=_start, initargs=(given,)
+    ) as pool:
         while time.monotonic() < ours.end:
             for each in pool.map(_work, range(QUESTIONS)):
                 ours.check(*each)
@@ -186,18 +194,19 @@ SCENARIOS: dict[str, Callable[[Round], None]] = {
 
 
 def stress(name: str, seconds: float) -> dict[str, Any]:
-    """Runs a scenario in a process of its own; returns how many answers came, how many were wrong, and a fault."""
+    """Runs a scenario in a process of its own; returns how many answers came and were wrong, and a fault."""
     command = [sys.executable, "-m", "tools.stress", "--scenario", name, "--seconds", str(seconds)]
     began, fault = time.monotonic(), None
+    found: dict[str, Any] = {"answers": 0, "wrong": 0}
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=seconds + GRACE)
     except subprocess.TimeoutExpired:
-        return {"scenario": name, "answers": 0, "wrong": 0, "seconds": round(time.monotonic() - began), "fault": "hangs"}
-    found = {"answers": 0, "wrong": 0}
-    if done.returncode == 0:
-        found = json.loads(done.stdout.splitlines()[-1])
+        fault = "hangs"
     else:
-        fault = done.stderr[-2000:]
+        if done.returncode == 0:
+            found = json.loads(done.stdout.splitlines()[-1])
+        else:
+            fault = done.stderr[-2000:]
     return {"scenario": name, **found, "seconds": round(time.monotonic() - began), "fault": fault}
 
 

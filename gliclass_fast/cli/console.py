@@ -43,6 +43,7 @@ Dtype = Annotated[
 ]
 Threads = Annotated[int | None, typer.Option(help="Threads of the CPU.", show_default="torch's", min=1)]
 DEMO_MODEL = str(PATH)
+_MISTAKES = (ValueError, TypeError, OSError, FloatingPointError)
 
 
 def fail(message: str, code: int = 2) -> NoReturn:
@@ -84,10 +85,11 @@ def without_traceback(command: Callable[..., None]) -> Callable[..., None]:
             # what standard output still holds goes nowhere, as Python would fail on it when it ends
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(0) from None
-        except (ValueError, TypeError, OSError, FloatingPointError, ImportError, RuntimeError, MemoryError) as error:
+        except Exception as error:
             if is_shortage(error):
-                fail(f"out of memory: {reason(error)}. A smaller model, --batch-tokens or --max-length needs less")
-            if isinstance(error, (ImportError, RuntimeError)):  # a fault of ours, or of an installation
+                needs_less = "A smaller model, --batch-tokens or --max-length needs less"
+                fail(f"out of memory: {reason(error)}. {needs_less}")
+            if not isinstance(error, _MISTAKES):
                 raise
             fail(str(error))
 

@@ -23,8 +23,8 @@ def run_batches(
     """Calls `run` on groups of prompts, given as indices, as `plan_batches` makes them.
 
     Where a GPU has no memory for a group, `relieve` gives back what it can and the group runs again; where
-    there still is none, and on a CPU, it runs in halves. Raises torch.OutOfMemoryError where a prompt does not
-    fit alone.
+    there still is none, and on a CPU, it runs in halves. Raises torch.OutOfMemoryError where a prompt does
+    not fit alone.
     """
     waiting = [(group, False) for group in plan_batches(costs, budget)][::-1]
     while waiting:

@@ -1,4 +1,4 @@
-"""Faults while classify works: nothing that is written is lost, a message says how to go on, and resuming is exact.
+"""Faults while classify works lose nothing that is written; a message says how to go on, and that is exact.
 
 A limit on the size of files stands for a full disk: the system's answer comes at the same calls.
 """
@@ -87,7 +87,9 @@ def test_a_note_stays_whole_where_no_other_can_be_written(texts: Path, tmp_path:
 
 def test_a_folder_that_cannot_be_written_to(texts: Path) -> None:
     result = run("classify", str(texts), *LABELS, "--output", "/sys/out.jsonl")  # not by root either
-    assert result.exit_code == 2 and "Permission denied" in words(result) and "stopped after 0" in words(result)
+    assert (
+        result.exit_code == 2 and "Permission denied" in words(result) and "stopped after 0" in words(result)
+    )
 
 
 def started(*arguments: str, **options: Any) -> subprocess.Popen[str]:
@@ -142,6 +144,7 @@ def test_a_pipe_that_nobody_reads_does_not_hold_a_job_that_shall_end() -> None:
 
 def _moves(pid: int) -> bool:
     """Tells whether a process takes time of the CPU."""
+
     def used() -> list[str]:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[11:13]
 
@@ -155,7 +158,7 @@ def _moves(pid: int) -> bool:
 @pytest.mark.parametrize("command", [["classify", "a film"], ["serve"], ["check"]])
 def test_a_process_without_the_memory_to_load_says_so(megabytes: int, command: list[str]) -> None:
     asked = [sys.executable, "-m", "gliclass_fast", *command, *(LABELS if command[0] == "classify" else ())]
-    limit = f"ulimit -v {megabytes << 10}; exec \"$@\""
+    limit = f'ulimit -v {megabytes << 10}; exec "$@"'
     done = subprocess.run(["sh", "-c", limit, "sh", *asked], capture_output=True, text=True, timeout=120)
     assert done.returncode == 2 and done.stderr.startswith("error: out of memory: "), done.stderr
     assert "Traceback" not in done.stderr
@@ -166,7 +169,7 @@ def test_a_text_without_the_memory_it_needs_fails_alone(tmp_path: Path) -> None:
     """The others of its part are scored, and the job that goes on with more memory is not asked to."""
     texts, output = tmp_path / "in.txt", tmp_path / "out.jsonl"
     texts.write_text("a film\n" + "a song " * 400_000 + "\na bank\n", encoding="utf-8")
-    limit = "ulimit -v 1900000; exec \"$@\""
+    limit = 'ulimit -v 1900000; exec "$@"'
     asked = [*COMMAND, str(texts), *LABELS, "--max-length", "10000000", "--output", str(output)]
     done = subprocess.run(["sh", "-c", limit, "sh", *asked], capture_output=True, text=True, timeout=300)
     assert done.returncode == 3, done.stderr

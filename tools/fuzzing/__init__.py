@@ -1,1 +1,1 @@
-"""What `python -m tools.fuzz` is made of: random requests, damaged files and sizes of kernels, and their checks."""
+"""What `python -m tools.fuzz` is made of: random requests, damaged files, sizes of kernels, and checks."""

@@ -1,4 +1,4 @@
-"""What must hold of every request: documented errors alone, finite scores, and each text scores as it does alone."""
+"""What must hold of every request: documented errors, finite scores, and a text scores as it does alone."""
 
 from __future__ import annotations
 
@@ -10,9 +10,15 @@ from gliclass_fast.text.errors import ArgumentError
 from tests.accuracy import ALONE_TOLERANCE
 from tools.fuzzing.kinds import CHUNKING, ROUNDED, pipeline
 
-ROUNDED_TOLERANCE = 0.1  # of scores in 16 bit or int8, where an input on the edge of a step falls to either side
+ROUNDED_TOLERANCE = 0.1  # of scores in 16 bit or int8, where a value falls to either side of a step
 _NOT_OF_CHUNKING = (
-    "classification_type", "labels_per_pass", "label_permutations", "on_truncation", "min_score", "none_label")
+    "classification_type",
+    "labels_per_pass",
+    "label_permutations",
+    "on_truncation",
+    "min_score",
+    "none_label",
+)
 
 
 class Fault(AssertionError):

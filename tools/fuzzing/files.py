@@ -1,4 +1,4 @@
-"""Damaged files: whole ones with bytes or values changed. A reader takes them, or raises its own error and no other."""
+"""Damaged files: whole ones with bytes or values changed. A reader takes them, or raises its own error."""
 
 from __future__ import annotations
 
@@ -29,7 +29,8 @@ MOST_FAULTS = 20
 OF_CHECKPOINTS = (CheckpointError, UnsupportedConfigError)
 PIECES = (
     b"", b"\0", b"\xff", b"\xed\xa0\x80", b'"', b"'", b"{", b"}", b"[", b"]", b",", b":", b"\\", b"\n", b"\r",
-    b"null", b"true", b"-1", b"0", b"1e999", b"NaN", b"99999999999999999999", b"[" * 2000, b"\xef\xbb\xbf", b"\\ud800",
+    b"null", b"true", b"-1", b"0", b"1e999", b"NaN", b"99999999999999999999", b"[" * 2000, b"\xef\xbb\xbf",
+    b"\\ud800",
 )  # fmt: skip
 VALUES: tuple[Any, ...] = (
     None, True, False, 0, -1, 1, 7, 2**31, 10**9, 10**30, 0.5, -0.5, 1e308, float("nan"), float("inf"), "",
@@ -111,7 +112,9 @@ def damaged(content: bytes, is_json: bool, chance: Random) -> bytes:
         if chance.random() < 0.7:
             start = min(start, chance.randrange(1, 600))
         end = start + chance.choice((0, 0, 1, 1, 4, 40))
-        taken = chance.choice((chance.choice(PIECES), bytes(changed[:8]), bytes(changed[start : start + 30]) * 2))
+        taken = chance.choice(
+            (chance.choice(PIECES), bytes(changed[:8]), bytes(changed[start : start + 30]) * 2)
+        )
         changed[start:end] = taken
     return bytes(changed)
 
@@ -150,7 +153,9 @@ def fuzz(seed: int, minutes: float, numbers: Iterator[int]) -> dict[str, Any]:
             read[name] += 1
             refused += error
             if problem is not None:
-                faults.append({"number": number, "file": name, "begins": repr(content[:300]), "error": problem})
+                faults.append(
+                    {"number": number, "file": name, "begins": repr(content[:300]), "error": problem}
+                )
             if time.monotonic() >= end or len(faults) >= MOST_FAULTS:
                 break
     return {"files": sum(read.values()), "refused": refused, "by_file": read, "faults": faults}

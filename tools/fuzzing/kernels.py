@@ -30,7 +30,12 @@ def fuzz(seed: int, minutes: float, numbers: Iterator[int]) -> dict[str, Any]:
         given = [str(each) for each in (library, seed, minutes, first, step - first)]
         command = [sys.executable, "-m", "tools.fuzzing.kernels", *given]
         done = subprocess.run(
-            command, env=sanitized.environment(), cwd=sanitized.ROOT, capture_output=True, text=True, check=False
+            command,
+            env=sanitized.environment(),
+            cwd=sanitized.ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
         )
     if done.returncode == 0:
         found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
@@ -40,7 +45,10 @@ def fuzz(seed: int, minutes: float, numbers: Iterator[int]) -> dict[str, Any]:
 
 
 def _lengths(chance: Random, most: int) -> list[int]:
-    return [chance.choice((1, 2, 16, 17, 127, 128, 129, chance.randint(1, 300))) for _ in range(chance.randint(1, most))]
+    return [
+        chance.choice((1, 2, 16, 17, 127, 128, 129, chance.randint(1, 300)))
+        for _ in range(chance.randint(1, most))
+    ]
 
 
 def _width(chance: Random) -> int:
@@ -59,13 +67,17 @@ def _attention(chance: Random) -> tuple[str, Any]:
 def _disentangled(chance: Random) -> tuple[str, Any]:
     from tests.kernels import cases
 
-    reach, without = chance.choice((1, 2, 15, 16, 17, chance.randint(1, 200))), chance.choice(("", "c2p", "p2c"))
+    reach, without = (
+        chance.choice((1, 2, 15, 16, 17, chance.randint(1, 200))),
+        chance.choice(("", "c2p", "p2c")),
+    )
     lengths, width = _lengths(chance, 4), _width(chance)
     return "disentangled_attention", cases.disentangled_attention(_float32(), reach, lengths, without, width)
 
 
 def _causal(chance: Random) -> tuple[str, Any]:
-    from tests.kernels.causal_cases import LENGTHS, causal_attention
+    from tests.kernels.causal_cases import causal_attention
+    from tests.kernels.layouts import LENGTHS
 
     kept = None if chance.random() < 0.3 else [chance.randint(0, 80) for _ in LENGTHS]
     return "causal_attention", causal_attention(_float32(), chance.randint(1, 4), _width(chance), kept)
@@ -73,16 +85,24 @@ def _causal(chance: Random) -> tuple[str, Any]:
 
 def _cross(chance: Random) -> tuple[str, Any]:
     import torch
+
     from tests.kernels.layouts import cumulative, sequences
 
-    lengths, rows, heads, width = _lengths(chance, 4), chance.randint(1, 200), chance.randint(1, 4), _width(chance)
+    lengths, rows, heads, width = (
+        _lengths(chance, 4),
+        chance.randint(1, 200),
+        chance.randint(1, 4),
+        _width(chance),
+    )
     starts = [chance.randrange(rows) for _ in lengths]
     spans = torch.tensor([[start, chance.randint(start + 1, rows)] for start in starts]).int()
     q, k, v = (torch.randn(n, heads, width) for n in (sum(lengths), rows, rows))
 
     def slow(precision: torch.dtype) -> torch.Tensor:
-        parts = zip(q.to(precision).split(lengths), spans.tolist(), strict=True)
-        return torch.cat([_attended(part, k[a:b].to(precision), v[a:b].to(precision)) for part, (a, b) in parts])
+        parts = zip(torch.split(q.to(precision), lengths), spans.tolist(), strict=True)
+        return torch.cat(
+            [_attended(part, k[a:b].to(precision), v[a:b].to(precision)) for part, (a, b) in parts]
+        )
 
     return "cross_attention", ((q, k, v, sequences(cumulative(lengths), spans)), slow)
 
@@ -96,6 +116,7 @@ def _attended(q: Any, k: Any, v: Any) -> Any:
 
 def _linear(chance: Random) -> tuple[str, Any]:
     import torch
+
     from gliclass_fast.kernels.linear import ACTIVATIONS
 
     rows, depth, width = (chance.choice((1, 15, 16, 17, chance.randint(1, most))) for most in (300, 200, 200))
@@ -125,6 +146,7 @@ def _float32() -> Any:
 def run(seed: int, number: int, sets: dict[int, tuple[str, int]]) -> tuple[str, str | None]:
     """Runs a case on a random instruction set; returns the operation, and what is wrong with its result."""
     import torch
+
     from gliclass_fast.kernels import compiled_cpu
     from gliclass_fast.ops import implementation
     from tests.kernels import cases
@@ -146,12 +168,18 @@ def run(seed: int, number: int, sets: dict[int, tuple[str, int]]) -> tuple[str, 
 
 
 def main() -> None:
-    library, seed, minutes, first, step = sys.argv[1], int(sys.argv[2]), float(sys.argv[3]), *map(int, sys.argv[4:])
+    library, seed, minutes, first, step = (
+        sys.argv[1],
+        int(sys.argv[2]),
+        float(sys.argv[3]),
+        *map(int, sys.argv[4:]),
+    )
     sanitized.load(library)
     from gliclass_fast.kernels._extension import extension
 
     assert extension().__file__ == library
-    sets, done, faults = extension().instruction_sets(), {}, []
+    sets, faults = extension().instruction_sets(), []
+    done: dict[str, int] = {}
     end = time.monotonic() + 60 * minutes
     for number in count(first, step):
         print(f"{NUMBERED}{seed}/{number}", file=sys.stderr, flush=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import torch
@@ -36,7 +36,7 @@ KINDS = (*MODELS, *OTHERS, CHUNKING)
 ROUNDED = ("bfloat16", "float16", "int8")
 
 
-@lru_cache(maxsize=None)
+@cache
 def pipeline(kind: str) -> Any:
     """Builds the pipeline of a kind, with batches so small that requests need several."""
     sizes = {"max_length": WINDOW, "batch_tokens": 700}
@@ -47,7 +47,7 @@ def pipeline(kind: str) -> Any:
         inner = pipeline("labels first")
         return ZeroShotClassificationWithChunkingPipeline(
             inner.model, inner.tokenizer, text_chunk_size=60, text_chunk_overlap=10, labels_chunk_size=4,
-            device="cpu", progress_bar=False, **sizes,
+            device="cpu", progress_bar=False, max_length=WINDOW, batch_tokens=700,
         )  # fmt: skip
     backbone, options, how = MODELS[kind]
     tower = label_tower("deberta-v2") if kind.startswith("bi-encoder") else {}

@@ -1,6 +1,7 @@
-"""Random requests: texts of every script, control characters, half characters and markers, labels by the thousand.
+"""Random requests: texts of every script, control characters, half characters, markers, very many labels.
 
-A request holds arguments of one call of a pipeline. It is drawn from a `random.Random` alone, so a seed names it.
+A request holds arguments of one call of a pipeline. It is drawn from a `random.Random` alone, so a seed names
+it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The compiled extension for CPUs with AddressSanitizer and UndefinedBehaviorSanitizer, which end a process at a fault."""
+"""The compiled extension for CPUs with sanitizers, which end a process at a fault."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ SOURCES := $(wildcard csrc/*/*) csrc/bindings.cpp
 # the tests of the page need a browser of the system
 BROWSER := $(shell command -v chromium)
 
-.PHONY: demo test test-all test-fast browser check docs format bench results resources soak sbom audit clean
+.PHONY: demo test test-all test-fast browser check docs format bench results resources soak fuzz stress matrix sbom audit clean
 
 demo: $(VENV)/.demo
 	@$(BIN)/gliclass-fast classify \
@@ -81,6 +81,21 @@ results: $(VENV)/.dev
 soak: $(VENV)/.dev
 	$(BIN)/python -m gliclass_fast.bench.serving_soak --minutes 10
 	$(BIN)/python -m gliclass_fast.bench.serving_soak --minutes 10 --alone
+
+# random requests, damaged files or kernels of random sizes, for MINUTES: a new SEED gives new ones
+MINUTES ?= 1
+SEED ?= 0
+TARGET ?= pipelines
+fuzz: $(VENV)/.dev
+	$(BIN)/python -m tools.fuzz --target $(TARGET) --minutes $(MINUTES) --seed $(SEED)
+
+# threads, processes and event loops share pipelines for MINUTES
+stress: $(VENV)/.dev
+	$(BIN)/python -m tools.stress --minutes $(MINUTES)
+
+# the core tests on every Python, with the oldest and the newest libraries; it downloads several builds of torch
+matrix: $(VENV)/.dev
+	$(BIN)/python -m tools.matrix
 
 # what the compilers made of every kernel, recorded: after a change to csrc or to a Triton kernel
 OLDER_TRITON := 3.6.0

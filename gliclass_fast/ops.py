@@ -109,6 +109,11 @@ _BY_SEQUENCE = (
     "disentangled_attention",
     "segment_softmax",
 )
+# Operators of PyTorch that have no public name, so that another version may not have them.
+PRIVATE = {
+    "onednn": ("mkldnn._reorder_linear_weight", "mkldnn._linear_pointwise"),
+    "int8": ("aten._int_mm", "aten.gelu_"),
+}
 PACKAGES = ("flash",)  # kernels of other packages, which run only where they are asked for
 ORDER = {"cuda": ("cuda", "triton", "reference"), "cpu": ("cpp", "onednn", "reference")}
 QUANTIZED = {"int8": ("int8", "int8_reference")}  # what comes before these orders where it is asked for
@@ -188,6 +193,8 @@ def unavailable_reason(
             return absence("cpu")
         if backend == "onednn" and not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
             return "this torch build has no oneDNN"
+        if lacking := [name for name in PRIVATE[backend] if not _has_operator(name)]:
+            return f"this torch has no operator {lacking[0]}"
     if backend == "triton":
         if importlib.util.find_spec("triton") is None:
             return "Triton is not installed"
@@ -202,6 +209,11 @@ def unavailable_reason(
         reason: str | None = flash.unusable(device, dtype, head_width)
         return reason
     return None
+
+
+def _has_operator(name: str) -> bool:
+    namespace, _, operator = name.partition(".")
+    return hasattr(getattr(torch.ops, namespace), operator)
 
 
 def _cuda_reason(device: torch.device, dtype: torch.dtype, head_width: int | None) -> str | None:

@@ -14,6 +14,7 @@ from typing import Any
 from gliclass_fast.bench.tables import grid_table, machine_line, markdown, ratio_table, serving_tables
 from gliclass_fast.cli import catalogue
 from gliclass_fast.ops import IMPLEMENTATIONS, ORDER
+from tools import reliability_page
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "bench" / "results"
@@ -152,6 +153,7 @@ PAGES: dict[Path, dict[str, Callable[[Any], str]]] = {
         "serving-cpu.json": served,
         "quality-cpu.json": decided,
     },
+    ROOT / "docs" / "reliability.md": {"reliability-cpu.json": reliability_page.render},
     ROOT / "gliclass_fast" / "demo" / "README.md": {"demo.json": accuracies},
 }
 

@@ -83,6 +83,7 @@ def load_tokenizer(path_or_repo_id: str | Path, **options: Any) -> Any:
         options["config"] = PretrainedConfig()  # an empty one selects the same class, without a warning
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, **options)
+        tokenizer("a")  # some options of the wrong type show only here
     except Exception as error:  # of many types, and none says which file it is about
         file = next(file for pattern in _VOCABULARIES for file in folder.glob(pattern))
         reason = " ".join(str(error).split()) or type(error).__name__

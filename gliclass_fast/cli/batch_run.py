@@ -96,6 +96,10 @@ class BatchRun:
                 job.run(actors)
         except KeyboardInterrupt:
             fail(f"interrupted; add --resume to continue {self.output}", INTERRUPTED)
+        except ValueError as error:
+            if any(self.output.glob("*.parquet")):
+                raise ValueError(f"{error}. Add --resume to continue {self.output}") from error
+            raise
 
     def _summary(self, files: Files) -> int:
         """Says what the results hold, and returns how many rows failed; ValueError where rows are missing."""

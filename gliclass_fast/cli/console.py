@@ -14,6 +14,7 @@ import typer
 from rich.console import Console
 
 from gliclass_fast.demo import PATH
+from gliclass_fast.runtime.shortage import is_shortage
 
 screen = Console()
 errors = Console(stderr=True)
@@ -42,6 +43,7 @@ Dtype = Annotated[
 ]
 Threads = Annotated[int | None, typer.Option(help="Threads of the CPU.", show_default="torch's", min=1)]
 DEMO_MODEL = str(PATH)
+_MISTAKES = (ValueError, TypeError, OSError, FloatingPointError)
 
 
 def let_threads_sleep() -> None:
@@ -56,6 +58,11 @@ def let_threads_sleep() -> None:
 def fail(message: str, code: int = 2) -> NoReturn:
     errors.print("error:", message, style="bold red", markup=False, highlight=False, soft_wrap=True)
     raise typer.Exit(code)
+
+
+def reason(error: BaseException) -> str:
+    """Returns what an error says, in a line; errors of memory may say nothing."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 class _Once(logging.Filter):
@@ -87,7 +94,12 @@ def without_traceback(command: Callable[..., None]) -> Callable[..., None]:
             # what standard output still holds goes nowhere, as Python would fail on it when it ends
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(0) from None
-        except (ValueError, TypeError, OSError, FloatingPointError) as error:
+        except Exception as error:
+            if is_shortage(error):
+                needs_less = "A smaller model, --batch-tokens or --max-length needs less"
+                fail(f"out of memory: {reason(error)}. {needs_less}")
+            if not isinstance(error, _MISTAKES):
+                raise
             fail(str(error))
 
     return run

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import typer
 
-from gliclass_fast.cli.console import errors, fail, screen
+from gliclass_fast.cli.console import errors, fail, reason, screen
 from gliclass_fast.cli.inputs import Source
 from gliclass_fast.cli.progress import interruptible, progress
 from gliclass_fast.cli.results import Layout, Outcome
 from gliclass_fast.cli.resume import Resumed, RunNote
 from gliclass_fast.cli.rows import Row
 from gliclass_fast.cli.writers import Writer
+from gliclass_fast.runtime.shortage import is_shortage
 
 FAILED_ROWS, INTERRUPTED = 3, 130
 MOST_NAMED = 10  # rows that a summary names
@@ -57,11 +59,12 @@ class Job:
         """Writes the results of all rows, in parts of at most `size`.
 
         Raises ValueError for a row that fails with on_error "fail", and ends with the exit code 3 where rows
-        failed and 130 after an interrupt.
+        failed, 130 after an interrupt, and 2 where the disk is full, say; what is in a file stays there.
         """
         resumed = Resumed(writer.kept, self.layout, note is not None and note.skips)
         try:
             with (
+                closing(writer),
                 interruptible(),
                 progress(self.source.total, output is not None or not screen.is_terminal) as step,
             ):
@@ -71,17 +74,22 @@ class Job:
                         self._part(rest, self._done + len(part) - len(rest), writer, note)
                     self._done += len(part)
                     step(self._done)
-            resumed.finish()
-            writer.start()
+                resumed.finish()
+                writer.start()
             if note is not None:
-                note.write(finished=True)
+                note.write(finished=True)  # once all results are in the file
         except KeyboardInterrupt:
-            of = "" if self.source.total is None else f" of {self.source.total}"
             hint = "" if output is None else f"; add --resume to continue {output}"
-            fail(f"interrupted after {self._done}{of} texts{hint}", INTERRUPTED)
-        finally:
-            writer.close()
+            fail(f"interrupted after {self._so_far}{hint}", INTERRUPTED)
+        except (OSError, RuntimeError, MemoryError) as error:
+            if output is None or not (isinstance(error, OSError) or is_shortage(error)):
+                raise
+            fail(f"stopped after {self._so_far}: {reason(error)}. Add --resume to continue {output}")
         self._summary(output, resumed.failed)
+
+    @property
+    def _so_far(self) -> str:
+        return f"{self._done}{'' if self.source.total is None else f' of {self.source.total}'} texts"
 
     def _part(self, rows: list[Row], first: int, writer: Writer, note: RunNote | None) -> None:
         found = self.score(rows, first)

@@ -110,4 +110,11 @@ class RunNote:
             "finished": finished, "input": self._source, "options": self._options, "dtypes": self._dtypes,
             "skips": self.skips,
         }  # fmt: skip
-        self._path.write_text(json.dumps(note, ensure_ascii=False) + "\n", encoding="utf-8")
+        # exchanged whole, as a run that ends in the middle must leave a note to go on with
+        new = self._path.with_name(f"{self._path.name}.new")
+        try:
+            new.write_text(json.dumps(note, ensure_ascii=False) + "\n", encoding="utf-8")
+            new.replace(self._path)
+        except BaseException:
+            new.unlink(missing_ok=True)
+            raise

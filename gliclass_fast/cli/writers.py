@@ -71,8 +71,10 @@ class _FileWriter:
 
     def start(self) -> None:
         if self._file is None:
-            self._path.write_bytes(self._head)
+            # what is kept stays where it is: written anew, it would be lost where that fails
             self._file = self._path.open("a", encoding="utf-8", newline="")
+            self._file.truncate(len(self._head))
+            self._file.seek(0, io.SEEK_END)
 
     def flush(self) -> None:
         if self._file is not None:
@@ -165,8 +167,12 @@ class ParquetWriter:
         names = [*self._layout.own_columns, "labels", "scores", "error"]
         columns = {name: _column([row.get(name) for row in self._rows], types.get(name)) for name in names}
         partial = self._path.with_suffix(".parquet.partial")
-        self._parquet.write_table(pyarrow.table(columns), partial)
-        partial.replace(self._path)
+        try:
+            self._parquet.write_table(pyarrow.table(columns), partial)
+            partial.replace(self._path)
+        except BaseException:
+            partial.unlink(missing_ok=True)
+            raise
 
 
 def _column(values: list[Any], kind: Any) -> Any:

@@ -9,6 +9,7 @@ from typing import TypeVar
 import torch
 
 from gliclass_fast.runtime.packing import plan_batches
+from gliclass_fast.runtime.shortage import is_shortage
 
 logger = logging.getLogger(__name__)
 
@@ -21,17 +22,22 @@ def run_batches(
 ) -> Iterator[tuple[Group, Result]]:
     """Calls `run` on groups of prompts, given as indices, as `plan_batches` makes them.
 
-    Where there is no memory for a group, `relieve` gives back what it can and the group runs again; where
-    there still is none, it runs in halves. Raises torch.OutOfMemoryError where a prompt does not fit alone.
+    Where a GPU has no memory for a group, `relieve` gives back what it can and the group runs again; where
+    there still is none, and on a CPU, it runs in halves. Raises torch.OutOfMemoryError where a prompt does
+    not fit alone.
     """
     waiting = [(group, False) for group in plan_batches(costs, budget)][::-1]
     while waiting:
         group, relieved = waiting.pop()
         try:
             result = run(group)
-        except torch.OutOfMemoryError:
-            if relieved and len(group) == 1:
+        except (RuntimeError, MemoryError) as error:
+            if not is_shortage(error):
                 raise
+            if not isinstance(error, torch.OutOfMemoryError):  # the host's memory, which no graph holds
+                relieved = True
+            if relieved and len(group) == 1:
+                raise torch.OutOfMemoryError(f"out of memory on one text alone: {error}") from error
         else:
             yield group, result
             continue

@@ -140,8 +140,17 @@ def attention_pool(dtype: torch.dtype, width: int = 45) -> tuple[Any, Slow]:
     return (queries, rows, sequences(cu, spans), 0.3), slow
 
 
-def norm(dtype: torch.dtype, add: bool = False, biased: bool = True, rms: bool = False) -> tuple[Any, Slow]:
-    x, residual, weight, bias = (torch.randn(*s).to(dtype) for s in ((17, 31), (17, 31), (31,), (31,)))
+def norm(
+    dtype: torch.dtype,
+    add: bool = False,
+    biased: bool = True,
+    rms: bool = False,
+    rows: int = 17,
+    width: int = 31,
+) -> tuple[Any, Slow]:
+    x, residual, weight, bias = (
+        torch.randn(*s).to(dtype) for s in ((rows, width), (rows, width), (width,), (width,))
+    )
     offset = bias if biased else None
 
     def slow(precision: torch.dtype) -> Tensor:
@@ -151,10 +160,12 @@ def norm(dtype: torch.dtype, add: bool = False, biased: bool = True, rms: bool =
     return (x, *([residual] if add else []), weight, offset, 1e-7, rms), slow
 
 
-def embedding_norm(dtype: torch.dtype, sources: int = 3) -> tuple[Any, Slow]:
-    tables = [torch.randn(5, 31).to(dtype) for _ in range(sources)]
-    rows = [torch.randint(0, 5, (17,), dtype=torch.int32) for _ in tables]
-    weight, bias = (torch.randn(31).to(dtype) for _ in range(2))
+def embedding_norm(
+    dtype: torch.dtype, sources: int = 3, count: int = 17, width: int = 31
+) -> tuple[Any, Slow]:
+    tables = [torch.randn(5, width).to(dtype) for _ in range(sources)]
+    rows = [torch.randint(0, 5, (count,), dtype=torch.int32) for _ in tables]
+    weight, bias = (torch.randn(width).to(dtype) for _ in range(2))
 
     def slow(precision: torch.dtype) -> Tensor:
         found = [table.to(precision)[index.long()] for table, index in zip(tables, rows, strict=True)]
@@ -164,9 +175,14 @@ def embedding_norm(dtype: torch.dtype, sources: int = 3) -> tuple[Any, Slow]:
 
 
 def linear(
-    dtype: torch.dtype, activation: str = "gelu", rows: int = 17, biased: bool = True
+    dtype: torch.dtype,
+    activation: str = "gelu",
+    rows: int = 17,
+    biased: bool = True,
+    depth: int = 33,
+    width: int = 38,
 ) -> tuple[Any, Slow]:
-    x, weight, bias = (torch.randn(*s).to(dtype) for s in ((rows, 33), (38, 33), (38,)))
+    x, weight, bias = (torch.randn(*s).to(dtype) for s in ((rows, depth), (width, depth), (width,)))
     offset = bias if biased else None
     return (x, weight, offset, activation), lambda p: ACTIVATIONS[activation](affine(x, weight, offset, p))
 
@@ -191,15 +207,17 @@ def norm_linear(
     gated: bool = False,
     added: bool = False,
     rms: bool = False,
+    depth: int = 33,
+    width: int = 38,
 ) -> tuple[Any, Slow]:
-    (x, weight, bias, _), _ = linear(dtype, rows=rows, biased=biased)
+    (x, weight, bias, _), _ = linear(dtype, rows=rows, biased=biased, depth=depth, width=width)
     x = (3 * x.float() + torch.randn(rows, 1)).to(dtype)
-    add = torch.randn(rows, 38).to(dtype) if added else None
+    add = torch.randn(rows, width).to(dtype) if added else None
 
     def slow(precision: torch.dtype) -> Tensor:
-        y = affine(slow_norm(x.to(precision), torch.ones(33), None, rms), weight, bias, precision)
+        y = affine(slow_norm(x.to(precision), torch.ones(depth), None, rms), weight, bias, precision)
         if gated:
-            return ACTIVATIONS[activation](y[:, :19]) * y[:, 19:]
+            return ACTIVATIONS[activation](y[:, : width // 2]) * y[:, width // 2 :]
         return ACTIVATIONS[activation](y if add is None else y + add.to(precision))
 
     return (x, weight, bias, None if rms else weight.float().sum(1), 1e-7, activation, gated, add), slow
@@ -306,6 +324,13 @@ CASES: dict[str, tuple[str, Callable[[torch.dtype], tuple[Any, Slow]]]] = {
         "norm_linear",
         partial(norm_linear, activation="silu", biased=False, gated=True),
     ),
+    **{  # halves of whole vectors, and more of both than a block has
+        f"norm and linear, {activation}, gated, {width // 2} gates": (
+            "norm_linear",
+            partial(norm_linear, activation=activation, rows=70, gated=True, width=width),
+        )
+        for activation, width in (("gelu", 96), ("silu", 32), ("gelu_tanh", 160))
+    },
     **{
         f"RMS norm and linear, {rows} rows{', gated' * gated}": (
             "norm_linear",

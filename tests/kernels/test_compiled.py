@@ -51,7 +51,6 @@ def test_resources_are_the_recorded_ones() -> None:
 @pytest.mark.slow
 def test_a_launch_that_fails_raises_what_cuda_says() -> None:
     program = (
-        "import torch\n"  # whose OpenMP the extension uses
         "from gliclass_fast.kernels import _compiled\n"
         "_compiled.disentangled_attention_cuda(_compiled.DisentangledAttention(rows=64, heads=1, parts=1))"
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +19,7 @@ from gliclass_fast.kernels.linear import ACTIVATIONS
 from gliclass_fast.ops import IMPLEMENTATIONS, DistanceTables, Positions, Sequences, implementation
 from tests.accuracy import assert_accurate
 from tests.kernels import cases
+from tools.fuzzing import sanitized
 
 ROOT = Path(__file__).parent.parent.parent
 NAMES = [name for name, (operation, _) in cases.CASES.items() if "cpp" in IMPLEMENTATIONS[operation]]
@@ -67,11 +67,10 @@ def test_the_fastest_instruction_set_is_used() -> None:
 
 
 SANITIZED = """
-import importlib.util, sys
+import sys
+from tools.fuzzing import sanitized
+sanitized.load(sys.argv[1])
 import torch
-spec = importlib.util.spec_from_file_location("gliclass_fast.kernels._compiled", sys.argv[1])
-sys.modules[spec.name] = module = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(module)
 from tests.kernels import test_cpu, test_int8
 import pytest
 assert test_cpu.extension().__file__ == sys.argv[1]
@@ -84,24 +83,19 @@ for number in test_cpu.SETS:
         test_int8.test_threads_and_other_rows_change_nothing(run)
         for width in (24, 96):
             test_int8.test_what_comes_before_and_after_the_product("gelu", True, width, run)
+from tools.fuzzing import kernels
+for number in range(60):
+    operation, wrong = kernels.run(0, number, test_cpu.SETS)
+    assert wrong is None, (number, operation, wrong)
 print("clean")
 """
 
 
 @pytest.mark.slow
-def test_no_access_out_of_bounds_and_nothing_undefined(tmp_path: Path, source_copy: Path) -> None:
+def test_no_access_out_of_bounds_and_nothing_undefined(tmp_path: Path) -> None:
     """AddressSanitizer and UndefinedBehaviorSanitizer are built in, and would end the process."""
-    sanitizers = "-fsanitize=address,undefined -fno-sanitize-recover=all"
-    build = [sys.executable, "setup.py", "--quiet", "build_ext"]
-    build += ["--build-lib", str(tmp_path), "--build-temp", str(tmp_path / "objects")]
-    environment = {**os.environ, "CXX": "g++", "CXXFLAGS": f"{sanitizers} -O1 -g", "LDFLAGS": sanitizers}
-    subprocess.run(build, check=True, cwd=source_copy, env={**environment, "GLICLASS_FAST_BUILD": "cpu"})
-    (library,) = tmp_path.glob("gliclass_fast/kernels/_compiled*.so")
-    find = ["g++", "-print-file-name=libasan.so"]
-    preload = subprocess.run(find, capture_output=True, text=True, check=True).stdout.strip()
-    filled = "max_malloc_fill_size=1000000000:malloc_fill_byte=255"  # float32 NaN, where nothing was written
-    environment |= {"LD_PRELOAD": preload, "ASAN_OPTIONS": f"detect_leaks=0:{filled}"}
-    command = [sys.executable, "-c", SANITIZED, str(library)]
+    command = [sys.executable, "-c", SANITIZED, str(sanitized.build(tmp_path))]
+    environment = sanitized.environment()
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, env=environment)
     assert done.stdout.strip() == "clean", done.stderr
 

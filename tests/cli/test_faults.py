@@ -1,0 +1,177 @@
+"""Faults while classify works lose nothing that is written; a message says how to go on, and that is exact.
+
+A limit on the size of files stands for a full disk: the system's answer comes at the same calls.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gliclass_fast.cli import classify
+from tests.cli.test_cli import LABELS, kept, run
+
+TEXTS = [f"{number}: a film, a song, a bank" for number in range(40)]
+COMMAND = [sys.executable, "-m", "gliclass_fast", "classify"]
+
+
+@contextmanager
+def limited(kind: int, size: int) -> Iterator[None]:
+    before = resource.getrlimit(kind)
+    resource.setrlimit(kind, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(kind, before)
+
+
+@pytest.fixture
+def texts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(classify, "TEXTS_AT_A_TIME", 4)
+    file = tmp_path / "in.txt"
+    file.write_text("\n".join(TEXTS) + "\n", encoding="utf-8")
+    return file
+
+
+def words(result: Any) -> str:
+    return " ".join(result.stderr.split())
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", pytest.param(".csv", marks=pytest.mark.nightly), ".parquet"])
+def test_a_full_disk_costs_nothing_that_is_written(texts: Path, tmp_path: Path, suffix: str) -> None:
+    whole, output = tmp_path / f"whole{suffix}", tmp_path / f"out{suffix}"
+    command = ["classify", str(texts), *LABELS, "--threshold", "0", "--output"]
+    assert run(*command, str(whole)).exit_code == 0
+    size = whole.stat().st_size // 2
+    with limited(resource.RLIMIT_FSIZE, size):
+        result = run(*command, str(output))
+    assert result.exit_code == 2 and f"Add --resume to continue {output}" in words(result), result.stderr
+    assert "File too large" in words(result)
+    written = output.read_bytes() if output.exists() else b""
+    assert (suffix == ".parquet") == (not written)
+    with limited(resource.RLIMIT_FSIZE, size):  # there still is no room, and what there is stays
+        assert run(*command, str(output), "--resume").exit_code == 2
+    assert (output.read_bytes() if output.exists() else b"") == written
+    result = run(*command, str(output), "--resume")
+    assert result.exit_code == 0, result.stderr
+    assert output.read_bytes() == whole.read_bytes()
+    assert {file.name for file in tmp_path.iterdir()} == {
+        "in.txt", *(f"{each.name}{end}" for each in (whole, output) for end in ("", ".options.json")),
+    }  # fmt: skip
+
+
+@pytest.mark.nightly
+def test_a_note_stays_whole_where_no_other_can_be_written(texts: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out.jsonl"
+    command = ["classify", str(texts), *LABELS, "--output", str(output)]
+    with limited(resource.RLIMIT_FSIZE, 1000):
+        assert run(*command).exit_code == 2
+    note = output.with_name("out.jsonl.options.json")
+    before, held = note.read_bytes(), output.read_bytes()
+    with limited(resource.RLIMIT_FSIZE, 100):
+        result = run(*command, "--resume")
+    assert result.exit_code == 2 and "Add --resume" in words(result)
+    assert note.read_bytes() == before and output.read_bytes() == held and not json.loads(before)["finished"]
+
+
+def test_a_folder_that_cannot_be_written_to(texts: Path) -> None:
+    result = run("classify", str(texts), *LABELS, "--output", "/sys/out.jsonl")  # not by root either
+    assert (
+        result.exit_code == 2 and "Permission denied" in words(result) and "stopped after 0" in words(result)
+    )
+
+
+def started(*arguments: str, **options: Any) -> subprocess.Popen[str]:
+    command = [*COMMAND, *arguments, *LABELS, "--threshold", "0"]
+    return subprocess.Popen(command, text=True, stderr=subprocess.PIPE, **options)
+
+
+def wait_for(file: Path, size: int, process: subprocess.Popen[str]) -> None:
+    end = time.monotonic() + 60
+    while not (file.exists() and file.stat().st_size >= size):
+        assert process.poll() is None and time.monotonic() < end
+        time.sleep(0.001)
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("suffix", [".jsonl", ".csv"])
+def test_a_job_that_is_killed_again_and_again_ends_exactly(tmp_path: Path, suffix: str) -> None:
+    texts, output = tmp_path / "in.txt", tmp_path / f"out{suffix}"
+    texts.write_text("".join(f'{number} a "film", a song\n' for number in range(3000)), encoding="utf-8")
+    for kills in range(1, 6):
+        with started(str(texts), "--output", str(output), "--resume") as process:
+            wait_for(output, 60_000 * kills, process)
+            process.kill()
+        written = kept(output)
+        assert written == [line.rstrip() for line in texts.read_text().splitlines()[: len(written)]]
+    with started(str(texts), "--output", str(output), "--resume") as process:
+        assert process.wait() == 0
+    whole = tmp_path / f"whole{suffix}"
+    with started(str(texts), "--output", str(whole)) as process:
+        assert process.wait() == 0
+    assert output.read_bytes() == whole.read_bytes()
+
+
+@pytest.mark.nightly
+def test_a_pipe_that_nobody_reads_does_not_hold_a_job_that_shall_end() -> None:
+    with started("-", stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdin is not None and process.stdout is not None
+        process.stdin.write("a film\n")
+        process.stdin.flush()
+        assert json.loads(process.stdout.readline())["text"] == "a film"
+        os.set_blocking(process.stdin.fileno(), False)
+        while os.path.exists(f"/proc/{process.pid}"):  # until both pipes are full
+            try:
+                os.write(process.stdin.fileno(), b"a film\n" * 1000)
+            except BlockingIOError:
+                time.sleep(1)
+                if not _moves(process.pid):
+                    break
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == classify.INTERRUPTED
+
+
+def _moves(pid: int) -> bool:
+    """Tells whether a process takes time of the CPU."""
+
+    def used() -> list[str]:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[11:13]
+
+    before = used()
+    time.sleep(1)
+    return used() != before
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("megabytes", [400, 700, 900])
+@pytest.mark.parametrize("command", [["classify", "a film"], ["serve"], ["check"]])
+def test_a_process_without_the_memory_to_load_says_so(megabytes: int, command: list[str]) -> None:
+    asked = [sys.executable, "-m", "gliclass_fast", *command, *(LABELS if command[0] == "classify" else ())]
+    limit = f'ulimit -v {megabytes << 10}; exec "$@"'
+    done = subprocess.run(["sh", "-c", limit, "sh", *asked], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2 and done.stderr.startswith("error: out of memory: "), done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.nightly
+def test_a_text_without_the_memory_it_needs_fails_alone(tmp_path: Path) -> None:
+    """The others of its part are scored, and the job that goes on with more memory is not asked to."""
+    texts, output = tmp_path / "in.txt", tmp_path / "out.jsonl"
+    texts.write_text("a film\n" + "a song " * 400_000 + "\na bank\n", encoding="utf-8")
+    limit = 'ulimit -v 1900000; exec "$@"'
+    asked = [*COMMAND, str(texts), *LABELS, "--max-length", "10000000", "--output", str(output)]
+    done = subprocess.run(["sh", "-c", limit, "sh", *asked], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 3, done.stderr
+    rows = [json.loads(line) for line in output.read_text().splitlines()]
+    assert ["error" in row for row in rows] == [False, True, False] and "memory" in rows[1]["error"]

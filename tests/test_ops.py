@@ -1,0 +1,39 @@
+"""The table of operations is read at load: what this torch lacks is passed by, and never runs by accident."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from gliclass_fast import ZeroShotClassificationPipeline, demo, ops
+from tests.accuracy import assert_same_results
+
+
+def test_private_operators_are_there() -> None:
+    assert all(ops._has_operator(name) for names in ops.PRIVATE.values() for name in names)
+
+
+@pytest.mark.parametrize("place", [0, 1])
+def test_without_a_private_operator_the_next_row_runs(place: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    def scores() -> tuple[dict[str, str], list[list[dict[str, float]]]]:
+        pipeline = ZeroShotClassificationPipeline(demo.PATH, device="cpu", progress_bar=False)
+        return pipeline.model.ops.chosen, pipeline("a film", ["music", "cooking"], threshold=0.0)
+
+    monkeypatch.setattr(ops, "absence", lambda part: "not built")
+    chosen, expected = scores()
+    assert chosen["linear"] == "onednn" and chosen["attention"] == "reference"
+    names = list(ops.PRIVATE["onednn"])
+    names[place] = "mkldnn.renamed"
+    monkeypatch.setitem(ops.PRIVATE, "onednn", tuple(names))
+    chosen, found = scores()
+    assert set(chosen.values()) == {"reference"}
+    assert_same_results(found, expected)
+
+
+def test_what_is_asked_for_by_name_never_falls_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    for backend in ops.PRIVATE:
+        monkeypatch.setitem(ops.PRIVATE, backend, ("aten.renamed",))
+    with pytest.raises(ValueError, match=r"'onednn' cannot run: this torch has no operator aten\.renamed"):
+        ops.choose_ops("cpu", only="onednn")
+    with pytest.raises(ValueError, match=r"'int8' cannot run: this torch has no operator aten\.renamed"):
+        ops.choose_ops(torch.device("cpu"), quantization="int8")

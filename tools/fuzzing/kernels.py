@@ -1,0 +1,223 @@
+"""The compiled CPU kernels at random sizes, spans and work lists, under sanitizers and beside float64.
+
+python -m tools.fuzzing.kernels LIBRARY SEED MINUTES FIRST STEP
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from itertools import count
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from tools.fuzzing import sanitized
+
+WITHIN = 1e-4  # of the largest value, or of 1
+NUMBERED = "case "  # begins the line that is on standard error when a sanitizer ends the process
+
+
+def fuzz(seed: int, minutes: float, numbers: Iterator[int]) -> dict[str, Any]:
+    """Builds the extension, and returns how many cases a process of its own ran, and the faults."""
+    first, step = next(numbers), next(numbers)
+    with tempfile.TemporaryDirectory() as folder:
+        library = sanitized.build(Path(folder))
+        given = [str(each) for each in (library, seed, minutes, first, step - first)]
+        command = [sys.executable, "-m", "tools.fuzzing.kernels", *given]
+        done = subprocess.run(
+            command,
+            env=sanitized.environment(),
+            cwd=sanitized.ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    if done.returncode == 0:
+        found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+        return found
+    last = [line for line in done.stderr.splitlines() if line.startswith(NUMBERED)][-1:]
+    return {"cases": 0, "by_kernel": {}, "faults": [{"last": last, "error": done.stderr[-4000:]}]}
+
+
+def _lengths(chance: Random, most: int) -> list[int]:
+    return [
+        chance.choice((1, 2, 16, 17, 127, 128, 129, chance.randint(1, 300)))
+        for _ in range(chance.randint(1, most))
+    ]
+
+
+def _width(chance: Random) -> int:
+    return 2 * chance.choice((1, 2, 4, 8, 12, 16, 32, chance.randint(1, 40)))
+
+
+def _attention(chance: Random) -> tuple[str, Any]:
+    from tests.kernels import cases
+
+    window = chance.choice((None, None, 0, 1, 8, chance.randint(0, 200)))
+    made = {"rotary": chance.random() < 0.5, "window": window, "biased": chance.random() < 0.3}
+    lengths, width = _lengths(chance, 4), _width(chance)
+    return "attention", cases.attention(_float32(), lengths=lengths, width=width, **made)
+
+
+def _disentangled(chance: Random) -> tuple[str, Any]:
+    from tests.kernels import cases
+
+    reach, without = (
+        chance.choice((1, 2, 15, 16, 17, chance.randint(1, 200))),
+        chance.choice(("", "c2p", "p2c")),
+    )
+    lengths, width = _lengths(chance, 4), _width(chance)
+    return "disentangled_attention", cases.disentangled_attention(_float32(), reach, lengths, without, width)
+
+
+def _causal(chance: Random) -> tuple[str, Any]:
+    from tests.kernels.causal_cases import causal_attention
+    from tests.kernels.layouts import LENGTHS
+
+    kept = None if chance.random() < 0.3 else [chance.randint(0, 80) for _ in LENGTHS]
+    return "causal_attention", causal_attention(_float32(), chance.randint(1, 4), _width(chance), kept)
+
+
+def _cross(chance: Random) -> tuple[str, Any]:
+    import torch
+
+    from tests.kernels.layouts import cumulative, sequences
+
+    lengths, rows, heads, width = (
+        _lengths(chance, 4),
+        chance.randint(1, 200),
+        chance.randint(1, 4),
+        _width(chance),
+    )
+    starts = [chance.randrange(rows) for _ in lengths]
+    spans = torch.tensor([[start, chance.randint(start + 1, rows)] for start in starts]).int()
+    q, k, v = (torch.randn(n, heads, width) for n in (sum(lengths), rows, rows))
+
+    def slow(precision: torch.dtype) -> torch.Tensor:
+        parts = zip(torch.split(q.to(precision), lengths), spans.tolist(), strict=True)
+        return torch.cat(
+            [_attended(part, k[a:b].to(precision), v[a:b].to(precision)) for part, (a, b) in parts]
+        )
+
+    return "cross_attention", ((q, k, v, sequences(cumulative(lengths), spans)), slow)
+
+
+def _attended(q: Any, k: Any, v: Any) -> Any:
+    import torch
+
+    scores = torch.einsum("ihd,jhd->hij", q, k) * q.shape[-1] ** -0.5
+    return torch.einsum("hij,jhd->ihd", scores.softmax(-1), v).flatten(1)
+
+
+def _linear(chance: Random) -> tuple[str, Any]:
+    import torch
+
+    from gliclass_fast.kernels.linear import ACTIVATIONS
+
+    rows, depth, width = (chance.choice((1, 15, 16, 17, chance.randint(1, most))) for most in (300, 200, 200))
+    x = torch.randn(rows, depth + chance.randint(0, 9))[:, :depth]  # rows may be strided
+    weight, bias = torch.randn(width, depth), torch.randn(width) if chance.random() < 0.5 else None
+    residual = torch.randn(rows, width)
+
+    def product(precision: torch.dtype) -> torch.Tensor:
+        y = x.to(precision) @ weight.to(precision).T
+        return y if bias is None else y + bias.to(precision)
+
+    if chance.random() < 0.3:
+        return "linear_add", ((x, weight, bias, residual.clone()), lambda p: residual.to(p) + product(p))
+    activation = chance.choice(list(ACTIVATIONS))
+    return "linear", ((x, weight, bias, activation), lambda p: ACTIVATIONS[activation](product(p)))
+
+
+def _norm_linear(chance: Random) -> tuple[str, Any]:
+    from gliclass_fast.kernels.linear import ACTIVATIONS
+    from tests.kernels import cases
+
+    gated = chance.random() < 0.5
+    sizes = {
+        "width": 2 * chance.choice((4, 8, 16, 48, chance.randint(1, 100))),
+        "depth": chance.randint(2, 700),
+        "rows": chance.randint(1, 200),
+    }
+    rest = {"rms": chance.random() < 0.5, "gated": gated, "added": not gated and chance.random() < 0.3}
+    return "norm_linear", cases.norm_linear(_float32(), chance.choice(list(ACTIVATIONS)), **sizes, **rest)
+
+
+def _norm(chance: Random) -> tuple[str, Any]:
+    from tests.kernels import cases
+
+    rows, width = chance.randint(1, 300), chance.choice((2, 15, 16, 17, chance.randint(2, 800)))
+    if chance.random() < 0.4:
+        return "embedding_norm", cases.embedding_norm(_float32(), chance.randint(1, 3), rows, width)
+    add, biased, rms = (chance.random() < 0.5 for _ in range(3))
+    name = "add_norm" if add else "layer_norm"
+    return name, cases.norm(_float32(), add, biased and not rms, rms, rows, width)
+
+
+CASES: tuple[Callable[[Random], tuple[str, Any]], ...] = (
+    _attention, _disentangled, _causal, _cross, _linear, _norm_linear, _norm,
+)  # fmt: skip
+
+
+def _float32() -> Any:
+    import torch
+
+    return torch.float32
+
+
+def run(seed: int, number: int, sets: dict[int, tuple[str, int]]) -> tuple[str, str | None]:
+    """Runs a case on a random instruction set; returns the operation, and what is wrong with its result."""
+    import torch
+
+    from gliclass_fast.kernels import compiled_cpu
+    from gliclass_fast.ops import implementation
+    from tests.kernels import cases
+
+    chance = Random(f"{seed}/{number}")
+    torch.manual_seed(chance.getrandbits(32))
+    chosen = chance.choice(list(sets))
+    compiled_cpu.instruction_set = lambda: (chosen, sets[chosen][1])  # type: ignore[assignment]
+    torch.set_num_threads(chance.randint(1, 3))
+    operation, (arguments, slow) = chance.choice(CASES)(chance)
+    found = implementation(operation, "cpp")(*cases.packed(operation, "cpp", arguments)).double()
+    exact = slow(torch.float64)
+    if found.shape != exact.shape:
+        return operation, f"shape {list(found.shape)}, not {list(exact.shape)}"
+    error = float((found - exact).abs().max())
+    if not error <= WITHIN * max(1.0, float(exact.abs().max())):
+        return operation, f"error {error:.2e} on {sets[chosen][0]}"
+    return operation, None
+
+
+def main() -> None:
+    library, seed, minutes, first, step = (
+        sys.argv[1],
+        int(sys.argv[2]),
+        float(sys.argv[3]),
+        *map(int, sys.argv[4:]),
+    )
+    sanitized.load(library)
+    from gliclass_fast.kernels._extension import extension
+
+    assert extension().__file__ == library
+    sets, faults = extension().instruction_sets(), []
+    done: dict[str, int] = {}
+    end = time.monotonic() + 60 * minutes
+    for number in count(first, step):
+        print(f"{NUMBERED}{seed}/{number}", file=sys.stderr, flush=True)
+        operation, wrong = run(seed, number, sets)
+        done[operation] = done.get(operation, 0) + 1
+        if wrong is not None:
+            faults.append({"number": number, "operation": operation, "error": wrong})
+        if time.monotonic() >= end:
+            break
+    print(json.dumps({"cases": sum(done.values()), "by_kernel": done, "faults": faults[:20]}))
+
+
+if __name__ == "__main__":
+    main()

@@ -110,10 +110,7 @@ _BY_SEQUENCE = (
     "segment_softmax",
 )
 # Operators of PyTorch that have no public name, so that another version may not have them.
-PRIVATE = {
-    "onednn": ("mkldnn._reorder_linear_weight", "mkldnn._linear_pointwise"),
-    "int8": ("aten._int_mm", "aten.gelu_"),
-}
+PRIVATE = {"onednn": ("mkldnn._reorder_linear_weight", "mkldnn._linear_pointwise")}
 PACKAGES = ("flash",)  # kernels of other packages, which run only where they are asked for
 ORDER = {"cuda": ("cuda", "triton", "reference"), "cpu": ("cpp", "onednn", "reference")}
 QUANTIZED = {"int8": ("int8", "int8_reference")}  # what comes before these orders where it is asked for
@@ -193,7 +190,7 @@ def unavailable_reason(
             return absence("cpu")
         if backend == "onednn" and not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
             return "this torch build has no oneDNN"
-        if lacking := [name for name in PRIVATE[backend] if not _has_operator(name)]:
+        if lacking := [name for name in PRIVATE.get(backend, ()) if not _has_operator(name)]:
             return f"this torch has no operator {lacking[0]}"
     if backend == "triton":
         if importlib.util.find_spec("triton") is None:

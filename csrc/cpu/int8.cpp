@@ -11,9 +11,7 @@
 namespace ISA {
 namespace {
 
-constexpr int HEIGHT = LANES == 16 ? 8 : 6;  // rows of a block of the product
-constexpr int COUNT = LANES == 16 ? 3 : 2;   // and panels: its sums and factors fill the registers
-constexpr int BLOCK = 16 * HEIGHT;           // rows of a task, or fewer where there are too few tasks
+constexpr int BLOCK = 16 * ROWS;  // rows of a task, or fewer where there are too few tasks
 constexpr int SMALL = 1 << 19;    // So many multiplications take less time than a second thread to wake up.
 constexpr int ROUNDED = 1 << 14;  // values of a task that rounds rows
 constexpr float LARGEST = 127;
@@ -83,42 +81,25 @@ inline Vector scaled(const Int8Linear& a, const Weight& weight, Integers sums, f
   return a.bias ? value + load(a.bias + column) : value;
 }
 
-// Does ROWS rows of PANELS panels, which begin at these outputs; in gated maps they are the value and the gate.
-template <int ROWS, int PANELS>
-inline void map_block(const Int8Linear& a, const Weight& weight, int row, const int (&columns)[COUNT],
-                      const Words* const* panels) {
-  Integers sums[ROWS][PANELS];
-  for (int r = 0; r < ROWS; r++)
-    for (int n = 0; n < PANELS; n++) sums[r][n] = *reinterpret_cast<const Words*>(weight.offsets + columns[n]);
-  multiply_words<ROWS, PANELS>(values_of(a, row), value_stride(a), panels, weight.fours * WORDS, sums);
-  for (int r = 0; r < ROWS; r++) {
-    const ptrdiff_t place = ptrdiff_t(row + r) * (a.gated ? a.width / 2 : a.width);
-    for (int n = 0; n < PANELS; n++) {
-      Vector value = activated(a.activation, scaled(a, weight, sums[r][n], a.steps[row + r], columns[n]));
-      if constexpr (PANELS > 1)
-        if (a.gated) value *= scaled(a, weight, sums[r][1], a.steps[row + r], columns[1]);
-      const ptrdiff_t at = place + columns[n];
+// Writes what becomes of the sums of `rows` rows and of the panels that begin at these outputs, which in gated
+// maps are the value and the gate.
+void write_block(const Int8Linear& a, const Weight& weight, int row, int rows, const int (&columns)[COLUMNS],
+                 int count, const Sums& sums) {
+  const int width = a.gated ? a.width / 2 : a.width;
+  for (int r = 0; r < rows; r++)
+    for (int n = 0; n < (a.gated ? 1 : count); n++) {
+      const float step = a.steps[row + r];
+      Vector value = activated(a.activation, scaled(a, weight, sums[r][n], step, columns[n]));
+      if (a.gated) value *= scaled(a, weight, sums[r][1], step, columns[1]);
+      const ptrdiff_t at = ptrdiff_t(row + r) * width + columns[n];
       store(a.out + at, a.residual ? load(a.residual + at) + value : value);
-      if (a.gated) break;
     }
-  }
-}
-
-// Calls map_block for a number of rows and of panels that the compiler does not know.
-template <int ROWS = HEIGHT, int PANELS = COUNT>
-inline void map_some(const Int8Linear& a, const Weight& weight, int row, int rows, const int (&columns)[COUNT],
-                     const Words* const* panels, int count) {
-  if constexpr (PANELS > 1)
-    if (count < PANELS) return map_some<ROWS, PANELS - 1>(a, weight, row, rows, columns, panels, count);
-  if constexpr (ROWS > 1)
-    if (rows < ROWS) return map_some<ROWS - 1, PANELS>(a, weight, row, rows, columns, panels, count);
-  map_block<ROWS, PANELS>(a, weight, row, columns, panels);
 }
 
 // Does rows first .. end - 1 of a strip, whose panels begin at these outputs.
-void map_strip(const Int8Linear& a, const Weight& weight, int first, int end, const int (&columns)[COUNT],
+void map_strip(const Int8Linear& a, const Weight& weight, int first, int end, const int (&columns)[COLUMNS],
                int count) {
-  const Words* panels[COUNT];
+  const Words* panels[COLUMNS];
 #ifdef INT8_IN_PAIRS
   const size_t widened = size_t(weight.fours) * WORDS * LANES;
   float* const memory = workspace(count * widened);
@@ -127,8 +108,14 @@ void map_strip(const Int8Linear& a, const Weight& weight, int first, int end, co
 #else
   for (int n = 0; n < count; n++) panels[n] = weight.panel(columns[n]);
 #endif
-  for (int row = first; row < end; row += HEIGHT)
-    map_some(a, weight, row, end - row < HEIGHT ? end - row : HEIGHT, columns, panels, count);
+  for (int row = first; row < end; row += ROWS) {
+    const int rows = end - row < ROWS ? end - row : ROWS;
+    Sums sums;
+    for (int r = 0; r < rows; r++)
+      for (int n = 0; n < count; n++) sums[r][n] = *reinterpret_cast<const Words*>(weight.offsets + columns[n]);
+    multiply_some(rows, count, values_of(a, row), value_stride(a), panels, weight.fours * WORDS, sums);
+    write_block(a, weight, row, rows, columns, count, sums);
+  }
 }
 
 // Does the last outputs, which do not fill a vector.
@@ -148,11 +135,11 @@ void map_rest(const Int8Linear& a, const Weight& weight, int first, int end) {
 
 void linear_int8(const Int8Linear& a) {
   const Weight weight(a);
-  const int panels = a.width / LANES, strips = a.gated ? panels / 2 : (panels + COUNT - 1) / COUNT;
+  const int panels = a.width / LANES, strips = a.gated ? panels / 2 : (panels + COLUMNS - 1) / COLUMNS;
   const int parts = strips + (a.width % LANES != 0);
   const int threads = double(a.rows) * a.depth * a.width < SMALL ? 1 : a.threads;
   int block = BLOCK;
-  while (block > 2 * HEIGHT && (a.rows + block - 1) / block * parts < 4 * threads) block /= 2;
+  while (block > 2 * ROWS && (a.rows + block - 1) / block * parts < 4 * threads) block /= 2;
   const int tasks = (a.rows + block - 1) / block * parts;
   const int rows = ROUNDED / a.depth + 1;
   parallel_for((a.rows + rows - 1) / rows, threads, [=, &a](int task) {
@@ -162,13 +149,10 @@ void linear_int8(const Int8Linear& a) {
   parallel_for(tasks, threads, [=, &a, &weight](int task) {
     const int first = task / parts * block, part = task % parts;
     const int end = first + block < a.rows ? first + block : a.rows;
-    int columns[COUNT], count = 0;
     if (part == strips) return map_rest(a, weight, first, end);
-    if (a.gated)
-      while (count < 2) columns[count] = (part + count * strips) * LANES, count++;
-    else
-      while (count < COUNT && part * COUNT + count < panels)
-        columns[count] = (part * COUNT + count) * LANES, count++;
+    const int left = a.gated ? 2 : panels - part * COLUMNS, count = left < COLUMNS ? left : COLUMNS;
+    int columns[COLUMNS];
+    for (int n = 0; n < count; n++) columns[n] = (a.gated ? part + n * strips : part * COLUMNS + n) * LANES;
     map_strip(a, weight, first, end, columns, count);
   });
 }

@@ -39,6 +39,11 @@ inline constexpr int place_of(int input) {
 constexpr int FOUR = 4;               // Weights of so many inputs lie together.
 constexpr int WORDS = sizeof(Value);  // Four inputs are so many 32-bit words.
 
+// A block of the product has so many rows and panels that its sums and factors fill the registers.
+constexpr int ROWS = LANES == 16 ? 8 : 6;
+constexpr int COLUMNS = LANES == 16 ? 3 : 2;
+typedef Integers Sums[ROWS][COLUMNS];
+
 // Adds to every lane the product of its inputs and its weights, which fill a word each.
 inline Integers add_products(Integers sums, Integers inputs, Integers weights) {
 #if defined(__AVX512VNNI__)
@@ -80,11 +85,16 @@ inline const Words* widen(const Words* panel, int fours, float* memory) {
 }
 #endif
 
-// sums [HEIGHT][COUNT] += inputs [HEIGHT, words] times COUNT panels
+// sums [HEIGHT, COUNT] += inputs [HEIGHT, words] times COUNT panels
 template <int HEIGHT, int COUNT>
-inline void multiply_words(const Value* inputs, ptrdiff_t stride, const Words* const* panels, int words,
-                           Integers (&sums)[HEIGHT][COUNT]) {
+inline void multiply_block(const Value* inputs, ptrdiff_t stride, const Words* const* panels, int words,
+                           Sums& sums) {
   typedef int32_t Word __attribute__((aligned(1), may_alias));
+  Integers own[HEIGHT][COUNT];
+#pragma GCC unroll 8
+  for (int row = 0; row < HEIGHT; row++)
+#pragma GCC unroll 8
+    for (int n = 0; n < COUNT; n++) own[row][n] = sums[row][n];
   for (int word = 0; word < words; word++) {
     Integers weights[COUNT];
 #pragma GCC unroll 8
@@ -93,9 +103,26 @@ inline void multiply_words(const Value* inputs, ptrdiff_t stride, const Words* c
     for (int row = 0; row < HEIGHT; row++) {
       const Word input = reinterpret_cast<const Word*>(inputs + row * stride)[word];
 #pragma GCC unroll 8
-      for (int n = 0; n < COUNT; n++) sums[row][n] = add_products(sums[row][n], input - Integers{}, weights[n]);
+      for (int n = 0; n < COUNT; n++) own[row][n] = add_products(own[row][n], input - Integers{}, weights[n]);
     }
   }
+#pragma GCC unroll 8
+  for (int row = 0; row < HEIGHT; row++)
+#pragma GCC unroll 8
+    for (int n = 0; n < COUNT; n++) sums[row][n] = own[row][n];
+}
+
+// Calls multiply_block for a number of rows and of panels that the compiler does not know.
+template <int HEIGHT = ROWS, int COUNT = COLUMNS>
+inline void multiply_some(int rows, int count, const Value* inputs, ptrdiff_t stride,
+                          const Words* const* panels, int words, Sums& sums) {
+  if constexpr (COUNT > 1)
+    if (count < COUNT)
+      return multiply_some<HEIGHT, COUNT - 1>(rows, count, inputs, stride, panels, words, sums);
+  if constexpr (HEIGHT > 1)
+    if (rows < HEIGHT)
+      return multiply_some<HEIGHT - 1, COUNT>(rows, count, inputs, stride, panels, words, sums);
+  multiply_block<HEIGHT, COUNT>(inputs, stride, panels, words, sums);
 }
 
 }  // namespace ISA

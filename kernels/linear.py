@@ -36,8 +36,12 @@ from gliclass_fast.kernels.norm import row_statistics_triton
 
 
 def _gelu_exact(x: Tensor) -> Tensor:
-    """Computes F.gelu of a transposed view, which PyTorch does itself: oneDNN would compile it per shape."""
-    return F.gelu(x.transpose(0, -1)).transpose(0, -1)
+    """Computes F.gelu of a transposed view, which PyTorch does itself: oneDNN would compile it per shape.
+
+    A view of one row is contiguous and would go to oneDNN, which rounds otherwise, so one row becomes two.
+    """
+    rows = x if x.shape[0] > 1 else torch.cat((x, x))
+    return F.gelu(rows.transpose(0, -1)).transpose(0, -1)[: x.shape[0]]
 
 
 def _gelu_tanh(x: Tensor) -> Tensor:

@@ -29,7 +29,7 @@ def test_random_requests(number: int) -> None:
 def test_requests_name_every_kind_and_come_again() -> None:
     drawn = [pipelines.draw(1, number) for number in range(300)]
     assert {kind for kind, *_ in drawn} == set(KINDS)
-    assert drawn == [pipelines.draw(1, number) for number in range(300)]
+    assert repr(drawn) == repr([pipelines.draw(1, number) for number in range(300)])  # NaN is not NaN
     assert len({len(request["texts"]) for _, request, *_ in drawn}) == 3
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from operator import itemgetter
@@ -173,6 +174,7 @@ def _sequence_operations(ops: Any) -> dict[str, Pairs]:
 
 
 def main() -> None:
+    logging.getLogger("gliclass_fast").setLevel(logging.ERROR)  # some texts are cut
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -11,7 +11,7 @@ def is_shortage(error: BaseException) -> bool:
 
     It needs no torch, whose own import may be what fails.
     """
-    if isinstance(error, MemoryError):
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # Python's, torch's
         return True
     typed = isinstance(error, (RuntimeError, OSError, ImportError))
     return typed and any(words in str(error) for words in _WORDS)

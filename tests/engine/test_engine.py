@@ -67,8 +67,21 @@ def test_a_chunk_is_launched_before_the_one_ahead_of_it_is_waited_for(
     assert events == ["launch", *["launch", "wait"] * (len(REQUESTS) - 1), "wait"]
 
 
+@pytest.mark.parametrize(
+    ("error", "tries"),
+    [
+        (torch.OutOfMemoryError("too many"), [7, 7, 3, 1, 2, 4, 2, 2]),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to"), [7, 3, 1, 2, 4, 2, 2]),
+        (MemoryError(), [7, 3, 1, 2, 4, 2, 2]),
+    ],
+    ids=["GPU", "CPU", "Python"],
+)
 def test_out_of_memory_splits_a_batch(
-    tiny: Engine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    error: Exception,
+    tries: list[int],
+    tiny: Engine,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     expected, vectors = logits(tiny), tiny.embed(REQUESTS)
     tiny.batch_tokens = 10_000
@@ -79,14 +92,14 @@ def test_out_of_memory_splits_a_batch(
             count = given.num_prompts if hasattr(given, "num_prompts") else len(given)
             calls.append(count)
             if count > most:
-                raise torch.OutOfMemoryError("too many")
+                raise error
             return original(model, given)
 
         return run
 
     monkeypatch.setattr(LoadedNetwork, "score", failing(LoadedNetwork.score, 2))
     check_same(logits(tiny), expected)
-    assert calls == [7, 7, 3, 1, 2, 4, 2, 2] and "halves" in caplog.text
+    assert calls == tries and "halves" in caplog.text
     monkeypatch.undo()
     monkeypatch.setattr(LoadedNetwork, "__call__", failing(LoadedNetwork.__call__, 2))
     check_same([each["logits"] for each in tiny.embed(REQUESTS)], [each["logits"] for each in vectors])

@@ -1,0 +1,94 @@
+"""The tools that measure reliability find a fault where there is one, and write it down once."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from gliclass_fast import CheckpointError
+from gliclass_fast.checkpoint.files import load_tokenizer
+from tests.tiny import byte_tokenizer
+from tools import invariance, matrix, soak, stress
+from tools.fuzzing import files
+from tools.reliability import record
+from tools.reliability_page import SECTIONS, render
+
+
+def test_damaged_files_are_read_or_refused_in_a_line() -> None:
+    found = files.fuzz(0, 1.0, iter(range(120)))
+    assert found["faults"] == [] and found["files"] == 120 and 60 < found["refused"] < 120
+    assert all(found["by_file"].values())
+
+
+def test_an_error_of_another_kind_is_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(file: Path) -> None:
+        raise KeyError(file.name)
+
+    monkeypatch.setattr(files, "READERS", {"in/in.csv": (fails, (ValueError,))})
+    found = files.fuzz(0, 1.0, iter(range(3)))
+    assert len(found["faults"]) == 3 and "KeyError: 'in.csv'" in found["faults"][0]["error"]
+
+
+@pytest.mark.parametrize("value", ["x", [], {}, [1]])
+def test_a_tokenizer_option_of_another_type_is_named(tmp_path: Path, value: object) -> None:
+    byte_tokenizer().save_pretrained(tmp_path)
+    file = tmp_path / "tokenizer_config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "model_max_length": value}))
+    with pytest.raises(CheckpointError, match="tokenizer"):
+        load_tokenizer(tmp_path)
+
+
+def test_a_run_takes_the_place_of_the_one_with_its_key(tmp_path: Path) -> None:
+    file = tmp_path / "figures.json"
+    for seed, count in ((2, 1), (1, 5), (2, 7)):
+        facts = {"seed": seed, "requests": count, "by_kind": {"a": count}, "faults": []}
+        record("fuzz pipelines", {**facts, "seconds": 60, "processes": 2}, file, among=("seed",))
+    record("memory, calls", {"engine": "gliclass-fast", "calls": 10}, file)
+    written = json.loads(file.read_text())
+    assert [(run["seed"], run["requests"]) for run in written["fuzz pipelines"]] == [(1, 5), (2, 7)]
+    page = render(written)
+    assert "12 calls, 0 faults. Seeds 1, 2; 4 minutes of a core." in page
+    assert [line for line in page.splitlines() if line.startswith("#")] == [
+        f"## {SECTIONS[name][0]}" for name in ("fuzz pipelines", "memory, calls")
+    ]
+
+
+def test_wrong_answers_are_told_from_right_ones() -> None:
+    right = [[("a", 0.5), ("b", 0.25)]]
+    assert not stress.differ(right, [[("a", 0.5 + 1e-7), ("b", 0.25)]])
+    assert stress.differ(right, [[("a", 0.51), ("b", 0.25)]])
+    assert stress.differ(right, [[("b", 0.5), ("a", 0.25)]])
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("name", stress.SCENARIOS)
+def test_every_scenario_answers_rightly(name: str) -> None:
+    row = stress.stress(name, 5)
+    assert row["fault"] is None and row["wrong"] == 0 and row["answers"] > 0, row
+
+
+def test_operations_give_the_same_bits_alone_and_in_a_batch() -> None:
+    for row in invariance.of_operations():
+        assert row["largest difference"] == 0, row
+
+
+@pytest.mark.nightly
+def test_memory_is_measured() -> None:
+    assert soak.calls("gliclass-fast", 200)["after the warm-up, MiB"] > 100
+    assert abs(soak.models("gliclass-fast", 10)["grown by, MiB"]) < 50
+    assert 0 < soak.loading("gliclass-fast", "ettin-32m")["peak over file"] < 2
+
+
+def test_rows_name_every_python_and_the_bounds_of_the_package() -> None:
+    rows = matrix.rows()
+    assert {row.python for row in rows} == set(matrix.PYTHONS) and len({row.name for row in rows}) == len(
+        rows
+    )
+    [wanted] = re.findall(
+        r"^dependencies = (\[.*\])$", (matrix.ROOT / "pyproject.toml").read_text(), re.MULTILINE
+    )
+    for name, lowest in (each.split(">=") for each in json.loads(wanted)):
+        assert matrix.OLDEST[name] in (lowest, f"{lowest}.0"), name

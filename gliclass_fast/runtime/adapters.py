@@ -1,0 +1,185 @@
+"""Adapters on the host: which there are, and what each adds to the stock weights.
+
+An adapter's tensors are kept in host memory, up to a number of bytes; those of the adapters that were used
+least recently are dropped, and read anew from their folder when they are next needed.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from threading import RLock
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from gliclass_fast.checkpoint.errors import CheckpointError
+from gliclass_fast.checkpoint.lora import LoraPairs, open_adapter
+from gliclass_fast.models.places import Places
+from gliclass_fast.text.errors import WrongValue
+
+logger = logging.getLogger(__name__)
+
+HOST_BYTES = 1 << 30
+Updates = Mapping[str, tuple[Tensor, Tensor]]  # by stock weight: A [r, in] and scaled B [out, r], float32
+
+
+class AdapterInfo(NamedTuple):
+    """Describes a loaded adapter."""
+
+    id: str
+    folder: str | None  # None for one of a live model
+    rank: int  # the largest of its ranks
+    nbytes: int  # of its tensors, in float32
+    in_memory: bool  # whether the host holds them now
+
+
+class Adapter:
+    """Stands for one loaded adapter; to load another one under the same id makes another object."""
+
+    def __init__(self, library: AdapterLibrary, id: str, number: int, folder: Path | None) -> None:
+        """Takes a number above 0 that no other adapter of the library has."""
+        self._library, self.id, self.number, self.folder = library, id, number, folder
+        self.rank = self.nbytes = 0
+
+    def updates(self) -> Updates:
+        """Returns what it adds to stock weights; raises CheckpointError where its folder is gone or damaged."""
+        return self._library.updates(self)
+
+
+class AdapterLibrary(Mapping[str, Adapter]):
+    """Holds the adapters of one model by their ids. Threads may share it."""
+
+    def __init__(self, host_bytes: int = HOST_BYTES) -> None:
+        """Keeps at most so many bytes of tensors in host memory, and the newest adapter's in any case."""
+        self.host_bytes = host_bytes
+        self._adapters: dict[str, Adapter] = {}
+        self._kept: OrderedDict[Adapter, Updates] = OrderedDict()  # the least recently used first
+        self._places: Places | None = None
+        self._count = 0
+        self._lock = RLock()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Has a copy, in another process too, read the folders anew."""
+        kept = OrderedDict((each, found) for each, found in self._kept.items() if each.folder is None)
+        return {name: each for name, each in vars(self).items() if name != "_lock"} | {"_kept": kept}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, _lock=RLock())
+
+    def load(self, id: str, folder: Path, places: Places) -> Adapter:
+        """Reads and checks an adapter for a network with these places; one of the same id is replaced.
+
+        Raises CheckpointError, and leaves what was there, where the folder holds no adapter for the network.
+        """
+        with self._lock:
+            self._places, self._count = places, self._count + 1
+            adapter = Adapter(self, id, self._count, folder)
+            found = _read(adapter, places)
+            adapter.rank = max(a.shape[0] for a, _ in found.values())
+            adapter.nbytes = sum(a.nbytes + b.nbytes for a, b in found.values())
+            self.unload(id, missing_ok=True)
+            self._adapters[id] = adapter
+            self._keep(adapter, found)
+            return adapter
+
+    def add(self, id: str, updates: Updates) -> Adapter:
+        """Takes an adapter that has no folder, whose tensors stay in memory."""
+        with self._lock:
+            self._count += 1
+            adapter = Adapter(self, id, self._count, None)
+            adapter.rank = max(a.shape[0] for a, _ in updates.values())
+            adapter.nbytes = sum(a.nbytes + b.nbytes for a, b in updates.values())
+            self.unload(id, missing_ok=True)
+            self._adapters[id] = adapter
+            self._keep(adapter, updates)
+            return adapter
+
+    def unload(self, id: str, missing_ok: bool = False) -> None:
+        """Forgets an adapter; raises WrongValue where there is none of that id."""
+        with self._lock:
+            if id not in self._adapters and missing_ok:
+                return
+            self._kept.pop(self[id], None)
+            del self._adapters[id]
+
+    def updates(self, adapter: Adapter) -> Updates:
+        """Returns an adapter's tensors, from memory or from its folder."""
+        with self._lock:
+            found = self._kept.pop(adapter, None)
+            if found is None:
+                assert self._places is not None
+                logger.info("reading the adapter %r of %s again", adapter.id, adapter.folder)
+                found = _read(adapter, self._places)
+            self._keep(adapter, found)
+            return found
+
+    def _keep(self, adapter: Adapter, updates: Updates) -> None:
+        self._kept[adapter] = updates
+        for each in list(self._kept):
+            if sum(kept.nbytes for kept in self._kept) <= self.host_bytes:
+                break
+            if each is not adapter and each.folder is not None:
+                del self._kept[each]
+
+    def described(self) -> list[AdapterInfo]:
+        """Describes all adapters, in the order in which they came."""
+        with self._lock:
+            return [
+                AdapterInfo(
+                    each.id,
+                    None if each.folder is None else str(each.folder),
+                    each.rank,
+                    each.nbytes,
+                    each in self._kept,
+                )
+                for each in self._adapters.values()
+            ]
+
+    def __getitem__(self, id: str) -> Adapter:
+        found = self._adapters.get(id)
+        if found is None:
+            loaded = ", ".join(map(repr, self._adapters)) or "none"
+            raise WrongValue(f"adapter {id!r} is not loaded; loaded: {loaded}")
+        return found
+
+    def __contains__(self, id: object) -> bool:
+        return id in self._adapters
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(list(self._adapters))
+
+    def __len__(self) -> int:
+        return len(self._adapters)
+
+
+def _read(adapter: Adapter, places: Places) -> Updates:
+    """Reads an adapter's folder; raises CheckpointError, which names it, where it does not fit the network."""
+    assert adapter.folder is not None
+    pairs = open_adapter(adapter.folder, places.weights, places.prefixes)
+    return {
+        weight: _scaled(pairs, weight, places)
+        for weight in pairs
+        if _has_effect(weight, places, str(adapter.folder))
+    }
+
+
+def _scaled(pairs: LoraPairs, weight: str, places: Places) -> tuple[Tensor, Tensor]:
+    place = places.of[weight]
+    a, b = pairs.read(weight, (place.rows, place.width))
+    return a, pairs[weight].scaling * b
+
+
+def _has_effect(weight: str, places: Places, source: str) -> bool:
+    """Tells whether a weight is read; raises CheckpointError where an adapter of it cannot be one text's."""
+    if weight in places.of:
+        return True
+    if weight in places.unused:
+        return False
+    layers = ", ".join(f"{prefix}*" for prefix in places.prefixes)
+    raise CheckpointError(
+        f"{source}: an adapter of {weight} is not supported; supported: linear layers of the backbone "
+        f"({layers}). To merge the adapter into the model, load the model with it"
+    )

@@ -204,7 +204,7 @@ class BasePipeline:
 
     @property
     def adapters(self) -> list[AdapterInfo]:
-        """Describes the loaded adapters: id, folder, rank, bytes, and whether the host holds their tensors."""
+        """Describes the loaded adapters: id, folder, rank, bytes, and whether the host holds the tensors."""
         return self.model.adapters.described()
 
     def flatten_labels(self, labels: Any) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ Run = tuple[int, int, int]
 
 @dataclass(frozen=True, eq=False)
 class AdapterRows:
-    """Every row has the adapter in a slot of the stores, or none; rows with one adapter should stand together.
+    """Every row has the adapter in a slot of the stores, or none; rows with one adapter stand together.
 
     The references and the CPU kernels walk through runs of rows; Triton reads the slots alone.
     """
@@ -29,10 +30,10 @@ class AdapterRows:
 
     @cached_property
     def runs(self) -> list[Run]:
-        """Returns (slot, first row, end of rows) of neighbours with one adapter; this waits for the device."""
+        """Returns (slot, first row, end of rows) of neighbours with one adapter; it waits for the device."""
         slots = self.slots.cpu().numpy()
         edges = [0, *(np.flatnonzero(slots[1:] != slots[:-1]) + 1).tolist(), len(slots)]
-        return [(int(slots[start]), start, end) for start, end in zip(edges, edges[1:], strict=False)]
+        return [(int(slots[start]), start, end) for start, end in pairwise(edges)]
 
     def split(self, sequences: Sequences) -> list[tuple[Run, Sequences]]:
         """Returns every run with its own sequences, whose rows and keys count from the start of the run.

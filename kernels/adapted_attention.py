@@ -1,6 +1,6 @@
 """Disentangled attention where adapters change the projections of relative positions.
 
-- adapted_attention: the same as `disentangled_attention`, but the rows of a text see the tables of its adapter:
+- adapted_attention: as `disentangled_attention`, but the rows of a text see the tables of its adapter:
 
       key_table' = key_table + b_key (a_key rel^T),   query_table' = query_table + b_query (a_query rel^T)
 
@@ -66,7 +66,9 @@ class TableStore:
     def __init__(self, tables: DistanceTables) -> None:
         """Takes the tables of the layer without adapters, packed."""
         self._own = tables
-        self.tables = replace(tables, key_table=_first(tables.key_table), query_table=_first(tables.query_table))
+        self.tables = replace(
+            tables, key_table=_first(tables.key_table), query_table=_first(tables.query_table)
+        )
 
     def put(self, slot: int, update: TableUpdate | None) -> bool:
         """Sets what a slot changes, None for nothing; tells whether the store moved to other memory."""

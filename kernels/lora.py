@@ -1,12 +1,12 @@
-"""LoRA adapters (Hu et al., arXiv:2106.09685) of many texts in one batch: every row has its own adapter's update.
+"""LoRA adapters (Hu et al., arXiv:2106.09685) of many texts in one batch: every row has its own update.
 
-- lora_add: y[t, columns] += x[t] @ a.T @ b.T for every part (columns, a, b) of the update in the slot of row t;
-  rows without an adapter stay as they are. Shapes: y [T, N], x [T, K], a [r, K], b [n, r] -> y, which is
+- lora_add: y[t, columns] += x[t] @ a.T @ b.T for every part (columns, a, b) of the update in the slot of row
+  t; rows without an adapter stay as they are. Shapes: y [T, N], x [T, K], a [r, K], b [n, r] -> y, which is
   overwritten. `rows` is an `AdapterRows`, `store` what `lora_store_*` returned.
 - lora_store: makes the store of one linear map, which holds an `Update` per slot.
 
-A part is what one adapter adds to the columns of one stock matrix; queries, keys and values are three parts of
-one map. The scale of an adapter is in its b.
+A part is what one adapter adds to the columns of one stock matrix; queries, keys and values are three parts
+of one map. The scale of an adapter is in its b.
 
 The reference, which is also the CPU's implementation, multiplies whole runs of rows: two products per run
 and part, whatever the number of texts. Its store keeps every update in its own rank. Triton's store has one
@@ -39,13 +39,13 @@ class ListedStore:
     """Keeps the update of every slot as it is, in the dtype of the map."""
 
     def __init__(self, bounds: Sequence[int], depth: int, like: Tensor) -> None:
-        """Takes the bounds of the map's parts, 0 to N, the number of its inputs, and a tensor of its dtype."""
+        """Takes the bounds of the map's parts, 0 to N, the number of its inputs, and a tensor like it."""
         self._like = like
         # by slot: A of all parts, then (columns, ranks, B transposed) of each
         self.updates: dict[int, tuple[Tensor, list[tuple[slice, slice, Tensor]]]] = {}
 
     def put(self, slot: int, update: Update) -> bool:
-        """Sets the update of a slot, none where it is empty; tells whether the store moved, which it never does.
+        """Sets the update of a slot, which may be empty; tells whether the store moved, which it never does.
 
         It replaces what is there, and touches nothing that a call in progress reads.
         """
@@ -69,7 +69,7 @@ class StackedStore:
     """Keeps the updates of all slots in two tensors, which move only where a larger rank or slot comes."""
 
     def __init__(self, bounds: Sequence[int], depth: int, like: Tensor) -> None:
-        """Takes the bounds of the map's parts, 0 to N, the number of its inputs, and a tensor of its dtype."""
+        """Takes the bounds of the map's parts, 0 to N, the number of its inputs, and a tensor like it."""
         self.bounds, self._depth = tuple(bounds), depth
         self.a = like.new_zeros(0, 0, depth)
         self.b = like.new_zeros(0, self.bounds[-1], 0)
@@ -80,7 +80,7 @@ class StackedStore:
         return self.b.shape[2]
 
     def put(self, slot: int, update: Update) -> bool:
-        """Sets the update of a slot, none where it is empty; tells whether the store moved to other memory."""
+        """Sets the update of a slot, which may be empty; tells whether the store moved to other memory."""
         rank, slots = max((len(part.a) for part in update), default=0), len(self.a)
         moves = rank > self.rank or (bool(update) and slot >= slots)
         if moves:

@@ -127,7 +127,7 @@ class Pair(NamedTuple):
 
 
 class LoraPairs(Mapping[str, Pair]):
-    """Holds the pairs of an adapter by the name of the weight that each changes; none is read before `read`."""
+    """Holds the pairs of an adapter by the weight that each changes; none is read before `read`."""
 
     def __init__(
         self,

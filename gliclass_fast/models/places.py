@@ -71,7 +71,7 @@ class Places:
         return cls(found, frozenset(checkpoint.names), unused, tuple(prefixes))
 
     def without_folded(self, network: nn.Module) -> Places:
-        """Returns those of layers that are still there, or whose products say that adapters may change them."""
+        """Returns those of layers that are still there, or whose products adapters may change."""
         kept = {name: place for name, place in self.of.items() if _is_adaptable(network, place.layer)}
         return Places(kept, self.weights, self.unused, self.prefixes)
 

@@ -8,13 +8,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from threading import Condition
 
-import torch
 from torch import Tensor, nn
 
 from gliclass_fast.batch import EncodedPrompt
 from gliclass_fast.models.layers import Linear
 from gliclass_fast.models.places import Adaptable, Places
-from gliclass_fast.ops import Ops, Part, Update
+from gliclass_fast.ops import Part, Update
 from gliclass_fast.runtime.adapters import Adapter, Updates
 
 logger = logging.getLogger(__name__)
@@ -30,10 +29,21 @@ class AdapterSlots:
     """
 
     def __init__(
-        self, network: nn.Module, places: Places, like: Tensor, on_move: Callable[[], None], most: int = MOST_SLOTS
+        self,
+        network: nn.Module,
+        places: Places,
+        like: Tensor,
+        on_move: Callable[[], None],
+        most: int = MOST_SLOTS,
     ) -> None:
         """Takes a tensor of the network's dtype and device; `on_move` is called when a store moves."""
-        self._network, self._places, self._like, self._on_move, self.most = network, places, like, on_move, most
+        self._network, self._places, self._like, self._on_move, self.most = (
+            network,
+            places,
+            like,
+            on_move,
+            most,
+        )
         self._slots: OrderedDict[Adapter, int] = OrderedDict()  # the least recently used first
         self._readers: dict[Adapter, int] = {}  # how many running batches read an adapter
         self._changed = Condition()
@@ -56,7 +66,11 @@ class AdapterSlots:
     @property
     def nbytes(self) -> int:
         """Counts the bytes of all stores."""
-        stores = [getattr(each, name, None) for each in self._network.modules() for name in ("lora", "adapted_tables")]
+        stores = [
+            getattr(each, name, None)
+            for each in self._network.modules()
+            for name in ("lora", "adapted_tables")
+        ]
         return sum(store.nbytes for store in stores if store is not None)
 
     @contextmanager
@@ -121,7 +135,9 @@ class AdapterSlots:
             if isinstance(module, Linear):
                 moved |= self._put(path, module, slot, of_layers.get(path, []))
             elif isinstance(module, Adaptable):
-                own = {name: of_layers.get(f"{path}.{name}", []) for name in module.folded_projections.values()}
+                own = {
+                    name: of_layers.get(f"{path}.{name}", []) for name in module.folded_projections.values()
+                }
                 moved |= module.adapt(slot, own)
         if moved:
             self._on_move()

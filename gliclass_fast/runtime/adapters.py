@@ -45,7 +45,7 @@ class Adapter:
         self.rank = self.nbytes = 0
 
     def updates(self) -> Updates:
-        """Returns what it adds to stock weights; raises CheckpointError where its folder is gone or damaged."""
+        """Returns what it adds to stock weights; raises CheckpointError where its folder is damaged."""
         return self._library.updates(self)
 
 
@@ -156,7 +156,7 @@ class AdapterLibrary(Mapping[str, Adapter]):
 
 
 def _read(adapter: Adapter, places: Places) -> Updates:
-    """Reads an adapter's folder; raises CheckpointError, which names it, where it does not fit the network."""
+    """Reads an adapter's folder; raises CheckpointError where it does not fit the network."""
     assert adapter.folder is not None
     pairs = open_adapter(adapter.folder, places.weights, places.prefixes)
     return {

@@ -206,7 +206,8 @@ def adapters_per_text(value: Any, count: int, loaded: Container[str]) -> list[st
     """
     ids = per_text(value, count, "adapter_ids", lambda given: given is None or isinstance(given, str))
     checked = [
-        None if each is None else plain_string(each, f"adapter_ids (for text {n})") for n, each in enumerate(ids)
+        None if each is None else plain_string(each, f"adapter_ids (for text {n})")
+        for n, each in enumerate(ids)
     ]
     for number, each in enumerate(checked):
         if each is not None and each not in loaded:

@@ -88,9 +88,7 @@ class Architecture(GLiClassArchitecture):
         """Returns the last hidden states of texts and labels, [T, C]."""
         sequences = batch.sequences.causal()
         rows = batch.adapter_rows
-        return (
-            self.decoder(batch.token_ids, batch.positions, sequences, batch.max_seqlen, adapters=rows),
-        )
+        return (self.decoder(batch.token_ids, batch.positions, sequences, batch.max_seqlen, adapters=rows),)
 
     def score(self, encoded: tuple[Tensor, ...], batch: PackedBatch) -> Output:
         """Compares labels and texts by the rows of the label sections, which follow the text parts."""

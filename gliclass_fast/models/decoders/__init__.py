@@ -69,7 +69,8 @@ class LanguageModel(Protocol):
         """Returns the last hidden state of every token, [T, C].
 
         token_ids, positions: int32 [T]. sequences: rows and keys, as `causal_attention` takes them. longest:
-        a bound of the positions. kept: what holds earlier tokens; None: there are none. adapters: those of the tokens.
+        a bound of the positions. kept: what holds earlier tokens; None: there are none. adapters: those of
+        the tokens.
         """
         ...
 

@@ -95,8 +95,13 @@ IMPLEMENTATIONS: dict[str, dict[str, str]] = {
         **_rows("compiled_cuda:disentangled_attention", "cuda"),
         **_rows("compiled_cpu:disentangled_attention", "cpp"),
     },
-    "lora_store": _rows("lora:lora_store", "reference", "triton"),
-    "lora_add": _rows("lora:lora_add", "reference", "triton"),
+    **{
+        operation: {
+            **_rows(f"lora:{operation}", "reference", "triton"),
+            **_rows(f"compiled_lora:{operation}", "cpp"),
+        }
+        for operation in ("lora_store", "lora_add")
+    },
     **{
         operation: {
             **_rows(f"adapted_attention:{operation}", "reference", "cpp", "triton"),

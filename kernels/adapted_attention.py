@@ -26,6 +26,7 @@ from torch import Tensor
 from gliclass_fast.kernels._adapter_rows import AdapterRows
 from gliclass_fast.kernels._sequences import DistanceTables, Sequences
 from gliclass_fast.kernels._updates import Factors, TableUpdate
+from gliclass_fast.kernels.compiled_lora import table_change
 from gliclass_fast.kernels.compiled_cpu import (
     disentangled_attention_cpp,
     near_panels,
@@ -143,7 +144,7 @@ def _tables_cpp(tables: DistanceTables, update: TableUpdate, longest: int) -> Di
         if table is not None:
             table = near_panels(table, longest)
             if factors is not None:
-                table = table + update_panels(factors.inner, factors.b, bucket_of, table)
+                table = table + update_panels(factors.inner, factors.b, bucket_of, table, table_change)
         found[name] = None if table is None else table.contiguous()
     return replace(tables, **found)
 

@@ -74,10 +74,15 @@ def near_panels(panels: Tensor, longest: int) -> Tensor:
     return panels[:, count // 2 - half : count // 2 + half]
 
 
-def update_panels(inner: Tensor, b: Tensor, bucket_of: Tensor, like: Tensor) -> Tensor:
-    """Lays the table b @ inner, [H * D, r] x [r, buckets], out as panels of the shape of `like`; a view."""
+def update_panels(
+    inner: Tensor, b: Tensor, bucket_of: Tensor, like: Tensor, product: Callable[[Tensor, Tensor], Tensor]
+) -> Tensor:
+    """Lays the table b @ inner, [H * D, r] x [r, buckets], out as panels of the shape of `like`; a view.
+
+    product: makes b @ inner of the columns that are needed.
+    """
     heads, count, width, lanes = like.shape
-    columns = b @ inner.index_select(1, _buckets(bucket_of, count // 2))
+    columns = product(inner.index_select(1, _buckets(bucket_of, count // 2)), b)
     return columns.view(heads, width, count, lanes).transpose(1, 2)
 
 

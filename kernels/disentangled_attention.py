@@ -84,7 +84,7 @@ def disentangled_attention_reference(
     total, _, heads, width = qkv.shape
     out = torch.zeros(total, heads, width, dtype=qkv.dtype, device=qkv.device)
     bounds = [rows for rows, _ in sequences.ranges()]
-    longest = max(end - start for start, end in bounds)
+    longest = max(1, *(end - start for start, end in bounds))
     key_columns = query_columns = None
     if tables.key_table is not None:
         # The flip orders the columns by j - i.

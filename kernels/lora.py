@@ -1,15 +1,17 @@
 """LoRA adapters (Hu et al., arXiv:2106.09685) of many texts in one batch: every row has its own update.
 
-- lora_add: y[t, columns] += x[t] @ a.T @ b.T for every part (columns, a, b) of the update in the slot of row
-  t; rows without an adapter stay as they are. Shapes: y [T, N], x [T, K], a [r, K], b [n, r] -> y, which is
-  overwritten. `rows` is an `AdapterRows`, `store` what `lora_store_*` returned.
+- lora_add: activation(y + update), where update[t, columns] = x[t] @ a.T @ b.T for every part (columns, a, b)
+  of the adapter in the slot of row t, and 0 for a row without one. Shapes: y [T, N], x [T, K], a [r, K],
+  b [n, r] -> [T, N], which may be y, overwritten. `rows` is an `AdapterRows`, `store` what `lora_store_*`
+  returned, `activation` one of linear.py.
 - lora_store: makes the store of one linear map, which holds an `Update` per slot.
 
 A part is what one adapter adds to the columns of one stock matrix; queries, keys and values are three parts
 of one map. The scale of an adapter is in its b.
 
-The reference, which is also the CPU's implementation, multiplies whole runs of rows: two products per run
-and part, whatever the number of texts. Its store keeps every update in its own rank. Triton's store has one
+The reference multiplies whole runs of rows: two products per run and part, whatever the number of texts. Its
+store keeps every update in its own rank. A CPU's compiled kernel does the same (compiled_lora.py). Triton's
+store has one
 tensor of all A, [S, P * R, K], and one of all B, [S, N, R], with the rank R of a bucket: an adapter of a
 smaller rank is filled up with zeros. One kernel makes x A^T of all parts, another adds the product with B^T.
 A block of rows goes through the adapters that occur in it, one after the other, so that neither kernel needs
@@ -26,6 +28,7 @@ from torch import Tensor
 from gliclass_fast.kernels._adapter_rows import AdapterRows
 from gliclass_fast.kernels._triton import ceil_div, tl, triton
 from gliclass_fast.kernels._updates import Update
+from gliclass_fast.kernels.linear import ACTIVATIONS, activated
 
 RANKS = (8, 16, 32, 64, 128, 256)  # the buckets of ranks; a larger rank is its own bucket
 FEWEST_SLOTS = 8
@@ -41,7 +44,6 @@ class ListedStore:
     def __init__(self, bounds: Sequence[int], depth: int, like: Tensor) -> None:
         """Takes the bounds of the map's parts, 0 to N, the number of its inputs, and a tensor like it."""
         self._like = like
-        # by slot: A of all parts, then (columns, ranks, B transposed) of each
         self.updates: dict[int, tuple[Tensor, list[tuple[slice, slice, Tensor]]]] = {}
 
     def put(self, slot: int, update: Update) -> bool:
@@ -51,13 +53,17 @@ class ListedStore:
         """
         self.updates.pop(slot, None)
         if update:
-            stacked, pieces, rank = torch.cat([part.a for part in update]), [], 0
-            for part in update:
-                columns, ranks = (part.start, part.start + len(part.b)), (rank, rank + len(part.a))
-                pieces.append((slice(*columns), slice(*ranks), part.b.to(self._like).T))
-                rank += len(part.a)
-            self.updates[slot] = (stacked.to(self._like), pieces)
+            self.updates[slot] = self.packed(update)
         return False
+
+    def packed(self, update: Update) -> tuple[Tensor, list[tuple[slice, slice, Tensor]]]:
+        """Returns A of all parts, [R, K], and the columns, the ranks and B [n, r] of each."""
+        stacked, pieces, rank = torch.cat([part.a for part in update]).to(self._like), [], 0
+        for part in update:
+            columns, ranks = (part.start, part.start + len(part.b)), (rank, rank + len(part.a))
+            pieces.append((slice(*columns), slice(*ranks), part.b.to(self._like)))
+            rank += len(part.a)
+        return stacked, pieces
 
     @property
     def nbytes(self) -> int:
@@ -113,14 +119,16 @@ class StackedStore:
 lora_store_reference, lora_store_triton = ListedStore, StackedStore
 
 
-def lora_add_reference(y: Tensor, x: Tensor, rows: AdapterRows, store: ListedStore) -> Tensor:
+def lora_add_reference(
+    y: Tensor, x: Tensor, rows: AdapterRows, store: ListedStore, activation: str = "none"
+) -> Tensor:
     for slot, start, end in rows.runs:
         if slot in store.updates:
             a, pieces = store.updates[slot]
             inner, own = x[start:end] @ a.T, y[start:end]
             for columns, ranks, b in pieces:
-                own[:, columns].addmm_(inner[:, ranks], b)
-    return y
+                own[:, columns].addmm_(inner[:, ranks], b.T)
+    return ACTIVATIONS[activation](y)
 
 
 @triton.jit(do_not_specialize=["rows"])
@@ -152,7 +160,7 @@ def _shrink_kernel(
 def _expand_kernel(
     inner, b, slots, y, rows, FIRST: tl.constexpr, END: tl.constexpr, WIDTH: tl.constexpr,
     OFFSET: tl.constexpr, RANKS: tl.constexpr, RANK: tl.constexpr, NONE: tl.constexpr,
-    BLOCK_ROWS: tl.constexpr, BLOCK_WIDTH: tl.constexpr, BLOCK_RANK: tl.constexpr,
+    BLOCK_ROWS: tl.constexpr, BLOCK_WIDTH: tl.constexpr, BLOCK_RANK: tl.constexpr, ACTIVATION: tl.constexpr,
 ):  # fmt: skip
     row = tl.program_id(0) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
     column = FIRST + tl.program_id(1) * BLOCK_WIDTH + tl.arange(0, BLOCK_WIDTH)
@@ -171,14 +179,17 @@ def _expand_kernel(
             acc = tl.dot(values, tl.trans(weights), acc, input_precision="ieee")
         current = tl.min(tl.where(slot <= current, NONE, slot))
     place = y + row.to(tl.int64)[:, None] * WIDTH + column[None, :]
-    changed = (slot >= 0)[:, None] & (column < END)[None, :]
+    changed = (row < rows)[:, None] & (column < END)[None, :]
+    if ACTIVATION == "none":
+        changed = changed & (slot >= 0)[:, None]
     acc += tl.load(place, mask=changed, other=0.0).to(tl.float32)
+    acc = activated(acc, ACTIVATION, y.dtype.element_ty == tl.float32)
     tl.store(place, acc.to(y.dtype.element_ty), mask=changed)
 
 
-def lora_add_triton(y: Tensor, x: Tensor, rows: AdapterRows, store: StackedStore) -> Tensor:
-    if not store.rank:
-        return y
+def lora_add_triton(
+    y: Tensor, x: Tensor, rows: AdapterRows, store: StackedStore, activation: str = "none"
+) -> Tensor:
     x, (count, depth), ranks = x.contiguous(), x.shape, store.a.shape[1]
     few_rows, block_ranks, block_depth, block_rows, block_width = TILE[x.element_size()]
     inner = torch.empty(count, ranks, dtype=x.dtype, device=x.device)
@@ -191,6 +202,6 @@ def lora_add_triton(y: Tensor, x: Tensor, rows: AdapterRows, store: StackedStore
             inner, store.b, rows.slots, y, count, FIRST=first, END=end, WIDTH=y.shape[1],
             OFFSET=part * store.rank, RANKS=ranks, RANK=store.rank, NONE=NONE,
             BLOCK_ROWS=block_rows, BLOCK_WIDTH=block_width, BLOCK_RANK=min(64, max(16, store.rank)),
-            num_warps=4, num_stages=1,
+            ACTIVATION=activation, num_warps=4, num_stages=1,
         )  # fmt: skip
     return y

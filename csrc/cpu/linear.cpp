@@ -78,17 +78,18 @@ void map_panels(const Linear& a, int first, int end, int panel, int count) {
     for (int n = 0; n < COLUMNS; n++) panels[n] = weight.at(panel + n) + d * LANES;
     for (int row = first; row < end; row += ROWS) {
       const int rows = end - row < ROWS ? end - row : ROWS;
-      const ptrdiff_t place = ptrdiff_t(row) * a.width + panel * LANES;
+      const ptrdiff_t place = row * a.out_stride + panel * LANES;
       multiply_some<ROWS, COLUMNS>(rows, count, a.x + row * a.x_stride + d, a.x_stride, panels, depth,
-                                   a.out + place, a.width, d > 0);
+                                   a.out + place, a.out_stride, d > 0 || a.accumulate);
       if (d + depth < a.depth) continue;
       for (int r = 0; r < rows; r++)
         for (int n = 0; n < count * LANES; n += LANES) {
-          const ptrdiff_t at = place + ptrdiff_t(r) * a.width + n;
-          Vector value = load(a.out + at);
+          float* const to = a.out + place + r * a.out_stride + n;
+          Vector value = load(to);
           if (a.bias) value += load(a.bias + panel * LANES + n);
           value = activated(a, value);
-          store(a.out + at, a.residual ? load(a.residual + at) + value : value);
+          if (a.residual) value += load(a.residual + ptrdiff_t(row + r) * a.width + panel * LANES + n);
+          store(to, value);
         }
     }
   }
@@ -98,10 +99,11 @@ void map_panels(const Linear& a, int first, int end, int panel, int count) {
 void map_rest(const Linear& a, int first, int end) {
   for (int column = a.width / LANES * LANES; column < a.width; column++)
     for (int row = first; row < end; row++) {
-      const ptrdiff_t at = ptrdiff_t(row) * a.width + column;
+      float* const to = a.out + row * a.out_stride + column;
       float value = dot(a.x + row * a.x_stride, a.weight + ptrdiff_t(column) * a.depth, a.depth);
+      if (a.accumulate) value += *to;
       value = activated(a, a.bias ? value + a.bias[column] : value);
-      a.out[at] = a.residual ? a.residual[at] + value : value;
+      *to = a.residual ? a.residual[ptrdiff_t(row) * a.width + column] + value : value;
     }
 }
 

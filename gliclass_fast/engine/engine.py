@@ -342,11 +342,8 @@ class Engine:
         def run_group(group: list[int]) -> Result:
             return run([prompts[place] for place in group])
 
-        owners = None
-        if any(prompt.adapter is not None for prompt in prompts):
-            owners = [0 if prompt.adapter is None else prompt.adapter.number for prompt in prompts]
-        costs, slots = [prompt.cost for prompt in prompts], self.model.loaded.adapter_slots
-        return run_batches(costs, self.batch_tokens, run_group, self.relieve, owners, slots.most)
+        costs, owners = [prompt.cost for prompt in prompts], self.model.loaded.owners(prompts)
+        return run_batches(costs, self.batch_tokens, run_group, self.relieve, *owners)
 
     def _report_cuts(
         self, prompts: Sequence[EncodedPrompt], numbers: Sequence[int], on_truncation: OnTruncation

@@ -55,7 +55,7 @@ class Linear(nn.Linear):
         if rows is None or self.lora is None:
             return self.ops.linear(x, self.weight, self.bias, activation)
         y = self.ops.linear(x, self.weight, self.bias)
-        return self.ops.activation(self.ops.lora_add(y, x, rows, self.lora), activation)
+        return self.ops.lora_add(y, x, rows, self.lora, activation)
 
     def add(self, x: Tensor, residual: Tensor, rows: AdapterRows | None = None) -> Tensor:
         """Returns residual + linear(x); it may overwrite the residual."""
@@ -136,8 +136,8 @@ class NormLinear(nn.Module):
         if rows is None or lora is None:
             return self.ops.norm_linear(x, weight, bias, self.sums, self.eps, activation, gated, add)
         y = self.ops.norm_linear(x, weight, bias, self.sums, self.eps, "none", False, add)
-        y = self.ops.lora_add(y, self.norm(x), rows, lora)
+        y = self.ops.lora_add(y, self.norm(x), rows, lora, "none" if gated else activation)
         if not gated:
-            return self.ops.activation(y, activation)
+            return y
         value, gate = y.chunk(2, dim=-1)
         return self.ops.activation(value, activation).mul_(gate)

@@ -109,6 +109,13 @@ class LoadedNetwork:
             pinned=self.device.type == "cuda",
         )
 
+    def owners(self, prompts: Sequence[EncodedPrompt]) -> tuple[list[int] | None, int]:
+        """Returns what `plan_batches` is told of the prompts' adapters."""
+        if all(prompt.adapter is None for prompt in prompts):
+            return None, 0
+        numbers = [0 if prompt.adapter is None else prompt.adapter.number for prompt in prompts]
+        return numbers, self.adapter_slots.most
+
     def __call__(self, batch: PackedBatch) -> Output:
         """Runs a packed batch, which is on the host or on the device, without CUDA graphs."""
         with inference_on(self.device):

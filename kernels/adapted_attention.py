@@ -26,12 +26,12 @@ from torch import Tensor
 from gliclass_fast.kernels._adapter_rows import AdapterRows
 from gliclass_fast.kernels._sequences import DistanceTables, Sequences
 from gliclass_fast.kernels._updates import Factors, TableUpdate
-from gliclass_fast.kernels.compiled_lora import table_change
 from gliclass_fast.kernels.compiled_cpu import (
     disentangled_attention_cpp,
     near_panels,
     update_panels,
 )
+from gliclass_fast.kernels.compiled_lora import table_change
 from gliclass_fast.kernels.disentangled_attention import (
     disentangled_attention_reference,
     disentangled_attention_triton,

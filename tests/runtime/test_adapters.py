@@ -44,7 +44,9 @@ def model() -> Any:
     return reference_model(scorer_type="mlp")
 
 
-def served(model: Any, folder: Path, kinds: list[dict[str, Any]], **settings: Any) -> tuple[Any, dict[Any, Any]]:
+def served(
+    model: Any, folder: Path, kinds: list[dict[str, Any]], **settings: Any
+) -> tuple[Any, dict[Any, Any]]:
     """Gives our pipeline with adapters of these kinds, and the merged models by the adapters' ids."""
     pipeline = fast_pipeline(model, tokenizer_of(model), **settings)
     merged: dict[Any, Any] = {None: model}

@@ -91,9 +91,7 @@ def classify(
     adapters: Adapters = None,
     adapter_column: Annotated[
         str | None,
-        typer.Option(
-            help="Column with the id of each row's adapter; empty: none.", show_default="one for all"
-        ),
+        typer.Option(help="Column of the id of a row's adapter; empty: none.", show_default="one for all"),
     ] = None,
     batch_tokens: Annotated[
         int | None, typer.Option(help="Tokens per batch.", show_default="by device")

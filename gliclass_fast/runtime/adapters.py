@@ -49,7 +49,7 @@ class Adapter:
         return self._library.updates(self)
 
 
-class AdapterLibrary(Mapping[str, Adapter]):
+class AdapterLibrary:
     """Holds the adapters of one model by their ids. Threads may share it."""
 
     def __init__(self, host_bytes: int = HOST_BYTES) -> None:

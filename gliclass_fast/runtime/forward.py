@@ -48,7 +48,8 @@ def forward(
     """Runs padded inputs of any number of texts.
 
     slots: the number K of label slots of the output; further labels are left out. embeddings: whether to
-    return text_embeddings and class_embeddings. adapters: those of the texts. Raises ValueError for a text without a label.
+    return text_embeddings and class_embeddings. adapters: those of the texts. Raises ValueError for a text
+    without a label.
     """
     prompts = loaded.padded_prompts(inputs, slots)
     if not prompts:

@@ -1,4 +1,4 @@
-"""Cases of operations whose rows have adapters: of linear maps, and of the tables of disentangled attention."""
+"""Cases of operations whose rows have adapters: of linear maps, and of disentangled attention's tables."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def lora_add(
 def adapted_attention(
     dtype: torch.dtype, slots: Sequence[int], without: str = "", reach: int = 40
 ) -> tuple[Any, Any]:
-    """Sequences of LENGTHS rows have these slots: 0 changes both tables, 1 that of keys, 2 that of queries."""
+    """Sequences of LENGTHS rows have these slots: 0 changes both tables, 1 the keys', 2 the queries'."""
     total, cu = sum(LENGTHS), cumulative(LENGTHS)
     ends = torch.tensor([0]), torch.tensor([reach + 1])
     bucket_of = torch.cat((ends[0], 1 + torch.arange(2 * reach - 1) // 2, ends[1]))

@@ -34,6 +34,7 @@ KINDS: list[dict[str, Any]] = [
     {"r": 3, "use_rslora": True, "lora_alpha": 3},
     {"rank_pattern": {r".*\.0\..*": 2}, "alpha_pattern": {r".*\.1\..*": 9}},
 ]
+ENCODER = "base_model.model."
 QUERY_AND_KEY = {
     "target_modules": r".*(query|key|query_proj|key_proj|pos_proj|pos_q_proj|pos_key_proj|pos_query_proj)"
 }
@@ -190,8 +191,14 @@ def _pickle(folder: Path) -> None:
         (_tensors("encoder.layer.0", "encoder.layer.7"), r"layer\.7.*matches no weight"),
         (_tensors("lora_A", "lora_embedding_A"), "lora_embedding_A.*is not supported"),
         (_tensors("encoder.layer.0.output.dense.lora_A", "pooler.modules_to_save"), "modules_to_save"),
-        (_tensors("base_model.model.encoder.layer.0.output.dense", "base_model.model.model.text_projector.linear_1"),
-         r"an adapter of model\.text_projector\.linear_1\.weight is not supported|do not fit|matches no weight"),
+        (
+            _tensors(f"{ENCODER}encoder.layer.0.attention.output.dense", f"{ENCODER}text_projector.linear_1"),
+            r"text_projector\.linear_1.*matches no weight",
+        ),
+        (
+            _tensors(f"{ENCODER}encoder.layer.0.output.dense", f"{ENCODER}model.scorer.mlp.0"),
+            r"model\.scorer\.mlp\.0\.weight is not supported; supported: linear layers of the backbone",
+        ),
         (_pickle, "is a pickle file"),
         (lambda folder: (folder / "adapter_config.json").unlink(), "not the folder of an adapter"),
     ],

@@ -419,7 +419,7 @@ def test_one_recording_serves_any_mix_of_adapters(tmp_path: Path, monkeypatch: p
     assert recorder.recorded == 2
     check(["", ""])
     check(["", ""])
-    assert recorder.recorded == 3  # the backbone's; the tail reads no adapter
+    assert recorder.recorded == 4
     model.load_adapter("wide", tmp_path / "wide")
     wanted["wide"] = GLiClassModel.from_gliclass(wide, device="cpu")
     check(["wide", "a"])  # its rank makes the stores grow

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from threading import RLock
 from typing import Any, NamedTuple
 
-from torch import Tensor
+from torch import Tensor, nn
 
+from gliclass_fast.checkpoint.adapters import adapter_names, live_updates
 from gliclass_fast.checkpoint.errors import CheckpointError
 from gliclass_fast.checkpoint.lora import LoraPairs, open_adapter
 from gliclass_fast.models.places import Places
@@ -31,17 +33,27 @@ class AdapterInfo(NamedTuple):
 
     id: str
     folder: str | None  # None for one of a live model
-    rank: int  # the largest of its ranks
-    nbytes: int  # of its tensors, in float32
+    rank: int  # the largest of its ranks; 0 for one of a live model
+    nbytes: int  # of its tensors, in float32; 0 for one of a live model
     in_memory: bool  # whether the host holds them now
 
 
 class Adapter:
     """Stands for one loaded adapter; to load another one under the same id makes another object."""
 
-    def __init__(self, library: AdapterLibrary, id: str, number: int, folder: Path | None) -> None:
-        """Takes a number above 0 that no other adapter of the library has."""
-        self._library, self.id, self.number, self.folder = library, id, number, folder
+    def __init__(
+        self,
+        library: AdapterLibrary,
+        id: str,
+        number: int,
+        folder: Path | None,
+        read: Callable[[], Updates] | None = None,
+    ) -> None:
+        """Takes a number above 0 that no other adapter of the library has.
+
+        read: reads the tensors where there is no folder, but a live model.
+        """
+        self._library, self.id, self.number, self.folder, self.read = library, id, number, folder, read
         self.rank = self.nbytes = 0
 
     def updates(self) -> Updates:
@@ -63,8 +75,8 @@ class AdapterLibrary:
 
     def __getstate__(self) -> dict[str, Any]:
         """Has a copy, in another process too, read the folders anew."""
-        kept = OrderedDict((each, found) for each, found in self._kept.items() if each.folder is None)
-        return {name: each for name, each in vars(self).items() if name != "_lock"} | {"_kept": kept}
+        state = {name: each for name, each in vars(self).items() if name != "_lock"}
+        return state | {"_kept": OrderedDict()}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state, _lock=RLock())
@@ -85,17 +97,16 @@ class AdapterLibrary:
             self._keep(adapter, found)
             return adapter
 
-    def add(self, id: str, updates: Updates) -> Adapter:
-        """Takes an adapter that has no folder, whose tensors stay in memory."""
+    def follow(self, model: nn.Module) -> None:
+        """Takes the adapters of a live model as they are now; those of folders with the same ids stay."""
         with self._lock:
-            self._count += 1
-            adapter = Adapter(self, id, self._count, None)
-            adapter.rank = max(a.shape[0] for a, _ in updates.values())
-            adapter.nbytes = sum(a.nbytes + b.nbytes for a, b in updates.values())
-            self.unload(id, missing_ok=True)
-            self._adapters[id] = adapter
-            self._keep(adapter, updates)
-            return adapter
+            for id in adapter_names(model):
+                known = self._adapters.get(id)
+                if known is None or known.folder is None:
+                    self._count += 1
+                    self._adapters[id] = Adapter(
+                        self, id, self._count, None, partial(live_updates, model, id)
+                    )
 
     def unload(self, id: str, missing_ok: bool = False) -> None:
         """Forgets an adapter; raises WrongValue where there is none of that id."""
@@ -106,7 +117,9 @@ class AdapterLibrary:
             del self._adapters[id]
 
     def updates(self, adapter: Adapter) -> Updates:
-        """Returns an adapter's tensors, from memory or from its folder."""
+        """Returns an adapter's tensors, from memory, from its folder or from its live model."""
+        if adapter.read is not None:
+            return adapter.read()
         with self._lock:
             found = self._kept.pop(adapter, None)
             if found is None:
@@ -121,7 +134,7 @@ class AdapterLibrary:
         for each in list(self._kept):
             if sum(kept.nbytes for kept in self._kept) <= self.host_bytes:
                 break
-            if each is not adapter and each.folder is not None:
+            if each is not adapter:
                 del self._kept[each]
 
     def described(self) -> list[AdapterInfo]:

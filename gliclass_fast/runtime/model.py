@@ -178,6 +178,8 @@ class GLiClassModel(StockModel):
         config = read_config(origin.options())
         loaded = load(config, origin.read_tensors(), origin.name, settings)
         origin.remember(seen)
+        if isinstance(origin.read_tensors, LiveModel):
+            self.adapters.follow(origin.read_tensors.model)
         self.loaded, self.settings, self._twin = loaded, settings, None
 
     def notice_changes(self) -> None:

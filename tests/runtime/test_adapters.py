@@ -5,10 +5,12 @@ from __future__ import annotations
 import copy
 import json
 import pickle
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import peft
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -231,3 +233,42 @@ def test_another_base_model_and_unknown_ids(model: Any, tmp_path: Path) -> None:
     with pytest.raises(TypeError, match="adapter_ids"):
         pipeline(["x"], LABELS, adapter_ids=[3])
     assert backbone_of(model)[1] == "encoder_model"
+
+
+def test_the_adapters_of_a_live_model(model: Any) -> None:
+    """Without an id a text has the model as it is, and with one that adapter alone."""
+    live, expected = copy.deepcopy(model), {}
+    config = peft.LoraConfig(r=3, target_modules=["query_proj", "key_proj", "dense"], init_lora_weights=False)
+    wrapped = peft.get_peft_model(live.model.encoder_model, config, adapter_name="a")
+    wrapped.add_adapter("b", config)
+    live.model.encoder_model = wrapped
+    for name in "ab":
+        merged = copy.deepcopy(live)
+        merged.model.encoder_model.set_adapter(name)
+        merged.model.encoder_model = merged.model.encoder_model.merge_and_unload()
+        expected[name] = alone(merged, TEXTS[0])
+    assert np.abs(expected["a"] - expected["b"]).max() > 0.01
+    pipeline, texts = fast_pipeline(live), TEXTS[:1] * 3
+    for active in "ab":
+        wrapped.set_adapter(active)
+        found = logits(pipeline, texts, adapter_ids=["a", "b", None])
+        for own, name in zip(found, ("a", "b", active), strict=True):
+            np.testing.assert_allclose(own, expected[name], atol=1e-5)
+    with torch.no_grad():
+        wrapped.base_model.model.encoder.layer[0].output.dense.lora_B["a"].weight.zero_()
+    [changed] = logits(pipeline, texts[:1], adapter_ids="a")
+    assert np.abs(changed - expected["a"]).max() > 1e-3
+
+
+def test_threads_share_few_slots(model: Any, tmp_path: Path) -> None:
+    pipeline, merged = served(model, tmp_path, [{}, {"r": 2}, {"r": 5}])
+    pipeline.model.loaded.adapter_slots.most = 2
+    del merged[None]
+    expected = {id: alone(each, TEXTS[0]) for id, each in merged.items()}
+
+    def check(turn: int) -> None:
+        id = list(merged)[turn % 3]
+        np.testing.assert_allclose(logits(pipeline, TEXTS[:1], adapter_ids=id)[0], expected[id], atol=1e-5)
+
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(check, range(40)))

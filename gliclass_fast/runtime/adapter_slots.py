@@ -7,6 +7,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from threading import Condition
+from weakref import WeakMethod
 
 from torch import Tensor, nn
 
@@ -36,14 +37,13 @@ class AdapterSlots:
         on_move: Callable[[], None],
         most: int = MOST_SLOTS,
     ) -> None:
-        """Takes a tensor of the network's dtype and device; `on_move` is called when a store moves."""
-        self._network, self._places, self._like, self._on_move, self.most = (
-            network,
-            places,
-            like,
-            on_move,
-            most,
-        )
+        """Takes a tensor of the network's dtype and device.
+
+        on_move: a method that is called when a store moves to other memory. Its object holds these slots, so
+        that it is held weakly: a cycle would keep the weights of a network that nobody needs.
+        """
+        self._network, self._places, self._like, self.most = network, places, like, most
+        self._on_move = WeakMethod(on_move)
         self._slots: OrderedDict[Adapter, int] = OrderedDict()  # the least recently used first
         self._readers: dict[Adapter, int] = {}  # how many running batches read an adapter
         self._changed = Condition()
@@ -139,8 +139,8 @@ class AdapterSlots:
                     name: of_layers.get(f"{path}.{name}", []) for name in module.folded_projections.values()
                 }
                 moved |= module.adapt(slot, own)
-        if moved:
-            self._on_move()
+        if moved and (on_move := self._on_move()) is not None:
+            on_move()
 
     def _put(self, path: str, layer: Linear, slot: int, update: Update) -> bool:
         made = bool(update) and layer.lora is None

@@ -26,6 +26,7 @@ from gliclass_fast.runtime.origin import Origin
 from gliclass_fast.runtime.pretrained import find_pretrained
 from gliclass_fast.runtime.settings import Settings
 from gliclass_fast.runtime.stock import StockModel
+from gliclass_fast.runtime.transfer import inference_on
 from gliclass_fast.runtime.warm_up import warm_up
 
 logger = logging.getLogger(__name__)
@@ -258,7 +259,8 @@ class GLiClassModel(StockModel):
         """Forgets an adapter; raises ValueError where there is none of that id."""
         adapter = self.adapters[id]
         self.adapters.unload(id)
-        self.loaded.adapter_slots.drop(adapter)
+        with inference_on(self.device):
+            self.loaded.adapter_slots.drop(adapter)
 
     def warm_up(
         self,

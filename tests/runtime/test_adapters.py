@@ -31,6 +31,7 @@ BACKBONES = {
     **{name: (name, {"num_hidden_layers": 2, **changes}) for name, changes in DECODERS.items()},
     **EXTRAS,
 }
+MADE_OF_OTHERS = ("roberta", "xlm-roberta", "distilbert", "electra", "qwen2", "deberta-v2, c2p alone")
 KINDS: list[dict[str, Any]] = [
     {},
     {"r": 3, "use_rslora": True, "lora_alpha": 3},
@@ -59,7 +60,10 @@ def served(
     return pipeline, merged
 
 
-@pytest.mark.parametrize("name", BACKBONES)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[pytest.mark.nightly] if name in MADE_OF_OTHERS else []) for name in BACKBONES],
+)
 def test_every_backbone(name: str, tmp_path: Path) -> None:
     encoder, changes = BACKBONES[name]
     kinds = [*KINDS, QUERY_AND_KEY] if "deberta" in name else KINDS

@@ -31,6 +31,7 @@ OTHERS = {
     "memory": "what a process grows by that meets texts of many lengths, on the CPU",
     "refresh": "what it costs to follow a model in training, on the CPU",
     "families": "every kind of checkpoint beside its reference, at stock shapes on the CPU",
+    "adapters": "32 texts with 8 and 64 LoRA adapters beside the model alone, on the CPU",
     "streaming": "chunks of streams beside the reference, on the CPU",
     "serving": "a server under load beside the library and the reference's deployment, on the CPU",
     "quality": "decisions on labelled sentences in every precision (needs --data)",
@@ -92,6 +93,8 @@ def bench(
         result["rows"] = list(measure(device, _dtype(dtype, device), repeats or 9))
     elif preset == "families":
         result["rows"] = _families(repeats or 5)
+    elif preset == "adapters":
+        result["rows"] = _adapters(repeats or 5)
     elif preset == "streaming":
         result["rows"] = _streaming(repeats or 7)
     elif preset == "serving":
@@ -160,6 +163,22 @@ def _families(repeats: int) -> list[dict[str, Any]]:
         for row, times in zip(found, medians, strict=True)
     ]
     _print(["family", "shape", "reference, ms", "gliclass-fast, ms", "logit error"], rows)
+    return found
+
+
+def _adapters(repeats: int) -> list[dict[str, Any]]:
+    from gliclass_fast.bench import adapters
+
+    with _progress(1 + len(adapters.COUNTS)) as step:
+        found = list(adapters.measure(repeats, step))
+    columns = list(found[0]["times"])
+    times = [
+        [f"{row['times'][name]['median']:.0f}" if name in row["times"] else "" for name in columns]
+        for row in found
+    ]
+    rows = [[str(row["adapters"]), *each] for row, each in zip(found, times, strict=True)]
+    columns.insert(0, "adapters")
+    _print(columns, rows, adapters.SHAPE)
     return found
 
 

@@ -65,13 +65,14 @@ void attention_cpu(int instruction_set, const Attention& arguments) {
 }
 
 void linear_cpu(int instruction_set, uintptr_t x, ptrdiff_t x_stride, uintptr_t weight, uintptr_t bias,
-                uintptr_t residual, uintptr_t out, int rows, int depth, int width, int activation, bool gated,
-                int threads) {
+                uintptr_t residual, uintptr_t out, ptrdiff_t out_stride, bool accumulate, int rows, int depth,
+                int width, int activation, bool gated, int threads) {
   Linear a;
   a.x = reinterpret_cast<const float*>(x), a.x_stride = x_stride;
   a.weight = reinterpret_cast<const float*>(weight), a.bias = reinterpret_cast<const float*>(bias);
   a.residual = reinterpret_cast<const float*>(residual), a.out = reinterpret_cast<float*>(out);
-  a.rows = rows, a.depth = depth, a.width = width, a.activation = activation, a.gated = gated,
+  a.out_stride = out_stride, a.accumulate = accumulate;
+  a.rows = rows, a.depth = depth, a.width = width, a.activation = activation, a.gated = gated;
   a.threads = threads;
   INSTRUCTION_SETS[instruction_set].linear(a);
 }

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gliclass_fast.ops import TILE_ROWS, Sequences
+from gliclass_fast.ops import TILE_ROWS, AdapterRows, Sequences
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +36,7 @@ class EncodedPrompt:
     text_end: int | None = None  # where the text part ends; None: where the prompt ends
     label_vectors: Tensor | None = None  # [labels, C], for bi-encoders only
     label_prompt: EncodedPrompt | None = None  # the labels' own sequence, for encoder-decoders only
+    adapter: Any = None  # an `Adapter` of checkpoint/adapter.py, whose update the prompt is read with
 
     @classmethod
     def of_text(cls, token_ids: np.ndarray, num_labels: int, **rest: Any) -> EncodedPrompt:
@@ -69,6 +70,7 @@ class Capacity:
     labels: int
     tiles: int
     label_tiles: int
+    adapted: bool = False  # whether there is room for the adapter of every token
 
     @classmethod
     def padded(cls, tokens: int, prompts: int, labels: int, tiles: int) -> Capacity:
@@ -78,13 +80,15 @@ class Capacity:
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Returns the shape of every field.
 
-        What the backbone reads comes first, so that its place depends on the tokens and tiles alone.
+        What the backbone reads comes first, so that its place depends on the tokens and tiles alone, and on
+        whether there are adapters.
         """
         return {
             "token_ids": (self.tokens,),
             "positions": (self.tokens,),
             "segments": (self.tokens,),
             "tiles": (1 + self.tiles, 4),
+            **({"adapter_slots": (self.tokens,)} if self.adapted else {}),
             "cu_seqlens": (self.prompts + 1,),
             "text_spans": (self.prompts, 2),
             "label_spans": (self.labels, 2),
@@ -144,6 +148,8 @@ class PackedBatch:
     # [T]: 0 before the first <<SEP>>, 1 from it on; 2 everywhere in a prompt with examples
     segments: Tensor = field(init=False)
     tiles: Tensor = field(init=False)  # [1+W, 4]    rows and keys are tokens of one prompt
+    adapter_slots: Tensor = field(init=False)  # [T]  only where the capacity has room for them
+    adapter_rows: AdapterRows | None = field(init=False)  # of [T]: the adapters of tokens, None without any
     cu_seqlens: Tensor = field(init=False)  # [N+1]
     text_spans: Tensor = field(init=False)  # [N, 2] token range of the text part
     label_spans: Tensor = field(init=False)  # [L, 2] token range of each label
@@ -153,9 +159,13 @@ class PackedBatch:
     # [1+V, 4]: rows are labels, keys are the tokens of the text that they are compared with
     label_tiles: Tensor = field(init=False)
 
-    def __getattr__(self, name: str) -> Tensor:
+    def __getattr__(self, name: str) -> Any:
         """Makes the view of a field that was not read before."""
         places = Layout.of(self.capacity).places
+        if name == "adapter_rows":
+            rows = AdapterRows(self.adapter_slots) if self.capacity.adapted else None
+            object.__setattr__(self, name, rows)
+            return rows
         if name not in places:
             raise AttributeError(f"a PackedBatch has no {name!r}")
         place, shape = places[name]

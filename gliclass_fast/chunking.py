@@ -88,6 +88,7 @@ class ZeroShotClassificationWithChunkingPipeline(BasePipeline):
         prompt: str | Iterable[str] | None = None,
         return_hierarchical: bool = False,
         *,
+        adapter_ids: str | Iterable[str | None] | None = None,
         chunk_tokens: ChunkTokens = None,
         overlap_tokens: int | None = None,
         return_info: bool = False,
@@ -129,7 +130,7 @@ class ZeroShotClassificationWithChunkingPipeline(BasePipeline):
         cuts = self.on_truncation if on_truncation is None else arguments.check_on_truncation(on_truncation)
         call = self.prepare(
             texts, labels, threshold, None, rac_examples, examples, prompt, return_hierarchical,
-            0, label_descriptions, min_score, none_label,
+            0, label_descriptions, min_score, none_label, adapter_ids,
         )  # fmt: skip
         self.engine.follow_model()  # the chunks are made by its tokenizer and window
         pieces = [

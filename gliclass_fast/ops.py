@@ -17,8 +17,10 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from gliclass_fast.kernels._adapter_rows import AdapterRows
 from gliclass_fast.kernels._extension import absence, cpu_description, cuda_description
 from gliclass_fast.kernels._sequences import PAGE_ROWS, TILE_ROWS, DistanceTables, Positions, Sequences
+from gliclass_fast.kernels._updates import Factors, Part, TableUpdate, Update
 
 __all__ = [
     "IMPLEMENTATIONS",
@@ -26,11 +28,16 @@ __all__ = [
     "PACKAGES",
     "PAGE_ROWS",
     "TILE_ROWS",
+    "AdapterRows",
     "DistanceTables",
+    "Factors",
     "Foldable",
     "Ops",
+    "Part",
     "Positions",
     "Sequences",
+    "TableUpdate",
+    "Update",
     "choose_ops",
     "compiled_kernels",
     "implementation",
@@ -94,6 +101,20 @@ IMPLEMENTATIONS: dict[str, dict[str, str]] = {
         **_rows("compiled_cuda:disentangled_attention", "cuda"),
         **_rows("compiled_cpu:disentangled_attention", "cpp"),
     },
+    **{
+        operation: {
+            **_rows(f"lora:{operation}", "reference", "triton"),
+            **_rows(f"compiled_lora:{operation}", "cpp"),
+        }
+        for operation in ("lora_store", "lora_add")
+    },
+    **{
+        operation: {
+            **_rows(f"adapted_attention:{operation}", "reference", "cpp", "triton"),
+            "cuda": f"adapted_attention:{operation}_triton",
+        }
+        for operation in ("table_store", "adapted_attention")
+    },
     "attention_pool": _rows("attention_pool:attention_pool", "reference", "triton"),
     "pair_dot": _rows("pairs:pair_dot", "reference", "triton"),
     "pair_add": _rows("pairs:pair_add", "reference", "triton"),
@@ -107,6 +128,8 @@ _BY_SEQUENCE = (
     "causal_attention",
     "attention_pool",
     "disentangled_attention",
+    "lora_add",
+    "adapted_attention",
     "segment_softmax",
 )
 # Operators of PyTorch that have no public name, so that another version may not have them.
@@ -134,6 +157,10 @@ class Ops:
     causal_attention: Callable[..., Tensor]
     pack_distances: Callable[..., DistanceTables]
     disentangled_attention: Callable[..., Tensor]
+    lora_store: Callable[..., Any]
+    lora_add: Callable[..., Tensor]
+    table_store: Callable[..., Any]
+    adapted_attention: Callable[..., Tensor]
     attention_pool: Callable[..., Tensor]
     pair_dot: Callable[..., Tensor]
     pair_add: Callable[..., Tensor]

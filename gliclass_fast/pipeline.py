@@ -23,6 +23,7 @@ from gliclass_fast.engine.given import (
 from gliclass_fast.engine.passes import LabelsPerPass
 from gliclass_fast.engine.permutations import score_in_orders
 from gliclass_fast.lazy import make_lazy
+from gliclass_fast.runtime.adapters import AdapterInfo
 from gliclass_fast.runtime.device import resolve_device
 from gliclass_fast.runtime.model import GLiClassModel
 from gliclass_fast.text import arguments
@@ -187,6 +188,25 @@ class BasePipeline:
         """
         self.model.refresh()
 
+    def load_adapter(self, adapter_id: str, folder: str | Path) -> None:
+        """Loads a LoRA adapter that PEFT saved, for texts that name it in `adapter_ids`.
+
+        It replaces an adapter of the same id. folder: a folder or a repository id.
+
+        Raises CheckpointError where the folder holds no plain LoRA adapter for the backbone of this model;
+        the pipeline stays as it was.
+        """
+        self.model.load_adapter(arguments.plain_string(adapter_id, "adapter_id"), folder)
+
+    def unload_adapter(self, adapter_id: str) -> None:
+        """Forgets an adapter; raises ValueError where none of that id is loaded."""
+        self.model.unload_adapter(adapter_id)
+
+    @property
+    def adapters(self) -> list[AdapterInfo]:
+        """Describes the loaded adapters: id, folder, rank, bytes, and whether the host holds the tensors."""
+        return self.model.adapters.described()
+
     def flatten_labels(self, labels: Any) -> list[str]:
         """Returns labels as results name them: {"topic": ["art"]} gives ["topic.art"]."""
         return flatten_labels(labels, separator=self.label_separator)
@@ -198,13 +218,14 @@ class BasePipeline:
         batch_size: int = 8,
         examples: Iterable[Any] | None = None,
         prompt: str | Iterable[str] | None = None,
+        adapter_ids: str | Iterable[str | None] | None = None,
     ) -> list[dict[str, np.ndarray]]:
         """Returns per text, in float32: logits [labels], text_embedding [C], class_embeddings [labels, C].
 
         With pooling "pass", text_embedding keeps one row per token of the prompt. Raises TypeError,
         ValueError and FloatingPointError as a call of `ZeroShotClassificationPipeline` does.
         """
-        requests, _ = self._requests(texts, labels, prompt, examples, None)
+        requests, _ = self._requests(texts, labels, prompt, examples, None, adapters=adapter_ids)
         return self.engine.embed(requests, self.progress_bar, self.on_truncation)
 
     def prepare_inputs(
@@ -242,13 +263,14 @@ class BasePipeline:
         label_descriptions: Mapping[str, str] | None = None,
         min_score: float | None = None,
         none_label: str | None = None,
+        adapter_ids: str | Iterable[str | None] | None = None,
     ) -> Classification:
         """Checks the arguments of a call and returns what the engine reads, and how to answer; runs nothing.
 
         Arguments and errors are those of a call of `ZeroShotClassificationPipeline`.
         """
         requests, given = self._requests(
-            texts, labels, prompt, examples, rac_examples, label_descriptions, first_text
+            texts, labels, prompt, examples, rac_examples, label_descriptions, first_text, adapter_ids
         )
         thresholds = arguments.thresholds_per_text(threshold, [each.names for each in given])
         types = arguments.classification_types_per_text(
@@ -270,6 +292,7 @@ class BasePipeline:
         rac_examples: Any,
         descriptions: Any = None,
         first: int = 0,
+        adapters: Any = None,
     ) -> tuple[list[Request], list[Labels]]:
         """Returns a request per text, and its labels; messages count texts from `first`."""
         texts = arguments.check_texts(texts, first)
@@ -281,6 +304,7 @@ class BasePipeline:
             arguments.tasks_per_text(prompt, len(texts)),
             none if examples is None else examples_per_text(examples, len(texts)),
             none if rac_examples is None else examples_per_text(rac_examples, len(texts), "rac_examples"),
+            arguments.adapters_per_text(adapters, len(texts), self.model.adapters),
         )
         return [Request(*row) for row in zip(*columns, strict=True)], given
 
@@ -307,7 +331,7 @@ class ZeroShotClassificationPipeline(BasePipeline):
         examples: Iterable[Any] | None = None,
         prompt: str | Iterable[str] | None = None,
         return_hierarchical: bool = False,
-        adapter_ids: Any = None,
+        adapter_ids: str | Iterable[str | None] | None = None,
         images: Any = None,
         audio: Any = None,
         *,
@@ -335,7 +359,9 @@ class ZeroShotClassificationPipeline(BasePipeline):
             examples: few-shot examples {"text", "labels"}, shared or per text.
             prompt: a task description, for all texts or per text.
             return_hierarchical: returns every score in the shape of the labels, not a list of predictions.
-            adapter_ids, images, audio: what this engine does not have, so None for every text.
+            adapter_ids: the id of the LoRA adapter that a text is read with, for all texts or per text; None:
+                the model without one. See `load_adapter`.
+            images, audio: what this engine does not have, so None for every text.
             labels_per_pass: scores at most so many labels at a time ("auto": as many as leave half the window
                 to the text).
             return_info: returns (results, one `TextInfo` per text).
@@ -359,13 +385,13 @@ class ZeroShotClassificationPipeline(BasePipeline):
             FloatingPointError: the model gave a value that is not finite in float32 either. (A text that
                 overflows 16 bit runs again in float32, with a warning.)
         """
-        arguments.refuse_unsupported(adapter_ids=adapter_ids, images=images, audio=audio)
+        arguments.refuse_unsupported(images=images, audio=audio)
         passes = arguments.check_labels_per_pass(labels_per_pass)
         orders = arguments.whole_number(label_permutations, "label_permutations")
         cuts = self.on_truncation if on_truncation is None else arguments.check_on_truncation(on_truncation)
         call = self.prepare(
             texts, labels, threshold, classification_type, rac_examples, examples, prompt,
-            return_hierarchical, first_text, label_descriptions, min_score, none_label,
+            return_hierarchical, first_text, label_descriptions, min_score, none_label, adapter_ids,
         )  # fmt: skip
         score = self.engine.score if orders == 1 else partial(score_in_orders, self.engine, orders)
         scored = score(

@@ -51,12 +51,39 @@ def _panels(table: Tensor | None, bucket_of: Tensor, empty: Callable[..., Tensor
         return None
     heads, width, _ = table.shape
     _, lanes = instruction_set()
-    reach = bucket_of.numel() // 2
-    side = (ceil_div(reach, lanes) + 1) * lanes
-    distances = torch.arange(-side, side, device=bucket_of.device).clamp_(-reach, reach)
-    columns = table.index_select(2, bucket_of[distances + reach])
+    columns = table.index_select(2, _buckets(bucket_of, _half(bucket_of.numel() // 2)))
     panels = columns.view(heads, width, -1, lanes).transpose(1, 2)
     return empty(*panels.shape, dtype=table.dtype, device=table.device).copy_(panels)
+
+
+def _half(reach: int) -> int:
+    """Returns the number of panels for distances to one side, of which the last is for those beyond reach."""
+    return ceil_div(reach, instruction_set()[1]) + 1
+
+
+def _buckets(bucket_of: Tensor, half: int) -> Tensor:
+    """Returns the column of a table for every lane of 2 * half panels."""
+    reach, side = bucket_of.numel() // 2, half * instruction_set()[1]
+    return bucket_of[torch.arange(-side, side, device=bucket_of.device).clamp_(-reach, reach) + reach]
+
+
+def near_panels(panels: Tensor, longest: int) -> Tensor:
+    """Returns the panels [H, P', D, lanes] that texts of at most so many tokens read, a view."""
+    count = panels.shape[1]
+    half = min(_half(longest), count // 2)
+    return panels[:, count // 2 - half : count // 2 + half]
+
+
+def update_panels(
+    inner: Tensor, b: Tensor, bucket_of: Tensor, like: Tensor, product: Callable[[Tensor, Tensor], Tensor]
+) -> Tensor:
+    """Lays the table b @ inner, [H * D, r] x [r, buckets], out as panels of the shape of `like`; a view.
+
+    product: makes b @ inner of the columns that are needed.
+    """
+    heads, count, width, lanes = like.shape
+    columns = product(inner.index_select(1, _buckets(bucket_of, count // 2)), b)
+    return columns.view(heads, width, count, lanes).transpose(1, 2)
 
 
 def _attend(

@@ -30,52 +30,61 @@ def pack_cpp(weight: Tensor, empty: Callable[..., Tensor] = torch.empty) -> Tens
     return packed
 
 
-def _map(
+def map_rows(
     x: Tensor,
     weight: Tensor,
-    bias: Tensor | None,
+    bias: Tensor | None = None,
     residual: Tensor | None = None,
     activation: str = "none",
     gated: bool = False,
+    onto: Tensor | None = None,
 ) -> Tensor:
-    """Returns activation(x @ weight.T + bias) + residual, of which `gated` takes the second half as gates."""
+    """Returns activation(x @ weight.T + bias) + residual, of which `gated` takes the second half as gates.
+
+    onto: [rows, width], whose rows may be strided, is added before the activation, and overwritten; it is
+        for maps that are not gated.
+    """
     outputs, depth = weight.shape
     rows, width = x.shape[0], outputs // 2 if gated else outputs
     if x.stride(1) != 1:
         x = x.contiguous()
     bias = None if bias is None else bias.contiguous()
     residual = None if residual is None else residual.contiguous()
-    _check(x, weight, bias, residual)
-    out = torch.empty(rows, width, dtype=torch.float32, device=x.device)
+    _check(x, weight, bias, residual, onto)
+    out = torch.empty(rows, width, dtype=torch.float32, device=x.device) if onto is None else onto
     extension().linear_cpu(
         compiled_cpu.instruction_set()[0], address(x, strided_rows=True), x.stride(0), address(weight),
-        address(bias), address(residual), address(out), rows, depth, width, FUSED[activation], gated,
-        torch.get_num_threads(),
+        address(bias), address(residual), address(out, strided_rows=True), out.stride(0), onto is not None,
+        rows, depth, width, FUSED[activation], gated, torch.get_num_threads(),
     )  # fmt: skip
     return out
 
 
-def _check(x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None) -> None:
+def _check(
+    x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None, onto: Tensor | None
+) -> None:
     """Raises ValueError where the kernel would read something other than what it is given."""
     (rows, depth), width = x.shape, weight.shape[0]
     if depth != weight.shape[1]:
         raise ValueError(f"rows of {depth} values do not fit a weight for {weight.shape[1]}")
-    for each, shape in ((bias, (width,)), (residual, (rows, width))):
+    if onto is not None and onto.stride(1) != 1:
+        raise ValueError("the rows that are added to must be contiguous")
+    for each, shape in ((bias, (width,)), (residual, (rows, width)), (onto, (rows, width))):
         if each is not None and each.shape != shape:
             raise ValueError(f"needs {list(shape)}, got {list(each.shape)}")
-    for each in (x, weight, bias, residual):
+    for each in (x, weight, bias, residual, onto):
         if each is not None and each.dtype is not torch.float32:
             raise ValueError(f"needs float32, got {each.dtype}")
 
 
 def linear_cpp(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str = "none") -> Tensor:
     if activation in FUSED:
-        return _map(x, weight, bias, activation=activation)
-    return ACTIVATIONS[activation](_map(x, weight, bias))
+        return map_rows(x, weight, bias, activation=activation)
+    return ACTIVATIONS[activation](map_rows(x, weight, bias))
 
 
 def linear_add_cpp(x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor) -> Tensor:
-    return _map(x, weight, bias, residual)
+    return map_rows(x, weight, bias, residual)
 
 
 _norm_linear = norm_linear_by(linear_cpp, normed_cpp)
@@ -93,5 +102,5 @@ def norm_linear_cpp(
 ) -> Tensor:
     lanes = compiled_cpu.instruction_set()[1]
     if activation in FUSED and add is None and not (gated and weight.shape[0] // 2 % lanes):
-        return _map(normed_cpp(x, eps, sums is None), weight, bias, activation=activation, gated=gated)
+        return map_rows(normed_cpp(x, eps, sums is None), weight, bias, activation=activation, gated=gated)
     return _norm_linear(x, weight, bias, sums, eps, activation, gated, add)

@@ -84,7 +84,7 @@ def disentangled_attention_reference(
     total, _, heads, width = qkv.shape
     out = torch.zeros(total, heads, width, dtype=qkv.dtype, device=qkv.device)
     bounds = [rows for rows, _ in sequences.ranges()]
-    longest = max(end - start for start, end in bounds)
+    longest = max(1, *(end - start for start, end in bounds))
     key_columns = query_columns = None
     if tables.key_table is not None:
         # The flip orders the columns by j - i.
@@ -114,9 +114,9 @@ def disentangled_attention_reference(
 
 @triton.jit
 def _disentangled_kernel(
-    q, k, v, out, key_table, query_table, scratch, tiles, scale, stride, reach,
+    q, k, v, out, key_table, query_table, scratch, tiles, slots, scale, stride, reach,
     HEADS: tl.constexpr, WIDTH: tl.constexpr, BLOCK: tl.constexpr, SIDE: tl.constexpr,
-    C2P: tl.constexpr, P2C: tl.constexpr,
+    C2P: tl.constexpr, P2C: tl.constexpr, SLOTS: tl.constexpr,
 ):  # fmt: skip
     column = tl.arange(0, BLOCK)[None, :]
     # Band column b stands for j - i = (first key - first row) + b - (SIDE - 1); the last one is never read.
@@ -132,6 +132,9 @@ def _disentangled_kernel(
         if first < end:
             row = first + side
             valid = row < end
+            tables = head  # This is the number of the head among those of all tables.
+            if SLOTS:
+                tables += (1 + tl.load(slots + first)) * HEADS
             used = valid[:, None] & (column < WIDTH)
             row_place = row.to(tl.int64)[:, None] * stride + head * WIDTH + column
             queries = tl.load(q + row_place, mask=used, other=0.0)
@@ -146,7 +149,7 @@ def _disentangled_kernel(
                 key_rows = tl.load(k + place, mask=loaded, other=0.0)
                 distance = first - key + (SIDE - 1) - band  # i - j
                 slot = tl.minimum(tl.maximum(distance, -reach), reach) + reach
-                table_place = (head * (2 * reach + 1) + slot)[:, None] * WIDTH + column
+                table_place = (tables * (2 * reach + 1) + slot)[:, None] * WIDTH + column
                 tl.debug_barrier()  # All threads have read the previous bands.
                 if C2P:
                     table = tl.load(key_table + table_place, mask=column < WIDTH, other=0.0)
@@ -171,8 +174,12 @@ def _disentangled_kernel(
 
 
 def disentangled_attention_triton(
-    qkv: Tensor, sequences: Sequences, scale: float, tables: DistanceTables
+    qkv: Tensor, sequences: Sequences, scale: float, tables: DistanceTables, slots: Tensor | None = None
 ) -> Tensor:
+    """Computes `disentangled_attention`.
+
+    slots: int32 [T]; tables are then stacked, [1 + S, ...], and the rows of slot s read those at 1 + s.
+    """
     count, _, heads, width = qkv.shape
     side, warps = TILE[qkv.element_size(), capability(qkv.device) >= (9, 0)]
     grid = persistent_grid(count, heads, qkv.device)
@@ -182,9 +189,11 @@ def disentangled_attention_triton(
         *qkv.unbind(1), out,
         qkv if tables.key_table is None else tables.key_table,
         qkv if tables.query_table is None else tables.query_table,
-        scratch, sequences.tiles, scale * log2(e), qkv.stride(0), tables.reach,
+        scratch, sequences.tiles, sequences.tiles if slots is None else slots,
+        scale * log2(e), qkv.stride(0), tables.reach,
         HEADS=heads, WIDTH=width, BLOCK=power_of_2(width), SIDE=side,
         C2P=tables.key_table is not None, P2C=tables.query_table is not None,
+        SLOTS=slots is not None,
         num_warps=warps, num_stages=1,  # A pipelined load could overtake the store of its band.
     )  # fmt: skip
     return out

@@ -12,6 +12,7 @@ import json
 import re
 from pathlib import Path
 
+import gliclass
 import pytest
 import typer
 from safetensors.torch import save_file
@@ -20,6 +21,7 @@ from gliclass_fast import demo
 from gliclass_fast.cli.app import app
 from gliclass_fast.gliznet import GliZNETTokenizer
 from gliclass_fast.models.gliznet.reference import GliZNet, Options
+from tests.adapters import adapted
 from tests.tiny import QWEN3, backbone_config, byte_tokenizer, reference_model
 
 ROOT = Path(__file__).parent.parent
@@ -50,12 +52,21 @@ def save_decoder_kv(folder: Path) -> None:
     byte_tokenizer().save_pretrained(folder)
 
 
+def save_adapters(folder: Path) -> None:
+    """Two random adapters of the demo checkpoint."""
+    model = gliclass.GLiClassModel.from_pretrained(demo.PATH)
+    for seed, name in enumerate(("legal", "medical")):
+        adapted(model, folder / name, seed)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("page", [page for page in PAGES if snippets(page)], ids=lambda page: page.stem)
 def test_the_snippets_of_a_page_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     save_gliznet(tmp_path / "gliznet")
     save_decoder_kv(tmp_path / "a-decoder-kv-model")
+    if page.stem == "adapters":
+        save_adapters(tmp_path / "adapters")
     folders = {"knowledgator": demo.PATH, "alexneakameni": tmp_path / "gliznet"}
     names: dict[str, object] = {}
     for code, expected in snippets(page):

@@ -237,7 +237,7 @@ def test_logits_that_are_not_finite_raise() -> None:
         fast_pipeline(model).get_embeddings(TEXTS[:1], ["a"])
 
 
-@pytest.mark.parametrize("option", ["adapter_ids", "images", "audio"])
+@pytest.mark.parametrize("option", ["images", "audio"])
 def test_what_the_engine_does_not_have_is_refused(model: Any, option: str) -> None:
     with pytest.raises(ValueError, match=f"{option} is not supported yet"):
         fast_pipeline(model)("x", ["a"], **{option: ["y"]})

@@ -30,7 +30,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from triton.runtime.jit import JITFunction
 
-from gliclass_fast.ops import IMPLEMENTATIONS, DistanceTables, Positions, Sequences
+from gliclass_fast.ops import IMPLEMENTATIONS, AdapterRows, DistanceTables, Part, Positions, Sequences
 
 ARCHITECTURES = (80, 86, 89, 90)
 TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
@@ -85,7 +85,7 @@ class Recorder:
 
 def cases() -> dict[str, Callable[[], Any]]:
     """Maps a name to a call of an operation as a stock model makes it, in 16 bit or float32."""
-    from gliclass_fast.kernels import attention, disentangled_attention, linear, norm, pairs
+    from gliclass_fast.kernels import attention, disentangled_attention, linear, lora, norm, pairs
     from gliclass_fast.kernels import attention_pool as pooling
     from gliclass_fast.kernels import causal_attention as causal
     from gliclass_fast.kernels import segment_pool as pool
@@ -112,6 +112,12 @@ def cases() -> dict[str, Callable[[], Any]]:
         disentangle = disentangled_attention.disentangled_attention_triton
         attend = partial(attention.attention_triton, qkv, sequences, 0.125)
         heads, shared = make(256, 16, 128), make(512, 8, 128)  # of Qwen3-0.6B
+        stacked = DistanceTables(make(9, *table.shape), make(9, *table.shape), bucket_of)
+        rows, of_projections = AdapterRows(whole(256)), make(256, 3 * WIDTH)
+        stores = {rank: lora.lora_store_triton((0, WIDTH, 3 * WIDTH), WIDTH, x) for rank in (16, 64)}
+        for rank, store in stores.items():
+            store.put(0, [Part(0, make(rank, WIDTH), make(WIDTH, rank))])
+        adapt = partial(lora.lora_add_triton, of_projections, x, rows)
         turns = (torch.zeros(256, 64), torch.zeros(256, 64))
         ahead = partial(causal.causal_attention_triton, heads, shared, shared, sequences)
         return {
@@ -130,6 +136,9 @@ def cases() -> dict[str, Callable[[], Any]]:
             "head norm": partial(norm.head_norm_triton, heads, make(16, 128), 1e-6, *turns),
             "attention pool": partial(pooling.attention_pool_triton, make(40, WIDTH), x, labels, 1.0),
             "disentangled attention": partial(disentangle, qkv, sequences, 0.07, tables),
+            "adapted attention": partial(disentangle, qkv, sequences, 0.07, stacked, rows.slots),
+            "lora add": partial(adapt, stores[16]),
+            "lora add gelu, rank 64": partial(adapt, stores[64], "gelu"),
             "layer norm": partial(norm.layer_norm_triton, x, vector, vector, 1e-7),
             "add norm": partial(norm.add_norm_triton, x, x, vector, vector, 1e-7),
             "embedding norm": partial(
@@ -155,6 +164,8 @@ def cases() -> dict[str, Callable[[], Any]]:
         "attention pool",
         "causal attention, pages",
         "disentangled attention",
+        "adapted attention",
+        "lora add",
         "linear gelu, many rows",
     )
     return {

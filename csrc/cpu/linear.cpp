@@ -41,10 +41,10 @@ inline float dot(const float* a, const float* b, int depth) {
 }
 
 // Multiplies rows first .. end - 1 by panels of the weight, and calls done(row, rows) for those that are
-// complete. out: of row `first`.
+// complete. out: of row `first`; `add` keeps what is there.
 template <typename Done>
 inline void multiply_panels(const Linear& a, int first, int end, int panel, int count, float* out,
-                            ptrdiff_t out_stride, Done done) {
+                            ptrdiff_t out_stride, bool add, Done done) {
   const Panels weight{a.weight, a.depth, (a.gated ? 2 : 1) * a.width / LANES};
   for (int d = 0; d < a.depth; d += DEPTH) {
     const int depth = a.depth - d < DEPTH ? a.depth - d : DEPTH;
@@ -53,7 +53,7 @@ inline void multiply_panels(const Linear& a, int first, int end, int panel, int 
     for (int row = first; row < end; row += ROWS) {
       const int rows = end - row < ROWS ? end - row : ROWS;
       multiply_some<ROWS, COLUMNS>(rows, count, a.x + row * a.x_stride + d, a.x_stride, panels, depth,
-                                   out + (row - first) * out_stride, out_stride, d > 0);
+                                   out + (row - first) * out_stride, out_stride, add || d > 0);
       if (d + depth == a.depth) done(row, rows);
     }
   }
@@ -64,20 +64,21 @@ void map_panels(const Linear& a, int first, int end, int panel, int count) {
   constexpr int STRIDE = COLUMNS * LANES;
   float gates[BLOCK * STRIDE];
   const int column = panel * LANES, gate_panel = a.width / LANES + panel;
-  if (a.gated) multiply_panels(a, first, end, gate_panel, count, gates, STRIDE, [](int, int) {});
-  float* const out = a.out + ptrdiff_t(first) * a.width + column;
-  multiply_panels(a, first, end, panel, count, out, a.width, [&](int row, int rows) {
+  if (a.gated) multiply_panels(a, first, end, gate_panel, count, gates, STRIDE, false, [](int, int) {});
+  float* const out = a.out + first * a.out_stride + column;
+  multiply_panels(a, first, end, panel, count, out, a.out_stride, a.accumulate, [&](int row, int rows) {
     for (int r = row; r < row + rows; r++)
       for (int n = 0; n < count * LANES; n += LANES) {
-        const ptrdiff_t at = ptrdiff_t(r) * a.width + column + n;
-        Vector value = load(a.out + at);
+        float* const to = a.out + r * a.out_stride + column + n;
+        Vector value = load(to);
         if (a.bias) value += load(a.bias + column + n);
         value = activated(a.activation, value);
         if (a.gated) {
           const Vector gate = load(gates + (r - first) * STRIDE + n);
           value *= a.bias ? gate + load(a.bias + a.width + column + n) : gate;
         }
-        store(a.out + at, a.residual ? load(a.residual + at) + value : value);
+        if (a.residual) value += load(a.residual + ptrdiff_t(r) * a.width + column + n);
+        store(to, value);
       }
   });
 }
@@ -86,10 +87,11 @@ void map_panels(const Linear& a, int first, int end, int panel, int count) {
 void map_rest(const Linear& a, int first, int end) {
   for (int column = a.width / LANES * LANES; column < a.width; column++)
     for (int row = first; row < end; row++) {
-      const ptrdiff_t at = ptrdiff_t(row) * a.width + column;
+      float* const to = a.out + row * a.out_stride + column;
       float value = dot(a.x + row * a.x_stride, a.weight + ptrdiff_t(column) * a.depth, a.depth);
+      if (a.accumulate) value += *to;
       value = activated(a.activation, a.bias ? value + a.bias[column] : value);
-      a.out[at] = a.residual ? a.residual[at] + value : value;
+      *to = a.residual ? a.residual[ptrdiff_t(row) * a.width + column] + value : value;
     }
 }
 

@@ -15,6 +15,8 @@ struct Linear {
   const float* bias = nullptr;      // one per output, or null
   const float* residual = nullptr;  // [rows, width], or null
   float* out = nullptr;             // [rows, width]
+  ptrdiff_t out_stride = 0;         // Its rows are so many values apart.
+  bool accumulate = false;          // What out holds is added before the activation.
   int rows = 0, depth = 0, width = 0;
   int activation = NONE;
   bool gated = false;  // Activated values are multiplied with their gates.

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from gliclass_fast.checkpoint.errors import CheckpointError
@@ -79,3 +80,35 @@ def _merged(place: str, layer: Any, own: str) -> Tensor:
         ) from None
     tensor: Tensor = tensors[own]
     return tensor.clone()
+
+
+def adapter_names(model: nn.Module) -> list[str]:
+    """Returns the names of the LoRA adapters that PEFT's layers in a model hold."""
+    layers = adapter_layers(model).values()
+    return list(dict.fromkeys(name for layer in layers for name in getattr(layer, "lora_A", ())))
+
+
+def live_updates(model: nn.Module, name: str) -> dict[str, tuple[Tensor, Tensor]]:
+    """Returns what brings a model, with its active adapters merged, to one with another adapter alone.
+
+    By the name of each weight: A [r, in] and B [out, r], in float32, the adapter's own and those of the
+    active ones with the other sign. Raises CheckpointError for a layer whose adapter is not plain LoRA.
+    """
+    found: dict[str, tuple[Tensor, Tensor]] = {}
+    for place, layer in adapter_layers(model).items():
+        active = (
+            [] if layer.disable_adapters else [each for each in layer.active_adapters if each in layer.lora_A]
+        )
+        signs = {**dict.fromkeys(active, -1.0), **({name: 1.0} if name in layer.lora_A else {})}
+        if name in active:
+            del signs[name]
+        if any(getattr(layer, "use_dora", {}).get(each) for each in signs) or (
+            signs and not isinstance(layer.get_base_layer(), nn.Linear)
+        ):
+            raise CheckpointError(f"the adapter {name!r} on {place} is not plain LoRA of a linear layer")
+        if signs:
+            pairs = [(layer.lora_A[each].weight, layer.lora_B[each].weight, each) for each in signs]
+            a = torch.cat([a.detach().float().cpu() for a, _, _ in pairs])
+            b = [signs[each] * layer.scaling[each] * b.detach().float().cpu() for _, b, each in pairs]
+            found[_plain(f"{place}.weight")] = a, torch.cat(b, dim=1)
+    return found

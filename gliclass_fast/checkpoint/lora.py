@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -66,19 +66,37 @@ def open_checkpoint(folder: Path) -> Mapping[str, Tensor]:
     options = _read_options(place / _CONFIG, starts_from_base=not wrapped)
     logger.info("merging the LoRA adapter of %s", place)
     if not wrapped:
-        if not (place / _TENSORS).exists():
-            if (place / _PICKLE).exists():
-                raise CheckpointError(
-                    f"{place / _PICKLE} is a pickle file, which can run code when it is opened: refused. "
-                    f"Save the adapter as {_TENSORS} where you trust it"
-                )
-            raise CheckpointError(
-                f"{place / _TENSORS} does not exist; a model without an adapter has no {_CONFIG}"
-            )
-        adapter = SafetensorsFiles([place / _TENSORS])
+        adapter = _open_tensors(place)
         return MergedLora(tensors, adapter, list(adapter), options, place / _TENSORS)
     added = [name for name in tensors if WRAPPER in name and any(part in name for part in _ADDED)]
     return MergedLora(tensors, tensors, added, options, folder)
+
+
+def open_adapter(folder: Path, weights: Container[str], prefixes: Sequence[str]) -> LoraPairs:
+    """Opens an adapter's folder, for a model with these weights.
+
+    It holds adapter_config.json and adapter_model.safetensors, or has both in `adapter/`. prefixes: what the
+    names of the adapter's modules may leave out of the model's.
+
+    Raises CheckpointError for files that are missing or damaged, for what is not plain LoRA, and for a weight
+    that the model does not have.
+    """
+    place = adapter_place(folder)
+    if place is None:
+        raise CheckpointError(f"{folder} holds no {_CONFIG}: it is not the folder of an adapter")
+    options, adapter = _read_options(place / _CONFIG, starts_from_base=True), _open_tensors(place)
+    return LoraPairs(adapter, list(adapter), options, place / _TENSORS, weights, prefixes)
+
+
+def _open_tensors(place: Path) -> SafetensorsFiles:
+    if (place / _TENSORS).exists():
+        return SafetensorsFiles([place / _TENSORS])
+    if (place / _PICKLE).exists():
+        raise CheckpointError(
+            f"{place / _PICKLE} is a pickle file, which can run code when it is opened: refused. "
+            f"Save the adapter as {_TENSORS} where you trust it"
+        )
+    raise CheckpointError(f"{place / _TENSORS} does not exist; a model without an adapter has no {_CONFIG}")
 
 
 def _read_options(file: Path, starts_from_base: bool) -> dict[str, Any]:
@@ -99,13 +117,81 @@ def _read_options(file: Path, starts_from_base: bool) -> dict[str, Any]:
     return options
 
 
-class _Pair(NamedTuple):
+class Pair(NamedTuple):
     """Names the tensors A [r, in] and B [out, r], with their rank and scaling."""
 
     a: str
     b: str
     rank: int
     scaling: float
+
+
+class LoraPairs(Mapping[str, Pair]):
+    """Holds the pairs of an adapter by the weight that each changes; none is read before `read`."""
+
+    def __init__(
+        self,
+        adapter: Mapping[str, Tensor],
+        added: Sequence[str],
+        options: Mapping[str, Any],
+        source: Path,
+        weights: Container[str],
+        prefixes: Sequence[str] = ("model.encoder_model.",),
+    ) -> None:
+        """Takes the names `added` of the adapter's own tensors; error messages name `source`.
+
+        weights: the names of a plain checkpoint. prefixes: what names in the adapter may leave out of them.
+        """
+        self._adapter, self._source, self._weights, self._prefixes = adapter, source, weights, prefixes
+        sides: dict[tuple[str, str], dict[str, str]] = {}
+        for name in added:
+            weight, module, side = self._place(name)
+            sides.setdefault((weight, module), {})[side] = name
+        for (weight, _), names in sides.items():
+            if len(names) < 2:
+                raise CheckpointError(f"{source}: for {weight} there is only {next(iter(names.values()))}")
+        self._pairs = {
+            weight: Pair(names["A"], names["B"], *_rank_and_scaling(options, module))
+            for (weight, module), names in sides.items()
+        }
+        if not sides:
+            raise CheckpointError(f"{source} holds no lora_A and lora_B tensors")
+
+    def _place(self, name: str) -> tuple[str, str, str]:
+        """Returns the weight of an adapter's tensor, the name of its module in the adapter, and A or B."""
+        found = _LORA.fullmatch(name)
+        if found is None:
+            raise CheckpointError(
+                f"{self._source}: {name} is not supported; supported: lora_A and lora_B of linear layers "
+                "(no lora_embedding, modules_to_save or others)"
+            )
+        for prefix in (found["prefix"], *self._prefixes):
+            if (weight := f"{prefix}{found['module']}.weight") in self._weights:
+                return weight, found["module"], found["side"]
+        raise CheckpointError(f"{self._source}: {name} matches no weight of the checkpoint")
+
+    def read(self, weight: str, shape: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Returns A [r, in] and B [out, r] for a weight [out, in], in float32.
+
+        Raises CheckpointError where they do not fit it.
+        """
+        pair, (out, *width) = self._pairs[weight], shape
+        a, b = self._adapter[pair.a], self._adapter[pair.b]
+        if (*b.shape, *a.shape) != (out, pair.rank, pair.rank, *width):
+            raise CheckpointError(
+                f"{self._source}: {pair.a} {list(a.shape)} and {pair.b} {list(b.shape)} do not fit rank "
+                f"{pair.rank} and {weight} {list(shape)}"
+            )
+        return a.float(), b.float()
+
+    def __getitem__(self, weight: str) -> Pair:
+        return self._pairs[weight]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._pairs)
+
+    def __len__(self) -> int:
+        return len(self._pairs)
 
 
 class MergedLora(Mapping[str, Tensor]):
@@ -120,54 +206,22 @@ class MergedLora(Mapping[str, Tensor]):
         source: Path,
     ) -> None:
         """Takes the names `added` of the adapter's own tensors; error messages name `source`."""
-        self._tensors, self._adapter, self._source = tensors, adapter, source
+        self._tensors, own = tensors, set(added)
         self._transposed = bool(options.get("fan_in_fan_out"))  # weights are [in, out]
-        own = set(added)
         # maps the names of a plain checkpoint to the stored ones
         self._stored = {
             name.replace(WRAPPER, "", 1).replace(".base_layer.", "."): name
             for name in tensors
             if name not in own
         }
-        sides: dict[tuple[str, str], dict[str, str]] = {}
-        for name in added:
-            weight, module, side = self._place(name)
-            sides.setdefault((weight, module), {})[side] = name
-        for (weight, _), names in sides.items():
-            if len(names) < 2:
-                raise CheckpointError(f"{source}: for {weight} there is only {next(iter(names.values()))}")
-        self._pairs = {
-            weight: _Pair(names["A"], names["B"], *_rank_and_scaling(options, module))
-            for (weight, module), names in sides.items()
-        }
-        if not sides:
-            raise CheckpointError(f"{source} holds no lora_A and lora_B tensors")
-
-    def _place(self, name: str) -> tuple[str, str, str]:
-        """Returns the weight of an adapter's tensor, the name of its module in the adapter, and A or B."""
-        found = _LORA.fullmatch(name)
-        if found is None:
-            raise CheckpointError(
-                f"{self._source}: {name} is not supported; supported: lora_A and lora_B of linear layers "
-                "(no lora_embedding, modules_to_save or others)"
-            )
-        for prefix in (found["prefix"], "model.encoder_model."):
-            if (weight := f"{prefix}{found['module']}.weight") in self._stored:
-                return weight, found["module"], found["side"]
-        raise CheckpointError(f"{self._source}: {name} matches no weight of the checkpoint")
+        self._pairs = LoraPairs(adapter, added, options, source, self._stored)
 
     def __getitem__(self, name: str) -> Tensor:
-        weight, pair = self._tensors[self._stored[name]], self._pairs.get(name)
-        if pair is None:
+        weight = self._tensors[self._stored[name]]
+        if name not in self._pairs:
             return weight
-        a, b = self._adapter[pair.a], self._adapter[pair.b]
-        out, *width = weight.shape[::-1] if self._transposed else weight.shape
-        if (*b.shape, *a.shape) != (out, pair.rank, pair.rank, *width):
-            raise CheckpointError(
-                f"{self._source}: {pair.a} {list(a.shape)} and {pair.b} {list(b.shape)} do not fit rank "
-                f"{pair.rank} and {name} {list(weight.shape)}"
-            )
-        update = pair.scaling * (b.float() @ a.float())
+        a, b = self._pairs.read(name, weight.shape[::-1] if self._transposed else weight.shape)
+        update = self._pairs[name].scaling * (b @ a)
         return (weight.float() + (update.T if self._transposed else update)).to(weight.dtype)
 
     def __contains__(self, name: object) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +30,16 @@ def affine(modules: Mapping[str, str | Sequence[str]]) -> dict[str, tuple[str, .
     }
 
 
+class Filled(NamedTuple):
+    """Says which stock tensors made up a parameter."""
+
+    module: nn.Module
+    name: str  # of the parameter, in the module
+    prefix: str  # what the stock names start with
+    stock: list[str]
+    shapes: list[torch.Size]
+
+
 class Checkpoint:
     """Hands out stock tensors, on one device in one dtype, and remembers which were used."""
 
@@ -39,7 +50,13 @@ class Checkpoint:
         self._tensors = tensors
         self._unused, self._missing = set(tensors), list[str]()
         self._ignored: list[str] = []
+        self.filled: list[Filled] = []
         self.source, self._device, self._dtype = source, device, dtype
+
+    @property
+    def names(self) -> Iterable[str]:
+        """Returns the names of all stock tensors."""
+        return self._tensors.keys()
 
     def shape(self, name: str) -> torch.Size | None:
         """Returns the shape of a stock tensor, or None where there is none of that name."""
@@ -75,6 +92,11 @@ class Checkpoint:
             owner, _, attribute = name.rpartition(".")
             filled = nn.Parameter(tensor.to(self._device, self._dtype), requires_grad=False)
             setattr(module.get_submodule(owner), attribute, filled)
+            self.filled.append(Filled(module, name, prefix, stock, [part.shape for part in parts]))
+
+    def is_unused(self, name: str) -> bool:
+        """Tells whether a stock tensor is one that nothing reads, as the callers of `load_weights` said."""
+        return any(fnmatchcase(name, pattern) for pattern in self._ignored)
 
     def assert_all_used(self, ignored: Iterable[str] = ()) -> None:
         """Raises CheckpointError unless all parameters have their tensor and all other tensors were used.

@@ -13,6 +13,7 @@ from gliclass_fast.cli.job import INTERRUPTED, Job
 from gliclass_fast.cli.printers import JsonLines, Tables
 from gliclass_fast.cli.results import Layout, Outcome
 from gliclass_fast.cli.resume import RunNote
+from gliclass_fast.cli.rows import Row
 from gliclass_fast.cli.scoring import Call, outcomes, score
 from gliclass_fast.cli.writers import Writer, open_writer
 from gliclass_fast.pipeline import ZeroShotClassificationPipeline
@@ -41,6 +42,19 @@ class Scoring:
     quantization: str | None
     text_chunk_size: int | None
     text_chunk_overlap: int | None
+    adapters: dict[str, str]  # {id: folder}
+    adapter_column: str | None  # which says the adapter of a row; None: the only adapter is for all rows
+
+    def adapter_of(self, row: Row) -> str | None:
+        """Returns the adapter of a row, which may have none; ValueError for one that there is not."""
+        if self.adapter_column is None:
+            return next(iter(self.adapters), None)
+        found = row.kept[self.adapter_column]
+        if found in (None, ""):
+            return None
+        if found not in self.adapters:
+            raise ValueError(f"there is no adapter {found!r}; there are {sorted(self.adapters)}")
+        return str(found)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +80,8 @@ def run(
     loaded = GLiClassModel.from_pretrained(
         scoring.model, running.dtype, usable(running.device), quantization=scoring.quantization
     )
+    for name, folder in scoring.adapters.items():
+        loaded.load_adapter(name, folder)
     job = Job(source, _scorer(scoring, running, loaded), layout, on_error)
     if output is None:
         writer: Writer = Tables(layout) if table else JsonLines()
@@ -93,7 +109,8 @@ def _noted(scoring: Scoring, layout: Layout, source: Source) -> dict[str, Any]:
         "single": scoring.single, "prompt": scoring.prompt, "examples": scoring.examples,
         "labels-per-pass": scoring.labels_per_pass, "max-length": scoring.max_length,
         "quantization": scoring.quantization, "text-chunk-size": scoring.text_chunk_size,
-        "text-chunk-overlap": scoring.text_chunk_overlap, "keep": list(layout.keep) or None,
+        "text-chunk-overlap": scoring.text_chunk_overlap, "adapters": scoring.adapters or None,
+        "adapter-column": scoring.adapter_column, "keep": list(layout.keep) or None,
         "no-text": not layout.text or None, "top-k": layout.top_k,
     }  # fmt: skip
     # only the input's name tells what results without texts belong to
@@ -113,16 +130,17 @@ def _scorer(scoring: Scoring, running: Running, loaded: GLiClassModel) -> Any:
     }  # fmt: skip
     chunked = scoring.text_chunk_size is not None
     call = (_chunks if chunked else _whole)(scoring, loaded, made, given)
-    return lambda rows, first: score(rows, first, call)
+    return lambda rows, first: score(rows, first, call, scoring.adapter_of)
 
 
 def _whole(scoring: Scoring, loaded: Any, made: dict[str, Any], given: dict[str, Any]) -> Call:
     pipeline = ZeroShotClassificationPipeline(loaded, scoring.model, **made)
 
-    def call(texts: list[str], first: int) -> list[Outcome]:
+    def call(texts: list[str], first: int, adapters: list[str | None]) -> list[Outcome]:
         found, infos = pipeline(
-            texts, **given, labels_per_pass=scoring.labels_per_pass, first_text=first, return_info=True
-        )
+            texts, **given, labels_per_pass=scoring.labels_per_pass, first_text=first, return_info=True,
+            adapter_ids=adapters,
+        )  # fmt: skip
         return outcomes(found, [info.tokens_cut for info in infos])
 
     return call
@@ -138,8 +156,8 @@ def _chunks(scoring: Scoring, loaded: Any, made: dict[str, Any], given: dict[str
         labels_chunk_size=scoring.labels_per_pass or max(1, len(flatten_labels(scoring.labels))),
     )  # fmt: skip
 
-    def call(texts: list[str], first: int) -> list[Outcome]:
-        found, infos = pipeline(texts, **given, return_info=True)
+    def call(texts: list[str], first: int, adapters: list[str | None]) -> list[Outcome]:
+        found, infos = pipeline(texts, **given, return_info=True, adapter_ids=adapters)
         return outcomes(found, [info.tokens_cut for info in infos])
 
     return call

@@ -24,6 +24,10 @@ Model = Annotated[
     str, typer.Option(help="Checkpoint folder or repository id.", show_default="the demo checkpoint")
 ]
 Column = Annotated[str, typer.Option(help="Column or key that holds the text of a file.")]
+Adapters = Annotated[
+    list[str] | None,
+    typer.Option("--adapter", help="ID=FOLDER: a LoRA adapter that PEFT saved; may be given several times."),
+]
 Labels = Annotated[str | None, typer.Option(help="Labels, separated by commas.")]
 LabelsFile = Annotated[Path | None, typer.Option(help="JSON file: a list of labels or nested objects.")]
 TopK = Annotated[int | None, typer.Option(help="At most so many labels per text, the best.", min=1)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,6 +12,7 @@ import typer
 
 from gliclass_fast.cli.console import (
     DEMO_MODEL,
+    Adapters,
     Column,
     Delimiter,
     Device,
@@ -87,6 +89,11 @@ def classify(
         int | None,
         typer.Option(help="Characters that chunks share.", show_default="256, or a quarter", min=0),
     ] = None,
+    adapters: Adapters = None,
+    adapter_column: Annotated[
+        str | None,
+        typer.Option(help="Column of the id of a row's adapter; empty: none.", show_default="one for all"),
+    ] = None,
     batch_tokens: Annotated[
         int | None, typer.Option(help="Tokens per batch.", show_default="by device")
     ] = None,
@@ -124,7 +131,15 @@ def classify(
         raise ValueError("--text-chunk-overlap goes with --text-chunk-size")
     if text_chunk_size is not None and not (text_chunk_overlap or 0) < text_chunk_size:
         raise ValueError("--text-chunk-overlap must be less than --text-chunk-size")
+    named = adapters_of(adapters)
+    if len(named) > 1 and adapter_column is None:
+        raise ValueError("--adapter-column says which of several adapters a row has; give it")
+    if adapter_column is not None and not named:
+        raise ValueError("--adapter-column goes with --adapter ID=FOLDER")
     reading = reading_of(column, keep, encoding, delimiter)
+    layout = Layout(reading.keep, not no_text, top_k)
+    if adapter_column is not None and adapter_column not in reading.keep:
+        reading = replace(reading, keep=(*reading.keep, adapter_column))
     source = source_of(texts, reading)
 
     let_threads_sleep()
@@ -135,10 +150,10 @@ def classify(
         passes = int(labels_per_pass)
     scoring = Scoring(
         given, model, threshold, single, prompt, shots, passes, max_length, quantization, text_chunk_size,
-        text_chunk_overlap,
+        text_chunk_overlap, named, adapter_column,
     )  # fmt: skip
     running = Running(device, dtype, threads, batch_tokens, [int(size) for size in sizes])
-    layout, shown = Layout(reading.keep, not no_text, top_k), screen.is_terminal if table is None else table
+    shown = screen.is_terminal if table is None else table
     run(source, scoring, running, layout, on_error.value, output, resume, shown)
 
 
@@ -146,6 +161,17 @@ def reading_of(column: str, keep: str | None, encoding: str | None, delimiter: s
     """Returns how the files of an input are read."""
     kept = tuple(dict.fromkeys(name.strip() for name in (keep or "").split(",") if name.strip()))
     return Reading(column, kept, encoding, "\t" if delimiter == "tab" else delimiter)
+
+
+def adapters_of(given: list[str] | None) -> dict[str, str]:
+    """Returns the folders of adapters by their ids; ValueError for what is not ID=FOLDER."""
+    found: dict[str, str] = {}
+    for each in given or ():
+        name, equals, folder = each.partition("=")
+        if not (name and equals and folder):
+            raise ValueError(f"--adapter takes ID=FOLDER, not {each!r}")
+        found[name] = folder
+    return found
 
 
 def labels_of(labels: str | None, labels_file: Path | None) -> Any:

@@ -62,7 +62,7 @@ class Layout:
         return kept.identity == self._identity(self._own(row)) and (kept.failed or row.error is None)
 
     def _own(self, row: Row) -> Record:
-        return {**row.kept, **({"text": row.text} if self.text else {})}
+        return {**{name: row.kept[name] for name in self.keep}, **({"text": row.text} if self.text else {})}
 
     def _identity(self, record: Mapping[str, Any]) -> str:
         """Joins the text, or without it the columns that are kept; a null is as an empty text in .csv."""

@@ -2,24 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from gliclass_fast.cli.results import Outcome
 from gliclass_fast.cli.rows import Row
 from gliclass_fast.engine import halving
 
-Call = halving.Call[Outcome]
+# texts, the number of the first of them in the input, the adapter of each -> an outcome per text
+Call = Callable[[list[str], int, list[str | None]], list[Outcome]]
 
 
-def score(rows: Sequence[Row], first: int, call: Call) -> list[Outcome]:
+def score(
+    rows: Sequence[Row], first: int, call: Call, adapter_of: Callable[[Row], str | None] = lambda row: None
+) -> list[Outcome]:
     """Returns an outcome per row; `first` is the number of the first row in the input, from 0.
+
+    adapter_of: gives the adapter of a row; it raises ValueError where the row names none that there is.
 
     Raises the error of `call` where any text at all fails, as then it is a mistake in the options.
     """
+    adapters: list[str | None] = []
+    for number, row in enumerate(rows := list(rows)):
+        try:
+            adapters.append(None if row.error is not None else adapter_of(row))
+        except ValueError as error:
+            adapters.append(None)
+            rows[number] = replace(row, error=str(error))
+
+    def part(texts: list[str], start: int) -> list[Outcome]:
+        own = adapters[start - first :][: len(texts)]
+        return call(texts, start, own)
+
     # a row with an error takes part as an empty text, so that numbers in messages stay those of rows
     texts = ["" if row.error is not None else str(row.text) for row in rows]
-    found = halving.in_halves(texts, first, call, lambda error: Outcome(None, error))
+    found = halving.in_halves(texts, first, part, lambda error: Outcome(None, error))
     return [
         outcome if row.error is None else Outcome(None, row.error)
         for row, outcome in zip(rows, found, strict=True)

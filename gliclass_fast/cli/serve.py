@@ -8,8 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
-from gliclass_fast.cli.console import Dtype, Threads, let_threads_sleep
-from gliclass_fast.cli.options import read_json
+from gliclass_fast.cli.console import Adapters, Dtype, Threads, let_threads_sleep
+from gliclass_fast.cli.options import adapters_of, read_json
 from gliclass_fast.serving.settings import Placement, ServeSettings
 
 # options that serve itself does not have are keys of the reference's configuration
@@ -27,6 +27,7 @@ def serve(
         list[str] | None,
         typer.Option("--add-model", help="NAME=FOLDER: one more model, for requests that name it."),
     ] = None,
+    adapters: Adapters = None,
     host: Annotated[str | None, typer.Option(help="Address to bind.", show_default="127.0.0.1")] = None,
     port: Annotated[int | None, typer.Option(help="0: any free one.", show_default="8000")] = None,
     labels_file: Annotated[
@@ -83,6 +84,7 @@ def serve(
         settings, placement = configured(config, rest, model)
     settings = _set(
         settings, model=model, more_models=dict(map(_named, more_models or ())), device=device,
+        adapters=adapters_of(adapters) or None,
         dtype=dtype, quantization=quantization, threads=threads, batch_tokens=batch_tokens,
         max_length=max_length, threshold=threshold,
         labels=None if labels_file is None else read_json(labels_file),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from threading import Lock
 from typing import Any, TypeVar
@@ -322,8 +322,17 @@ class Engine:
         return split(request, labels_per_pass, self.reader, self.window)
 
     def encode(self, requests: Sequence[Request]) -> list[EncodedPrompt]:
-        """Makes the prompts of requests, within the window; raises ValueError where labels do not fit it."""
-        return self.reader.encode(requests, self.window) if requests else []
+        """Makes the prompts of requests, within the window.
+
+        Raises ValueError where labels do not fit it, and for an adapter that is not loaded.
+        """
+        if not requests:
+            return []
+        prompts, adapters = self.reader.encode(requests, self.window), self.model.adapters
+        return [
+            prompt if request.adapter is None else replace(prompt, adapter=adapters[request.adapter])
+            for request, prompt in zip(requests, prompts, strict=True)
+        ]
 
     def _batches(
         self, prompts: list[EncodedPrompt], run: Callable[[list[EncodedPrompt]], Result]
@@ -333,7 +342,8 @@ class Engine:
         def run_group(group: list[int]) -> Result:
             return run([prompts[place] for place in group])
 
-        return run_batches([prompt.cost for prompt in prompts], self.batch_tokens, run_group, self.relieve)
+        costs, owners = [prompt.cost for prompt in prompts], self.model.loaded.owners(prompts)
+        return run_batches(costs, self.batch_tokens, run_group, self.relieve, *owners)
 
     def _report_cuts(
         self, prompts: Sequence[EncodedPrompt], numbers: Sequence[int], on_truncation: OnTruncation

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from gliclass_fast.ops import Ops
+from gliclass_fast.ops import AdapterRows, Ops
 
 
 class Embedding(nn.Embedding):
@@ -21,9 +22,16 @@ class Embedding(nn.Embedding):
 
 
 class Linear(nn.Linear):
-    """Maps x to x @ weight.T + bias, [*, in] -> [*, out]; `pack` gives the weight its operations' form."""
+    """Maps x to x @ weight.T + bias, [*, in] -> [*, out]; `pack` gives the weight its operations' form.
+
+    `lora` is the store of what adapters add to the map, None where none does. `rows` says which adapter every
+    row of x has, None where none has any.
+    """
 
     __call__: Callable[..., Tensor]
+    lora: Any = None
+    # what was done to the rows of the weight after it was loaded, and has to be done to those of an adapter
+    rearranged: Callable[[Tensor], Tensor] | None = None
 
     def __init__(self, width: int, out: int, ops: Ops, bias: bool = True) -> None:
         super().__init__(width, out, bias)
@@ -43,12 +51,16 @@ class Linear(nn.Linear):
         """Packs the weight; this runs once, after the weights are loaded and folded."""
         self.weight = nn.Parameter(self.ops.pack_linear(self.weight), requires_grad=False)
 
-    def forward(self, x: Tensor, activation: str = "none") -> Tensor:
-        return self.ops.linear(x, self.weight, self.bias, activation)
+    def forward(self, x: Tensor, activation: str = "none", rows: AdapterRows | None = None) -> Tensor:
+        if rows is None or self.lora is None:
+            return self.ops.linear(x, self.weight, self.bias, activation)
+        y = self.ops.linear(x, self.weight, self.bias)
+        return self.ops.lora_add(y, x, rows, self.lora, activation)
 
-    def add(self, x: Tensor, residual: Tensor) -> Tensor:
+    def add(self, x: Tensor, residual: Tensor, rows: AdapterRows | None = None) -> Tensor:
         """Returns residual + linear(x); it may overwrite the residual."""
-        return self.ops.linear_add(x, self.weight, self.bias, residual)
+        y = self.ops.linear_add(x, self.weight, self.bias, residual)
+        return y if rows is None or self.lora is None else self.ops.lora_add(y, x, rows, self.lora)
 
 
 class Norm(nn.Module):
@@ -110,11 +122,22 @@ class NormLinear(nn.Module):
             self.linear.bias = nn.Parameter(moved.to(weight.dtype), requires_grad=False)
         self.linear.weight = nn.Parameter(weight * self.norm.weight, requires_grad=False)
         self.sums = None if self.norm.rms else self.linear.weight.float().sum(1)
-        del self.norm
 
     def forward(
-        self, x: Tensor, activation: str = "none", gated: bool = False, add: Tensor | None = None
+        self,
+        x: Tensor,
+        activation: str = "none",
+        gated: bool = False,
+        add: Tensor | None = None,
+        rows: AdapterRows | None = None,
     ) -> Tensor:
-        """Returns what `norm_linear` in kernels/linear.py describes."""
-        weight, bias = self.linear.weight, self.linear.bias
-        return self.ops.norm_linear(x, weight, bias, self.sums, self.eps, activation, gated, add)
+        """Returns what `norm_linear` in kernels/linear.py describes; for `rows` see `Linear`."""
+        weight, bias, lora = self.linear.weight, self.linear.bias, self.linear.lora
+        if rows is None or lora is None:
+            return self.ops.norm_linear(x, weight, bias, self.sums, self.eps, activation, gated, add)
+        y = self.ops.norm_linear(x, weight, bias, self.sums, self.eps, "none", False, add)
+        y = self.ops.lora_add(y, self.norm(x), rows, lora, "none" if gated else activation)
+        if not gated:
+            return y
+        value, gate = y.chunk(2, dim=-1)
+        return self.ops.activation(value, activation).mul_(gate)

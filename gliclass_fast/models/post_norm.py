@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from gliclass_fast.batch import PackedBatch
 from gliclass_fast.models.backbone_config import BackboneConfig
 from gliclass_fast.models.layers import Linear, Norm
-from gliclass_fast.ops import Ops
+from gliclass_fast.ops import AdapterRows, Ops
 
 
 class PostNormLayer(nn.Module):
@@ -34,22 +34,23 @@ class PostNormLayer(nn.Module):
 
     def mix(self, x: Tensor, batch: PackedBatch) -> Tensor:
         """Runs the part that looks at other tokens, [T, C] -> [T, C]."""
-        return self.attend(self.qkv(x).view(x.shape[0], 3, self.heads, -1), batch)
+        qkv = self.qkv(x, rows=batch.adapter_rows)
+        return self.attend(qkv.view(x.shape[0], 3, self.heads, -1), batch)
 
-    def finish(self, x: Tensor, attended: Tensor) -> Tensor:
+    def finish(self, x: Tensor, attended: Tensor, rows: AdapterRows | None) -> Tensor:
         """Runs the part that treats every row alone, from the layer's input and `mix` of it."""
-        return self.feed(self.add(x, attended))
+        return self.feed(self.add(x, attended, rows), rows)
 
-    def add(self, x: Tensor, attended: Tensor) -> Tensor:
+    def add(self, x: Tensor, attended: Tensor, rows: AdapterRows | None) -> Tensor:
         """Ends the attention half, [T, C] -> [T, C]."""
-        return self.attention_norm.add(self.out(attended), x)
+        return self.attention_norm.add(self.out(attended, rows=rows), x)
 
-    def feed(self, x: Tensor) -> Tensor:
+    def feed(self, x: Tensor, rows: AdapterRows | None) -> Tensor:
         """Runs the feed-forward half, [T, C] -> [T, C]."""
-        return self.output_norm.add(self.down(self.up(x, self.activation)), x)
+        return self.output_norm.add(self.down(self.up(x, self.activation, rows), rows=rows), x)
 
     def forward(self, x: Tensor, batch: PackedBatch) -> Tensor:
-        return self.finish(x, self.mix(x, batch))
+        return self.finish(x, self.mix(x, batch), batch.adapter_rows)
 
 
 class PostNormEncoder(nn.Module):
@@ -69,6 +70,6 @@ class PostNormEncoder(nn.Module):
         x = next(islice(states, len(self.layers) - 1, None))
         return x, self.layers[-1].mix(x, batch)  # type: ignore[operator]
 
-    def last_feed_forward(self, x: Tensor, attended: Tensor) -> Tensor:
-        rows: Tensor = self.layers[-1].finish(x, attended)  # type: ignore[operator]
-        return rows
+    def last_feed_forward(self, x: Tensor, attended: Tensor, rows: AdapterRows | None = None) -> Tensor:
+        finished: Tensor = self.layers[-1].finish(x, attended, rows)  # type: ignore[operator]
+        return finished

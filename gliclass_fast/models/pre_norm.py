@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from gliclass_fast.batch import PackedBatch
 from gliclass_fast.models.backbone_config import BackboneConfig
 from gliclass_fast.models.layers import Embedding, Norm
-from gliclass_fast.ops import Ops
+from gliclass_fast.ops import AdapterRows, Ops
 
 
 class PreNormEncoder(nn.Module):
@@ -27,8 +27,8 @@ class PreNormEncoder(nn.Module):
         """Runs the part of a layer that looks at other tokens."""
         raise NotImplementedError
 
-    def _finish(self, number: int, x: Tensor, attended: Tensor) -> Tensor:
-        finished: Tensor = self.layers[number].finish(x, attended)  # type: ignore[operator]
+    def _finish(self, number: int, x: Tensor, attended: Tensor, rows: AdapterRows | None) -> Tensor:
+        finished: Tensor = self.layers[number].finish(x, attended, rows)  # type: ignore[operator]
         return finished if number < len(self.layers) - 1 else self.final_norm(finished)
 
     def hidden_states(
@@ -39,7 +39,7 @@ class PreNormEncoder(nn.Module):
             x = x + segments[batch.segments]
         yield x
         for number in range(len(self.layers)):
-            x = self._finish(number, x, self.mix(number, x, batch))
+            x = self._finish(number, x, self.mix(number, x, batch), batch.adapter_rows)
             yield x
 
     def last_attention(
@@ -49,5 +49,5 @@ class PreNormEncoder(nn.Module):
         x = next(islice(self.hidden_states(batch, segments, inputs_embeds), last, None))
         return x, self.mix(last, x, batch)
 
-    def last_feed_forward(self, x: Tensor, attended: Tensor) -> Tensor:
-        return self._finish(len(self.layers) - 1, x, attended)
+    def last_feed_forward(self, x: Tensor, attended: Tensor, rows: AdapterRows | None = None) -> Tensor:
+        return self._finish(len(self.layers) - 1, x, attended, rows)

@@ -33,14 +33,17 @@ class Tower(nn.Module):
             return x, attended
         return (last_state(self.backbone.hidden_states(batch, inputs_embeds=inputs_embeds)),)
 
-    def rows(self, encoded: tuple[Tensor, ...], places: Tensor) -> Tensor:
+    def rows(self, encoded: tuple[Tensor, ...], places: Tensor, batch: PackedBatch) -> Tensor:
         """Returns the last hidden state of some tokens, [R, C]."""
-        kept = [state[within(state, places)] for state in encoded]
-        finished: Tensor = self.backbone.last_feed_forward(*kept) if self.prunes_last_layer else kept[0]
+        places, rows = within(encoded[0], places), batch.adapter_rows
+        kept = [state[places] for state in encoded]
+        if not self.prunes_last_layer:
+            return kept[0]
+        finished: Tensor = self.backbone.last_feed_forward(*kept, None if rows is None else rows.at(places))
         return finished
 
     def pool(self, encoded: tuple[Tensor, ...], batch: PackedBatch) -> Tensor:
         """Returns one vector per sequence, [N, C]."""
         if self.prunes_last_layer:
-            return self.rows(encoded, batch.cu_seqlens[:-1])
+            return self.rows(encoded, batch.cu_seqlens[:-1], batch)
         return pool_whole(encoded[0], batch, self.pooling, self.ops)

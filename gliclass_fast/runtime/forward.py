@@ -7,7 +7,7 @@ The scores are those of every text alone. The reference's own differ where its p
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
 
 import numpy as np
@@ -17,6 +17,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 from gliclass_fast.batch import EncodedPrompt
+from gliclass_fast.runtime.adapters import Adapter
 from gliclass_fast.runtime.graphs import MAX_TOKENS
 from gliclass_fast.runtime.loaded import Embedded, LoadedNetwork
 from gliclass_fast.runtime.oom import run_batches
@@ -37,11 +38,18 @@ class GLiClassOutput(SequenceClassifierOutput):  # type: ignore[misc]
     uncalibrated_logits: Tensor | None = None  # [N, K], for models with a calibrator only
 
 
-def forward(loaded: LoadedNetwork, inputs: PaddedInputs, slots: int, embeddings: bool) -> GLiClassOutput:
+def forward(
+    loaded: LoadedNetwork,
+    inputs: PaddedInputs,
+    slots: int,
+    embeddings: bool,
+    adapters: Sequence[Adapter | None],
+) -> GLiClassOutput:
     """Runs padded inputs of any number of texts.
 
     slots: the number K of label slots of the output; further labels are left out. embeddings: whether to
-    return text_embeddings and class_embeddings. Raises ValueError for a text without a label.
+    return text_embeddings and class_embeddings. adapters: those of the texts. Raises ValueError for a text
+    without a label.
     """
     prompts = loaded.padded_prompts(inputs, slots)
     if not prompts:
@@ -53,9 +61,12 @@ def forward(loaded: LoadedNetwork, inputs: PaddedInputs, slots: int, embeddings:
         own = [prompts[place] for place in group]
         return loaded.embed(own) if embeddings else _scored(loaded, own)
 
+    prompts = [replace(prompt, adapter=own) for prompt, own in zip(prompts, adapters, strict=True)]
     rows: list[Embedded] = [NOTHING] * len(prompts)
-    costs = [prompt.cost for prompt in prompts]
-    for group, found in run_batches(costs, MAX_TOKENS, run, loaded.free_graphs):
+    batches = run_batches(
+        [prompt.cost for prompt in prompts], MAX_TOKENS, run, loaded.free_graphs, *loaded.owners(prompts)
+    )
+    for group, found in batches:
         for place, row in zip(group, found, strict=True):
             rows[place] = row
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from typing import Protocol
 
 import torch
@@ -33,7 +34,7 @@ MIN_ARENA = 1024  # tokens
 MAX_GRAPHS = 512
 
 Run = Callable[[], Tensor]
-Bucket = Capacity | tuple[int, int]  # a tail's capacity, or a backbone's tokens and tiles
+Bucket = Capacity | tuple[int, int, bool]  # a tail's capacity, or what a backbone reads of it
 
 
 class Recorder(Protocol):
@@ -74,6 +75,7 @@ class GraphRunner:
         """Keeps at most `max_graphs` graphs, two or more, as their memory lives while one of them does."""
         self._network, self._recorder, self._max_graphs = network, recorder, max_graphs
         largest = Capacity.padded(MAX_TOKENS, MAX_TOKENS // 2, MAX_TOKENS // 2, tiles=MAX_TOKENS)
+        largest = replace(largest, adapted=True)
         self._block = torch.zeros(Layout.of(largest).size, dtype=torch.int32, device=device)
         self._arenas: dict[int, tuple[Tensor, ...]] = {}
         self._graphs: dict[Bucket, Run] = {}  # the least recently used first
@@ -135,7 +137,7 @@ class GraphRunner:
     def _launch(self, batch: PackedBatch) -> PendingLogits:
         self._block[: len(batch.block)].copy_(batch.block, non_blocking=True)
         capacity, static = batch.capacity, batch.on(self._block)
-        self._run((capacity.tokens, capacity.tiles), lambda: self._encode(static))
+        self._run((capacity.tokens, capacity.tiles, capacity.adapted), lambda: self._encode(static))
         if self._network.score_recordable:
             logits = self._run(capacity, lambda: self._score(static))
         else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -19,7 +20,9 @@ from gliclass_fast.checkpoint.live import LiveTensors
 from gliclass_fast.checkpoint.weights import Checkpoint
 from gliclass_fast.models.architectures import ARCHITECTURES, Output, Size
 from gliclass_fast.models.layers import Linear
+from gliclass_fast.models.places import Places
 from gliclass_fast.ops import Foldable, Ops, choose_ops
+from gliclass_fast.runtime.adapter_slots import AdapterSlots
 from gliclass_fast.runtime.cuda_graphs import CudaRecorder
 from gliclass_fast.runtime.dtype import dtype_candidates
 from gliclass_fast.runtime.graphs import MAX_TOKENS, GraphRunner
@@ -70,9 +73,13 @@ class LoadedNetwork:
         with torch.device("meta"):
             self.network = architecture(config, self.ops, checkpoint, ops_of)
         self.network.load_weights(checkpoint)
+        places = Places.find(self.network, checkpoint)
         for module in list(self.network.modules()):
             if isinstance(module, Foldable):
                 module.fold_weights()
+        self.places = places.without_folded(self.network)
+        like = torch.empty(0, dtype=dtype, device=self.device)
+        self.adapter_slots = AdapterSlots(self.network, self.places, like, self.free_graphs)
         for module in self.network.modules():
             if isinstance(module, Linear):
                 module.pack()
@@ -81,15 +88,33 @@ class LoadedNetwork:
             tensors.memory.trim()
         self.network.eval()
 
-    def pack(self, prompts: Sequence[EncodedPrompt], capacity: Capacity | None = None) -> PackedBatch:
-        """Lays prompts end to end on the host, as the network takes them, and pads to a given capacity."""
+    def pack(
+        self,
+        prompts: Sequence[EncodedPrompt],
+        capacity: Capacity | None = None,
+        slots: Sequence[int] | None = None,
+    ) -> PackedBatch:
+        """Lays prompts end to end on the host, as the network takes them, and pads to a given capacity.
+
+        slots: those of the prompts' adapters, as `AdapterSlots.lease` gives them.
+        """
+        if slots is not None and capacity is not None:
+            capacity = replace(capacity, adapted=True)
         return pack(
             prompts,
             capacity,
+            slots=slots,
             whole_text=self.network.whole_text,
             label_offset=self.network.label_offset,
             pinned=self.device.type == "cuda",
         )
+
+    def owners(self, prompts: Sequence[EncodedPrompt]) -> tuple[list[int] | None, int]:
+        """Returns what `plan_batches` is told of the prompts' adapters."""
+        if all(prompt.adapter is None for prompt in prompts):
+            return None, 0
+        numbers = [0 if prompt.adapter is None else prompt.adapter.number for prompt in prompts]
+        return numbers, self.adapter_slots.most
 
     def __call__(self, batch: PackedBatch) -> Output:
         """Runs a packed batch, which is on the host or on the device, without CUDA graphs."""
@@ -98,15 +123,15 @@ class LoadedNetwork:
 
     def score(self, prompts: Sequence[EncodedPrompt]) -> PendingLogits:
         """Launches a batch, from CUDA graphs where it can; `wait` then gives the logits of its labels."""
-        with inference_on(self.device):
+        with inference_on(self.device), self.adapter_slots.lease(prompts) as slots:
             if self.graphs is not None and (capacity := self.graphs.capacity_for(prompts)):
-                return self.graphs(self.pack(prompts, capacity))
-            return PendingLogits.copy(self(self.pack(prompts)).stacked_logits())
+                return self.graphs(self.pack(prompts, capacity, slots))
+            return PendingLogits.copy(self(self.pack(prompts, slots=slots)).stacked_logits())
 
     def embed(self, prompts: Sequence[EncodedPrompt]) -> list[Embedded]:
         """Runs a batch and returns logits and vectors of every prompt, in order."""
-        batch = self.pack(prompts)
-        with inference_on(self.device):
+        with inference_on(self.device), self.adapter_slots.lease(prompts) as slots:
+            batch = self.pack(prompts, slots=slots)
             output = self(batch)
             vectors = (output.stacked_logits(), output.text_vectors, output.label_vectors)
             logits, rows, labels = (each.float().cpu() for each in vectors)

@@ -14,16 +14,19 @@ import torch
 from torch import Tensor
 from transformers import PretrainedConfig
 
+from gliclass_fast.checkpoint.files import resolve_folder
 from gliclass_fast.checkpoint.live import LiveModel, unwrapped
 from gliclass_fast.checkpoint.lora import open_checkpoint
 from gliclass_fast.config import valid_options
 from gliclass_fast.models.configuration import read_config
 from gliclass_fast.ops import Ops, unavailable_reason
+from gliclass_fast.runtime.adapters import AdapterLibrary
 from gliclass_fast.runtime.loaded import load
 from gliclass_fast.runtime.origin import Origin
 from gliclass_fast.runtime.pretrained import find_pretrained
 from gliclass_fast.runtime.settings import Settings
 from gliclass_fast.runtime.stock import StockModel
+from gliclass_fast.runtime.transfer import inference_on
 from gliclass_fast.runtime.warm_up import warm_up
 
 logger = logging.getLogger(__name__)
@@ -62,6 +65,7 @@ class GLiClassModel(StockModel):
         with valid_options(f"the configuration of {source}"):
             self.origin = Origin(config, read_tensors, source)
         self._twin: GLiClassModel | None = None
+        self.adapters = AdapterLibrary()
         self._lock = Lock()  # held while the network or its twin is exchanged
         self._build(Settings.of(settings))
 
@@ -143,7 +147,7 @@ class GLiClassModel(StockModel):
         settings = {field.name: getattr(self.settings, field.name) for field in fields(Settings)}
         origin = self.origin
         given = (origin.options(), origin.read_tensors, origin.name, self.on_change)
-        return partial(type(self), **settings), given
+        return partial(type(self), **settings), given, {"adapters": self.adapters}
 
     def __repr__(self) -> str:
         where = f"{str(self.dtype).removeprefix('torch.')} on {self.device}"
@@ -175,6 +179,8 @@ class GLiClassModel(StockModel):
         config = read_config(origin.options())
         loaded = load(config, origin.read_tensors(), origin.name, settings)
         origin.remember(seen)
+        if isinstance(origin.read_tensors, LiveModel):
+            self.adapters.follow(origin.read_tensors.model)
         self.loaded, self.settings, self._twin = loaded, settings, None
 
     def notice_changes(self) -> None:
@@ -235,7 +241,26 @@ class GLiClassModel(StockModel):
             backend = None
         given = {"dtype": dtype, "device": self.device, "backend": backend, "cuda_graphs": False}
         origin = self.origin
-        return GLiClassModel(origin.options(), origin.read_tensors, origin.name, "ignore", **given)
+        twin = GLiClassModel(origin.options(), origin.read_tensors, origin.name, "ignore", **given)
+        twin.adapters = self.adapters
+        return twin
+
+    def load_adapter(self, id: str, folder: str | Path) -> None:
+        """Loads a LoRA adapter that PEFT saved; texts of a call may then name it. It replaces one of that id.
+
+        id: what calls name the adapter by. folder: a folder or a repository id, with adapter_config.json and
+        adapter_model.safetensors.
+
+        Raises CheckpointError where the folder holds no plain LoRA adapter for this model.
+        """
+        self.adapters.load(id, resolve_folder(folder), self.loaded.places)
+
+    def unload_adapter(self, id: str) -> None:
+        """Forgets an adapter; raises ValueError where there is none of that id."""
+        adapter = self.adapters[id]
+        self.adapters.unload(id)
+        with inference_on(self.device):
+            self.loaded.adapter_slots.drop(adapter)
 
     def warm_up(
         self,

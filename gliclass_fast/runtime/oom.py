@@ -18,7 +18,12 @@ Group = list[int]
 
 
 def run_batches(
-    costs: Sequence[int], budget: int, run: Callable[[Group], Result], relieve: Callable[[], None]
+    costs: Sequence[int],
+    budget: int,
+    run: Callable[[Group], Result],
+    relieve: Callable[[], None],
+    owners: Sequence[int] | None = None,
+    most_owners: int = 0,
 ) -> Iterator[tuple[Group, Result]]:
     """Calls `run` on groups of prompts, given as indices, as `plan_batches` makes them.
 
@@ -26,7 +31,7 @@ def run_batches(
     there still is none, and on a CPU, it runs in halves. Raises torch.OutOfMemoryError where a prompt does
     not fit alone.
     """
-    waiting = [(group, False) for group in plan_batches(costs, budget)][::-1]
+    waiting = [(group, False) for group in plan_batches(costs, budget, owners, most_owners)][::-1]
     while waiting:
         group, relieved = waiting.pop()
         try:

@@ -20,23 +20,28 @@ def pack(
     whole_text: bool = False,
     label_offset: int = 0,
     pinned: bool = False,
+    slots: Sequence[int] | None = None,
 ) -> PackedBatch:
     """Lays prompts end to end, in order, on the host.
 
     capacity: what to pad to; default: no padding. whole_text: labels are compared with their whole prompt,
     not with its text part. label_offset: the place, in a label's span, of the token that stands for it.
-    pinned: the batch is in page-locked memory, for asynchronous copies to a GPU.
+    pinned: the batch is in page-locked memory, for asynchronous copies to a GPU. slots: the slot of every
+    prompt's adapter, -1 for none.
     """
     tokens, count = sum([len(prompt.token_ids) for prompt in prompts]), len(prompts)
     spare = 0 if capacity is None else capacity.tokens - tokens
     fields = (_one if count == 1 else _many)(prompts, spare, whole_text, label_offset)
     labels = len(fields["label_spans"])
     if capacity is None:
-        capacity = Capacity(tokens, count, labels, len(fields["tiles"]) - 1, len(fields["label_tiles"]) - 1)
+        tiles = len(fields["tiles"]) - 1, len(fields["label_tiles"]) - 1
+        capacity = Capacity(tokens, count, labels, *tiles, adapted=slots is not None)
         longest = max([len(prompt.token_ids) for prompt in prompts])
         max_seqlen = next((bound for bound in _SEQLEN_BUCKETS if bound >= longest), longest)
     else:
         max_seqlen = capacity.tokens
+    if slots is not None:
+        fields["adapter_slots"] = np.repeat(slots, [len(prompt.token_ids) for prompt in prompts])
 
     layout = Layout.of(capacity)
     block = torch.empty(layout.size, dtype=torch.int32, device="cpu", pin_memory=pinned)
@@ -45,6 +50,7 @@ def pack(
         **dict.fromkeys(("token_ids", "positions", "segments"), 0),
         **dict.fromkeys(("cu_seqlens", "text_spans", "label_spans"), tokens),
         "cu_labels": labels,
+        "adapter_slots": -1,
         "label_text": min(count, capacity.prompts - 1),
     }
     for name, (place, shape) in layout.places.items():
@@ -66,7 +72,7 @@ def pack(
         num_prompts=count,
         num_labels=labels,
         label_vectors=torch.cat(vectors) if vectors else None,
-        label_prompts=pack(of_labels, pinned=pinned) if of_labels else None,
+        label_prompts=pack(of_labels, pinned=pinned, slots=slots) if of_labels else None,
     )
 
 
@@ -172,15 +178,26 @@ def work_list(cumulative: np.ndarray, keys: np.ndarray, spare: int = 0) -> np.nd
     return np.concatenate(([[len(tiles), TILE_ROWS, 0, 0]], tiles), dtype=np.int32)
 
 
-def plan_batches(lengths: Sequence[int], batch_tokens: int) -> Iterator[list[int]]:
-    """Yields groups of indices, longest prompts first, of at most `batch_tokens`; a longer one goes alone."""
+def plan_batches(
+    lengths: Sequence[int], batch_tokens: int, owners: Sequence[int] | None = None, most_owners: int = 0
+) -> Iterator[list[int]]:
+    """Yields groups of indices, longest prompts first, of at most `batch_tokens`; a longer one goes alone.
+
+    owners: the number of every prompt's adapter, 0 for none. Those of a group then stand together, and a
+    group has at most `most_owners` others than 0.
+    """
     group: list[int] = []
-    tokens = 0
+    tokens, met = 0, set[int]()
     for index in sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True):
-        if group and tokens + lengths[index] > batch_tokens:
-            yield group
-            group, tokens = [], 0
+        more = met if owners is None else (met | {owners[index]}) - {0}
+        if group and (tokens + lengths[index] > batch_tokens or len(more) > most_owners > 0):
+            yield _together(group, owners)
+            group, tokens, more = [], 0, more & {owners[index] if owners else 0}
         group.append(index)
-        tokens += lengths[index]
+        tokens, met = tokens + lengths[index], more
     if group:
-        yield group
+        yield _together(group, owners)
+
+
+def _together(group: list[int], owners: Sequence[int] | None) -> list[int]:
+    return group if owners is None else sorted(group, key=owners.__getitem__)

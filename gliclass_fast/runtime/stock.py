@@ -15,9 +15,11 @@ from typing import Any, NamedTuple
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from gliclass_fast.runtime.adapters import AdapterLibrary
 from gliclass_fast.runtime.forward import GLiClassOutput, forward
 from gliclass_fast.runtime.loaded import LoadedNetwork
 from gliclass_fast.runtime.origin import Origin
+from gliclass_fast.text.arguments import adapters_per_text
 from gliclass_fast.text.padded import PaddedInputs
 
 
@@ -43,6 +45,7 @@ class StockModel:
 
     origin: Origin
     loaded: LoadedNetwork
+    adapters: AdapterLibrary
     training = False
 
     def notice_changes(self) -> None:
@@ -81,14 +84,12 @@ class StockModel:
             output_class_embeddings: the same.
             return_dict: False gives a tuple that holds the logits alone.
             token_type_ids: has no effect, as in the reference's backbones.
-            adapter_ids: None, or a list of None.
+            adapter_ids: the id of every text's adapter, None for the model without one; see `load_adapter`.
 
         Raises:
             TypeError: an argument is not supported, or tensors are missing.
-            ValueError: a text has no label or no token.
+            ValueError: a text has no label or no token, or an adapter is not loaded.
         """
-        if adapter_ids is not None and any(each is not None for each in adapter_ids):
-            raise TypeError("adapter_ids is not supported: load the model with its adapter, which is merged")
         if wrong := [name for name, value in refused.items() if value not in (None, False)]:
             raise TypeError(
                 f"{', '.join(wrong)} is not supported: the engine returns logits and embeddings and does not "
@@ -98,7 +99,10 @@ class StockModel:
         inputs = PaddedInputs(input_ids, attention_mask, class_input_ids, class_attention_mask, labels_mask)
         slots: Any = max_num_classes or getattr(self.origin.config, "max_num_classes", 0)
         slots = int(slots) if labels_mask is None else labels_mask.shape[1]
-        output = forward(self.loaded, inputs, slots, bool(output_text_embeddings or output_class_embeddings))
+        embeddings = bool(output_text_embeddings or output_class_embeddings)
+        chosen = adapters_per_text(adapter_ids, len(input_ids), self.adapters)
+        adapters = [None if each is None else self.adapters[each] for each in chosen]
+        output = forward(self.loaded, inputs, slots, embeddings, adapters)
         return output if return_dict is not False else (output.logits,)
 
     forward = __call__

@@ -29,7 +29,6 @@ from gliclass_fast.serving.settings import ServeSettings
 PAGE = Path(__file__).parent / "page" / "index.html"
 CLIENT_LEFT = 499  # nginx's status for a client that left before its answer; nobody reads it
 MADE_AT_ONCE = 5_000  # predictions up to which the event loop itself makes the JSON of an answer
-BASE_ADAPTER = "__base__"
 OWN_ROUTES = ("/classify", "/predict", "/rerank", "/health", "/ready", "/info", "/metrics", "/docs")
 NAMES = {404: "not_found", 405: "method_not_allowed", 413: "too_large", 422: "invalid_json"}
 ERRORS: dict[int | str, Any] = {
@@ -166,8 +165,8 @@ def _add_information(app: FastAPI, service: Service, prefix: str) -> None:
     @app.get(f"{prefix}/adapter-cache", include_in_schema=False)
     @app.get("/adapter-cache", tags=["operation"])
     async def adapter_cache(adapter_id: str | None = None) -> dict[str, Any]:
-        """Says which adapters are there, as gliclass's server does: none."""
-        return {"enabled": False, "base_adapter_id": BASE_ADAPTER}
+        """Says which adapters there are, and where one of them is, as gliclass's server does."""
+        return service.adapter_cache(adapter_id)
 
     @app.get("/", include_in_schema=False)
     async def page() -> Response:

@@ -194,8 +194,8 @@ def _checked(values: Mapping[str, Any]) -> dict[str, Any]:
         from gliclass_fast.config import UnsupportedConfigError  # imports transformers
 
         raise UnsupportedConfigError(
-            "enable_polylora=True is not supported: one service has no adapters yet; merge the adapter into "
-            "its checkpoint, and serve that"
+            "enable_polylora=True is not supported: the engine has adapters of its own, which are given as "
+            "--adapter ID=FOLDER"
         )
     return found
 

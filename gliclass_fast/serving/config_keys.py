@@ -21,10 +21,10 @@ EFFECTS = {
     "tokenizer_threads": "threads that tokenise; 0 leaves the tokenizer's own choice",
     "http_port": "the port",
     "ray_address": "the cluster, with Ray; none starts one on this machine",
-    "enable_polylora": "True is refused: one service has no adapters yet",
+    "enable_polylora": "True is refused: give adapters as `--adapter ID=FOLDER`",
 }
 _NO_MEMORY_MODEL = "a batch is bounded by its tokens, so that no memory is estimated"
-_NO_ADAPTERS = "one service has no adapters yet"
+_NO_ADAPTERS = "adapters are given as `--adapter ID=FOLDER`"
 WITHOUT_EFFECT = {
     "max_labels_alloc": "labels are packed and never padded",
     "batch_wait_timeout_ms": "a batch starts when the engine is free, not when a timer ends",

@@ -37,6 +37,7 @@ logger = logging.getLogger(__name__)
 
 # the event loop itself reads requests up to so many characters: a thread would cost more than it saves
 READ_AT_ONCE = 20_000
+BASE_ADAPTER = "__base__"  # gliclass's id of the model without an adapter
 READERS, MOST_READ = 2, 16  # threads that read larger ones; requests that are read or wait for it
 POLL = 0.02  # seconds between two looks at whether all is answered
 # tokens of the batches that run before the start: a GPU compiles and records what it needs for each
@@ -91,6 +92,8 @@ class Service:
         use_threads(settings.threads, settings.tokenizer_threads)
         self.settings, self.metrics = settings, Metrics()
         self.pipeline = _loaded(settings, settings.model)
+        for name, folder in settings.adapters.items():
+            self.pipeline.load_adapter(name, folder)
         self._others = {name: _loaded(settings, model) for name, model in settings.more_models.items()}
         limits, budget = settings.limits, self.engine.batch_tokens
         queue_tokens = limits.queue_tokens or BATCHES_WAITING * budget
@@ -118,6 +121,21 @@ class Service:
             "labels": settings.labels, "route_prefix": settings.route_prefix,
             "limits": asdict(settings.limits),
         }  # fmt: skip
+
+    def adapter_cache(self, adapter_id: str | None = None) -> dict[str, Any]:
+        """Returns which adapters there are, and where one of them is, as gliclass's server does."""
+        model = self.pipeline.model
+        found: dict[str, Any] = {"enabled": bool(model.adapters), "base_adapter_id": BASE_ADAPTER}
+        if not model.adapters:
+            return found
+        found["loaded"] = sorted(model.adapters)
+        if adapter_id is not None:
+            known = {each.id: each for each in model.adapters.described()}.get(adapter_id)
+            found |= {"adapter_id": adapter_id, "cached": known is not None or adapter_id == BASE_ADAPTER}
+            if known is not None:
+                on_device = model.adapters[adapter_id] in model.loaded.adapter_slots
+                found |= {"cpu_resident": known.in_memory, "gpu_resident": on_device}
+        return found
 
     def start(self) -> None:
         """Starts to answer."""
@@ -162,9 +180,13 @@ class Service:
 
     async def _answer(self, arguments: dict[str, Any], truncate: bool) -> Answer:
         start = time.monotonic()
-        if (adapter := arguments.pop("adapter_id", None)) is not None:
-            raise UnknownName(f"there is no adapter {adapter!r}: this service has none")
+        adapter = arguments.pop("adapter_id", None)
         pipeline = self._pipeline(arguments.pop("model", None))
+        if adapter not in (None, BASE_ADAPTER):
+            if adapter not in pipeline.model.adapters:
+                known = sorted(pipeline.model.adapters)
+                raise UnknownName(f"there is no adapter {adapter!r}; there are {known}")
+            arguments["adapter_ids"] = adapter
         if arguments["labels"] is None:
             arguments["labels"] = self.settings.labels
         if arguments["labels"] is None:

@@ -38,6 +38,8 @@ class ServeSettings:
 
     model: str = str(PATH)  # a checkpoint folder or repository id; the demo checkpoint
     more_models: Mapping[str, str] = field(default_factory=dict)  # {name: folder or repository id}
+    # LoRA adapters of `model`, {id: folder or repository id}, for requests that name one
+    adapters: Mapping[str, str] = field(default_factory=dict)
     device: str = "cuda"  # the CPU is taken where there is no GPU
     dtype: str | None = None  # None: 16 bit on a GPU, float32 on a CPU
     quantization: str | None = None

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numbers
 import operator
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 from gliclass_fast.text import by_label
@@ -196,7 +196,23 @@ def refuse_unsupported(**given: Any) -> None:
     for name, value in given.items():
         absent = isinstance(value, (list, tuple)) and all(each is None for each in value)
         if value is not None and not absent:
-            raise WrongValue(f"{name} is not supported yet: this engine runs text models without adapters")
+            raise WrongValue(f"{name} is not supported yet: this engine runs text models")
+
+
+def adapters_per_text(value: Any, count: int, loaded: Container[str]) -> list[str | None]:
+    """Returns the id of every text's adapter, None for the model without one.
+
+    Raises WrongValue for an id that is not among those `loaded`.
+    """
+    ids = per_text(value, count, "adapter_ids", lambda given: given is None or isinstance(given, str))
+    checked = [
+        None if each is None else plain_string(each, f"adapter_ids (for text {n})")
+        for n, each in enumerate(ids)
+    ]
+    for number, each in enumerate(checked):
+        if each is not None and each not in loaded:
+            raise WrongValue(f"adapter {each!r} (for text {number}) is not loaded: call load_adapter first")
+    return checked
 
 
 def tasks_per_text(prompt: Any, count: int) -> list[str]:

@@ -34,6 +34,7 @@ class Request:
     examples: Sequence[Mapping[str, Any]] = ()  # few-shot, {"text", "labels" or "true_labels"}
     # the reference's `rac_examples`, {"text", "true_labels", "all_labels"}
     retrieved: Sequence[Mapping[str, Any]] = ()
+    adapter: str | None = None  # the id of the adapter that it is read with
 
 
 @dataclass(frozen=True, slots=True)

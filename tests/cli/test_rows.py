@@ -19,7 +19,7 @@ from gliclass_fast.cli import app, classify
 from gliclass_fast.cli.job import FAILED_ROWS, MOST_NAMED
 from gliclass_fast.cli.results import Outcome
 from gliclass_fast.cli.rows import Row
-from gliclass_fast.cli.scoring import score
+from gliclass_fast.cli.scoring import Call, score
 from gliclass_fast.cli.writers import OUTPUT_SUFFIXES
 
 OPTIONS = ["--labels", "positive,negative,music", "--device", "cpu"]
@@ -117,9 +117,11 @@ def test_a_result_never_goes_to_a_row_that_failed(tmp_path: Path, monkeypatch: p
 def test_a_job_ends_where_every_text_fails_and_goes_on_where_one_does() -> None:
     calls: list[tuple[list[str], int]] = []
 
-    def call(bad: Callable[[str], bool]) -> Callable[[list[str], int], list[Outcome]]:
-        def scored(texts: list[str], first: int) -> list[Outcome]:
+    def call(bad: Callable[[str], bool]) -> Call:
+        def scored(texts: list[str], first: int, adapters: list[str | None]) -> list[Outcome]:
             calls.append((texts, first))
+            if texts != ["a text"]:
+                assert adapters == [f"of {text}" if text else None for text in texts]
             for place, text in enumerate(texts, first):
                 if bad(text):
                     raise FloatingPointError(f"text {place} overflows")
@@ -129,13 +131,13 @@ def test_a_job_ends_where_every_text_fails_and_goes_on_where_one_does() -> None:
 
     part = [Row(f"line {number}", f"x{number}") for number in range(100, 116)]
     part[3] = Row("line 103", None, error="the text is null")
-    found = score(part, 100, call(lambda text: text == "x110"))
+    found = score(part, 100, call(lambda text: text == "x110"), lambda row: f"of {row.text}")
     assert [place for place, each in enumerate(found) if each.error] == [3, 10]
     assert found[3].error == "the text is null" and found[10].error == "text 110 overflows"
     assert found[11].predictions == [{"label": "x111", "score": 1.0}]
     assert len(calls) < 12
     with pytest.raises(FloatingPointError):
-        score(part, 100, call(lambda text: text != ""))
+        score(part, 100, call(lambda text: text != ""), lambda row: f"of {row.text}")
 
 
 @pytest.mark.parametrize("suffix", OUTPUT_SUFFIXES)

@@ -18,6 +18,7 @@ from gliclass_fast.kernels.linear import ACTIVATIONS
 from gliclass_fast.kernels.segment_pool import REDUCTIONS
 from gliclass_fast.ops import IMPLEMENTATIONS, DistanceTables, Positions, implementation
 from tests.accuracy import assert_accurate
+from tests.kernels import adapter_cases
 from tests.kernels.causal_cases import Slow, causal_attention, head_norm
 from tests.kernels.layouts import (
     HEADS,
@@ -347,12 +348,15 @@ CASES: dict[str, tuple[str, Callable[[torch.dtype], tuple[Any, Slow]]]] = {
         for reduce in REDUCTIONS
     },
     "segment softmax": ("segment_softmax", segment_softmax),
+    **adapter_cases.CASES,
 }
 
 
 def moved(value: Any, device: str) -> Any:
     if isinstance(value, Tensor):
         return value.to(device)
+    if isinstance(value, dict):
+        return {key: moved(each, device) for key, each in value.items()}
     if is_dataclass(value) and not isinstance(value, type):
         return type(value)(*(moved(getattr(value, field.name), device) for field in fields(value)))
     return type(value)(moved(each, device) for each in value) if isinstance(value, (list, tuple)) else value
@@ -364,8 +368,10 @@ def packed(operation: str, backend: str, arguments: tuple[Any, ...]) -> tuple[An
     if operation in ("linear", "linear_add", "norm_linear"):
         layout = backend if backend in IMPLEMENTATIONS["pack_linear"] else "reference"
         values[1] = implementation("pack_linear", layout)(values[1])
-    if operation == "disentangled_attention":
+    if operation in ("disentangled_attention", "adapted_attention"):
         values[3] = implementation("pack_distances", backend)(values[3])
+    if operation in ("lora_add", "adapted_attention"):
+        values[3 if operation == "lora_add" else 5] = adapter_cases.filled(operation, backend, values)
     return tuple(values)
 
 

@@ -121,7 +121,7 @@ def test_what_the_model_does_not_do_is_named() -> None:
         model(ids, torch.zeros_like(ids))
     with pytest.raises(TypeError, match=r"labels, output_hidden_states is not supported.*gliclass package"):
         model(ids, labels=torch.ones(1), output_hidden_states=True)
-    with pytest.raises(TypeError, match="adapter_ids is not supported"):
+    with pytest.raises(ValueError, match=r"adapter 'a' \(for text 0\) is not loaded"):
         model(ids, adapter_ids=["a"])
     with pytest.raises(TypeError, match="class_input_ids and class_attention_mask"):
         loaded(families.reference("bi-encoder"))(ids)

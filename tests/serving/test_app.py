@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import gliclass
 import numpy as np
 import pytest
 import schemathesis
@@ -23,6 +24,7 @@ from gliclass_fast.serving import tracing
 from gliclass_fast.serving.app import create_app
 from gliclass_fast.serving.service import Answer
 from gliclass_fast.serving.settings import Limits, ServeSettings
+from tests.adapters import adapted
 from tests.tiny import byte_tokenizer, reference_model
 
 LABELS = ["sports", "politics", "cooking"]
@@ -375,3 +377,24 @@ def test_generated_requests_get_no_server_error(client: TestClient, generated: i
 
         given(case=operation.as_strategy())(run)()
     assert counted >= 5 * generated * 0.9
+
+
+def test_adapters_of_requests(tmp_path: Path) -> None:
+    """Requests with different adapters share a batch; the cache says where an adapter is."""
+    adapted(gliclass.GLiClassModel.from_pretrained(demo.PATH), tmp_path, 1)
+    pipeline = ZeroShotClassificationPipeline(demo.PATH, device="cpu", progress_bar=False)
+    pipeline.load_adapter("mine", tmp_path)
+    for client in service(labels=LABELS, adapters={"mine": str(tmp_path)}, threshold=0.0):
+        for adapter in ("mine", None, "__base__"):
+            own = None if adapter == "__base__" else adapter
+            wanted = pipeline(TEXTS, LABELS, threshold=0.0, adapter_ids=own)
+            body = {"texts": TEXTS, "adapter_id": adapter}
+            close(ok(client.post("/classify", json=body))["results"], wanted)
+            close(ok(client.post("/gliclass", json=body)), wanted)
+        error = client.post("/classify", json={"texts": "a", "adapter_id": "other"})
+        assert error.status_code == 404 and "there are ['mine']" in error.text
+        known = {"enabled": True, "base_adapter_id": "__base__", "loaded": ["mine"]}
+        where = {"adapter_id": "mine", "cached": True, "cpu_resident": True, "gpu_resident": True}
+        assert ok(client.get("/adapter-cache")) == known
+        assert ok(client.get("/gliclass/adapter-cache?adapter_id=mine")) == known | where
+        assert ok(client.get("/adapter-cache?adapter_id=x"))["cached"] is False

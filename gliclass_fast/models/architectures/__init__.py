@@ -48,6 +48,8 @@ class Network(nn.Module):
     # block of a batch; `encode` reads only fields whose length follows from the tokens (not cu_seqlens).
     encode_recordable = False
     score_recordable = False  # true only where `encode_recordable` is
+    # The parts whose linear layers are told which adapter every row has; no adapter may change others.
+    adapted: tuple[str, ...] = ("backbone",)
     # These say how a batch is packed, see `pack`.
     whole_text = False
     label_offset = 0

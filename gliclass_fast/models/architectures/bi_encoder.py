@@ -54,6 +54,7 @@ class Heads(nn.Module):
 class Architecture(GLiClassArchitecture):
     parts = ("label_backbone",)
     needs_markers = False
+    adapted = ("texts",)
     ignored = ("use_lstm", "squeeze_layers", "encoder_layer_id", "use_segment_embeddings")
     score_recordable = False  # labels come as vectors, outside the block of a batch
 

@@ -26,7 +26,7 @@ class Architecture(bi_encoder.Architecture):
         return self.texts.encode(batch, inputs_embeds)
 
     def score(self, encoded: tuple[Tensor, ...], batch: PackedBatch) -> Output:
-        labels = self.texts.rows(encoded, batch.label_spans[:, 0])
+        labels = self.texts.rows(encoded, batch.label_spans[:, 0], batch)
         return self._compare(self.texts.pool(encoded, batch), labels, batch)
 
     def reader(self, tokenizer: Any, label_vectors: LabelVectors | None) -> Reader:

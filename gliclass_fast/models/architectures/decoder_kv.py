@@ -40,6 +40,7 @@ FIXED = {
 
 class Architecture(GLiClassArchitecture):
     registry = LANGUAGE_MODELS
+    adapted = ("decoder",)
     fixed = FIXED
     resizes_vocabulary = True
     ignored = ("use_lstm", "squeeze_layers", "encoder_layer_id", "use_segment_embeddings", "multimodal")
@@ -86,7 +87,8 @@ class Architecture(GLiClassArchitecture):
     def encode(self, batch: PackedBatch) -> tuple[Tensor, ...]:
         """Returns the last hidden states of texts and labels, [T, C]."""
         sequences = batch.sequences.causal()
-        return (self.decoder(batch.token_ids, batch.positions, sequences, batch.max_seqlen),)
+        rows = batch.adapter_rows
+        return (self.decoder(batch.token_ids, batch.positions, sequences, batch.max_seqlen, adapters=rows),)
 
     def score(self, encoded: tuple[Tensor, ...], batch: PackedBatch) -> Output:
         """Compares labels and texts by the rows of the label sections, which follow the text parts."""

@@ -30,6 +30,7 @@ _PREFIX = "model.encoder_decoder_model."
 
 class Architecture(GLiClassArchitecture):
     parts = ("decoder",)
+    adapted = ("encoder", "decoder")
     ignored: tuple[str, ...] = ("squeeze_layers", "encoder_layer_id", "use_segment_embeddings")
     score_recordable = False  # labels come as a batch of their own
     causal = False
@@ -69,7 +70,7 @@ class Architecture(GLiClassArchitecture):
         """Reads the labels in the light of the text and compares them."""
         assert batch.label_prompts is not None
         rows, spans = encoded[0], whole(batch)
-        decoded = self.decoder(batch.label_prompts, rows, spans)
+        decoded = self.decoder(batch.label_prompts, rows, spans, batch.adapter_rows)
         if self.heads.lstm is not None:
             rows = self.heads.lstm(rows, spans)
         pooled = pool_whole(rows, batch, self.config.pooling_strategy, self.ops)

@@ -30,5 +30,6 @@ class Architecture(encoder_decoder.Architecture):
     def score(self, encoded: tuple[Tensor, ...], batch: PackedBatch) -> Output:
         """Reads the text in the light of the labels and compares them."""
         assert batch.label_prompts is not None
-        decoded = self.decoder(batch, encoded[0], whole(batch.label_prompts))
+        labels = batch.label_prompts
+        decoded = self.decoder(batch, encoded[0], whole(labels), labels.adapter_rows)
         return self._compare(decoded[batch.cu_seqlens[1:] - 1], encoded[0], batch)

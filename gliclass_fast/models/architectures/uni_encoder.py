@@ -143,7 +143,9 @@ class Architecture(GLiClassArchitecture):
         config = self.config
         if self.prunes_last_layer:
             kept = (state.index_select(0, batch.first_rows) for state in encoded)
-            rows = self.backbone.last_feed_forward(*kept)
+            adapters = batch.adapter_rows
+            kept_adapters = None if adapters is None else adapters.at(batch.first_rows)
+            rows = self.backbone.last_feed_forward(*kept, kept_adapters)
             return rows[: batch.capacity.prompts], rows[batch.capacity.prompts :]
         rows = encoded[0] if self.mixer is None else self.mixer(encoded, batch)
         pooled_labels = pool_labels(rows, batch, config, self.ops)

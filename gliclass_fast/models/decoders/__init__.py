@@ -14,7 +14,7 @@ from torch import Tensor
 from gliclass_fast.batch import PackedBatch
 from gliclass_fast.checkpoint.weights import Weights
 from gliclass_fast.models.registry import Registry
-from gliclass_fast.ops import Ops, Sequences
+from gliclass_fast.ops import AdapterRows, Ops, Sequences
 
 # A query that must not see a key gets this added to the key's score; the key's weight is then 0.
 AHEAD = -30000.0
@@ -23,10 +23,13 @@ AHEAD = -30000.0
 class Decoder(Protocol):
     """Says what an architecture asks of a decoder; in a causal one a token sees none after it."""
 
-    def __call__(self, batch: PackedBatch, memory: Tensor, spans: Tensor) -> Tensor:
+    def __call__(
+        self, batch: PackedBatch, memory: Tensor, spans: Tensor, of_memory: AdapterRows | None = None
+    ) -> Tensor:
         """Returns the last hidden state of every token of the batch, [T, C].
 
         memory: the encoder's last hidden states [M, C]; every sequence sees the rows of its own span [N, 2].
+        of_memory: the adapters of these states.
         """
         ...
 
@@ -61,11 +64,13 @@ class LanguageModel(Protocol):
         sequences: Sequences,
         longest: int,
         kept: KeyValues | None = None,
+        adapters: AdapterRows | None = None,
     ) -> Tensor:
         """Returns the last hidden state of every token, [T, C].
 
         token_ids, positions: int32 [T]. sequences: rows and keys, as `causal_attention` takes them. longest:
-        a bound of the positions. kept: what holds earlier tokens; None: there are none.
+        a bound of the positions. kept: what holds earlier tokens; None: there are none. adapters: those of
+        the tokens.
         """
         ...
 

@@ -14,7 +14,7 @@ from gliclass_fast.checkpoint.weights import affine
 from gliclass_fast.models.decoders import AHEAD
 from gliclass_fast.models.encoders import bart, bert
 from gliclass_fast.models.layers import Linear, Norm
-from gliclass_fast.ops import Ops, Positions, Sequences
+from gliclass_fast.ops import AdapterRows, Ops, Positions, Sequences
 
 _CROSS = "decoder.layers.{i}.encoder_attn"
 WEIGHTS = {
@@ -47,12 +47,19 @@ class Layer(bert.Layer):
         self.cross_out, self.cross_norm = Linear(width, width, ops), Norm(width, ops, config.norm_eps)
         self.ahead: Tensor | None = None  # in a causal decoder, the bias that hides tokens ahead
 
-    def cross(self, x: Tensor, memory: Tensor, sequences: Sequences) -> Tensor:
+    def cross(
+        self,
+        x: Tensor,
+        memory: Tensor,
+        sequences: Sequences,
+        rows: AdapterRows | None,
+        of_memory: AdapterRows | None,
+    ) -> Tensor:
         """Returns the norm of the sum of the tokens and what they find in the memory, [T, C]."""
-        q = self.q(x).view(x.shape[0], self.heads, -1)
-        kv = self.kv(memory).view(memory.shape[0], 2, self.heads, -1)
+        q = self.q(x, rows=rows).view(x.shape[0], self.heads, -1)
+        kv = self.kv(memory, rows=of_memory).view(memory.shape[0], 2, self.heads, -1)
         found = self.ops.cross_attention(q, *kv.unbind(1), sequences)
-        return self.cross_norm.add(self.cross_out(found), x)
+        return self.cross_norm.add(self.cross_out(found, rows=rows), x)
 
     def attend(self, qkv: Tensor, batch: PackedBatch) -> Tensor:
         scale = qkv.shape[-1] ** -0.5
@@ -73,12 +80,14 @@ class Decoder(bart.Encoder):
             for layer in self.layers:
                 layer.ahead = by_distance.repeat(self.config.num_attention_heads, 1)
 
-    def forward(self, batch: PackedBatch, memory: Tensor, spans: Tensor) -> Tensor:
+    def forward(
+        self, batch: PackedBatch, memory: Tensor, spans: Tensor, of_memory: AdapterRows | None = None
+    ) -> Tensor:
         x = self.embed(batch)
-        sequences = batch.sequences.with_keys(spans)
+        sequences, rows = batch.sequences.with_keys(spans), batch.adapter_rows
         for layer in self.layers:
             assert isinstance(layer, Layer)
-            x = layer.add(x, layer.mix(x, batch))
-            x = layer.cross(x, memory, sequences)
-            x = layer.feed(x)
+            x = layer.add(x, layer.mix(x, batch), rows)
+            x = layer.cross(x, memory, sequences, rows, of_memory)
+            x = layer.feed(x, rows)
         return x

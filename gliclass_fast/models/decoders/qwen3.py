@@ -18,7 +18,7 @@ from gliclass_fast.models.encoders import llama
 from gliclass_fast.models.encoders.qwen2 import refuse_sliding_window
 from gliclass_fast.models.layers import Embedding, Norm
 from gliclass_fast.models.rotary import RotaryTable
-from gliclass_fast.ops import Ops, Sequences
+from gliclass_fast.ops import AdapterRows, Ops, Sequences
 
 WEIGHTS = {
     **llama.WEIGHTS,
@@ -56,10 +56,12 @@ class Layer(llama.Layer):
         sequences: Sequences,
         number: int,
         kept: KeyValues | None,
+        adapters: AdapterRows | None,
     ) -> Tensor:
         """Runs the part that looks at other tokens, [T, C] -> [T, H * D]."""
         config, heads = self.config, self.config.num_attention_heads
-        rows = self.qkv(x).view(len(x), heads + 2 * config.num_key_value_heads, config.head_width)
+        rows = self.qkv(x, rows=adapters)
+        rows = rows.view(len(x), heads + 2 * config.num_key_value_heads, config.head_width)
         turned = len(self.head_weights)
         q_and_k = self.ops.head_norm(rows[:, :turned], self.head_weights, config.norm_eps, *angles)
         q, keys, values = q_and_k[:, :heads], q_and_k[:, heads:], rows[:, turned:]
@@ -89,10 +91,12 @@ class Decoder(nn.Module):
         sequences: Sequences,
         longest: int,
         kept: KeyValues | None = None,
+        adapters: AdapterRows | None = None,
     ) -> Tensor:
         x: Tensor = self.word_embeddings(token_ids)
         cos, sin = (table[positions] for table in self.rotary(longest))
         for number, layer in enumerate(self.layers):
             assert isinstance(layer, Layer)
-            x = layer.finish(x, layer.read(x, (cos, sin), sequences, number, kept))
+            read = layer.read(x, (cos, sin), sequences, number, kept, adapters)
+            x = layer.finish(x, read, adapters)
         return self.final_norm(x)

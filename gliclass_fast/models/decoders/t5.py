@@ -14,7 +14,7 @@ from gliclass_fast.checkpoint.weights import affine
 from gliclass_fast.models.decoders import AHEAD
 from gliclass_fast.models.encoders import t5
 from gliclass_fast.models.layers import Embedding, Linear, Norm, NormLinear
-from gliclass_fast.ops import Ops, Sequences
+from gliclass_fast.ops import AdapterRows, Ops, Sequences
 
 _CROSS = "decoder.block.{i}.layer.1"
 WEIGHTS = {
@@ -51,16 +51,24 @@ class Layer(t5.Layer):
 
     def fold_weights(self) -> None:
         """Multiplies queries by what `cross_attention` divides by, as the scores of T5 are not scaled."""
-        weight = self.q.linear.weight * self.config.head_width**0.5
-        self.q.linear.weight = nn.Parameter(weight, requires_grad=False)
+        factor, linear = self.config.head_width**0.5, self.q.linear
+        linear.rearranged = lambda rows: rows * factor
+        linear.weight = nn.Parameter(linear.rearranged(linear.weight), requires_grad=False)
 
-    def cross(self, x: Tensor, memory: Tensor, sequences: Sequences) -> Tensor:
+    def cross(
+        self,
+        x: Tensor,
+        memory: Tensor,
+        sequences: Sequences,
+        rows: AdapterRows | None,
+        of_memory: AdapterRows | None,
+    ) -> Tensor:
         """Adds what the tokens find in the memory, [T, C]; it may overwrite x."""
         heads = self.config.num_attention_heads
-        q = self.q(x).view(x.shape[0], heads, -1)
-        k, v = self.kv(memory).view(memory.shape[0], 2, heads, -1).unbind(1)
+        q = self.q(x, rows=rows).view(x.shape[0], heads, -1)
+        k, v = self.kv(memory, rows=of_memory).view(memory.shape[0], 2, heads, -1).unbind(1)
         found = self.ops.cross_attention(q, k, v, sequences)
-        return self.cross_out.add(found, x)
+        return self.cross_out.add(found, x, rows)
 
 
 class Decoder(nn.Module):
@@ -80,11 +88,13 @@ class Decoder(nn.Module):
             for table in self.biases:
                 table[:, : self.config.max_distance] = AHEAD
 
-    def forward(self, batch: PackedBatch, memory: Tensor, spans: Tensor) -> Tensor:
+    def forward(
+        self, batch: PackedBatch, memory: Tensor, spans: Tensor, of_memory: AdapterRows | None = None
+    ) -> Tensor:
         x: Tensor = self.word_embeddings(batch.token_ids)
-        sequences = batch.sequences.with_keys(spans)
+        sequences, rows = batch.sequences.with_keys(spans), batch.adapter_rows
         for layer, bias in zip(self.layers, self.biases, strict=True):
             assert isinstance(layer, Layer)
-            x = layer.out.add(layer.mix(x, batch, bias), x)
-            x = layer.feed(layer.cross(x, memory, sequences))
+            x = layer.out.add(layer.mix(x, batch, bias), x, rows)
+            x = layer.feed(layer.cross(x, memory, sequences, rows, of_memory), rows)
         return self.final_norm(x)

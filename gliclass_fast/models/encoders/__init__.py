@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from gliclass_fast.batch import PackedBatch
 from gliclass_fast.checkpoint.weights import Weights
 from gliclass_fast.models.registry import Registry
-from gliclass_fast.ops import Ops
+from gliclass_fast.ops import AdapterRows, Ops
 
 
 class Encoder(Protocol):
@@ -43,8 +43,11 @@ class Encoder(Protocol):
         """Returns the last layer's input and what its attention makes of it, [T, C] each."""
         ...
 
-    def last_feed_forward(self, x: Tensor, attended: Tensor) -> Tensor:
-        """Returns the last hidden state of any rows, [R, C], made of these rows of `last_attention`."""
+    def last_feed_forward(self, x: Tensor, attended: Tensor, rows: AdapterRows | None = None) -> Tensor:
+        """Returns the last hidden state of any rows, [R, C], made of these rows of `last_attention`.
+
+        rows: the adapters of these rows.
+        """
         ...
 
 

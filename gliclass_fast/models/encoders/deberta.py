@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from gliclass_fast.checkpoint.weights import affine
 from gliclass_fast.config import UnsupportedConfigError
@@ -67,10 +67,14 @@ class Layer(deberta_v2.Layer):
     def unpack(self) -> None:
         """Takes v2's form: rows [H, 3, D] in the order [3, H, D], and zeros for the biases that v1 lacks."""
         width, heads = self.config.hidden_size, self.heads
-        rows = self.qkv.weight.view(heads, 3, -1, width).transpose(0, 1).reshape(3 * width, width)
+
+        def unpacked(rows: Tensor) -> Tensor:
+            return rows.view(heads, 3, width // heads, -1).transpose(0, 1).reshape(3 * width, -1)
+
         query, value = self.query_value_bias.chunk(2)
         none = torch.zeros_like(query)
-        self.qkv = Linear.of(rows, torch.cat((query, none, value)), self.ops)
+        self.qkv = Linear.of(unpacked(self.qkv.weight), torch.cat((query, none, value)), self.ops)
+        self.qkv.rearranged = unpacked
         if self.pos_key is not None:
             self.pos_key = Linear.of(self.pos_key.weight, none, self.ops)
         del self.query_value_bias

@@ -8,7 +8,7 @@ forward; `fold_weights` does it once and keeps, per layer, one [H, D, buckets] t
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +23,7 @@ from gliclass_fast.models.backbone_config import BackboneConfig, common_fields
 from gliclass_fast.models.encoders import word_source
 from gliclass_fast.models.layers import Embedding, Linear, Norm
 from gliclass_fast.models.post_norm import PostNormEncoder, PostNormLayer
-from gliclass_fast.ops import DistanceTables, Ops
+from gliclass_fast.ops import DistanceTables, Factors, Ops, Part, TableUpdate, Update
 
 _LAYER = "encoder.layer.{i}"
 _SELF = f"{_LAYER}.attention.self"
@@ -136,9 +136,11 @@ class Layer(PostNormLayer):
         self.pos_key = Linear(width, width, ops) if needs["c2p"] else None
         self.pos_query = Linear(width, width, ops) if needs["p2c"] else None
         self.tables: DistanceTables | None = None
+        self.adapted_tables: Any = None  # the store of what adapters change of the tables
 
     def fold_tables(self, rel_embeddings: Tensor, bucket_of: Tensor) -> None:
         """Makes the tables from the normed relative-position embeddings, float32 [2 * span, C]."""
+        self.rel_embeddings = rel_embeddings
         query, key, _ = zip(self.qkv.weight.chunk(3), self.qkv.bias.chunk(3), strict=True)
         if self.pos_key is not None:
             key = (self.pos_key.weight, self.pos_key.bias)
@@ -151,6 +153,37 @@ class Layer(PostNormLayer):
             self.tables = self.ops.pack_distances(DistanceTables(key_table, query_table, bucket_of))
         self.pos_key = self.pos_query = None
 
+    @property
+    def folded_projections(self) -> dict[str, str]:
+        """Returns what the tables were made of, by the names of the terms: c2p by keys, p2c by queries."""
+        projections = {} if self.config.share_att_key else {"c2p": "pos_key", "p2c": "pos_query"}
+        return {term: projections.get(term, "qkv") for term in self.config.position_terms}
+
+    def adapt(self, slot: int, updates: Mapping[str, Update]) -> bool:
+        """Sets what an adapter changes of the tables, by the names of the layer's projections.
+
+        Tells whether a store was made, or moved to other memory.
+        """
+        if self.tables is None:
+            return False
+        width, starts = self.config.hidden_size, {"p2c": 0, "c2p": 0}
+        if self.config.share_att_key:
+            starts["c2p"] = width
+        factors: dict[str, Factors] = {}
+        for term, name in self.folded_projections.items():
+            for part in updates.get(name, ()):
+                if part.start == starts[term]:
+                    factors[term] = self._factors(part)
+        update = TableUpdate(factors.get("c2p"), factors.get("p2c")) if factors else None
+        made = update is not None and self.adapted_tables is None
+        if made:
+            self.adapted_tables = self.ops.table_store(self.tables)
+        return made | (self.adapted_tables is not None and self.adapted_tables.put(slot, update))
+
+    def _factors(self, part: Part) -> Factors:
+        rel = self.rel_embeddings
+        return Factors(part.a.to(rel) @ rel.T, part.b.to(rel))
+
     def _project(self, rel_embeddings: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         table = F.linear(rel_embeddings, weight.float(), bias.float()).to(weight.dtype)
         return table.view(len(rel_embeddings), self.heads, -1).permute(1, 2, 0).contiguous()
@@ -159,7 +192,10 @@ class Layer(PostNormLayer):
         sequences, scale = batch.sequences, self.config.scale
         if self.tables is None:
             return self.ops.attention(qkv, sequences, scale)
-        return self.ops.disentangled_attention(qkv, sequences, scale, self.tables)
+        rows, store = batch.adapter_rows, self.adapted_tables
+        if rows is None or store is None:
+            return self.ops.disentangled_attention(qkv, sequences, scale, self.tables)
+        return self.ops.adapted_attention(qkv, sequences, scale, self.tables, rows, store)
 
 
 class Encoder(PostNormEncoder):

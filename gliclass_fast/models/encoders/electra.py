@@ -30,4 +30,4 @@ class Encoder(bert.Encoder):
         self, batch: PackedBatch, segments: Tensor | None = None, inputs_embeds: Tensor | None = None
     ) -> Tensor:
         x = super().embed(batch, segments, inputs_embeds)
-        return x if self.widen is None else self.widen(x)
+        return x if self.widen is None else self.widen(x, rows=batch.adapter_rows)

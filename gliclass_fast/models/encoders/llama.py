@@ -21,7 +21,7 @@ from gliclass_fast.models.backbone_config import BackboneConfig, common_fields
 from gliclass_fast.models.layers import Linear, NormLinear
 from gliclass_fast.models.pre_norm import PreNormEncoder
 from gliclass_fast.models.rotary import RotaryTable
-from gliclass_fast.ops import Ops, Positions
+from gliclass_fast.ops import AdapterRows, Ops, Positions
 
 _LAYER = "layers.{i}"
 WEIGHTS = {
@@ -104,17 +104,17 @@ class Layer(nn.Module):
         """Runs the part that looks at other tokens, [T, C] -> [T, H * D]."""
         width, heads = self.config.head_width, self.config.num_attention_heads
         tokens, shared = x.shape[0], self.config.num_key_value_heads
-        rows = self.qkv(x).view(tokens, heads + 2 * shared, width)
+        rows = self.qkv(x, rows=batch.adapter_rows).view(tokens, heads + 2 * shared, width)
         # attention takes as many heads of keys and values as of queries, so each query head gets a copy
         qkv = rows.new_empty(tokens, 3, heads, width)
         qkv[:, 0] = rows[:, :heads]
         qkv[:, 1:].view(tokens, 2, shared, -1, width)[:] = rows[:, heads:].view(tokens, 2, shared, 1, width)
         return self.ops.attention(qkv, batch.sequences, width**-0.5, Positions(rotary))
 
-    def finish(self, x: Tensor, attended: Tensor) -> Tensor:
+    def finish(self, x: Tensor, attended: Tensor, rows: AdapterRows | None) -> Tensor:
         """Runs the part that treats every row alone; it may overwrite x."""
-        x = self.out.add(attended, x)
-        return self.down.add(self.up(x, self.config.activation, gated=True), x)
+        x = self.out.add(attended, x, rows)
+        return self.down.add(self.up(x, self.config.activation, gated=True, rows=rows), x, rows)
 
 
 class Encoder(PreNormEncoder):

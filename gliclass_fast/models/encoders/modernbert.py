@@ -19,7 +19,7 @@ from gliclass_fast.models.backbone_config import BackboneConfig, common_fields
 from gliclass_fast.models.encoders import word_source
 from gliclass_fast.models.layers import Embedding, Linear, Norm, NormLinear
 from gliclass_fast.models.rotary import RotaryTable
-from gliclass_fast.ops import Ops, Positions
+from gliclass_fast.ops import AdapterRows, Ops, Positions
 
 WEIGHTS = {
     "word_embeddings.weight": ("embeddings.tok_embeddings.weight",),
@@ -81,14 +81,17 @@ class Layer(nn.Module):
 
     def mix(self, normed: Tensor, batch: PackedBatch, rotary: tuple[Tensor, Tensor]) -> Tensor:
         """Runs the part that looks at other tokens, [T, C] -> [T, C]."""
-        qkv = self.qkv(normed).view(normed.shape[0], 3, self.config.num_attention_heads, -1)
+        qkv = self.qkv(normed, rows=batch.adapter_rows)
+        qkv = qkv.view(normed.shape[0], 3, self.config.num_attention_heads, -1)
         positions = Positions(rotary, self.window)
         return self.ops.attention(qkv, batch.sequences, qkv.shape[-1] ** -0.5, positions)
 
-    def finish(self, x: Tensor, attended: Tensor, norm: Norm) -> tuple[Tensor, Tensor]:
+    def finish(
+        self, x: Tensor, attended: Tensor, norm: Norm, rows: AdapterRows | None
+    ) -> tuple[Tensor, Tensor]:
         """Treats every row alone and returns (residual stream, `norm` of it); it may overwrite x."""
-        x = self.out.add(attended, x)
-        x = self.down.add(self.up(x, self.config.activation, gated=True), x)
+        x = self.out.add(attended, x, rows)
+        x = self.down.add(self.up(x, self.config.activation, gated=True, rows=rows), x, rows)
         return x, norm(x)
 
 
@@ -118,7 +121,8 @@ class Encoder(nn.Module):
         yield x, normed
         for number, layer in enumerate(self.layers):
             assert isinstance(layer, Layer)
-            x, normed = layer.finish(x, self._mix(number, normed, batch), self._norm_after(number))
+            mixed = self._mix(number, normed, batch)
+            x, normed = layer.finish(x, mixed, self._norm_after(number), batch.adapter_rows)
             yield x, normed
 
     def _mix(self, number: int, normed: Tensor, batch: PackedBatch) -> Tensor:
@@ -145,6 +149,7 @@ class Encoder(nn.Module):
         x, normed = next(islice(self._streams(batch, segments, inputs_embeds), last, None))
         return x, self._mix(last, normed, batch)
 
-    def last_feed_forward(self, x: Tensor, attended: Tensor) -> Tensor:
-        rows: Tensor = self.layers[-1].finish(x, attended, self.final_norm)[1]  # type: ignore[operator]
-        return rows
+    def last_feed_forward(self, x: Tensor, attended: Tensor, rows: AdapterRows | None = None) -> Tensor:
+        layer = self.layers[-1]
+        assert isinstance(layer, Layer)
+        return layer.finish(x, attended, self.final_norm, rows)[1]

@@ -20,7 +20,7 @@ from gliclass_fast.config import UnsupportedConfigError
 from gliclass_fast.models.backbone_config import BackboneConfig, common_fields
 from gliclass_fast.models.layers import Embedding, Linear, NormLinear
 from gliclass_fast.models.pre_norm import PreNormEncoder
-from gliclass_fast.ops import Ops, Positions
+from gliclass_fast.ops import AdapterRows, Ops, Positions
 
 
 def stack_weights(stack: str, feed_forward: int) -> dict[str, tuple[str, ...]]:
@@ -112,22 +112,23 @@ class Layer(nn.Module):
 
     def mix(self, x: Tensor, batch: PackedBatch, bias: Tensor) -> Tensor:
         """Runs the part that looks at other tokens, [T, C] -> [T, H * D]."""
-        qkv = self.qkv(x).view(x.shape[0], 3, self.config.num_attention_heads, -1)
+        qkv = self.qkv(x, rows=batch.adapter_rows)
+        qkv = qkv.view(x.shape[0], 3, self.config.num_attention_heads, -1)
         return self.ops.attention(qkv, batch.sequences, 1.0, Positions(distance_bias=bias))
 
-    def finish(self, x: Tensor, attended: Tensor) -> Tensor:
+    def finish(self, x: Tensor, attended: Tensor, rows: AdapterRows | None) -> Tensor:
         """Runs the part that treats every row alone; it may overwrite x."""
-        return self.feed(self.out.add(attended, x))
+        return self.feed(self.out.add(attended, x, rows), rows)
 
-    def feed(self, x: Tensor) -> Tensor:
+    def feed(self, x: Tensor, rows: AdapterRows | None) -> Tensor:
         """Runs the feed-forward half; it may overwrite x."""
         activation = self.config.activation
         if self.gated_up is not None:
-            inner = self.gated_up(x, activation, gated=True)
+            inner = self.gated_up(x, activation, gated=True, rows=rows)
         else:
             assert self.up is not None
-            inner = self.up(x, activation)
-        return self.down.add(inner, x)
+            inner = self.up(x, activation, rows=rows)
+        return self.down.add(inner, x, rows)
 
 
 def bias_tables(layers: nn.ModuleList, buckets: Tensor) -> list[Tensor]:

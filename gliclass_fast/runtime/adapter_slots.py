@@ -1,0 +1,152 @@
+"""Adapters on a device: the slots of a network's stores, and which adapter is in each."""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from threading import Condition
+from weakref import WeakMethod
+
+from torch import Tensor, nn
+
+from gliclass_fast.batch import EncodedPrompt
+from gliclass_fast.models.layers import Linear
+from gliclass_fast.models.places import Adaptable, Places
+from gliclass_fast.ops import Part, Update
+from gliclass_fast.runtime.adapters import Adapter, Updates
+
+logger = logging.getLogger(__name__)
+
+MOST_SLOTS = 64
+
+
+class AdapterSlots:
+    """Brings adapters to a network's stores when a batch needs them. Threads may share it.
+
+    Where all slots are taken, the adapter that was used least recently leaves; one that a running batch reads
+    stays until that batch has run.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        places: Places,
+        like: Tensor,
+        on_move: Callable[[], None],
+        most: int = MOST_SLOTS,
+    ) -> None:
+        """Takes a tensor of the network's dtype and device.
+
+        on_move: a method that is called when a store moves to other memory. Its object holds these slots, so
+        that it is held weakly: a cycle would keep the weights of a network that nobody needs.
+        """
+        self._network, self._places, self._like, self.most = network, places, like, most
+        self._on_move = WeakMethod(on_move)
+        self._slots: OrderedDict[Adapter, int] = OrderedDict()  # the least recently used first
+        self._readers: dict[Adapter, int] = {}  # how many running batches read an adapter
+        self._changed = Condition()
+        bounds: dict[str, list[int]] = {}
+        for place in places.of.values():
+            bounds.setdefault(place.layer, [0]).append(place.start + place.rows)
+        self._bounds = {layer: sorted(ends) for layer, ends in bounds.items()}
+
+    def __contains__(self, adapter: object) -> bool:
+        """Tells whether an adapter is in a slot now."""
+        return adapter in self._slots
+
+    def drop(self, adapter: Adapter) -> None:
+        """Empties an adapter's slot, unless a running batch reads it: then the slot is taken later."""
+        with self._changed:
+            if adapter in self._slots and not self._readers.get(adapter):
+                self._fill_with({}, self._slots.pop(adapter))
+                self._readers.pop(adapter, None)
+
+    @property
+    def nbytes(self) -> int:
+        """Counts the bytes of all stores."""
+        stores = [
+            getattr(each, name, None)
+            for each in self._network.modules()
+            for name in ("lora", "adapted_tables")
+        ]
+        return sum(store.nbytes for store in stores if store is not None)
+
+    @contextmanager
+    def lease(self, prompts: Sequence[EncodedPrompt]) -> Iterator[list[int] | None]:
+        """Yields the slot of every prompt's adapter, -1 for none, or None where no prompt has one.
+
+        The adapters stay in their slots within. At most `most` of them may be different. Raises
+        CheckpointError where one has to be read from its folder and cannot be.
+        """
+        adapters = {prompt.adapter for prompt in prompts} - {None}
+        if not adapters:
+            yield None
+            return
+        slots = self._take(sorted(adapters, key=lambda each: each.number))
+        try:
+            yield [-1 if prompt.adapter is None else slots[prompt.adapter] for prompt in prompts]
+        finally:
+            with self._changed:
+                for each in adapters:
+                    self._readers[each] -= 1
+                self._changed.notify_all()
+
+    def _take(self, adapters: list[Adapter]) -> dict[Adapter, int]:
+        with self._changed:
+            while not self._make_room(adapters):
+                self._changed.wait()
+            for each in adapters:
+                if each not in self._slots:
+                    self._fill(each)
+                self._slots.move_to_end(each)
+            for each in adapters:
+                self._readers[each] = self._readers.get(each, 0) + 1
+            return {each: self._slots[each] for each in adapters}
+
+    def _make_room(self, adapters: list[Adapter]) -> bool:
+        """Frees slots for adapters that have none; tells whether there are enough now."""
+        missing = sum(each not in self._slots for each in adapters)
+        for each in list(self._slots):
+            if len(self._slots) + missing <= self.most:
+                break
+            if each not in adapters and not self._readers.get(each):
+                del self._slots[each]
+                self._readers.pop(each, None)
+        return len(self._slots) + missing <= self.most
+
+    def _fill(self, adapter: Adapter) -> None:
+        """Puts an adapter into a free slot."""
+        slot = next(n for n in range(self.most) if n not in self._slots.values())
+        self._fill_with(adapter.updates(), slot)
+        self._slots[adapter] = slot
+        logger.info("adapter %r is in slot %d", adapter.id, slot)
+
+    def _fill_with(self, updates: Updates, slot: int) -> None:
+        """Sets what the stores hold in a slot, which is nothing where there are no updates."""
+        of_layers: dict[str, list[Part]] = {}
+        for weight, (a, b) in updates.items():
+            place = self._places.of[weight]
+            part = Part(place.start, a.to(self._like.device), b.to(self._like.device))
+            of_layers.setdefault(place.layer, []).append(part)
+        moved = False
+        for path, module in self._network.named_modules():
+            if isinstance(module, Linear):
+                moved |= self._put(path, module, slot, of_layers.get(path, []))
+            elif isinstance(module, Adaptable):
+                own = {
+                    name: of_layers.get(f"{path}.{name}", []) for name in module.folded_projections.values()
+                }
+                moved |= module.adapt(slot, own)
+        if moved and (on_move := self._on_move()) is not None:
+            on_move()
+
+    def _put(self, path: str, layer: Linear, slot: int, update: Update) -> bool:
+        made = bool(update) and layer.lora is None
+        if made:
+            depth = update[0].a.shape[1]
+            layer.lora = layer.ops.lora_store(self._bounds[path], depth, self._like)
+        if layer.rearranged is not None:
+            update = [Part(part.start, part.a, layer.rearranged(part.b)) for part in update]
+        return made | (layer.lora is not None and layer.lora.put(slot, update))

@@ -1,0 +1,187 @@
+"""Disentangled attention where adapters change the projections of relative positions.
+
+- adapted_attention: as `disentangled_attention`, but the rows of a text see the tables of its adapter:
+
+      key_table' = key_table + b_key (a_key rel^T),   query_table' = query_table + b_query (a_query rel^T)
+
+  Its arguments are those of `disentangled_attention`, then `rows`, an `AdapterRows`, and `store`, what
+  `table_store_*` returned.
+- table_store: makes the store of one layer, which holds a `TableUpdate` per slot. It takes the layer's packed
+  tables.
+
+On a CPU a store keeps the factors, which are small, and every call makes the tables that it needs: of one
+adapter at a time, and only for the distances that its texts have. Triton's store keeps whole tables, those of
+the layer first, then one copy per slot, so that a recording finds them by the slot of a row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gliclass_fast.kernels._adapter_rows import AdapterRows
+from gliclass_fast.kernels._sequences import DistanceTables, Sequences
+from gliclass_fast.kernels._updates import Factors, TableUpdate
+from gliclass_fast.kernels.compiled_cpu import (
+    disentangled_attention_cpp,
+    near_panels,
+    update_panels,
+)
+from gliclass_fast.kernels.compiled_lora import table_change
+from gliclass_fast.kernels.disentangled_attention import (
+    disentangled_attention_reference,
+    disentangled_attention_triton,
+)
+
+FEWEST_SLOTS = 8
+
+
+class FactorStore:
+    """Keeps the factors of every slot."""
+
+    def __init__(self, tables: DistanceTables) -> None:
+        """Takes the tables of the layer without adapters, packed."""
+        self.updates: dict[int, TableUpdate] = {}
+
+    def put(self, slot: int, update: TableUpdate | None) -> bool:
+        """Sets what a slot changes, None for nothing; tells whether the store moved, which it never does."""
+        self.updates.pop(slot, None)
+        if update is not None:
+            self.updates[slot] = update
+        return False
+
+    @property
+    def nbytes(self) -> int:
+        """Counts the bytes that it holds."""
+        found = [each for update in self.updates.values() for each in (update.key, update.query)]
+        return sum(each.inner.nbytes + each.b.nbytes for each in found if each is not None)
+
+
+class TableStore:
+    """Keeps the tables of every slot, [1 + S, H, 2 * reach + 1, D] each; the first are the layer's own."""
+
+    def __init__(self, tables: DistanceTables) -> None:
+        """Takes the tables of the layer without adapters, packed."""
+        self._own = tables
+        self.tables = replace(
+            tables, key_table=_first(tables.key_table), query_table=_first(tables.query_table)
+        )
+
+    def put(self, slot: int, update: TableUpdate | None) -> bool:
+        """Sets what a slot changes, None for nothing; tells whether the store moved to other memory."""
+        own, bucket_of = self._own, self._own.bucket_of
+        held = self.tables.query_table if self.tables.key_table is None else self.tables.key_table
+        assert held is not None
+        moves = slot + 1 >= len(held) and update is not None
+        if moves:
+            slots = max(FEWEST_SLOTS, 1 << slot.bit_length())
+            self.tables = replace(
+                self.tables,
+                key_table=_grown(self.tables.key_table, slots),
+                query_table=_grown(self.tables.query_table, slots),
+            )
+        for table, base, factors in (
+            (self.tables.key_table, own.key_table, None if update is None else update.key),
+            (self.tables.query_table, own.query_table, None if update is None else update.query),
+        ):
+            if table is not None and base is not None and slot + 1 < len(table):
+                table[1 + slot] = base if factors is None else base + _by_row(factors, bucket_of, base)
+        return moves
+
+    @property
+    def nbytes(self) -> int:
+        """Counts the bytes that it holds."""
+        held = (self.tables.key_table, self.tables.query_table)
+        return sum(each.nbytes for each in held if each is not None)
+
+
+def _first(table: Tensor | None) -> Tensor | None:
+    return None if table is None else table[None]
+
+
+def _grown(table: Tensor | None, slots: int) -> Tensor | None:
+    if table is None:
+        return None
+    grown = table[:1].repeat(1 + slots, 1, 1, 1)
+    grown[: len(table)] = table
+    return grown
+
+
+def _by_row(factors: Factors, bucket_of: Tensor, like: Tensor) -> Tensor:
+    """Returns the change as `pack_distances_by_row` lays tables out, [H, 2 * reach + 1, D]."""
+    heads, rows, width = like.shape
+    change = factors.inner.index_select(1, bucket_of).T @ factors.b.T
+    return change.view(rows, heads, width).transpose(0, 1)
+
+
+table_store_reference = table_store_cpp = FactorStore
+table_store_triton = TableStore
+
+
+def _changed(table: Tensor | None, factors: Factors | None) -> Tensor | None:
+    if table is None or factors is None:
+        return table
+    return table + (factors.b @ factors.inner).view_as(table).to(table.dtype)
+
+
+def _tables_reference(tables: DistanceTables, update: TableUpdate, longest: int) -> DistanceTables:
+    key, query = _changed(tables.key_table, update.key), _changed(tables.query_table, update.query)
+    return replace(tables, key_table=key, query_table=query)
+
+
+def _tables_cpp(tables: DistanceTables, update: TableUpdate, longest: int) -> DistanceTables:
+    """Returns tables for texts of at most so many tokens."""
+    found: dict[str, Any] = {}
+    for name, bucket_of, factors in (
+        ("key_table", tables.bucket_of.flip(0), update.key),
+        ("query_table", tables.bucket_of, update.query),
+    ):
+        table: Tensor | None = getattr(tables, name)
+        if table is not None:
+            table = near_panels(table, longest)
+            if factors is not None:
+                table = table + update_panels(factors.inner, factors.b, bucket_of, table, table_change)
+        found[name] = None if table is None else table.contiguous()
+    return replace(tables, **found)
+
+
+def _by_run(
+    attend: Callable[..., Tensor], changed: Callable[[DistanceTables, TableUpdate, int], DistanceTables]
+) -> Callable[..., Tensor]:
+    """Returns `adapted_attention` that attends to every run of rows on its own."""
+
+    def adapted_attention(
+        qkv: Tensor,
+        sequences: Sequences,
+        scale: float,
+        tables: DistanceTables,
+        rows: AdapterRows,
+        store: FactorStore,
+    ) -> Tensor:
+        outs = []
+        for (slot, start, end), own in rows.split(sequences):
+            update = store.updates.get(slot)
+            found = tables if update is None else changed(tables, update, own.longest)
+            outs.append(attend(qkv[start:end], own, scale, found))
+        return torch.cat(outs)
+
+    return adapted_attention
+
+
+adapted_attention_reference = _by_run(disentangled_attention_reference, _tables_reference)
+adapted_attention_cpp = _by_run(disentangled_attention_cpp, _tables_cpp)
+
+
+def adapted_attention_triton(
+    qkv: Tensor,
+    sequences: Sequences,
+    scale: float,
+    tables: DistanceTables,
+    rows: AdapterRows,
+    store: TableStore,
+) -> Tensor:
+    return disentangled_attention_triton(qkv, sequences, scale, store.tables, rows.slots)

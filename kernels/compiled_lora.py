@@ -1,0 +1,50 @@
+"""`lora_add` by the linear kernel of csrc/cpu: the contract stands in lora.py.
+
+The kernel adds to rows in place, and applies the activation as it writes them, so that an adapter costs one
+pass over its rows.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from gliclass_fast.kernels._adapter_rows import AdapterRows
+from gliclass_fast.kernels._updates import Update
+from gliclass_fast.kernels.compiled_linear import FUSED, map_rows, pack_cpp
+from gliclass_fast.kernels.linear import ACTIVATIONS
+from gliclass_fast.kernels.lora import ListedStore
+
+
+class PackedStore(ListedStore):
+    """Keeps the update of every slot in the kernel's layout."""
+
+    def packed(self, update: Update) -> tuple[Tensor, list[tuple[slice, slice, Tensor]]]:
+        a, pieces = super().packed(update)
+        return pack_cpp(a), [(columns, ranks, pack_cpp(b)) for columns, ranks, b in pieces]
+
+
+lora_store_cpp = PackedStore
+
+
+def lora_add_cpp(
+    y: Tensor, x: Tensor, rows: AdapterRows, store: PackedStore, activation: str = "none"
+) -> Tensor:
+    fused = activation in FUSED
+    for slot, start, end in rows.runs:
+        own, whole = y[start:end], False
+        if slot in store.updates:
+            a, pieces = store.updates[slot]
+            inner = map_rows(x[start:end], a)
+            whole = len(pieces) == 1 and pieces[0][2].shape[0] == y.shape[1]
+            for columns, ranks, b in pieces:
+                written = activation if fused and whole else "none"
+                map_rows(inner[:, ranks], b, activation=written, onto=own[:, columns])
+        if fused and not whole and activation != "none":
+            own.copy_(ACTIVATIONS[activation](own))
+    return y if fused else ACTIVATIONS[activation](y)
+
+
+def table_change(inner: Tensor, b: Tensor) -> Tensor:
+    """Returns b @ inner, [H * D, r] x [r, columns], by the same kernel."""
+    return map_rows(b, pack_cpp(inner.T, torch.empty))

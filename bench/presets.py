@@ -62,12 +62,6 @@ PRESETS = {
         ("forward", "pipeline"),
         peers=EVERYONE,
     ),
-    "peers": Preset(
-        "engines for CPUs, in float32 and in int8, from 32 tokens on",
-        _beside_peers,
-        repeats=15,
-        peers=ON_CPUS,
-    ),
     "card": Preset(
         "the model card's grid: batch 8, texts of 64, 256 and 512 tokens, 1 to 256 labels",
         lambda device, tokenizer: _grid(tokenizer, 8, LABEL_COUNTS),
@@ -90,5 +84,11 @@ PRESETS = {
         "time against the number of labels, at 256 tokens of text",
         lambda device, tokenizer: label_cases(tokenizer, LABEL_COUNTS[:-1], 256, 1),
         by_label_count=True,
+    ),
+    "peers": Preset(
+        "engines for CPUs, in float32 and in int8, from 32 tokens on",
+        _beside_peers,
+        repeats=15,
+        peers=ON_CPUS,
     ),
 }

@@ -212,14 +212,10 @@ class BasePipeline:
         return flatten_labels(labels, separator=self.label_separator)
 
     def get_embeddings(
-        self,
-        texts: str | Iterable[str],
-        labels: Any,
-        batch_size: int = 8,
-        examples: Iterable[Any] | None = None,
-        prompt: str | Iterable[str] | None = None,
+        self, texts: str | Iterable[str], labels: Any, batch_size: int = 8,
+        examples: Iterable[Any] | None = None, prompt: str | Iterable[str] | None = None,
         adapter_ids: str | Iterable[str | None] | None = None,
-    ) -> list[dict[str, np.ndarray]]:
+    ) -> list[dict[str, np.ndarray]]:  # fmt: skip
         """Returns per text, in float32: logits [labels], text_embedding [C], class_embeddings [labels, C].
 
         With pooling "pass", text_embedding keeps one row per token of the prompt. Raises TypeError,
@@ -229,13 +225,9 @@ class BasePipeline:
         return self.engine.embed(requests, self.progress_bar, self.on_truncation)
 
     def prepare_inputs(
-        self,
-        texts: Sequence[str],
-        labels: Any,
-        same_labels: bool = False,
-        examples: Sequence[Any] | None = None,
-        prompt: str | Sequence[str] | None = None,
-    ) -> BatchEncoding:
+        self, texts: Sequence[str], labels: Any, same_labels: bool = False,
+        examples: Sequence[Any] | None = None, prompt: str | Sequence[str] | None = None,
+    ) -> BatchEncoding:  # fmt: skip
         """Returns the padded tensors that a stock model is called with, on the model's device.
 
         same_labels: has no effect, as one list of labels and a list per text are told apart. Raises TypeError
@@ -284,16 +276,9 @@ class BasePipeline:
         )
 
     def _requests(
-        self,
-        texts: Any,
-        labels: Any,
-        prompt: Any,
-        examples: Any,
-        rac_examples: Any,
-        descriptions: Any = None,
-        first: int = 0,
-        adapters: Any = None,
-    ) -> tuple[list[Request], list[Labels]]:
+        self, texts: Any, labels: Any, prompt: Any, examples: Any, rac_examples: Any,
+        descriptions: Any = None, first: int = 0, adapters: Any = None,
+    ) -> tuple[list[Request], list[Labels]]:  # fmt: skip
         """Returns a request per text, and its labels; messages count texts from `first`."""
         texts = arguments.check_texts(texts, first)
         given = with_descriptions(labels_per_text(labels, len(texts), self.label_separator), descriptions)

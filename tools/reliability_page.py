@@ -89,8 +89,9 @@ SECTIONS: dict[str, tuple[str, str, Callable[[Runs], str]]] = {
     "memory, calls": ("Memory of very many calls", "The demo checkpoint, lengths at random.", _columns),
     "memory, models": ("Memory of models that come and go", "The demo checkpoint, loaded.", _columns),
     "memory, loading": (
-        "Memory while a checkpoint is loaded", "The peak, less what was held before. Weights are mapped from "
-        "their file, and of an embedding table only rows in use are resident.", _columns,
+        "Memory while a checkpoint is loaded", "The peak until a first call ends, less what was held before. "
+        "Weights are mapped from their file, and of an embedding table only rows in use are resident.",
+        _columns,
     ),
     "batch invariance": (
         "Alone and in a batch", "float32: the largest difference over the largest value, or over 1; "

@@ -7,8 +7,8 @@ python -m tools.soak loading [--shape deberta-v3-base] [--engine ...] [--record]
 calls: the demo checkpoint, one thread, a text of 1 to 100 words and 1 to 25 labels a call. The first tenth is
 the warm-up; growth is the median of the last tenth over that of the second.
 models: the demo checkpoint is loaded, called once and dropped; the first ten do not count.
-loading: the peak of the private and shared memory of a process while it loads a checkpoint of random weights,
-less what it held before, over the size of the file. Each figure is of a process of its own.
+loading: the peak of the resident memory while a checkpoint of random weights is loaded and called once, less
+what was held before, over the size of the file. Each figure is of a process of its own.
 """
 
 from __future__ import annotations
@@ -45,11 +45,14 @@ def call(pipeline):
     pipeline(text, chance.sample(words, chance.randint(1, 25)))
 seen = []
 if what == "loading":
-    package.GLiClassModel.from_pretrained(sys.argv[5])  # what comes with the first model, whatever its size
+    wanted, model = model, sys.argv[5]
+    call(load())  # what comes with the first model, whatever its size
+    model = wanted
     gc.collect()
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
     before = resident()
-    loaded = package.GLiClassModel.from_pretrained(model)
+    pipeline = load()
+    call(pipeline)  # before it, nothing has read weights that are only mapped
     lines = Path("/proc/self/status").read_text().splitlines()
     peak = next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
     seen = [before, peak, resident()]

@@ -227,8 +227,10 @@ def main() -> None:
         print(json.dumps({"answers": ours.answers, "wrong": ours.wrong}))
         return
     names = options.only.split(",") if options.only else list(SCENARIOS)
-    rows = [stress(name, 60 * options.minutes / len(names)) for name in names]
-    print(json.dumps(rows, indent=1))
+    rows = []
+    for name in names:
+        rows.append(stress(name, 60 * options.minutes / len(names)))
+        print(json.dumps(rows[-1]), flush=True)
     if options.record:
         record("stress", {"part": options.part, "minutes": options.minutes, "rows": rows}, among=("part",))
     sys.exit(any(row["wrong"] or row["fault"] or not row["answers"] for row in rows))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import logging
 import os
 import tempfile
 import time
@@ -138,7 +137,6 @@ def _change_value(value: Any, chance: Random) -> None:
 
 def fuzz(seed: int, minutes: float, numbers: Iterator[int]) -> dict[str, Any]:
     """Returns how many files of each name were read, how many of them were refused, and the faults."""
-    logging.disable(logging.CRITICAL)
     torch.set_num_threads(1)
     read, refused, faults = dict.fromkeys(READERS, 0), 0, []
     end = time.monotonic() + 60 * minutes

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -28,7 +27,6 @@ def draw(seed: int, number: int) -> tuple[str, dict[str, Any], bool, int]:
 
 def fuzz(seed: int, minutes: float, numbers: Iterator[int]) -> dict[str, Any]:
     """Returns how many calls were made, of which kinds, and the faults that were met."""
-    logging.getLogger("gliclass_fast").setLevel(logging.ERROR)  # most texts are cut
     for kind in KINDS:
         pipeline(kind)
     calls, faults, drawn = dict.fromkeys(KINDS, 0), [], 0

@@ -16,10 +16,10 @@ from gliclass_fast.kernels._pieces import PIECES, STEP, pieces
 
 @pytest.mark.slow
 def test_many_lengths_and_threads_leave_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
-    """oneDNN kept 206 MiB of these calls on an AMD EPYC with AVX2."""
+    """oneDNN kept 206 MiB of twice as many counted calls on an AMD EPYC with AVX2."""
     monkeypatch.setattr(memory, "CALLERS", (2,))
     monkeypatch.setattr(memory, "ENGINES", {"gliclass-fast": memory.ENGINES["gliclass-fast"]})
-    [row] = memory.measure(calls=60)
+    [row] = memory.measure(calls=40)
     assert row["grown by, MiB"] < 50, row
 
 

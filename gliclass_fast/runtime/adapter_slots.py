@@ -74,16 +74,13 @@ class AdapterSlots:
         return sum(store.nbytes for store in stores if store is not None)
 
     @contextmanager
-    def lease(self, prompts: Sequence[EncodedPrompt]) -> Iterator[list[int] | None]:
-        """Yields the slot of every prompt's adapter, -1 for none, or None where no prompt has one.
+    def lease(self, prompts: Sequence[EncodedPrompt]) -> Iterator[list[int]]:
+        """Yields the slot of every prompt's adapter, -1 for none.
 
         The adapters stay in their slots within. At most `most` of them may be different. Raises
         CheckpointError where one has to be read from its folder and cannot be.
         """
         adapters = {prompt.adapter for prompt in prompts} - {None}
-        if not adapters:
-            yield None
-            return
         slots = self._take(sorted(adapters, key=lambda each: each.number))
         try:
             yield [-1 if prompt.adapter is None else slots[prompt.adapter] for prompt in prompts]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
 from itertools import pairwise
@@ -116,6 +116,12 @@ class LoadedNetwork:
         numbers = [0 if prompt.adapter is None else prompt.adapter.number for prompt in prompts]
         return numbers, self.adapter_slots.most
 
+    def _lease(self, prompts: Sequence[EncodedPrompt]) -> AbstractContextManager[list[int] | None]:
+        """Keeps the prompts' adapters in their slots, which it yields; None where no prompt has one."""
+        if all(prompt.adapter is None for prompt in prompts):
+            return nullcontext()
+        return self.adapter_slots.lease(prompts)
+
     def __call__(self, batch: PackedBatch) -> Output:
         """Runs a packed batch, which is on the host or on the device, without CUDA graphs."""
         with inference_on(self.device):
@@ -123,14 +129,14 @@ class LoadedNetwork:
 
     def score(self, prompts: Sequence[EncodedPrompt]) -> PendingLogits:
         """Launches a batch, from CUDA graphs where it can; `wait` then gives the logits of its labels."""
-        with inference_on(self.device), self.adapter_slots.lease(prompts) as slots:
+        with inference_on(self.device), self._lease(prompts) as slots:
             if self.graphs is not None and (capacity := self.graphs.capacity_for(prompts)):
                 return self.graphs(self.pack(prompts, capacity, slots))
             return PendingLogits.copy(self(self.pack(prompts, slots=slots)).stacked_logits())
 
     def embed(self, prompts: Sequence[EncodedPrompt]) -> list[Embedded]:
         """Runs a batch and returns logits and vectors of every prompt, in order."""
-        with inference_on(self.device), self.adapter_slots.lease(prompts) as slots:
+        with inference_on(self.device), self._lease(prompts) as slots:
             batch = self.pack(prompts, slots=slots)
             output = self(batch)
             vectors = (output.stacked_logits(), output.text_vectors, output.label_vectors)

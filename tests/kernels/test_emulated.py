@@ -30,7 +30,7 @@ SHAPES: dict[str, dict[str, Any]] = {
     "ragged, reach 3": {"reach": 3},
     "ragged, reach 400": {"reach": 400},
     # several tiles of every size, of which some pairs lie beyond the reach and others within
-    "400 tokens": {"lengths": [400], "reach": 300},
+    "300 tokens": {"lengths": [300], "reach": 220},
     "no c2p": {"lengths": [7, 70], "without": "c2p"},
     "no p2c": {"lengths": [7, 70], "without": "p2c"},
     "short": {"lengths": [1, 16, 4, 9, 12, 2], "reach": 5},

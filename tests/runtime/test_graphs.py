@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
-from weakref import WeakSet
 
-import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
 from gliclass_fast import (
     GLiClassModel,
     ZeroShotClassificationPipeline,
     ZeroShotClassificationWithChunkingPipeline,
-    ops,
 )
 from gliclass_fast.batch import EncodedPrompt
 from gliclass_fast.engine.engine import Engine
@@ -30,62 +21,9 @@ from gliclass_fast.runtime.oom import run_batches
 from gliclass_fast.text.prompts import Request
 from tests import families
 from tests.accuracy import ALONE_TOLERANCE, assert_same_results, assert_unchanged
-from tests.adapters import adapted
+from tests.runtime.recorder import Again, with_graphs
 from tests.sentences import LABELS, TEXTS
 from tests.tiny import ALL_SCORERS, ENCODERS, fast_pipeline, random_prompt, reference_model
-
-
-class Again:
-    """This recorder repeats launches while Python values stay as recorded, as CUDA graphs do."""
-
-    def __init__(self, memory_limit: int = 1 << 40) -> None:
-        self.memory_limit = memory_limit
-        self.recorded = self.renewed = self.held = 0
-        self.busy = threading.Lock()
-        self.failures: list[Exception] = []
-        self.recordings: WeakSet[Callable[[], Tensor]] = WeakSet()
-
-    @contextmanager
-    def stream_scope(self) -> Iterator[None]:
-        assert self.busy.acquire(blocking=False), "two batches at once"
-        try:
-            yield
-        finally:
-            self.busy.release()
-
-    def record(self, run: Callable[[], Tensor]) -> Callable[[], Tensor]:
-        if self.failures:
-            raise self.failures.pop()
-        out = run().clone()
-        self.held += out.nbytes
-        self.recorded += 1
-        out.fill_(float("nan"))  # a recording runs nothing
-
-        def replay() -> Tensor:
-            return out.copy_(run())
-
-        self.recordings.add(replay)
-        return replay
-
-    def alive(self) -> int:
-        """Counts the recordings that somebody still holds."""
-        return len(self.recordings)
-
-    def synchronize(self) -> None:
-        pass
-
-    def new_pool(self) -> None:
-        self.renewed += 1
-        self.held = 0
-
-    def memory(self) -> int:
-        return self.held
-
-
-def with_graphs(model: GLiClassModel, recorder: Again, max_graphs: int = 256) -> GLiClassModel:
-    model.loaded.network.score_recordable = True  # nothing is read too early where Python runs again
-    model.loaded.graphs = GraphRunner(model.loaded.network, model.device, recorder, max_graphs)
-    return model
 
 
 def tiny_model(encoder: str = "deberta-v2", scorer: str = "mlp", **options: object) -> GLiClassModel:
@@ -385,45 +323,3 @@ def test_the_pipeline_gives_the_same_scores() -> None:
     for _ in range(3):
         found, expected = (each(TEXTS, LABELS, threshold=0.0) for each in (graphed, plain))
         assert_same_results(found, expected, ALONE_TOLERANCE)
-
-
-def test_one_recording_serves_any_mix_of_adapters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Adapters are data; a store that moves voids the recordings, and without adapters another one runs."""
-    choose = ops.choose_ops
-
-    def chosen(*given: Any) -> ops.Ops:
-        changed = {name: ops.implementation(name, "triton") for name in ("lora_store", "lora_add")}
-        return replace(choose(*given), **changed)
-
-    monkeypatch.setattr("gliclass_fast.runtime.loaded.choose_ops", chosen)
-    reference, recorder = reference_model("bert", scorer_type="mlp"), Again()
-    merged = {name: adapted(reference, tmp_path / name, seed, r=8) for seed, name in enumerate("abc")}
-    wide = adapted(reference, tmp_path / "wide", 9, r=9)
-    model = with_graphs(GLiClassModel.from_gliclass(reference, device="cpu"), recorder)
-    for name in "abc":
-        model.load_adapter(name, tmp_path / name)
-    wanted = {name: GLiClassModel.from_gliclass(each, device="cpu") for name, each in merged.items()}
-    wanted |= {"": GLiClassModel.from_gliclass(reference, device="cpu")}
-
-    def check(names: Sequence[str]) -> None:
-        prompts = [random_prompt(12, 2, seed) for seed in range(len(names))]
-        own = [model.adapters[name] if name else None for name in names]
-        given = [replace(each, adapter=adapter) for each, adapter in zip(prompts, own, strict=True)]
-        found = model.loaded.score(given).wait()[0]
-        for n, (prompt, name) in enumerate(zip(prompts, names, strict=True)):
-            expected = wanted[name].loaded.score([prompt]).wait()[0]
-            np.testing.assert_allclose(found[2 * n : 2 * n + 2], expected, atol=1e-5)
-
-    for names in ("ab", "ca", ["", "b"], "bb", "ac"):  # the first runs, the second is recorded
-        check(list(names))
-    assert recorder.recorded == 2
-    check(["", ""])
-    check(["", ""])
-    assert recorder.recorded == 4
-    model.load_adapter("wide", tmp_path / "wide")
-    wanted["wide"] = GLiClassModel.from_gliclass(wide, device="cpu")
-    check(["wide", "a"])  # its rank makes the stores grow
-    assert recorder.alive() == 0
-    model.unload_adapter("c")  # which empties its slot
-    for names in (["wide", "a"], ["a", "b"], ["b", "wide"]):
-        check(names)

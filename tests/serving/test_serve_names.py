@@ -33,6 +33,12 @@ def ray_serve(monkeypatch: pytest.MonkeyPatch) -> Any:
     return module
 
 
+@pytest.fixture(autouse=True)
+def keep_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leaves the log of this process as it is, which the command would replace."""
+    monkeypatch.setattr("gliclass_fast.serving.logs.use_json", lambda level: None)
+
+
 def test_the_names_are_the_serving_room_s(ray_serve: Any) -> None:
     assert serve.GLiClassClient is serve.client.GLiClassClient is client.GLiClassClient
     assert serve.GLiClassServeConfig is serve.config.GLiClassServeConfig is config.GLiClassServeConfig
@@ -90,7 +96,6 @@ def test_options_count_more_than_the_file(tmp_path: Path) -> None:
 def test_one_copy_runs_here_and_several_on_ray(ray_serve: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     ran: list[Any] = []
     monkeypatch.setattr("gliclass_fast.serving.server.run", lambda *given: ran.append(given))
-    monkeypatch.setattr("gliclass_fast.serving.logs.use_json", lambda level: None)
     command.main(["--model", "m", "--device", "cpu", "--port", "9001", "--max-model-len", "77"])
     settings, placement = ran[0]
     assert (settings.model, settings.max_length) == ("m", 77)

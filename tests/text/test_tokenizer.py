@@ -23,7 +23,7 @@ from gliclass_fast.text.prompts import Markers, Request, build_prompt
 from gliclass_fast.text.tokenizer import PromptTokenizer
 from tests.tiny import MARKERS, byte_tokenizer, reference_model
 
-STRINGS = 2400
+STRINGS = 1200
 SCRIPTS = [
     "the quick brown fox", "naïve café déjà", "İstanbul ıssız", "Ελλάδα ώρα", "Привет мир", "שלום עולם",
     "مرحبا بالعالم", "नमस्ते दुनिया", "สวัสดีชาวโลก", "你好世界", "こんにちは世界", "안녕하세요 세계",

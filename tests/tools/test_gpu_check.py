@@ -110,7 +110,7 @@ def test_a_mistyped_step_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("package", ["gliclass", "torch"])
+@pytest.mark.parametrize("package", [pytest.param("gliclass", marks=pytest.mark.nightly), "torch"])
 def test_without_a_package_the_failure_is_written_down(package: str, tmp_path: Path) -> None:
     absent = tmp_path / "absent"
     absent.mkdir()

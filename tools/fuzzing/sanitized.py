@@ -22,7 +22,7 @@ def build(folder: Path) -> Path:
     shutil.copy(ROOT / "setup.py", source)
     command = [sys.executable, "setup.py", "--quiet", "build_ext"]
     command += ["--build-lib", str(folder), "--build-temp", str(folder / "objects")]
-    environment = {**os.environ, "CXX": "g++", "CXXFLAGS": f"{SANITIZERS} -O1 -g", "LDFLAGS": SANITIZERS}
+    environment = {**os.environ, "CXX": "g++", "CXXFLAGS": f"{SANITIZERS} -O1 -g1", "LDFLAGS": SANITIZERS}
     subprocess.run(command, check=True, cwd=source, env={**environment, "GLICLASS_FAST_BUILD": "cpu"})
     (library,) = folder.glob("gliclass_fast/kernels/_compiled*.so")
     return library

@@ -131,7 +131,11 @@ def test_states(encoder: str, name: str, extra: dict[str, Any], backend: str) ->
 
 @pytest.mark.parametrize(
     ("encoder", "name", "extra"),
-    [case for case in CASES if case[1] in IN_TRITON],
+    [
+        pytest.param(*case, marks=pytest.mark.nightly if case[1] == "stock buckets" else [])
+        for case in CASES
+        if case[1] in IN_TRITON
+    ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_states_in_triton(encoder: str, name: str, extra: dict[str, Any]) -> None:

@@ -1,0 +1,66 @@
+"""A recorder for graphs on a CPU: it replays by running again into the recording's memory."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from weakref import WeakSet
+
+from torch import Tensor
+
+from gliclass_fast import GLiClassModel
+from gliclass_fast.runtime.graphs import GraphRunner
+
+
+class Again:
+    """This recorder repeats launches while Python values stay as recorded, as CUDA graphs do."""
+
+    def __init__(self, memory_limit: int = 1 << 40) -> None:
+        self.memory_limit = memory_limit
+        self.recorded = self.renewed = self.held = 0
+        self.busy = threading.Lock()
+        self.failures: list[Exception] = []
+        self.recordings: WeakSet[Callable[[], Tensor]] = WeakSet()
+
+    @contextmanager
+    def stream_scope(self) -> Iterator[None]:
+        assert self.busy.acquire(blocking=False), "two batches at once"
+        try:
+            yield
+        finally:
+            self.busy.release()
+
+    def record(self, run: Callable[[], Tensor]) -> Callable[[], Tensor]:
+        if self.failures:
+            raise self.failures.pop()
+        out = run().clone()
+        self.held += out.nbytes
+        self.recorded += 1
+        out.fill_(float("nan"))  # a recording runs nothing
+
+        def replay() -> Tensor:
+            return out.copy_(run())
+
+        self.recordings.add(replay)
+        return replay
+
+    def alive(self) -> int:
+        """Counts the recordings that somebody still holds."""
+        return len(self.recordings)
+
+    def synchronize(self) -> None:
+        pass
+
+    def new_pool(self) -> None:
+        self.renewed += 1
+        self.held = 0
+
+    def memory(self) -> int:
+        return self.held
+
+
+def with_graphs(model: GLiClassModel, recorder: Again, max_graphs: int = 256) -> GLiClassModel:
+    model.loaded.network.score_recordable = True  # nothing is read too early where Python runs again
+    model.loaded.graphs = GraphRunner(model.loaded.network, model.device, recorder, max_graphs)
+    return model

@@ -103,7 +103,7 @@ class BuildKernels(build_ext):
         folder = Path(self.build_temp).resolve()
         for place in (folder, target.parent):
             place.mkdir(parents=True, exist_ok=True)
-        cpp = [compiler, "-std=gnu++17", "-O3", "-fPIC", "-fvisibility=hidden"]
+        cpp = [compiler, "-std=gnu++17", "-O3", "-fPIC", "-fvisibility=hidden", "-pthread"]
         cpp += shlex.split(os.environ.get("CXXFLAGS", ""))
         headers = [f"-I{pybind11.get_include()}", f"-I{sysconfig.get_path('include')}"]
         cuda = [nvcc, f"-ccbin={compiler}", "-std=c++17", "-O3", "-lineinfo", "--threads=0"]
@@ -111,10 +111,11 @@ class BuildKernels(build_ext):
         cuda += [f"-gencode=arch=compute_{gpu},code=sm_{gpu}" for gpu in GPUS]
         cuda += [f"-gencode=arch=compute_{GPUS[-1]},code=compute_{GPUS[-1]}"]
         flags = shlex.split(os.environ.get("LDFLAGS", ""))
-        link = [compiler, "-shared", *flags]
+        link = [compiler, "-shared", "-pthread", *flags]
         if "cuda" in parts:
             headers += ["-DWITH_CUDA", f'-DCUDA_ARCHITECTURES="{" ".join(GPUS)}"']
             link = [nvcc, f"-ccbin={compiler}", "-shared"]  # nvcc knows where CUDA's libraries are.
+            link += ["-Xcompiler=-pthread"]
             link += ["-Xcompiler=" + flag.replace(",", "\\,") for flag in flags]
         source = ROOT / "csrc"
         # The table maps an object to the command that makes it.

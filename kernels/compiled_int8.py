@@ -66,7 +66,7 @@ def _map(
     rows, depth = x.shape
     number, lanes = compiled_cpu.instruction_set()
     width, left = divmod(packed.numel(), _bytes_per_output(depth))
-    if left or packed.dtype is not torch.uint8:
+    if left or not depth or packed.dtype is not torch.uint8:
         raise ValueError(f"rows of {depth} values do not fit {packed.numel()} values of {packed.dtype}")
     if x.stride(1) != 1:
         x = x.contiguous()

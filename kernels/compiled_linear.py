@@ -65,7 +65,7 @@ def _check(
 ) -> None:
     """Raises ValueError where the kernel would read something other than what it is given."""
     (rows, depth), width = x.shape, weight.shape[0]
-    if depth != weight.shape[1]:
+    if depth != weight.shape[1] or not depth:
         raise ValueError(f"rows of {depth} values do not fit a weight for {weight.shape[1]}")
     if onto is not None and onto.stride(1) != 1:
         raise ValueError("the rows that are added to must be contiguous")

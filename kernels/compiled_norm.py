@@ -24,6 +24,8 @@ def _norm(
     """
     table, places = sources[0]
     width, rows = table.shape[1], len(table) if places is None else len(places)
+    if not width:
+        raise ValueError("rows have no values")
     for given in (*(table for table, _ in sources), weight, bias):
         if given is not None and (given.dtype is not torch.float32 or given.shape[-1] != width):
             raise ValueError(f"needs float32 [*, {width}], got {given.dtype} {list(given.shape)}")

@@ -128,6 +128,29 @@ def streamed(result: dict[str, Any]) -> str:
     return f"{machine_line(result['machine'])}\n\n{markdown(columns, rows)}"
 
 
+# The table maps a time to the one that it is given as a multiple of.
+MULTIPLE_OF = {
+    "adapters, ms": "no adapters, ms",
+    "int8, adapters, ms": "int8, no adapters, ms",
+    "gliclass-fast, merged in turn, ms": "adapters, ms",
+    "gliclass, merged in turn, ms": "adapters, ms",
+}
+
+
+def mixed(result: dict[str, Any]) -> str:
+    """Renders the times of calls with adapters, and without; the first row has all columns."""
+    columns = list(result["rows"][0]["times"])
+    rows = []
+    for row in result["rows"]:
+        medians = {name: times["median"] for name, times in row["times"].items()}
+        cells = [f"{medians[name]:,.0f}" if name in medians else "" for name in columns]
+        for n, name in enumerate(columns):
+            if name in medians and name in MULTIPLE_OF:
+                cells[n] += f" (**{medians[name] / medians[MULTIPLE_OF[name]]:.2f}x**)"
+        rows.append([str(row["adapters"]), *cells])
+    return f"{machine_line(result['machine'])}\n\n{markdown(['adapters', *columns], rows)}"
+
+
 def served(result: dict[str, Any]) -> str:
     tables = [markdown(*table) for table in serving_tables(result)]
     return "\n\n".join([machine_line(result["machine"]), *tables])

@@ -14,7 +14,7 @@
 
 namespace ISA {
 
-#if defined(__AVX2__) && !defined(__AVX512VNNI__) && !defined(__AVXVNNI__)
+#if defined(__AVX2__) && !defined(__AVX512VNNI__) && (!defined(__AVXVNNI__) || defined(__AVX512F__))
 #define INT8_IN_PAIRS
 #endif
 
@@ -48,7 +48,7 @@ typedef Integers Sums[ROWS][COLUMNS];
 inline Integers add_products(Integers sums, Integers inputs, Integers weights) {
 #if defined(__AVX512VNNI__)
   return (Integers)_mm512_dpbusd_epi32((__m512i)sums, (__m512i)inputs, (__m512i)weights);
-#elif defined(__AVXVNNI__)
+#elif defined(__AVXVNNI__) && !defined(__AVX512F__)
   return (Integers)_mm256_dpbusd_avx_epi32((__m256i)sums, (__m256i)inputs, (__m256i)weights);
 #elif defined(__AVX512BW__)
   return sums + (Integers)_mm512_madd_epi16((__m512i)inputs, (__m512i)weights);

@@ -4,14 +4,15 @@
 #include "parallel.h"
 
 #include <pthread.h>
+#include <signal.h>
 
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
 #include <cstdint>
+#include <exception>
 #include <mutex>
 #include <new>
-#include <system_error>
 #include <thread>
 
 #ifdef __x86_64__
@@ -37,9 +38,11 @@ struct alignas(64) Job {
 
 Job jobs[SLOTS];
 std::atomic<uint32_t> published{0};  // jobs so far
+std::atomic<int> wanted{0};          // helpers of the last of them: the others need not look
 std::atomic<int> sleeping{0};        // helpers
 std::atomic<int> started{0};         // helpers
-std::atomic<int> waiting{0};         // callers, for the end of their jobs
+std::atomic<int> most{MOST_HELPERS};
+std::atomic<int> waiting{0};  // callers, for the end of their jobs
 
 // These are never destroyed, as helpers sleep on them when the process ends.
 std::mutex& mutex = *new std::mutex;  // It guards sleep, and the start of helpers.
@@ -90,10 +93,10 @@ void help(int number) {
     const uint32_t seen = published;
     int taken = 0;
     for (Job& job : jobs) taken += take_tasks(job, number);
-    if (taken || comes_soon([&] { return published != seen; })) continue;
+    if (taken || (number < wanted && comes_soon([&] { return published != seen; }))) continue;
     std::unique_lock<std::mutex> lock(mutex);
     sleeping++;
-    wake_helpers.wait(lock, [&] { return published != seen; });
+    wake_helpers.wait(lock, [&] { return published != seen && number < wanted; });
     sleeping--;
   }
 }
@@ -103,19 +106,27 @@ void forget_threads() {
   new (&wake_helpers) std::condition_variable;
   new (&wake_callers) std::condition_variable;
   sleeping = started = waiting = 0;
+  most = MOST_HELPERS;
   for (Job& job : jobs) job.ticket = 0, job.used = false;
   mutex.unlock();
 }
 
-void start_helpers(int wanted) {
-  if (started >= wanted) return;
-  static const int registered = pthread_atfork([] { mutex.lock(); }, [] { mutex.unlock(); }, forget_threads);
-  (void)registered;
+const int registered = pthread_atfork([] { mutex.lock(); }, [] { mutex.unlock(); }, forget_threads);
+
+// Starts helpers, which leave the signals of the process to its other threads. Where the system has no more
+// threads, those that there are do the work, and nobody asks again.
+void start_helpers(int count) {
+  if (started >= count) return;
   std::lock_guard<std::mutex> lock(mutex);
+  sigset_t all, before;
+  sigfillset(&all);
+  pthread_sigmask(SIG_SETMASK, &all, &before);
   try {
-    for (; started < wanted; started++) std::thread(help, int(started)).detach();
-  } catch (const std::system_error&) {  // The system has no more threads: those that there are do the work.
+    for (; started < count; started++) std::thread(help, int(started)).detach();
+  } catch (const std::exception&) {
+    most = int(started);
   }
+  pthread_sigmask(SIG_SETMASK, &before, nullptr);
 }
 
 Job* free_slot() {
@@ -128,7 +139,7 @@ Job* free_slot() {
 
 void share(int tasks, int threads, void (*work)(const void*, int), const void* context) {
   int helpers = (threads < tasks ? threads : tasks) - 1;
-  if (helpers > MOST_HELPERS) helpers = MOST_HELPERS;
+  if (helpers > most) helpers = most;
   Job* const job = helpers > 0 ? free_slot() : nullptr;
   if (!job) {
     for (int task = 0; task < tasks; task++) work(context, task);
@@ -139,6 +150,7 @@ void share(int tasks, int threads, void (*work)(const void*, int), const void* c
   job->tasks = tasks, job->work = work, job->context = context;
   job->unfinished = tasks;
   job->ticket = ((job->ticket >> 32) + 1) << 32 | uint32_t(tasks);
+  wanted = helpers;
   published++;
   if (sleeping) {
     std::lock_guard<std::mutex> lock(mutex);

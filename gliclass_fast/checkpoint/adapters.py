@@ -91,24 +91,45 @@ def adapter_names(model: nn.Module) -> list[str]:
 def live_updates(model: nn.Module, name: str) -> dict[str, tuple[Tensor, Tensor]]:
     """Returns what brings a model, with its active adapters merged, to one with another adapter alone.
 
-    By the name of each weight: A [r, in] and B [out, r], in float32, the adapter's own and those of the
-    active ones with the other sign. Raises CheckpointError for a layer whose adapter is not plain LoRA.
+    By the name of each weight: A [r, in] and B [out, r], copies in float32, the adapter's own and those of
+    the merged ones with the other sign. Raises CheckpointError where one of them is not plain LoRA of linear
+    layers.
     """
     found: dict[str, tuple[Tensor, Tensor]] = {}
-    for place, layer in adapter_layers(model).items():
-        active = (
-            [] if layer.disable_adapters else [each for each in layer.active_adapters if each in layer.lora_A]
-        )
-        signs = {**dict.fromkeys(active, -1.0), **({name: 1.0} if name in layer.lora_A else {})}
-        if name in active:
-            del signs[name]
-        if any(getattr(layer, "use_dora", {}).get(each) for each in signs) or (
-            signs and not isinstance(layer.get_base_layer(), nn.Linear)
+    for place, module in model.named_modules():
+        copies = getattr(module, "modules_to_save", None)
+        if isinstance(copies, nn.ModuleDict) and (
+            name in copies or any(a in copies for a in module.active_adapters)
         ):
-            raise CheckpointError(f"the adapter {name!r} on {place} is not plain LoRA of a linear layer")
-        if signs:
-            pairs = [(layer.lora_A[each].weight, layer.lora_B[each].weight, each) for each in signs]
-            a = torch.cat([a.detach().float().cpu() for a, _, _ in pairs])
-            b = [signs[each] * layer.scaling[each] * b.detach().float().cpu() for _, b, each in pairs]
+            raise CheckpointError(f"the adapter {name!r} or an active one replaces {place} (modules_to_save)")
+    for place, layer in adapter_layers(model).items():
+        held = [each for each in _left_in(layer) if each != name]
+        signs = {**dict.fromkeys(held, -1.0), **({} if name in _left_in(layer) else {name: 1.0})}
+        if any(not _is_plain(layer, each) for each in (name, *held)):
+            raise CheckpointError(f"the adapter {name!r} or an active one is not plain LoRA on {place}")
+        own = {each: sign for each, sign in signs.items() if each in layer.lora_A}
+        if own:
+            a = torch.cat([layer.lora_A[each].weight.detach().float().cpu() for each in own])
+            b = [
+                sign * layer.scaling[each] * layer.lora_B[each].weight.detach().float().cpu()
+                for each, sign in own.items()
+            ]
             found[_plain(f"{place}.weight")] = a, torch.cat(b, dim=1)
     return found
+
+
+def _left_in(layer: Any) -> list[str]:
+    """Returns the adapters of a layer that are in the weight which `_merged` gives."""
+    if layer.disable_adapters or not layer.active_adapters:
+        return []
+    return list(layer.merged_adapters if layer.merged else layer.active_adapters)
+
+
+def _is_plain(layer: Any, name: str) -> bool:
+    """Tells whether what a layer holds of an adapter is nothing, or two matrices of a linear map."""
+    if name in getattr(layer, "lora_embedding_A", ()):
+        return False
+    if name not in layer.lora_A:
+        return True
+    plain = layer.lora_B[name].bias is None and not getattr(layer, "use_dora", {}).get(name)
+    return plain and isinstance(layer.get_base_layer(), nn.Linear)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -52,9 +52,17 @@ class Scoring:
         found = row.kept[self.adapter_column]
         if found in (None, ""):
             return None
-        if found not in self.adapters:
+        if not isinstance(found, (str, int)) or str(found) not in self.adapters:
             raise ValueError(f"there is no adapter {found!r}; there are {sorted(self.adapters)}")
         return str(found)
+
+    def checked(self, row: Row) -> Row:
+        """Returns a row, with its error where it names an adapter that there is not."""
+        try:
+            self.adapter_of(row)
+        except ValueError as error:
+            return replace(row, error=row.error or str(error))
+        return row
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +90,7 @@ def run(
     )
     for name, folder in scoring.adapters.items():
         loaded.load_adapter(name, folder)
-    job = Job(source, _scorer(scoring, running, loaded), layout, on_error)
+    job = Job(source, _scorer(scoring, running, loaded), layout, on_error, scoring.checked)
     if output is None:
         writer: Writer = Tables(layout) if table else JsonLines()
         job.run(writer, TEXTS_AT_A_TIME)

@@ -44,13 +44,15 @@ class Job:
     """Runs a source through a model.
 
     score: gives the outcomes of rows, the first of which has the given number. on_error: what is done with a
-    row that fails: "null" writes its error, "skip" leaves it out, "fail" ends the job there.
+    row that fails: "null" writes its error, "skip" leaves it out, "fail" ends the job there. checked: gives a
+    row its error where it shows before the row is scored.
     """
 
     source: Source
     score: Callable[[Sequence[Row], int], list[Outcome]]
     layout: Layout
     on_error: str
+    checked: Callable[[Row], Row] = lambda row: row
     _failed: Tally = field(default_factory=Tally)
     _cut: Tally = field(default_factory=Tally)
     _done: int = 0
@@ -69,7 +71,7 @@ class Job:
                 progress(self.source.total, output is not None or not screen.is_terminal) as step,
             ):
                 for part in self.source.parts(size):
-                    if rest := resumed.rest(part):
+                    if rest := resumed.rest(list(map(self.checked, part))):
                         resumed.finish()
                         self._part(rest, self._done + len(part) - len(rest), writer, note)
                     self._done += len(part)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any
 
 from gliclass_fast.cli.results import Outcome
@@ -19,17 +18,11 @@ def score(
 ) -> list[Outcome]:
     """Returns an outcome per row; `first` is the number of the first row in the input, from 0.
 
-    adapter_of: gives the adapter of a row; it raises ValueError where the row names none that there is.
+    adapter_of: gives the adapter of a row without an error.
 
     Raises the error of `call` where any text at all fails, as then it is a mistake in the options.
     """
-    adapters: list[str | None] = []
-    for number, row in enumerate(rows := list(rows)):
-        try:
-            adapters.append(None if row.error is not None else adapter_of(row))
-        except ValueError as error:
-            adapters.append(None)
-            rows[number] = replace(row, error=str(error))
+    adapters = [None if row.error is not None else adapter_of(row) for row in rows]
 
     def part(texts: list[str], start: int) -> list[Outcome]:
         own = adapters[start - first :][: len(texts)]

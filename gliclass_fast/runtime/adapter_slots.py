@@ -128,16 +128,16 @@ class AdapterSlots:
             part = Part(place.start, a.to(self._like.device), b.to(self._like.device))
             of_layers.setdefault(place.layer, []).append(part)
         moved = False
-        for path, module in self._network.named_modules():
-            if isinstance(module, Linear):
-                moved |= self._put(path, module, slot, of_layers.get(path, []))
-            elif isinstance(module, Adaptable):
-                own = {
-                    name: of_layers.get(f"{path}.{name}", []) for name in module.folded_projections.values()
-                }
-                moved |= module.adapt(slot, own)
-        if moved and (on_move := self._on_move()) is not None:
-            on_move()
+        try:
+            for path, module in self._network.named_modules():
+                if isinstance(module, Linear):
+                    moved |= self._put(path, module, slot, of_layers.get(path, []))
+                elif isinstance(module, Adaptable):
+                    names = module.folded_projections.values()
+                    moved |= module.adapt(slot, {name: of_layers.get(f"{path}.{name}", []) for name in names})
+        finally:  # also where memory ends on the way
+            if moved and (on_move := self._on_move()) is not None:
+                on_move()
 
     def _put(self, path: str, layer: Linear, slot: int, update: Update) -> bool:
         made = bool(update) and layer.lora is None

@@ -90,6 +90,8 @@ class AdapterLibrary:
             self._places, self._count = places, self._count + 1
             adapter = Adapter(self, id, self._count, folder)
             found = _read(adapter, places)
+            if not found:
+                raise CheckpointError(f"{folder}: the adapter changes no weight that is read")
             adapter.rank = max(a.shape[0] for a, _ in found.values())
             adapter.nbytes = sum(a.nbytes + b.nbytes for a, b in found.values())
             self.unload(id, missing_ok=True)
@@ -97,16 +99,15 @@ class AdapterLibrary:
             self._keep(adapter, found)
             return adapter
 
-    def follow(self, model: nn.Module) -> None:
+    def follow(self, model: nn.Module, places: Places) -> None:
         """Takes the adapters of a live model as they are now; those of folders with the same ids stay."""
         with self._lock:
+            for id in [id for id, each in self._adapters.items() if each.folder is None]:
+                del self._adapters[id]
             for id in adapter_names(model):
-                known = self._adapters.get(id)
-                if known is None or known.folder is None:
+                if id not in self._adapters:
                     self._count += 1
-                    self._adapters[id] = Adapter(
-                        self, id, self._count, None, partial(live_updates, model, id)
-                    )
+                    self._adapters[id] = Adapter(self, id, self._count, None, _snapshot(model, id, places))
 
     def unload(self, id: str, missing_ok: bool = False) -> None:
         """Forgets an adapter; raises WrongValue where there is none of that id."""
@@ -126,7 +127,8 @@ class AdapterLibrary:
                 assert self._places is not None
                 logger.info("reading the adapter %r of %s again", adapter.id, adapter.folder)
                 found = _read(adapter, self._places)
-            self._keep(adapter, found)
+            if self._adapters.get(adapter.id) is adapter:  # else it was unloaded while a text waited for it
+                self._keep(adapter, found)
             return found
 
     def _keep(self, adapter: Adapter, updates: Updates) -> None:
@@ -158,6 +160,10 @@ class AdapterLibrary:
             raise WrongValue(f"adapter {id!r} is not loaded; loaded: {loaded}")
         return found
 
+    def get(self, id: str) -> Adapter | None:
+        """Returns the adapter of an id, or None."""
+        return self._adapters.get(id)
+
     def __contains__(self, id: object) -> bool:
         return id in self._adapters
 
@@ -177,6 +183,26 @@ def _read(adapter: Adapter, places: Places) -> Updates:
         for weight in pairs
         if _has_effect(weight, places, str(adapter.folder))
     }
+
+
+def _snapshot(model: nn.Module, id: str, places: Places) -> Callable[[], Updates]:
+    """Reads an adapter of a live model now, and returns what gives it, or raises what is wrong with it.
+
+    The network beside it was built of the model as it is now, with the active adapters merged.
+    """
+    try:
+        found = {
+            weight: pair
+            for weight, pair in live_updates(model, id).items()
+            if _has_effect(weight, places, f"the live model's adapter {id!r}")
+        }
+    except CheckpointError as error:
+        return partial(_refuse, error)
+    return lambda: found
+
+
+def _refuse(error: CheckpointError) -> Updates:
+    raise error
 
 
 def _scaled(pairs: LoraPairs, weight: str, places: Places) -> tuple[Tensor, Tensor]:

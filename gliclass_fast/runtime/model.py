@@ -20,7 +20,7 @@ from gliclass_fast.checkpoint.lora import open_checkpoint
 from gliclass_fast.config import valid_options
 from gliclass_fast.models.configuration import read_config
 from gliclass_fast.ops import Ops, unavailable_reason
-from gliclass_fast.runtime.adapters import AdapterLibrary
+from gliclass_fast.runtime.adapters import Adapter, AdapterLibrary
 from gliclass_fast.runtime.loaded import load
 from gliclass_fast.runtime.origin import Origin
 from gliclass_fast.runtime.pretrained import find_pretrained
@@ -180,7 +180,7 @@ class GLiClassModel(StockModel):
         loaded = load(config, origin.read_tensors(), origin.name, settings)
         origin.remember(seen)
         if isinstance(origin.read_tensors, LiveModel):
-            self.adapters.follow(origin.read_tensors.model)
+            self.adapters.follow(origin.read_tensors.model, loaded.places)
         self.loaded, self.settings, self._twin = loaded, settings, None
 
     def notice_changes(self) -> None:
@@ -253,14 +253,21 @@ class GLiClassModel(StockModel):
 
         Raises CheckpointError where the folder holds no plain LoRA adapter for this model.
         """
+        before = self.adapters.get(id)
         self.adapters.load(id, resolve_folder(folder), self.loaded.places)
+        self._drop_adapter(before)
 
     def unload_adapter(self, id: str) -> None:
         """Forgets an adapter; raises ValueError where there is none of that id."""
         adapter = self.adapters[id]
         self.adapters.unload(id)
-        with inference_on(self.device):
-            self.loaded.adapter_slots.drop(adapter)
+        self._drop_adapter(adapter)
+
+    def _drop_adapter(self, adapter: Adapter | None) -> None:
+        for model in (self, self._twin):
+            if model is not None and adapter is not None:
+                with inference_on(self.device):
+                    model.loaded.adapter_slots.drop(adapter)
 
     def warm_up(
         self,

@@ -39,7 +39,8 @@ def run_batches(
         except (RuntimeError, MemoryError) as error:
             if not is_shortage(error):
                 raise
-            if not isinstance(error, torch.OutOfMemoryError):  # the host's memory, which no graph holds
+            # the host's memory, which no graph holds
+            if isinstance(error, MemoryError) or "alloc_cpu" in str(error):
                 relieved = True
             if relieved and len(group) == 1:
                 raise torch.OutOfMemoryError(f"out of memory on one text alone: {error}") from error

@@ -3,13 +3,7 @@
 from __future__ import annotations
 
 # of torch's allocators, of the system and of its loader
-_WORDS = (
-    "out of memory",
-    "allocate memory",
-    "not enough memory",
-    "failed to map segment",
-    "start new thread",
-)
+_WORDS = ("out of memory", "allocate memory", "not enough memory", "failed to map segment")
 
 
 def is_shortage(error: BaseException) -> bool:

@@ -17,8 +17,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from threading import Condition, Thread
 
+from gliclass_fast.checkpoint.errors import CheckpointError
 from gliclass_fast.engine.engine import Prepared, Scored
 from gliclass_fast.serving.errors import Draining, QueueFull, TooLarge
+from gliclass_fast.text.errors import ArgumentError
 
 logger = logging.getLogger(__name__)
 
@@ -197,7 +199,8 @@ class Batcher:
                 if not text.answer.done():
                     self._answer([text])
             return
-        if not isinstance(error, FloatingPointError):  # which is a matter of one text
+        # values that are not finite, and adapters that cannot be read, are a matter of one text
+        if not isinstance(error, (FloatingPointError, ArgumentError, CheckpointError)):
             self._failures += 1
         _loop_of(batch).call_soon_threadsafe(_refuse, batch[0], error)
 

@@ -13,6 +13,7 @@ from typing import Any
 from torch import OutOfMemoryError
 
 from gliclass_fast import __version__
+from gliclass_fast.checkpoint.errors import CheckpointError
 from gliclass_fast.engine.engine import Engine, Prepared
 from gliclass_fast.pipeline import ZeroShotClassificationPipeline
 from gliclass_fast.runtime.device import use_threads
@@ -170,6 +171,9 @@ class Service:
             raise DeadlinePassed(f"no answer within {seconds:g} s") from None
         except ArgumentError as error:
             raise Invalid(str(error)) from None
+        except CheckpointError as error:
+            logger.error("an adapter cannot be read: %s", error)
+            raise UnknownName(str(error)) from None
         except FloatingPointError as error:
             logger.error("a text has no finite scores: %s", error)
             raise RequestError("the model gave values that are not finite; the log has more") from None

@@ -46,6 +46,19 @@ def test_a_column_of_adapters(folder: Path, tmp_path: Path) -> None:
     assert json.loads(result.stdout.splitlines()[1]) == {**found[0], "of": ""}
 
 
+def test_odd_cells_and_a_job_that_goes_on(folder: Path, tmp_path: Path) -> None:
+    """The result of a row does not count as that of an earlier one, whose adapter there is not."""
+    rows, output = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    lines = [json.dumps({"text": "soup", "of": each}) + "\n" for each in (["mine"], "other", "mine")]
+    rows.write_text("".join(lines), encoding="utf-8")
+    arguments = ["classify", str(rows), *OPTIONS, "--adapter", f"mine={folder}", "--adapter-column", "of"]
+    arguments += ["--on-error", "skip", "--output", str(output)]
+    for options, code in (([], FAILED_ROWS), (["--resume"], 0)):  # the failures were told before
+        result = CliRunner().invoke(app.app, [*arguments, *options])
+        assert result.exit_code == code, result.stderr
+        assert len(output.read_text(encoding="utf-8").splitlines()) == 1
+
+
 def test_options_that_do_not_go_together(folder: Path) -> None:
     for options, message in (
         (["--adapter", "mine"], "--adapter takes ID=FOLDER, not 'mine'"),

@@ -149,7 +149,7 @@ def is_right(library: Path, scheduled: Any, rows: int, seed: int) -> bool:
 
 
 def test_every_schedule_gives_the_same(library: Path, scheduled: Any) -> None:
-    assert all(is_right(library, scheduled, rows, seed) for rows in (16, 64, 128) for seed in range(3))
+    assert all(is_right(library, scheduled, rows, seed) for rows in (16, 64, 128) for seed in range(2))
 
 
 @pytest.mark.nightly

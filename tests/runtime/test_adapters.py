@@ -262,6 +262,44 @@ def test_the_adapters_of_a_live_model(model: Any) -> None:
         wrapped.base_model.model.encoder.layer[0].output.dense.lora_B["a"].weight.zero_()
     [changed] = logits(pipeline, texts[:1], adapter_ids="a")
     assert np.abs(changed - expected["a"]).max() > 1e-3
+    wrapped.merge_adapter(["a"])  # which is not the active one
+    found = logits(pipeline, texts, adapter_ids=["a", "b", "b"])
+    for own, wanted in zip(found, (changed, expected["b"], expected["b"]), strict=True):
+        np.testing.assert_allclose(own, wanted, atol=1e-5)
+    wrapped.unmerge_adapter()
+    wrapped.set_adapter("a")
+    wrapped.delete_adapter("b")
+    with pytest.raises(ValueError, match=r"adapter 'b'.* is not loaded"):
+        logits(pipeline, texts[:1], adapter_ids="b")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"target_modules": ["query_proj", "word_embeddings"]}, "not plain LoRA on .*word_embeddings"),
+        ({"target_modules": ["dense"], "lora_bias": True}, "not plain LoRA"),
+        ({"target_modules": ["dense"], "modules_to_save": ["rel_embeddings"]}, "modules_to_save"),
+    ],
+)
+def test_live_adapters_that_are_refused(model: Any, options: dict[str, Any], message: str) -> None:
+    """They are merged where they are active, and cannot be one text's."""
+    live = copy.deepcopy(model)
+    config = peft.LoraConfig(r=3, init_lora_weights=False, **options)
+    live.model.encoder_model = peft.get_peft_model(live.model.encoder_model, config, adapter_name="a")
+    pipeline = fast_pipeline(live)
+    before = logits(pipeline, TEXTS[:1])
+    with pytest.raises(CheckpointError, match=message):
+        logits(pipeline, TEXTS[:1], adapter_ids="a")
+    np.testing.assert_array_equal(logits(pipeline, TEXTS[:1]), before)
+
+
+def test_one_that_is_replaced_leaves_its_slot(model: Any, tmp_path: Path) -> None:
+    adapted(model, tmp_path, 1)
+    pipeline = fast_pipeline(model)
+    for _ in range(3):
+        pipeline.load_adapter("a", tmp_path)
+        logits(pipeline, TEXTS[:1], adapter_ids="a")
+    assert len(pipeline.model.loaded.adapter_slots._slots) == 1
 
 
 def test_threads_share_few_slots(model: Any, tmp_path: Path) -> None:

@@ -16,7 +16,10 @@ from tests.tiny import ALL_SCORERS, ENCODERS, fast_pipeline, loaded, reference_m
 # the interpreter of Triton is slow: every backbone once, every kind of scorer
 RUNS = [
     *((encoder, "onednn", scorer) for encoder in ENCODERS for scorer in ALL_SCORERS),
-    *((encoder, "triton", scorer) for encoder, scorer in zip(ENCODERS, cycle(("mlp", "cross-attn")))),
+    *(
+        pytest.param(encoder, "triton", scorer, marks=pytest.mark.nightly if number else [])
+        for number, (encoder, scorer) in enumerate(zip(ENCODERS, cycle(("mlp", "cross-attn"))))
+    ),
 ]
 OPTIONS = [{}, {"squeeze_layers": True}, {"class_token_pooling": "average"}]
 

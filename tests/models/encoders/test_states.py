@@ -132,7 +132,7 @@ def test_states(encoder: str, name: str, extra: dict[str, Any], backend: str) ->
 @pytest.mark.parametrize(
     ("encoder", "name", "extra"),
     [
-        pytest.param(*case, marks=pytest.mark.nightly if case[1] == "stock buckets" else [])
+        pytest.param(*case, marks=[] if case[1] in ("stock", "biases", "umT5") else pytest.mark.nightly)
         for case in CASES
         if case[1] in IN_TRITON
     ],

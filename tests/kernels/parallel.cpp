@@ -1,4 +1,5 @@
-// Several threads share work at once, some forks come between, and every task must run once: ThreadSanitizer watches them.
+// Several threads share work at once, and every task must run once: ThreadSanitizer watches them. With an
+// argument the process forks meanwhile, and its children share work too.
 #include "../../csrc/cpu/parallel.h"
 
 #include <sys/wait.h>

@@ -40,7 +40,7 @@ def run_batches(
             if not is_shortage(error):
                 raise
             # the host's memory, which no graph holds
-            if isinstance(error, MemoryError) or "alloc_cpu" in str(error):
+            if isinstance(error, MemoryError) or "CPUAllocator" in str(error):
                 relieved = True
             if relieved and len(group) == 1:
                 raise torch.OutOfMemoryError(f"out of memory on one text alone: {error}") from error

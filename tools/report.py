@@ -148,7 +148,9 @@ def mixed(result: dict[str, Any]) -> str:
             if name in medians and name in MULTIPLE_OF:
                 cells[n] += f" (**{medians[name] / medians[MULTIPLE_OF[name]]:.2f}x**)"
         rows.append([str(row["adapters"]), *cells])
-    return f"{machine_line(result['machine'])}\n\n{markdown(['adapters', *columns], rows)}"
+    runs = min(times["runs"] for row in result["rows"] for times in row["times"].values())
+    facts = f"{machine_line(result['machine'])} Medians; fewest runs of a figure: {runs}."
+    return f"{facts}\n\n{markdown(['adapters', *columns], rows)}"
 
 
 def served(result: dict[str, Any]) -> str:
@@ -162,6 +164,7 @@ PAGES: dict[Path, dict[str, Callable[[Any], str]]] = {
     ROOT / "README.md": {"cpu.json": summary},
     ROOT / "docs" / "models.md": {"what it runs": runs},
     ROOT / "docs" / "kernels.md": {"operations": operations},
+    ROOT / "docs" / "adapters.md": {"adapters-cpu.json": mixed},
     ROOT / "docs" / "live-models.md": {"refresh-cpu.json": followed},
     ROOT / "docs" / "benchmarks.md": {
         "memory-cpu.json": grown,

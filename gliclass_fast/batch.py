@@ -36,7 +36,7 @@ class EncodedPrompt:
     text_end: int | None = None  # where the text part ends; None: where the prompt ends
     label_vectors: Tensor | None = None  # [labels, C], for bi-encoders only
     label_prompt: EncodedPrompt | None = None  # the labels' own sequence, for encoder-decoders only
-    adapter: Any = None  # an `Adapter` of checkpoint/adapter.py, whose update the prompt is read with
+    adapter: Any = None  # an `Adapter` of runtime/adapters.py, whose update the prompt is read with
 
     @classmethod
     def of_text(cls, token_ids: np.ndarray, num_labels: int, **rest: Any) -> EncodedPrompt:

@@ -14,7 +14,7 @@ from torch import Tensor
 from gliclass_fast.kernels import compiled_cpu
 from gliclass_fast.kernels._extension import address, extension
 from gliclass_fast.kernels.compiled_norm import normed_cpp
-from gliclass_fast.kernels.linear import ACTIVATIONS, norm_linear_by
+from gliclass_fast.kernels.linear import ACTIVATIONS, finish
 
 FUSED = {"none": 0, "gelu": 1, "relu": 2, "silu": 3, "gelu_tanh": 4}  # as csrc/cpu/linear.h numbers them
 
@@ -87,9 +87,6 @@ def linear_add_cpp(x: Tensor, weight: Tensor, bias: Tensor | None, residual: Ten
     return map_rows(x, weight, bias, residual)
 
 
-_norm_linear = norm_linear_by(linear_cpp, normed_cpp)
-
-
 def norm_linear_cpp(
     x: Tensor,
     weight: Tensor,
@@ -100,7 +97,8 @@ def norm_linear_cpp(
     gated: bool = False,
     add: Tensor | None = None,
 ) -> Tensor:
-    lanes = compiled_cpu.instruction_set()[1]
+    _, lanes = compiled_cpu.instruction_set()
+    normed = normed_cpp(x, eps, sums is None)
     if activation in FUSED and add is None and not (gated and weight.shape[0] // 2 % lanes):
-        return map_rows(normed_cpp(x, eps, sums is None), weight, bias, activation=activation, gated=gated)
-    return _norm_linear(x, weight, bias, sums, eps, activation, gated, add)
+        return map_rows(normed, weight, bias, activation=activation, gated=gated)
+    return finish(map_rows(normed, weight, bias), activation, gated, add)

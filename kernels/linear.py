@@ -95,10 +95,7 @@ def normed(x: Tensor, eps: float, rms: bool) -> Tensor:
     return F.rms_norm(x, x.shape[-1:], eps=eps) if rms else F.layer_norm(x, x.shape[-1:], eps=eps)
 
 
-def norm_linear_by(
-    product: Callable[[Tensor, Tensor, Tensor | None], Tensor],
-    normed: Callable[[Tensor, float, bool], Tensor] = normed,
-) -> Callable[..., Tensor]:
+def norm_linear_by(product: Callable[[Tensor, Tensor, Tensor | None], Tensor]) -> Callable[..., Tensor]:
     """Returns `norm_linear` around a backend's product (x, weight, bias) -> x @ weight.T + bias."""
 
     def norm_linear(

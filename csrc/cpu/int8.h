@@ -1,5 +1,5 @@
 // Linear maps on a CPU, in int8: the contract stands in kernels/int8.py. Nothing is kept from one call to the
-// next but the memory in which a thread widens weights.
+// next but the memory in which a thread copies rows and widens weights.
 #pragma once
 
 #include <cstddef>

@@ -12,9 +12,9 @@ of one map. The scale of an adapter is in its b.
 The reference multiplies whole runs of rows: two products per run and part, whatever the number of texts. Its
 store keeps every update in its own rank. A CPU's compiled kernel does the same (compiled_lora.py). Triton's
 store has one tensor of all A, [S, P * R, K], and one of all B, [S, N, R], with the rank R of a bucket: an
-adapter of a smaller rank is filled up with zeros. One kernel makes x A^T of all parts, another adds the product with B^T.
-A block of rows goes through the adapters that occur in it, one after the other, so that neither kernel needs
-to know where an adapter starts: one recording serves any mix.
+adapter of a smaller rank is filled up with zeros. One kernel makes x A^T of all parts, another adds the
+product with B^T. A block of rows goes through the adapters that occur in it, one after the other, so that
+neither kernel needs to know where an adapter starts: one recording serves any mix.
 """
 
 from __future__ import annotations

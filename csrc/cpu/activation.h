@@ -20,7 +20,7 @@ inline Vector gelu(Vector x) {
   power = power * size - 4.5917222e-01f;
   power = power * size - 1.1511097f;
   power = power * size - 1.0f;
-  const Vector value = larger(x, Vector{}) - size * power_of_two(power);
+  const Vector value = larger(Vector{}, x) - size * power_of_two(power);
   return x < -16.0f ? x - x : value;
 }
 
@@ -38,7 +38,7 @@ inline Vector gelu_tanh(Vector x) {
 
 inline Vector activated(int activation, Vector x) {
   if (activation == Linear::GELU) return gelu(x);
-  if (activation == Linear::RELU) return larger(x, Vector{});
+  if (activation == Linear::RELU) return larger(Vector{}, x);
   if (activation == Linear::SILU) return x * sigmoid(x);
   if (activation == Linear::GELU_TANH) return gelu_tanh(x);
   return x;

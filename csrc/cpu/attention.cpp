@@ -1,5 +1,6 @@
 // Attention takes a tile of up to 128 rows of one head at a time, over steps of 128 keys with an online softmax
-// (Milakov and Gimelshein, arXiv:1805.02867). Everything but the softmax is `multiply`.
+// (Milakov and Gimelshein, arXiv:1805.02867). Everything but the softmax is `multiply`, for the columns that
+// one of ROWS neighbouring rows sees.
 //
 // The position terms of disentangled attention are products with a table whose columns are the distances
 // (lane's place) - (row's place). ROWS neighbouring rows need little more of them than the step is wide:
@@ -59,6 +60,7 @@ class Tile {
         end_key(tile[3]),
         key_head(head / a.group),
         padded(round_up(a.width, LANES)),
+        copies_keys(a.cosines || a.query_table || padded != a.width),
         buffers(padded) {}
 
   void attend() {
@@ -79,6 +81,7 @@ class Tile {
  private:
   const Attention& a;
   const int head, first, rows, first_key, end_key, key_head, padded;
+  const bool copies_keys;  // Otherwise they are read where they are.
   const Buffers buffers;
 
   // Returns where the values of a key start in a row of k or v.
@@ -86,6 +89,12 @@ class Tile {
     const ptrdiff_t row =
         a.pages ? ptrdiff_t(a.pages[key / a.page_rows]) * a.page_rows + key % a.page_rows : key;
     return row * a.kv_stride + key_head * a.width;
+  }
+
+  // Asks for values that will be read soon.
+  static void fetch(const float* values, int count) {
+    constexpr int LINE = 64 / sizeof(float);
+    for (int n = 0; n < count; n += LINE) __builtin_prefetch(values + n);
   }
 
   // Loads rows times `scale`, turned to their positions, and zeros up to full vectors of rows.
@@ -109,14 +118,20 @@ class Tile {
     }
   }
 
-  void pack_keys(int count) const {
-    for (int panel = 0; panel < round_up(count, LANES) / LANES; panel++)
+  void pack_keys(int key, int count) const {
+    for (int row = 0; row < count; row += LANES) {
+      const float* rows[LANES];
+      for (int n = 0; n < LANES; n++) {
+        const int used = row + n < count ? row + n : count - 1;  // Nobody reads what becomes of the others.
+        rows[n] = copies_keys ? buffers.keys + used * padded : a.k + place(key + used);
+      }
       for (int d = 0; d < padded; d += LANES) {
         Vector square[LANES];
-        for (int n = 0; n < LANES; n++) square[n] = load(buffers.keys + (panel * LANES + n) * padded + d);
+        for (int n = 0; n < LANES; n++) square[n] = load(rows[n] + d);
         transpose(square);
-        for (int n = 0; n < LANES; n++) store(buffers.key_panels + (panel * padded + d + n) * LANES, square[n]);
+        for (int n = 0; n < LANES; n++) store(buffers.key_panels + row * padded + (d + n) * LANES, square[n]);
       }
+    }
   }
 
   void pack_values(int key, int count) const {
@@ -142,6 +157,7 @@ class Tile {
       const int nearest = zero * LANES + lane - (row + r + ROWS - 1);
       const int farthest = zero * LANES + lane + lanes - 1 - (row + r);
       const int from = floor_panel(nearest), panels = floor_panel(farthest) - from + 1;
+      fetch(distances.at(from - 1) + r % LANES * a.width, ROWS * a.width);  // Later rows need that panel.
       float* const to = square + r * STRIDE + MARGIN + (from - zero) * LANES + row + r - lane;
       multiply(x + r * padded, padded, distances, a.width, from, panels, to, STRIDE + 1, false);
     }
@@ -172,32 +188,43 @@ class Tile {
     }
   }
 
+  // Returns the first column of a step that a row sees, and the one behind the last; later rows see later ones.
+  struct Columns {
+    int from, to;
+  };
+  Columns seen_by(int row, int key, int count) const {
+    const int own = first + row - key;  // The row's own token has this column.
+    const int end = a.causal ? end_key - key - (rows - 1 - row) : own + a.window + 1;
+    const int from = a.window >= 0 && own > a.window ? own - a.window : 0;
+    return {from, (a.causal || a.window >= 0) && end < count ? end : count};
+  }
+
   // Turns the scores of a row into weights; what was summed up before fades if they rise above it.
   void soften(int row, int key, int count) const {
-    const int own = first + row - key;  // The row's own token has this column.
-    const int from = a.window < 0 ? 0 : own - a.window;
-    const int seen = a.causal ? end_key - key - (rows - 1 - row) : own + a.window + 1;
-    const int to = (a.causal || a.window >= 0) && seen < count ? seen : count;
-    float* const scores = buffers.scores + row * STRIDE + MARGIN;
+    const auto [from, to] = seen_by(row, key, count);
     const Integers lane = lane_numbers();
+    float* const scores = buffers.scores + row * STRIDE + MARGIN;
+    const auto seen = [&, from = from, to = to](int n, Vector value, float other) {
+      if (n >= from && n + LANES <= to) return value;
+      return (lane + n >= from) & (lane + n < to) ? value : splat(other);
+    };
+    const int low = from / LANES * LANES;
     Vector top = splat(buffers.highest[row]);
-    for (int n = 0; n < count; n += LANES) {
-      Vector score = load(scores + n);
-      if (a.bias) score += load(buffers.bias + TILE - 1 - row + n);
-      score = (lane + n >= from) & (lane + n < to) ? score : splat(LOWEST);
-      store(scores + n, score);
-      top = larger(top, score);
+    for (int n = low; n < to; n += LANES) {
+      if (a.bias) store(scores + n, load(scores + n) + load(buffers.bias + TILE - 1 - row + n));
+      top = larger(seen(n, load(scores + n), LOWEST), top);
     }
     const float highest = largest_of(top);
     const float fade = power_of_two(splat(buffers.highest[row] - highest))[0];
     buffers.highest[row] = highest;
     Vector sum{};
-    for (int n = 0; n < count; n += LANES) {
-      const Vector weight = power_of_two(load(scores + n) - highest);
-      const Vector allowed = (lane + n >= from) & (lane + n < to) ? weight : Vector{};
-      store(scores + n, allowed);
-      sum += allowed;
+    for (int n = low; n < to; n += LANES) {
+      const Vector weight = seen(n, power_of_two(load(scores + n) - highest), 0);  // NaN where a score is NaN
+      store(scores + n, weight);
+      sum += weight;
     }
+    for (int n = 0; n < count; n += LANES)
+      if (n < low || n >= to) store(scores + n, Vector{});  // Neighbouring rows may see these.
     buffers.total[row] = buffers.total[row] * fade + sum_of(sum);
     if (fade == 1) return;
     for (int d = 0; d < padded; d += LANES) {
@@ -207,23 +234,41 @@ class Tile {
   }
 
   void step(int key, int count) const {
-    load_rows(key, count, 1, buffers.keys, [this](int row) { return a.k + place(row); });
-    pack_keys(count);
+    if (copies_keys) load_rows(key, count, 1, buffers.keys, [this](int row) { return a.k + place(row); });
+    pack_keys(key, count);
     pack_values(key, count);
     if (a.query_table) multiply_distances(buffers.keys, count, key, first, rows, a.query_table, buffers.by_key);
     if (a.key_table) multiply_distances(buffers.queries, rows, first, key, count, a.key_table, buffers.scores);
-    const Panels keys{buffers.key_panels, padded, KEYS / LANES};
-    const int panels = round_up(count, LANES) / LANES;
-    for (int row = 0; row < rows; row += ROWS)
-      multiply(buffers.queries + row * padded, padded, keys, a.width, 0, panels,
-               buffers.scores + row * STRIDE + MARGIN, STRIDE, a.key_table);
+    for_seen_rows(key, count, [&](int row, int from, int to) {
+      const Panels keys{buffers.key_panels, padded, KEYS / LANES};
+      const int panel = from / LANES, panels = round_up(to, LANES) / LANES - panel;
+      multiply(buffers.queries + row * padded, padded, keys, a.width, panel, panels,
+               buffers.scores + row * STRIDE + MARGIN + panel * LANES, STRIDE, a.key_table);
+    });
     if (a.query_table) add_by_key(count);
     if (a.bias) load_bias(key);
-    for (int row = 0; row < rows; row++) soften(row, key, count);
-    const Panels values{buffers.value_panels, KEYS, padded / LANES};
-    for (int row = 0; row < rows; row += ROWS)
-      multiply(buffers.scores + row * STRIDE + MARGIN, STRIDE, values, count, 0, padded / LANES,
+    for (int row = 0; row < rows; row++) {
+      soften(row, key, count);
+      if (key + KEYS + row < end_key) {  // The next step's rows are far apart: between them lie other heads'.
+        fetch(a.k + place(key + KEYS + row), a.width);
+        fetch(a.v + place(key + KEYS + row), a.width);
+      }
+    }
+    for_seen_rows(key, count, [&](int row, int from, int to) {
+      const Panels values{buffers.value_panels + from * LANES, KEYS, padded / LANES};
+      multiply(buffers.scores + row * STRIDE + MARGIN + from, STRIDE, values, to - from, 0, padded / LANES,
                buffers.out + row * padded, padded, true);
+    });
+  }
+
+  // Calls work(row, from, to) for every ROWS rows and the columns that one of them sees.
+  template <typename Work>
+  void for_seen_rows(int key, int count, Work work) const {
+    for (int row = 0; row < rows; row += ROWS) {
+      const int last = row + ROWS < rows ? row + ROWS - 1 : rows - 1;
+      const int from = seen_by(row, key, count).from, to = seen_by(last, key, count).to;
+      if (from < to) work(row, from, to);
+    }
   }
 
   void write() const {
@@ -238,9 +283,9 @@ class Tile {
 }  // namespace
 
 void attend(const Attention& a) {
-  const int items = a.tiles[0] * a.heads;
-  parallel_for(items, a.threads,
-               [&a](int item) { Tile(a, item % a.heads, a.tiles + 4 * (1 + item / a.heads)).attend(); });
+  const int tiles = a.tiles[0];
+  parallel_for(tiles * a.heads, a.threads,
+               [=, &a](int item) { Tile(a, item / tiles, a.tiles + 4 * (1 + item % tiles)).attend(); });
 }
 
 extern const int lanes = LANES;

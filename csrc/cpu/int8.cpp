@@ -63,7 +63,10 @@ void round_row(const Int8Linear& a, int row, float* copy) {
     factor = 1 / __builtin_sqrtf(sum_of(squares) / a.depth + a.eps);
   }
   Vector tops{};
-  for (int d = 0; d < padded; d += LANES) tops = larger(tops, larger(load(copy + d), -load(copy + d)));
+  for (int d = 0; d < padded; d += LANES) {
+    const Vector size = larger(load(copy + d), -load(copy + d));
+    tops = (tops > size) | (tops != tops) ? tops : size;  // It is NaN if one of them is.
+  }
   float step = largest_of(tops) / LARGEST;
   if (step < TINY) step = TINY;
   a.steps[row] = step * factor;

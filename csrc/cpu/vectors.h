@@ -48,17 +48,18 @@ inline float largest_of(Vector values) {
 }
 
 // Returns 2^x for x <= 0 or NaN, flat below -126. The rest of x after its whole part is within +-1/2, where the
-// polynomial has the smallest largest error of its degree, 8.1e-8 of 2^(rest); 2^0 is 1.
+// polynomial has the smallest largest error of its degree, 2e-9 of 2^(rest); 2^0 is 1.
 inline Vector power_of_two(Vector x) {
   constexpr float ROUNDING = 12582912.0f;  // It is 1.5 * 2^23: the sum has no bits for fractions.
   x = larger(splat(-126.0f), x);
   const Vector shifted = x + ROUNDING;
   const Vector rest = x - (shifted - ROUNDING);
-  Vector power = splat(1.3274633e-3f);
-  power = power * rest + 9.6719617e-3f;
-  power = power * rest + 5.5506784e-2f;
-  power = power * rest + 2.4022235e-1f;
-  power = power * rest + 6.9314706e-1f;
+  Vector power = splat(1.53494577e-4f);
+  power = power * rest + 1.33987993e-3f;
+  power = power * rest + 9.61845182e-3f;
+  power = power * rest + 5.55033274e-2f;
+  power = power * rest + 2.40226477e-1f;
+  power = power * rest + 6.93147182e-1f;
   power = power * rest + 1.0f;
   constexpr int ONE = 127 << 23;  // These are the bits of 1.
   return power * (Vector)(((Integers)shifted << 23) + ONE);

@@ -19,9 +19,9 @@ from transformers.models.auto import CONFIG_MAPPING
 
 from gliclass_fast import GLiClassModel, ZeroShotClassificationPipeline
 from gliclass_fast.bench import cases
+from gliclass_fast.bench.selfcheck import logit_error
 from gliclass_fast.bench.timing import alternate
 from gliclass_fast.models.gliznet.reference import GliZNet
-from gliclass_fast.selfcheck import logit_error
 from gliclass_fast.text.gliznet_tokenizer import GliZNETTokenizer
 
 VOCABULARY = 30528

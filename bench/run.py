@@ -13,8 +13,8 @@ from gliclass_fast.bench import cases, peers
 from gliclass_fast.bench.cases import Case
 from gliclass_fast.bench.contenders import Contender, Engine, Setting, Stock
 from gliclass_fast.bench.peers import Absent
+from gliclass_fast.bench.selfcheck import ALLOWED_ERROR, logit_error
 from gliclass_fast.bench.timing import alternate, as_record
-from gliclass_fast.selfcheck import ALLOWED_ERROR, logit_error
 
 ENGINE = "gliclass-fast"
 CHECKED = 2  # texts of a case that the reference scores one by one, to compare with

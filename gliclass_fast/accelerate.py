@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from gliclass_fast import make_lazy
 from gliclass_fast.chunking import ZeroShotClassificationWithChunkingPipeline
-from gliclass_fast.lazy import make_lazy
 from gliclass_fast.pipeline import BasePipeline, ZeroShotClassificationPipeline
 
 _SETTINGS = ("max_classes", "max_length", "classification_type", "progress_bar", "label_separator")

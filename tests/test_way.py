@@ -32,7 +32,7 @@ def test_a_text_passes_fifteen_files() -> None:
         sys.setprofile(before)
     named = ["arguments", "labels", "prompts", "readers", "results", "tokenizer"]
     assert passed == {
-        "pipeline.py", "engine/engine.py", "batch.py",
+        "pipeline/__init__.py", "engine/engine.py", "batch.py",
         *(f"text/{name}.py" for name in named),
         *(f"runtime/{name}.py" for name in ("loaded", "model", "oom", "origin", "packing", "transfer")),
     }  # fmt: skip

@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.table import Table
 
-from gliclass_fast import selfcheck
+from gliclass_fast.bench import selfcheck
 from gliclass_fast.checkpoint.files import resolve_folder
 from gliclass_fast.checkpoint.lora import adapter_place
 from gliclass_fast.cli.console import errors, fail, screen

@@ -15,7 +15,8 @@ import pytest
 from typer.testing import CliRunner, Result
 
 import gliclass_fast
-from gliclass_fast import demo, selfcheck
+from gliclass_fast import demo
+from gliclass_fast.bench import selfcheck
 from gliclass_fast.cli import app, classify
 from gliclass_fast.cli.readers import INPUT_SUFFIXES
 from gliclass_fast.cli.writers import OUTPUT_SUFFIXES, open_writer

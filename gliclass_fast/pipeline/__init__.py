@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from transformers import BatchEncoding
 
+from gliclass_fast import make_lazy
 from gliclass_fast.engine.engine import Engine
 from gliclass_fast.engine.given import (
     Setting,
@@ -22,7 +23,6 @@ from gliclass_fast.engine.given import (
 )
 from gliclass_fast.engine.passes import LabelsPerPass
 from gliclass_fast.engine.permutations import score_in_orders
-from gliclass_fast.lazy import make_lazy
 from gliclass_fast.runtime.adapters import AdapterInfo
 from gliclass_fast.runtime.device import resolve_device
 from gliclass_fast.runtime.model import GLiClassModel
@@ -395,4 +395,5 @@ UniEncoderZeroShotClassificationPipeline = BiEncoderZeroShotClassificationPipeli
     EncoderDecoderZeroShotClassificationPipeline
 ) = ZeroShotClassificationPipeline
 
-make_lazy(__name__, {"ZeroShotClassificationWithChunkingPipeline": "chunking"}, call="hugging_face:pipeline")
+_LATE = {"ZeroShotClassificationWithChunkingPipeline": "chunking"}
+make_lazy(__name__, _LATE, call="pipeline.hugging_face:pipeline")

@@ -1,6 +1,6 @@
 """The call shape of Hugging Face: `gliclass_fast.pipeline("zero-shot-classification", model=...)`.
 
-The module `gliclass_fast.pipeline` calls the function of this file, see `lazy.py`.
+A call of the module `gliclass_fast.pipeline` calls the function of this file, see `make_lazy`.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from gliclass_fast.cli.writers import Writer, open_writer
 from gliclass_fast.pipeline import ZeroShotClassificationPipeline
 from gliclass_fast.runtime.device import use_threads
 from gliclass_fast.runtime.model import GLiClassModel
-from gliclass_fast.text.prompts import flatten_labels
+from gliclass_fast.text.labels import flatten_labels
 
 __all__ = ["INTERRUPTED", "TEXTS_AT_A_TIME", "Running", "Scoring", "ZeroShotClassificationPipeline", "run"]
 

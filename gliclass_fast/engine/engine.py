@@ -19,7 +19,7 @@ from gliclass_fast.engine.passes import LabelsPerPass, split
 from gliclass_fast.engine.truncation import CutReports
 from gliclass_fast.runtime.graphs import MAX_TOKENS
 from gliclass_fast.runtime.model import GLiClassModel
-from gliclass_fast.runtime.oom import run_batches
+from gliclass_fast.runtime.packing import run_batches
 from gliclass_fast.runtime.transfer import PendingLogits
 from gliclass_fast.text.arguments import OnTruncation
 from gliclass_fast.text.prompts import Request
@@ -120,7 +120,8 @@ class Engine:
 
     def follow_model(self) -> None:
         """Brings the model up to date, and the rest where its configuration or device is another one now."""
-        self.model.notice_changes()
+        if self.model.origin.changed():
+            self.model.notice_changes()
         with self._lock:
             now = self.model.loaded
             if (now.config, now.device) != self._bound:

@@ -38,9 +38,9 @@ from gliclass_fast.text.hierarchy import (
     group_predictions_by_hierarchy,
     parse_hierarchical_prediction,
 )
-from gliclass_fast.text.labels import Labels, labels_per_text, with_descriptions
+from gliclass_fast.text.labels import Labels, flatten_labels, labels_per_text, with_descriptions
 from gliclass_fast.text.padded import padded_labels, padded_prompts
-from gliclass_fast.text.prompts import Markers, Request, flatten_labels
+from gliclass_fast.text.prompts import Markers, Request
 from gliclass_fast.text.results import Classification, TextInfo
 
 __all__ = [

@@ -20,7 +20,7 @@ from gliclass_fast.batch import EncodedPrompt
 from gliclass_fast.runtime.adapters import Adapter
 from gliclass_fast.runtime.graphs import MAX_TOKENS
 from gliclass_fast.runtime.loaded import Embedded, LoadedNetwork
-from gliclass_fast.runtime.oom import run_batches
+from gliclass_fast.runtime.packing import run_batches
 from gliclass_fast.text.padded import PaddedInputs
 
 EMPTY_SLOT = -1000.0  # the logit of a slot without a label: its score is 0 (the reference's bi-encoders too)

@@ -26,8 +26,7 @@ from gliclass_fast.runtime.adapter_slots import AdapterSlots
 from gliclass_fast.runtime.cuda_graphs import CudaRecorder
 from gliclass_fast.runtime.dtype import dtype_candidates
 from gliclass_fast.runtime.graphs import MAX_TOKENS, GraphRunner
-from gliclass_fast.runtime.oom import run_batches
-from gliclass_fast.runtime.packing import pack
+from gliclass_fast.runtime.packing import pack, run_batches
 from gliclass_fast.runtime.settings import Settings
 from gliclass_fast.runtime.transfer import PendingLogits, inference_on, one_thread
 from gliclass_fast.text.padded import PaddedInputs

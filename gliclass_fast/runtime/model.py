@@ -32,7 +32,6 @@ from gliclass_fast.runtime.warm_up import warm_up
 logger = logging.getLogger(__name__)
 
 Built = TypeVar("Built")
-ON_CHANGE = ("refresh", "error", "ignore")
 
 
 class GLiClassModel(StockModel):
@@ -61,9 +60,9 @@ class GLiClassModel(StockModel):
                 "refresh" builds it anew, "error" raises RuntimeError, "ignore" answers from the old one.
             settings: dtype, device, backend, cuda_graphs and quantization, as `from_pretrained` takes them.
         """
-        self.on_change = on_change
         with valid_options(f"the configuration of {source}"):
             self.origin = Origin(config, read_tensors, source)
+        self.on_change = on_change
         self._twin: GLiClassModel | None = None
         self.adapters = AdapterLibrary()
         self._lock = Lock()  # held while the network or its twin is exchanged
@@ -165,13 +164,11 @@ class GLiClassModel(StockModel):
     @property
     def on_change(self) -> str:
         """Returns what a call does where the configuration or a live model changed."""
-        return self._on_change
+        return self.origin.on_change
 
     @on_change.setter
     def on_change(self, on_change: str) -> None:
-        if on_change not in ON_CHANGE:
-            raise ValueError(f"on_change={on_change!r} is not supported; supported: {', '.join(ON_CHANGE)}")
-        self._on_change = on_change
+        self.origin.on_change = on_change
 
     def _build(self, settings: Settings) -> None:
         """Builds a network and, once it is there, puts it in the place of the old one."""
@@ -184,11 +181,11 @@ class GLiClassModel(StockModel):
         self.loaded, self.settings, self._twin = loaded, settings, None
 
     def notice_changes(self) -> None:
-        """Does what `on_change` says where the configuration or a live model changed; every call begins so.
+        """Does what `on_change` says where `origin.changed()`; every call begins so.
 
         Raises RuntimeError with on_change="error", and the errors of a load where a rebuild fails.
         """
-        if self.on_change == "ignore" or not self.origin.changed():
+        if not self.origin.changed():
             return
         with self._lock:
             same = read_config(self.origin.options()) == self.loaded.config

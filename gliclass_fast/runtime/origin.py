@@ -13,6 +13,8 @@ from gliclass_fast.checkpoint.live import LiveModel, LiveState
 from gliclass_fast.config import GLiClassModelConfig
 from gliclass_fast.models.configuration import read_config
 
+ON_CHANGE = ("refresh", "error", "ignore")
+
 
 @dataclass(frozen=True, slots=True)
 class Seen:
@@ -39,7 +41,18 @@ class Origin:
         else:
             known = PretrainedConfig if "backbone_config" in self._raw else GLiClassModelConfig
             self.config = known.from_dict(self._raw)
-        self._built = self.observe()
+        self._built, self._on_change = self.observe(), ON_CHANGE[0]
+
+    @property
+    def on_change(self) -> str:
+        """Returns what a call does where the configuration or a live model changed."""
+        return self._on_change
+
+    @on_change.setter
+    def on_change(self, on_change: str) -> None:
+        if on_change not in ON_CHANGE:
+            raise ValueError(f"on_change={on_change!r} is not supported; supported: {', '.join(ON_CHANGE)}")
+        self._on_change = on_change
 
     def observe(self) -> Seen:
         """Returns what is there now, for `remember`."""
@@ -72,5 +85,7 @@ class Origin:
         return self._built.tensors is not None and not self._built.tensors.holds()
 
     def changed(self) -> bool:
-        """Tells whether options or tensors changed since the newest network was built."""
+        """Tells whether options or tensors changed since the newest network was built, and that counts."""
+        if self._on_change == "ignore":
+            return False
         return self._public_options() != self._built.options or self.tensors_changed()

@@ -139,10 +139,9 @@ class StockModel:
         tensors = {
             name: _copied(state_dict[name] if name in state_dict else current[name]) for name in current
         }
-        before, self.origin = (
-            self.origin,
-            Origin(self.origin.options(), partial(dict, tensors), "the given state_dict"),
-        )
+        given = Origin(self.origin.options(), partial(dict, tensors), "the given state_dict")
+        given.on_change = self.origin.on_change
+        before, self.origin = self.origin, given
         try:
             self.refresh()
         except BaseException:

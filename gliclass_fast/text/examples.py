@@ -1,12 +1,13 @@
-"""Examples: few-shot and retrieved ones, as callers give them, become dicts of one string and plain lists."""
+"""Examples: few-shot and retrieved ones become plain dicts, and then parts of a prompt."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gliclass_fast.text.arguments import as_list, per_text, plain_string
 from gliclass_fast.text.errors import WrongType, WrongValue
+from gliclass_fast.text.prompts import Markers
 
 _SHOT_KEYS = ("text", "labels", "true_labels", "all_labels")  # the last is read of retrieved examples alone
 ALLOWED_KEYS = {"examples": _SHOT_KEYS, "rac_examples": ("text", "true_labels", "all_labels")}
@@ -46,3 +47,35 @@ def _example(example: Any, name: str, allowed: tuple[str, ...]) -> dict[str, Any
             labels = [labels] if isinstance(labels, str) else as_list(labels, field, "a list of strings")
             plain[key] = [plain_string(label, f"a label of {field}") for label in labels]
     return plain
+
+
+def format_examples(examples: Sequence[Mapping[str, Any]], markers: Markers) -> str:
+    """Joins the examples, each behind its marker, and puts one separator behind all of them.
+
+    The labels of an example are lists of strings.
+    """
+    if not examples:
+        return ""
+    parts = []
+    for example in examples:
+        labels = example.get("labels", example.get("true_labels", []))
+        parts.append(f"{markers.example}{example.get('text', '')} \nLabels:\n {', '.join(labels)}")
+    return "".join(parts) + markers.sep
+
+
+def format_retrieved(examples: Sequence[Mapping[str, Any]], markers: Markers) -> str:
+    """Joins examples {"text", "true_labels", "all_labels"}, and leaves out those without a true label.
+
+    False labels follow in the order of `all_labels` (the reference's order is that of a set and changes per
+    process).
+    """
+    parts = []
+    for example in examples:
+        true = example.get("true_labels") or []
+        if not true:
+            continue
+        false = [label for label in dict.fromkeys(example.get("all_labels") or []) if label not in true]
+        marked = " ".join(f"<<TRUE_LABEL>> {label}" for label in true)
+        unmarked = " ".join(f"<<FALSE_LABEL>> {label}" for label in false)
+        parts.append(f"{markers.example} {example.get('text', '')} {marked} {unmarked} <</EXAMPLE>>")
+    return " " + " ".join(parts) if parts else ""

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from gliclass_fast.text.prompts import Markers, flatten_nested, format_examples
+from gliclass_fast.text.examples import format_examples
+from gliclass_fast.text.labels import flatten_nested
+from gliclass_fast.text.prompts import Markers
 
 Prediction = Mapping[str, Any]
 

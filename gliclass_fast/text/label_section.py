@@ -19,7 +19,8 @@ import numpy as np
 from gliclass_fast.batch import EncodedPrompt, consecutive_spans
 from gliclass_fast.config import ModelConfig
 from gliclass_fast.text.errors import WrongValue
-from gliclass_fast.text.prompts import Markers, Request, format_examples, format_retrieved
+from gliclass_fast.text.examples import format_examples, format_retrieved
+from gliclass_fast.text.prompts import Markers, Request
 from gliclass_fast.text.tokenizer import MarkedTokenizer
 
 LEAST_CONTEXT = 1  # tokens

@@ -13,7 +13,6 @@ from typing import Any
 from gliclass_fast.text.arguments import as_list, plain_string, plain_strings
 from gliclass_fast.text.by_label import refuse_unknown
 from gliclass_fast.text.errors import WrongType, WrongValue
-from gliclass_fast.text.prompts import are_descriptions, flatten_labels
 
 DEEPEST = 64  # levels of a hierarchy of labels
 _WANTED = "a list, a nested dict, or one of these per text"
@@ -103,3 +102,43 @@ def _part(part: Any, name: str, depth: int = 0) -> Any:
         entries = as_list(part, f"a list of {name}", "a list of strings")
         return [_part(each, name, depth + 1) for each in entries]
     return part
+
+
+def flatten_labels(labels: Any, separator: str = ".") -> list[str]:
+    """Flattens labels of any depth: {"topic": ["sport", "art"]} gives ["topic.sport", "topic.art"].
+
+    A flat list stays as it is, and a dict of descriptions gives its keys. Raises TypeError for anything but
+    str, list and dict.
+    """
+    return (
+        [_leaf(name) for name in labels]
+        if are_descriptions(labels)
+        else flatten_nested(labels, "", separator)
+    )
+
+
+def flatten_nested(labels: Any, prefix: str, separator: str) -> list[str]:
+    """Flattens lists, dicts and strings, all of them a hierarchy below `prefix`."""
+    if isinstance(labels, str):
+        return [f"{prefix}{separator}{labels}" if prefix else labels]
+    if isinstance(labels, list):
+        return [flat for label in labels for flat in flatten_nested(_leaf(label), prefix, separator)]
+    if isinstance(labels, dict):
+        flattened = []
+        for key, value in labels.items():
+            flattened += flatten_nested(
+                value, f"{prefix}{separator}{_leaf(key)}" if prefix else _leaf(key), separator
+            )
+        return flattened
+    raise TypeError(f"labels must be a list, a dict or a string, got {type(labels).__name__}")
+
+
+def are_descriptions(labels: Any) -> bool:
+    """Says whether labels are a dict of strings, {label: description}, and no hierarchy."""
+    return isinstance(labels, dict) and all(isinstance(text, str) for text in labels.values())
+
+
+def _leaf(label: Any) -> str:
+    if not isinstance(label, str):
+        raise TypeError(f"labels must be strings, got {label!r} of type {type(label).__name__}")
+    return label

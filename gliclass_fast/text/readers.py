@@ -1,4 +1,13 @@
-"""Readers: they turn requests into token sequences. Each architecture has the one it was trained with."""
+"""Readers: they turn requests into token sequences. Each architecture has the one it was trained with.
+
+Uni-encoders read text and labels together, in one of two orders:
+
+prompt first:  <<LABEL>>a<<LABEL>>b<<SEP>>{task prompt}{text}{examples}
+text first:    {text}<<LABEL>>a<<LABEL>>b<<SEP>>{task prompt}{examples}
+
+Bi-encoders read texts without labels, and fused ones read a bare <<LABEL>> for each label. Encoder-decoders
+read text and labels as two sequences.
+"""
 
 from __future__ import annotations
 
@@ -13,16 +22,9 @@ from torch import Tensor
 from gliclass_fast.batch import EncodedPrompt
 from gliclass_fast.config import ModelConfig
 from gliclass_fast.text.errors import WrongValue
+from gliclass_fast.text.examples import format_examples, format_retrieved
 from gliclass_fast.text.gliznet_tokenizer import GliZNETTokenizer
-from gliclass_fast.text.prompts import (
-    Prompt,
-    Request,
-    build_fused_prompt,
-    build_label_prompt,
-    build_prompt,
-    full_text,
-    plain_text,
-)
+from gliclass_fast.text.prompts import Markers, Prompt, Request
 from gliclass_fast.text.tokenizer import PromptTokenizer, SequenceTokenizer
 
 logger = logging.getLogger(__name__)
@@ -185,3 +187,46 @@ class FusedSequence(OneSequence):
 
     def label_tokens(self, labels: Sequence[str]) -> list[int]:
         return [1] * len(labels)
+
+
+def build_prompt(request: Request, markers: Markers, prompt_first: bool) -> Prompt:
+    """Builds the prompt of a text and its labels, in one of the two orders above."""
+    text, shots = _with_examples(request, markers)
+    has_example = bool(shots) or any(example.get("true_labels") for example in request.retrieved)
+    if prompt_first:
+        return Prompt(request.labels, "", f"{markers.sep}{request.task}{text}{shots}", has_example)
+    return Prompt(request.labels, text, f"{markers.sep}{request.task}{shots}", has_example)
+
+
+def build_fused_prompt(request: Request, markers: Markers, prompt_first: bool) -> Prompt:
+    """Builds {task prompt} <<LABEL>><<LABEL>><<SEP>>{text}{examples}, or puts the text in front of all."""
+    text, shots = _with_examples(request, markers)
+    task = f"{request.task} " if request.task else ""
+    bare = ("",) * len(request.labels)
+    if prompt_first:
+        return Prompt(bare, task, f"{markers.sep}{text}{shots}", bool(shots))
+    return Prompt(bare, text + task, f"{markers.sep}{shots}", bool(shots))
+
+
+def build_label_prompt(request: Request, markers: Markers) -> Prompt:
+    """Builds <<LABEL>>a<<LABEL>>b<<SEP>>{task prompt}."""
+    return Prompt(request.labels, "", f"{markers.sep}{request.task}", has_example=False)
+
+
+def full_text(request: Request, markers: Markers) -> str:
+    """Returns {text}{examples}, as encoder-decoders read it."""
+    return "".join(_with_examples(request, markers))
+
+
+def plain_text(request: Request) -> str:
+    """Returns {task prompt} {text}, as bi-encoders read it; their reference leaves examples out."""
+    text, _ = _with_examples(replace(request, examples=()), Markers())
+    return f"{request.task} {text}" if request.task else text
+
+
+def _with_examples(request: Request, markers: Markers) -> tuple[str, str]:
+    """Returns the text with its retrieved examples behind it, and the few-shot examples."""
+    if not request.retrieved and not request.examples:
+        return request.text, ""
+    text = request.text + format_retrieved(request.retrieved, markers)
+    return text, format_examples(request.examples, markers)

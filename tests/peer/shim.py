@@ -16,7 +16,8 @@ from typing import Any
 import torch
 
 import gliclass_fast
-from gliclass_fast.text.prompts import Markers, format_retrieved
+from gliclass_fast.text.examples import format_retrieved
+from gliclass_fast.text.prompts import Markers
 from gliclass_fast.text.results import scores_of
 from tests.peer import calibration, decoder_kv, models, poolings, scorers, streaming
 

@@ -19,7 +19,8 @@ from transformers import AutoTokenizer, DebertaV2Tokenizer, PreTrainedTokenizerF
 from gliclass_fast import demo
 from gliclass_fast.config import ModelConfig
 from gliclass_fast.models.configuration import read_config
-from gliclass_fast.text.prompts import Markers, Request, build_prompt
+from gliclass_fast.text.prompts import Markers, Request
+from gliclass_fast.text.readers import build_prompt
 from gliclass_fast.text.tokenizer import PromptTokenizer
 from tests.tiny import MARKERS, byte_tokenizer, reference_model
 

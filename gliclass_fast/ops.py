@@ -217,7 +217,7 @@ def unavailable_reason(
             return absence("cpu")
         if backend == "onednn" and not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
             return "this torch build has no oneDNN"
-        if lacking := [name for name in PRIVATE.get(backend, ()) if not _has_operator(name)]:
+        if lacking := [name for name in PRIVATE.get(backend, ()) if not has_operator(name)]:
             return f"this torch has no operator {lacking[0]}"
     if backend == "triton":
         if importlib.util.find_spec("triton") is None:
@@ -235,7 +235,7 @@ def unavailable_reason(
     return None
 
 
-def _has_operator(name: str) -> bool:
+def has_operator(name: str) -> bool:
     namespace, _, operator = name.partition(".")
     return hasattr(getattr(torch.ops, namespace), operator)
 

@@ -10,15 +10,17 @@ from typing import Any
 
 from torch import Tensor
 
+compiled: Any = None  # the module of csrc/bindings.cpp
+import_error: ImportError | None = None
 try:
-    from gliclass_fast.kernels import _compiled  # type: ignore[attr-defined]
+    from gliclass_fast.kernels import _compiled as compiled  # type: ignore[attr-defined,no-redef]
 except ImportError as error:
-    _compiled, _import_error = None, error
+    import_error = error
 
 
 def extension() -> Any:
     """Returns the module of csrc/bindings.cpp, or None where it cannot be imported."""
-    return _compiled
+    return compiled
 
 
 _MARKS = {"cpu": "norm_cpu", "cuda": "DisentangledAttention"}  # A part that was built has this name.
@@ -26,7 +28,7 @@ _MARKS = {"cpu": "norm_cpu", "cuda": "DisentangledAttention"}  # A part that was
 
 def absence(part: str) -> str | None:
     """Returns why a part, "cpu" or "cuda", has no compiled kernels, or None where it has them."""
-    if hasattr(_compiled, _MARKS[part]):
+    if hasattr(compiled, _MARKS[part]):
         return None
     note = Path(__file__).with_name("_not_built.txt")
     if note.exists():
@@ -34,8 +36,8 @@ def absence(part: str) -> str | None:
             name, _, reason = line.partition(": ")
             if name == part:
                 return f"compiled kernels were not built: {reason}"
-    if _compiled is None:
-        return f"compiled kernels cannot be imported: {_import_error}"
+    if compiled is None:
+        return f"compiled kernels cannot be imported: {import_error}"
     return "the compiled extension is of another version: build it again"
 
 
@@ -43,15 +45,15 @@ def cpu_description() -> str:
     """Returns in words what the extension holds for CPUs."""
     if reason := absence("cpu"):
         return reason
-    return ", ".join(name for name, _ in _compiled.instruction_sets().values()) + " (the first is used)"
+    return ", ".join(name for name, _ in compiled.instruction_sets().values()) + " (the first is used)"
 
 
 def cuda_description() -> str:
     """Returns in words what the extension holds for GPUs."""
     if reason := absence("cuda"):
         return reason
-    major, minor = divmod(_compiled.cuda_version // 10, 100)
-    names = ", ".join(f"sm_{name}" for name in _compiled.cuda_architectures.split())
+    major, minor = divmod(compiled.cuda_version // 10, 100)
+    names = ", ".join(f"sm_{name}" for name in compiled.cuda_architectures.split())
     return f"CUDA {major}.{minor} for {names}"
 
 

@@ -9,7 +9,7 @@ from tests.accuracy import assert_same_results
 
 
 def test_private_operators_are_there() -> None:
-    assert all(ops._has_operator(name) for names in ops.PRIVATE.values() for name in names)
+    assert all(ops.has_operator(name) for names in ops.PRIVATE.values() for name in names)
 
 
 @pytest.mark.parametrize("place", [0, 1])

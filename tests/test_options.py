@@ -12,6 +12,7 @@ import pytest
 from gliclass_fast import ZeroShotClassificationPipeline, ZeroShotClassificationWithChunkingPipeline, demo
 from gliclass_fast.engine import truncation
 from gliclass_fast.engine.permutations import orders
+from gliclass_fast.runtime.loaded import LoadedNetwork
 from tests.accuracy import assert_same_results
 from tests.tiny import byte_tokenizer, fast_pipeline, reference_model
 
@@ -251,7 +252,8 @@ def small() -> ZeroShotClassificationPipeline:
 def test_a_cut_text_is_an_error_where_that_is_asked(small: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     texts = ["short", "x" * 100, "y", "z" * 80]
     message = r"2 of 4 prompts .* 64 tokens: text would be cut, by at most 43 tokens, in text 1, 3 \(counted"
-    monkeypatch.setattr(type(small.engine), "_launch", None)  # nothing runs
+    for name in ("score", "embed"):
+        monkeypatch.setattr(LoadedNetwork, name, None)  # nothing runs
     with pytest.raises(ValueError, match=message):
         small(texts, ["a", "b"], on_truncation="error")
     with pytest.raises(ValueError, match=r"in text 11, 13 \(counted"):

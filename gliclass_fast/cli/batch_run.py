@@ -48,7 +48,7 @@ class BatchRun:
         note = self._note(files)
         if goes_on := self._goes_on(note, resume):
             note.write()
-            self._score(files)
+            self.score(files)
         failed = self._summary(files)
         note.write(finished=True)
         shutil.rmtree(self.checkpoint, ignore_errors=True)  # not before, as it is what a resumed job goes by
@@ -80,7 +80,8 @@ class BatchRun:
             )
         return not note.finished
 
-    def _score(self, files: Files) -> None:
+    def score(self, files: Files) -> None:
+        """Scores what has no results yet, on actors of Ray."""
         try:
             from gliclass_fast.serving.ray_cluster import Place, connected
             from gliclass_fast.serving.ray_job import BatchJob, Rows

@@ -56,6 +56,10 @@ class AdapterSlots:
         """Tells whether an adapter is in a slot now."""
         return adapter in self._slots
 
+    def __len__(self) -> int:
+        """Counts the adapters that are in slots now."""
+        return len(self._slots)
+
     def drop(self, adapter: Adapter) -> None:
         """Empties an adapter's slot, unless a running batch reads it: then the slot is taken later."""
         with self._changed:

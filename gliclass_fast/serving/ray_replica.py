@@ -68,10 +68,10 @@ class Replica:
     def __serve_build_asgi_app__(self) -> Callable[..., Any]:
         """Loads the model and returns the app; Ray calls it once, in the event loop."""
         app = self._build_app(self._settings)
-        self._service: Service = app.state.service
+        self.service: Service = app.state.service
         if self._surroundings.folder is not None:
-            listen_for_end(self._surroundings.folder, self._service.drain)
-        logger.info("replica", extra={"pid": os.getpid(), "service": self._service.information()})
+            listen_for_end(self._surroundings.folder, self.service.drain)
+        logger.info("replica", extra={"pid": os.getpid(), "service": self.service.information()})
         return _WithoutRequestId(app)
 
     async def predict(
@@ -100,7 +100,7 @@ class Replica:
             )  # fmt: skip
         except ValidationError as error:
             raise Invalid(str(error)) from None
-        answer = await self._service.answer(body.arguments(self._settings))
+        answer = await self.service.answer(body.arguments(self._settings))
         found: list[Any] = body.answered(answer)
         return found
 

@@ -92,7 +92,7 @@ class GLiClassFactory:
             return one
         results: list[Any] = []
         waiting: deque[Any] = deque()
-        for part, part_labels, part_prompt in _parts(list(texts), labels, prompt):
+        for part, part_labels, part_prompt in parts(list(texts), labels, prompt):
             if len(waiting) == self._most_calls:
                 results += waiting.popleft().result()
             waiting.append(
@@ -142,7 +142,7 @@ def _service(config: GLiClassServeConfig, host: str) -> RayService:
     return RayService(settings_of(config), replace(placement_of(config), host=host))
 
 
-def _parts(texts: list[str], labels: Any, prompt: Any) -> Iterator[tuple[list[str], Any, Any]]:
+def parts(texts: list[str], labels: Any, prompt: Any) -> Iterator[tuple[list[str], Any, Any]]:
     """Yields the texts of a call after another, with their labels and prompts."""
     own_labels = isinstance(labels, list) and bool(labels) and isinstance(labels[0], list)
     if own_labels and len(labels) != len(texts):

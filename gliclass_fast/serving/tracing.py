@@ -12,7 +12,7 @@ from opentelemetry import trace
 
 from gliclass_fast.serving.batcher import Done
 
-_tracer = trace.get_tracer("gliclass_fast")
+tracer = trace.get_tracer("gliclass_fast")
 NANOSECONDS = 1_000_000_000
 
 
@@ -31,6 +31,6 @@ def record(done: list[Done], tokenize_seconds: float, total_seconds: float) -> N
         ("gliclass.queue", last.queue_seconds, {}),
         ("gliclass.forward", last.forward_seconds, {"gliclass.batch_texts": last.batch_texts}),
     ):
-        span = _tracer.start_span(name, start_time=at, attributes=attributes)
+        span = tracer.start_span(name, start_time=at, attributes=attributes)
         at += int(seconds * NANOSECONDS)
         span.end(at)

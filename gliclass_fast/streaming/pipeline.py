@@ -95,8 +95,8 @@ class StreamingZeroShotClassificationPipeline(BasePipeline):
         self.default_strategy = default_strategy or EveryChunkStrategy()
         self.score_leading_sep = score_leading_sep
         self._offload_to_cpu = offload_to_cpu
-        self._lock, self._sessions = RLock(), Sessions()
-        self._sessions.pins = use_pinned_memory
+        self._lock, self.sessions = RLock(), Sessions()
+        self.sessions.pins = use_pinned_memory
         self._bind()
 
     def _bind(self) -> None:
@@ -105,15 +105,15 @@ class StreamingZeroShotClassificationPipeline(BasePipeline):
         self._reader: Any = self.engine.reader
         backbone, model = self.model.loaded.config.backbone_config, self.model
         shape = backbone.num_hidden_layers, backbone.num_key_value_heads, backbone.head_width
-        self._pool = self._sessions.pool = PagePool(*shape, model.dtype, model.device)
-        self._sessions.offloads = self._offload_to_cpu and model.device.type != "cpu"
+        self._pool = self.sessions.pool = PagePool(*shape, model.dtype, model.device)
+        self.sessions.offloads = self._offload_to_cpu and model.device.type != "cpu"
 
     def _follow_model(self) -> None:
         """Notices another model; raises ValueError where sessions hold what the old one read."""
         self.engine.follow_model()
         if self._bound == (self.engine, self.model.loaded):
             return
-        if self._sessions:
+        if self.sessions:
             raise ValueError(
                 "the model or the tokenizer changed, or the model moved, and the sessions hold what the old "
                 "one read: clear_sessions() lets them begin anew"
@@ -170,33 +170,33 @@ class StreamingZeroShotClassificationPipeline(BasePipeline):
                     self._pool.give(each.taken)
                 raise
             sessions = [each.session for each in staged]
-            self._sessions.keep(sessions, self.drop_absent, self.max_cache_len, self.max_cached_tokens)
+            self.sessions.keep(sessions, self.drop_absent, self.max_cache_len, self.max_cached_tokens)
         return answers(staged, logits, return_hierarchical, self.label_separator)
 
     @property
     def active_sessions(self) -> list[str]:
         """Returns the names of the sessions, the oldest first."""
         with self._lock:
-            return list(self._sessions)
+            return list(self.sessions)
 
     def delete_session(self, *session_ids: str) -> list[str]:
         """Deletes sessions, and returns those of the names that there were."""
         with self._lock:
-            return self._sessions.delete(session_ids)
+            return self.sessions.delete(session_ids)
 
     def clear_sessions(self) -> None:
         """Deletes every session."""
         with self._lock:
-            self._sessions.clear()
+            self.sessions.clear()
 
     def set_session_strategy(self, session_id: str, strategy: ClassificationStrategy) -> None:
         """Gives a session a copy of another strategy; raises KeyError for a name that there is not."""
         if not isinstance(strategy, ClassificationStrategy):
             raise TypeError("strategy must be a ClassificationStrategy")
         with self._lock:
-            if session_id not in self._sessions:
+            if session_id not in self.sessions:
                 raise KeyError(f"there is no session {session_id!r}")
-            self._sessions[session_id].strategy = copy.deepcopy(strategy)
+            self.sessions[session_id].strategy = copy.deepcopy(strategy)
 
     def _parts(self, chunks: list[Chunk], staged: list[Staged]) -> Iterator[list[Staged]]:
         """Stages all chunks, then yields groups of them within the token budget, in order."""
@@ -219,8 +219,8 @@ class StreamingZeroShotClassificationPipeline(BasePipeline):
         """Returns the ids of every chunk, with prompt and examples where nothing was read yet."""
         texts = []
         for chunk in chunks:
-            known = self._sessions.get(chunk.session_id)
-            if self._sessions.has_left(chunk.session_id) and known is None and not self.drop_absent:
+            known = self.sessions.get(chunk.session_id)
+            if self.sessions.has_left(chunk.session_id) and known is None and not self.drop_absent:
                 raise ValueError(
                     f"session {chunk.session_id!r} left to make room within max_cached_tokens="
                     f"{self.max_cached_tokens}; delete_session({chunk.session_id!r}) lets it begin anew"
@@ -236,7 +236,7 @@ class StreamingZeroShotClassificationPipeline(BasePipeline):
         return found
 
     def _stage(self, chunk: Chunk, token_ids: np.ndarray, staged: list[Staged]) -> None:
-        known = self._sessions.get(chunk.session_id)
+        known = self.sessions.get(chunk.session_id)
         if known is None:
             strategy = copy.deepcopy(chunk.strategy or self.default_strategy)
             session = Session(chunk.session_id, strategy, chunk.prefix)
@@ -246,7 +246,7 @@ class StreamingZeroShotClassificationPipeline(BasePipeline):
                 session.prefix = chunk.prefix
         stowed, session.stowed = session.stowed, None
         session.append(token_ids)
-        session.last_used = self._sessions.calls
+        session.last_used = self.sessions.calls
         asked = self._asked(chunk, session, len(token_ids))
         taken = self._pool.take(max(0, session.pages_missing(0 if asked is None else len(asked.token_ids))))
         session.pages += taken

@@ -97,8 +97,8 @@ def test_where_it_runs(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_without_the_extension(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_extension, "_compiled", None)
-    monkeypatch.setattr(_extension, "_import_error", ImportError("no such module"), raising=False)
+    monkeypatch.setattr(_extension, "compiled", None)
+    monkeypatch.setattr(_extension, "import_error", ImportError("no such module"))
     assert set(compiled_kernels().values()) == {"compiled kernels cannot be imported: no such module"}
     for backend, device, dtype in (("cuda", "cuda", torch.float16), ("cpp", "cpu", torch.float32)):
         assert "cannot be imported" in str(unavailable_reason(backend, device, dtype, 64))

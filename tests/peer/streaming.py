@@ -72,12 +72,12 @@ class StreamingZeroShotClassificationPipeline(streaming.StreamingZeroShotClassif
     def _caches(self) -> dict[str, streaming.CacheState]:
         return {
             name: session.state(session.cached_length, torch.device("cpu"))
-            for name, session in self._sessions.items()
+            for name, session in self.sessions.items()
         }
 
     @property
     def _session_strategies(self) -> dict[str, streaming.ClassificationStrategy]:
-        return {name: session.strategy for name, session in self._sessions.items()}
+        return {name: session.strategy for name, session in self.sessions.items()}
 
 
 @cache

@@ -299,7 +299,7 @@ def test_one_that_is_replaced_leaves_its_slot(model: Any, tmp_path: Path) -> Non
     for _ in range(3):
         pipeline.load_adapter("a", tmp_path)
         logits(pipeline, TEXTS[:1], adapter_ids="a")
-    assert len(pipeline.model.loaded.adapter_slots._slots) == 1
+    assert len(pipeline.model.loaded.adapter_slots) == 1
 
 
 def test_threads_share_few_slots(model: Any, tmp_path: Path) -> None:

@@ -219,16 +219,17 @@ def test_a_call_never_mixes_two_networks(kind: str | None, monkeypatch: pytest.M
     """The model changes while a call has read its prompts and labels, and has run nothing yet."""
     model = reference_model(scorer_type="mlp") if kind is None else families.reference(kind)
     fast = fast_pipeline(model)
-    launch, changed = fast.engine._launch, []
+    encode, changed = fast.engine.reader.encode, []
 
-    def change_before(rows: Any) -> Any:
+    def change_after(*given: Any) -> Any:
+        prompts = encode(*given)
         if not changed:
             changed.append(True)
             in_place(model)
             fast.model.notice_changes()
-        return launch(rows)
+        return prompts
 
-    monkeypatch.setattr(fast.engine, "_launch", change_before)
+    monkeypatch.setattr(fast.engine.reader, "encode", change_after)
     found = scores(fast)
     assert_same_results(
         found, [reference_pipeline(model)(text, LABELS[2], threshold=0.0)[0] for text in TEXTS[:3]]

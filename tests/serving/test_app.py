@@ -331,7 +331,7 @@ def test_spans_of_a_request(client: TestClient, monkeypatch: pytest.MonkeyPatch)
     exporter, provider = InMemorySpanExporter(), TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(exporter))
     tracer = provider.get_tracer("test")
-    monkeypatch.setattr(tracing, "_tracer", tracer)
+    monkeypatch.setattr(tracing, "tracer", tracer)
     service: Any = client.app.state.service  # type: ignore[attr-defined]
 
     async def ask() -> Answer:

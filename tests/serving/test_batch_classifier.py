@@ -64,16 +64,18 @@ def test_a_table_keeps_its_types(classifier: Classifier) -> None:
     assert classifier(table.slice(3)).schema == found.schema
 
 
-def test_a_text_that_fails_is_alone_and_a_mistake_is_raised(classifier: Classifier) -> None:
-    class Poisoned(Classifier):
-        def _scored(self, texts: list[str], first: int) -> Any:
-            if "poison" in texts:
-                raise FloatingPointError(f"not finite: {first}")
-            return super()._scored(texts, first)
+def test_a_text_that_fails_is_alone_and_a_mistake_is_raised(
+    classifier: Classifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    call = ZeroShotClassificationPipeline.__call__
 
-    poisoned = object.__new__(Poisoned)
-    poisoned.__dict__.update(vars(classifier))
-    found = poisoned({"text": ["poison" if place in (2, 9) else "fine" for place in range(11)]})
+    def poisoned(pipeline: Any, texts: list[str], *labels: Any, **options: Any) -> Any:
+        if "poison" in texts:
+            raise FloatingPointError(f"not finite: {options['first_text']}")
+        return call(pipeline, texts, *labels, **options)
+
+    monkeypatch.setattr(ZeroShotClassificationPipeline, "__call__", poisoned)
+    found = classifier({"text": ["poison" if place in (2, 9) else "fine" for place in range(11)]})
     assert {place: error for place, error in enumerate(found["error"]) if error} == {
         2: "not finite: 2",
         9: "not finite: 9",
@@ -114,7 +116,7 @@ def without_ray(monkeypatch: pytest.MonkeyPatch, classifier: Classifier) -> list
         if done + rows.num_rows < table.num_rows:
             raise ValueError("killed")
 
-    monkeypatch.setattr(BatchRun, "_score", score)
+    monkeypatch.setattr(BatchRun, "score", score)
     return limits
 
 

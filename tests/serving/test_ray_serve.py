@@ -216,7 +216,7 @@ def test_a_replica_without_ray(alone: TestClient, tmp_path: Path) -> None:
 
     async def use() -> None:
         assert callable(replica.__serve_build_asgi_app__())
-        replica._service.start()
+        replica.service.start()
         one, many = await replica.predict(TEXTS[0], LABELS, 0.0), await replica.predict(TEXTS, LABELS, 0.0)
         body = {"texts": TEXTS, "labels": LABELS, "threshold": 0.0}
         assert close([one, many], [many[0], alone.post("/gliclass", json=body).json()])
@@ -295,7 +295,7 @@ def test_what_is_wrong_is_said_before_ray_starts() -> None:
             ray_serve.GLiClassFactory(**arguments)
     for labels, prompt in (([["a"]], None), (["a"], ["p"])):
         with pytest.raises(ValueError, match="2 texts and 1"):
-            list(ray_serve._parts(["a", "b"], labels, prompt))
+            list(ray_serve.parts(["a", "b"], labels, prompt))
     ray_serve.shutdown()  # nothing runs
     alone = [sys.executable, "-m", "gliclass_fast", "serve", "--replicas", "2"]
     done = subprocess.run(alone, capture_output=True, text=True, timeout=60)

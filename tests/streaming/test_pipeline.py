@@ -135,11 +135,12 @@ def test_sessions_can_stay_leave_and_change_their_strategy() -> None:
     counted = ours.EveryNTokensStrategy(3)
     pipeline.set_session_strategy("b", counted)
     triggered = [pipeline("xy", LABELS, session_ids="b")[0]["triggered"] for _ in range(3)]
-    assert triggered == [False, True, False] and counted._accumulated == 0
+    assert triggered == [False, True, False]
+    assert not counted.should_classify(2, 0, "")  # the session has a copy of its own
     with pytest.raises(KeyError, match="there is no session 'a'"):
         pipeline.set_session_strategy("a", counted)
     pipeline.clear_sessions()
-    assert pipeline.active_sessions == [] and pipeline._pool.used_pages == 0
+    assert pipeline.active_sessions == [] and pipeline.sessions.pool.used_pages == 0
     pipeline("a", LABELS, session_ids="a")
     assert StreamingZeroShotClassificationPipeline.__call__(pipeline, [], [], session_ids=[]) == []
     assert pipeline.active_sessions == ["a"]
@@ -165,18 +166,18 @@ def test_least_recently_used_sessions_make_room_and_say_so() -> None:
 
 def test_sessions_can_wait_in_host_memory() -> None:
     plain, offloading = (streaming(max_cache_len=40, drop_absent=False) for _ in range(2))
-    offloading._sessions.offloads = True  # on a CPU it has no effect, but all of it works
+    offloading.sessions.offloads = True  # on a CPU it has no effect, but all of it works
     for start in range(0, 90, 15):
         names = [text for text in TEXTS if text and (len(text) + start) % 4]
         chunks = [text[start : start + 15] for text in names]
         answers = [each(chunks, LABELS, session_ids=names) for each in (plain, offloading)]
         assert_same_answers(*answers)
-        assert offloading._pool.used_pages == 0 < plain._pool.used_pages
+        assert offloading.sessions.pool.used_pages == 0 < plain.sessions.pool.used_pages
     with pytest.raises(RuntimeError, match="no"):
         offloading(["x", "y"], LABELS, session_ids=[names[0], "new"], strategies=Failing())
     answers = [each("x", LABELS, session_ids=names[0]) for each in (plain, offloading)]
     assert_same_answers(*answers)
-    assert offloading._pool.used_pages == 0
+    assert offloading.sessions.pool.used_pages == 0
 
 
 class Failing(ours.EveryChunkStrategy):
@@ -215,7 +216,7 @@ def test_a_call_that_fails_changes_nothing(
     with pytest.raises(error, match=message):
         pipelines[0](["abc", "def"], **arguments)
     assert pipelines[0].active_sessions == ["a", "gone"]
-    assert pipelines[0]._pool.used_pages == pipelines[1]._pool.used_pages
+    assert pipelines[0].sessions.pool.used_pages == pipelines[1].sessions.pool.used_pages
     answers = [each(["x", "y"], LABELS, session_ids=["a", "gone"]) for each in pipelines]
     assert_same_answers(*answers)
 

@@ -52,7 +52,7 @@ def play(script: list[tuple[str, Any]], max_cache_len: int | None) -> None:
                 pipeline(list(given_.values()), LABELS, session_ids=list(given_), threshold=7)
         assert set(pipeline.active_sessions) == set(model.streams)
     pipeline.clear_sessions()
-    assert pipeline._pool.used_pages == 0
+    assert pipeline.sessions.pool.used_pages == 0
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])

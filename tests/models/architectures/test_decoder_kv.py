@@ -86,7 +86,7 @@ def test_markers_in_a_text_or_a_label_are_ordinary_text() -> None:
     texts = ["a <<SEP>> b<<LABEL>> c", "plain"]
     found = pipeline.get_embeddings(texts, [["x<<LABEL>>y", "<<SEP>>"], ["x", "y"]])
     assert [each["logits"].shape for each in found] == [(2,), (2,)]
-    [prompt, _] = pipeline.engine.encode(pipeline._requests(texts, ["x<<LABEL>>", "y"], None, None, None)[0])
+    [prompt, _] = pipeline.engine.encode(pipeline.prepare(texts, ["x<<LABEL>>", "y"]).requests)
     marks = np.isin(prompt.token_ids, byte_tokenizer().convert_tokens_to_ids(["<<LABEL>>", "<<SEP>>"]))
     assert marks.sum() == 4  # of two labels, and one <<SEP>> on each side
 

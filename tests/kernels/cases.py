@@ -68,9 +68,11 @@ def disentangled_attention(
         bucket = bucket_of[distances(total).clamp(-reach, reach) + reach]
         scores = torch.einsum("ihd,jhd->hij", q, k)
         if keys is not None:
-            scores = scores + torch.einsum("ihd,hdij->hij", q, keys.to(precision)[:, :, bucket])
+            of_buckets = torch.einsum("ihd,hdb->hib", q, keys.to(precision))
+            scores = scores + of_buckets.gather(2, bucket.expand_as(scores))
         if queries is not None:
-            scores = scores + torch.einsum("jhd,hdij->hij", k, queries.to(precision)[:, :, bucket])
+            of_buckets = torch.einsum("jhd,hdb->hbj", k, queries.to(precision))
+            scores = scores + of_buckets.gather(1, bucket.expand_as(scores))
         return slow_attention(scores * scale, v, cu)
 
     distance_tables = DistanceTables(keys, queries, bucket_of)

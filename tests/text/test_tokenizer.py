@@ -37,6 +37,7 @@ PIECES = [
     "<", ">", "<<", ">>", "<<LABEL", "LABEL>>", "|", "_", "▁", "##s", "{}", "\\", "'", '"', "--", "...", "ÿ",
     "\x00", "\x7f",
 ]  # fmt: skip
+ANY = [*range(32, 0xD800), *range(0xE000, 0x11000)]  # code points that are no surrogates
 
 
 def awkward_string(rng: random.Random) -> str:
@@ -45,9 +46,7 @@ def awkward_string(rng: random.Random) -> str:
         source = rng.choice([SCRIPTS, SCRIPTS, PIECES])
         parts += [rng.choice(source), rng.choice(SPACES)]
     if rng.random() < 0.2:
-        parts.append(
-            "".join(chr(rng.choice([*range(32, 0xD800), *range(0xE000, 0x11000)])) for _ in range(4))
-        )
+        parts.append("".join(chr(rng.choice(ANY)) for _ in range(4)))
     return rng.choice(SPACES) + "".join(parts)
 
 
@@ -108,9 +107,14 @@ def config_for(tokenizer: Any, prompt_first: bool) -> ModelConfig:
 
 
 @lru_cache  # some take seconds to build
+def stock_tokenizer(family: str, normalized: bool) -> Any:
+    return FAMILIES[family](normalized)
+
+
+@lru_cache
 def both(family: str, normalized: bool = False, prompt_first: bool = True) -> tuple[Any, PromptTokenizer]:
     """Gives the stock tokenizer of a family, and ours over it."""
-    stock = FAMILIES[family](normalized)
+    stock = stock_tokenizer(family, normalized)
     return stock, PromptTokenizer(stock, config_for(stock, prompt_first))
 
 
@@ -128,10 +132,12 @@ def test_ids_equal_the_joined_string(family: str, prompt_first: bool) -> None:
         task = awkward_string(rng) if rng.random() < 0.2 else ""
         requests.append(Request(awkward_string(rng), labels, task, shots))
     encoded = ours.encode([build_prompt(r, ours.markers, prompt_first) for r in requests], 1 << 20)
-    for request, found in zip(requests, encoded, strict=True):
-        prompt = build_prompt(request, Markers(), prompt_first)
-        joined = prompt.before + "".join(f"<<LABEL>>{label}" for label in prompt.labels) + prompt.after
-        assert found.token_ids.tolist() == stock(joined)["input_ids"], repr(joined)
+    prompts = [build_prompt(request, Markers(), prompt_first) for request in requests]
+    joined = [
+        each.before + "".join(f"<<LABEL>>{label}" for label in each.labels) + each.after for each in prompts
+    ]
+    for text, expected, found in zip(joined, stock(joined)["input_ids"], encoded, strict=True):
+        assert found.token_ids.tolist() == expected, repr(text)
         marked = np.flatnonzero(found.token_ids == ours.label_id)
         assert marked.tolist() == found.label_spans[:, 0].tolist()
         assert (
@@ -144,11 +150,12 @@ def test_ids_with_normalised_markers(family: str) -> None:
     """Markers added as ordinary tokens are searched for after normalisation; plain text still splices."""
     stock, ours = both(family, normalized=True)
     rng = random.Random(1)
-    for _ in range(200):
-        request = Request(rng.choice(SCRIPTS[:12]), tuple(rng.sample(SCRIPTS[:12], 2)))
-        found = ours.encode([build_prompt(request, ours.markers, True)], 1 << 20)[0]
-        joined = "".join(f"<<LABEL>>{label}" for label in request.labels) + f"<<SEP>>{request.text}"
-        assert found.token_ids.tolist() == stock(joined)["input_ids"]
+    requests = [Request(rng.choice(SCRIPTS[:12]), tuple(rng.sample(SCRIPTS[:12], 2))) for _ in range(200)]
+    joined = [
+        "".join(f"<<LABEL>>{label}" for label in each.labels) + f"<<SEP>>{each.text}" for each in requests
+    ]
+    found = [ours.encode([build_prompt(each, ours.markers, True)], 1 << 20)[0] for each in requests]
+    assert [each.token_ids.tolist() for each in found] == stock(joined)["input_ids"]
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
+from typing import Any
 
 import numpy as np
 import torch
@@ -34,6 +35,7 @@ class GLiClassOutput(SequenceClassifierOutput):  # type: ignore[misc]
     # logits: [N, K], in the model's dtype and on its device; EMPTY_SLOT where a text has no label
     text_embeddings: Tensor | None = None  # [N, C], or [N, S, C] with pooling "pass"
     class_embeddings: Tensor | None = None  # [N, K, C]
+    past_key_values: Any = None  # the reference's cache; the engine gives none here, as streams keep theirs
     class_mask: Tensor | None = None  # int64 [N, K], 1 for labels
     uncalibrated_logits: Tensor | None = None  # [N, K], for models with a calibrator only
 

@@ -8,7 +8,7 @@ section's own keys and values go to rows behind the session's last token, and ar
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -47,15 +47,15 @@ class Turn:
 
 
 @dataclass(slots=True)
-class _Rows:
+class StepRows:
     """Collects the rows of a step, sequence by sequence, in plain Python and NumPy."""
 
-    token_ids: list[np.ndarray]
-    positions: list[np.ndarray]
-    slots: list[np.ndarray]  # the row of the pool that takes a token's keys and values
-    keys: list[tuple[int, int]]
-    pages: list[int]
-    scored: list[np.ndarray]  # the rows that the scorer reads
+    token_ids: list[np.ndarray] = field(default_factory=list)
+    positions: list[np.ndarray] = field(default_factory=list)
+    slots: list[np.ndarray] = field(default_factory=list)  # the pool's rows of a token's keys and values
+    keys: list[tuple[int, int]] = field(default_factory=list)  # the rows that a sequence sees, over `pages`
+    pages: list[int] = field(default_factory=list)  # the pages of all sessions
+    scored: list[np.ndarray] = field(default_factory=list)  # the rows that the scorer reads
 
     def add_turn(self, turn: Turn) -> None:
         """Adds the new tokens and the label section of a session.
@@ -97,7 +97,7 @@ def run_step(loaded: LoadedNetwork, pool: PagePool, turns: Sequence[Turn]) -> Pe
     Returns the logits of all that is asked for, in order, or None where nothing is asked for. Only rows
     behind what the sessions held before are written: a step that fails leaves them as they were.
     """
-    rows = _Rows([], [], [], [], [], [])
+    rows = StepRows()
     for turn in turns:
         rows.add_turn(turn)
     if not rows.token_ids:
@@ -113,7 +113,7 @@ def run_step(loaded: LoadedNetwork, pool: PagePool, turns: Sequence[Turn]) -> Pe
         return PendingLogits.copy(output.stacked_logits())
 
 
-def _read(loaded: LoadedNetwork, pool: PagePool, rows: _Rows) -> Tensor:
+def _read(loaded: LoadedNetwork, pool: PagePool, rows: StepRows) -> Tensor:
     """Returns the last hidden states of all rows, [T, C]."""
     bounds = np.cumsum([0, *map(len, rows.token_ids)], dtype=np.int32)
     keys = np.array(rows.keys, dtype=np.int32)

@@ -18,7 +18,7 @@ from gliclass_fast.models.scorers import decoder_kv
 from gliclass_fast.models.scorers.reasoning import Text
 from gliclass_fast.ops import choose_ops
 from gliclass_fast.runtime.packing import pack
-from gliclass_fast.text.label_section import labels_last
+from gliclass_fast.text.label_section import padded_prompt
 from tests.peer.scorers import config_of, initialized, prepare
 
 OPTIONS = (
@@ -130,14 +130,9 @@ class GLiClassDecoderKV:
         return_text_section: bool = False,
     ) -> tuple[Tensor, ...]:
         """Returns the rows and the ids of label sections, padded, and what is not padding of them."""
-        prompts = []
-        for ids in real(input_ids, attention_mask):
-            first = int((ids == model.config.class_token_index).nonzero()[0])
-            start = 1 + int((ids[:first] == model.sep_token_id).nonzero()[-1])
-            section = section_of(ids[start:], model.config.class_token_index)
-            context = ids[: start - 1].int().numpy()
-            prompts.append(labels_last(context, model.sep_token_id, section.token_ids, section.label_spans))
-        batch = pack(prompts)
+        config: Any = SimpleNamespace(**vars(model.config), sep_token_index=model.sep_token_id)
+        found = real(input_ids, attention_mask)
+        batch = pack([padded_prompt(ids.int().numpy(), config, len(ids)) for ids in found])
         assert batch.label_prompts is not None
         rows = torch.cat(real(hidden_states, attention_mask))
         lengths = batch.label_prompts.cu_seqlens.diff().tolist()

@@ -19,7 +19,7 @@ import gliclass_fast
 from gliclass_fast.text.examples import format_retrieved
 from gliclass_fast.text.prompts import Markers
 from gliclass_fast.text.results import scores_of
-from tests.peer import calibration, decoder_kv, models, poolings, scorers, streaming
+from tests.peer import batched_kv, calibration, decoder_kv, models, poolings, scorers, streaming
 
 
 class _MissingType(type):
@@ -71,8 +71,8 @@ ADAPTERS: dict[str, dict[str, Any]] = {
     "pipeline": {"BaseZeroShotClassificationPipeline": BaseZeroShotClassificationPipeline},
     "poolings": poolings.NAMES,
     "scorers": scorers.NAMES | decoder_kv.NAMES,
-    "streaming": {},
-    "streaming.cache": {},
+    "streaming": batched_kv.NAMES,
+    "streaming.cache": batched_kv.NAMES,
     "streaming.pipeline": streaming.NAMES,
     "streaming.strategies": {},
     "training": {},

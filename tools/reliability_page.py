@@ -87,6 +87,10 @@ SECTIONS: dict[str, tuple[str, str, Callable[[Runs], str]]] = {
     ),
     "stress": ("Threads and processes", "Every answer is checked.", _stressed),
     "memory, calls": ("Memory of very many calls", "The demo checkpoint, lengths at random.", _columns),
+    "memory, sessions": (
+        "Streams that last", "A tiny `decoder-kv` model; sessions come, go and wait, some calls fail, and "
+        "every session is told again alone.", _columns,
+    ),
     "memory, models": ("Memory of models that come and go", "The demo checkpoint, loaded.", _columns),
     "memory, loading": (
         "Memory while a checkpoint is loaded", "The peak until a first call ends, less what was held before. "

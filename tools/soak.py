@@ -1,14 +1,17 @@
-"""Memory: what a process grows by in very many calls, by loading models again and again, and by loading one.
+"""Memory: what a process grows by in very many calls, in streams, and by loading models once or many times.
 
 python -m tools.soak calls [--calls 100000] [--engine gliclass-fast|gliclass] [--record]
 python -m tools.soak models [--models 100] [--engine ...] [--record]
 python -m tools.soak loading [--shape deberta-v3-base] [--engine ...] [--record]
+python -m tools.soak sessions [--sessions 200] [--chunks 20000] [--record]
 
 calls: the demo checkpoint, one thread, a text of 1 to 100 words and 1 to 25 labels a call. The first tenth is
 the warm-up; growth is the median of the last tenth over that of the second.
 models: the demo checkpoint is loaded, called once and dropped; the first ten do not count.
 loading: the peak of the resident memory while a checkpoint of random weights is loaded and called once, less
 what was held before, over the size of the file. Each figure is of a process of its own.
+sessions: a tiny model reads streams (see streams.py); growth is as that of `calls`. The exit code is 1 where
+an answer depends on other sessions.
 """
 
 from __future__ import annotations
@@ -86,14 +89,24 @@ def run(engine: str, what: str, model: str, count: int) -> list[float]:
     return seen
 
 
-def calls(engine: str, count: int) -> dict[str, Any]:
-    seen = run(engine, "calls", str(demo.PATH), count)
+def growth(seen: list[float]) -> dict[str, float]:
     tenth = max(1, len(seen) // 10)
     early, late = statistics.median(seen[tenth : 2 * tenth]), statistics.median(seen[-tenth:])
     return {
-        "calls": count, "after the warm-up, MiB": round(early, 1), "at the end, MiB": round(late, 1),
+        "after the warm-up, MiB": round(early, 1), "at the end, MiB": round(late, 1),
         "grown by, %": round(100 * (late / early - 1), 2), "most, MiB": round(max(seen), 1),
     }  # fmt: skip
+
+
+def calls(engine: str, count: int) -> dict[str, Any]:
+    return {"calls": count, **growth(run(engine, "calls", str(demo.PATH), count))}
+
+
+def sessions(count: int, chunks: int) -> dict[str, Any]:
+    from tools import streams
+
+    seen, found = streams.run(count, chunks)
+    return {**found, **growth(seen)}
 
 
 def models(engine: str, count: int) -> dict[str, Any]:
@@ -122,17 +135,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=("calls", "models", "loading"))
+    parser.add_argument("what", choices=("calls", "models", "loading", "sessions"))
     parser.add_argument("--engine", choices=ENGINES, default="gliclass-fast")
     parser.add_argument("--calls", type=int, default=100_000)
     parser.add_argument("--models", type=int, default=100)
     parser.add_argument("--shape", default="deberta-v3-base")
+    parser.add_argument("--sessions", type=int, default=200)
+    parser.add_argument("--chunks", type=int, default=20_000)
     parser.add_argument("--record", action="store_true")
     options = parser.parse_args()
     if options.what == "calls":
         found = calls(options.engine, options.calls)
     elif options.what == "models":
         found = models(options.engine, options.models)
+    elif options.what == "sessions":
+        found = sessions(options.sessions, options.chunks)
     else:
         found = loading(options.engine, options.shape)
     facts = {"engine": options.engine, **found}
@@ -140,6 +157,7 @@ def main() -> None:
     if options.record:
         among = ("engine", "shape") if options.what == "loading" else ("engine",)
         record(f"memory, {options.what}", facts, among=among)
+    sys.exit(bool(found.get("answers that differ")))
 
 
 if __name__ == "__main__":

@@ -6,12 +6,13 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from gliclass_fast import CheckpointError
 from gliclass_fast.checkpoint.files import load_tokenizer
 from tests.tiny import byte_tokenizer
-from tools import invariance, matrix, soak, stress
+from tools import invariance, matrix, soak, streams, stress
 from tools.fuzzing import files
 from tools.reliability import record
 from tools.reliability_page import SECTIONS, render
@@ -68,6 +69,20 @@ def test_wrong_answers_are_told_from_right_ones() -> None:
 def test_every_scenario_answers_rightly(name: str) -> None:
     row = stress.stress(name, 5)
     assert row["fault"] is None and row["wrong"] == 0 and row["answers"] > 0, row
+
+
+def test_no_session_depends_on_others() -> None:
+    seen, found = streams.run(12, 240)
+    assert len(seen) >= 24 and min(seen) > 100
+    assert found["sessions deleted"] and found["calls that failed"] and not found["answers that differ"]
+    pipeline = streams.new_pipeline(max_cache_len=streams.KEPT)
+    told = [(4, 0, number) for number in range(5)]
+    scores = np.concatenate([list(streams.tell(pipeline, [each])) for each in told])
+    assert streams.told_alone(np.array(told), scores) == (0.0, 0)
+    scores[3] += 1e-3
+    assert streams.told_alone(np.array(told), scores) == (pytest.approx(1e-3), 1)
+    scores[4, 0] = np.nan
+    assert streams.told_alone(np.array(told), scores) == (np.inf, 2)
 
 
 def test_operations_give_the_same_bits_alone_and_in_a_batch() -> None:

@@ -97,6 +97,10 @@ void norm_cpu(int instruction_set, const std::vector<std::tuple<uintptr_t, int, 
   INSTRUCTION_SETS[instruction_set].norm(a);
 }
 
+void head_norm_cpu(int instruction_set, const HeadNorm& arguments) {
+  INSTRUCTION_SETS[instruction_set].head_norm(arguments);
+}
+
 void linear_int8_cpu(int instruction_set, const Int8Linear& arguments) {
   INSTRUCTION_SETS[instruction_set].linear_int8(arguments);
 }
@@ -115,6 +119,7 @@ PYBIND11_MODULE(_compiled, module) {
   module.def("attention_cpu", &attention_cpu, py::call_guard<py::gil_scoped_release>());
   module.def("linear_cpu", &linear_cpu, py::call_guard<py::gil_scoped_release>());
   module.def("norm_cpu", &norm_cpu, py::call_guard<py::gil_scoped_release>());
+  module.def("head_norm_cpu", &head_norm_cpu, py::call_guard<py::gil_scoped_release>());
   module.def("linear_int8_cpu", &linear_int8_cpu, py::call_guard<py::gil_scoped_release>());
   Fields<Attention>(module, "Attention")
       .field("q", &Attention::q)
@@ -140,6 +145,18 @@ PYBIND11_MODULE(_compiled, module) {
       .field("query_table", &Attention::query_table)
       .field("table_panels", &Attention::table_panels)
       .field("threads", &Attention::threads);
+  Fields<HeadNorm>(module, "HeadNorm")
+      .field("x", &HeadNorm::x)
+      .field("stride", &HeadNorm::stride)
+      .field("weight", &HeadNorm::weight)
+      .field("cosines", &HeadNorm::cosines)
+      .field("sines", &HeadNorm::sines)
+      .field("out", &HeadNorm::out)
+      .field("rows", &HeadNorm::rows)
+      .field("heads", &HeadNorm::heads)
+      .field("width", &HeadNorm::width)
+      .field("eps", &HeadNorm::eps)
+      .field("threads", &HeadNorm::threads);
   Fields<Int8Linear>(module, "Int8Linear")
       .field("x", &Int8Linear::x)
       .field("x_stride", &Int8Linear::x_stride)

@@ -74,9 +74,8 @@ IMPLEMENTATIONS: dict[str, dict[str, str]] = {
             **_rows(f"norm:{operation}", "reference", "triton"),
             **_rows(f"compiled_norm:{operation}", "cpp"),
         }
-        for operation in ("layer_norm", "embedding_norm", "add_norm")
+        for operation in ("layer_norm", "embedding_norm", "add_norm", "head_norm")
     },
-    "head_norm": _rows("norm:head_norm", "reference", "triton"),
     "attention": {
         **_rows("attention:attention", "reference", "triton"),
         **_rows("compiled_cpu:attention", "cpp"),

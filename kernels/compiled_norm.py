@@ -62,3 +62,22 @@ def add_norm_cpp(
     x: Tensor, residual: Tensor, weight: Tensor, bias: Tensor | None, eps: float, rms: bool = False
 ) -> Tensor:
     return _norm([(x.contiguous(), None), (residual.contiguous(), None)], weight, bias, eps, rms)
+
+
+def head_norm_cpp(x: Tensor, weight: Tensor, eps: float, cos: Tensor, sin: Tensor) -> Tensor:
+    rows, heads, width = x.shape
+    for given, shape in ((x, x.shape), (weight, (heads, width)), (cos, (rows, width // 2)), (sin, cos.shape)):
+        if given.dtype is not torch.float32 or given.shape != shape:
+            raise ValueError(f"needs float32 {list(shape)}, got {given.dtype} {list(given.shape)}")
+    if not width or width % 2 or x.stride()[1:] != (width, 1):
+        raise ValueError(
+            f"needs heads of an even width one after the other, got {list(x.shape)}, {x.stride()}"
+        )
+    out = torch.empty(rows, heads, width, dtype=torch.float32, device=x.device)
+    arguments = extension().HeadNorm(
+        x=address(x, strided_rows=True), stride=x.stride(0), weight=address(weight), cosines=address(cos),
+        sines=address(sin), out=address(out), rows=rows, heads=heads, width=width, eps=eps,
+        threads=torch.get_num_threads(),
+    )  # fmt: skip
+    extension().head_norm_cpu(compiled_cpu.instruction_set()[0], arguments)
+    return out

@@ -13,6 +13,7 @@ struct InstructionSet {
   void (*attend)(const Attention&);
   void (*linear)(const Linear&);
   void (*norm)(const Norm&);
+  void (*head_norm)(const HeadNorm&);
   void (*linear_int8)(const Int8Linear&);
 };
 

@@ -45,12 +45,49 @@ void normalise(const Norm& a, int row) {
   }
 }
 
+// Turns the two halves of a head by the angles of its row.
+void turn(const HeadNorm& a, int row, int head) {
+  const int half = a.width / 2;
+  const float* const x = a.x + row * a.stride + head * a.width;
+  const float* const weight = a.weight + head * a.width;
+  const float* const cosines = a.cosines + ptrdiff_t(row) * half;
+  const float* const sines = a.sines + ptrdiff_t(row) * half;
+  float* const out = a.out + (ptrdiff_t(row) * a.heads + head) * a.width;
+  const float square = total(x, a.width, [](Vector x) { return x * x; }) / a.width;
+  const float factor = 1 / __builtin_sqrtf(square + a.eps);
+  int n = 0;
+  for (; n + LANES <= half; n += LANES) {
+    const Vector first = load(x + n) * factor * load(weight + n);
+    const Vector second = load(x + half + n) * factor * load(weight + half + n);
+    const Vector cosine = load(cosines + n), sine = load(sines + n);
+    store(out + n, first * cosine - second * sine);
+    store(out + half + n, second * cosine + first * sine);
+  }
+  for (; n < half; n++) {
+    const float first = x[n] * factor * weight[n], second = x[half + n] * factor * weight[half + n];
+    out[n] = first * cosines[n] - second * sines[n];
+    out[half + n] = second * cosines[n] + first * sines[n];
+  }
+}
+
+// Calls work(row) for all rows; a task has several.
+template <typename Work>
+void for_rows(int count, int width, int threads, const Work& work) {
+  const int rows = SHARE / width + 1, tasks = (count + rows - 1) / rows;
+  parallel_for(tasks, threads, [&work, rows, count](int task) {
+    for (int row = task * rows; row < count && row < (task + 1) * rows; row++) work(row);
+  });
+}
+
 }  // namespace
 
 void norm(const Norm& a) {
-  const int rows = SHARE / a.width + 1, tasks = (a.rows + rows - 1) / rows;
-  parallel_for(tasks, a.threads, [&a, rows](int task) {
-    for (int row = task * rows; row < a.rows && row < (task + 1) * rows; row++) normalise(a, row);
+  for_rows(a.rows, a.width, a.threads, [&a](int row) { normalise(a, row); });
+}
+
+void head_norm(const HeadNorm& a) {
+  for_rows(a.rows, a.heads * a.width, a.threads, [&a](int row) {
+    for (int head = 0; head < a.heads; head++) turn(a, row, head);
   });
 }
 

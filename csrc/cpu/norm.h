@@ -1,4 +1,4 @@
-// Layer normalisation on a CPU, in float32: the contract stands in kernels/norm.py.
+// The norms on a CPU, in float32: their contracts stand in kernels/norm.py.
 #pragma once
 
 #include <cstddef>
@@ -17,5 +17,17 @@ struct Norm {
   int rows = 0, width = 0;
   float eps = 0;
   bool rms = false;
+  int threads = 1;
+};
+
+struct HeadNorm {
+  const float* x = nullptr;  // [rows, heads, width], whose rows are `stride` apart
+  ptrdiff_t stride = 0;
+  const float* weight = nullptr;   // [heads, width]
+  const float* cosines = nullptr;  // [rows, width / 2]
+  const float* sines = nullptr;    // the same
+  float* out = nullptr;            // [rows, heads, width]
+  int rows = 0, heads = 0, width = 0;
+  float eps = 0;
   int threads = 1;
 };

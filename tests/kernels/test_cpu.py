@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -109,13 +110,15 @@ def disentangled() -> tuple[torch.Tensor, Sequences, float, DistanceTables]:
 def test_threads_change_nothing() -> None:
     arguments, before = disentangled(), torch.get_num_threads()
     x, weight = torch.randn(300, 40), compiled_linear.pack_cpp(torch.randn(90, 40))
+    heads = (torch.randn(90, 9, 64)[:, 2:], torch.randn(7, 64), 1e-6, *torch.randn(2, 90, 32))
     outs = []
     try:
         for threads in (1, 2, 3):
             torch.set_num_threads(threads)
             attended = compiled_cpu.disentangled_attention_cpp(*arguments)
             normed = compiled_norm.normed_cpp(x.repeat(9, 1), 1e-5, False)
-            outs.append((attended, compiled_linear.linear_cpp(x, weight, None), normed))
+            turned = compiled_norm.head_norm_cpp(*heads)
+            outs.append((attended, compiled_linear.linear_cpp(x, weight, None), normed, turned))
     finally:
         torch.set_num_threads(before)
     for one, *others in zip(*outs, strict=True):
@@ -135,6 +138,19 @@ def test_a_place_outside_of_a_table() -> None:
         compiled_norm.add_norm_cpp(table, torch.randn(7, 15), ones, None, 1e-5)
     with pytest.raises(ValueError, match="rows"):
         compiled_norm.add_norm_cpp(table, torch.randn(6, 16), ones, None, 1e-5)
+
+
+def test_heads_of_another_form() -> None:
+    x, weight, angles = torch.randn(5, 3, 16), torch.randn(3, 16), torch.randn(5, 8)
+    for wrong, error in (
+        ((x, weight[:2], 0.1, angles, angles), "[3, 16]"),
+        ((x, weight, 0.1, angles[:4], angles), "[5, 8]"),
+        ((x, weight, 0.1, angles, angles.double()), "float64"),
+        ((x.mT.contiguous().mT, weight, 0.1, angles, angles), "one after the other"),
+        ((x[:, :, :7], weight[:, :7], 0.1, angles[:, :3], angles[:, :3]), "even width"),
+    ):
+        with pytest.raises(ValueError, match=re.escape(error)):
+            compiled_norm.head_norm_cpp(*wrong)
 
 
 def test_two_threads_of_python() -> None:

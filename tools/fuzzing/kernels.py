@@ -159,8 +159,14 @@ def _norm(chance: Random) -> tuple[str, Any]:
     return name, cases.norm(_float32(), add, biased and not rms, rms, rows, width)
 
 
+def _head_norm(chance: Random) -> tuple[str, Any]:
+    from tests.kernels.causal_cases import head_norm
+
+    return "head_norm", head_norm(_float32(), _width(chance))
+
+
 CASES: tuple[Callable[[Random], tuple[str, Any]], ...] = (
-    _attention, _disentangled, _causal, _cross, _linear, _norm_linear, _norm,
+    _attention, _disentangled, _causal, _cross, _linear, _norm_linear, _norm, _head_norm,
 )  # fmt: skip
 
 

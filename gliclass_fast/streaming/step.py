@@ -104,17 +104,18 @@ def run_step(loaded: LoadedNetwork, pool: PagePool, turns: Sequence[Turn]) -> Pe
         return None
     asked = [turn.asked.section for turn in turns if turn.asked is not None]
     with inference_on(loaded.device):
-        hidden = _read(loaded, pool, rows)
+        read = _read(loaded, pool, rows)
         if not asked:
             return None
-        own = hidden[_on(np.concatenate(rows.scored), loaded.device)]
+        scored = _on(np.concatenate(rows.scored), loaded.device)
+        own = loaded.network.decoder.last_feed_forward(*(each[scored] for each in read))  # type: ignore[operator, union-attr]
         sections = loaded.pack(asked).to(loaded.device)
         output = loaded.network.score_sections(own, sections)  # type: ignore[operator]
         return PendingLogits.copy(output.stacked_logits())
 
 
-def _read(loaded: LoadedNetwork, pool: PagePool, rows: StepRows) -> Tensor:
-    """Returns the last hidden states of all rows, [T, C]."""
+def _read(loaded: LoadedNetwork, pool: PagePool, rows: StepRows) -> tuple[Tensor, Tensor]:
+    """Returns what `last_attention` of the language model gives of all rows, [T, *] each."""
     bounds = np.cumsum([0, *map(len, rows.token_ids)], dtype=np.int32)
     keys = np.array(rows.keys, dtype=np.int32)
     tiles = work_list(bounds, keys)
@@ -126,8 +127,9 @@ def _read(loaded: LoadedNetwork, pool: PagePool, rows: StepRows) -> Tensor:
     ids, places, cu, spans, work, pages = (_on(each, loaded.device, torch.int32) for each in fields)
     kept = Extension(pool, pages, _on(np.concatenate(rows.slots), loaded.device))
     sequences = Sequences(cu, spans, work, int(np.diff(bounds).max()))
-    read: Tensor = loaded.network.decoder(ids, places, sequences, int(positions.max()) + 1, kept)  # type: ignore[operator]
-    return read
+    longest = int(positions.max()) + 1
+    x, attended = loaded.network.decoder.last_attention(ids, places, sequences, longest, kept)  # type: ignore[operator, union-attr]
+    return x, attended
 
 
 def _on(values: np.ndarray, device: torch.device, dtype: torch.dtype = torch.int64) -> Tensor:

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
 from gliclass_fast.batch import EncodedPrompt, PackedBatch
-from gliclass_fast.models.architectures.decoder_kv import section_rows
+from gliclass_fast.models.architectures.decoder_kv import section_places
 from gliclass_fast.models.scorers import decoder_kv
 from gliclass_fast.models.scorers.reasoning import Text
 from gliclass_fast.ops import choose_ops
@@ -85,13 +85,13 @@ class DecoderKVScorer(nn.Module):
     def _run(
         self, rows: Tensor, sections: PackedBatch, text: Text | None, steps: int, halt: float | None
     ) -> tuple[Any, int]:
-        """Runs a number of steps at most, and counts those that were taken: each encodes once."""
+        """Runs a number of steps at most, and counts those that were taken: each of several encodes once."""
         scorer, calls = deepcopy(self.plain), []
         scorer.config, scorer.steps = replace(self.ours, recurrent_halt_threshold=halt or 0.0), steps
         prepare(scorer)
         scorer.encoder.register_forward_hook(lambda *_: calls.append(1))
         with torch.inference_mode():
-            return scorer(rows, sections, text), len(calls)
+            return scorer(rows, sections, text), max(1, len(calls))
 
     def _padded(self, scored: Any, counts: list[int]) -> Tensor:
         """Pads logits [L] to [N, L] with those of an empty label, as the reference does."""
@@ -137,7 +137,7 @@ class GLiClassDecoderKV:
         rows = torch.cat(real(hidden_states, attention_mask))
         lengths = batch.label_prompts.cu_seqlens.diff().tolist()
         own = [
-            section_rows(rows, batch).split(lengths),
+            rows[section_places(batch)].split(lengths),
             batch.label_prompts.token_ids.long().split(lengths),
             [torch.ones(length, dtype=torch.int64) for length in lengths],
         ]

@@ -85,17 +85,23 @@ class Architecture(GLiClassArchitecture):
         checkpoint.assert_all_used()
 
     def encode(self, batch: PackedBatch) -> tuple[Tensor, ...]:
-        """Returns the last hidden states of texts and labels, [T, C]."""
-        sequences = batch.sequences.causal()
-        rows = batch.adapter_rows
-        return (self.decoder(batch.token_ids, batch.positions, sequences, batch.max_seqlen, adapters=rows),)
+        """Returns what the last layer's second half needs of texts and labels, [T, *] each."""
+        sequences, adapters = batch.sequences.causal(), batch.adapter_rows
+        x, attended = self.decoder.last_attention(
+            batch.token_ids, batch.positions, sequences, batch.max_seqlen, adapters=adapters
+        )
+        return x, attended
 
     def score(self, encoded: tuple[Tensor, ...], batch: PackedBatch) -> Output:
         """Compares labels and texts by the rows of the label sections, which follow the text parts."""
-        (rows,) = encoded
+        places, adapters = section_places(batch), batch.adapter_rows
         assert batch.label_prompts is not None
-        own = section_rows(rows, batch)
-        return self.score_sections(own, batch.label_prompts, Text(rows, batch.text_spans))
+        if self.scorer.reads_text:
+            rows = self.decoder.last_feed_forward(*encoded, adapters)
+            return self.score_sections(rows[places], batch.label_prompts, Text(rows, batch.text_spans))
+        kept = (state[places] for state in encoded)
+        own = self.decoder.last_feed_forward(*kept, None if adapters is None else adapters.at(places))
+        return self.score_sections(own, batch.label_prompts)
 
     def score_sections(self, rows: Tensor, sections: PackedBatch, text: Text | None = None) -> Output:
         """Scores label sections by their hidden states, [S, C].
@@ -125,10 +131,10 @@ class Architecture(GLiClassArchitecture):
         return prompts
 
 
-def section_rows(rows: Tensor, batch: PackedBatch) -> Tensor:
-    """Returns the rows of all label sections, [S, C], of those of all tokens, [T, C]."""
+def section_places(batch: PackedBatch) -> Tensor:
+    """Returns which tokens those of all label sections are, [S]."""
     sections = batch.label_prompts
     assert sections is not None
-    places = torch.arange(len(sections.positions), dtype=torch.int32, device=rows.device)
+    places = torch.arange(len(sections.positions), dtype=torch.int32, device=sections.block.device)
     owner = torch.searchsorted(sections.cu_seqlens[1:].contiguous(), places, right=True)
-    return rows[batch.text_spans[:, 1][owner] + sections.positions]
+    return batch.text_spans[:, 1][owner] + sections.positions

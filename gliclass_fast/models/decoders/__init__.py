@@ -55,9 +55,9 @@ class KeyValues(Protocol):
 
 
 class LanguageModel(Protocol):
-    """Says what `decoder-kv` asks of a language model."""
+    """Says what `decoder-kv` asks of a language model; the second step treats every row alone."""
 
-    def __call__(
+    def last_attention(
         self,
         token_ids: Tensor,
         positions: Tensor,
@@ -65,12 +65,19 @@ class LanguageModel(Protocol):
         longest: int,
         kept: KeyValues | None = None,
         adapters: AdapterRows | None = None,
-    ) -> Tensor:
-        """Returns the last hidden state of every token, [T, C].
+    ) -> tuple[Tensor, Tensor]:
+        """Returns the last layer's input and what its attention makes of it, [T, C] and [T, H * D].
 
         token_ids, positions: int32 [T]. sequences: rows and keys, as `causal_attention` takes them. longest:
         a bound of the positions. kept: what holds earlier tokens; None: there are none. adapters: those of
         the tokens.
+        """
+        ...
+
+    def last_feed_forward(self, x: Tensor, attended: Tensor, rows: AdapterRows | None = None) -> Tensor:
+        """Returns the last hidden state of any rows, [R, C], made of these rows of `last_attention`.
+
+        It may overwrite x. rows: the adapters of these rows.
         """
         ...
 

@@ -84,7 +84,7 @@ class Decoder(nn.Module):
         config = self.config
         self.rotary = RotaryTable(config.frequencies, self.word_embeddings.weight, config.rotary_scale)
 
-    def forward(
+    def last_attention(
         self,
         token_ids: Tensor,
         positions: Tensor,
@@ -92,11 +92,16 @@ class Decoder(nn.Module):
         longest: int,
         kept: KeyValues | None = None,
         adapters: AdapterRows | None = None,
-    ) -> Tensor:
+    ) -> tuple[Tensor, Tensor]:
         x: Tensor = self.word_embeddings(token_ids)
         cos, sin = (table[positions] for table in self.rotary(longest))
         for number, layer in enumerate(self.layers):
             assert isinstance(layer, Layer)
             read = layer.read(x, (cos, sin), sequences, number, kept, adapters)
-            x = layer.finish(x, read, adapters)
-        return self.final_norm(x)
+            if number < len(self.layers) - 1:
+                x = layer.finish(x, read, adapters)
+        return x, read
+
+    def last_feed_forward(self, x: Tensor, attended: Tensor, rows: AdapterRows | None = None) -> Tensor:
+        finished: Tensor = self.layers[-1].finish(x, attended, rows)  # type: ignore[operator]
+        return self.final_norm(finished)

@@ -87,6 +87,15 @@ class SectionEncoder(nn.Module):
             rows = layer(rows, sections)
         return rows
 
+    def represented(self, rows: Tensor, sections: PackedBatch) -> tuple[Tensor, Tensor]:
+        """Returns `represented` of what `forward` returns; the last layer finishes no other rows."""
+        *layers, last = self.layers
+        for layer in layers:
+            rows = layer(rows, sections)
+        kept = (torch.cat(represented(each, sections)) for each in (rows, last.mix(rows, sections)))  # type: ignore[operator]
+        texts, labels = last.finish(*kept, None).split((sections.capacity.prompts, sections.capacity.labels))  # type: ignore[operator]
+        return texts, labels
+
 
 def represented(rows: Tensor, sections: PackedBatch) -> tuple[Tensor, Tensor]:
     """Returns the rows that stand for texts, [N, C], and for labels, [L, C]."""
@@ -105,8 +114,7 @@ class Heads(nn.Module):
         self.second = Linear(hidden, hidden // 2, ops)
         self.last = Linear(hidden // 2, 1, ops)
 
-    def forward(self, rows: Tensor, sections: PackedBatch) -> Scored:
-        text_rows, label_rows = represented(rows, sections)
+    def forward(self, text_rows: Tensor, label_rows: Tensor, sections: PackedBatch) -> Scored:
         texts, labels = self.text(text_rows), self.label(label_rows)
         if self.normalizes:
             texts, labels = normalize(texts), normalize(labels)
@@ -144,16 +152,18 @@ class Scorer(nn.Module):
         """
         if self.reads_text and text is None:
             raise ValueError("recurrent_read_text needs the hidden states of the text")
-        state = self.encoder(rows, sections)
-        found: Scored = self.heads(state, sections)
+        found: Scored
         if self.steps == 1:
+            found = self.heads(*self.encoder.represented(rows, sections), sections)
             return found
+        state = self.encoder(rows, sections)
+        found = self.heads(*represented(state, sections), sections)
         given = self.cell.normalize(rows)
         memory = self.cell.prepare(text) if self.reads_text else None
         active = torch.ones(sections.capacity.prompts, dtype=torch.bool, device=rows.device)
         for _ in range(1, self.steps):
             new_state = self.cell(state, given, sections, self.encoder, memory)
-            new = self.heads(new_state, sections)
+            new = self.heads(*represented(new_state, sections), sections)
             if self.config.recurrent_halt_threshold:
                 moved = self._moved(found[0], new[0], sections) >= self.config.recurrent_halt_threshold
                 of_rows = active[self._owner(len(rows), sections)][:, None]

@@ -20,7 +20,7 @@ from gliclass_fast import GLiClassModel
 from gliclass_fast.checkpoint.documents import MOST_JSON_BYTES
 from gliclass_fast.checkpoint.files import load_tokenizer
 from tests.refusal import MOST_MEGABYTES, peak_megabytes, refused
-from tests.tiny import reference_model
+from tests.tiny import byte_tokenizer, fast_pipeline, reference_model
 
 TENSOR = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
 LORA = {"peft_type": "LORA", "r": 4, "lora_alpha": 8, "bias": "none"}
@@ -188,6 +188,27 @@ def test_weights_that_are_not_finite(folder: Path, name: str, value: float) -> N
     tensors[stored].view(-1)[-1] = value
     save_file(tensors, folder / "model.safetensors")
     refused(lambda: load(folder), rf"model\.safetensors: '{re.escape(stored)}' holds NaN or infinite values")
+
+
+@pytest.mark.parametrize(
+    ("value", "fine"), [(math.inf, True), (-math.inf, True), (math.nan, False)], ids=["inf", "-inf", "nan"]
+)
+def test_a_table_that_overflowed_when_it_was_stored_in_float16(folder: Path, value: float, fine: bool) -> None:
+    """The texts that have such a token fail, and no other text and no other kind of tensor may."""
+    tensors = {name: each.half() for name, each in load_file(folder / "model.safetensors").items()}
+    table = next(each for name, each in tensors.items() if name.endswith("word_embeddings.weight"))
+    table[byte_tokenizer().convert_tokens_to_ids("q"), 3] = value
+    save_file(tensors, folder / "model.safetensors")
+    if not fine:
+        return refused(lambda: load(folder), "holds NaN or infinite values")
+    pipeline = fast_pipeline(load(folder))
+    assert len(pipeline(["sound"], ["x", "y"], threshold=0)[0]) == 2
+    with pytest.raises(FloatingPointError, match="text 1"):
+        pipeline(["sound", "a queen"], ["x", "y"])
+    bias = next(name for name in tensors if name.endswith("value.bias"))
+    tensors[bias][0] = value
+    save_file(tensors, folder / "model.safetensors")
+    refused(lambda: load(folder), "holds NaN or infinite values")
 
 
 def test_weights_whose_sum_overflows_are_finite(folder: Path) -> None:

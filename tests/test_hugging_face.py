@@ -189,6 +189,34 @@ def test_what_published_scripts_pass() -> None:
     assert ours.model is ours.classifier.model and ours.tokenizer is ours.classifier.tokenizer
 
 
+@pytest.mark.parametrize("name", [name for name in CALLS if "candidate_labels" in CALLS[name][1]])
+def test_our_own_pipeline_takes_the_same_call(ours: Any, name: str) -> None:
+    positional, named = CALLS[name]
+    expected = ours(*positional, **named)
+    classifier = ours.classifier
+    assert classifier(*positional, **named) == expected
+    renamed = {"labels": named["candidate_labels"], "top_k": len(LABELS)} | named
+    del renamed["candidate_labels"]
+    assert classifier(texts=positional[0], **renamed) == expected
+    stream = classifier(iter(TEXTS), LABELS, top_k=1)
+    assert isinstance(stream, Iterator) and next(stream) == ours(TEXTS[0], LABELS, top_k=1)
+
+
+def test_our_own_pipeline_refuses_a_mixture(ours: Any) -> None:
+    for mixed in ({"threshold": 0.5, "top_k": 1}, {"labels": LABELS, "candidate_labels": LABELS}):
+        with pytest.raises(ArgumentError, match=r"unknown argument '(threshold|labels)'"):
+            ours.classifier(TEXTS[0], **{"candidate_labels": LABELS, **mixed})
+
+
+def test_the_order_of_the_arguments_is_that_of_transformers() -> None:
+    pipeline: Any = gliclass_fast.pipeline
+    inputs = dict.fromkeys(("feature_extractor", "image_processor", "processor", "pipeline_class"))
+    ours = pipeline(TASK, demo.PATH, demo.PATH, demo.PATH, device="cpu", **inputs)
+    assert ours.task == TASK and repr(ours).startswith("HuggingFacePipeline(ZeroShotClassificationPipeline(")
+    with pytest.raises(TypeError, match="feature_extractor"):
+        pipeline(TASK, demo.PATH, feature_extractor=3)
+
+
 def test_the_module_stays_a_module() -> None:
     assert module is gliclass_fast.pipeline is importlib.import_module("gliclass_fast.pipeline")
     assert callable(module) and module.ZeroShotClassificationPipeline is ZeroShotClassificationPipeline

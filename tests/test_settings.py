@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+import gliclass_fast
 from gliclass_fast import ZeroShotClassificationPipeline, demo, gliznet
 from gliclass_fast.checkpoint.files import load_tokenizer
 from tests import families
@@ -119,6 +120,27 @@ def test_options_of_the_model_go_through_the_constructor() -> None:
     assert repr(pipeline).startswith("ZeroShotClassificationPipeline(GLiClassModel(")
     with pytest.raises(TypeError, match=r"\['dtype'\] go with a path"):
         ZeroShotClassificationPipeline(pipeline.model, demo.PATH, device="cpu", dtype="float32")
+
+
+@pytest.mark.parametrize("given", [(), ("owner/name",)], ids=["default", "same name"])
+@pytest.mark.parametrize("make", [ZeroShotClassificationPipeline, gliclass_fast.pipeline], ids=["ours", "HF"])
+def test_the_tokenizer_comes_from_the_place_of_the_model(
+    make: Any, given: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def download(name: str, allow_patterns: Any, **hub: Any) -> str:
+        asked.append((name, hub))
+        return str(demo.PATH.parent)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    options = {"revision": "v2", "token": "secret"}
+    named = {"tokenizer": each for each in given}
+    if make is gliclass_fast.pipeline:
+        named["task"] = "zero-shot-classification"
+    pipeline = make(model="owner/name", **named, device="cpu", subfolder=demo.PATH.name, **options)
+    assert len(asked) > 1 and all(each == ("owner/name", options) for each in asked)
+    assert pipeline.tokenizer.get_vocab() == load_tokenizer(demo.PATH).get_vocab()
 
 
 def test_devices_that_nobody_knows_are_the_cpu_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:

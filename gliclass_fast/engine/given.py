@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -12,6 +12,7 @@ from gliclass_fast.checkpoint.errors import CheckpointError
 from gliclass_fast.checkpoint.files import load_tokenizer
 from gliclass_fast.checkpoint.live import unwrapped
 from gliclass_fast.runtime.model import GLiClassModel
+from gliclass_fast.runtime.pretrained import PLACES, find_pretrained
 
 Value = TypeVar("Value")
 
@@ -64,6 +65,18 @@ def fitting_labels_tokenizer(model: GLiClassModel, known: Any) -> Any:
 def tokenizer_of(given: Any) -> Any:
     """Returns a tokenizer, loaded where a path or a repository id is given."""
     return load_tokenizer(given) if is_name(given) else given
+
+
+def tokenizer_beside(model: Any, options: Mapping[str, Any]) -> Any:
+    """Returns the tokenizer of a model given by name, from the same revision and subfolder.
+
+    options: those of the model. Raises TypeError where the model is given as an object, and CheckpointError
+    where there is no tokenizer.
+    """
+    if not is_name(model):
+        raise TypeError("give a tokenizer, or give the model as a path or repository id that has one")
+    places = {name: options[name] for name in PLACES if name in options}
+    return load_tokenizer(find_pretrained(model, places).folder)
 
 
 def labels_tokenizer_of(config: Any, given: Any) -> Any:

@@ -19,10 +19,12 @@ from gliclass_fast.engine.given import (
     is_name,
     labels_tokenizer_of,
     load_model,
+    tokenizer_beside,
     tokenizer_of,
 )
 from gliclass_fast.engine.passes import LabelsPerPass
 from gliclass_fast.engine.permutations import score_in_orders
+from gliclass_fast.pipeline.hugging_face import also_as_hugging_face
 from gliclass_fast.runtime.adapters import AdapterInfo
 from gliclass_fast.runtime.device import resolve_device
 from gliclass_fast.runtime.model import GLiClassModel
@@ -120,10 +122,8 @@ class BasePipeline:
             ValueError: a setting is not valid, or the checkpoint is not: `CheckpointError` and
                 `UnsupportedConfigError` are of this type.
         """
-        if tokenizer is None:
-            if not is_name(model):
-                raise TypeError("give a tokenizer, or give the model as a path or repository id that has one")
-            tokenizer = model
+        if tokenizer is None or (is_name(tokenizer) and tokenizer == model):
+            tokenizer = tokenizer_beside(model, model_options)
         self.max_classes, self.max_length, self.batch_tokens = max_classes, max_length, batch_tokens
         self.classification_type, self.on_truncation = classification_type, on_truncation
         self.progress_bar, self.label_separator = progress_bar, label_separator
@@ -305,6 +305,7 @@ class ZeroShotClassificationPipeline(BasePipeline):
         """Returns the pipeline itself; under this name the reference wraps an inner pipeline."""
         return self
 
+    @also_as_hugging_face
     def __call__(
         self,
         texts: str | Iterable[str],
@@ -331,7 +332,8 @@ class ZeroShotClassificationPipeline(BasePipeline):
     ) -> Any:
         """Classifies texts.
 
-        What is given per text may be a list, a tuple, an array, a column or an iterator.
+        What is given per text may be a list, a tuple, an array, a column or an iterator. A call with
+        `candidate_labels`, `multi_label`, `hypothesis_template` or `top_k` is one of `HuggingFacePipeline`.
 
         Args:
             texts: one string or several; an empty string is a valid text.

@@ -1,17 +1,18 @@
 """The call shape of Hugging Face: `gliclass_fast.pipeline("zero-shot-classification", model=...)`.
 
-A call of the module `gliclass_fast.pipeline` calls the function of this file, see `make_lazy`.
+A call of the module `gliclass_fast.pipeline` calls the function of this file, see `make_lazy`. Our own
+pipeline takes the same arguments in a call, so that its module imports this one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import wraps
 from itertools import count, islice
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import torch
 
-from gliclass_fast.pipeline import ZeroShotClassificationPipeline
 from gliclass_fast.runtime.model import GLiClassModel
 from gliclass_fast.text.arguments import CONVERSIONS, as_list, check_texts, plain_strings, whole_number
 from gliclass_fast.text.errors import WrongType, WrongValue
@@ -22,22 +23,33 @@ MOST_AT_A_TIME = 256  # texts of a stream that are read before their results are
 # what transformers' pipelines take beside this, and what changes nothing here
 _WITHOUT_EFFECT = ("framework", "use_fast", "num_workers", "truncation", "padding", "trust_remote_code")
 _DEFAULTS = {"candidate_labels": None, "multi_label": False, "hypothesis_template": "{}", "top_k": None}
+_OTHER_INPUTS = ("feature_extractor", "image_processor", "processor", "pipeline_class")  # None of them is taken
+_ITS_OWN = frozenset({*_DEFAULTS, "multi_class"})  # one of these in a call makes it one of this shape
+
+Call = TypeVar("Call", bound=Callable[..., Any])
 
 
 class HuggingFacePipeline:
     """Takes the arguments of transformers' `ZeroShotClassificationPipeline`, and gives its results."""
 
-    def __init__(self, classifier: ZeroShotClassificationPipeline, **defaults: Any) -> None:
-        """Takes the pipeline that does the work, and arguments for every call."""
+    task = TASK
+
+    def __init__(self, classifier: Any, **defaults: Any) -> None:
+        """Takes the `ZeroShotClassificationPipeline` that does the work, and arguments for every call."""
         self.classifier, self._defaults = classifier, {**_DEFAULTS, **defaults}
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.classifier!r})"
 
     @property
     def device(self) -> torch.device:
-        return self.classifier.device
+        device: torch.device = self.classifier.device
+        return device
 
     @property
     def model(self) -> GLiClassModel:
-        return self.classifier.model
+        model: GLiClassModel = self.classifier.model
+        return model
 
     @property
     def tokenizer(self) -> Any:
@@ -102,7 +114,9 @@ class HuggingFacePipeline:
 def pipeline(
     task: str | None = None,
     model: Any = None,
+    config: Any = None,
     tokenizer: Any = None,
+    *,
     device: str | torch.device | int | None = None,
     **options: Any,
 ) -> HuggingFacePipeline:
@@ -111,6 +125,7 @@ def pipeline(
     Args:
         task: "zero-shot-classification", the one that there is.
         model: a path, a repository id, or a loaded model.
+        config: the configuration of the model in place of its own, or its folder.
         tokenizer: default: the model's own, if `model` is a path or repository id.
         device: a name, a number (-1: the CPU), or None for the GPU where there is one.
         options: those of `ZeroShotClassificationPipeline`, among them the model's (dtype, torch_dtype,
@@ -125,12 +140,31 @@ def pipeline(
     if model is None:
         raise WrongType("give model=: a path, a repository id or a loaded model")
     more = options.pop("model_kwargs", None) or {}
+    if config is not None:
+        options["config"] = config
     options = _understood({"progress_bar": False, **options, **more})
+    options = {name: each for name, each in options.items() if name not in _OTHER_INPUTS or each is not None}
     of_calls = (*_DEFAULTS, "batch_size")
     defaults = {name: options.pop(name) for name in list(options) if name in of_calls}
-    return HuggingFacePipeline(
-        ZeroShotClassificationPipeline(model, tokenizer, device=device, **options), **defaults
-    )
+    from gliclass_fast.pipeline import ZeroShotClassificationPipeline  # which imports this file
+
+    classifier = ZeroShotClassificationPipeline(model, tokenizer, device=device, **options)
+    return HuggingFacePipeline(classifier, **defaults)
+
+
+def also_as_hugging_face(call: Call) -> Call:
+    """Has a call of a pipeline that has an argument of transformers' be answered as there."""
+
+    @wraps(call)
+    def either(self: Any, *positional: Any, **named: Any) -> Any:
+        if _ITS_OWN.isdisjoint(named):
+            return call(self, *positional, **named)
+        for ours, theirs in (("texts", "sequences"), ("labels", "candidate_labels")):
+            if ours in named and theirs not in named:
+                named[theirs] = named.pop(ours)
+        return HuggingFacePipeline(self)(*positional, **named)
+
+    return cast(Call, either)
 
 
 def _understood(arguments: dict[str, Any]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -145,7 +146,7 @@ def test_the_tokenizer_comes_from_the_place_of_the_model(
 
 def test_devices_that_nobody_knows_are_the_cpu_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
     model = reference_model()
-    for device in ("mps", "cudaa", 0, -1, None, "cuda:0", "cpu"):
+    for device in ("mps", "cudaa", 0, -1, np.int64(0), np.int32(-1), None, "cuda:0", "cpu"):
         caplog.clear()
         assert fast_pipeline(model, device=device).device.type in ("cpu", "cuda")
         assert ("is none that the engine knows" in caplog.text) == (device in ("mps", "cudaa"))

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 from weakref import WeakSet
 
+import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.optimizer import register_optimizer_step_post_hook
@@ -106,6 +107,17 @@ class LiveTensors(Mapping[str, Tensor]):
 
     def __contains__(self, name: object) -> bool:
         return name in self._readers  # the inherited one would merge the tensor to find out
+
+    def tied(self) -> set[str]:
+        """Returns the names of tensors that the model has under an earlier name too."""
+        first: set[tuple[int, torch.Size]] = set()
+        found = set()
+        for name, tensor in self._model.state_dict().items():
+            place = (tensor.data_ptr(), tensor.shape)
+            if tensor.numel() and place in first:
+                found.add(name)
+            first.add(place)
+        return found
 
     def separate(self, network: nn.Module) -> None:
         """Gives a network that was built of these tensors copies of those that it still shares."""

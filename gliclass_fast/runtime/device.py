@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -26,8 +27,8 @@ def resolve_device(device: Any = None, fall_back: bool = False) -> torch.device:
     """
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    if isinstance(device, int):
-        device = f"cuda:{device}" if device >= 0 else "cpu"
+    if isinstance(device, Integral) and not isinstance(device, bool):  # also a number of NumPy's
+        device = f"cuda:{int(device)}" if int(device) >= 0 else "cpu"
     try:
         found = torch.device(device)
     except (RuntimeError, TypeError):

@@ -51,13 +51,19 @@ def forward(
 
     slots: the number K of label slots of the output; further labels are left out. embeddings: whether to
     return text_embeddings and class_embeddings. adapters: those of the texts. Raises ValueError for a text
-    without a label.
+    without a label, or with more tokens than the model reads.
     """
     prompts = loaded.padded_prompts(inputs, slots)
     if not prompts:
         raise ValueError("input_ids holds no text")
     if without := [place for place, prompt in enumerate(prompts) if prompt.num_labels == 0]:
         raise ValueError(f"input_ids[{without[0]}] holds no label: was its label marker cut off?")
+    longest = loaded.config.backbone_config.max_positions
+    for place, prompt in enumerate(prompts):
+        if longest is not None and len(prompt.token_ids) > longest:
+            raise ValueError(
+                f"input_ids[{place}] has {len(prompt.token_ids)} tokens: this model reads up to {longest}"
+            )
 
     def run(group: list[int]) -> Sequence[Embedded]:
         own = [prompts[place] for place in group]

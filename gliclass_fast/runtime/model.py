@@ -159,6 +159,8 @@ class GLiClassModel(StockModel):
 
     @config.setter
     def config(self, config: PretrainedConfig) -> None:
+        if not isinstance(config, PretrainedConfig):
+            raise TypeError(f"config must be a GLiClassModelConfig, got {type(config).__name__}")
         self.origin.config = config
 
     @property
@@ -290,20 +292,25 @@ class GLiClassModel(StockModel):
 
     def to(
         self,
-        *targets: torch.device | str | torch.dtype,
+        *targets: torch.device | str | torch.dtype | Tensor | bool | None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
         non_blocking: bool = False,
+        copy: bool = False,
+        memory_format: torch.memory_format | None = None,
     ) -> GLiClassModel:
         """Moves the model to a device, a dtype or both, and returns it; it is built anew from stock weights.
 
         The model changes only once the new network is there: after an error it is as it was before.
-        non_blocking: has no effect.
+        targets: as torch takes them; a tensor stands for its device and its dtype. The other arguments have
+        no effect.
         """
         for target in targets:
             if isinstance(target, torch.dtype):
                 dtype = target
-            else:
+            elif isinstance(target, Tensor):
+                device, dtype = target.device, target.dtype
+            elif target is not None and not isinstance(target, bool):
                 device = target
         wanted = replace(
             self.settings,
@@ -324,6 +331,10 @@ class GLiClassModel(StockModel):
             self.loaded.free_graphs()
             return build()
 
+    def double(self) -> GLiClassModel:
+        """Raises ValueError: the engine has no float64."""
+        return self.to(torch.float64)
+
     def float(self) -> GLiClassModel:
         return self.to(torch.float32)
 
@@ -336,5 +347,5 @@ class GLiClassModel(StockModel):
     def cpu(self) -> GLiClassModel:
         return self.to("cpu")
 
-    def cuda(self) -> GLiClassModel:
-        return self.to("cuda")
+    def cuda(self, device: torch.device | str | None = None) -> GLiClassModel:
+        return self.to("cuda" if device is None else device)

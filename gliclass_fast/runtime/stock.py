@@ -14,7 +14,9 @@ from typing import Any, NamedTuple
 
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
+from gliclass_fast.checkpoint.live import LiveTensors
 from gliclass_fast.runtime.adapters import AdapterLibrary
 from gliclass_fast.runtime.forward import GLiClassOutput, forward
 from gliclass_fast.runtime.loaded import LoadedNetwork
@@ -30,10 +32,11 @@ class IncompatibleKeys(NamedTuple):
     unexpected_keys: list[str]
 
 
-_PACKED = (
-    ": the network runs from packed weights; parameters() and state_dict() give the checkpoint's tensors"
+_INSTEAD = (
+    ": the network runs from packed weights and is no torch module. parameters() and state_dict() give the "
+    "checkpoint's tensors; to train or edit a model, use the gliclass package and GLiClassModel.from_gliclass"
 )
-_INSTEAD = dict.fromkeys(("modules", "named_modules", "children", "buffers", "get_input_embeddings"), _PACKED)
+_SAVED_ALIKE = ("max_shard_size", "token", "save_peft_format", "save_original_format")  # change nothing here
 
 
 def _copied(tensor: Tensor) -> Tensor:
@@ -56,7 +59,7 @@ class StockModel:
 
     def __call__(
         self,
-        input_ids: Tensor,
+        input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
         *,
         class_input_ids: Tensor | None = None,
@@ -88,13 +91,16 @@ class StockModel:
 
         Raises:
             TypeError: an argument is not supported, or tensors are missing.
-            ValueError: a text has no label or no token, or an adapter is not loaded.
+            ValueError: a text has no label, no token, or more tokens than the model reads; a mask does not
+                fit its ids; or an adapter is not loaded.
         """
-        if wrong := [name for name, value in refused.items() if value not in (None, False)]:
+        if wrong := [name for name, value in refused.items() if value is not None and value is not False]:
             raise TypeError(
                 f"{', '.join(wrong)} is not supported: the engine returns logits and embeddings and does not "
                 "train; for hidden states, attentions, losses and gradients use the gliclass package"
             )
+        if input_ids is None:
+            raise TypeError("input_ids is missing: `prepare_inputs` of a pipeline makes it")
         self.notice_changes()
         inputs = PaddedInputs(input_ids, attention_mask, class_input_ids, class_attention_mask, labels_mask)
         slots: Any = max_num_classes or getattr(self.origin.config, "max_num_classes", 0)
@@ -108,8 +114,8 @@ class StockModel:
     forward = __call__
 
     def __getattr__(self, name: str) -> Any:
-        """Raises AttributeError, which says what stands in for a method of torch's modules."""
-        instead = _INSTEAD.get(name, "")
+        """Raises AttributeError, which says what stands in for what torch's and transformers' models have."""
+        instead = _INSTEAD if hasattr(PreTrainedModel, name) or name == "model" else ""
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}{instead}")
 
     def requires_grad_(self, requires_grad: bool = True) -> Any:
@@ -149,14 +155,22 @@ class StockModel:
             raise
         return IncompatibleKeys(missing, unexpected)
 
-    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """Yields the checkpoint's parameters by their stock names; they take no gradients."""
-        for name, tensor in self.origin.read_tensors().items():
-            if tensor.is_floating_point():
-                yield name, nn.Parameter(_copied(tensor), requires_grad=False)
+    def named_parameters(
+        self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
+    ) -> Iterator[tuple[str, nn.Parameter]]:
+        """Yields the checkpoint's parameters by their stock names; they take no gradients.
 
-    def parameters(self) -> Iterator[nn.Parameter]:
-        """Yields what `named_parameters` does, without the names."""
+        prefix: what names start with. recurse: has no effect. remove_duplicate: whether tied weights come
+        under their first name alone.
+        """
+        tensors = self.origin.read_tensors()
+        tied = tensors.tied() if remove_duplicate and isinstance(tensors, LiveTensors) else set()
+        for name, tensor in tensors.items():
+            if tensor.is_floating_point() and name not in tied:
+                yield f"{prefix}.{name}" if prefix else name, nn.Parameter(_copied(tensor), False)
+
+    def parameters(self, recurse: bool = True) -> Iterator[nn.Parameter]:
+        """Yields what `named_parameters` does, without the names; recurse: has no effect."""
         for _, parameter in self.named_parameters():
             yield parameter
 
@@ -164,18 +178,40 @@ class StockModel:
         """Counts the values of the checkpoint's parameters; none of them is trainable."""
         return 0 if only_trainable else sum(each.numel() for each in self.parameters())
 
-    def save_pretrained(self, save_directory: str | Path, safe_serialization: bool = True) -> None:
+    def save_pretrained(
+        self,
+        save_directory: str | Path,
+        is_main_process: bool = True,
+        state_dict: Mapping[str, Tensor] | None = None,
+        push_to_hub: bool = False,
+        safe_serialization: bool = True,
+        **options: Any,
+    ) -> None:
         """Writes config.json and model.safetensors, which the reference loads too, into a folder.
 
-        Raises ValueError for safe_serialization=False, which would write a pickle.
+        Args:
+            save_directory: the folder.
+            is_main_process: False writes nothing.
+            state_dict: the tensors to write; default: the checkpoint's.
+            push_to_hub: see `push_to_hub`.
+            safe_serialization: False raises ValueError, as it would write a pickle.
+            options: max_shard_size and others of transformers have no effect.
+
+        Raises TypeError for an option that is not supported.
         """
         if not safe_serialization:
             raise ValueError("safe_serialization=False is not supported: pickle files can run code")
+        if wrong := [name for name, each in options.items() if each is not None and name not in _SAVED_ALIKE]:
+            raise TypeError(f"{', '.join(wrong)} is not supported: the folder gets one model.safetensors")
+        if push_to_hub:
+            self.push_to_hub()
+        if not is_main_process:
+            return
         folder = Path(save_directory)
         folder.mkdir(parents=True, exist_ok=True)
         text = json.dumps(self.origin.options(), indent=2, ensure_ascii=False)
         (folder / "config.json").write_text(text, encoding="utf-8")
-        tensors = {name: each.contiguous() for name, each in self.state_dict().items()}
+        tensors = {name: each.contiguous() for name, each in (state_dict or self.state_dict()).items()}
         save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
 
     def push_to_hub(self, *args: Any, **kwargs: Any) -> None:

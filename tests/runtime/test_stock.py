@@ -134,15 +134,83 @@ def test_harmless_options_of_transformers_are_taken(options: dict[str, Any]) -> 
 def test_methods_of_modules_work_or_say_what_to_use() -> None:
     ours = loaded(reference_model())
     assert ours.requires_grad_(False) is ours
-    for name in ("modules", "buffers", "get_input_embeddings"):
+    for name in (
+        "modules", "named_modules", "buffers", "get_input_embeddings", "resize_token_embeddings", "zero_grad",
+        "register_forward_hook", "gradient_checkpointing_enable", "add_adapter", "model",
+    ):  # fmt: skip
         with pytest.raises(AttributeError, match=r"parameters\(\) and state_dict\(\)"):
             getattr(ours, name)
     with pytest.raises(AttributeError, match=r"no attribute 'nonsense'$"):
         ours.nonsense  # noqa: B018
     with pytest.raises(ValueError, match="pickle"):
         ours.save_pretrained("anywhere", safe_serialization=False)
+    with pytest.raises(TypeError, match="variant is not supported"):
+        ours.save_pretrained("anywhere", variant="fp16", max_shard_size="5GB")
+    with pytest.raises(NotImplementedError, match="upload_folder"):
+        ours.save_pretrained("anywhere", push_to_hub=True)
+    ours.save_pretrained("anywhere", is_main_process=False)
+    assert not Path("anywhere").exists()
+    with pytest.raises(TypeError, match="config must be a GLiClassModelConfig, got dict"):
+        ours.config = {"prompt_first": False}
     with pytest.raises(ValueError, match="holds no text"):
         ours.forward(torch.zeros((0, 4), dtype=torch.long), max_num_classes=2)
+
+
+@pytest.mark.parametrize(
+    ("targets", "named", "dtype"),
+    [
+        (("cpu", torch.bfloat16, True), {}, torch.bfloat16),
+        ((torch.zeros(1, dtype=torch.bfloat16),), {}, torch.bfloat16),
+        ((torch.bfloat16,), {"copy": True, "memory_format": torch.channels_last}, torch.bfloat16),
+        ((-1,), {}, torch.float32),
+        ((None,), {}, torch.float32),
+    ],
+)
+def test_a_model_moves_as_modules_of_torch_do(targets: Any, named: Any, dtype: torch.dtype) -> None:
+    ours = loaded(reference_model())
+    assert ours.to(*targets, **named) is ours and ours.dtype is dtype
+    with pytest.raises(ValueError, match="float64 is not supported"):
+        ours.double()
+    assert ours.dtype is dtype
+    if not torch.cuda.is_available():
+        with pytest.raises(ValueError, match="'cuda:1'.*no GPU"):
+            ours.cuda(1)
+
+
+@pytest.mark.parametrize("kind", ["encoder-decoder, umT5", "bi-encoder", None])
+def test_tied_weights_count_once(kind: str | None, tmp_path: Path) -> None:
+    reference = reference_model("t5") if kind is None else families.reference(kind)
+    ours = loaded(reference)
+    expected = dict(reference.named_parameters())
+    assert dict(ours.named_parameters()).keys() == expected.keys()
+    assert ours.num_parameters() == reference.num_parameters()
+    every = {f"x.{name}" for name in ours.state_dict()}
+    assert {name for name, _ in ours.named_parameters("x", remove_duplicate=False)} == every
+    ours.save_pretrained(tmp_path, state_dict={name: each.detach() for name, each in expected.items()})
+    assert_same_results(scores(fast_pipeline(GLiClassModel.from_pretrained(tmp_path))), scores(fast_pipeline(ours)))
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"labels": torch.ones(1, 2)}, TypeError, "labels is not supported.*losses"),
+        ({"position_ids": torch.ones(1, 4)}, TypeError, "position_ids is not supported"),
+        ({"input_ids": None, "inputs_embeds": torch.ones(1, 4, 8)}, TypeError, "inputs_embeds is not"),
+        ({"input_ids": None}, TypeError, "input_ids is missing"),
+        ({"attention_mask": torch.ones(1, 3)}, ValueError, r"attention_mask \[1, 3\] does not fit"),
+        ({"attention_mask": torch.ones(1, 1, 1, 4)}, ValueError, "does not fit input_ids"),
+        ({"input_ids": torch.full((1, 3000), 9)}, ValueError, r"\[0\] has 3000 tokens.*up to 2048"),
+    ],
+)
+def test_calls_that_cannot_be_answered_say_why(change: Any, error: Any, message: str) -> None:
+    ours = loaded(reference_model("bert"))
+    label, sep = byte_tokenizer().convert_tokens_to_ids(["<<LABEL>>", "<<SEP>>"])
+    ids = torch.tensor([[label, 9, sep, 9]])
+    if (change_ids := change.get("input_ids")) is not None:
+        change["input_ids"] = torch.cat((ids[:, :3], change_ids[:, 3:]), dim=1)
+    with pytest.raises(error, match=message):
+        ours(**{"input_ids": ids, **change})
+    assert ours(ids, labels=None, output_hidden_states=False, max_num_classes=1).logits.shape == (1, 1)
 
 
 def test_options_of_the_configuration_are_replaced() -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gliclass_fast.checkpoint.computed import computed_readers
 from gliclass_fast.checkpoint.errors import CheckpointError
 from gliclass_fast.checkpoint.lora import WRAPPER
 
@@ -32,17 +33,20 @@ def adapter_state(layer: Any) -> tuple[Any, ...]:
 def merged_readers(model: nn.Module) -> dict[str, Callable[[], Tensor]]:
     """Returns what reads each tensor of a model, by its name in a plain checkpoint.
 
-    A tensor of a layer with adapters is a copy; others are those of the model. Raises CheckpointError, which
+    A tensor of a layer with adapters, or one that torch computes, is a copy; others are those of the model. Raises CheckpointError, which
     names the adapter, where PEFT is not loaded; to read a tensor raises it where PEFT cannot merge.
     """
     layers = adapter_layers(model)
     readers: dict[str, Callable[[], Tensor]] = {}
+    computed, parts = computed_readers(model)
     for name, tensor in model.state_dict().items():
         layer = next((each for each in layers if name.startswith(f"{each}.")), None)
         if layer is not None:
             _, _, own = name.removeprefix(layer).partition(".base_layer.")
             if own:  # the others are the adapter's own tensors
                 readers[_plain(f"{layer}.{own}")] = partial(_merged, layer, layers[layer], own)
+        elif name.startswith(parts):
+            continue
         elif ".modules_to_save." in name:  # PEFT's trained copy of a module counts, not the module
             place, _, rest = name.partition(".modules_to_save.")
             adapter, _, own = rest.partition(".")
@@ -52,6 +56,7 @@ def merged_readers(model: nn.Module) -> dict[str, Callable[[], Tensor]]:
         else:
             plain = _plain(name.replace(".original_module.", "."))
             readers.setdefault(plain, tensor.detach)
+    readers |= {_plain(name): read for name, read in computed.items()}
     if left := [name for name in readers if ".lora_" in name or ".base_layer." in name]:
         raise CheckpointError(
             f"the live model holds a LoRA adapter that is not merged ({left[0]} and others), and PEFT, as "

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from gliclass_fast.config import GLiClassModelConfig, UnsupportedConfigError
     from gliclass_fast.model import (
         GLiClassBiEncoder,
+        GLiClassDecoderKV,
         GLiClassEncoderDecoderCLS,
         GLiClassModel,
         GLiClassUniEncoder,
@@ -36,6 +37,7 @@ __all__ = [
     "BiEncoderZeroShotClassificationPipeline",
     "CheckpointError",
     "GLiClassBiEncoder",
+    "GLiClassDecoderKV",
     "GLiClassEncoderDecoderCLS",
     "GLiClassModel",
     "GLiClassModelConfig",
@@ -105,6 +107,7 @@ make_lazy(
         "BiEncoderZeroShotClassificationPipeline": "pipeline",
         "CheckpointError": "checkpoint.errors",
         "GLiClassBiEncoder": "model",
+        "GLiClassDecoderKV": "model",
         "GLiClassEncoderDecoderCLS": "model",
         "GLiClassModel": "model",
         "GLiClassModelConfig": "config",

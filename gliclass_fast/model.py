@@ -7,12 +7,13 @@ from gliclass_fast.runtime.model import GLiClassModel
 
 GLiClassPreTrainedModel = GLiClassBaseModel = GLiClassModel
 GLiClassUniEncoder = GLiClassBiEncoder = GLiClassBiEncoderFused = GLiClassModel
-GLiClassEncoderDecoder = GLiClassEncoderDecoderCLS = GLiClassModel
+GLiClassEncoderDecoder = GLiClassEncoderDecoderCLS = GLiClassDecoderKV = GLiClassModel
 
 __all__ = [
     "GLiClassBaseModel",
     "GLiClassBiEncoder",
     "GLiClassBiEncoderFused",
+    "GLiClassDecoderKV",
     "GLiClassEncoderDecoder",
     "GLiClassEncoderDecoderCLS",
     "GLiClassModel",

@@ -48,6 +48,7 @@ from gliclass_fast.text.results import Classification, TextInfo
 __all__ = [
     "BaseZeroShotClassificationPipeline",
     "BiEncoderZeroShotClassificationPipeline",
+    "DecoderKVZeroShotClassificationPipeline",
     "EncoderDecoderZeroShotClassificationPipeline",
     "TextInfo",
     "UniEncoderZeroShotClassificationPipeline",
@@ -230,8 +231,7 @@ class BasePipeline:
     ) -> BatchEncoding:  # fmt: skip
         """Returns the padded tensors that a stock model is called with, on the model's device.
 
-        same_labels: has no effect, as one list of labels and a list per text are told apart. Raises TypeError
-        and ValueError as a call of `ZeroShotClassificationPipeline` does.
+        same_labels: has no effect. Raises TypeError and ValueError as a call of the pipeline does.
         """
         requests, _ = self._requests(texts, labels, prompt, examples, None)
         prompts, pad_id = self.engine.encode(requests), self.tokenizer.pad_token_id or 0
@@ -391,11 +391,11 @@ class ZeroShotClassificationPipeline(BasePipeline):
         return found, [TextInfo(each.tokens, each.tokens_cut, each.passes) for each in scored]
 
 
-# the other names of `gliclass.pipeline`: one pipeline runs every architecture here
+# the other names of `gliclass.pipeline`: one pipeline runs all architectures
 BaseZeroShotClassificationPipeline = BasePipeline
 UniEncoderZeroShotClassificationPipeline = BiEncoderZeroShotClassificationPipeline = (
     EncoderDecoderZeroShotClassificationPipeline
-) = ZeroShotClassificationPipeline
+) = DecoderKVZeroShotClassificationPipeline = ZeroShotClassificationPipeline
 
 _LATE = {"ZeroShotClassificationWithChunkingPipeline": "chunking"}
 make_lazy(__name__, _LATE, call="pipeline.hugging_face:pipeline")

@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from transformers import PreTrainedModel
 
 from gliclass_fast.checkpoint.live import LiveTensors
 from gliclass_fast.runtime.adapters import AdapterLibrary
@@ -36,6 +35,10 @@ _INSTEAD = (
     ": the network runs from packed weights and is no torch module. parameters() and state_dict() give the "
     "checkpoint's tensors; to train or edit a model, use the gliclass package and GLiClassModel.from_gliclass"
 )
+_OF_TRANSFORMERS = (  # people use these of its models, whose class takes a second to import
+    "model", "get_input_embeddings", "set_input_embeddings", "resize_token_embeddings", "tie_weights",
+    "gradient_checkpointing_enable", "add_adapter", "base_model",
+)  # fmt: skip
 _SAVED_ALIKE = ("max_shard_size", "token", "save_peft_format", "save_original_format")  # change nothing here
 
 
@@ -115,7 +118,7 @@ class StockModel:
 
     def __getattr__(self, name: str) -> Any:
         """Raises AttributeError, which says what stands in for what torch's and transformers' models have."""
-        instead = _INSTEAD if hasattr(PreTrainedModel, name) or name == "model" else ""
+        instead = _INSTEAD if hasattr(nn.Module, name) or name in _OF_TRANSFORMERS else ""
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}{instead}")
 
     def requires_grad_(self, requires_grad: bool = True) -> Any:

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import Any
 
+import gliclass
 import gliclass.pipeline as reference
 import pytest
 
+import gliclass_fast
 import gliclass_fast.pipeline as ours
 
+# names that public code imports, by their module; our pipelines and models stand for all architectures
+NAMES = {
+    "": ("GLiClassModel", "GLiClassBiEncoder", "GLiClassDecoderKV", "GLiClassUniEncoder", "GLiClassModelConfig"),
+    "model": ("GLiClassDecoderKV", "GLiClassEncoderDecoderCLS", "GLiClassBiEncoderFused", "GLiClassOutput"),
+    "pipeline": (
+        "UniEncoderZeroShotClassificationPipeline", "BiEncoderZeroShotClassificationPipeline",
+        "DecoderKVZeroShotClassificationPipeline", "ZeroShotClassificationWithChunkingPipeline",
+    ),
+}  # fmt: skip
 TREE = {"sentiment": ["positive", "negative"], "topic": {"sport": ["football", "chess"], "art": "music"}}
 FOUND = [
     {"label": "topic.sport.chess", "score": 0.2},
@@ -42,3 +54,12 @@ def test_helpers_give_what_the_reference_gives(name: str) -> None:
     assert found == expected
     if isinstance(expected, dict):
         assert list(found) == list(expected)
+
+
+def test_names_are_where_the_reference_has_them() -> None:
+    exported = {name for name in dir(gliclass) if name[0].isupper()}
+    assert not [name for name in exported if not hasattr(gliclass_fast, name)]
+    for place, names in NAMES.items():
+        path = f".{place}" if place else ""
+        theirs, own = (import_module(f"{package}{path}") for package in ("gliclass", "gliclass_fast"))
+        assert all(callable(getattr(theirs, name)) and callable(getattr(own, name)) for name in names)

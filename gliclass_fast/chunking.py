@@ -110,20 +110,23 @@ class ZeroShotClassificationWithChunkingPipeline(BasePipeline):
 
         Raises TypeError, ValueError and FloatingPointError as `ZeroShotClassificationPipeline` does.
         """
-        for name, value, lowest in (
-            ("labels_chunk_size", labels_chunk_size, 1),
-            ("text_chunk_size", text_chunk_size, 0),
-            ("text_chunk_overlap", text_chunk_overlap, 0),
-        ):
-            if value is not None:
-                setattr(self, name, whole_number(value, name, least=lowest))
+        if chunk_tokens is not None and text_chunk_size is not None:
+            raise WrongValue("give chunk_tokens or text_chunk_size, not both")
+        to_stay = {
+            name: whole_number(value, name, least=lowest)
+            for name, value, lowest in (
+                ("labels_chunk_size", labels_chunk_size, 1),
+                ("text_chunk_size", text_chunk_size, 0),
+                ("text_chunk_overlap", text_chunk_overlap, 0),
+            )
+            if value is not None
+        }
+        vars(self).update(to_stay)
         group = whole_number(self.labels_chunk_size, "labels_chunk_size")
         size, shared = _token_sizes(
             self.chunk_tokens if chunk_tokens is None else chunk_tokens,
             self.overlap_tokens if overlap_tokens is None else overlap_tokens,
         )
-        if chunk_tokens is not None and text_chunk_size is not None:
-            raise WrongValue("give chunk_tokens or text_chunk_size, not both")
         if text_chunk_size is not None:  # of this call, so it counts and not the constructor's tokens
             size = shared = None
         orders = whole_number(label_permutations, "label_permutations")

@@ -74,7 +74,7 @@ class ZeroShotClassificationPipeline:
     tokenizer: Setting[GliZNETTokenizer] = Setting(
         lambda given: given if isinstance(given, GliZNETTokenizer) else GliZNETTokenizer(given)
     )
-    batch_tokens: Setting[int | None] = Setting(lambda value: value)
+    batch_tokens: Setting[int | None] = Setting(arguments.tokens_per_batch)
     _engine: Engine | None
 
     def __init__(

@@ -113,6 +113,13 @@ def test_settings_of_gliznet_count_or_raise() -> None:
     with pytest.raises(ValueError, match="does not belong to this checkpoint"):
         pipeline(TEXTS[0], LABELS[0])
     assert demo_tokenizer is pipeline.tokenizer.tokenizer
+    for name, value, error in (
+        ("tokenizer", 3, "int is not a fast tokenizer"),
+        ("batch_tokens", "x", "batch_tokens must be a whole number"),
+        ("batch_tokens", 0, "batch_tokens must be at least 1"),
+    ):
+        with pytest.raises((TypeError, ValueError), match=error):
+            setattr(pipeline, name, value)
 
 
 def test_options_of_the_model_go_through_the_constructor() -> None:
@@ -123,8 +130,15 @@ def test_options_of_the_model_go_through_the_constructor() -> None:
         ZeroShotClassificationPipeline(pipeline.model, demo.PATH, device="cpu", dtype="float32")
 
 
-@pytest.mark.parametrize("given", [(), ("owner/name",)], ids=["default", "same name"])
-@pytest.mark.parametrize("make", [ZeroShotClassificationPipeline, gliclass_fast.pipeline], ids=["ours", "HF"])
+@pytest.mark.parametrize(
+    ("make", "given"),
+    [
+        (ZeroShotClassificationPipeline, ("owner/name",)),
+        (ZeroShotClassificationPipeline, ("owner/name", "owner/name")),
+        (gliclass_fast.pipeline, ("zero-shot-classification", "owner/name")),
+    ],
+    ids=["default", "same name", "Hugging Face"],
+)
 def test_the_tokenizer_comes_from_the_place_of_the_model(
     make: Any, given: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -136,10 +150,7 @@ def test_the_tokenizer_comes_from_the_place_of_the_model(
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", download)
     options = {"revision": "v2", "token": "secret"}
-    named = {"tokenizer": each for each in given}
-    if make is gliclass_fast.pipeline:
-        named["task"] = "zero-shot-classification"
-    pipeline = make(model="owner/name", **named, device="cpu", subfolder=demo.PATH.name, **options)
+    pipeline = make(*given, device="cpu", subfolder=demo.PATH.name, **options)
     assert len(asked) > 1 and all(each == ("owner/name", options) for each in asked)
     assert pipeline.tokenizer.get_vocab() == load_tokenizer(demo.PATH).get_vocab()
 

@@ -33,8 +33,9 @@ def adapter_state(layer: Any) -> tuple[Any, ...]:
 def merged_readers(model: nn.Module) -> dict[str, Callable[[], Tensor]]:
     """Returns what reads each tensor of a model, by its name in a plain checkpoint.
 
-    A tensor of a layer with adapters, or one that torch computes, is a copy; others are those of the model. Raises CheckpointError, which
-    names the adapter, where PEFT is not loaded; to read a tensor raises it where PEFT cannot merge.
+    A tensor of a layer with adapters, or one that torch computes, is a copy; others are those of the model.
+    Raises CheckpointError, which names the adapter, where PEFT is not loaded; to read a tensor raises it
+    where PEFT cannot merge.
     """
     layers = adapter_layers(model)
     readers: dict[str, Callable[[], Tensor]] = {}

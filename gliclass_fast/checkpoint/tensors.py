@@ -99,7 +99,9 @@ def _shards(index: Path) -> list[str]:
 
 def _is_table(name: str) -> bool:
     """Tells whether a tensor is a table of word embeddings, of which a text reads the rows of its tokens."""
-    return name.endswith(("word_embeddings.weight", "embed_tokens.weight", "tok_embeddings.weight", "shared.weight"))
+    return name.endswith(
+        ("word_embeddings.weight", "embed_tokens.weight", "tok_embeddings.weight", "shared.weight")
+    )
 
 
 def _assert_finite(tensor: Tensor, source: str, is_table: bool) -> None:

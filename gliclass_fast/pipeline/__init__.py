@@ -69,9 +69,7 @@ class BasePipeline:
     _labels_tokenizer: Any
     tokenizer: Setting[Any] = Setting(tokenizer_of)
     max_length: Setting[int] = Setting(partial(arguments.whole_number, name="max_length"))
-    batch_tokens: Setting[int | None] = Setting(
-        lambda value: None if value is None else arguments.whole_number(value, "batch_tokens")
-    )
+    batch_tokens: Setting[int | None] = Setting(arguments.tokens_per_batch)
     classification_type: Setting[str] = Setting(arguments.check_classification_type)
     on_truncation: Setting[OnTruncation] = Setting(arguments.check_on_truncation)
 

@@ -23,7 +23,12 @@ MOST_AT_A_TIME = 256  # texts of a stream that are read before their results are
 # what transformers' pipelines take beside this, and what changes nothing here
 _WITHOUT_EFFECT = ("framework", "use_fast", "num_workers", "truncation", "padding", "trust_remote_code")
 _DEFAULTS = {"candidate_labels": None, "multi_label": False, "hypothesis_template": "{}", "top_k": None}
-_OTHER_INPUTS = ("feature_extractor", "image_processor", "processor", "pipeline_class")  # None of them is taken
+_OTHER_INPUTS = (
+    "feature_extractor",
+    "image_processor",
+    "processor",
+    "pipeline_class",
+)  # only None
 _ITS_OWN = frozenset({*_DEFAULTS, "multi_class"})  # one of these in a call makes it one of this shape
 
 Call = TypeVar("Call", bound=Callable[..., Any])

@@ -105,6 +105,10 @@ def whole_number(value: Any, name: str, least: int = 1) -> int:
     return number
 
 
+def tokens_per_batch(value: Any) -> int | None:
+    return None if value is None else whole_number(value, "batch_tokens")
+
+
 def score_between_0_and_1(value: Any, name: str, where: str = "") -> float:
     """Returns a float, also of NumPy's numbers; raises WrongType, or WrongValue outside [0, 1]."""
     if getattr(value, "ndim", None) == 0:  # an array or a tensor that holds one number

@@ -14,7 +14,7 @@ from torch import Tensor
 from gliclass_fast.batch import EncodedPrompt, consecutive_spans
 from gliclass_fast.checkpoint.files import load_tokenizer
 from gliclass_fast.text.errors import WrongValue
-from gliclass_fast.text.tokenizer import SequenceTokenizer
+from gliclass_fast.text.tokenizer import SequenceTokenizer, backend_of
 
 _CACHED_LABEL_LISTS = 256
 Pieces = list[list[int]]
@@ -46,6 +46,7 @@ class GliZNETTokenizer:
         given = pretrained_model_name_or_path
         if isinstance(given, (str, Path)):
             given = load_tokenizer(given, **kwargs)
+        backend_of(given)
         self.tokenizer = given
         if lab_token not in self.tokenizer.get_vocab():
             self.tokenizer.add_special_tokens({"additional_special_tokens": [lab_token]})

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from gliclass_fast.text.arguments import as_list, plain_string, plain_strings
+from gliclass_fast.text.arguments import BYTES, as_list, plain_string, plain_strings
 from gliclass_fast.text.by_label import refuse_unknown
 from gliclass_fast.text.errors import WrongType, WrongValue
 
@@ -36,7 +36,7 @@ def labels_per_text(labels: Any, count: int, separator: str) -> list[Labels]:
         raise WrongValue("labels is empty: give at least one label")
     if isinstance(labels[0], str):
         return [_labels(labels, "labels", separator)] * count
-    if not hasattr(labels[0], "__iter__"):
+    if not hasattr(labels[0], "__iter__") or isinstance(labels[0], BYTES):
         plain_string(labels[0], "labels[0]")
     if len(labels) != count:
         raise WrongValue(f"labels has one list per text, so it needs {count} of them; got {len(labels)}")

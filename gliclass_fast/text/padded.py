@@ -72,9 +72,7 @@ def unpadded(token_ids: Tensor, mask: Tensor | None) -> list[np.ndarray]:
     Raises ValueError for an empty row, and where the mask has another shape than the ids.
     """
     if mask is not None and mask.shape != token_ids.shape:
-        raise ValueError(
-            f"attention_mask {list(mask.shape)} does not fit input_ids {list(token_ids.shape)}"
-        )
+        raise ValueError(f"attention_mask {list(mask.shape)} does not fit input_ids {list(token_ids.shape)}")
     ids = token_ids.cpu().numpy().astype(np.int32)
     kept = np.ones(ids.shape, dtype=bool) if mask is None else mask.cpu().numpy().astype(bool)
     rows = [row[own] for row, own in zip(ids, kept, strict=True)]

@@ -36,18 +36,23 @@ class _LabelBlock:
     spans: np.ndarray  # int32 [labels, 2]
 
 
+def backend_of(tokenizer: Any) -> Tokenizer:
+    """Returns what does the work of a fast tokenizer; raises ValueError for anything else."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if not isinstance(backend, Tokenizer):
+        raise ValueError(
+            f"{type(tokenizer).__name__} is not a fast tokenizer; load it with AutoTokenizer from a "
+            "folder that has a tokenizer.json"
+        )
+    return backend
+
+
 class SequenceTokenizer:
     """Gives the token ids of strings as the stock tokenizer does."""
 
     def __init__(self, tokenizer: Any, markers: Sequence[str] = ()) -> None:
         """Takes a fast tokenizer, else raises ValueError; `names` has the new names of the `markers`."""
-        backend = getattr(tokenizer, "backend_tokenizer", None)
-        if not isinstance(backend, Tokenizer):
-            raise ValueError(
-                f"{type(tokenizer).__name__} is not a fast tokenizer; load it with AutoTokenizer from a "
-                "folder that has a tokenizer.json"
-            )
-        self._backend, self.names = _private_copy(backend, markers)
+        self._backend, self.names = _private_copy(backend_of(tokenizer), markers)
         self._prefix, self._suffix = _template(tokenizer)
 
     def whole(self, strings: list[str], window: int) -> list[tuple[np.ndarray, int]]:

@@ -193,7 +193,7 @@ def test_weights_that_are_not_finite(folder: Path, name: str, value: float) -> N
 @pytest.mark.parametrize(
     ("value", "fine"), [(math.inf, True), (-math.inf, True), (math.nan, False)], ids=["inf", "-inf", "nan"]
 )
-def test_a_table_that_overflowed_when_it_was_stored_in_float16(folder: Path, value: float, fine: bool) -> None:
+def test_a_table_that_overflowed_when_stored_in_float16(folder: Path, value: float, fine: bool) -> None:
     """The texts that have such a token fail, and no other text and no other kind of tensor may."""
     tensors = {name: each.half() for name, each in load_file(folder / "model.safetensors").items()}
     table = next(each for name, each in tensors.items() if name.endswith("word_embeddings.weight"))

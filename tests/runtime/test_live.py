@@ -105,11 +105,14 @@ class Half(torch.nn.Module):
         return weight * 0.5
 
 
+LAYER = "model.encoder_model.encoder.layer.0."
 COMPUTED: dict[str, Change] = {  # each on a layer of its own
-    "model.encoder_model.encoder.layer.0.attention.self.query_proj": lambda layer: parametrize.register_parametrization(layer, "weight", Half()),
-    "model.encoder_model.encoder.layer.0.attention.self.key_proj": parametrizations.weight_norm,
-    "model.encoder_model.encoder.layer.1.attention.self.value_proj": parametrizations.spectral_norm,
-    "model.encoder_model.encoder.layer.1.intermediate.dense": lambda layer: prune.l1_unstructured(layer, "weight", 0.5),
+    f"{LAYER}attention.self.query_proj": lambda layer: parametrize.register_parametrization(
+        layer, "weight", Half()
+    ),
+    f"{LAYER}attention.self.key_proj": parametrizations.weight_norm,
+    f"{LAYER}attention.self.value_proj": parametrizations.spectral_norm,
+    f"{LAYER}intermediate.dense": lambda layer: prune.l1_unstructured(layer, "weight", 0.5),
     "model.classes_projector.linear_1": lambda layer: [
         prune.random_unstructured(layer, "weight", 0.3) for _ in range(2)
     ],

@@ -173,7 +173,7 @@ def test_a_model_moves_as_modules_of_torch_do(targets: Any, named: Any, dtype: t
         ours.double()
     assert ours.dtype is dtype
     if not torch.cuda.is_available():
-        with pytest.raises(ValueError, match="'cuda:1'.*no GPU"):
+        with pytest.raises(ValueError, match=r"'cuda:1'.*no GPU"):
             ours.cuda(1)
 
 
@@ -187,7 +187,9 @@ def test_tied_weights_count_once(kind: str | None, tmp_path: Path) -> None:
     every = {f"x.{name}" for name in ours.state_dict()}
     assert {name for name, _ in ours.named_parameters("x", remove_duplicate=False)} == every
     ours.save_pretrained(tmp_path, state_dict={name: each.detach() for name, each in expected.items()})
-    assert_same_results(scores(fast_pipeline(GLiClassModel.from_pretrained(tmp_path))), scores(fast_pipeline(ours)))
+    assert_same_results(
+        scores(fast_pipeline(GLiClassModel.from_pretrained(tmp_path))), scores(fast_pipeline(ours))
+    )
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,7 @@ WRONG: list[tuple[Any, Any, dict[str, Any], type[Exception], str]] = [
     ("x", "positive", {}, TypeError, "labels must be a list"),
     ("x", ["a", 3], {}, TypeError, r"labels\[1\] must be a string, got int"),
     ("x", [3], {}, TypeError, r"labels\[0\] must be a string"),
+    (["x", "y"], [b"a"], {}, TypeError, r"labels\[0\] must be a string, got bytes: decode it first"),
     ("x", {"a": [1]}, {}, TypeError, "labels must be strings, got 1"),
     ("x", {"a": 1}, {}, TypeError, "list, a dict or a string, got int"),
     ("x", {1: ["a"]}, {}, TypeError, "labels must be strings"),

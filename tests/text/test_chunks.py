@@ -134,6 +134,11 @@ def test_sizes_of_a_call_count_for_it_and_wrong_ones_change_nothing() -> None:
     text, labels = "abc def ghi jkl", ["x", "y"]
     with pytest.raises(ValueError, match="labels_chunk_size must be at least 1"):
         pipeline(text, labels, labels_chunk_size=0)
+    with pytest.raises(ValueError, match="text_chunk_overlap must be at least 0"):
+        pipeline(text, labels, labels_chunk_size=1, text_chunk_size=3, text_chunk_overlap=-1)
+    with pytest.raises(ValueError, match="not both"):
+        pipeline(text, labels, labels_chunk_size=1, text_chunk_size=3, chunk_tokens=4)
+    assert (pipeline.labels_chunk_size, pipeline.text_chunk_size) == (8, 8192)
     passes = [
         pipeline(text, labels, return_info=True, **sizes)[1][0].passes
         for sizes in ({}, {"text_chunk_size": 100}, {})

@@ -14,7 +14,7 @@ import gliclass_fast.pipeline as ours
 
 # names that public code imports, by their module; our pipelines and models stand for all architectures
 NAMES = {
-    "": ("GLiClassModel", "GLiClassBiEncoder", "GLiClassDecoderKV", "GLiClassUniEncoder", "GLiClassModelConfig"),
+    "": ("GLiClassModel", "GLiClassBiEncoder", "GLiClassUniEncoder", "GLiClassModelConfig"),
     "model": ("GLiClassDecoderKV", "GLiClassEncoderDecoderCLS", "GLiClassBiEncoderFused", "GLiClassOutput"),
     "pipeline": (
         "UniEncoderZeroShotClassificationPipeline", "BiEncoderZeroShotClassificationPipeline",

@@ -24,7 +24,7 @@ from gliclass_fast.engine.given import (
 )
 from gliclass_fast.engine.passes import LabelsPerPass
 from gliclass_fast.engine.permutations import score_in_orders
-from gliclass_fast.pipeline.hugging_face import also_as_hugging_face
+from gliclass_fast.pipeline import hugging_face
 from gliclass_fast.runtime.adapters import AdapterInfo
 from gliclass_fast.runtime.device import resolve_device
 from gliclass_fast.runtime.model import GLiClassModel
@@ -303,7 +303,7 @@ class ZeroShotClassificationPipeline(BasePipeline):
         """Returns the pipeline itself; under this name the reference wraps an inner pipeline."""
         return self
 
-    @also_as_hugging_face
+    @arguments.passed_on(hugging_face.ITS_OWN, hugging_face.answer)
     def __call__(
         self,
         texts: str | Iterable[str],

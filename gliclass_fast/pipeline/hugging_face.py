@@ -6,10 +6,9 @@ pipeline takes the same arguments in a call, so that its module imports this one
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from functools import wraps
+from collections.abc import Iterator
 from itertools import count, islice
-from typing import Any, TypeVar, cast
+from typing import Any
 
 import torch
 
@@ -29,9 +28,7 @@ _OTHER_INPUTS = (
     "processor",
     "pipeline_class",
 )  # only None
-_ITS_OWN = frozenset({*_DEFAULTS, "multi_class"})  # one of these in a call makes it one of this shape
-
-Call = TypeVar("Call", bound=Callable[..., Any])
+ITS_OWN = frozenset({*_DEFAULTS, "multi_class"})  # one of these in a call makes it one of this shape
 
 
 class HuggingFacePipeline:
@@ -157,19 +154,12 @@ def pipeline(
     return HuggingFacePipeline(classifier, **defaults)
 
 
-def also_as_hugging_face(call: Call) -> Call:
-    """Has a call of a pipeline that has an argument of transformers' be answered as there."""
-
-    @wraps(call)
-    def either(self: Any, *positional: Any, **named: Any) -> Any:
-        if _ITS_OWN.isdisjoint(named):
-            return call(self, *positional, **named)
-        for ours, theirs in (("texts", "sequences"), ("labels", "candidate_labels")):
-            if ours in named and theirs not in named:
-                named[theirs] = named.pop(ours)
-        return HuggingFacePipeline(self)(*positional, **named)
-
-    return cast(Call, either)
+def answer(classifier: Any, *positional: Any, **named: Any) -> Any:
+    """Answers a call of our own pipeline that has one of the arguments ITS_OWN."""
+    for ours, theirs in (("texts", "sequences"), ("labels", "candidate_labels")):
+        if ours in named and theirs not in named:
+            named[theirs] = named.pop(ours)
+    return HuggingFacePipeline(classifier)(*positional, **named)
 
 
 def _understood(arguments: dict[str, Any]) -> dict[str, Any]:

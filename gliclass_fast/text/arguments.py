@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import numbers
 import operator
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
+from functools import wraps
+from typing import Any, Literal, TypeVar, cast
 
 from gliclass_fast.text import by_label
 from gliclass_fast.text.errors import WrongType, WrongValue
@@ -27,6 +28,7 @@ OnTruncation = Literal["warn", "error", "ignore"]
 ON_TRUNCATION = ("warn", "error", "ignore")
 DEFAULT_THRESHOLD = 0.5
 BYTES = (bytes, bytearray, memoryview)
+Method = TypeVar("Method", bound=Callable[..., Any])
 CONVERSIONS = ("to_pylist", "tolist", "to_list")  # of pyarrow, of NumPy and pandas, of polars
 
 
@@ -232,3 +234,17 @@ def tasks_per_text(prompt: Any, count: int) -> list[str]:
     return [
         "" if each is None else plain_string(each, f"prompt (for text {n})") for n, each in enumerate(values)
     ]
+
+
+def passed_on(names: Collection[str], to: Callable[..., Any]) -> Callable[[Method], Method]:
+    """Has `to` answer the calls of a method that have one of these arguments."""
+
+    def decorate(method: Method) -> Method:
+        @wraps(method)
+        def either(self: Any, *positional: Any, **named: Any) -> Any:
+            asked = any(name in names for name in named)
+            return (to if asked else method)(self, *positional, **named)
+
+        return cast(Method, either)
+
+    return decorate

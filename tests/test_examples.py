@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
-import os
-import subprocess
+import runpy
 import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -17,12 +17,16 @@ ROOT = Path(__file__).parent.parent
 EXAMPLES = ROOT / "examples"
 
 
-def output(name: str, *arguments: str) -> str:
-    command = [sys.executable, str(EXAMPLES / name), *arguments]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}  # the package that is tested, installed or not
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, env=environment)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+@pytest.fixture
+def output(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[[str], str]:
+    """Runs an example as a program, and returns what it prints."""
+
+    def run(name: str) -> str:
+        monkeypatch.setattr(sys, "argv", [name])
+        runpy.run_path(str(EXAMPLES / name), run_name="__main__")
+        return capsys.readouterr().out
+
+    return run
 
 
 def test_every_example_has_a_test() -> None:
@@ -30,19 +34,19 @@ def test_every_example_has_a_test() -> None:
     assert all(f'"{path.name}"' in tests for path in EXAMPLES.glob("*.py"))
 
 
-def test_drop_in() -> None:
+def test_drop_in(output: Callable[[str], str]) -> None:
     found = output("drop_in.py").splitlines()[1::2]
     assert [line.split()[0] for line in found] == ["space", "music", "banking"]
 
 
-def test_batch_over_parquet() -> None:
+def test_batch_over_parquet(output: Callable[[str], str]) -> None:
     rows = output("batch_over_parquet.py").splitlines()
     assert rows[0].startswith("3 rows in ")
     for row, label in zip(rows[1:4], ("music", "weather", "restaurant"), strict=True):
         assert f"'labels': ['{label}']" in row
 
 
-def test_int8() -> None:
+def test_int8(output: Callable[[str], str]) -> None:
     assert " of 64 decisions differ" in output("int8.py")
 
 

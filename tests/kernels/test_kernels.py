@@ -17,8 +17,21 @@ DTYPES = {
     "cpp": [torch.float32],
     "triton": [torch.float32, torch.float16],
 }
+# many rows are slow in the interpreter: in float16 the gated product stands for those
+FLOAT32_ALONE = (
+    "norm and linear, 1030 rows",
+    "norm and linear, 1030 rows, added to",
+    "RMS norm and linear, 1030 rows, gated",
+)
 RUNS = [
-    pytest.param(name, backend, dtype, id=f"{name}-{backend}-{str(dtype).removeprefix('torch.')}")
+    pytest.param(
+        name,
+        backend,
+        dtype,
+        id=f"{name}-{backend}-{str(dtype).removeprefix('torch.')}",
+        marks=[pytest.mark.nightly]
+        * ((backend, dtype) == ("triton", torch.float16) and name in FLOAT32_ALONE),
+    )
     for name, (operation, _) in CASES.items()
     for backend in IMPLEMENTATIONS[operation]
     for dtype in DTYPES.get(backend, [])

@@ -85,6 +85,12 @@ MORE_EXTRAS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 # of the variants, those that reach the kernels in another way
 IN_TRITON = ("stock", "stock buckets", "c2p only", "p2c only", "convolution", "biases", "not gated", "umT5")
+# the others run the same kernels on the same shapes
+SAMPLE = [
+    *((name, "stock") for name in ("deberta-v2", "modernbert", "bert", "roberta", "t5", "deberta")),
+    ("modernbert", "biases"),
+    ("umt5", "umT5"),
+]
 CASES = [
     *((name, "stock", {}) for name in (*ENCODERS, *MORE_ENCODERS)),
     *(("deberta-v2", *case) for case in DEBERTA_EXTRAS.items()),
@@ -132,7 +138,7 @@ def test_states(encoder: str, name: str, extra: dict[str, Any], backend: str) ->
 @pytest.mark.parametrize(
     ("encoder", "name", "extra"),
     [
-        pytest.param(*case, marks=[] if case[1] in ("stock", "biases", "umT5") else pytest.mark.nightly)
+        pytest.param(*case, marks=[] if case[:2] in SAMPLE else pytest.mark.nightly)
         for case in CASES
         if case[1] in IN_TRITON
     ],

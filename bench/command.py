@@ -96,7 +96,7 @@ def bench(
     elif preset == "adapters":
         result["rows"] = _adapters(repeats or 5)
     elif preset == "streaming":
-        result["rows"] = _streaming(repeats or 7)
+        result |= _streaming(repeats or 7)
     elif preset == "serving":
         result |= _serving(repeats or 5)
     elif preset == "cold-start":
@@ -182,11 +182,12 @@ def _adapters(repeats: int) -> list[dict[str, Any]]:
     return found
 
 
-def _streaming(repeats: int) -> list[dict[str, Any]]:
+def _streaming(repeats: int) -> dict[str, Any]:
     from gliclass_fast.bench import streaming
 
     with _progress(len(streaming.SESSIONS)) as step:
         found = list(streaming.measure(repeats, step))
+        growth = streaming.growth(repeats)
     rows = [
         [
             str(row["sessions"]),
@@ -196,7 +197,7 @@ def _streaming(repeats: int) -> list[dict[str, Any]]:
         for row in found
     ]
     _print(["sessions", "tokens held", *(f"{name}, ms" for name in found[0]["times"])], rows, streaming.SHAPE)
-    return found
+    return {"rows": found, "growth": growth}
 
 
 def _serving(repeats: int) -> dict[str, Any]:

@@ -7,7 +7,7 @@ label section 82. Both engines hold the same sessions, and their calls take turn
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ from transformers.models.auto import CONFIG_MAPPING
 from gliclass_fast import GLiClassModel, StreamingZeroShotClassificationPipeline, streaming
 from gliclass_fast.bench import cases
 from gliclass_fast.bench.timing import alternate
+from gliclass_fast.ops import PAGE_ROWS
 
 SHAPE = "Qwen3-0.6B, 6 of 28 layers"
 BACKBONE = cases.size_of(6, 1024, 16, 3072) | {
@@ -24,6 +25,7 @@ BACKBONE = cases.size_of(6, 1024, 16, 3072) | {
 }  # fmt: skip
 CHUNK, LABELS = 16, 40  # tokens; a label takes two
 SESSIONS = ((1, 512), (1, 2048), (4, 512), (4, 2048))  # how many, and the tokens that each holds at first
+GROWTH = (512, 2048)  # tokens that a session holds, for how a call's time grows with them
 
 
 def reference() -> Any:
@@ -73,7 +75,47 @@ def measure(repeats: int, step: Callable[[str], None] = print) -> Iterator[dict[
             "times": {name: asdict(each) for name, each in times.items()},
             "bytes_per_token": pool.bytes_per_token,
             "page_bytes_per_held_token": round(pool.used_bytes / tokens, 1),
+            "pool_bytes_per_held_token": round(pool.pages * PAGE_ROWS * pool.bytes_per_token / tokens, 1),
         }
+
+
+def growth(repeats: int) -> list[dict[str, Any]]:
+    """Returns a row per number of tokens held: milliseconds of a call of ours, and of its attention alone."""
+    ours = GLiClassModel.from_gliclass(reference(), device="cpu")
+    functions: dict[str, Callable[[], Any]] = {}
+    for held in GROWTH:
+        pipeline = StreamingZeroShotClassificationPipeline(ours, cases.demo_tokenizer(), device="cpu")
+        functions[f"call {held}"] = call = _calls(pipeline, streaming, 1, held)
+        functions[f"attention {held}"] = _attention_of(ours, call)
+    times = alternate(functions, repeats)
+    return [
+        {"held_tokens": held, **{part: asdict(times[f"{part} {held}"]) for part in ("call", "attention")}}
+        for held in GROWTH
+    ]
+
+
+def _attention_of(model: GLiClassModel, call: Callable[[], Any]) -> Callable[[], None]:
+    """Makes a call, and returns what runs the attention of its layers once more."""
+    network: Any = model.loaded.network
+    layers, seen = network.decoder.layers, list[tuple[Any, ...]]()
+    ops = layers[0].ops
+
+    def attend(*given: Any) -> Any:
+        seen.append(given)
+        return ops.causal_attention(*given)
+
+    for layer in layers:
+        layer.ops = replace(ops, causal_attention=attend)
+    call()
+    for layer in layers:
+        layer.ops = ops
+
+    def again() -> None:
+        with torch.inference_mode():
+            for given in seen:
+                ops.causal_attention(*given)
+
+    return again
 
 
 def _calls(pipeline: Any, package: Any, count: int, held: int) -> Callable[[], Any]:

@@ -125,7 +125,24 @@ def streamed(result: dict[str, Any]) -> str:
         rows.append(
             [*cells, *(f"{medians[name]:.0f} (**{medians[theirs] / medians[name]:.2f}x**)" for name in ours)]
         )
-    return f"{machine_line(result['machine'])}\n\n{markdown(columns, rows)}"
+    return f"{machine_line(result['machine'])}\n\n{markdown(columns, rows)}\n\n{_grown(result)}"
+
+
+def _grown(result: dict[str, Any]) -> str:
+    """Says how time and memory grow with the tokens that sessions hold."""
+    first, last = result["growth"][0], result["growth"][-1]
+    more = {part: last[part]["median"] - first[part]["median"] for part in ("call", "attention")}
+    own, pages, pool = (
+        [row[f"{name}bytes_per{'_held' * bool(name)}_token"] for row in result["rows"]]
+        for name in ("", "page_", "pool_")
+    )
+    return (
+        f"A call of one session that holds {last['held_tokens']:,} tokens takes {more['call']:.0f} ms longer "
+        f"than that of one that holds {first['held_tokens']:,}; its attention alone takes "
+        f"{more['attention']:.0f} ms longer. Keys and values of a token are {own[0]:,} bytes. The pages of "
+        f"sessions take at most {max(pages) / own[0]:.3f} times that per token held, and with free pages, into "
+        f"which the label section goes, {min(pool) / own[0]:.2f} to {max(pool) / own[0]:.2f} times."
+    )
 
 
 # The table maps a time to the one that it is given as a multiple of.

@@ -125,7 +125,8 @@ def streamed(result: dict[str, Any]) -> str:
         rows.append(
             [*cells, *(f"{medians[name]:.0f} (**{medians[theirs] / medians[name]:.2f}x**)" for name in ours)]
         )
-    return f"{machine_line(result['machine'])}\n\n{markdown(columns, rows)}\n\n{_grown(result)}"
+    grown = [_grown(result)] if "growth" in result else []  # which older results do not have
+    return "\n\n".join([machine_line(result["machine"]), markdown(columns, rows), *grown])
 
 
 def _grown(result: dict[str, Any]) -> str:
@@ -139,9 +140,9 @@ def _grown(result: dict[str, Any]) -> str:
     return (
         f"A call of one session that holds {last['held_tokens']:,} tokens takes {more['call']:.0f} ms longer "
         f"than that of one that holds {first['held_tokens']:,}; its attention alone takes "
-        f"{more['attention']:.0f} ms longer. Keys and values of a token are {own[0]:,} bytes. The pages of "
-        f"sessions take at most {max(pages) / own[0]:.3f} times that per token held, and with free pages, into "
-        f"which the label section goes, {min(pool) / own[0]:.2f} to {max(pool) / own[0]:.2f} times."
+        f"{more['attention']:.0f} ms longer. Keys and values of a token are {own[0]:,} bytes. Pages of "
+        f"sessions take at most {max(pages) / own[0]:.3f} times that per token held, and with free pages, "
+        f"into which the label section goes, {min(pool) / own[0]:.2f} to {max(pool) / own[0]:.2f} times."
     )
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gliclass_fast.streaming import SlidingWindowStrategy
+from gliclass_fast.streaming import EveryChunkStrategy, SlidingWindowStrategy
 from tests.streaming.scripts import Recomputed, streaming, tiny_reference
 
 LABELS = ["sport", "art"]
@@ -20,8 +20,44 @@ STEP = st.one_of(
     CALL,
     st.tuples(st.just("window"), st.tuples(NAMES, st.integers(1, 30))),
     st.tuples(st.just("delete"), NAMES),
-    st.tuples(st.just("fail"), st.dictionaries(NAMES, TEXT, min_size=1, max_size=3)),
+    st.tuples(
+        st.just("fail"),
+        st.tuples(
+            st.sampled_from(["argument", "strategy", "pass"]),
+            st.dictionaries(NAMES, TEXT, min_size=1, max_size=3),
+        ),
+    ),
 )
+
+
+class Failing(EveryChunkStrategy):
+    def should_classify(self, tokens_added: int, cached_length: int, text: str) -> bool:
+        raise RuntimeError("the strategy fails")
+
+
+FAILURES: dict[str, tuple[type[Exception], str]] = {
+    "argument": (ValueError, "threshold"),  # before the call begins
+    "strategy": (RuntimeError, "the strategy fails"),  # once chunks are staged
+    "pass": (RuntimeError, "the pass fails"),  # once all tokens were read
+}
+
+
+def fail(pipeline: Any, where: str, chunks: dict[str, str]) -> None:
+    """Makes a call that fails, of given sessions and of a new one."""
+
+    def fails(*_: Any) -> None:
+        if where == "pass":
+            raise RuntimeError("the pass fails")
+
+    strategies = [EveryChunkStrategy()] * len(chunks)
+    strategies.append(Failing() if where == "strategy" else EveryChunkStrategy())
+    texts, names = [*chunks.values(), "x"], [*chunks, "new"]
+    error, message = FAILURES[where]
+    hook = pipeline.model.loaded.network.scorer.register_forward_pre_hook(fails)
+    with pytest.raises(error, match=message):
+        threshold = 7 if where == "argument" else 0.5
+        pipeline(texts, LABELS, session_ids=names, threshold=threshold, strategies=strategies)
+    hook.remove()
 
 
 def play(script: list[tuple[str, Any]], max_cache_len: int | None) -> None:
@@ -48,14 +84,24 @@ def play(script: list[tuple[str, Any]], max_cache_len: int | None) -> None:
             model.streams.pop(given_, None)
             windows.pop(given_, None)
         elif kind == "fail":
-            with pytest.raises(ValueError, match="threshold"):
-                pipeline(list(given_.values()), LABELS, session_ids=list(given_), threshold=7)
+            fail(pipeline, *given_)
         assert set(pipeline.active_sessions) == set(model.streams)
     pipeline.clear_sessions()
     assert pipeline.sessions.pool.used_pages == 0
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(st.lists(STEP, min_size=1, max_size=12), st.sampled_from([None, 5, 17, 40]))
+SCRIPTS = given(st.lists(STEP, min_size=1, max_size=12), st.sampled_from([None, 5, 17, 40]))
+SETTINGS: dict[str, Any] = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
+
+
+@settings(max_examples=60, **SETTINGS)
+@SCRIPTS
 def test_random_scripts(script: list[tuple[str, Any]], max_cache_len: int | None) -> None:
+    play(script, max_cache_len)
+
+
+@pytest.mark.nightly
+@settings(max_examples=1000, **SETTINGS)
+@SCRIPTS
+def test_very_many_random_scripts(script: list[tuple[str, Any]], max_cache_len: int | None) -> None:
     play(script, max_cache_len)

@@ -128,7 +128,9 @@ class BuildKernels(build_ext):
         objects["instruction_sets.o"] += [f"-DWITH_{name}" for name in sets]
         for name, options in sets.items():
             command = [*cpp, f"-DISA={name}", *options]
-            for kernel in ("int8",) if name.endswith("vnni") else ("attention", "linear", "norm", "int8"):
+            for kernel in (
+                ("int8",) if name.endswith("vnni") else ("attention", "linear", "norm", "pairs", "int8")
+            ):
                 objects[f"{kernel}_{name}.o"] = [*command, "-c", str(source / "cpu" / f"{kernel}.cpp")]
         if "cuda" in parts:
             file = source / "cuda" / "disentangled_attention.cu"

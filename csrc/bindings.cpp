@@ -77,6 +77,14 @@ void linear_cpu(int instruction_set, uintptr_t x, ptrdiff_t x_stride, uintptr_t 
   INSTRUCTION_SETS[instruction_set].linear(a);
 }
 
+// Raises IndexError where a place is no row of a table.
+void check_places(const int32_t* places, int count, int table_rows) {
+  for (int n = 0; n < count; n++)
+    if (places[n] < 0 || places[n] >= table_rows)
+      throw std::out_of_range("there is no row " + std::to_string(places[n]) + " in a table of " +
+                              std::to_string(table_rows));
+}
+
 // A source is (address of its table, the table's rows, address of int32 places or 0). Raises IndexError.
 void norm_cpu(int instruction_set, const std::vector<std::tuple<uintptr_t, int, uintptr_t>>& sources,
               uintptr_t weight, uintptr_t bias, uintptr_t out, int rows, int width, float eps, bool rms,
@@ -86,10 +94,7 @@ void norm_cpu(int instruction_set, const std::vector<std::tuple<uintptr_t, int, 
   for (size_t n = 0; n < sources.size(); n++) {
     const auto& [table, table_rows, places] = sources[n];
     a.tables[n] = reinterpret_cast<const float*>(table), a.places[n] = reinterpret_cast<const int32_t*>(places);
-    for (int row = 0; places && row < rows; row++)
-      if (const int place = a.places[n][row]; place < 0 || place >= table_rows)
-        throw std::out_of_range("there is no row " + std::to_string(place) + " in a table of " +
-                                std::to_string(table_rows));
+    if (places) check_places(a.places[n], rows, table_rows);
   }
   a.weight = reinterpret_cast<const float*>(weight), a.bias = reinterpret_cast<const float*>(bias);
   a.out = reinterpret_cast<float*>(out);
@@ -99,6 +104,11 @@ void norm_cpu(int instruction_set, const std::vector<std::tuple<uintptr_t, int, 
 
 void head_norm_cpu(int instruction_set, const HeadNorm& arguments) {
   INSTRUCTION_SETS[instruction_set].head_norm(arguments);
+}
+
+void pair_add_cpu(int instruction_set, const PairAdd& arguments, int texts) {
+  check_places(arguments.owner, arguments.rows, texts);
+  INSTRUCTION_SETS[instruction_set].pair_add(arguments);
 }
 
 void linear_int8_cpu(int instruction_set, const Int8Linear& arguments) {
@@ -120,6 +130,7 @@ PYBIND11_MODULE(_compiled, module) {
   module.def("linear_cpu", &linear_cpu, py::call_guard<py::gil_scoped_release>());
   module.def("norm_cpu", &norm_cpu, py::call_guard<py::gil_scoped_release>());
   module.def("head_norm_cpu", &head_norm_cpu, py::call_guard<py::gil_scoped_release>());
+  module.def("pair_add_cpu", &pair_add_cpu, py::call_guard<py::gil_scoped_release>());
   module.def("linear_int8_cpu", &linear_int8_cpu, py::call_guard<py::gil_scoped_release>());
   Fields<Attention>(module, "Attention")
       .field("q", &Attention::q)
@@ -157,6 +168,15 @@ PYBIND11_MODULE(_compiled, module) {
       .field("width", &HeadNorm::width)
       .field("eps", &HeadNorm::eps)
       .field("threads", &HeadNorm::threads);
+  Fields<PairAdd>(module, "PairAdd")
+      .field("text", &PairAdd::text)
+      .field("labels", &PairAdd::labels)
+      .field("owner", &PairAdd::owner)
+      .field("out", &PairAdd::out)
+      .field("rows", &PairAdd::rows)
+      .field("width", &PairAdd::width)
+      .field("activation", &PairAdd::activation)
+      .field("threads", &PairAdd::threads);
   Fields<Int8Linear>(module, "Int8Linear")
       .field("x", &Int8Linear::x)
       .field("x_stride", &Int8Linear::x_stride)

@@ -116,7 +116,10 @@ IMPLEMENTATIONS: dict[str, dict[str, str]] = {
     },
     "attention_pool": _rows("attention_pool:attention_pool", "reference", "triton"),
     "pair_dot": _rows("pairs:pair_dot", "reference", "triton"),
-    "pair_add": _rows("pairs:pair_add", "reference", "triton"),
+    "pair_add": {
+        **_rows("pairs:pair_add", "reference", "triton"),
+        **_rows("compiled_pairs:pair_add", "cpp"),
+    },
     "segment_pool": _rows("segment_pool:segment_pool", "reference", "triton"),
     "segment_softmax": _rows("segment_softmax:segment_softmax", "reference", "triton"),
 }

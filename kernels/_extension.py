@@ -23,7 +23,7 @@ def extension() -> Any:
     return compiled
 
 
-_MARKS = {"cpu": "head_norm_cpu", "cuda": "DisentangledAttention"}  # A part that was built has this name.
+_MARKS = {"cpu": "pair_add_cpu", "cuda": "DisentangledAttention"}  # A part that was built has this name.
 
 
 def absence(part: str) -> str | None:

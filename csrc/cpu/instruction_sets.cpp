@@ -13,6 +13,7 @@
   void linear(const Linear&);      \
   void norm(const Norm&);          \
   void head_norm(const HeadNorm&); \
+  void pair_add(const PairAdd&);   \
   }                                \
   DECLARE_INT8(name)
 #define DECLARE_INT8(name)             \
@@ -41,17 +42,18 @@ static bool has_avx512vnni() { return has_avx512() && __builtin_cpu_supports("av
 const InstructionSet INSTRUCTION_SETS[] = {
 #ifdef __x86_64__
     {"avx512vnni", avx512::lanes, has_avx512vnni, avx512::attend, avx512::linear, avx512::norm,
-     avx512::head_norm, avx512vnni::linear_int8},
+     avx512::head_norm, avx512::pair_add, avx512vnni::linear_int8},
     {"avx512", avx512::lanes, has_avx512, avx512::attend, avx512::linear, avx512::norm, avx512::head_norm,
-     avx512::linear_int8},
+     avx512::pair_add, avx512::linear_int8},
 #ifdef WITH_avxvnni
     {"avxvnni", avx2::lanes, has_avxvnni, avx2::attend, avx2::linear, avx2::norm, avx2::head_norm,
-     avxvnni::linear_int8},
+     avx2::pair_add, avxvnni::linear_int8},
 #endif
-    {"avx2", avx2::lanes, has_avx2, avx2::attend, avx2::linear, avx2::norm, avx2::head_norm, avx2::linear_int8},
+    {"avx2", avx2::lanes, has_avx2, avx2::attend, avx2::linear, avx2::norm, avx2::head_norm, avx2::pair_add,
+     avx2::linear_int8},
 #endif
     {"portable", portable::lanes, [] { return true; }, portable::attend, portable::linear, portable::norm,
-     portable::head_norm, portable::linear_int8},
+     portable::head_norm, portable::pair_add, portable::linear_int8},
 };
 const int INSTRUCTION_SET_COUNT = sizeof(INSTRUCTION_SETS) / sizeof(InstructionSet);
 

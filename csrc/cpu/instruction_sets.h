@@ -5,6 +5,7 @@
 #include "int8.h"
 #include "linear.h"
 #include "norm.h"
+#include "pairs.h"
 
 struct InstructionSet {
   const char* name;
@@ -14,6 +15,7 @@ struct InstructionSet {
   void (*linear)(const Linear&);
   void (*norm)(const Norm&);
   void (*head_norm)(const HeadNorm&);
+  void (*pair_add)(const PairAdd&);
   void (*linear_int8)(const Int8Linear&);
 };
 

@@ -8,8 +8,6 @@
 namespace ISA {
 namespace {
 
-constexpr int SHARE = 1 << 14;  // values of a task
-
 // Returns the sum of f(x) over a row; `f` takes a Vector.
 template <typename F>
 inline float total(const float* x, int width, F f) {
@@ -68,15 +66,6 @@ void turn(const HeadNorm& a, int row, int head) {
     out[n] = first * cosines[n] - second * sines[n];
     out[half + n] = second * cosines[n] + first * sines[n];
   }
-}
-
-// Calls work(row) for all rows; a task has several.
-template <typename Work>
-void for_rows(int count, int width, int threads, const Work& work) {
-  const int rows = SHARE / width + 1, tasks = (count + rows - 1) / rows;
-  parallel_for(tasks, threads, [&work, rows, count](int task) {
-    for (int row = task * rows; row < count && row < (task + 1) * rows; row++) work(row);
-  });
 }
 
 }  // namespace

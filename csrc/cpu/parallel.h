@@ -13,3 +13,12 @@ inline void parallel_for(int tasks, int threads, const Work& work) {
   share(
       tasks, threads, [](const void* context, int task) { (*static_cast<const Work*>(context))(task); }, &work);
 }
+
+// Calls work(row) likewise; a task has the rows of about 16,384 values.
+template <typename Work>
+inline void for_rows(int count, int width, int threads, const Work& work) {
+  const int rows = (1 << 14) / width + 1, tasks = (count + rows - 1) / rows;
+  parallel_for(tasks, threads, [&work, rows, count](int task) {
+    for (int row = task * rows; row < count && row < (task + 1) * rows; row++) work(row);
+  });
+}

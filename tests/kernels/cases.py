@@ -344,7 +344,10 @@ CASES: dict[str, tuple[str, Callable[[torch.dtype], tuple[Any, Slow]]]] = {
     "norm and linear alone": ("norm_linear", partial(norm_linear, activation="none")),
     "pair dot": ("pair_dot", pair),
     "pair add": ("pair_add", partial(pair, activation="none")),
-    "pair add, relu": ("pair_add", partial(pair, activation="relu")),
+    **{
+        f"pair add, {activation}": ("pair_add", partial(pair, activation=activation))
+        for activation in ("relu", "gelu")
+    },
     **{
         f"segment pool, {reduce}": ("segment_pool", partial(segment_pool, reduce=reduce))
         for reduce in REDUCTIONS

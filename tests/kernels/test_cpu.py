@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from gliclass_fast.kernels import compiled_cpu, compiled_linear, compiled_norm
+from gliclass_fast.kernels import compiled_cpu, compiled_linear, compiled_norm, compiled_pairs
 from gliclass_fast.kernels._extension import extension
 from gliclass_fast.kernels.linear import ACTIVATIONS
 from gliclass_fast.ops import IMPLEMENTATIONS, DistanceTables, Positions, Sequences, implementation
@@ -138,6 +138,20 @@ def test_a_place_outside_of_a_table() -> None:
         compiled_norm.add_norm_cpp(table, torch.randn(7, 15), ones, None, 1e-5)
     with pytest.raises(ValueError, match="rows"):
         compiled_norm.add_norm_cpp(table, torch.randn(6, 16), ones, None, 1e-5)
+
+
+def test_owners_outside_of_the_texts() -> None:
+    text, labels = torch.randn(2, 16), torch.randn(3, 16)
+    for owner in ([0, 1, 2], [0, -1, 1]):
+        with pytest.raises(IndexError, match="no row"):
+            compiled_pairs.pair_add_cpp(text, labels, torch.tensor(owner, dtype=torch.int32))
+    for wrong, error in (
+        ((text, labels, torch.zeros(3)), "int32"),
+        ((text, labels, torch.zeros(2, dtype=torch.int32)), "[3]"),
+        ((text[:, :15], labels, torch.zeros(3, dtype=torch.int32)), "[*, 16]"),
+    ):
+        with pytest.raises(ValueError, match=re.escape(error)):
+            compiled_pairs.pair_add_cpp(*wrong)
 
 
 def test_heads_of_another_form() -> None:

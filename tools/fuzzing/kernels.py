@@ -165,8 +165,15 @@ def _head_norm(chance: Random) -> tuple[str, Any]:
     return "head_norm", head_norm(_float32(), _width(chance))
 
 
+def _pair_add(chance: Random) -> tuple[str, Any]:
+    from gliclass_fast.kernels.linear import ACTIVATIONS
+    from tests.kernels import cases
+
+    return "pair_add", cases.pair(_float32(), chance.choice(list(ACTIVATIONS)))
+
+
 CASES: tuple[Callable[[Random], tuple[str, Any]], ...] = (
-    _attention, _disentangled, _causal, _cross, _linear, _norm_linear, _norm, _head_norm,
+    _attention, _disentangled, _causal, _cross, _linear, _norm_linear, _norm, _head_norm, _pair_add,
 )  # fmt: skip
 
 

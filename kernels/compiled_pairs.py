@@ -1,0 +1,31 @@
+"""The pairs of csrc/cpu as a PyTorch operation: its contract stands in pairs.py."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from gliclass_fast.kernels import compiled_cpu
+from gliclass_fast.kernels._extension import address, extension
+from gliclass_fast.kernels.compiled_linear import FUSED
+from gliclass_fast.kernels.linear import ACTIVATIONS
+
+
+def pair_add_cpp(text: Tensor, labels: Tensor, owner: Tensor, activation: str = "none") -> Tensor:
+    """Raises IndexError for an owner that is no row of the texts."""
+    if activation not in FUSED:
+        return ACTIVATIONS[activation](pair_add_cpp(text, labels, owner))
+    text, labels, owner = text.contiguous(), labels.contiguous(), owner.contiguous()
+    rows, width = labels.shape
+    for given in (text, labels):
+        if given.dtype is not torch.float32 or given.shape[1:] != (width,) or not width:
+            raise ValueError(f"needs float32 [*, {width}], got {given.dtype} {list(given.shape)}")
+    if owner.dtype is not torch.int32 or owner.shape != (rows,):
+        raise ValueError(f"needs int32 [{rows}], got {owner.dtype} {list(owner.shape)}")
+    out = torch.empty(rows, width, dtype=torch.float32, device=labels.device)
+    arguments = extension().PairAdd(
+        text=address(text), labels=address(labels), owner=address(owner), out=address(out), rows=rows,
+        width=width, activation=FUSED[activation], threads=torch.get_num_threads(),
+    )  # fmt: skip
+    extension().pair_add_cpu(compiled_cpu.instruction_set()[0], arguments, len(text))
+    return out

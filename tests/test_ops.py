@@ -33,3 +33,9 @@ def test_what_is_asked_for_by_name_never_falls_back(monkeypatch: pytest.MonkeyPa
     monkeypatch.setitem(ops.PRIVATE, "onednn", ("aten.renamed",))
     with pytest.raises(ValueError, match=r"'onednn' cannot run: this torch has no operator aten\.renamed"):
         ops.choose_ops("cpu", only="onednn")
+
+
+def test_a_load_tells_once_what_runs(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO", logger="gliclass_fast.ops"):
+        ZeroShotClassificationPipeline(demo.PATH, device="cpu", progress_bar=False)
+    assert caplog.text.count("operations on cpu") == 1

@@ -15,6 +15,8 @@ from gliclass_fast.checkpoint.computed import computed_readers
 from gliclass_fast.checkpoint.errors import CheckpointError
 from gliclass_fast.checkpoint.lora import WRAPPER
 
+_TUNER = "base_model."  # PEFT's wrapper within its model
+
 
 def adapter_layers(model: nn.Module) -> dict[str, Any]:
     """Returns the layers that PEFT has put in the place of others, by their place in the model."""
@@ -46,8 +48,8 @@ def merged_readers(model: nn.Module) -> dict[str, Callable[[], Tensor]]:
             _, _, own = name.removeprefix(layer).partition(".base_layer.")
             if own:  # the others are the adapter's own tensors
                 readers[_plain(f"{layer}.{own}")] = partial(_merged, layer, layers[layer], own)
-        elif name.startswith(parts):
-            continue
+        elif name.startswith(parts) or (layers and name.startswith(_TUNER) and not name.startswith(WRAPPER)):
+            continue  # what a weight is computed of, or what PEFT's layers share, as those of VeRA do
         elif ".modules_to_save." in name:  # PEFT's trained copy of a module counts, not the module
             place, _, rest = name.partition(".modules_to_save.")
             adapter, _, own = rest.partition(".")

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -57,10 +57,13 @@ class LoadedNetwork:
     ) -> None:
         """Builds the network from the tensors of a stock checkpoint, which error messages call `source`."""
 
-        def ops_of(backbone_config: Any, quantization: str | None = settings.quantization) -> Ops:
-            width = backbone_config.head_width
+        @cache
+        def ops_for(width: int, quantization: str | None) -> Ops:
             ops = choose_ops(self.device, dtype, settings.backend, width, quantization)
             return ops.packing_into(tensors.memory.empty) if isinstance(tensors, LiveTensors) else ops
+
+        def ops_of(backbone_config: Any, quantization: str | None = settings.quantization) -> Ops:
+            return ops_for(backbone_config.head_width, quantization)
 
         self.config, self.dtype = config, dtype
         self.device: torch.device = settings.device

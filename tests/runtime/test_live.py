@@ -329,6 +329,10 @@ def test_an_adapter_that_cannot_be_merged_is_named() -> None:
         peft.IA3Config(target_modules=["dense"], feedforward_modules=[], init_ia3_weights=False),
     )
     assert_same_results(scores(fast_pipeline(model)), scores(reference_pipeline(model)))  # PEFT merges it
+    vera = peft.VeraConfig(target_modules=["query_proj"], r=4)  # its layers share two tensors
+    wrapped = peft.get_peft_model(reference_model(), vera)
+    optimizer_step(wrapped)
+    assert_same_results(scores(fast_pipeline(wrapped)), scores(reference_pipeline(wrapped.get_base_model())))
     model = adapted(False, target_modules=["query_proj"])
     for layer in model.modules():
         if isinstance(layer, peft.tuners.lora.Linear):

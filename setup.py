@@ -28,6 +28,7 @@ WANTED = {"auto": ("cpu", "cuda"), "cpu": ("cpu",), "cuda": ("cpu", "cuda"), "no
 MODE = os.environ.get("GLICLASS_FAST_BUILD", "auto")
 BUILDING = {"bdist_wheel", "build", "build_ext", "develop", "editable_wheel", "install"}
 GPUS = ("80", "86", "89", "90")  # Later ones take the PTX of the last.
+KERNELS = ("attention", "linear", "norm", "pairs", "int8")  # VNNI is for the last one alone.
 INSTRUCTION_SETS: dict[str, list[str]] = {"portable": []}
 if platform.machine() in ("x86_64", "AMD64"):
     INSTRUCTION_SETS["avx2"] = ["-mavx2", "-mfma"]
@@ -128,9 +129,7 @@ class BuildKernels(build_ext):
         objects["instruction_sets.o"] += [f"-DWITH_{name}" for name in sets]
         for name, options in sets.items():
             command = [*cpp, f"-DISA={name}", *options]
-            for kernel in (
-                ("int8",) if name.endswith("vnni") else ("attention", "linear", "norm", "pairs", "int8")
-            ):
+            for kernel in KERNELS[-1:] if name.endswith("vnni") else KERNELS:
                 objects[f"{kernel}_{name}.o"] = [*command, "-c", str(source / "cpu" / f"{kernel}.cpp")]
         if "cuda" in parts:
             file = source / "cuda" / "disentangled_attention.cu"

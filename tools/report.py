@@ -125,24 +125,29 @@ def streamed(result: dict[str, Any]) -> str:
         rows.append(
             [*cells, *(f"{medians[name]:.0f} (**{medians[theirs] / medians[name]:.2f}x**)" for name in ours)]
         )
-    grown = [_grown(result)] if "growth" in result else []  # which older results do not have
-    return "\n\n".join([machine_line(result["machine"]), markdown(columns, rows), *grown])
-
-
-def _grown(result: dict[str, Any]) -> str:
-    """Says how time and memory grow with the tokens that sessions hold."""
-    first, last = result["growth"][0], result["growth"][-1]
-    more = {part: last[part]["median"] - first[part]["median"] for part in ("call", "attention")}
-    own, pages, pool = (
-        [row[f"{name}bytes_per{'_held' * bool(name)}_token"] for row in result["rows"]]
-        for name in ("", "page_", "pool_")
+    # older results do not say how times grow
+    grown = [_grown(*result["growth"])] if "growth" in result else []
+    return "\n\n".join(
+        [machine_line(result["machine"]), markdown(columns, rows), *grown, _held(result["rows"])]
     )
+
+
+def _grown(first: dict[str, Any], last: dict[str, Any]) -> str:
+    """Says how the time of a call grows with the tokens that a session holds."""
+    more = {part: last[part]["median"] - first[part]["median"] for part in ("call", "attention")}
     return (
         f"A call of one session that holds {last['held_tokens']:,} tokens takes {more['call']:.0f} ms longer "
         f"than that of one that holds {first['held_tokens']:,}; its attention alone takes "
-        f"{more['attention']:.0f} ms longer. Keys and values of a token are {own[0]:,} bytes. Pages of "
-        f"sessions take at most {max(pages) / own[0]:.3f} times that per token held, and with free pages, "
-        f"into which the label section goes, {min(pool) / own[0]:.2f} to {max(pool) / own[0]:.2f} times."
+        f"{more['attention']:.0f} ms longer."
+    )
+
+
+def _held(rows: list[dict[str, Any]]) -> str:
+    """Says what memory a token takes."""
+    own, pages = rows[0]["bytes_per_token"], max(row["page_bytes_per_held_token"] for row in rows)
+    return (
+        f"Keys and values of a token are {own:,} bytes. The pages of sessions take at most {pages / own:.3f} "
+        "times that per token held."
     )
 
 

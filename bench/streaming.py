@@ -64,8 +64,8 @@ def measure(repeats: int, step: Callable[[str], None] = print) -> Iterator[dict[
             [each["score"] for answer in call() for each in answer["predictions"]] for call in calls.values()
         ]
         times = alternate(calls, repeats, warmup=1)
-        pool = pipelines["gliclass-fast"]._pool
-        tokens = sum(each.cached_length for each in pipelines["gliclass-fast"]._sessions.values())
+        sessions = pipelines["gliclass-fast"].sessions
+        pool, tokens = sessions.pool, sum(each.cached_length for each in sessions.values())
         yield {
             "sessions": count,
             "held_tokens": held,

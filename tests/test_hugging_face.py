@@ -195,11 +195,19 @@ def test_our_own_pipeline_takes_the_same_call(ours: Any, name: str) -> None:
     expected = ours(*positional, **named)
     classifier = ours.classifier
     assert classifier(*positional, **named) == expected
-    renamed = {"labels": named["candidate_labels"], "top_k": len(LABELS)} | named
+    renamed = {"labels": named["candidate_labels"], "top_k": len(LABELS), "multi_label": False} | named
     del renamed["candidate_labels"]
     assert classifier(texts=positional[0], **renamed) == expected
-    stream = classifier(iter(TEXTS), LABELS, top_k=1)
-    assert isinstance(stream, Iterator) and next(stream) == ours(TEXTS[0], LABELS, top_k=1)
+
+
+def test_labels_of_our_own_call_keep_the_type_of_the_pipeline(ours: Any) -> None:
+    classifier = ours.classifier
+    assert classifier.classification_type == "multi-label"
+    stream = classifier(iter(TEXTS), LABELS, top_k=2)
+    expected = ours(TEXTS[0], LABELS, top_k=2, multi_label=True)
+    assert isinstance(stream, Iterator) and next(stream) == expected
+    own = {each["label"]: each["score"] for each in classifier(TEXTS[0], LABELS, threshold=0.0)[0]}
+    assert expected["scores"] == [own[label] for label in expected["labels"]]
 
 
 def test_our_own_pipeline_refuses_a_mixture(ours: Any) -> None:

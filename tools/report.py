@@ -13,7 +13,7 @@ from typing import Any
 
 from gliclass_fast.bench.tables import grid_table, machine_line, markdown, ratio_table, serving_tables
 from gliclass_fast.cli import catalogue
-from gliclass_fast.ops import IMPLEMENTATIONS, ORDER
+from gliclass_fast.ops import IMPLEMENTATIONS, ORDER, PAGE_ROWS
 from tools import reliability_page
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -144,10 +144,14 @@ def _grown(first: dict[str, Any], last: dict[str, Any]) -> str:
 
 def _held(rows: list[dict[str, Any]]) -> str:
     """Says what memory a token takes."""
-    own, pages = rows[0]["bytes_per_token"], max(row["page_bytes_per_held_token"] for row in rows)
+    own = rows[0]["bytes_per_token"]
+    pages, pool = (
+        max(row[f"{part}_bytes_per_held_token"] for row in rows) / own for part in ("page", "pool")
+    )
     return (
-        f"Keys and values of a token are {own:,} bytes. The pages of sessions take at most {pages / own:.3f} "
-        "times that per token held."
+        f"Keys and values of a token are {own:,} bytes. The pages of these sessions, which they fill (a page has "
+        f"{PAGE_ROWS} tokens), take at most {pages:.3f} times that per token held, and the pool with its free "
+        f"pages at most {pool:.3f} times."
     )
 
 

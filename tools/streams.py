@@ -77,7 +77,7 @@ def run(sessions: int, chunks: int) -> tuple[list[float], dict[str, Any]]:
             log[done], scores[done] = each, found
             numbers[each[0]] += 1
             done += 1
-        pages = max(pages, pipeline._pool.used_pages)
+        pages = max(pages, pipeline.sessions.pool.used_pages)
         if done * 1000 // chunks > len(seen):
             seen.append(resident())
     difference, wrong = told_alone(log, scores)

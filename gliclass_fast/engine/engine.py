@@ -121,7 +121,7 @@ class Engine:
     def follow_model(self) -> None:
         """Brings the model up to date, and the rest where its configuration or device is another one now."""
         if self.model.origin.changed():
-            self.model.notice_changes()
+            self.model.follow_origin()
         with self._lock:
             now = self.model.loaded
             if (now.config, now.device) != self._bound:

@@ -331,7 +331,8 @@ class ZeroShotClassificationPipeline(BasePipeline):
         """Classifies texts.
 
         What is given per text may be a list, a tuple, an array, a column or an iterator. A call with
-        `candidate_labels`, `multi_label`, `hypothesis_template` or `top_k` is one of `HuggingFacePipeline`.
+        `candidate_labels`, `multi_label`, `hypothesis_template` or `top_k` is one of `HuggingFacePipeline`;
+        where it has `labels`, `classification_type` of the pipeline stands for `multi_label`.
 
         Args:
             texts: one string or several; an empty string is a valid text.

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import count, islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from gliclass_fast.runtime.model import GLiClassModel
 from gliclass_fast.text.arguments import CONVERSIONS, as_list, check_texts, plain_strings, whole_number
 from gliclass_fast.text.errors import WrongType, WrongValue
+
+if TYPE_CHECKING:
+    from gliclass_fast.pipeline import ZeroShotClassificationPipeline
 
 TASK = "zero-shot-classification"
 PASSED_ON = ("prompt", "examples", "rac_examples", "labels_per_pass", "label_permutations", "on_truncation")
@@ -36,8 +39,8 @@ class HuggingFacePipeline:
 
     task = TASK
 
-    def __init__(self, classifier: Any, **defaults: Any) -> None:
-        """Takes the `ZeroShotClassificationPipeline` that does the work, and arguments for every call."""
+    def __init__(self, classifier: ZeroShotClassificationPipeline, **defaults: Any) -> None:
+        """Takes the pipeline that does the work, and arguments for every call."""
         self.classifier, self._defaults = classifier, {**_DEFAULTS, **defaults}
 
     def __repr__(self) -> str:
@@ -45,13 +48,11 @@ class HuggingFacePipeline:
 
     @property
     def device(self) -> torch.device:
-        device: torch.device = self.classifier.device
-        return device
+        return self.classifier.device
 
     @property
     def model(self) -> GLiClassModel:
-        model: GLiClassModel = self.classifier.model
-        return model
+        return self.classifier.model
 
     @property
     def tokenizer(self) -> Any:
@@ -154,12 +155,19 @@ def pipeline(
     return HuggingFacePipeline(classifier, **defaults)
 
 
-def answer(classifier: Any, *positional: Any, **named: Any) -> Any:
-    """Answers a call of our own pipeline that has one of the arguments ITS_OWN."""
+def answer(classifier: ZeroShotClassificationPipeline, *positional: Any, **named: Any) -> Any:
+    """Answers a call of our own pipeline that has one of the arguments ITS_OWN.
+
+    With `candidate_labels` it is a call of transformers', whose scores add up to 1 by default. With `labels`,
+    the pipeline's own `classification_type` says whether every label has a score of its own.
+    """
+    defaults = {}
+    if "candidate_labels" not in named:
+        defaults["multi_label"] = classifier.classification_type == "multi-label"
     for ours, theirs in (("texts", "sequences"), ("labels", "candidate_labels")):
         if ours in named and theirs not in named:
             named[theirs] = named.pop(ours)
-    return HuggingFacePipeline(classifier)(*positional, **named)
+    return HuggingFacePipeline(classifier, **defaults)(*positional, **named)
 
 
 def _understood(arguments: dict[str, Any]) -> dict[str, Any]:

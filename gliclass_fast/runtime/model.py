@@ -182,14 +182,12 @@ class GLiClassModel(StockModel):
             self.adapters.follow(origin.read_tensors.model, loaded.places)
         self.loaded, self.settings, self._twin = loaded, settings, None
 
-    def notice_changes(self) -> None:
-        """Does what `on_change` says where `origin.changed()`; every call begins so.
+    def follow_origin(self) -> None:
+        """Does what `on_change` says about a change; calls begin so where they find `origin.changed()`.
 
         Raises RuntimeError with on_change="error", and the errors of a load where a rebuild fails.
         """
-        if not self.origin.changed():
-            return
-        with self._lock:
+        with self._lock:  # another thread may have followed meanwhile
             same = read_config(self.origin.options()) == self.loaded.config
             if same and not self.origin.tensors_changed():  # the option is none that the engine reads
                 self.origin.remember(self.origin.observe())

@@ -54,7 +54,7 @@ class StockModel:
     adapters: AdapterLibrary
     training = False
 
-    def notice_changes(self) -> None:
+    def follow_origin(self) -> None:
         raise NotImplementedError
 
     def refresh(self) -> None:
@@ -104,7 +104,8 @@ class StockModel:
             )
         if input_ids is None:
             raise TypeError("input_ids is missing: `prepare_inputs` of a pipeline makes it")
-        self.notice_changes()
+        if self.origin.changed():
+            self.follow_origin()
         inputs = PaddedInputs(input_ids, attention_mask, class_input_ids, class_attention_mask, labels_mask)
         slots: Any = max_num_classes or getattr(self.origin.config, "max_num_classes", 0)
         slots = int(slots) if labels_mask is None else labels_mask.shape[1]

@@ -85,13 +85,20 @@ class DecoderKVScorer(nn.Module):
     def _run(
         self, rows: Tensor, sections: PackedBatch, text: Text | None, steps: int, halt: float | None
     ) -> tuple[Any, int]:
-        """Runs a number of steps at most, and counts those that were taken: each of several encodes once."""
+        """Runs a number of steps at most, and counts those that were taken: each encodes once."""
         scorer, calls = deepcopy(self.plain), []
         scorer.config, scorer.steps = replace(self.ours, recurrent_halt_threshold=halt or 0.0), steps
         prepare(scorer)
         scorer.encoder.register_forward_hook(lambda *_: calls.append(1))
+        represented = scorer.encoder.represented  # what a single step calls in place of the whole encoder
+
+        def counted(*given: Any) -> Any:
+            calls.append(1)
+            return represented(*given)
+
+        scorer.encoder.represented = counted
         with torch.inference_mode():
-            return scorer(rows, sections, text), max(1, len(calls))
+            return scorer(rows, sections, text), len(calls)
 
     def _padded(self, scored: Any, counts: list[int]) -> Tensor:
         """Pads logits [L] to [N, L] with those of an empty label, as the reference does."""

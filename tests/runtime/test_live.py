@@ -226,7 +226,7 @@ def test_a_call_never_mixes_two_networks(kind: str | None, monkeypatch: pytest.M
         if not changed:
             changed.append(True)
             in_place(model)
-            fast.model.notice_changes()
+            fast.model.follow_origin()
         return prompts
 
     monkeypatch.setattr(fast.engine.reader, "encode", change_after)

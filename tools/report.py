@@ -149,9 +149,9 @@ def _held(rows: list[dict[str, Any]]) -> str:
         max(row[f"{part}_bytes_per_held_token"] for row in rows) / own for part in ("page", "pool")
     )
     return (
-        f"Keys and values of a token are {own:,} bytes. The pages of these sessions, which they fill (a page has "
-        f"{PAGE_ROWS} tokens), take at most {pages:.3f} times that per token held, and the pool with its free "
-        f"pages at most {pool:.3f} times."
+        f"Keys and values of a token are {own:,} bytes. The pages of these sessions, which fill them (a page "
+        f"has {PAGE_ROWS} tokens), take at most {pages:.3f} times that per token held, and the pool with its "
+        f"free pages at most {pool:.3f} times."
     )
 
 

@@ -100,6 +100,8 @@ class ZeroShotClassificationWithChunkingPipeline(BasePipeline):
     ) -> Any:
         """Classifies texts; the sizes in characters and labels given here stay set, as in the reference.
 
+        Those of a call that raises an error do not stay.
+
         Arguments that `ZeroShotClassificationPipeline` has too mean the same here. `chunk_tokens` and
         `overlap_tokens` count for this call; the default is what the constructor was given.
 
@@ -121,8 +123,8 @@ class ZeroShotClassificationWithChunkingPipeline(BasePipeline):
             )
             if value is not None
         }
-        vars(self).update(to_stay)
-        group = whole_number(self.labels_chunk_size, "labels_chunk_size")
+        group = whole_number(to_stay.get("labels_chunk_size", self.labels_chunk_size), "labels_chunk_size")
+        characters = to_stay.get("text_chunk_size"), to_stay.get("text_chunk_overlap")
         size, shared = _token_sizes(
             self.chunk_tokens if chunk_tokens is None else chunk_tokens,
             self.overlap_tokens if overlap_tokens is None else overlap_tokens,
@@ -139,7 +141,7 @@ class ZeroShotClassificationWithChunkingPipeline(BasePipeline):
         pieces = [
             (index, replace(request, text=piece))
             for index, request in enumerate(call.requests)
-            for piece in self._pieces(request, size, shared, group, orders)
+            for piece in self._pieces(request, characters, size, shared, group, orders)
         ]
         places = [index for index, _ in pieces]
         score = self.engine.score if orders == 1 else partial(score_in_orders, self.engine, orders)
@@ -147,6 +149,7 @@ class ZeroShotClassificationWithChunkingPipeline(BasePipeline):
             [request for _, request in pieces], numbers=places, labels_per_pass=group,
             progress=self.progress_bar, on_truncation=cuts,
         )  # fmt: skip
+        vars(self).update(to_stay)  # only now, so that those of a refused call do not stay
         scores = results.scores_of(
             [call.labels[index].names for index in places],
             [each.logits for each in scored],
@@ -189,11 +192,17 @@ class ZeroShotClassificationWithChunkingPipeline(BasePipeline):
         return {label: max([0.0, *(each.get(label, 0.0) for each in chunks_of)]) for label in labels}
 
     def _pieces(
-        self, request: Request, size: ChunkTokens, shared: int | None, group: int, orders: int
+        self,
+        request: Request,
+        characters: tuple[int | None, int | None],
+        size: ChunkTokens,
+        shared: int | None,
+        group: int,
+        orders: int,
     ) -> list[str]:
-        """Returns the chunks of a text, by characters unless there is a size in tokens."""
+        """Returns the chunks of a text, by characters (size and overlap) unless there is a size in tokens."""
         if size is None:
-            return self.chunk_text(request.text)
+            return self.chunk_text(request.text, *characters)
         starts = self.engine.reader.token_starts(request.text)
         if size == "auto":
             return self._fitting_pieces(request, starts, shared, group, orders)

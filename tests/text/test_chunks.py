@@ -138,7 +138,20 @@ def test_sizes_of_a_call_count_for_it_and_wrong_ones_change_nothing() -> None:
         pipeline(text, labels, labels_chunk_size=1, text_chunk_size=3, text_chunk_overlap=-1)
     with pytest.raises(ValueError, match="not both"):
         pipeline(text, labels, labels_chunk_size=1, text_chunk_size=3, chunk_tokens=4)
-    assert (pipeline.labels_chunk_size, pipeline.text_chunk_size) == (8, 8192)
+    given: dict[str, Any] = {"labels_chunk_size": 1, "text_chunk_size": 3, "text_chunk_overlap": 1}
+    refused: list[dict[str, Any]] = [
+        {"overlap_tokens": -1}, {"label_permutations": 0}, {"on_truncation": "?"}, {"threshold": "?"},
+        {"texts": [5]}, {"labels": [5]}, {"text_chunk_overlap": 3},
+        {"labels": ["x" * 90], "on_truncation": "error"},
+    ]  # fmt: skip
+    for wrong in refused:
+        with pytest.raises((TypeError, ValueError)):
+            pipeline(**{"texts": text, "labels": labels, **given, **wrong})
+    kept = (pipeline.labels_chunk_size, pipeline.text_chunk_size, pipeline.text_chunk_overlap)
+    assert kept == (8, 8192, 256)
+    pipeline(text, labels, labels_chunk_size=1)
+    assert pipeline.labels_chunk_size == 1
+    pipeline.labels_chunk_size = 8
     passes = [
         pipeline(text, labels, return_info=True, **sizes)[1][0].passes
         for sizes in ({}, {"text_chunk_size": 100}, {})

@@ -108,16 +108,10 @@ class LiveTensors(Mapping[str, Tensor]):
     def __contains__(self, name: object) -> bool:
         return name in self._readers  # the inherited one would merge the tensor to find out
 
-    def tied(self) -> set[str]:
-        """Returns the names of tensors that the model has under an earlier name too."""
-        first: set[tuple[int, torch.Size]] = set()
-        found = set()
-        for name, tensor in self._model.state_dict().items():
-            place = (tensor.data_ptr(), tensor.shape)
-            if tensor.numel() and place in first:
-                found.add(name)
-            first.add(place)
-        return found
+    def own(self) -> dict[str, Tensor]:
+        """Returns those tensors that are the model's, and no merged or computed copies."""
+        readers = self._readers.items()
+        return {name: read() for name, read in readers if isinstance(getattr(read, "__self__", None), Tensor)}
 
     def separate(self, network: nn.Module) -> None:
         """Gives a network that was built of these tensors copies of those that it still shares."""
@@ -136,6 +130,24 @@ class LiveTensors(Mapping[str, Tensor]):
 
     def __len__(self) -> int:
         return len(self._readers)
+
+
+def tied_to(tensors: Mapping[str, Tensor]) -> dict[str, str]:
+    """Returns by the names of tensors in memory the first name that each is under, where that is another.
+
+    The tensors of files are told apart by their names alone.
+    """
+    if isinstance(tensors, LiveTensors):
+        tensors = tensors.own()
+    elif not isinstance(tensors, dict):
+        return {}
+    firsts: dict[tuple[int, torch.Size, tuple[int, ...]], str] = {}
+    found = {}
+    for name, tensor in tensors.items():
+        first = firsts.setdefault((tensor.data_ptr(), tensor.shape, tensor.stride()), name)
+        if tensor.numel() and first != name:
+            found[name] = first
+    return found
 
 
 def unwrapped(model: Any) -> Any:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from gliclass_fast.checkpoint.live import LiveTensors
+from gliclass_fast.checkpoint.live import tied_to
 from gliclass_fast.runtime.adapters import AdapterLibrary
 from gliclass_fast.runtime.forward import GLiClassOutput, forward
 from gliclass_fast.runtime.loaded import LoadedNetwork
@@ -146,9 +146,14 @@ class StockModel:
         unexpected = [name for name in state_dict if name not in current]
         if strict and (missing or unexpected):
             raise RuntimeError(f"state_dict does not match: missing {missing}, unexpected {unexpected}")
-        tensors = {
-            name: _copied(state_dict[name] if name in state_dict else current[name]) for name in current
+        ties = tied_to(current)  # a tensor of several names takes the last value given to one, as in torch
+        given_to = {ties.get(name, name): state_dict[name] for name in current if name in state_dict}
+        copies = {
+            name: _copied(given_to[name] if name in given_to else current[name])
+            for name in current
+            if name not in ties
         }
+        tensors = {name: copies[ties.get(name, name)] for name in current}
         given = Origin(self.origin.options(), partial(dict, tensors), "the given state_dict")
         given.on_change = self.origin.on_change
         before, self.origin = self.origin, given
@@ -164,11 +169,11 @@ class StockModel:
     ) -> Iterator[tuple[str, nn.Parameter]]:
         """Yields the checkpoint's parameters by their stock names; they take no gradients.
 
-        prefix: what names start with. recurse: has no effect. remove_duplicate: whether tied weights come
-        under their first name alone.
+        prefix: what names start with. recurse: has no effect. remove_duplicate: whether weights that
+        are tied in a live model come under their first name alone; a file has a copy under every name.
         """
         tensors = self.origin.read_tensors()
-        tied = tensors.tied() if remove_duplicate and isinstance(tensors, LiveTensors) else set()
+        tied = tied_to(tensors) if remove_duplicate else {}
         for name, tensor in tensors.items():
             if tensor.is_floating_point() and name not in tied:
                 yield f"{prefix}.{name}" if prefix else name, nn.Parameter(_copied(tensor), False)
@@ -179,7 +184,7 @@ class StockModel:
             yield parameter
 
     def num_parameters(self, only_trainable: bool = False) -> int:
-        """Counts the values of the checkpoint's parameters; none of them is trainable."""
+        """Counts the values that `parameters` yields; none of them is trainable."""
         return 0 if only_trainable else sum(each.numel() for each in self.parameters())
 
     def save_pretrained(
@@ -196,7 +201,7 @@ class StockModel:
         Args:
             save_directory: the folder.
             is_main_process: False writes nothing.
-            state_dict: the tensors to write; default: the checkpoint's.
+            state_dict: the tensors to write; default: the checkpoint's, tied ones under every name.
             push_to_hub: see `push_to_hub`.
             safe_serialization: False raises ValueError, as it would write a pickle.
             options: max_shard_size and others of transformers have no effect.
@@ -214,9 +219,13 @@ class StockModel:
         folder = Path(save_directory)
         folder.mkdir(parents=True, exist_ok=True)
         text = json.dumps(self.origin.options(), indent=2, ensure_ascii=False)
-        (folder / "config.json").write_text(text, encoding="utf-8")
-        tensors = {name: each.contiguous() for name, each in (state_dict or self.state_dict()).items()}
+        if state_dict is None:
+            state_dict = self.state_dict()
+        else:  # safetensors takes no tensors that share memory, as those of tied weights do
+            state_dict = {name: _copied(each) for name, each in state_dict.items()}
+        tensors = {name: each.contiguous() for name, each in state_dict.items()}
         save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+        (folder / "config.json").write_text(text, encoding="utf-8")
 
     def push_to_hub(self, *args: Any, **kwargs: Any) -> None:
         """Raises NotImplementedError, which names the two lines that do it."""

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
 import gliclass
+import peft
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from gliclass_fast import CheckpointError, GLiClassModel, demo
 from gliclass_fast.config import GLiClassModelConfig
 from tests import families
 from tests.accuracy import assert_same_results
+from tests.adapters import backbone_of
 from tests.sentences import LABELS, TEXTS
 from tests.tiny import byte_tokenizer, fast_pipeline, loaded, reference_model, reference_pipeline
 
@@ -62,8 +66,6 @@ def test_what_is_saved_loads_in_the_reference(kind: str | None, tmp_path: Path) 
     fast = fast_pipeline(model)
     fast.model.save_pretrained(tmp_path / "new")
     again = gliclass.GLiClassModel(gliclass.GLiClassModelConfig.from_pretrained(tmp_path / "new"))
-    from safetensors.torch import load_file
-
     again.load_state_dict(load_file(tmp_path / "new" / "model.safetensors"), strict=True)
     expected = [reference_pipeline(again)(text, LABELS[2], threshold=0.0)[0] for text in TEXTS[:3]]
     assert_same_results(scores(fast), expected)
@@ -183,13 +185,33 @@ def test_tied_weights_count_once(kind: str | None, tmp_path: Path) -> None:
     ours = loaded(reference)
     expected = dict(reference.named_parameters())
     assert dict(ours.named_parameters()).keys() == expected.keys()
-    assert ours.num_parameters() == reference.num_parameters()
+    assert ours.num_parameters() == reference.num_parameters() == sum(map(torch.numel, expected.values()))
     every = {f"x.{name}" for name in ours.state_dict()}
     assert {name for name, _ in ours.named_parameters("x", remove_duplicate=False)} == every
     ours.save_pretrained(tmp_path, state_dict={name: each.detach() for name, each in expected.items()})
     assert_same_results(
         scores(fast_pipeline(GLiClassModel.from_pretrained(tmp_path))), scores(fast_pipeline(ours))
     )
+    before = scores(fast_pipeline(ours))
+    ours.save_pretrained(tmp_path, state_dict=reference.state_dict())  # whose tied weights share memory
+    assert_same_results(scores(fast_pipeline(GLiClassModel.from_pretrained(tmp_path))), before)
+    with pytest.raises(AttributeError, match="detach"):
+        ours.save_pretrained(tmp_path / "half", state_dict={"x": 1})  # type: ignore[dict-item]
+    assert not list((tmp_path / "half").iterdir())
+    ours.save_pretrained(tmp_path, state_dict={})
+    assert load_file(tmp_path / "model.safetensors") == {}
+
+    wrapped = copy.deepcopy(reference)
+    owner, name = backbone_of(wrapped)
+    config = peft.LoraConfig(r=2, target_modules="all-linear")
+    setattr(owner, name, peft.get_peft_model(getattr(owner, name), config))
+    assert dict(loaded(wrapped).named_parameters()).keys() == expected.keys()
+    doubled = {name: each.detach() * 2 for name, each in expected.items()}
+    ours.load_state_dict(doubled, strict=False)
+    assert dict(ours.named_parameters()).keys() == expected.keys()
+    reference.load_state_dict(doubled, strict=False)
+    theirs, found = reference.state_dict(), ours.state_dict()
+    assert all(torch.equal(theirs[name], found[name]) for name in theirs)
 
 
 @pytest.mark.parametrize(

@@ -142,7 +142,7 @@ def test_options_of_the_model_go_through_the_constructor() -> None:
 def test_the_tokenizer_comes_from_the_place_of_the_model(
     make: Any, given: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = []
+    asked: list[Any] = []
 
     def download(name: str, allow_patterns: Any, **hub: Any) -> str:
         asked.append((name, hub))
@@ -152,6 +152,8 @@ def test_the_tokenizer_comes_from_the_place_of_the_model(
     options = {"revision": "v2", "token": "secret"}
     pipeline = make(*given, device="cpu", subfolder=demo.PATH.name, **options)
     assert len(asked) > 1 and all(each == ("owner/name", options) for each in asked)
+    with pytest.raises(ValueError, match="unsupported classification type"):
+        make(*given, device="cpu", subfolder=demo.PATH.name, classification_type="x", **options)
     assert pipeline.tokenizer.get_vocab() == load_tokenizer(demo.PATH).get_vocab()
 
 

@@ -48,7 +48,7 @@ def merged_readers(model: nn.Module) -> dict[str, Callable[[], Tensor]]:
             _, _, own = name.removeprefix(layer).partition(".base_layer.")
             if own:  # the others are the adapter's own tensors
                 readers[_plain(f"{layer}.{own}")] = partial(_merged, layer, layers[layer], own)
-        elif name.startswith(parts) or (layers and name.startswith(_TUNER) and not name.startswith(WRAPPER)):
+        elif name in parts or (layers and name.startswith(_TUNER) and not name.startswith(WRAPPER)):
             continue  # what a weight is computed of, or what PEFT's layers share, as those of VeRA do
         elif ".modules_to_save." in name:  # PEFT's trained copy of a module counts, not the module
             place, _, rest = name.partition(".modules_to_save.")

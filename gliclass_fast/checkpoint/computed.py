@@ -20,27 +20,28 @@ from torch.nn.utils.weight_norm import WeightNorm
 Readers = dict[str, Callable[[], Tensor]]
 
 
-def computed_readers(model: nn.Module) -> tuple[Readers, tuple[str, ...]]:
+def computed_readers(model: nn.Module) -> tuple[Readers, set[str]]:
     """Returns what reads each computed weight, by its name in a plain checkpoint.
 
-    Besides, it returns what the names of the tensors start with that it is computed of. The model stays as it
-    is: spectral norms take no step.
+    Besides, it returns the names of the tensors that they are computed of. The model stays as it is:
+    spectral norms take no step.
     """
     readers: Readers = {}
-    parts: list[str] = []
+    parts: set[str] = set()
     for place, module in model.named_modules():
         prefix = f"{place}." if place else ""
         if is_parametrized(module):
-            parts.append(f"{prefix}parametrizations.")
-            for name in module.parametrizations:  # type: ignore[union-attr]
+            own: nn.Module = module.parametrizations  # type: ignore[assignment]
+            parts |= {f"{prefix}parametrizations.{name}" for name in own.state_dict()}
+            for name in own:  # type: ignore[attr-defined]
                 readers[prefix + name] = partial(_parametrized, module, name)
         for hook in module._forward_pre_hooks.values():
             found = _computed_by(hook, module)
             if found is not None:
                 name, suffixes, read = found
-                parts += [f"{prefix}{name}_{suffix}" for suffix in suffixes]
+                parts |= {f"{prefix}{name}_{suffix}" for suffix in suffixes}
                 readers[prefix + name] = partial(_without_gradients, read)
-    return readers, tuple(parts)
+    return readers, parts
 
 
 def _computed_by(hook: Any, module: nn.Module) -> tuple[str, tuple[str, ...], Callable[[], Tensor]] | None:

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import torch
 
 from gliclass_fast.checkpoint.errors import CheckpointError
-from gliclass_fast.checkpoint.files import load_tokenizer
+from gliclass_fast.checkpoint.files import load_tokenizer, resolve_folder
 from gliclass_fast.checkpoint.live import unwrapped
 from gliclass_fast.runtime.model import GLiClassModel
-from gliclass_fast.runtime.pretrained import PLACES, find_pretrained
+from gliclass_fast.runtime.pretrained import PLACES
 
 Value = TypeVar("Value")
 
@@ -75,8 +75,9 @@ def tokenizer_beside(model: Any, options: Mapping[str, Any]) -> Any:
     """
     if not is_name(model):
         raise TypeError("give a tokenizer, or give the model as a path or repository id that has one")
-    places = {name: options[name] for name in PLACES if name in options}
-    return load_tokenizer(find_pretrained(model, places).folder)
+    hub = {name: options[name] for name in PLACES if options.get(name) is not None}
+    subfolder = hub.pop("subfolder", "")
+    return load_tokenizer(resolve_folder(model, weights=False, **hub) / subfolder)
 
 
 def labels_tokenizer_of(config: Any, given: Any) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, ClassVar
 
 from huggingface_hub.errors import StrictDataclassError
 from transformers.models.auto import CONFIG_MAPPING
@@ -17,6 +17,8 @@ MOST_DISTANCE = 8192  # of two tokens, for which a backbone has tables, in every
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BackboneConfig:
     """Holds the options by Hugging Face's names, checked once and frozen."""
+
+    positions_grow: ClassVar[bool] = False  # whether longer sequences work as well
 
     vocab_size: int
     hidden_size: int

@@ -121,11 +121,11 @@ class BasePipeline:
             ValueError: a setting is not valid, or the checkpoint is not: `CheckpointError` and
                 `UnsupportedConfigError` are of this type.
         """
-        if tokenizer is None or (is_name(tokenizer) and tokenizer == model):
-            tokenizer = tokenizer_beside(model, model_options)
         self.max_classes, self.max_length, self.batch_tokens = max_classes, max_length, batch_tokens
         self.classification_type, self.on_truncation = classification_type, on_truncation
         self.progress_bar, self.label_separator = progress_bar, label_separator
+        if tokenizer is None or (is_name(tokenizer) and tokenizer == model):
+            tokenizer = tokenizer_beside(model, model_options)
         self._model = load_model(model, resolve_device(device, fall_back=True), **model_options)
         self._model_options, self.tokenizer = model_options, tokenizer
         self.labels_tokenizer = labels_tokenizer

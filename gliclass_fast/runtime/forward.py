@@ -58,7 +58,8 @@ def forward(
         raise ValueError("input_ids holds no text")
     if without := [place for place, prompt in enumerate(prompts) if prompt.num_labels == 0]:
         raise ValueError(f"input_ids[{without[0]}] holds no label: was its label marker cut off?")
-    longest = loaded.config.backbone_config.max_positions
+    backbone = loaded.config.backbone_config
+    longest = None if backbone.positions_grow else backbone.max_positions
     for place, prompt in enumerate(prompts):
         if longest is not None and len(prompt.token_ids) > longest:
             raise ValueError(

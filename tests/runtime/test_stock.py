@@ -214,6 +214,15 @@ def test_tied_weights_count_once(kind: str | None, tmp_path: Path) -> None:
     assert all(torch.equal(theirs[name], found[name]) for name in theirs)
 
 
+def test_positions_that_are_angles_have_no_last_one() -> None:
+    ours = loaded(reference_model("llama"))
+    longest = ours.loaded.config.backbone_config.max_positions
+    assert longest is not None
+    label, sep = byte_tokenizer().convert_tokens_to_ids(["<<LABEL>>", "<<SEP>>"])
+    ids = torch.tensor([[label, 9, sep, *[9, 11] * (longest // 2)]])
+    assert ours(ids).logits[:, 0].isfinite().all()
+
+
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [

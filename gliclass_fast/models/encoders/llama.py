@@ -8,7 +8,7 @@ keys and values than of queries (Ainslie et al., arXiv:2305.13245).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -44,6 +44,8 @@ ROPE_TYPES = ("default", "linear", "llama3", "yarn")  # their frequencies do not
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config(BackboneConfig):
+    positions_grow: ClassVar[bool] = True  # they are angles
+
     num_key_value_heads: int
     qkv_bias: bool
     out_bias: bool

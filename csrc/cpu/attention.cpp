@@ -188,10 +188,11 @@ class Tile {
     }
   }
 
-  // Returns the first column of a step that a row sees, and the one behind the last; later rows see later ones.
   struct Columns {
-    int from, to;
+    int from, to;  // the first one, and the one behind the last
   };
+
+  // Returns the columns of a step that a row sees; later rows see later ones.
   Columns seen_by(int row, int key, int count) const {
     const int own = first + row - key;  // The row's own token has this column.
     const int end = a.causal ? end_key - key - (rows - 1 - row) : own + a.window + 1;

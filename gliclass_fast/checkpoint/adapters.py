@@ -36,12 +36,17 @@ def merged_readers(model: nn.Module) -> dict[str, Callable[[], Tensor]]:
     """Returns what reads each tensor of a model, by its name in a plain checkpoint.
 
     A tensor of a layer with adapters, or one that torch computes, is a copy; others are those of the model.
-    Raises CheckpointError, which names the adapter, where PEFT is not loaded; to read a tensor raises it
-    where PEFT cannot merge.
+    Raises CheckpointError, which names the adapter, where PEFT is not loaded or torch computes a weight
+    beneath it; to read a tensor raises it where PEFT cannot merge.
     """
     layers = adapter_layers(model)
     readers: dict[str, Callable[[], Tensor]] = {}
     computed, parts = computed_readers(model)
+    if beneath := [name for name in computed if any(name.startswith(f"{each}.") for each in layers)]:
+        raise CheckpointError(
+            f"an adapter cannot be merged into {beneath[0]}, which torch computes of other tensors (a "
+            "parametrization, weight norm, spectral norm or pruning): make it a plain weight first"
+        )
     for name, tensor in model.state_dict().items():
         layer = next((each for each in layers if name.startswith(f"{each}.")), None)
         if layer is not None:

@@ -51,20 +51,17 @@ def forward(
 
     slots: the number K of label slots of the output; further labels are left out. embeddings: whether to
     return text_embeddings and class_embeddings. adapters: those of the texts. Raises ValueError for a text
-    without a label, or with more tokens than the model reads.
+    without a label, and for texts and labels with more tokens than the model reads.
     """
+    config = loaded.config
+    _check_lengths("input_ids", inputs.input_ids, inputs.attention_mask, config.backbone_config)
+    if (of_labels := config.label_backbone_config or config.decoder_config) is not None:
+        _check_lengths("class_input_ids", inputs.class_input_ids, inputs.class_attention_mask, of_labels)
     prompts = loaded.padded_prompts(inputs, slots)
     if not prompts:
         raise ValueError("input_ids holds no text")
     if without := [place for place, prompt in enumerate(prompts) if prompt.num_labels == 0]:
         raise ValueError(f"input_ids[{without[0]}] holds no label: was its label marker cut off?")
-    backbone = loaded.config.backbone_config
-    longest = None if backbone.positions_grow else backbone.max_positions
-    for place, prompt in enumerate(prompts):
-        if longest is not None and len(prompt.token_ids) > longest:
-            raise ValueError(
-                f"input_ids[{place}] has {len(prompt.token_ids)} tokens: this model reads up to {longest}"
-            )
 
     def run(group: list[int]) -> Sequence[Embedded]:
         own = [prompts[place] for place in group]
@@ -97,6 +94,17 @@ def forward(
         output.text_embeddings = texts.to(loaded.device, loaded.dtype)
         output.class_embeddings = on_device(labels)
     return output
+
+
+def _check_lengths(name: str, ids: Tensor | None, mask: Tensor | None, backbone: Any) -> None:
+    """Raises ValueError for the first row of ids [..., S] that has more tokens than positions have rows."""
+    longest = None if backbone.positions_grow else backbone.max_positions
+    if ids is None or longest is None:
+        return
+    counts = (torch.ones_like(ids) if mask is None else mask).count_nonzero(-1)
+    if len(over := (counts > longest).nonzero().tolist()):
+        count = int(counts[tuple(over[0])])
+        raise ValueError(f"{name}{over[0]} has {count} tokens: this model reads up to {longest}")
 
 
 def _scored(loaded: LoadedNetwork, prompts: Sequence[EncodedPrompt]) -> list[Embedded]:

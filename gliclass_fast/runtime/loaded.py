@@ -179,7 +179,7 @@ class LoadedNetwork:
 
 def _check_layers(config: Any, tensors: int, source: str) -> None:
     """Raises CheckpointError before layers are built for which there are not enough tensors."""
-    parts = (config.backbone_config, config.label_backbone_config, getattr(config, "decoder_config", None))
+    parts = (config.backbone_config, config.decoder_config, config.label_backbone_config)
     layers = sum(part.num_hidden_layers for part in parts if part is not None)
     if layers * _LEAST_TENSORS > tensors:
         raise CheckpointError(

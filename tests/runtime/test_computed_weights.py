@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import peft
 import pytest
 import torch
 from torch.nn.utils import parametrizations, parametrize, prune
 
+from gliclass_fast import CheckpointError
 from tests.accuracy import assert_same_results
 from tests.runtime.test_live import Change, optimizer_step, scores
-from tests.tiny import fast_pipeline, reference_model, reference_pipeline
+from tests.tiny import fast_pipeline, loaded, reference_model, reference_pipeline
 
 
 class Half(torch.nn.Module):
@@ -48,3 +50,16 @@ def test_weights_that_torch_computes() -> None:
     model.eval()
     assert_same_results(scores(fast), scores(reference))
     assert fast.model.state_dict().keys() == reference_model(scorer_type="mlp").state_dict().keys()
+
+
+@pytest.mark.parametrize("compute", [parametrizations.weight_norm, COMPUTED[f"{LAYER}intermediate.dense"]])
+def test_an_adapter_on_a_computed_weight_is_refused_by_its_name(compute: Change) -> None:
+    model = reference_model()
+    compute(model.get_submodule(f"{LAYER}intermediate.dense"))
+    backbone = model.model.encoder_model
+    config = peft.LoraConfig(r=2, target_modules=["dense"])
+    model.model.encoder_model = peft.get_peft_model(backbone, config)
+    with pytest.raises(
+        CheckpointError, match=r"into .*intermediate\.dense.*weight, which torch computes"
+    ):
+        loaded(model)

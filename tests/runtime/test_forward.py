@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from contextlib import nullcontext
 from typing import Any
 
 import gliclass
@@ -110,6 +112,24 @@ def test_two_hundred_texts_in_the_reference_pipeline() -> None:
     expected = theirs(texts, labels, threshold=0.0)
     for size in (1, 8):
         assert_same_results(ours(texts, labels, threshold=0.0, batch_size=size), expected)
+
+
+@pytest.mark.parametrize("kind", ["bi-encoder", "bi-encoder-fused", "encoder-decoder, BART"])
+def test_labels_longer_than_their_positions_are_refused(kind: str) -> None:
+    model = families.reference(kind)
+    ours, inputs = loaded(model), reference_pipeline(model).pipe.prepare_inputs(TEXTS[:2], LABELS[2], True)
+    config = ours.loaded.config
+    longest = (config.label_backbone_config or config.decoder_config).max_positions
+    ids, mask = inputs["class_input_ids"], inputs["class_attention_mask"]
+    place = (1,) * (ids.dim() - 1)
+    for extra in (0, 1):
+        added = longest + extra - ids.shape[-1]
+        inputs["class_input_ids"] = torch.nn.functional.pad(ids, (0, added), value=int(ids.max()))
+        inputs["class_attention_mask"] = torch.nn.functional.pad(mask, (0, added), value=0)
+        inputs["class_attention_mask"][place] = 1
+        where = re.escape(f"class_input_ids{list(place)} has {longest + 1} tokens")
+        with pytest.raises(ValueError, match=where) if extra else nullcontext():
+            ours(**inputs, max_num_classes=5)
 
 
 def test_what_the_model_does_not_do_is_named() -> None:

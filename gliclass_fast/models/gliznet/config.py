@@ -29,6 +29,7 @@ class GliznetConfig:
 
     # other parts of the engine ask every configuration for these
     architecture_type: ClassVar[str] = "gliznet"
+    decoder_config: ClassVar[None] = None
     label_backbone_config: ClassVar[None] = None
 
     @classmethod

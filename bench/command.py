@@ -102,7 +102,7 @@ def bench(
     elif preset == "cold-start":
         result |= {"model": models[0], "engines": _cold_start(models[0], device, repeats or 4)}
     elif preset == "memory":
-        result["rows"] = _memory()
+        result |= _memory(repeats or 9)
     elif preset == "refresh":
         result |= {"model": models[0], "steps": _refresh(models[0], repeats or 8)}
     else:
@@ -133,13 +133,16 @@ def _cold_start(model: str, device: str, repeats: int) -> dict[str, dict[str, fl
     return found
 
 
-def _memory() -> list[dict[str, Any]]:
+def _memory(repeats: int) -> dict[str, Any]:
     from gliclass_fast.bench import memory
 
-    with _progress(len(memory.ENGINES) * len(memory.CALLERS)) as step:
+    with _progress(len(memory.ENGINES) * len(memory.CALLERS) + 1) as step:
         found = memory.measure(step=step)
+        step("what it costs")
+        times = memory.cost(repeats)
     _print(list(found[0]), [[str(value) for value in row.values()] for row in found])
-    return found
+    _print(list(times), [[str(each["median"]) for each in times.values()]], "50 calls, ms")
+    return {"rows": found, "times": times}
 
 
 def _refresh(model: str, repeats: int) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""What a process grows by that meets texts of many lengths: fresh processes of each engine report it."""
+"""What a process grows by that meets texts of many lengths, and what it costs that it does not grow."""
 
 from __future__ import annotations
 
@@ -7,8 +7,12 @@ import subprocess
 import sys
 from collections.abc import Callable
 from typing import Any
+from unittest.mock import patch
 
-from gliclass_fast import demo
+from gliclass_fast import GLiClassModel, ZeroShotClassificationPipeline, demo
+from gliclass_fast.bench.timing import alternate, as_record
+from gliclass_fast.kernels import linear
+from gliclass_fast.ops import IMPLEMENTATIONS
 
 PROGRAM = """
 import gc, json, os, random, statistics, sys, time
@@ -49,6 +53,7 @@ ENGINES: dict[str, tuple[str, dict[str, str]]] = {
     "gliclass": ("gliclass", {}),
 }
 CALLERS = (1, 8)  # threads that share one pipeline
+LENGTHS = range(2, 102, 2)  # words of the texts of `cost`
 
 
 def measure(calls: int = 1600, step: Callable[[str], None] = lambda name: None) -> list[dict[str, Any]]:
@@ -66,3 +71,39 @@ def measure(calls: int = 1600, step: Callable[[str], None] = lambda name: None) 
             facts = json.loads(done.stdout.splitlines()[-1])
             rows.append({"engine": engine, "calling threads": callers, "calls": calls, **facts})
     return rows
+
+
+def cost(repeats: int) -> dict[str, dict[str, float]]:
+    """Returns the times of a call per length on the CPU, with the demo checkpoint, by how linear maps run.
+
+    They run in the package's own kernels, which keep nothing; in oneDNN in pieces, as without a compiler; and
+    in oneDNN with all rows at once, which keeps code for every length. All lengths were met before.
+    """
+
+    def pipeline() -> ZeroShotClassificationPipeline:
+        model = GLiClassModel.from_pretrained(demo.PATH, device="cpu")
+        return ZeroShotClassificationPipeline(model, demo.PATH, progress_bar=False)
+
+    ours = pipeline()
+    by_onednn = {
+        name: {backend: place for backend, place in rows.items() if backend != "cpp"}
+        for name, rows in IMPLEMENTATIONS.items()
+        if "onednn" in rows
+    }
+    with patch.dict(IMPLEMENTATIONS, by_onednn):
+        theirs = pipeline()
+
+    def run(asked: ZeroShotClassificationPipeline) -> None:
+        for words in LENGTHS:
+            asked("word " * words, ["sports", "politics", "cooking", "music"])
+
+    def run_whole() -> None:
+        with patch.object(linear, "pieces", lambda rows: [rows]):
+            run(theirs)
+
+    runs = {
+        "kernels of the package": lambda: run(ours),
+        "oneDNN in pieces": lambda: run(theirs),
+        "oneDNN, which grows": run_whole,
+    }
+    return as_record(alternate(runs, repeats))

@@ -23,6 +23,16 @@ def test_many_lengths_and_threads_leave_nothing_behind(monkeypatch: pytest.Monke
     assert row["grown by, MiB"] < 50, row
 
 
+def test_what_it_costs_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "LENGTHS", (1, 9))
+    given, wanted = [], linear.pieces
+    monkeypatch.setattr(linear, "pieces", lambda rows: given.append(rows) or wanted(rows))
+    times = memory.cost(repeats=2)
+    assert [each["runs"] for each in times.values()] == [2, 2, 2]
+    calls = 4 * len(memory.LENGTHS)  # of oneDNN in pieces: with the warm-up, four of each length
+    assert given and len(given) % calls == 0
+
+
 def test_gelu_is_not_compiled_per_length() -> None:
     program = "import torch; from gliclass_fast.kernels.linear import ACTIVATIONS\n"
     program += "torch.backends.mkldnn.set_flags(True)\nwith torch.backends.mkldnn.verbose(1):\n"

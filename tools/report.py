@@ -63,7 +63,11 @@ def followed(result: dict[str, Any]) -> str:
 def grown(result: dict[str, Any]) -> str:
     columns = ["engine", "calling threads", "calls", "after 20 calls, MiB", "grown by, MiB"]
     rows = [[str(row[column]) for column in columns] for row in result["rows"]]
-    return f"{machine_line(result['machine'])}\n\n{markdown(columns, rows)}"
+    medians = {name: times["median"] for name, times in result["times"].items()}
+    least = min(medians.values())
+    cells = [f"{value:.0f} ({value / least:.2f}x)" for value in medians.values()]
+    times = markdown([f"{name}, ms" for name in medians], [cells])
+    return f"{machine_line(result['machine'])}\n\n{markdown(columns, rows)}\n\n{times}"
 
 
 def decided(result: dict[str, Any]) -> str:

@@ -59,7 +59,5 @@ def test_an_adapter_on_a_computed_weight_is_refused_by_its_name(compute: Change)
     backbone = model.model.encoder_model
     config = peft.LoraConfig(r=2, target_modules=["dense"])
     model.model.encoder_model = peft.get_peft_model(backbone, config)
-    with pytest.raises(
-        CheckpointError, match=r"into .*intermediate\.dense.*weight, which torch computes"
-    ):
+    with pytest.raises(CheckpointError, match=r"into .*intermediate\.dense.*weight, which torch computes"):
         loaded(model)

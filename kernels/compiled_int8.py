@@ -15,7 +15,7 @@ from gliclass_fast.kernels import compiled_cpu
 from gliclass_fast.kernels._extension import address, extension
 from gliclass_fast.kernels._triton import ceil_div
 from gliclass_fast.kernels.compiled_linear import FUSED
-from gliclass_fast.kernels.int8 import rounded
+from gliclass_fast.kernels.int8 import rounded_weight
 from gliclass_fast.kernels.linear import ACTIVATIONS, finish
 
 _NONE, _LAYER, _RMS = range(3)  # as csrc/cpu/int8.h numbers them
@@ -23,7 +23,6 @@ _FOUR = 4  # weights of so many inputs lie together
 _OFFSET = 128  # what the kernel adds to rounded inputs
 _BESIDE = 8  # bytes of an output's scale and offset
 _DEEPEST = 1 << 16  # sums of (127 + 128) * 127 fit into int32
-_VALUE = 2  # bytes of a rounded input, or fewer
 
 
 def _bytes_per_output(depth: int) -> int:
@@ -40,7 +39,7 @@ def pack_int8(weight: Tensor, empty: Callable[..., Tensor] = torch.empty) -> Ten
     if depth > _DEEPEST:
         raise ValueError(f"int8 takes at most {_DEEPEST} inputs, got {depth}")
     padded, whole = ceil_div(depth, _FOUR) * _FOUR, width // lanes * lanes
-    values, scales = rounded(weight)
+    values, scales = rounded_weight(weight)
     packed = empty(width * _bytes_per_output(depth), dtype=torch.uint8, device=weight.device)
     beside, rows = packed[: width * _BESIDE].view(2, -1), packed[width * _BESIDE :].view(torch.int8)
     beside[0].view(torch.float32).copy_(scales[:, 0])
@@ -77,7 +76,7 @@ def _map(
             raise ValueError(f"needs float32 {list(shape)}, got {given.dtype} {list(given.shape)}")
     out = torch.empty(rows, width // 2 if gated else width, dtype=torch.float32, device=x.device)
     steps = torch.empty(rows, dtype=torch.float32, device=x.device)
-    values = torch.empty(rows, ceil_div(depth, lanes) * lanes * _VALUE, dtype=torch.uint8, device=x.device)
+    values = torch.empty(rows, ceil_div(depth, lanes) * lanes, dtype=torch.uint8, device=x.device)
     arguments = extension().Int8Linear(
         x=address(x, strided_rows=True),
         x_stride=x.stride(0),

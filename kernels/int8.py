@@ -1,7 +1,10 @@
 """Linear maps in int8 on a CPU: weights have one scale per output, and inputs have one per token.
 
     y = (round(x / step) @ rows.T) * step * scale,   step [T, 1] = max|x| / 127 per row,
-                                                     scale [N]   = max|weight| / 127 per row
+                                                     scale [N]   = max|weight| / 127 per row, or more:
+
+the rounded weights of inputs 2k and 2k + 1 are at most 128 together, which lets processors without VNNI add
+two products up in 16 bits. The largest sum of such a pair of |weight| over 128 is therefore the least scale.
 
 The contracts are those of `linear`, float32 in and out, but for the rounding: an element of y is off by up to
 step / 2 * |weight|_1 + scale / 2 * |x|_1 + step * scale * K / 4. The products of rounded numbers and their
@@ -23,18 +26,31 @@ from torch.nn import functional as F
 
 from gliclass_fast.kernels.linear import ACTIVATIONS, norm_linear_by
 
-LIMIT = 127
+LIMIT, PAIR = 127, 128
 TINY = torch.finfo(torch.float32).tiny  # A row of zeros has this step.
+# Where a quotient is not a bit too large, a pair of exactly 128 before it is rounded stays one.
+ABOVE = 1 + 2**-20
 
 
 def rounded(values: Tensor) -> tuple[Tensor, Tensor]:
     """Returns int8 values up to LIMIT, and the step [rows, 1] that they count."""
-    step = values.abs().amax(1, keepdim=True).div_(LIMIT).clamp_min_(TINY)
+    return _in_steps(values, values.abs().amax(1, keepdim=True) / LIMIT)
+
+
+def rounded_weight(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns int8 weights up to LIMIT, of which pairs reach PAIR at most, and the scale [N, 1]."""
+    sizes = F.pad(weight.abs(), (0, weight.shape[1] % 2))
+    pairs = sizes.unflatten(1, (-1, 2)).sum(2).amax(1, keepdim=True)
+    return _in_steps(weight, torch.maximum(pairs * (ABOVE / PAIR), sizes.amax(1, keepdim=True) / LIMIT))
+
+
+def _in_steps(values: Tensor, step: Tensor) -> tuple[Tensor, Tensor]:
+    step = step.clamp_min_(TINY)
     return (values / step).round_().to(torch.int8), step
 
 
 def pack_int8_reference(weight: Tensor, empty: Callable[..., Tensor] = torch.empty) -> Tensor:
-    rows, scales = rounded(weight)
+    rows, scales = rounded_weight(weight)
     return torch.cat((scales.flatten().view(torch.uint8), rows.flatten().view(torch.uint8)))
 
 

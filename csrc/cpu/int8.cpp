@@ -39,9 +39,7 @@ struct Weight {
 
 inline int value_stride(const Int8Linear& a) { return round_up(a.depth, LANES); }
 
-inline const Value* values_of(const Int8Linear& a, int row) {
-  return static_cast<const Value*>(a.values) + ptrdiff_t(row) * value_stride(a);
-}
+inline uint8_t* values_of(const Int8Linear& a, int row) { return a.values + ptrdiff_t(row) * value_stride(a); }
 
 // Norms a row, rounds it to -127 .. 127 and keeps 128 more, and its step. `copy` has room for the row.
 void round_row(const Int8Linear& a, int row, float* copy) {
@@ -73,7 +71,7 @@ void round_row(const Int8Linear& a, int row, float* copy) {
   constexpr float ROUNDING = 12582912.0f;  // It is 1.5 * 2^23: the sum has no bits for fractions.
   constexpr int32_t BITS = 0x4B400000;     // These are its bits.
   const float inverse = 1 / step;
-  Value* const to = const_cast<Value*>(values_of(a, row));
+  uint8_t* const to = values_of(a, row);
   for (int d = 0; d < padded; d += LANES)
     store_values(to + d, (Integers)(load(copy + d) * inverse + ROUNDING) - (BITS - 128));
 }
@@ -103,20 +101,13 @@ void write_block(const Int8Linear& a, const Weight& weight, int row, int rows, c
 void map_strip(const Int8Linear& a, const Weight& weight, int first, int end, const int (&columns)[COLUMNS],
                int count) {
   const Words* panels[COLUMNS];
-#ifdef INT8_IN_PAIRS
-  const size_t widened = size_t(weight.fours) * WORDS * LANES;
-  float* const memory = workspace(count * widened);
-  for (int n = 0; n < count; n++)
-    panels[n] = widen(weight.panel(columns[n]), weight.fours, memory + n * widened);
-#else
   for (int n = 0; n < count; n++) panels[n] = weight.panel(columns[n]);
-#endif
   for (int row = first; row < end; row += ROWS) {
     const int rows = end - row < ROWS ? end - row : ROWS;
     Sums sums;
     for (int r = 0; r < rows; r++)
       for (int n = 0; n < count; n++) sums[r][n] = *reinterpret_cast<const Words*>(weight.offsets + columns[n]);
-    multiply_some(rows, count, values_of(a, row), value_stride(a), panels, weight.fours * WORDS, sums);
+    multiply_some(rows, count, values_of(a, row), value_stride(a), panels, weight.fours, sums);
     write_block(a, weight, row, rows, columns, count, sums);
   }
 }
@@ -126,7 +117,7 @@ void map_rest(const Int8Linear& a, const Weight& weight, int first, int end) {
   for (int column = a.width / LANES * LANES; column < a.width; column++)
     for (int row = first; row < end; row++) {
       int32_t sum = weight.offsets[column];
-      for (int d = 0; d < a.depth; d++) sum += values_of(a, row)[place_of(d)] * weight.alone(column)[d];
+      for (int d = 0; d < a.depth; d++) sum += values_of(a, row)[d] * weight.alone(column)[d];
       const ptrdiff_t at = ptrdiff_t(row) * a.width + column;
       float value = float(sum) * a.steps[row] * weight.scales[column];
       value = activated(a.activation, a.bias ? value + a.bias[column] : value);

@@ -1,5 +1,5 @@
 // Linear maps on a CPU, in int8: the contract stands in kernels/int8.py. Nothing is kept from one call to the
-// next but the memory in which a thread copies rows and widens weights.
+// next but the memory in which a thread copies rows.
 #pragma once
 
 #include <cstddef>
@@ -19,7 +19,7 @@ struct Int8Linear {
   const float* bias = nullptr;      // [width], or null
   const float* residual = nullptr;  // [rows, width], or null; it is added after the activation
   float* out = nullptr;             // [rows, width], or [rows, width / 2] where gated
-  void* values = nullptr;           // It has room for [rows, depth rounded up to lanes] rounded inputs.
+  uint8_t* values = nullptr;        // It has room for [rows, depth rounded up to lanes] rounded inputs.
   float* steps = nullptr;           // It has room for [rows] of them.
   int rows = 0, depth = 0, width = 0;
   int norm = NONE;  // what is done to a row before it is rounded

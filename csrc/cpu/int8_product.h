@@ -2,9 +2,9 @@
 //
 // VNNI's dpbusd multiplies four unsigned bytes by four signed ones in every lane and adds the products up. So
 // an input q in -127 .. 127 is kept as q + 128, and sums do not start at 0 but at -128 times the sum of the
-// output's weights, which takes the difference away again. Without VNNI a lane multiplies pairs of int16, to
-// which a thread widens the weights of its task. Neither can saturate, and an int32 holds the sums of 2^16
-// inputs.
+// output's weights, which takes the difference away again. Without VNNI, maddubs adds two neighbouring products
+// up to an int16, and madd two of these to an int32. Neighbouring weights are at most 128 together, and an
+// input at most 255, so that no int16 saturates. An int32 holds the sums of 2^16 inputs.
 #pragma once
 
 #include "vectors.h"
@@ -14,30 +14,10 @@
 
 namespace ISA {
 
-#if defined(__AVX2__) && !defined(__AVX512VNNI__) && (!defined(__AVXVNNI__) || defined(__AVX512F__))
-#define INT8_IN_PAIRS
-#endif
-
 typedef int16_t Halves __attribute__((vector_size(4 * LANES)));
 typedef Integers Words __attribute__((aligned(1), may_alias));  // They lie in memory, at any address.
 
-#ifdef INT8_IN_PAIRS
-typedef int16_t Value;
-#else
-typedef uint8_t Value;
-#endif
-
-// Inputs lie in this order, that of the pairs which `widen` makes.
-inline constexpr int place_of(int input) {
-#ifdef INT8_IN_PAIRS
-  return (input & ~3) + ((input & 1) << 1) + ((input & 2) >> 1);
-#else
-  return input;
-#endif
-}
-
-constexpr int FOUR = 4;               // Weights of so many inputs lie together.
-constexpr int WORDS = sizeof(Value);  // Four inputs are so many 32-bit words.
+constexpr int FOUR = 4;  // Weights of so many inputs lie together.
 
 // A block of the product has so many rows and panels that its sums and factors fill the registers.
 constexpr int ROWS = LANES == 16 ? 8 : 6;
@@ -51,43 +31,29 @@ inline Integers add_products(Integers sums, Integers inputs, Integers weights) {
 #elif defined(__AVXVNNI__) && !defined(__AVX512F__)
   return (Integers)_mm256_dpbusd_avx_epi32((__m256i)sums, (__m256i)inputs, (__m256i)weights);
 #elif defined(__AVX512BW__)
-  return sums + (Integers)_mm512_madd_epi16((__m512i)inputs, (__m512i)weights);
+  const __m512i pairs = _mm512_maddubs_epi16((__m512i)inputs, (__m512i)weights);
+  return sums + (Integers)_mm512_madd_epi16(pairs, _mm512_set1_epi16(1));
 #elif defined(__AVX2__)
-  return sums + (Integers)_mm256_madd_epi16((__m256i)inputs, (__m256i)weights);
-#else  // what dpbusd does
+  const __m256i pairs = _mm256_maddubs_epi16((__m256i)inputs, (__m256i)weights);
+  return sums + (Integers)_mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
+#else  // what these do
   const Halves even = ((Halves)inputs & 255) * ((Halves)weights << 8 >> 8);
   const Halves odd = ((Halves)inputs >> 8 & 255) * ((Halves)weights >> 8);
-  return sums + ((Integers)even << 16 >> 16) + ((Integers)even >> 16) + ((Integers)odd << 16 >> 16) +
-         ((Integers)odd >> 16);
+  const Integers pairs = (Integers)(even + odd);
+  return sums + (pairs << 16 >> 16) + (pairs >> 16);
 #endif
 }
 
 // Writes LANES rounded inputs as the product reads them.
-inline void store_values(Value* to, Integers values) {
-  Integers order;
-  for (int lane = 0; lane < LANES; lane++) order[lane] = place_of(lane);
-  values = __builtin_shuffle(values, order);
-  typedef Value Narrow __attribute__((vector_size(LANES * sizeof(Value))));
+inline void store_values(uint8_t* to, Integers values) {
+  typedef uint8_t Narrow __attribute__((vector_size(LANES)));
   typedef Narrow AnywhereNarrow __attribute__((aligned(1), may_alias));
   *reinterpret_cast<AnywhereNarrow*>(to) = __builtin_convertvector(values, Narrow);
 }
 
-#ifdef INT8_IN_PAIRS
-// Widens `fours` of a panel's vectors to two vectors each, of weights 0 and 2 and of weights 1 and 3.
-inline const Words* widen(const Words* panel, int fours, float* memory) {
-  Words* const to = reinterpret_cast<Words*>(memory);
-  for (int n = 0; n < fours; n++) {
-    const Halves weights = (Halves)panel[n];
-    to[2 * n] = (Integers)(weights << 8 >> 8);
-    to[2 * n + 1] = (Integers)(weights >> 8);
-  }
-  return to;
-}
-#endif
-
-// sums [HEIGHT, COUNT] += inputs [HEIGHT, words] times COUNT panels
+// sums [HEIGHT, COUNT] += inputs [HEIGHT, 4 * fours] times COUNT panels
 template <int HEIGHT, int COUNT>
-inline void multiply_block(const Value* inputs, ptrdiff_t stride, const Words* const* panels, int words,
+inline void multiply_block(const uint8_t* inputs, ptrdiff_t stride, const Words* const* panels, int fours,
                            Sums& sums) {
   typedef int32_t Word __attribute__((aligned(1), may_alias));
   Integers own[HEIGHT][COUNT];
@@ -95,13 +61,13 @@ inline void multiply_block(const Value* inputs, ptrdiff_t stride, const Words* c
   for (int row = 0; row < HEIGHT; row++)
 #pragma GCC unroll 8
     for (int n = 0; n < COUNT; n++) own[row][n] = sums[row][n];
-  for (int word = 0; word < words; word++) {
+  for (int four = 0; four < fours; four++) {
     Integers weights[COUNT];
 #pragma GCC unroll 8
-    for (int n = 0; n < COUNT; n++) weights[n] = panels[n][word];
+    for (int n = 0; n < COUNT; n++) weights[n] = panels[n][four];
 #pragma GCC unroll 8
     for (int row = 0; row < HEIGHT; row++) {
-      const Word input = reinterpret_cast<const Word*>(inputs + row * stride)[word];
+      const Word input = reinterpret_cast<const Word*>(inputs + row * stride)[four];
 #pragma GCC unroll 8
       for (int n = 0; n < COUNT; n++) own[row][n] = add_products(own[row][n], input - Integers{}, weights[n]);
     }
@@ -114,15 +80,15 @@ inline void multiply_block(const Value* inputs, ptrdiff_t stride, const Words* c
 
 // Calls multiply_block for a number of rows and of panels that the compiler does not know.
 template <int HEIGHT = ROWS, int COUNT = COLUMNS>
-inline void multiply_some(int rows, int count, const Value* inputs, ptrdiff_t stride,
-                          const Words* const* panels, int words, Sums& sums) {
+inline void multiply_some(int rows, int count, const uint8_t* inputs, ptrdiff_t stride,
+                          const Words* const* panels, int fours, Sums& sums) {
   if constexpr (COUNT > 1)
     if (count < COUNT)
-      return multiply_some<HEIGHT, COUNT - 1>(rows, count, inputs, stride, panels, words, sums);
+      return multiply_some<HEIGHT, COUNT - 1>(rows, count, inputs, stride, panels, fours, sums);
   if constexpr (HEIGHT > 1)
     if (rows < HEIGHT)
-      return multiply_some<HEIGHT - 1, COUNT>(rows, count, inputs, stride, panels, words, sums);
-  multiply_block<HEIGHT, COUNT>(inputs, stride, panels, words, sums);
+      return multiply_some<HEIGHT - 1, COUNT>(rows, count, inputs, stride, panels, fours, sums);
+  multiply_block<HEIGHT, COUNT>(inputs, stride, panels, fours, sums);
 }
 
 }  // namespace ISA

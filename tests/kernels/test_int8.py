@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from gliclass_fast.kernels import compiled_cpu, int8
 from gliclass_fast.kernels._extension import extension
@@ -47,7 +48,8 @@ def run(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Run:
 def allowed(x: Tensor, weight: Tensor, y: Tensor) -> Tensor:
     """Gives every element's largest error, as kernels/int8.py derives it, with that of float32 rounding."""
     step = x.abs().amax(1).double() / int8.LIMIT
-    scale = weight.abs().amax(1).double() / int8.LIMIT
+    pairs = F.pad(weight.abs(), (0, weight.shape[1] % 2)).unflatten(1, (-1, 2)).sum(2)
+    scale = torch.maximum(weight.abs().amax(1) / int8.LIMIT, pairs.amax(1) / int8.PAIR).double() * int8.ABOVE
     of_input = step[:, None] / 2 * weight.double().abs().sum(1)
     of_weight = scale / 2 * x.double().abs().sum(1, keepdim=True)
     both = step[:, None] * scale * x.shape[1] / 4
@@ -71,15 +73,34 @@ def test_sums_of_whole_numbers_are_exact(run: Run) -> None:
     """Rows and weights that reach 127 have a step of one: nothing is rounded, and nothing may saturate."""
     for rows, depth, width in ((1, 4, 8), (5, 33, 38), (20, 1021, 50), (33, 64, 48)):
         x, weight = torch.randint(-127, 128, (rows, depth)), torch.randint(-127, 128, (width, depth))
-        x[:, 0], weight[:, depth // 2] = 127, -127
-        x[0], weight[0], weight[1] = 127, 127, -127  # the largest sums
+        weight[:, 1::2] = weight[:, 1::2].sign() * (
+            127 - weight[:, : depth // 2 * 2 : 2].abs()
+        )  # pairs of 127
+        x[:, 0], weight[:, depth // 4 * 2], weight[:, depth // 4 * 2 + 1] = 127, -127, 0
+        x[0] = 127
         found = run("linear", x.float(), weight.float(), None)
         assert torch.equal(found, (x @ weight.T).float())
 
 
-def test_the_largest_values_do_not_saturate(run: Run) -> None:
-    x, weight = torch.full((17, 768), 3.0), torch.full((96, 768), 2.0)
-    assert torch.allclose(run("linear", x, weight, None), torch.full((17, 96), 768 * 6.0))
+@pytest.mark.parametrize("pair", [(1.0, 1.0), (-1.0, -1.0), (127.0, 1.0), (0.0, -127.0), (65.6, 62.4)])
+def test_the_largest_values_do_not_saturate(pair: tuple[float, float], run: Run) -> None:
+    """The weights of these pairs are 128 together, or 127 alone."""
+    weight = torch.tensor(pair).repeat(96, 384)
+    values, scale = int8.rounded_weight(weight)
+    assert int(values.unflatten(1, (-1, 2)).abs().sum(2).amax()) == (127 if 0 in pair else 128)
+    for sign in (1.0, -1.0):
+        x = torch.full((17, 768), 3.0 * sign)
+        expected = 3 * sign * (values * scale).sum(1).expand(17, -1)
+        assert torch.allclose(run("linear", x, weight, None), expected)
+        assert torch.allclose(expected, 3 * sign * weight.sum(1), rtol=1e-2)
+
+
+def test_no_pair_of_weights_is_more_than_processors_add_in_16_bits() -> None:
+    weights = torch.cat((torch.randn(400, 64), torch.rand(400, 64), torch.randint(-9, 10, (400, 64)) / 2))
+    values, scale = int8.rounded_weight(weights)
+    pairs = values.unflatten(1, (-1, 2)).int().abs().sum(2).amax(1)
+    assert int(pairs.min()) > 126 and int(pairs.max()) == int8.PAIR and int(values.abs().max()) <= int8.LIMIT
+    assert ((values * scale - weights).abs() <= scale * 0.5001).all()
 
 
 def test_rows_of_zeros_stay_zeros(run: Run) -> None:

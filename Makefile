@@ -2,7 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
+# Python compiles what is imported; most of what pip installs never is
+PIP := $(BIN)/pip install --quiet --no-compile --disable-pip-version-check --constraint constraints.txt
 SETUP := pyproject.toml constraints.txt setup.py $(wildcard csrc/*/*) csrc/bindings.cpp
 SOURCES := $(wildcard csrc/*/*) csrc/bindings.cpp
 

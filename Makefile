@@ -80,8 +80,8 @@ results: $(VENV)/.dev
 
 # a server for ten minutes, while its replicas are killed; then one process alone, whose memory must not grow
 soak: $(VENV)/.dev
-	$(BIN)/python -m gliclass_fast.bench.serving_soak --minutes 10
-	$(BIN)/python -m gliclass_fast.bench.serving_soak --minutes 10 --alone
+	$(BIN)/python -m gliclass_fast.bench.serving_soak --minutes 10 --json bench/results/serving-soak-cpu.json
+	$(BIN)/python -m gliclass_fast.bench.serving_soak --minutes 10 --json bench/results/serving-soak-cpu.json --alone
 
 # random requests, damaged files or kernels of random sizes, for MINUTES: a new SEED gives new ones
 MINUTES ?= 1

@@ -1,6 +1,8 @@
 """A soak: clients ask for minutes while replicas are killed and deployed again, and every answer is checked.
 
-python -m gliclass_fast.bench.serving_soak --minutes 10 [--kills 10] [--alone]
+python -m gliclass_fast.bench.serving_soak --minutes 10 [--kills 10] [--alone] [--json FILE]
+
+--json: writes what was found into a file, which keeps what it holds of the other form.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -22,6 +25,7 @@ from gliclass_fast.bench import cases
 from gliclass_fast.bench.load import burst, closed_loop
 from gliclass_fast.bench.load_questions import Question, Target, drawn, scored
 from gliclass_fast.bench.serving_process import PAGE, RESIDENT, STARTED, Server, title, tree
+from gliclass_fast.bench.timing import machine
 from gliclass_fast.serving.ray_environment import free_port
 
 CLIENTS = 16
@@ -120,6 +124,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--kills", type=int, default=10)
     parser.add_argument("--alone", action="store_true", help="without Ray: nothing is killed")
+    parser.add_argument("--json", type=Path, metavar="FILE")
     options = parser.parse_args()
     port = free_port()
     command = [sys.executable, "-m", "gliclass_fast", "serve", "--port", str(port), "--device", "cpu"]
@@ -136,6 +141,10 @@ def main() -> None:
     before, after = (sum(row["MiB"][place] for row in grown) for place in (0, 1))
     found["grown"] = round(after / before - 1, 4)
     print(json.dumps(found, indent=1))
+    if options.json is not None:
+        known = json.loads(options.json.read_text()) if options.json.exists() else {}
+        known["one process" if options.alone else "two replicas"] = {**found, "machine": machine()}
+        options.json.write_text(json.dumps(known, indent=1) + "\n")
     survived = not found["errors"] and not found["faults"] and found["killed"] == soak.kills
     replaced = not set(soak.before) & set(soak.after)
     sys.exit(0 if survived and replaced and found["grown"] < MOST_GROWN else 1)

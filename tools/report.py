@@ -189,6 +189,12 @@ def served(result: dict[str, Any]) -> str:
     return "\n\n".join([machine_line(result["machine"]), *tables])
 
 
+def soaked(result: dict[str, Any]) -> str:
+    columns = ("minutes", "clients", "requests", "right", "errors", "wrong", "killed", "grown")
+    rows = [[form, *(f"{run[column]:,}" for column in columns)] for form, run in result.items()]
+    return markdown(["form", *columns], rows)
+
+
 # The table maps a page to its result files, or what else it shows, and their renderers. The place is between
 # <!-- NAME: begin --> and <!-- NAME: end -->.
 PAGES: dict[Path, dict[str, Callable[[Any], str]]] = {
@@ -209,6 +215,7 @@ PAGES: dict[Path, dict[str, Callable[[Any], str]]] = {
         "families-cpu.json": families,
         "streaming-cpu.json": streamed,
         "serving-cpu.json": served,
+        "serving-soak-cpu.json": soaked,
         "quality-cpu.json": decided,
     },
     ROOT / "docs" / "reliability.md": {"reliability-cpu.json": reliability_page.render},

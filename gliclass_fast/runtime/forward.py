@@ -86,14 +86,14 @@ def forward(
     for text, (row, own) in enumerate(zip(rows, used, strict=True)):
         logits[:, text, own], mask[text, own] = row.logits, 1
         labels[text, own] = row.labels
-    output = GLiClassOutput(logits=on_device(logits[0]), class_mask=mask.to(loaded.device))
-    if len(logits) > 1:
-        output.uncalibrated_logits = on_device(logits[1])
-    if embeddings:
-        texts = pad_sequence([torch.from_numpy(row.text) for row in rows], batch_first=True)
-        output.text_embeddings = texts.to(loaded.device, loaded.dtype)
-        output.class_embeddings = on_device(labels)
-    return output
+    texts = pad_sequence([torch.from_numpy(row.text) for row in rows], batch_first=True)
+    return GLiClassOutput(  # at once, as its entries are in the order of the class only then
+        logits=on_device(logits[0]),
+        text_embeddings=texts.to(loaded.device, loaded.dtype) if embeddings else None,
+        class_embeddings=on_device(labels) if embeddings else None,
+        class_mask=mask.to(loaded.device),
+        uncalibrated_logits=on_device(logits[1]) if len(logits) > 1 else None,
+    )
 
 
 def _check_lengths(name: str, ids: Tensor | None, mask: Tensor | None, backbone: Any) -> None:

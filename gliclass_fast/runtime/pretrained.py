@@ -66,7 +66,8 @@ def find_pretrained(path_or_repo_id: str | Path, options: Mapping[str, Any]) -> 
             f"unexpected arguments {sorted(unknown)}; supported: {', '.join(_TAKEN)}, options of "
             "config.json, and those that from_pretrained describes"
         )
-    return Pretrained(folder, raw | changes, _one_device(given.get("device_map")))
+    name = {"_name_or_path": str(path_or_repo_id)}  # transformers shows it as `config.name_or_path`
+    return Pretrained(folder, raw | changes | name, _one_device(given.get("device_map")))
 
 
 def _one_device(device_map: Any) -> Any:

@@ -37,7 +37,8 @@ _INSTEAD = (
 )
 _OF_TRANSFORMERS = (  # people use these of its models, whose class takes a second to import
     "model", "get_input_embeddings", "set_input_embeddings", "resize_token_embeddings", "tie_weights",
-    "gradient_checkpointing_enable", "add_adapter", "base_model",
+    "gradient_checkpointing_enable", "add_adapter", "base_model", "get_memory_footprint", "calibrator",
+    "add_calibrator", "remove_calibrator", "update_decoder_cache", "classify_from_decoder_cache", "generate",
 )  # fmt: skip
 _SAVED_ALIKE = ("max_shard_size", "token", "save_peft_format", "save_original_format")  # change nothing here
 
@@ -121,6 +122,11 @@ class StockModel:
         """Raises AttributeError, which says what stands in for what torch's and transformers' models have."""
         instead = _INSTEAD if hasattr(nn.Module, name) or name in _OF_TRANSFORMERS else ""
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}{instead}")
+
+    @property
+    def name_or_path(self) -> str:
+        """Returns what the model was loaded by, as transformers does; "" where it was made of tensors."""
+        return str(self.origin.config.name_or_path)
 
     def requires_grad_(self, requires_grad: bool = True) -> Any:
         """Returns the model for False, as `train` does; raises RuntimeError for True."""
@@ -218,7 +224,8 @@ class StockModel:
             return
         folder = Path(save_directory)
         folder.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(self.origin.options(), indent=2, ensure_ascii=False)
+        written = {name: each for name, each in self.origin.options().items() if name != "_name_or_path"}
+        text = json.dumps(written, indent=2, ensure_ascii=False)
         if state_dict is None:
             state_dict = self.state_dict()
         else:  # safetensors takes no tensors that share memory, as those of tied weights do

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,13 @@ def test_parameters_are_those_of_the_checkpoint() -> None:
 def test_configurations_are_those_of_the_reference(tmp_path: Path) -> None:
     expected = gliclass.GLiClassModelConfig.from_pretrained(demo.PATH).to_dict()
     model = GLiClassModel.from_pretrained(demo.PATH)
-    assert model.config.to_dict() == expected
+    reference = gliclass.GLiClassModel.from_pretrained(demo.PATH)
+    assert model.config.to_dict() == reference.config.to_dict()
+    for each in (model, pickle.loads(pickle.dumps(model)), GLiClassModel.from_gliclass(reference)):
+        assert each.name_or_path == each.config.name_or_path == reference.name_or_path == str(demo.PATH)
+    assert loaded(reference_model()).name_or_path == ""
+    model.save_pretrained(tmp_path)
+    assert str(demo.PATH) not in (tmp_path / "config.json").read_text()  # nobody's paths are given away
     assert GLiClassModelConfig.from_pretrained(demo.PATH).to_dict() == expected
     assert model.config.encoder_config.hidden_size == expected["encoder_config"]["hidden_size"]
     new: dict[str, Any] = {"pooling_strategy": "avg", "label_model_name": "x"}
@@ -139,6 +146,7 @@ def test_methods_of_modules_work_or_say_what_to_use() -> None:
     for name in (
         "modules", "named_modules", "buffers", "get_input_embeddings", "resize_token_embeddings", "zero_grad",
         "register_forward_hook", "gradient_checkpointing_enable", "add_adapter", "model",
+        "get_memory_footprint", "add_calibrator",
     ):  # fmt: skip
         with pytest.raises(AttributeError, match=r"parameters\(\) and state_dict\(\)"):
             getattr(ours, name)

@@ -150,6 +150,21 @@ def tied_to(tensors: Mapping[str, Tensor]) -> dict[str, str]:
     return found
 
 
+class _Whole(nn.Module):
+    """Holds an inner model of the reference under the name that it has in a checkpoint."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model, self.config = model, model.config
+
+
+def whole(model: Any) -> Any:
+    """Returns a `gliclass` model without wrappers; what it calls `.model` is put under that name again."""
+    model = unwrapped(model)
+    inner = hasattr(model.config, "architecture_type") and not hasattr(model, "model")
+    return _Whole(model) if inner else model
+
+
 def unwrapped(model: Any) -> Any:
     """Returns the model within `torch.compile` and data-parallel wrappers, which share its tensors."""
     while True:

@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers import PretrainedConfig
 
 from gliclass_fast.checkpoint.files import resolve_folder
-from gliclass_fast.checkpoint.live import LiveModel, unwrapped
+from gliclass_fast.checkpoint.live import LiveModel, whole
 from gliclass_fast.checkpoint.lora import open_checkpoint
 from gliclass_fast.config import valid_options
 from gliclass_fast.models.configuration import read_config
@@ -128,7 +128,7 @@ class GLiClassModel(StockModel):
         device: torch.device | str | None = None,
         **settings: Any,
     ) -> GLiClassModel:
-        """Takes a copy of a loaded `gliclass.GLiClassModel`, by default with its dtype and device.
+        """Takes a copy of a loaded `gliclass` model, or of its `.model`, with its dtype and device by default.
 
         Adapters of PEFT are merged in the copy. Later changes of the model are noticed at the next call, as
         far as `LiveState` says, and `on_change` decides what happens then.
@@ -136,7 +136,7 @@ class GLiClassModel(StockModel):
         settings: backend, cuda_graphs, quantization and on_change, as `from_pretrained` takes them.
         Raises CheckpointError for an adapter that cannot be merged.
         """
-        model = unwrapped(model)
+        model = whole(model)
         first = next(model.parameters())
         settings |= {"dtype": dtype or first.dtype, "device": first.device if device is None else device}
         return cls(model.config.to_dict(), LiveModel(model), "the gliclass model", **settings)

@@ -9,6 +9,7 @@ from gliclass_fast.chunking import ZeroShotClassificationWithChunkingPipeline
 from gliclass_fast.pipeline import BasePipeline, ZeroShotClassificationPipeline
 
 _SETTINGS = ("max_classes", "max_length", "classification_type", "progress_bar", "label_separator")
+_FIXED = ("label_token", "sep_token", "example_token")  # of ours: another value raises
 _CHUNKS = ("text_chunk_size", "text_chunk_overlap", "labels_chunk_size")
 
 
@@ -22,10 +23,14 @@ def accelerate(pipeline: Any, **model_options: Any) -> Any:
 
     model_options: those of `GLiClassModel.from_gliclass`: dtype, quantization, on_change and others.
 
-    Raises TypeError for anything else.
+    A pipeline that runs on this engine already stays as it is.
+
+    Raises TypeError for anything else, and for options of a pipeline that runs on this engine already.
     """
     inner = getattr(pipeline, "pipe", pipeline)
     if isinstance(inner, BasePipeline) or hasattr(inner, "_fast"):
+        if model_options:
+            raise TypeError(f"{sorted(model_options)} would change nothing: this pipeline runs on the engine")
         return pipeline
     if not all(hasattr(inner, name) for name in ("model", "tokenizer", "prepare_inputs", *_SETTINGS)):
         raise TypeError(
@@ -65,7 +70,7 @@ class Accelerated:
     _known: dict[str, Any]  # the attributes that our pipeline has by now
 
     def _settings(self) -> dict[str, Any]:
-        names = (*_SETTINGS, *_CHUNKS, "model", "tokenizer", "labels_tokenizer", "device")
+        names = (*_SETTINGS, *_FIXED, *_CHUNKS, "model", "tokenizer", "labels_tokenizer", "device")
         return {name: vars(self)[name] for name in names if name in vars(self)}
 
     def _in_step(self) -> Any:

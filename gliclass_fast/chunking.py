@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from gliclass_fast.engine.given import Setting
 from gliclass_fast.engine.permutations import in_orders, score_in_orders
 from gliclass_fast.pipeline import BasePipeline
 from gliclass_fast.text import arguments, chunks, results
@@ -28,6 +29,10 @@ ChunkTokens = int | Literal["auto"] | None
 
 class ZeroShotClassificationWithChunkingPipeline(BasePipeline):
     """Classifies texts of any length, with the reference's names, arguments and results."""
+
+    text_chunk_size: Setting[int] = Setting(partial(whole_number, name="text_chunk_size", least=0))
+    text_chunk_overlap: Setting[int] = Setting(partial(whole_number, name="text_chunk_overlap", least=0))
+    labels_chunk_size: Setting[int] = Setting(partial(whole_number, name="labels_chunk_size"))
 
     def __init__(
         self,
@@ -61,9 +66,8 @@ class ZeroShotClassificationWithChunkingPipeline(BasePipeline):
             model, tokenizer, max_classes, max_length, classification_type, device, progress_bar,
             label_separator, batch_tokens, labels_tokenizer, warm_up, on_truncation, **model_options,
         )  # fmt: skip
-        self.text_chunk_size = whole_number(text_chunk_size, "text_chunk_size", least=0)
-        self.text_chunk_overlap = whole_number(text_chunk_overlap, "text_chunk_overlap", least=0)
-        self.labels_chunk_size = whole_number(labels_chunk_size, "labels_chunk_size")
+        self.text_chunk_size, self.text_chunk_overlap = text_chunk_size, text_chunk_overlap
+        self.labels_chunk_size = labels_chunk_size
         self.chunk_tokens, self.overlap_tokens = _token_sizes(chunk_tokens, overlap_tokens)
 
     def chunk_text(self, text: str, chunk_size: int | None = None, overlap: int | None = None) -> list[str]:
@@ -123,7 +127,7 @@ class ZeroShotClassificationWithChunkingPipeline(BasePipeline):
             )
             if value is not None
         }
-        group = whole_number(to_stay.get("labels_chunk_size", self.labels_chunk_size), "labels_chunk_size")
+        group = to_stay.get("labels_chunk_size", self.labels_chunk_size)
         characters = to_stay.get("text_chunk_size"), to_stay.get("text_chunk_overlap")
         size, shared = _token_sizes(
             self.chunk_tokens if chunk_tokens is None else chunk_tokens,

@@ -45,6 +45,7 @@ CALLS: dict[str, tuple[Any, Any, dict[str, Any]]] = {
         {"classification_type": ["single", "multi_label", "Multi-Label"], "threshold": [0.1, 0.4, 0.6]},
     ),
     "shared prompt": (TEXTS, LABELS[2], {"prompt": "Classify: "}),
+    "no prompts": (TEXTS, LABELS[2], {"prompt": [], "examples": [], "rac_examples": []}),
     "prompt per text": (TEXTS, LABELS[2], {"prompt": [f"Task {n}: " for n in range(len(TEXTS))]}),
     "shared examples": (TEXTS, LABELS[2], {"examples": SHOTS}),
     "examples per text": (TEXTS[:3], LABELS[2], {"examples": [SHOTS, None, SHOTS[:1]]}),

@@ -9,7 +9,12 @@ import pytest
 import torch
 
 import gliclass_fast
-from gliclass_fast import ZeroShotClassificationPipeline, demo, gliznet
+from gliclass_fast import (
+    ZeroShotClassificationPipeline,
+    ZeroShotClassificationWithChunkingPipeline,
+    demo,
+    gliznet,
+)
 from gliclass_fast.checkpoint.files import load_tokenizer
 from tests import families
 from tests.accuracy import assert_same_results
@@ -18,6 +23,7 @@ from tests.tiny import (
     byte_tokenizer,
     fast_pipeline,
     gliznet_tokenizer,
+    loaded,
     new_byte_tokenizer,
     reference_model,
     reference_pipeline,
@@ -70,11 +76,18 @@ def test_another_model_counts_from_the_next_call() -> None:
         ("label_token", "<<X>>", AttributeError),
         ("sep_token", "<<X>>", AttributeError),
         ("example_token", "<<X>>", AttributeError),
+        ("label_separator", None, TypeError),
+        ("text_chunk_size", None, TypeError),
+        ("text_chunk_overlap", -1, ValueError),
+        ("labels_chunk_size", 0, ValueError),
     ],
 )
 def test_what_cannot_be_set_raises_and_changes_nothing(name: str, value: Any, error: type[Exception]) -> None:
-    pipeline = fast_pipeline(reference_model())
+    pipeline = ZeroShotClassificationWithChunkingPipeline(
+        loaded(reference_model()), byte_tokenizer(), progress_bar=False
+    )
     before = pipeline(TEXTS[0], LABELS[0], threshold=0.0)
+    setattr(pipeline, name, getattr(pipeline, name))  # what it has may be set
     with pytest.raises(error, match=name.replace("classification_type", "classification type")):
         setattr(pipeline, name, value)
     assert pipeline(TEXTS[0], LABELS[0], threshold=0.0) == before

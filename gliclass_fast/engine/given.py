@@ -35,6 +35,24 @@ class Setting(Generic[Value]):
         def __get__(self, pipeline: Any, owner: type | None = None) -> Value: ...
 
 
+class Fixed:
+    """An attribute of a pipeline with one value, which checkpoints were trained with."""
+
+    def __init__(self, value: str) -> None:
+        self._value = value
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, pipeline: Any, owner: type | None = None) -> str:
+        return self._value
+
+    def __set__(self, pipeline: Any, value: Any) -> None:
+        """Takes the value itself; raises AttributeError for another one."""
+        if value != self._value:
+            raise AttributeError(f"{self._name} is {self._value!r}: checkpoints were trained with it")
+
+
 def is_name(given: Any) -> bool:
     """Tells whether something is a path or a repository id."""
     return isinstance(given, (str, Path))

@@ -14,6 +14,7 @@ from transformers import BatchEncoding
 from gliclass_fast import make_lazy
 from gliclass_fast.engine.engine import Engine
 from gliclass_fast.engine.given import (
+    Fixed,
     Setting,
     fitting_labels_tokenizer,
     is_name,
@@ -72,6 +73,7 @@ class BasePipeline:
     batch_tokens: Setting[int | None] = Setting(arguments.tokens_per_batch)
     classification_type: Setting[str] = Setting(arguments.check_classification_type)
     on_truncation: Setting[OnTruncation] = Setting(arguments.check_on_truncation)
+    label_separator: Setting[str] = Setting(partial(arguments.plain_string, name="label_separator"))
 
     def __init__(
         self,
@@ -175,10 +177,9 @@ class BasePipeline:
     def device(self, device: str | torch.device | int | None) -> None:
         self.model.to(resolve_device(device, fall_back=True))
 
-    # the reference's names for the markers of a prompt; the checkpoint was trained with them
-    label_token = property(lambda self: Markers().label)
-    sep_token = property(lambda self: Markers().sep)
-    example_token = property(lambda self: Markers().example)
+    label_token = Fixed(Markers().label)  # the reference's names for the markers of a prompt
+    sep_token = Fixed(Markers().sep)
+    example_token = Fixed(Markers().example)
 
     def refresh(self) -> None:
         """Builds the model anew from its checkpoint, or from the live model it was made of.
@@ -192,8 +193,7 @@ class BasePipeline:
 
         It replaces an adapter of the same id. folder: a folder or a repository id.
 
-        Raises CheckpointError where the folder holds no plain LoRA adapter for the backbone of this model;
-        the pipeline stays as it was.
+        Raises CheckpointError where it holds no plain LoRA adapter for this backbone, and changes nothing.
         """
         self.model.load_adapter(arguments.plain_string(adapter_id, "adapter_id"), folder)
 

@@ -228,6 +228,8 @@ def _is_absent(value: Any) -> bool:
 
 
 def tasks_per_text(prompt: Any, count: int) -> list[str]:
+    if isinstance(prompt, (list, tuple)) and not prompt:  # as no examples are
+        prompt = None
     values = per_text(
         prompt, count, "prompt", lambda given: given is None or isinstance(given, (str, int, bytes))
     )

@@ -341,6 +341,17 @@ def test_an_adapter_that_cannot_be_merged_is_named() -> None:
         GLiClassModel.from_gliclass(model)
 
 
+@pytest.mark.parametrize("kind", [None, "bi-encoder", "encoder-decoder, umT5"])
+def test_the_model_within_a_model_may_be_given_and_is_followed(kind: str | None) -> None:
+    inner = (reference_model(scorer_type="mlp") if kind is None else families.reference(kind)).model
+    reference, ours = reference_pipeline(inner), fast_pipeline(inner)
+    for _ in range(2):
+        expected = [reference(text, LABELS[2], threshold=0.0)[0] for text in TEXTS]
+        assert_same_results(ours(TEXTS, LABELS[2], threshold=0.0), expected)
+        with torch.no_grad():
+            next(inner.parameters()).mul_(1.1)
+
+
 def test_accelerated_pipelines_follow_their_settings_and_can_be_pickled() -> None:
     for kind, attribute in (
         (gliclass.ZeroShotClassificationPipeline, "pipe"),
@@ -363,5 +374,10 @@ def test_accelerated_pipelines_follow_their_settings_and_can_be_pickled() -> Non
             twin = pickle.loads(pickle.dumps(fast))
             assert isinstance(twin, kind)
             assert_same_results(twin(TEXTS, LABELS[2], threshold=0.0), expected)
+        with pytest.raises(TypeError, match="would change nothing"):
+            gliclass_fast.accelerate(fast, quantization="int8")
+        with pytest.raises(AttributeError, match="label_token is '<<LABEL>>'"):
+            getattr(fast, "pipe", fast).label_token = "<<X>>"
+            fast(TEXTS, LABELS[2])
     with pytest.raises(TypeError, match="accelerate takes a gliclass"):
         gliclass_fast.accelerate(object())

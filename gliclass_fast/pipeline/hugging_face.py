@@ -84,7 +84,7 @@ class HuggingFacePipeline:
         """
         if labels:
             if len(labels) > 1 or "candidate_labels" in arguments:
-                raise WrongType(f"unable to understand extra arguments {labels}")
+                raise WrongType(f"the labels are given twice, or more than texts and labels: {labels}")
             arguments["candidate_labels"] = labels[0]
         arguments = _understood({**self._defaults, **arguments})
         given, batch_size = (
@@ -92,7 +92,10 @@ class HuggingFacePipeline:
             arguments.pop("batch_size", None),
         )
         if unknown := [name for name in arguments if name not in PASSED_ON]:
-            raise WrongType(f"unknown argument {unknown[0]!r}; known: {', '.join((*_DEFAULTS, *PASSED_ON))}")
+            raise WrongType(
+                f"unknown argument {unknown[0]!r}; known: {', '.join((*_DEFAULTS, *PASSED_ON))}. (The call has "
+                f"Hugging Face's shape, as it has one of {', '.join(_DEFAULTS)}.)"
+            )
         names = _candidates(given["candidate_labels"])
         top = None if given["top_k"] is None else whole_number(given["top_k"], "top_k")
         kind = "multi-label" if given["multi_label"] or len(names) == 1 else "single-label"

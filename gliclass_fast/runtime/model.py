@@ -128,7 +128,7 @@ class GLiClassModel(StockModel):
         device: torch.device | str | None = None,
         **settings: Any,
     ) -> GLiClassModel:
-        """Takes a copy of a loaded `gliclass` model, or of its `.model`, as a default with its dtype and device.
+        """Takes a copy of a `gliclass` model or of its `.model`, by default with its dtype and device.
 
         Adapters of PEFT are merged in the copy. Later changes of the model are noticed at the next call, as
         far as `LiveState` says, and `on_change` decides what happens then.

@@ -3,7 +3,7 @@
     python examples/batch_over_parquet.py [INPUT OUTPUT]
 
 INPUT has a column `text`. OUTPUT has all columns of INPUT and a column `labels`. Without arguments, a small
-file is made in a temporary folder. Needs pyarrow: pip install "gliclass-fast[data]".
+file is made in a temporary folder. Needs pyarrow: pip install ".[data]".
 """
 
 from __future__ import annotations

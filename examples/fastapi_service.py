@@ -1,6 +1,6 @@
 """The service as part of an app of your own: it adds a route to those of `gliclass-fast serve`.
 
-    pip install "gliclass-fast[serve]"
+    pip install ".[serve]"
     python examples/fastapi_service.py
     curl localhost:8000/topic -H "Content-Type: application/json" -d '{"text": "Play some jazz."}'
 

@@ -93,8 +93,8 @@ class HuggingFacePipeline:
         )
         if unknown := [name for name in arguments if name not in PASSED_ON]:
             raise WrongType(
-                f"unknown argument {unknown[0]!r}; known: {', '.join((*_DEFAULTS, *PASSED_ON))}. (The call has "
-                f"Hugging Face's shape, as it has one of {', '.join(_DEFAULTS)}.)"
+                f"unknown argument {unknown[0]!r}; known: {', '.join((*_DEFAULTS, *PASSED_ON))}. (The call "
+                f"has Hugging Face's shape, as it has one of {', '.join(_DEFAULTS)}.)"
             )
         names = _candidates(given["candidate_labels"])
         top = None if given["top_k"] is None else whole_number(given["top_k"], "top_k")

@@ -85,4 +85,4 @@ def test_its_tables_are_complete() -> None:
     assert metrics == {name for name in exposed if not name.endswith("_created")}
     assert set(ERRORS) <= {int(status) for status in names(section("Errors"), r"(\d{3})")}
     fields = names(section("Ask it").split("The other routes", 1)[0])
-    assert fields == set(ClassifyBody.model_fields) - {"adapter_id"}
+    assert fields == set(ClassifyBody.model_fields)

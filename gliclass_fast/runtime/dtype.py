@@ -24,7 +24,7 @@ def dtype_candidates(
 ) -> list[torch.dtype]:
     """Returns the dtypes to try in order, the last of which is taken without a trial.
 
-    `asked` may be "auto" or a name. Raises ValueError for a dtype that is not supported.
+    asked: a dtype, one of torch's names of it, as "half", or "auto". Raises ValueError for any other.
     """
     if asked is None or asked == "auto":
         if device.type == "cpu":
@@ -33,7 +33,7 @@ def dtype_candidates(
             return [torch.bfloat16] if _known_to_overflow(config) else [torch.float16, torch.bfloat16]
         stored = (tensor.dtype for tensor in tensors.values() if tensor.is_floating_point())
         asked = config.dtype or next(stored, torch.float32)
-    dtype = DTYPES.get(asked) if isinstance(asked, str) else asked
+    dtype = getattr(torch, asked.removeprefix("torch."), None) if isinstance(asked, str) else asked
     if dtype is None or dtype not in DTYPES.values():
         raise ValueError(f"dtype {asked} is not supported; supported: {', '.join(DTYPES)}")
     return [dtype]

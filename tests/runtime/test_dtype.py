@@ -27,8 +27,13 @@ def test_what_is_asked_for_is_taken() -> None:
     for device in (CPU, GPU):
         assert candidates("bfloat16", device, reference) == [torch.bfloat16]
         assert candidates(torch.float32, device, reference) == [torch.float32]
-    with pytest.raises(ValueError, match=r"float8 is not supported; supported: float32, float16, bfloat16"):
-        candidates("float8", CPU, reference)
+        for name, dtype in (("half", torch.float16), ("torch.bfloat16", torch.bfloat16)):  # as transformers
+            assert candidates(name, device, reference) == [dtype]
+    for wrong in ("float8", "nn", "double", ""):
+        with pytest.raises(
+            ValueError, match=f"{wrong} is not supported; supported: float32, float16, bfloat"
+        ):
+            candidates(wrong, CPU, reference)
 
 
 def test_defaults() -> None:

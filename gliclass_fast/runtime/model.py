@@ -45,8 +45,8 @@ class GLiClassModel(StockModel):
     def __init__(
         self,
         config: Mapping[str, Any],
-        read_tensors: Callable[[], Mapping[str, Tensor]],
-        source: str,
+        read_tensors: Callable[[], Mapping[str, Tensor]] | None = None,
+        source: str = "the given tensors",
         on_change: str = "refresh",
         **settings: Any,
     ) -> None:
@@ -60,6 +60,11 @@ class GLiClassModel(StockModel):
                 "refresh" builds it anew, "error" raises RuntimeError, "ignore" answers from the old one.
             settings: dtype, device, backend, cuda_graphs and quantization, as `from_pretrained` takes them.
         """
+        if read_tensors is None:  # the reference's call, which makes random weights
+            raise TypeError(
+                "a model needs weights: from_pretrained loads a checkpoint, and from_gliclass takes those of "
+                "a gliclass model, such as gliclass.GLiClassModel(config)"
+            )
         with valid_options(f"the configuration of {source}"):
             self.origin = Origin(config, read_tensors, source)
         self.on_change = on_change

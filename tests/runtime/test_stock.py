@@ -152,6 +152,8 @@ def test_methods_of_modules_work_or_say_what_to_use() -> None:
             getattr(ours, name)
     with pytest.raises(AttributeError, match=r"no attribute 'nonsense'$"):
         ours.nonsense  # noqa: B018
+    with pytest.raises(TypeError, match="a model needs weights: from_pretrained loads"):
+        GLiClassModel(GLiClassModelConfig())
     with pytest.raises(ValueError, match="pickle"):
         ours.save_pretrained("anywhere", safe_serialization=False)
     with pytest.raises(TypeError, match="variant is not supported"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import csv
 import json
 import os
@@ -131,7 +132,7 @@ def _change_value(value: Any, chance: Random) -> None:
         elif how < 0.25 and isinstance(value, dict):
             value[f"{key}_"] = value.pop(key)
         else:
-            value[key] = [taken, taken] if how < 0.3 else chance.choice(VALUES)
+            value[key] = [taken, taken] if how < 0.3 else copy.deepcopy(chance.choice(VALUES))
         return
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from gliclass_fast.cli.readers import check_columns, kind_of, pyarrow_parquet, read_rows
-from gliclass_fast.cli.rows import FileFormatError, Reading, Row, checked
+from gliclass_fast.cli.rows import FileFormatError, Reading, Row, checked, shown
 
 ROWS_AT_A_TIME = 1024
 ROWS_PER_FILE = 1 << 40  # more than any file has, so that ids of rows never meet
@@ -145,7 +145,7 @@ def _other(piece: Piece, reading: Reading) -> Iterator[tuple[list[Row], dict[str
 
 
 def _string(value: Any) -> str | None:
-    return value if value is None or isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return value if value is None or isinstance(value, str) else shown(json.dumps(value, ensure_ascii=False))
 
 
 def _table(piece: Piece, first: int, rows: list[Row], kept: dict[str, Any]) -> Any:

@@ -106,6 +106,8 @@ def _check_output(output: Path, labels: Any) -> None:
     """Raises ValueError for what would only show after the work was done, or would spoil it."""
     if not output.parent.is_dir():
         raise ValueError(f"--output {output}: there is no folder {output.parent}")
+    if output.is_dir():
+        raise ValueError(f"--output {output} is a folder: give a file")
     if output.suffix.lower() == ".csv" and any("|" in label for label in flatten_labels(labels)):
         raise ValueError("a label contains '|', which separates labels in .csv: write .jsonl or .parquet")
 

@@ -16,7 +16,15 @@ from rich.console import Console
 from gliclass_fast.demo import PATH
 from gliclass_fast.runtime.shortage import is_shortage
 
-screen = Console()
+
+class _Screen(Console):
+    """Leaves it to the command what becomes of a reader that has ended."""
+
+    def on_broken_pipe(self) -> None:
+        raise  # the error at hand
+
+
+screen = _Screen()
 errors = Console(stderr=True)
 
 Device = Annotated[str, typer.Option(help="cuda or cpu; a GPU is used where there is one.")]

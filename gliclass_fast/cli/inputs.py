@@ -107,7 +107,7 @@ def source_of(texts: Sequence[str] | None, reading: Reading) -> Source:
         if reading.keep:
             raise ValueError("--keep is for the columns of a file")
         return Known("arguments", [checked(f"text {number}", text) for number, text in enumerate(texts, 1)])
-    path = Path(names[0]).expanduser()
+    path = path_of(names[0])
     if not path.exists():
         raise FileFormatError(
             f"{path}: No such file. What looks like a file's name must be one; a text that looks like it can "
@@ -131,10 +131,18 @@ def _standard_input(reading: Reading, asked_for: bool) -> Lines:
 def is_file(text: str) -> bool:
     """Tells whether a text names a regular file, or a pipe, that exists."""
     try:
-        path = Path(text).expanduser()
+        path = path_of(text)
         return path.exists() and not path.is_dir()
-    except (OSError, ValueError, RuntimeError):  # it is too long, has a zero byte, or names no user
+    except (OSError, ValueError):  # it is too long, or has a zero byte
         return False
+
+
+def path_of(text: str) -> Path:
+    """Returns the path that a text names, with the home that a ~ stands for where there is such a user."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        return Path(text)
 
 
 def is_file_name(text: str) -> bool:

@@ -30,7 +30,7 @@ from gliclass_fast.cli.console import (
     let_threads_sleep,
     screen,
 )
-from gliclass_fast.cli.inputs import source_of
+from gliclass_fast.cli.inputs import path_of, source_of
 from gliclass_fast.cli.results import Layout
 from gliclass_fast.cli.rows import Reading
 
@@ -125,7 +125,7 @@ def classify(
         raise ValueError(f"--warm-up takes numbers of tokens, separated by commas, not {warm_up!r}")
     if resume and output is None:
         raise ValueError("--resume continues an --output file; give one")
-    if output is not None and texts and output.resolve() == Path(texts[0]).resolve():
+    if output is not None and texts and output.resolve() == path_of(texts[0]).resolve():
         raise ValueError(f"--output {output} is the input file")
     if text_chunk_overlap is not None and text_chunk_size is None:
         raise ValueError("--text-chunk-overlap goes with --text-chunk-size")
@@ -190,5 +190,5 @@ def read_json(path: Path) -> Any:
     """Returns what a JSON file holds; ValueError where it is not valid."""
     try:
         return json.loads(path.read_text(encoding="utf-8-sig"))
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not valid JSON: {error}") from None

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
-from gliclass_fast.cli.rows import FileFormatError, Reading, Row, checked
+from gliclass_fast.cli.rows import FileFormatError, Reading, Row, checked, shown
 
 INPUT_SUFFIXES = (".txt", ".csv", ".tsv", ".json", ".jsonl", ".parquet")
 
@@ -97,7 +97,7 @@ def _jsonl(file: TextIO, path: Path, reading: Reading) -> Iterator[Row]:
             if line.strip():
                 try:
                     yield f"line {number}", json.loads(line)
-                except (json.JSONDecodeError, RecursionError) as error:
+                except (ValueError, RecursionError) as error:  # a number of very many digits is the former
                     raise FileFormatError(f"{path}, line {number} is not valid JSON: {error}") from None
 
     yield from _rows_of_records(records(), path, reading)
@@ -106,7 +106,9 @@ def _jsonl(file: TextIO, path: Path, reading: Reading) -> Iterator[Row]:
 def _json(file: TextIO, path: Path, reading: Reading) -> Iterator[Row]:
     try:
         records = json.load(file)
-    except (json.JSONDecodeError, RecursionError) as error:
+    except UnicodeError:
+        raise
+    except (ValueError, RecursionError) as error:
         hint = "; a value per line is .jsonl" if "Extra data" in str(error) else ""
         raise FileFormatError(f"{path} is not valid JSON: {error}{hint}") from None
     if not isinstance(records, list):
@@ -148,7 +150,8 @@ def _parquet(path: Path, reading: Reading) -> Iterator[Row]:
 
 
 def _kept(record: Mapping[str, Any], reading: Reading) -> dict[str, Any]:
-    return {name: record.get(name) for name in reading.keep}
+    kept = {name: record.get(name) for name in reading.keep}
+    return {name: shown(value) if isinstance(value, str) else value for name, value in kept.items()}
 
 
 def check_columns(path: Path, names: Sequence[str], reading: Reading) -> None:

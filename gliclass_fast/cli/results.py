@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from gliclass_fast.cli.rows import Row
+from gliclass_fast.cli.rows import Row, shown
 
 Prediction = dict[str, Any]
 Record = dict[str, Any]
@@ -71,4 +71,10 @@ class Layout:
 
 
 def json_line(record: Record) -> str:
-    return json.dumps(record, ensure_ascii=False, default=str) + "\n"
+    """Returns a line of valid JSON: what a column that is kept holds beyond it is null, or an escape."""
+    try:
+        line = json.dumps(record, ensure_ascii=False, default=str, allow_nan=False)
+    except ValueError:  # NaN and infinities
+        plain = json.loads(json.dumps(record, default=str), parse_constant=lambda _: None)
+        line = json.dumps(plain, ensure_ascii=False)
+    return shown(line) + "\n"

@@ -69,6 +69,11 @@ def checked(place: str, text: Any, kept: Mapping[str, Any] | None = None) -> Row
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        shown = text.encode("utf-8", "backslashreplace").decode()
-        return Row(place, shown, kept, f"the text is not valid: {error.reason} at position {error.start}")
+        fault = f"the text is not valid: {error.reason} at position {error.start}"
+        return Row(place, shown(text), kept, fault)
     return Row(place, text, kept)
+
+
+def shown(text: str) -> str:
+    """Returns a text as it can be written: what is not valid Unicode becomes an escape, as \\ud800."""
+    return text.encode("utf-8", "backslashreplace").decode()

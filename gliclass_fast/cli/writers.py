@@ -5,12 +5,13 @@ from __future__ import annotations
 import csv
 import io
 import json
+import sys
 from pathlib import Path
 from typing import Any, Protocol, TextIO
 
 from gliclass_fast.cli.readers import pyarrow_parquet
 from gliclass_fast.cli.results import Kept, Layout, Record, json_line
-from gliclass_fast.cli.rows import FileFormatError
+from gliclass_fast.cli.rows import FileFormatError, shown
 
 OUTPUT_SUFFIXES = (".jsonl", ".csv", ".parquet")
 
@@ -63,6 +64,9 @@ class _FileWriter:
         self.kept = [layout.kept(record) for record in self._records(self._head.decode("utf-8"))]
         self._file: TextIO | None = None
 
+    def _begin(self) -> None:
+        """Writes what stands before the first record."""
+
     def _whole_records(self, content: bytes) -> bytes:
         raise NotImplementedError
 
@@ -75,6 +79,8 @@ class _FileWriter:
             self._file = self._path.open("a", encoding="utf-8", newline="")
             self._file.truncate(len(self._head))
             self._file.seek(0, io.SEEK_END)
+            if not self._head:
+                self._begin()
 
     def flush(self) -> None:
         if self._file is not None:
@@ -113,6 +119,7 @@ class CsvWriter(_FileWriter):
         return content[:end]
 
     def _records(self, content: str) -> list[Record]:
+        csv.field_size_limit(sys.maxsize)
         lines = csv.reader(io.StringIO(content, newline=""))
         if content and next(lines) != self._columns:
             raise KeyError("columns")
@@ -122,16 +129,18 @@ class CsvWriter(_FileWriter):
     def _columns(self) -> list[str]:
         return [*self._layout.own_columns, "labels", "scores", "error"]
 
+    def _begin(self) -> None:
+        self._line(self._columns)
+
+    def _line(self, cells: list[Any]) -> None:
+        csv.writer(self._file, lineterminator="\n", quoting=csv.QUOTE_ALL).writerow(cells)  # type: ignore[arg-type]
+
     def write(self, record: Record) -> None:
-        assert self._file is not None
-        lines = csv.writer(self._file, lineterminator="\n", quoting=csv.QUOTE_ALL)
-        if self._file.tell() == 0:
-            lines.writerow(self._columns)
         found = record["predictions"] or ()
         labels = "|".join(each["label"] for each in found)
         scores = "|".join(f"{each['score']:.6f}" for each in found)
         own = [record[name] for name in self._layout.own_columns]
-        lines.writerow([*own, labels, scores, record.get("error")])
+        self._line([*own, labels, scores, record.get("error")])
 
 
 class ParquetWriter:
@@ -176,10 +185,12 @@ class ParquetWriter:
 
 
 def _column(values: list[Any], kind: Any) -> Any:
-    """Returns values as an array of parquet; values of several types become strings."""
+    """Returns values as an array of parquet; those of several types, or of none it has, become strings."""
     import pyarrow
 
     try:
-        return pyarrow.array(values, kind)
-    except (pyarrow.ArrowInvalid, pyarrow.ArrowTypeError):
-        return pyarrow.array([None if value is None else str(value) for value in values])
+        array = pyarrow.array(values, kind)
+        pyarrow_parquet().write_table(pyarrow.table({"": array[:0]}), io.BytesIO())
+        return array
+    except (pyarrow.ArrowException, OverflowError, UnicodeEncodeError):
+        return pyarrow.array([None if value is None else shown(str(value)) for value in values])

@@ -105,13 +105,13 @@ def wait_for(file: Path, size: int, process: subprocess.Popen[str]) -> None:
 
 
 @pytest.mark.nightly
-@pytest.mark.parametrize("suffix", [".jsonl", ".csv"])
-def test_a_job_that_is_killed_again_and_again_ends_exactly(tmp_path: Path, suffix: str) -> None:
+@pytest.mark.parametrize(("suffix", "step"), [(".jsonl", 60_000), (".csv", 40_000)])
+def test_a_job_that_is_killed_again_and_again_ends_exactly(tmp_path: Path, suffix: str, step: int) -> None:
     texts, output = tmp_path / "in.txt", tmp_path / f"out{suffix}"
     texts.write_text("".join(f'{number} a "film", a song\n' for number in range(3000)), encoding="utf-8")
     for kills in range(1, 6):
         with started(str(texts), "--output", str(output), "--resume") as process:
-            wait_for(output, 60_000 * kills, process)
+            wait_for(output, step * kills, process)
             process.kill()
         written = kept(output)
         assert written == [line.rstrip() for line in texts.read_text().splitlines()[: len(written)]]
@@ -160,7 +160,8 @@ def test_a_process_without_the_memory_to_load_says_so(megabytes: int, command: l
     asked = [sys.executable, "-m", "gliclass_fast", *command, *(LABELS if command[0] == "classify" else ())]
     limit = f'ulimit -v {megabytes << 10}; exec "$@"'
     done = subprocess.run(["sh", "-c", limit, "sh", *asked], capture_output=True, text=True, timeout=120)
-    assert done.returncode == 2 and done.stderr.startswith("error: out of memory: "), done.stderr
+    last = done.stderr.splitlines()[-1]  # a service may have logged before
+    assert done.returncode == 2 and last.startswith("error: out of memory: "), done.stderr
     assert "Traceback" not in done.stderr
 
 

@@ -21,6 +21,7 @@ from gliclass_fast.cli.rows import FileFormatError, Reading, Row
 FILE_NAMES = [
     "reviews.json", "data.tsv", "x.csv.gz", "Report.PDF", "/dev/nothing", "./x", "../x", "~/x", ".", "..",
     "my reviews.csv", "my reviews.JSONL.gz", "/home/me/all my reviews.txt", r"C:\data\x", "data/x.parquet",
+    "~nobody-of-this-name/x.csv",
 ]  # fmt: skip
 TEXTS = [
     "", "hello", "I read it in notes.txt", "and/or", "node.js", "example.com", "https://example.com/a", "1/2",
@@ -94,6 +95,8 @@ MALFORMED = [
     ("in.json", '[{"id": 1}]', "no column 'text' but: id"),
     ("in.json", "[]\n[]", "a value per line"),
     ("in.jsonl", '{"text": "a"}\n{"te', "line 2 is not valid JSON"),
+    ("in.json", f"[{'1' * 5000}]", "is not valid JSON: Exceeds the limit"),
+    ("in.jsonl", f'"a"\n{"1" * 5000}\n', "line 2 is not valid JSON: Exceeds the limit"),
     ("in.parquet", "PAR1", "is not a parquet file"),
     ("in.parquet.gz", "x", "unknown file type"),
     ("in.docx", "x", "unknown file type"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import signal
 import subprocess
@@ -15,12 +16,13 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from gliclass_fast.cli import app, classify
+from gliclass_fast.cli import app, classify, console
 from gliclass_fast.cli.job import FAILED_ROWS, MOST_NAMED
-from gliclass_fast.cli.results import Outcome
-from gliclass_fast.cli.rows import Row
+from gliclass_fast.cli.readers import read_rows
+from gliclass_fast.cli.results import Layout, Outcome
+from gliclass_fast.cli.rows import Reading, Row
 from gliclass_fast.cli.scoring import Call, score
-from gliclass_fast.cli.writers import OUTPUT_SUFFIXES
+from gliclass_fast.cli.writers import OUTPUT_SUFFIXES, open_writer
 
 OPTIONS = ["--labels", "positive,negative,music", "--device", "cpu"]
 
@@ -157,6 +159,71 @@ def test_columns_are_carried_along_and_texts_left_out(tmp_path: Path, suffix: st
     result = run(str(other), *options, "--resume")
     assert result.exit_code == 2 and "results of other texts" in " ".join(result.stderr.split())
     assert run(str(rows), *options, "--resume").exit_code == 0 and read(output) == found
+
+
+ODD = [
+    '"a\\ud800"',
+    '["\\ud800"]',
+    "NaN",
+    "[Infinity]",
+    str(2**70),
+    "{}",
+    '[{"a": {}}]',
+    '{"a": "x"}',
+    "true",
+]
+
+
+@pytest.mark.parametrize("suffix", OUTPUT_SUFFIXES)
+@pytest.mark.parametrize("values", [ODD, *([each] for each in ODD)], ids=lambda values: values[-1])
+def test_what_columns_hold_never_ends_a_job(tmp_path: Path, suffix: str, values: list[str]) -> None:
+    """Some of it is no valid Unicode, no JSON but to Python, or has no type in parquet."""
+    path, output = tmp_path / "in.jsonl", tmp_path / f"out{suffix}"
+    path.write_text("".join(f'{{"text": "x", "odd": {value}}}\n' for value in values))
+    layout, rows = Layout(("odd",)), read_rows(path, Reading(keep=("odd",)))
+    writer = open_writer(output, resume=False, layout=layout)
+    writer.start()
+    for row in rows:
+        writer.write(layout.record(row, Outcome([{"label": "a", "score": 0.5}])))
+    writer.close()
+    assert [row["text"] for row in read(output)] == ["x"] * len(values)
+    kept = open_writer(output, resume=True, layout=layout).kept
+    assert all(layout.fits(result, row) for result, row in zip(kept, rows, strict=True))
+    if suffix == ".jsonl":
+        for line in output.read_text(encoding="utf-8").splitlines():
+            json.loads(line, parse_constant=pytest.fail)
+
+
+def test_csv_results_have_a_header_always_and_texts_of_any_length(tmp_path: Path) -> None:
+    rows, output = tmp_path / "in.txt", tmp_path / "out.csv"
+    for content in ("", "a " * 70_000 + "\nb\n"):
+        rows.write_text(content)
+        for more in ([], ["--resume"]):
+            csv.field_size_limit(131_072)  # as a new process has it
+            assert run(str(rows), "-o", str(output), *more).exit_code == 0
+            assert output.read_text().startswith('"text","labels","scores","error"\n')
+            csv.field_size_limit(sys.maxsize)
+            assert len(read(output)) == content.count("\n")
+
+
+def test_a_table_whose_reader_has_ended_is_no_mistake() -> None:
+    class Ended(io.StringIO):
+        def write(self, text: str) -> int:
+            raise BrokenPipeError
+
+    with pytest.raises(BrokenPipeError):
+        type(console.screen)(file=Ended()).print("a table")
+
+
+def test_an_output_that_is_a_folder_and_labels_that_cannot_be_read(tmp_path: Path) -> None:
+    (tmp_path / "out.csv").mkdir()
+    result = run("x", "-o", str(tmp_path / "out.csv"))
+    assert result.exit_code == 2 and "is a folder" in " ".join(result.stderr.split())
+    file = tmp_path / "labels.json"
+    for content in (b"[" * 100_000, b'["\xff"]', b"1" * 5000):
+        file.write_bytes(content)
+        result = CliRunner().invoke(app.app, ["classify", "x", "--labels-file", str(file)])
+        assert result.exit_code == 2 and "labels.json is not valid JSON" in " ".join(result.stderr.split())
 
 
 def test_results_without_any_column_belong_to_one_input(tmp_path: Path) -> None:

@@ -49,7 +49,7 @@ class Retries:
         """Returns the seconds before another attempt, or None where there is none; attempts count from 0."""
         if attempt >= self.times or least > self.longest:
             return None
-        return least + random.uniform(0, min(self.longest, self.first * 2**attempt))
+        return least + random.uniform(0, min(self.longest, self.first * 2.0 ** min(attempt, 60)))
 
 
 def json_of(response: Any) -> Any:

@@ -49,23 +49,29 @@ class _Client:
         Args:
             url: the service's address with the path of the route.
             timeout: seconds to wait for an answer, and at most 5 for a connection; None: without end.
-            api_key: a key of the service, where it asks for one.
+            api_key: a key of the service, where it asks for one; white space around it does not count.
             model: the name of a model of the service, where it has several.
             retries: how many times a request is sent again, or more exactly how.
             headers: further headers of every request.
             transport: a transport of httpx2, as for an application in this process.
 
-        Raises ImportError where httpx2 is missing.
+        Raises ImportError where httpx2 is missing, and ValueError for what is no address of HTTP.
         """
         self.url, self.model = url.rstrip("/"), model
         self.retries = Retries(retries) if isinstance(retries, int) else retries
         self._one_text = False  # the service is a reference's, which answers one text of a list
-        own = {"Authorization": f"Bearer {api_key}"} if api_key is not None else {}
+        own = {} if api_key is None else {"Authorization": f"Bearer {api_key.strip()}".encode()}
         try:
             import httpx2
         except ImportError as error:
             raise ImportError("the client needs httpx2: pip install 'gliclass-fast[serve]'") from error
-        self._failed, self._timed_out = httpx2.TransportError, (httpx2.ReadTimeout, httpx2.WriteTimeout)
+        try:
+            parts = httpx2.URL(self.url)
+        except httpx2.InvalidURL as error:
+            raise ValueError(f"{url!r} is no address: {error}") from None
+        if parts.scheme not in ("http", "https") or not parts.host:
+            raise ValueError(f"an address is as http://localhost:8000/gliclass, not {url!r}")
+        self._failed, self._timed_out = httpx2.RequestError, (httpx2.ReadTimeout, httpx2.WriteTimeout)
         self._session: Any = getattr(httpx2, self._kind)(
             timeout=httpx2.Timeout(timeout, connect=min(5.0, timeout or 5.0), pool=None),
             limits=httpx2.Limits(max_connections=CONNECTIONS, max_keepalive_connections=CONNECTIONS),
@@ -159,13 +165,20 @@ class _Client:
             for name in ("labels", "prompt"):  # of all texts, or of each
                 value = own[name]
                 if isinstance(value, list) and (name == "prompt" or isinstance((value or [None])[0], list)):
+                    if len(value) != len(texts):
+                        raise ServeError(
+                            None, "invalid", f"there are {len(value)} {name} for {len(texts)} texts"
+                        )
                     own[name] = value[index]
             found.append((yield from self._exchange("POST", self.url, json={**payload, **own})))
         return found
 
     def _adapters(self, adapter_id: str | None) -> _Steps:
         asked = {"params": {"adapter_id": adapter_id}} if adapter_id is not None else {}
-        return (yield from self._exchange("GET", f"{self.url}/adapter-cache", **asked))
+        answer = yield from self._exchange("GET", f"{self.url}/adapter-cache", **asked)
+        if not isinstance(answer, dict):
+            raise ServeError(200, "unknown", f"an object was expected, not {answer!r:.200}")
+        return answer
 
     def _adapter_is_cached(self, adapter_id: str) -> _Steps:
         status = yield from self._adapters(adapter_id)

@@ -142,6 +142,8 @@ def test_a_reference_s_service_answers_every_text_too() -> None:
     assert both(lambda client: client(["none"], ["x"])) == [[]]
     with GLiClassClient(URL, transport=httpx2.MockTransport(reference)) as client:
         client(["a", "b"], ["a"])  # the client now knows that service
+        with pytest.raises(ServeError, match="1 labels for 2 texts"):
+            client(["a", "b"], [["a"]])
         found = client(["a", "b"], [["a"], ["c", "b"]], prompt=["p", "q"])
     assert found == [[{"label": "a", "score": 1.0}], [{"label": "b", "score": 1.0}]]
 
@@ -169,6 +171,7 @@ def test_tries_are_bounded(waits: list[float]) -> None:
     with pytest.raises(ServeError, match="the queue is full"):
         both(lambda client: client.classify("one", ["a"]))
     assert len(both.requests) == 5 and waits == [1.0, 2.0, 3.0, 3.0] * 2
+    assert Retries(times=10**6).wait(10**5) == 10.0
     both = Both([httpx2.ConnectError("refused")], retries=0)
     with pytest.raises(ServeError) as caught:
         both(lambda client: client.classify("one", ["a"]))
@@ -187,13 +190,14 @@ def test_tries_are_bounded(waits: list[float]) -> None:
         (httpx2.Response(404), 404, "unknown", "Not Found"),
         (httpx2.Response(200, text="<html>"), 200, "unknown", "the answer is not JSON: '<html>'"),
         (httpx2.Response(200, json={"a": 1}), 200, "unknown", "a list of predictions was expected, not {'a'"),
+        (httpx2.DecodingError("no gzip"), None, "connection", f"{URL} cannot be reached: DecodingError"),
         (httpx2.ReadTimeout("late"), None, "timeout", f"{URL} did not answer in time"),
     ],
 )
 def test_errors_say_what_the_service_said(
     answer: Any, status: int | None, error_type: str, message: str
 ) -> None:
-    both = Both([answer])
+    both = Both([answer], retries=0)
     with pytest.raises(ServeError) as caught:
         both(lambda client: client.classify("one", ["a"]))
     error = caught.value
@@ -201,6 +205,19 @@ def test_errors_say_what_the_service_said(
     assert len(both.requests) == 1 and str(error).startswith(message)
     copied = pickle.loads(pickle.dumps(error))
     assert vars(copied) == vars(error) and str(copied) == str(error)
+
+
+def test_what_is_no_address_is_said_at_once() -> None:
+    for url in ("", "localhost:8000/gliclass", "ftp://a/b", "http://", "http://localhost:port/gliclass"):
+        for kind in (GLiClassClient, AsyncGLiClassClient):
+            with pytest.raises(ValueError, match="address"):
+                kind(url)
+
+
+def test_a_key_is_sent_as_the_service_reads_it() -> None:
+    both = Both([A], api_key=" kéy\n")
+    assert both(lambda client: client.classify("one", ["a"])) == A
+    assert (b"Authorization", "Bearer kéy".encode()) in both.requests[0].headers.raw
 
 
 def test_an_error_names_the_request() -> None:
@@ -217,6 +234,8 @@ def test_adapters_are_asked_for() -> None:
     assert both(lambda client: client.is_adapter_cached("a/b")) is True
     assert str(both.requests[0].url) == f"{URL}/adapter-cache?adapter_id=a%2Fb"
     assert Both([status])(lambda client: client.is_adapter_cached("x")) is False
+    with pytest.raises(ServeError, match="an object was expected, not None"):
+        Both([httpx2.Response(200, text="null")])(lambda client: client.is_adapter_cached("x"))
 
 
 @pytest.mark.parametrize(
@@ -227,6 +246,7 @@ def test_adapters_are_asked_for() -> None:
         ([httpx2.Response(503), httpx2.Response(503)], False),
         ([httpx2.ConnectError("refused")], False),
         ([httpx2.ReadTimeout("late")], False),
+        ([httpx2.DecodingError("no gzip")], False),
     ],
 )
 def test_the_health_of_a_service(answers: list[Any], lives: bool, waits: list[float]) -> None:

@@ -41,6 +41,7 @@ Examples = Annotated[  # {"text", "labels"} each, for all texts or a list of the
 ]
 Arguments = dict[str, Any]  # those of `Service.answer`
 Kind = Literal["multi-label", "single-label", "multi", "single"]
+Right = Literal["Right", "right"]  # the end of a text from which tokens are cut; the left one never is
 
 LONGEST_TEMPLATE = 1000  # characters
 SINGLE_LABEL, MULTI_LABEL = "single-label", "multi-label"
@@ -178,12 +179,12 @@ class HuggingFaceBody(Body):
             if given is None or template.count("{}") != 1:
                 raise Invalid("hypothesis_template needs one {} where the label goes, and candidate_labels")
             descriptions = {label: template.replace("{}", label) for label in given}
-        several = self.parameters.multi_label or (given is not None and len(given) == 1)
+        labels = settings.labels if given is None else given
         return {
             "texts": self.inputs,
             "labels": given,
             "label_descriptions": descriptions,
-            "classification_type": MULTI_LABEL if several else SINGLE_LABEL,
+            "classification_type": MULTI_LABEL if self.parameters.multi_label else _best_of(labels),
         }
 
     def answered(self, answer: Answer) -> Any:
@@ -201,14 +202,13 @@ class PredictBody(Body):
     )
     raw_scores: bool = False
     truncate: bool | None = False
-    truncation_direction: Literal["Right"] = "Right"
+    truncation_direction: Right = "Right"
 
     def arguments(self, settings: ServeSettings) -> Arguments:
         """Returns the arguments of the classification."""
         if settings.labels is None:
             raise Invalid("/predict needs labels of the service: start it with --labels-file")
-        one = label_sizes(settings.labels)[0] == 1  # whose score is its own, not a share of 1
-        kind = MULTI_LABEL if one else SINGLE_LABEL
+        kind = _best_of(settings.labels)
         return {"texts": self._texts(), "labels": settings.labels, "classification_type": kind}
 
     def answered(self, answer: Answer) -> Any:
@@ -238,7 +238,7 @@ class RerankBody(Body):
     raw_scores: bool = False
     return_text: bool = False
     truncate: bool | None = False
-    truncation_direction: Literal["Right"] = "Right"
+    truncation_direction: Right = "Right"
 
     def arguments(self, settings: ServeSettings) -> Arguments:
         """Returns the arguments of the classification."""
@@ -253,6 +253,11 @@ class RerankBody(Body):
             )
         ]
         return sorted(rows, key=lambda row: -row["score"])
+
+
+def _best_of(labels: Any) -> str:
+    """Returns the kind that picks one of several labels; the score of a single one is no share of 1."""
+    return MULTI_LABEL if label_sizes(labels)[0] == 1 else SINGLE_LABEL
 
 
 def _raw(answer: Answer, raw: bool) -> list[Scores]:

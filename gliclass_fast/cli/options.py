@@ -179,11 +179,16 @@ def labels_of(labels: str | None, labels_file: Path | None) -> Any:
     if (labels is None) == (labels_file is None):
         raise ValueError("give the labels either as --labels a,b,c or as --labels-file FILE.json")
     if labels_file is not None:
-        given = read_json(labels_file)
-        if isinstance(given, list) and not all(isinstance(label, str) for label in given):
-            raise ValueError(f"{labels_file} must hold a list of strings, or nested objects, for all texts")
-        return given
+        return labels_in(labels_file)
     return [label.strip() for label in (labels or "").split(",") if label.strip()]
+
+
+def labels_in(path: Path) -> Any:
+    """Returns the labels of a JSON file, which are for all texts; ValueError for lists of them per text."""
+    given = read_json(path)
+    if isinstance(given, list) and not all(isinstance(label, str) for label in given):
+        raise ValueError(f"{path} must hold a list of strings, or nested objects, for all texts")
+    return given
 
 
 def read_json(path: Path) -> Any:

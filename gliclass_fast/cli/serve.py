@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from gliclass_fast.cli.console import Adapters, Dtype, Threads, let_threads_sleep
-from gliclass_fast.cli.options import adapters_of, read_json
+from gliclass_fast.cli.options import adapters_of, labels_in
 from gliclass_fast.serving.settings import Placement, ServeSettings
 
 # options that serve itself does not have are keys of the reference's configuration
@@ -87,7 +87,7 @@ def serve(
         adapters=adapters_of(adapters) or None,
         dtype=dtype, quantization=quantization, threads=threads, batch_tokens=batch_tokens,
         max_length=max_length, threshold=threshold,
-        labels=None if labels_file is None else read_json(labels_file),
+        labels=None if labels_file is None else labels_in(labels_file),
         api_keys=None if api_key_file is None else _keys(api_key_file),
         limits=_set(settings.limits, queue_tokens=max_queue_tokens, seconds=timeout),
     )  # fmt: skip

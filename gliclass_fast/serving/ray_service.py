@@ -20,7 +20,7 @@ from gliclass_fast.serving.ray_drain import drain_all
 from gliclass_fast.serving.ray_environment import FAST_AND_SAFE, free_port, local_environment
 from gliclass_fast.serving.ray_logs import ReplicaLines
 from gliclass_fast.serving.ray_replica import AppFactory, Logs, Surroundings, service_app
-from gliclass_fast.serving.settings import Placement, ServeSettings
+from gliclass_fast.serving.settings import Placement, ServeSettings, address_of
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +60,7 @@ class RayService:
     @property
     def address(self) -> str:
         """Returns where the service answers."""
-        return f"http://{self.placement.host}:{self.placement.port}"
+        return address_of(self.placement.host, self.placement.port)
 
     def start(self) -> None:
         """Starts Ray where it does not run, and returns once every replica answers.

@@ -11,7 +11,7 @@ import uvicorn
 
 from gliclass_fast.serving.app import create_app
 from gliclass_fast.serving.service import Service
-from gliclass_fast.serving.settings import Placement, ServeSettings
+from gliclass_fast.serving.settings import Placement, ServeSettings, address_of
 
 logger = logging.getLogger(__name__)
 
@@ -29,9 +29,8 @@ class Server(uvicorn.Server):
         await super().startup(sockets)
         if self.started:
             host, port = self.servers[0].sockets[0].getsockname()[:2]
-            logger.info(
-                "ready", extra={"address": f"http://{host}:{port}", "service": self._service.information()}
-            )
+            facts = {"address": address_of(host, port), "service": self._service.information()}
+            logger.info("ready", extra=facts)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Drains at the first signal, and ends at once at the second."""

@@ -9,6 +9,7 @@ from typing import Any
 
 from gliclass_fast.demo import PATH
 
+MOST_PORT = 65_535
 BATCHES_WAITING = 8  # the queue holds so many batches of tokens unless a setting says otherwise
 
 
@@ -67,3 +68,13 @@ class Placement:
     gpus: float | None = None  # of a replica; None: one where the device is a GPU
     ongoing_requests: int = 256  # that Ray sends to a replica at a time
     ray_address: str | None = None  # of a cluster; None: a local one is started
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for a port that there is not: the system would take another one instead."""
+        if not 0 <= self.port <= MOST_PORT:
+            raise ValueError(f"a port is from 0 to {MOST_PORT}, not {self.port}")
+
+
+def address_of(host: str, port: int) -> str:
+    """Returns the address of a service that listens at a host, whose name or number may be of IPv6."""
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

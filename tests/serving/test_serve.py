@@ -14,6 +14,10 @@ from typing import Any
 import httpx2
 import pytest
 
+from gliclass_fast.cli.options import labels_in
+from gliclass_fast.serving.ray_service import RayService
+from gliclass_fast.serving.settings import Placement, ServeSettings, address_of
+
 READY_WITHIN = 10  # seconds, on a machine that does little else; a busy one may take three times as long
 
 
@@ -59,6 +63,25 @@ def test_a_service_with_every_kind_of_setting(tmp_path: Path) -> None:
     [line] = [each for each in logged if each.get("request_id") == "mine"]
     assert line["route"] == "/v2" and line["status"] == 200 and line["ms"] > 0
     assert process.wait(20) == 0
+
+
+def test_what_is_no_port_and_labels_of_each_text_are_mistakes(tmp_path: Path) -> None:
+    for port in (-1, 65_536, 99_999):  # the system would take port 34463 for the last
+        with pytest.raises(ValueError, match=f"from 0 to 65535, not {port}"):
+            Placement(port=port)
+    file = tmp_path / "labels.json"
+    file.write_text('[["a", "b"], ["c"]]')
+    with pytest.raises(ValueError, match="must hold a list of strings"):
+        labels_in(file)
+
+
+def test_addresses_are_those_of_the_web() -> None:
+    assert address_of("127.0.0.1", 80) == "http://127.0.0.1:80"
+    assert (
+        address_of("::1", 80)
+        == RayService(ServeSettings(), Placement("::1", 80)).address
+        == "http://[::1]:80"
+    )
 
 
 @pytest.mark.parametrize(

@@ -82,8 +82,12 @@ def batch(
     reading = reading_of(column, keep, encoding, delimiter)
     if taken := [name for name in reading.keep if name in FOUND_COLUMNS]:
         raise ValueError(f"--keep: results have a column {taken[0]!r} of their own")
+    if not output.name or output.name == "..":
+        output = output.resolve()  # what stands beside a folder is named after it
     if output.resolve().is_relative_to(source.resolve()):
         raise ValueError(f"--output {output} is the input, or lies in it")
+    if not output.parent.is_dir():
+        raise ValueError(f"--output {output}: there is no folder {output.parent}")
 
     let_threads_sleep()  # those of a local cluster's workers too
     from gliclass_fast.cli.batch_run import BatchRun

@@ -50,7 +50,7 @@ def files_of(source: Path, reading: Reading) -> Files:
     kinds: dict[str, tuple[str, str]] = {}  # of the columns to keep, and the file that has them first
     rows = 0
     for number, path in enumerate(paths):
-        name = path.relative_to(root).as_posix()
+        name = shown(path.relative_to(root).as_posix())
         if kind_of(path.name) == ".parquet":
             counts = _groups(path, name, reading, kinds)
             firsts = [sum(counts[:group]) for group in range(len(counts))]

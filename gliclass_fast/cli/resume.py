@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from gliclass_fast.cli.results import Kept, Layout
-from gliclass_fast.cli.rows import FileFormatError, Row
+from gliclass_fast.cli.rows import FileFormatError, Row, shown
 
 
 class Resumed:
@@ -89,10 +89,10 @@ class RunNote:
             self.skips = self.skips or bool(before["skips"])
 
     @property
-    def finished(self) -> bool:
-        """Returns whether a run that is noted here has ended; raises FileFormatError for a damaged note."""
+    def finished(self) -> bool | None:
+        """Returns whether a run has ended, None where none is noted; FileFormatError for a damaged note."""
         before = self._before()
-        return before is None or bool(before["finished"])
+        return None if before is None else bool(before["finished"])
 
     def _before(self) -> dict[str, Any] | None:
         """Returns what is noted of the run before, or None where there is none, or no result of it."""
@@ -113,7 +113,7 @@ class RunNote:
         # exchanged whole, as a run that ends in the middle must leave a note to go on with
         new = self._path.with_name(f"{self._path.name}.new")
         try:
-            new.write_text(json.dumps(note, ensure_ascii=False) + "\n", encoding="utf-8")
+            new.write_text(shown(json.dumps(note, ensure_ascii=False)) + "\n", encoding="utf-8")
             new.replace(self._path)
         except BaseException:
             new.unlink(missing_ok=True)

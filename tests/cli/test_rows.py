@@ -227,11 +227,12 @@ def test_an_output_that_is_a_folder_and_labels_that_cannot_be_read(tmp_path: Pat
 
 
 def test_results_without_any_column_belong_to_one_input(tmp_path: Path) -> None:
-    for name in ("a.txt", "b.txt"):
+    first = "a\udce9.txt"  # a name need not be Unicode
+    for name in (first, "b.txt"):
         (tmp_path / name).write_text("I loved it.\nPlay jazz.\n")
     options = ["--no-text", "-o", str(tmp_path / "out.jsonl")]
-    assert run(str(tmp_path / "a.txt"), *options).exit_code == 0
-    assert run(str(tmp_path / "a.txt"), *options, "--resume").exit_code == 0
+    assert run(str(tmp_path / first), *options).exit_code == 0
+    assert run(str(tmp_path / first), *options, "--resume").exit_code == 0
     result = run(str(tmp_path / "b.txt"), *options, "--resume")
     assert result.exit_code == 2 and "with the same: input" in " ".join(result.stderr.split())
 

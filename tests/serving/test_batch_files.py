@@ -12,7 +12,7 @@ import pyarrow.parquet
 from typer.testing import CliRunner
 
 from gliclass_fast.cli.batch_files import ROWS_AT_A_TIME, ROWS_PER_FILE, files_of, tables
-from gliclass_fast.cli.rows import Reading
+from gliclass_fast.cli.rows import Reading, shown
 from tests.serving import counted
 
 NULL, NUMBER = "the text is null", "the text must be a string, not int"
@@ -34,17 +34,20 @@ def test_rows_of_all_kinds(tmp_path: Path) -> None:
     (tmp_path / "b.csv").write_text('text,key\n"one\ntwo",7\n,x\n')
     lines = [{"text": "one", "key": {"x": 1}}, {"key": "y"}, {"text": 3}, "four"]
     (tmp_path / "c.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    lines = [{"text": "one", "key": {"x": "\ud800"}}, {"text": "two", "key": "\ud800"}]  # no valid Unicode
+    (tmp_path / "d\udce9.jsonl").write_text("\n".join(map(json.dumps, lines)))
     expected: dict[str, list[tuple[Any, Any, Any]]] = {
         "a.parquet": [("one", 7, None), (None, None, NULL), ("three", 2**60, None)],
         "n.parquet": [(None, 3, NUMBER), (None, 4, NUMBER)],
         "b.csv": [("one\ntwo", "7", None), ("", "x", None)],
         "c.jsonl": [("one", '{"x": 1}', None), (None, "y", NULL), (None, None, NUMBER), ("four", None, None)],
+        "d\udce9.jsonl": [("one", '{"x": "\\ud800"}', None), ("two", "\\ud800", None)],
     }
     for name, rows in expected.items():
         found = rows_of(tmp_path / name, Reading(keep=("key",)))
         assert [(each["text"], each["key"], each["error"]) for each in found] == rows
         assert [(each["row_id"], each["file"], each["row"]) for each in found] == [
-            (number, name, number) for number in range(1, len(rows) + 1)
+            (number, shown(name), number) for number in range(1, len(rows) + 1)
         ]
 
 
@@ -121,6 +124,14 @@ def _bad(folder: Path) -> dict[str, tuple[list[str], str]]:
         "no files": ([str(folder / "empty")], "has no files"),
         "own name": ([str(folder / "good.parquet"), "--keep", "row"], "results have a column 'row'"),
         "in the input": ([str(folder / "mixed"), "--output", str(folder / "mixed/out")], "lies in it"),
+        "no folder": (
+            [str(folder / "good.parquet"), "--output", str(folder / "no/out")],
+            "there is no folder",
+        ),
+        "another's": (
+            [str(folder / "good.parquet"), "--output", str(folder / "types"), "--resume"],
+            "nothing tells what made",
+        ),
     }
 
 

@@ -8,6 +8,7 @@ import json
 import sys
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from math import isnan
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -150,8 +151,12 @@ def _parquet(path: Path, reading: Reading) -> Iterator[Row]:
 
 
 def _kept(record: Mapping[str, Any], reading: Reading) -> dict[str, Any]:
+    """Returns the columns that are kept, as every result can hold them: NaN is null there."""
     kept = {name: record.get(name) for name in reading.keep}
-    return {name: shown(value) if isinstance(value, str) else value for name, value in kept.items()}
+    valid = {name: shown(value) if isinstance(value, str) else value for name, value in kept.items()}
+    return {
+        name: None if isinstance(value, float) and isnan(value) else value for name, value in valid.items()
+    }
 
 
 def check_columns(path: Path, names: Sequence[str], reading: Reading) -> None:

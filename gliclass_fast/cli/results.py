@@ -71,10 +71,10 @@ class Layout:
 
 
 def json_line(record: Record) -> str:
-    """Returns a line of valid JSON: what a column that is kept holds beyond it is null, or an escape."""
+    """Returns a line of valid JSON: what a column that is kept holds beyond it is a string, or an escape."""
     try:
         line = json.dumps(record, ensure_ascii=False, default=str, allow_nan=False)
-    except ValueError:  # NaN and infinities
-        plain = json.loads(json.dumps(record, default=str), parse_constant=lambda _: None)
+    except ValueError:  # an infinity, or NaN within a list
+        plain = json.loads(json.dumps(record, default=str), parse_constant=lambda name: str(float(name)))
         line = json.dumps(plain, ensure_ascii=False)
     return shown(line) + "\n"

@@ -165,7 +165,7 @@ ODD = [
     '"a\\ud800"',
     '["\\ud800"]',
     "NaN",
-    "[Infinity]",
+    "-Infinity",
     str(2**70),
     "{}",
     '[{"a": {}}]',
@@ -176,17 +176,20 @@ ODD = [
 
 @pytest.mark.parametrize("suffix", OUTPUT_SUFFIXES)
 @pytest.mark.parametrize("values", [ODD, *([each] for each in ODD)], ids=lambda values: values[-1])
-def test_what_columns_hold_never_ends_a_job(tmp_path: Path, suffix: str, values: list[str]) -> None:
+@pytest.mark.parametrize("text", [True, False])
+def test_what_columns_hold_never_ends_a_job(
+    tmp_path: Path, suffix: str, values: list[str], text: bool
+) -> None:
     """Some of it is no valid Unicode, no JSON but to Python, or has no type in parquet."""
     path, output = tmp_path / "in.jsonl", tmp_path / f"out{suffix}"
     path.write_text("".join(f'{{"text": "x", "odd": {value}}}\n' for value in values))
-    layout, rows = Layout(("odd",)), read_rows(path, Reading(keep=("odd",)))
+    layout, rows = Layout(("odd",), text), read_rows(path, Reading(keep=("odd",)))
     writer = open_writer(output, resume=False, layout=layout)
     writer.start()
     for row in rows:
         writer.write(layout.record(row, Outcome([{"label": "a", "score": 0.5}])))
     writer.close()
-    assert [row["text"] for row in read(output)] == ["x"] * len(values)
+    assert len(read(output)) == len(values)
     kept = open_writer(output, resume=True, layout=layout).kept
     assert all(layout.fits(result, row) for result, row in zip(kept, rows, strict=True))
     if suffix == ".jsonl":

@@ -63,7 +63,8 @@ class Job:
         Raises ValueError for a row that fails with on_error "fail", and ends with the exit code 3 where rows
         failed, 130 after an interrupt, and 2 where the disk is full, say; what is in a file stays there.
         """
-        resumed = Resumed(writer.kept, self.layout, note is not None and note.skips)
+        skips, skipped = (False, False) if note is None else (note.skips, note.skipped > 0)
+        resumed = Resumed(writer.kept, self.layout, skips, skipped)
         try:
             with (
                 closing(writer),
@@ -96,6 +97,9 @@ class Job:
     def _part(self, rows: list[Row], first: int, writer: Writer, note: RunNote | None) -> None:
         found = self.score(rows, first)
         if note is not None:
+            if self.on_error == "skip":
+                failed = sum(outcome.error is not None for outcome in found)
+                note.skipped += failed - sum(row.error is not None for row in rows)
             note.write()
         writer.start()  # not before, as a mistake must not cost an earlier result
         try:

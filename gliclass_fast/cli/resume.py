@@ -14,9 +14,13 @@ from gliclass_fast.cli.rows import FileFormatError, Row, shown
 class Resumed:
     """Matches the rows of an input with the results that are there already, in order."""
 
-    def __init__(self, kept: Sequence[Kept], layout: Layout, skips: bool) -> None:
-        """Takes what tells the results apart; skips: whether rows that failed may be without one."""
+    def __init__(self, kept: Sequence[Kept], layout: Layout, skips: bool, skipped: bool = False) -> None:
+        """Takes what tells the results apart.
+
+        skips: whether rows that failed may be without one; skipped: whether one failed that looked good.
+        """
         self._kept, self._layout, self._skips = kept, layout, skips
+        self._met: set[str] | None = set() if skipped and not layout.text else None
         self._used = 0
         self.failed = sum(each.failed for each in kept)  # and the rows without a result, once they are met
 
@@ -25,6 +29,7 @@ class Resumed:
         for place, row in enumerate(rows):
             if self._used == len(self._kept):
                 return rows[place:]
+            self._tell_apart(row)
             if self._layout.fits(self._kept[self._used], row):
                 self._used += 1
             elif self._skips:
@@ -37,6 +42,17 @@ class Resumed:
         """Raises ValueError where there are more results than rows."""
         if self._used < len(self._kept):
             self._refuse()
+
+    def _tell_apart(self, row: Row) -> None:
+        """Raises ValueError for a row whose result may be another's, as one of both may have none."""
+        if self._met is None or row.error is not None:
+            return
+        if (identity := self._layout.identity(row)) in self._met:
+            raise ValueError(
+                "the --output file cannot be continued: rows were skipped, and its results have no texts and "
+                "no --keep column that tells rows apart"
+            )
+        self._met.add(identity)
 
     def _refuse(self) -> None:
         raise ValueError(
@@ -65,6 +81,7 @@ class RunNote:
         self._path, self._options = output.with_name(f"{output.name}.options.json"), options
         self._output, self._source, self._dtypes = output, source, [dtype]
         self.skips = skips
+        self.skipped = 0  # rows without a result that failed only as they were scored
 
     def check(self, resume: bool) -> None:
         """Raises ValueError where an unfinished run would be lost, or resumed with other options."""
@@ -87,6 +104,7 @@ class RunNote:
         if resume:
             self._dtypes = list(dict.fromkeys([*dtypes, *self._dtypes]))
             self.skips = self.skips or bool(before["skips"])
+            self.skipped = before["skipped"]
 
     @property
     def finished(self) -> bool | None:
@@ -101,14 +119,14 @@ class RunNote:
         try:
             before = json.loads(self._path.read_text(encoding="utf-8"))
             noted = {name: before[name] for name in ("finished", "options", "dtypes")}
-            return {**noted, "skips": before.get("skips")}
+            return {**noted, "skips": before.get("skips"), "skipped": int(before.get("skipped", 0))}
         except (ValueError, KeyError, TypeError):
             raise FileFormatError(f"{self._path} is damaged: delete it, or {self._output} as well") from None
 
     def write(self, finished: bool = False) -> None:
         note = {
             "finished": finished, "input": self._source, "options": self._options, "dtypes": self._dtypes,
-            "skips": self.skips,
+            "skips": self.skips, "skipped": self.skipped,
         }  # fmt: skip
         # exchanged whole, as a run that ends in the middle must leave a note to go on with
         new = self._path.with_name(f"{self._path.name}.new")

@@ -229,6 +229,28 @@ def test_an_output_that_is_a_folder_and_labels_that_cannot_be_read(tmp_path: Pat
         assert result.exit_code == 2 and "labels.json is not valid JSON" in " ".join(result.stderr.split())
 
 
+def test_results_without_texts_are_continued_where_rows_differ(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A row that fails only as it is scored has no result, and nothing shows that before."""
+
+    def scored(rows: list[Row], first: int) -> list[Outcome]:
+        return [Outcome(None, "no finite scores") if row.text == "bad" else Outcome([]) for row in rows]
+
+    monkeypatch.setattr(classify, "_scorer", lambda *given: scored)
+    monkeypatch.setattr(classify, "TEXTS_AT_A_TIME", 1)
+    rows, output = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    for texts, ids, code in (("good", "11", 0), ("good bad also", "123", 0), ("bad good also", "112", 2)):
+        each = zip(texts.split(), ids, strict=False)
+        rows.write_text("".join(json.dumps({"id": id, "text": text}) + "\n" for text, id in each))
+        command = [str(rows), "--no-text", "--keep", "id", "--on-error", "skip", "-o", str(output)]
+        assert run(*command).exit_code == (FAILED_ROWS if "bad" in texts else 0)
+        whole = output.read_bytes()
+        result = run(*command, "--resume")
+        assert result.exit_code == code and output.read_bytes() == whole
+    assert "no --keep column that tells rows apart" in " ".join(result.stderr.split())
+
+
 def test_results_without_any_column_belong_to_one_input(tmp_path: Path) -> None:
     first = "a\udce9.txt"  # a name need not be Unicode
     for name in (first, "b.txt"):

@@ -144,7 +144,7 @@ def _service(config: GLiClassServeConfig, host: str) -> RayService:
 
 def parts(texts: list[str], labels: Any, prompt: Any) -> Iterator[tuple[list[str], Any, Any]]:
     """Yields the texts of a call after another, with their labels and prompts."""
-    own_labels = isinstance(labels, list) and bool(labels) and isinstance(labels[0], list)
+    own_labels = isinstance(labels, list) and bool(labels) and isinstance(labels[0], (list, dict))
     if own_labels and len(labels) != len(texts):
         raise WrongValue(f"there are {len(texts)} texts and {len(labels)} lists of labels")
     own_prompts = isinstance(prompt, list)

@@ -276,6 +276,14 @@ def test_the_environment_is_set_and_what_a_person_set_stays(monkeypatch: pytest.
     assert not folder.exists() and environment == {"RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure"}
 
 
+def test_labels_of_each_text_stay_with_it_in_every_call() -> None:
+    texts, nested = [str(number) for number in range(40)], [{"a": [str(number)]} for number in range(40)]
+    for labels in (nested, [[str(number)] for number in range(40)]):
+        found = list(ray_serve.parts(texts, labels, None))
+        assert [part for part, *_ in found] == [texts[:32], texts[32:]]
+        assert [own for _, own, _ in found] == [labels[:32], labels[32:]]
+
+
 def test_threads_cores_and_queues_of_replicas(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(9)), raising=False)
     settings = ServeSettings(batch_texts=10)

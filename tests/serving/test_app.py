@@ -22,7 +22,6 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from gliclass_fast import ZeroShotClassificationPipeline, demo
 from gliclass_fast.serving import tracing
 from gliclass_fast.serving.app import create_app
-from gliclass_fast.serving.formats import HuggingFaceBody, HuggingFaceParameters, PredictBody
 from gliclass_fast.serving.service import Answer
 from gliclass_fast.serving.settings import Limits, ServeSettings
 from tests.adapters import adapted
@@ -175,18 +174,6 @@ def test_text_embeddings_inference_bodies(
     assert [each["index"] for each in ranked] == list(np.argsort(wanted)[::-1])
     assert ranked[0]["text"] == TEXTS[ranked[0]["index"]]
     close([each["score"] for each in ranked], sorted(wanted, reverse=True))
-
-
-@pytest.mark.parametrize(("labels", "kind"), [(["a"], "multi-label"), (["a", "b"], "single-label")])
-def test_a_single_label_has_its_own_score_whoever_names_it(labels: list[str], kind: str) -> None:
-    """As a share of all labels it would be 1."""
-    parameters = HuggingFaceParameters(candidate_labels=labels)
-    for own, body in (
-        (labels, HuggingFaceBody(inputs="x")),
-        (None, HuggingFaceBody(inputs="x", parameters=parameters)),
-        (labels, PredictBody(inputs="x")),
-    ):
-        assert body.arguments(ServeSettings(labels=own))["classification_type"] == kind
 
 
 def test_what_is_cut_is_said(client: TestClient) -> None:

@@ -112,9 +112,9 @@ def disentangled_attention_reference(
     return out.view(total, heads * width)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["held"])
 def _disentangled_kernel(
-    q, k, v, out, key_table, query_table, scratch, tiles, slots, scale, stride, reach,
+    q, k, v, out, key_table, query_table, scratch, tiles, slots, held, scale, stride, reach,
     HEADS: tl.constexpr, WIDTH: tl.constexpr, BLOCK: tl.constexpr, SIDE: tl.constexpr,
     C2P: tl.constexpr, P2C: tl.constexpr, SLOTS: tl.constexpr,
 ):  # fmt: skip
@@ -134,7 +134,8 @@ def _disentangled_kernel(
             valid = row < end
             tables = head  # This is the number of the head among those of all tables.
             if SLOTS:
-                tables += (1 + tl.load(slots + first)) * HEADS
+                slot_of_row = tl.load(slots + first)
+                tables += tl.where(slot_of_row < held, 1 + slot_of_row, 0) * HEADS
             used = valid[:, None] & (column < WIDTH)
             row_place = row.to(tl.int64)[:, None] * stride + head * WIDTH + column
             queries = tl.load(q + row_place, mask=used, other=0.0)
@@ -178,18 +179,21 @@ def disentangled_attention_triton(
 ) -> Tensor:
     """Computes `disentangled_attention`.
 
-    slots: int32 [T]; tables are then stacked, [1 + S, ...], and the rows of slot s read those at 1 + s.
+    slots: int32 [T]; tables are then stacked, [1 + S, ...], and the rows of slot s read those at 1 + s. An
+    adapter in a slot from S on changes none: its rows read the first.
     """
     count, _, heads, width = qkv.shape
     side, warps = TILE[qkv.element_size(), capability(qkv.device) >= (9, 0)]
     grid = persistent_grid(count, heads, qkv.device)
     out = torch.empty(count, heads * width, dtype=qkv.dtype, device=qkv.device)
     scratch = torch.empty(grid[0] * 4 * side * side, dtype=qkv.dtype, device=qkv.device)
+    stacked = tables.query_table if tables.key_table is None else tables.key_table
+    held = 0 if slots is None or stacked is None else len(stacked) - 1
     _disentangled_kernel[grid](
         *qkv.unbind(1), out,
         qkv if tables.key_table is None else tables.key_table,
         qkv if tables.query_table is None else tables.query_table,
-        scratch, sequences.tiles, sequences.tiles if slots is None else slots,
+        scratch, sequences.tiles, sequences.tiles if slots is None else slots, held,
         scale * log2(e), qkv.stride(0), tables.reach,
         HEADS=heads, WIDTH=width, BLOCK=power_of_2(width), SIDE=side,
         C2P=tables.key_table is not None, P2C=tables.query_table is not None,

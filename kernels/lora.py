@@ -71,7 +71,10 @@ class ListedStore:
 
 
 class StackedStore:
-    """Keeps the updates of all slots in two tensors, which move only where a larger rank or slot comes."""
+    """Keeps the updates of all slots in two tensors, which move only where a larger rank or slot comes.
+
+    It may hold fewer slots than there are: an adapter in one of the others does not change the map.
+    """
 
     def __init__(self, bounds: Sequence[int], depth: int, like: Tensor) -> None:
         """Takes the bounds of the map's parts, 0 to N, the number of its inputs, and a tensor like it."""
@@ -130,15 +133,16 @@ def lora_add_reference(
     return ACTIVATIONS[activation](y)
 
 
-@triton.jit(do_not_specialize=["rows"])
+@triton.jit(do_not_specialize=["rows", "held"])
 def _shrink_kernel(
-    x, a, slots, out, rows, DEPTH: tl.constexpr, RANKS: tl.constexpr, NONE: tl.constexpr,
+    x, a, slots, out, rows, held, DEPTH: tl.constexpr, RANKS: tl.constexpr, NONE: tl.constexpr,
     BLOCK_ROWS: tl.constexpr, BLOCK_RANKS: tl.constexpr, BLOCK_DEPTH: tl.constexpr,
 ):  # fmt: skip
     row = tl.program_id(0) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
     rank = tl.program_id(1) * BLOCK_RANKS + tl.arange(0, BLOCK_RANKS)
     depth = tl.arange(0, BLOCK_DEPTH)
     slot = tl.load(slots + row, mask=row < rows, other=-1)
+    slot = tl.where(slot < held, slot, -1)
     x_place = x + row.to(tl.int64)[:, None] * DEPTH + depth[None, :]
     acc = tl.zeros([BLOCK_ROWS, BLOCK_RANKS], tl.float32)
     current = tl.min(tl.where(slot < 0, NONE, slot))
@@ -155,9 +159,9 @@ def _shrink_kernel(
     tl.store(place, acc.to(out.dtype.element_ty), mask=(row < rows)[:, None] & (rank < RANKS)[None, :])
 
 
-@triton.jit(do_not_specialize=["rows"])
+@triton.jit(do_not_specialize=["rows", "held"])
 def _expand_kernel(
-    inner, b, slots, y, rows, FIRST: tl.constexpr, END: tl.constexpr, WIDTH: tl.constexpr,
+    inner, b, slots, y, rows, held, FIRST: tl.constexpr, END: tl.constexpr, WIDTH: tl.constexpr,
     OFFSET: tl.constexpr, RANKS: tl.constexpr, RANK: tl.constexpr, NONE: tl.constexpr,
     BLOCK_ROWS: tl.constexpr, BLOCK_WIDTH: tl.constexpr, BLOCK_RANK: tl.constexpr, ACTIVATION: tl.constexpr,
 ):  # fmt: skip
@@ -165,6 +169,7 @@ def _expand_kernel(
     column = FIRST + tl.program_id(1) * BLOCK_WIDTH + tl.arange(0, BLOCK_WIDTH)
     rank = tl.arange(0, BLOCK_RANK)
     slot = tl.load(slots + row, mask=row < rows, other=-1)
+    slot = tl.where(slot < held, slot, -1)
     acc = tl.zeros([BLOCK_ROWS, BLOCK_WIDTH], tl.float32)
     current = tl.min(tl.where(slot < 0, NONE, slot))
     while current < NONE:
@@ -193,12 +198,12 @@ def lora_add_triton(
     few_rows, block_ranks, block_depth, block_rows, block_width = TILE[x.element_size()]
     inner = torch.empty(count, ranks, dtype=x.dtype, device=x.device)
     _shrink_kernel[(ceil_div(count, few_rows), ceil_div(ranks, block_ranks))](
-        x, store.a, rows.slots, inner, count, DEPTH=depth, RANKS=ranks, NONE=NONE,
+        x, store.a, rows.slots, inner, count, len(store.a), DEPTH=depth, RANKS=ranks, NONE=NONE,
         BLOCK_ROWS=few_rows, BLOCK_RANKS=block_ranks, BLOCK_DEPTH=block_depth, num_warps=4, num_stages=2,
     )  # fmt: skip
     for part, (first, end) in enumerate(zip(store.bounds, store.bounds[1:], strict=False)):
         _expand_kernel[(ceil_div(count, block_rows), ceil_div(end - first, block_width))](
-            inner, store.b, rows.slots, y, count, FIRST=first, END=end, WIDTH=y.shape[1],
+            inner, store.b, rows.slots, y, count, len(store.b), FIRST=first, END=end, WIDTH=y.shape[1],
             OFFSET=part * store.rank, RANKS=ranks, RANK=store.rank, NONE=NONE,
             BLOCK_ROWS=block_rows, BLOCK_WIDTH=block_width, BLOCK_RANK=min(64, max(16, store.rank)),
             ACTIVATION=activation, num_warps=4, num_stages=1,

@@ -124,6 +124,7 @@ CASES: dict[str, Any] = {
             "unsorted, many ranks": {"slots": [9, -1, 0, 3], "ranks": (1, 17, 4, 40, 2, 2, 2, 2, 2, 70)},
             "none": {"slots": [-1] * 4},
             "gelu": {"slots": [-1, 0, 0, 1], "activation": "gelu"},
+            "slots that the store does not have": {"slots": [40, 0, 1 << 20, 1], "activation": "gelu"},
             "tanh, one slot": {"slots": [0] * 4, "activation": "tanh", "ranks": (8,)},
         }.items()
     },
@@ -132,6 +133,7 @@ CASES: dict[str, Any] = {
         for name, given in {
             "every kind": {"slots": [-1, 0, 1, 2]},
             "far": {"slots": [2, 0, 5, 1], "reach": 90},
+            "slots that the store does not have": {"slots": [0, 1 << 15, 9, -1]},
             "c2p alone": {"slots": [0, 0, 1, -1], "without": "p2c"},
         }.items()
     },

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
+
+from gliclass_fast.text.arguments import whole_number
 
 
 @runtime_checkable
@@ -58,9 +61,10 @@ def create_empty_cache(session_id: str | None = None, device: torch.device | str
 def truncate_cache(cache_state: CacheState, max_length: int) -> CacheState:
     """Returns the state of the last `max_length` tokens, which keep their positions.
 
-    It is the same object where there are no more tokens, or no keys and values. Raises TypeError for keys and
-    values of an unknown kind.
+    It is the same object where there are no more tokens, or no keys and values, and holds no token where
+    `max_length` is below zero. Raises TypeError for keys and values of an unknown kind.
     """
+    max_length = max(0, whole_number(max_length, "max_length", least=-sys.maxsize))
     if cache_state.cached_length <= max_length or cache_state.past_key_values is None:
         return cache_state
     kept = slice(cache_state.cached_length - max_length, None)

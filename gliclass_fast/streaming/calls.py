@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -45,8 +46,8 @@ def read_call(
     texts = arguments.check_texts(texts)
     count = len(texts)
     names = _session_ids(session_ids, count)
-    if batch_size is not None and batch_size <= 0:
-        raise ValueError(f"batch_size must be greater than zero, got {batch_size}")
+    if batch_size is not None:
+        check_positive(batch_size, "batch_size")
     if not texts:
         return []
     given = labels_per_text(labels, count, label_separator)
@@ -67,21 +68,28 @@ def read_call(
     return [Chunk(*row) for row in zip(*columns, strict=True)]
 
 
+def check_positive(value: Any, name: str) -> None:
+    """Raises TypeError where a setting is no whole number, and ValueError where it is not above zero."""
+    if arguments.whole_number(value, name, least=-sys.maxsize) <= 0:
+        raise ValueError(f"{name} must be greater than zero, got {value}")
+
+
 def _session_ids(given: Any, count: int) -> list[str]:
-    names = [given] if isinstance(given, str) else list(given)
+    wanted = "a string or a list of strings"
+    names = [given] if isinstance(given, str) else arguments.as_list(given, "session_ids", wanted)
     if len(names) != count:
         raise ValueError(f"session_ids names a session per text, so it needs {count}; got {len(names)}")
     if any(not isinstance(name, str) or not name for name in names):
         raise ValueError("every one of session_ids must be a string that is not empty")
     if len(set(names)) != count:
         raise ValueError("session_ids must be unique within a call")
-    return names
+    return arguments.plain_strings(names, "session_ids")
 
 
 def _strategies(given: Any, count: int) -> Sequence[ClassificationStrategy | None]:
     if given is None or isinstance(given, ClassificationStrategy):
         return [given] * count
-    found = list(given)
+    found = arguments.as_list(given, "strategies", "one for all texts, or a list of them")
     if len(found) != count:
         raise ValueError(f"strategies has one per text, so it needs {count}; got {len(found)}")
     if not all(isinstance(each, ClassificationStrategy) for each in found):

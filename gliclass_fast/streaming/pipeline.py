@@ -12,7 +12,7 @@ import numpy as np
 from gliclass_fast.batch import EncodedPrompt
 from gliclass_fast.pipeline import BasePipeline
 from gliclass_fast.runtime.transfer import PendingLogits
-from gliclass_fast.streaming.calls import Chunk, read_call
+from gliclass_fast.streaming.calls import Chunk, check_positive, read_call
 from gliclass_fast.streaming.pool import PagePool
 from gliclass_fast.streaming.session import Session
 from gliclass_fast.streaming.sessions import Sessions
@@ -72,10 +72,9 @@ class StreamingZeroShotClassificationPipeline(BasePipeline):
         if architecture != "decoder-kv":
             raise ValueError(_NEEDS_DECODER.format(architecture))
         for name, value in (("max_cache_len", max_cache_len), ("max_cached_tokens", max_cached_tokens)):
-            if value is not None and value <= 0:
-                raise ValueError(f"{name} must be greater than zero when it is given, got {value}")
-        if default_batch_size <= 0:
-            raise ValueError(f"default_batch_size must be greater than zero, got {default_batch_size}")
+            if value is not None:
+                check_positive(value, name)
+        check_positive(default_batch_size, "default_batch_size")
         if default_strategy is not None and not isinstance(default_strategy, ClassificationStrategy):
             raise TypeError("default_strategy must be a ClassificationStrategy")
         super().__init__(
@@ -100,9 +99,8 @@ class StreamingZeroShotClassificationPipeline(BasePipeline):
         self._bind()
 
     def _bind(self) -> None:
-        """Takes the reader and makes the pages for the model as it is now."""
-        self._bound = self.engine, self.model.loaded
-        self._reader: Any = self.engine.reader
+        """Makes the pages for the model as it is now."""
+        self._bound = self.model.loaded, self.tokenizer
         backbone, model = self.model.loaded.config.backbone_config, self.model
         shape = backbone.num_hidden_layers, backbone.num_key_value_heads, backbone.head_width
         self._pool = self.sessions.pool = PagePool(*shape, model.dtype, model.device)
@@ -111,13 +109,29 @@ class StreamingZeroShotClassificationPipeline(BasePipeline):
     def _follow_model(self) -> None:
         """Notices another model; raises ValueError where sessions hold what the old one read."""
         self.engine.follow_model()
-        if self._bound == (self.engine, self.model.loaded):
+        loaded, tokenizer = self._bound
+        if loaded is self.model.loaded and tokenizer is self.tokenizer:
             return
         if self.sessions:
             raise ValueError(
                 "the model or the tokenizer changed, or the model moved, and the sessions hold what the old "
                 "one read: clear_sessions() lets them begin anew"
             )
+        self._bind()
+
+    @property
+    def _reader(self) -> Any:
+        return self.engine.reader
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Has a copy, in another process too, go on with the same sessions; ValueError as for a call."""
+        with self._lock:
+            self._follow_model()
+            kept = {name: each for name, each in vars(self).items() if name not in _OF_THIS_PROCESS}
+            return kept | {"sessions": self.sessions.copy()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, _lock=RLock())
         self._bind()
 
     def __call__(
@@ -165,12 +179,13 @@ class StreamingZeroShotClassificationPipeline(BasePipeline):
             try:
                 pending = [self._launch(part) for part in self._parts(chunks, staged)]
                 logits = self._wait(staged, pending)
+                sessions = [each.session for each in staged]
+                stowed = self.sessions.stow(sessions, self.max_cache_len)
             except BaseException:
                 for each in staged:
                     self._pool.give(each.taken)
                 raise
-            sessions = [each.session for each in staged]
-            self.sessions.keep(sessions, self.drop_absent, self.max_cache_len, self.max_cached_tokens)
+            self.sessions.keep(sessions, stowed, self.drop_absent, self.max_cache_len, self.max_cached_tokens)
         return answers(staged, logits, return_hierarchical, self.label_separator)
 
     @property
@@ -250,9 +265,9 @@ class StreamingZeroShotClassificationPipeline(BasePipeline):
         asked = self._asked(chunk, session, len(token_ids))
         taken = self._pool.take(max(0, session.pages_missing(0 if asked is None else len(asked.token_ids))))
         session.pages += taken
+        staged.append(Staged(chunk, session, Turn(session, len(token_ids), asked), taken))
         if stowed is not None:
             self._pool.restore(session.rows(0, stowed.shape[2]), stowed)
-        staged.append(Staged(chunk, session, Turn(session, len(token_ids), asked), taken))
 
     def _asked(self, chunk: Chunk, session: Session, added: int) -> Classification | None:
         visible = min(session.cached_length, self.max_cache_len or session.cached_length)
@@ -275,7 +290,7 @@ class StreamingZeroShotClassificationPipeline(BasePipeline):
             )
 
     def _launch(self, part: list[Staged]) -> PendingLogits | None:
-        return run_step(self.model.loaded, self._pool, [each.turn for each in part])
+        return run_step(self._bound[0], self._pool, [each.turn for each in part])
 
     def _wait(self, staged: list[Staged], pending: list[PendingLogits | None]) -> list[np.ndarray]:
         """Returns the logits of every chunk that is classified, in order."""
@@ -292,4 +307,5 @@ class StreamingZeroShotClassificationPipeline(BasePipeline):
         return logits
 
 
+_OF_THIS_PROCESS = ("_lock", "_bound", "_pool")
 _NEEDS_DECODER = "streaming needs architecture_type='decoder-kv', got {!r}"

@@ -84,6 +84,11 @@ class Session:
         free, self.pages = self.pages[:whole], self.pages[whole:]
         return free
 
+    def wait_with(self, stowed: Tensor) -> list[int]:
+        """Takes a copy of all its keys and values in host memory; returns its pages, which are free then."""
+        free, self.pages, self.skipped, self.stowed = self.pages, [], 0, stowed
+        return free
+
     def state(self, length: int, device: torch.device) -> CacheState:
         """Returns what a strategy sees of the last `length` tokens."""
         ids = torch.from_numpy(self.token_ids[self.cached_length - length :]).to(device, torch.long)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from torch import Tensor
+
 from gliclass_fast.streaming.pool import PagePool
 from gliclass_fast.streaming.session import Session, total_tokens
 
@@ -46,30 +48,52 @@ class Sessions(Mapping[str, Session]):
         self._left.clear()
         self.delete(list(self._held))
 
+    def copy(self) -> Sessions:
+        """Returns the same sessions with their keys and values in host memory, and without a pool."""
+        twin = Sessions()
+        twin.calls, twin._left = self.calls, self._left.copy()
+        for name, session in self._held.items():
+            twin._held[name] = own = session.copy(session.strategy)
+            if session.pages:
+                own.wait_with(self._stow(session, session.cached_length))
+        return twin
+
+    def _stow(self, session: Session, length: int) -> Tensor:
+        """Returns a copy of the keys and values of a session's last tokens in host memory."""
+        return self.pool.stow(session.rows(session.end - length, length), self.pins)
+
+    def stow(self, sessions: Sequence[Session], max_cache_len: int | None) -> list[Tensor | None]:
+        """Returns, for `keep`, what the sessions of a call keep in host memory, where they wait there."""
+        if not self.offloads:
+            return [None] * len(sessions)
+        lengths = [min(each.cached_length, max_cache_len or each.cached_length) for each in sessions]
+        return [
+            self._stow(each, length) if length else None
+            for each, length in zip(sessions, lengths, strict=True)
+        ]
+
     def keep(
         self,
         sessions: Sequence[Session],
+        stowed: Sequence[Tensor | None],
         drop_absent: bool,
         max_cache_len: int | None,
         max_cached_tokens: int | None,
     ) -> None:
         """Takes the sessions of a call that has succeeded, and gives free pages back.
 
-        The arguments are those of the pipeline.
+        The arguments are those of the pipeline, and what `stow` returned.
         """
         named = {session.session_id for session in sessions}
         if drop_absent:
             self.delete([name for name in self._held if name not in named])
             self._left.clear()
-        for session in sessions:
+        for session, waiting in zip(sessions, stowed, strict=True):
             self.pool.give(session.spare_pages())
             if max_cache_len is not None:
                 self.pool.give(session.keep_last(max_cache_len))
-            if self.offloads and session.cached_length:
-                held = session.rows(session.skipped, session.cached_length)
-                session.stowed, session.skipped = self.pool.stow(held, self.pins), 0
-                self.pool.give(session.pages)
-                session.pages = []
+            if waiting is not None:
+                self.pool.give(session.wait_with(waiting))
             self._held[session.session_id] = session
         self.calls += 1
         if max_cached_tokens is not None:

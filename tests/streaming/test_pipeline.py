@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import random
 import threading
 from collections.abc import Callable
@@ -180,6 +182,67 @@ def test_sessions_can_wait_in_host_memory() -> None:
     assert offloading.sessions.pool.used_pages == 0
 
 
+def test_a_call_that_cannot_move_keys_and_values_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain, offloading = (streaming(max_cache_len=40, drop_absent=False) for _ in range(2))
+    offloading.sessions.offloads = True
+    for each in (plain, offloading):
+        each(["begin" * 9, "other"], LABELS, session_ids=["a", "b"])
+    pool = offloading.sessions.pool
+    for method in ("stow", "restore"):
+        works, calls = getattr(pool, method), []
+
+        def second_fails(*given: Any, works: Any = works, calls: list[int] = calls) -> Any:
+            calls.append(1)
+            if len(calls) == 2:
+                raise torch.OutOfMemoryError
+            return works(*given)
+
+        with monkeypatch.context() as changed:
+            changed.setattr(pool, method, second_fails)
+            with pytest.raises(torch.OutOfMemoryError):
+                offloading(["more", "text"], LABELS, session_ids=["a", "b"])
+        assert pool.used_pages == 0
+    answers = [each(["x", "y"], LABELS, session_ids=["a", "b"]) for each in (plain, offloading)]
+    assert_same_answers(*answers)
+
+
+def test_a_copy_goes_on_with_the_same_sessions() -> None:
+    pipeline = streaming(max_cache_len=20, drop_absent=False, max_cached_tokens=30)
+    for name in ("left", "a", "b"):
+        pipeline("0123456789 and more", LABELS, session_ids=name, prompt="P: ")
+    pipeline.set_session_strategy("b", ours.SlidingWindowStrategy(3))
+    copies = [pickle.loads(pickle.dumps(pipeline)), copy.deepcopy(pipeline)]
+    answers = [each("x", LABELS, session_ids="b", threshold=0.0) for each in (pipeline, *copies)]
+    for twin, found in zip(copies, answers[1:], strict=True):
+        assert_same_answers(found, answers[0])
+        assert twin.active_sessions == pipeline.active_sessions
+        with pytest.raises(ValueError, match="'left' left to make room"):
+            twin("x", LABELS, session_ids="left")
+
+
+def test_settings_may_change_while_there_are_sessions() -> None:
+    pipeline, twin = streaming(), streaming(classification_type="single-label")
+    for each in (pipeline, twin):
+        each("begin", LABELS, session_ids="a")
+    pipeline.max_length, pipeline.batch_tokens, pipeline.classification_type = 64, 99, "single-label"
+    assert_same_answers(*(each("x", LABELS, session_ids="a") for each in (pipeline, twin)))
+    pipeline.tokenizer = copy.deepcopy(pipeline.tokenizer)
+    with pytest.raises(ValueError, match="the tokenizer changed"):
+        pipeline("x", LABELS, session_ids="a")
+
+
+@pytest.mark.parametrize("size", [0, -3])
+def test_a_window_of_nothing(size: int) -> None:
+    theirs = reference.StreamingZeroShotClassificationPipeline(
+        tiny_reference(), byte_tokenizer(), device="cpu"
+    )
+    answers = [
+        pipeline("hello", LABELS, session_ids="a", strategies=package.SlidingWindowStrategy(size))
+        for package, pipeline in ((ours, streaming()), (reference, theirs))
+    ]
+    assert_same_answers(*answers)
+
+
 class Failing(ours.EveryChunkStrategy):
     def should_classify(self, tokens_added: int, cached_length: int, text: str) -> bool:
         raise RuntimeError("no")
@@ -194,7 +257,10 @@ FAILURES: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"session_ids": ["a", "a"]}, ValueError, "unique"),
     ({"session_ids": ["a"]}, ValueError, "needs 2; got 1"),
     ({"session_ids": ["a", ""]}, ValueError, "string that is not empty"),
+    ({"session_ids": None}, TypeError, "session_ids must be a string or a list of strings"),
+    ({"session_ids": {"a", "b"}}, TypeError, "session_ids is a set"),
     ({"labels": []}, ValueError, "at least one label"),
+    ({"batch_size": 2.5}, TypeError, "batch_size must be a whole number"),
     ({"batch_size": 0}, ValueError, "batch_size"),
     ({"threshold": 2}, ValueError, "threshold"),
     ({"strategies": [Failing()]}, ValueError, "needs 2; got 1"),
@@ -298,6 +364,7 @@ def test_in_triton() -> None:
     ("settings", "error", "message"),
     [
         ({"max_cache_len": 0}, ValueError, "max_cache_len must be greater than zero"),
+        ({"max_cache_len": 2.5}, TypeError, "max_cache_len must be a whole number"),
         ({"max_cached_tokens": -1}, ValueError, "max_cached_tokens must be greater than zero"),
         ({"default_batch_size": 0}, ValueError, "default_batch_size must be greater than zero"),
         ({"default_strategy": "every"}, TypeError, "must be a ClassificationStrategy"),

@@ -101,26 +101,29 @@ def adapter_names(model: nn.Module) -> list[str]:
     return list(dict.fromkeys(name for layer in layers for name in getattr(layer, "lora_A", ())))
 
 
-def live_updates(model: nn.Module, name: str) -> dict[str, tuple[Tensor, Tensor]]:
-    """Returns what brings a model, with its active adapters merged, to one with another adapter alone.
+def live_updates(model: nn.Module, name: str | None) -> dict[str, tuple[Tensor, Tensor]]:
+    """Returns what takes a model, its active adapters merged, to one with another adapter alone, or none.
 
     By the name of each weight: A [r, in] and B [out, r], copies in float32, the adapter's own and those of
     the merged ones with the other sign. Raises CheckpointError where one of them is not plain LoRA of linear
     layers.
     """
     found: dict[str, tuple[Tensor, Tensor]] = {}
+    called = "an active adapter" if name is None else f"the adapter {name!r} or an active one"
+    wanted = [] if name is None else [name]
     for place, module in model.named_modules():
         copies = getattr(module, "modules_to_save", None)
-        if isinstance(copies, nn.ModuleDict) and (
-            name in copies or any(a in copies for a in module.active_adapters)
+        if isinstance(copies, nn.ModuleDict) and any(
+            each in copies for each in (*wanted, *module.active_adapters)
         ):
-            raise CheckpointError(f"the adapter {name!r} or an active one replaces {place} (modules_to_save)")
+            raise CheckpointError(f"{called} replaces {place} (modules_to_save)")
     for place, layer in adapter_layers(model).items():
-        held = [each for each in _left_in(layer) if each != name]
-        signs = {**dict.fromkeys(held, -1.0), **({} if name in _left_in(layer) else {name: 1.0})}
-        if any(not _is_plain(layer, each) for each in (name, *held)):
-            raise CheckpointError(f"the adapter {name!r} or an active one is not plain LoRA on {place}")
-        own = {each: sign for each, sign in signs.items() if each in layer.lora_A}
+        held = _left_in(layer)
+        signs = dict.fromkeys((each for each in held if each not in wanted), -1.0)
+        signs |= dict.fromkeys((each for each in wanted if each not in held), 1.0)
+        if any(not _is_plain(layer, each) for each in (*wanted, *held)):
+            raise CheckpointError(f"{called} is not plain LoRA on {place}")
+        own = {each: sign for each, sign in signs.items() if each in getattr(layer, "lora_A", ())}
         if own:
             a = torch.cat([layer.lora_A[each].weight.detach().float().cpu() for each in own])
             b = [
@@ -142,6 +145,8 @@ def _is_plain(layer: Any, name: str) -> bool:
     """Tells whether what a layer holds of an adapter is nothing, or two matrices of a linear map."""
     if name in getattr(layer, "lora_embedding_A", ()):
         return False
+    if not hasattr(layer, "lora_A"):  # IA3 and others
+        return name not in layer.active_adapters
     if name not in layer.lora_A:
         return True
     plain = layer.lora_B[name].bias is None and not getattr(layer, "use_dora", {}).get(name)

@@ -43,7 +43,7 @@ def resolve_folder(path_or_repo_id: str | Path, weights: bool = True, **hub: Any
             raise CheckpointError(
                 f"{folder} is a file; give the folder that holds config.json and model.safetensors"
             )
-        return folder
+        return folder.absolute()  # which stays what it is where a process changes its directory
     name = str(path_or_repo_id)
     if name.count("/") != 1 or name.startswith((".", "/", "~")):
         raise CheckpointError(

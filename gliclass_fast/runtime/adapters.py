@@ -14,6 +14,7 @@ from pathlib import Path
 from threading import RLock
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from gliclass_fast.checkpoint.adapters import adapter_names, live_updates
@@ -70,6 +71,7 @@ class AdapterLibrary:
         self._adapters: dict[str, Adapter] = {}
         self._kept: OrderedDict[Adapter, Updates] = OrderedDict()  # the least recently used first
         self._places: Places | None = None
+        self._without: Callable[[], Updates] = dict  # takes the active adapters out of a live model
         self._count = 0
         self._lock = RLock()
 
@@ -104,6 +106,7 @@ class AdapterLibrary:
         with self._lock:
             for id in [id for id, each in self._adapters.items() if each.folder is None]:
                 del self._adapters[id]
+            self._without = _snapshot(model, None, places)
             for id in adapter_names(model):
                 if id not in self._adapters:
                     self._count += 1
@@ -129,7 +132,7 @@ class AdapterLibrary:
                 found = _read(adapter, self._places)
             if self._adapters.get(adapter.id) is adapter:  # else it was unloaded while a text waited for it
                 self._keep(adapter, found)
-            return found
+            return _joined(found, self._without())
 
     def _keep(self, adapter: Adapter, updates: Updates) -> None:
         self._kept[adapter] = updates
@@ -185,8 +188,20 @@ def _read(adapter: Adapter, places: Places) -> Updates:
     }
 
 
-def _snapshot(model: nn.Module, id: str, places: Places) -> Callable[[], Updates]:
+def _joined(one: Updates, other: Updates) -> Updates:
+    """Returns the updates that do what both do."""
+    both = {
+        weight: (torch.cat((one[weight][0], a)), torch.cat((one[weight][1], b), dim=1))
+        for weight, (a, b) in other.items()
+        if weight in one
+    }
+    return {**one, **other, **both}
+
+
+def _snapshot(model: nn.Module, id: str | None, places: Places) -> Callable[[], Updates]:
     """Reads an adapter of a live model now, and returns what gives it, or raises what is wrong with it.
+
+    id None: reads what takes the active adapters out.
 
     The network beside it was built of the model as it is now, with the active adapters merged.
     """
@@ -194,11 +209,15 @@ def _snapshot(model: nn.Module, id: str, places: Places) -> Callable[[], Updates
         found = {
             weight: pair
             for weight, pair in live_updates(model, id).items()
-            if _has_effect(weight, places, f"the live model's adapter {id!r}")
+            if _has_effect(weight, places, f"the live model's adapter {id!r}" if id else "the live model")
         }
     except CheckpointError as error:
         return partial(_refuse, error)
-    return lambda: found
+    return partial(_give, found)  # which can be pickled
+
+
+def _give(found: Updates) -> Updates:
+    return found
 
 
 def _refuse(error: CheckpointError) -> Updates:

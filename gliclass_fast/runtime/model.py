@@ -21,7 +21,7 @@ from gliclass_fast.config import valid_options
 from gliclass_fast.models.configuration import read_config
 from gliclass_fast.ops import Ops, unavailable_reason
 from gliclass_fast.runtime.adapters import Adapter, AdapterLibrary
-from gliclass_fast.runtime.loaded import load
+from gliclass_fast.runtime.loaded import LoadedNetwork, load
 from gliclass_fast.runtime.origin import Origin
 from gliclass_fast.runtime.pretrained import find_pretrained
 from gliclass_fast.runtime.settings import Settings
@@ -151,7 +151,11 @@ class GLiClassModel(StockModel):
         settings = {field.name: getattr(self.settings, field.name) for field in fields(Settings)}
         origin = self.origin
         given = (origin.options(), origin.read_tensors, origin.name, self.on_change)
-        return partial(type(self), **settings), given, {"adapters": self.adapters}
+        return partial(type(self), **settings), given, self.adapters
+
+    def __setstate__(self, adapters: AdapterLibrary) -> None:
+        self.adapters = adapters
+        self._follow_adapters(self.loaded)
 
     def __repr__(self) -> str:
         where = f"{str(self.dtype).removeprefix('torch.')} on {self.device}"
@@ -183,9 +187,13 @@ class GLiClassModel(StockModel):
         config = read_config(origin.options())
         loaded = load(config, origin.read_tensors(), origin.name, settings)
         origin.remember(seen)
-        if isinstance(origin.read_tensors, LiveModel):
-            self.adapters.follow(origin.read_tensors.model, loaded.places)
+        self._follow_adapters(loaded)
         self.loaded, self.settings, self._twin = loaded, settings, None
+
+    def _follow_adapters(self, loaded: LoadedNetwork) -> None:
+        """Takes the adapters of a live model, of which a network was built now, as they are."""
+        if isinstance(self.origin.read_tensors, LiveModel):
+            self.adapters.follow(self.origin.read_tensors.model, loaded.places)
 
     def follow_origin(self) -> None:
         """Does what `on_change` says about a change; calls begin so where they find `origin.changed()`.

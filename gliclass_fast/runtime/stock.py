@@ -105,18 +105,25 @@ class StockModel:
             )
         if input_ids is None:
             raise TypeError("input_ids is missing: `prepare_inputs` of a pipeline makes it")
-        if self.origin.changed():
-            self.follow_origin()
+        adapters = self.adapters_per_text(adapter_ids, len(input_ids))
         inputs = PaddedInputs(input_ids, attention_mask, class_input_ids, class_attention_mask, labels_mask)
         slots: Any = max_num_classes or getattr(self.origin.config, "max_num_classes", 0)
         slots = int(slots) if labels_mask is None else labels_mask.shape[1]
         embeddings = bool(output_text_embeddings or output_class_embeddings)
-        chosen = adapters_per_text(adapter_ids, len(input_ids), self.adapters)
-        adapters = [None if each is None else self.adapters[each] for each in chosen]
-        output = forward(self.loaded, inputs, slots, embeddings, adapters)
+        of_texts = [None if each is None else self.adapters[each] for each in adapters]
+        output = forward(self.loaded, inputs, slots, embeddings, of_texts)
         return output if return_dict is not False else (output.logits,)
 
     forward = __call__
+
+    def adapters_per_text(self, adapter_ids: Any, count: int) -> list[str | None]:
+        """Returns the id of every text's adapter, None for none, of the adapters that there are now.
+
+        Raises TypeError, or ValueError for an id that is not among them.
+        """
+        if self.origin.changed():  # a live model may have others
+            self.follow_origin()
+        return adapters_per_text(adapter_ids, count, self.adapters)
 
     def __getattr__(self, name: str) -> Any:
         """Raises AttributeError, which says what stands in for what torch's and transformers' models have."""

@@ -232,6 +232,8 @@ def test_another_base_model_and_unknown_ids(model: Any, tmp_path: Path) -> None:
         pipeline(["x", "y"], LABELS, adapter_ids=[None, "b"])
     with pytest.raises(ValueError, match=r"adapter_ids has one entry per text, so it needs 2; got 1"):
         pipeline(["x", "y"], LABELS, adapter_ids=["b"])
+    with pytest.raises(ValueError, match=r"adapter_ids has one entry per text, so it needs 2; got 1"):
+        pipeline(["x", "y"], LABELS, adapter_ids=[None])
     with pytest.raises(ValueError, match="adapter 'b' is not loaded; loaded: none"):
         pipeline.unload_adapter("b")
     with pytest.raises(TypeError, match="adapter_ids"):
@@ -273,6 +275,30 @@ def test_the_adapters_of_a_live_model(model: Any) -> None:
         logits(pipeline, texts[:1], adapter_ids="b")
 
 
+def test_a_live_model_gets_more_adapters(model: Any, tmp_path: Path) -> None:
+    """They count from the next call on, those of a folder stand alone too, and copies have all."""
+    merged = adapted(model, tmp_path, 1)
+    live, config = copy.deepcopy(model), peft.LoraConfig(r=2, target_modules=["value_proj", "dense"])
+    wrapped = peft.get_peft_model(live.model.encoder_model, config, adapter_name="a")
+    live.model.encoder_model = wrapped
+    pipeline = fast_pipeline(live)
+    for each in (n for name, n in wrapped.named_parameters() if "lora_B" in name):
+        torch.nn.init.normal_(each)
+    with_a = logits(pipeline, TEXTS[:1])[0]
+    wrapped.add_adapter("b", config)  # as it begins, it changes nothing
+    pipeline.load_adapter("folder", tmp_path)
+    expected = {"b": alone(model, TEXTS[0]), "folder": alone(merged, TEXTS[0]), "a": with_a, None: with_a}
+    for each in (pipeline, pickle.loads(pickle.dumps(pipeline))):
+        found = logits(each, TEXTS[:1] * 4, adapter_ids=list(expected))
+        for own, wanted in zip(found, expected.values(), strict=True):
+            np.testing.assert_allclose(own, wanted, atol=1e-5)
+    wrapped.add_adapter("c", config)
+    inputs = pipeline.prepare_inputs(TEXTS[:1], LABELS)
+    np.testing.assert_allclose(
+        pipeline.model(**inputs, adapter_ids="c").logits[0, :3], expected["b"], atol=1e-5
+    )
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -300,6 +326,19 @@ def test_one_that_is_replaced_leaves_its_slot(model: Any, tmp_path: Path) -> Non
         pipeline.load_adapter("a", tmp_path)
         logits(pipeline, TEXTS[:1], adapter_ids="a")
     assert len(pipeline.model.loaded.adapter_slots) == 1
+
+
+def test_a_relative_folder_stays_the_same_one(
+    model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    adapted(model, tmp_path / "a", 1)
+    pipeline = fast_pipeline(model)
+    with monkeypatch.context() as inside:
+        inside.chdir(tmp_path)
+        pipeline.load_adapter("a", "a")
+    before = logits(pipeline, TEXTS[:1], adapter_ids="a")
+    twin = pickle.loads(pickle.dumps(pipeline))  # which reads the folder again
+    np.testing.assert_allclose(logits(twin, TEXTS[:1], adapter_ids="a"), before, atol=1e-6)
 
 
 def test_threads_share_few_slots(model: Any, tmp_path: Path) -> None:

@@ -81,14 +81,6 @@ class StreamingZeroShotClassificationPipeline(BasePipeline):
             model, tokenizer, max_classes, max_length, classification_type, device, progress_bar,
             label_separator, batch_tokens, **model_options,
         )  # fmt: skip
-        config = self.model.loaded.config
-        if config.architecture_type != "decoder-kv":
-            raise ValueError(_NEEDS_DECODER.format(config.architecture_type))
-        if self.model.loaded.network.scorer.reads_text:  # type: ignore[union-attr]
-            raise ValueError(
-                "recurrent_read_text: this model's scorer reads the text again, of which a stream keeps keys "
-                "and values alone; use ZeroShotClassificationPipeline"
-            )
         self.max_cache_len, self.max_cached_tokens = max_cache_len, max_cached_tokens
         self.default_batch_size, self.drop_absent = default_batch_size, drop_absent
         self.default_strategy = default_strategy or EveryChunkStrategy()
@@ -99,9 +91,16 @@ class StreamingZeroShotClassificationPipeline(BasePipeline):
         self._bind()
 
     def _bind(self) -> None:
-        """Makes the pages for the model as it is now."""
-        self._bound = self.model.loaded, self.tokenizer
-        backbone, model = self.model.loaded.config.backbone_config, self.model
+        """Makes the pages for the model as it is now; raises ValueError where it cannot read streams."""
+        model, config = self.model, self.model.loaded.config
+        if config.architecture_type != "decoder-kv":
+            raise ValueError(_NEEDS_DECODER.format(config.architecture_type))
+        if model.loaded.network.scorer.reads_text:  # type: ignore[union-attr]
+            raise ValueError(
+                "recurrent_read_text: this model's scorer reads the text again, of which a stream keeps keys "
+                "and values alone; use ZeroShotClassificationPipeline"
+            )
+        self._bound, backbone = (model.loaded, self.tokenizer), config.backbone_config
         shape = backbone.num_hidden_layers, backbone.num_key_value_heads, backbone.head_width
         self._pool = self.sessions.pool = PagePool(*shape, model.dtype, model.device)
         self.sessions.offloads = self._offload_to_cpu and model.device.type != "cpu"

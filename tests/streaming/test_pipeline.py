@@ -381,3 +381,8 @@ def test_models_that_cannot_stream() -> None:
     reading = tiny_reference(recurrent_steps=2, recurrent_read_text=True)
     with pytest.raises(ValueError, match="recurrent_read_text"):
         streaming(reading)
+    pipeline = streaming()
+    for model, message in ((reading, "recurrent_read_text"), (reference_model("bert"), "uni-encoder")):
+        pipeline.model = model
+        with pytest.raises(ValueError, match=message):
+            pipeline("x", LABELS, session_ids="a")

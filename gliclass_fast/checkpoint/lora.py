@@ -147,7 +147,10 @@ class LoraPairs(Mapping[str, Pair]):
         for name in added:
             weight, module, side = self._place(name)
             sides.setdefault((weight, module), {})[side] = name
-        for (weight, _), names in sides.items():
+        modules: dict[str, str] = {}
+        for (weight, module), names in sides.items():
+            if modules.setdefault(weight, module) != module:
+                raise CheckpointError(f"{source}: {weight} has two adapters, {modules[weight]} and {module}")
             if len(names) < 2:
                 raise CheckpointError(f"{source}: for {weight} there is only {next(iter(names.values()))}")
         self._pairs = {

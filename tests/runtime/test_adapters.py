@@ -182,6 +182,14 @@ def _tensors(old: str, new: str) -> Any:
     return change
 
 
+def _twice(folder: Path) -> None:
+    """Adds the same adapter with other numbers, under names that start at the model."""
+    file = folder / "adapter_model.safetensors"
+    tensors = load_file(file)
+    whole = f"{ENCODER}model.encoder_model."
+    save_file(tensors | {name.replace(ENCODER, whole): each + 1 for name, each in tensors.items()}, file)
+
+
 def _pickle(folder: Path) -> None:
     (folder / "adapter_model.safetensors").unlink()
     (folder / "adapter_model.bin").write_bytes(b"x")
@@ -205,6 +213,7 @@ def _pickle(folder: Path) -> None:
             _tensors(f"{ENCODER}encoder.layer.0.output.dense", f"{ENCODER}model.scorer.mlp.0"),
             r"model\.scorer\.mlp\.0\.weight is not supported; supported: linear layers of the backbone",
         ),
+        (_twice, "has two adapters, encoder.* and model.encoder_model.encoder"),
         (_pickle, "is a pickle file"),
         (lambda folder: (folder / "adapter_config.json").unlink(), "not the folder of an adapter"),
     ],

@@ -101,6 +101,7 @@ class StreamingZeroShotClassificationPipeline(BasePipeline):
                 "and values alone; use ZeroShotClassificationPipeline"
             )
         self._bound, backbone = (model.loaded, self.tokenizer), config.backbone_config
+        self._reader: Any = self.engine.reader
         shape = backbone.num_hidden_layers, backbone.num_key_value_heads, backbone.head_width
         self._pool = self.sessions.pool = PagePool(*shape, model.dtype, model.device)
         self.sessions.offloads = self._offload_to_cpu and model.device.type != "cpu"
@@ -110,6 +111,7 @@ class StreamingZeroShotClassificationPipeline(BasePipeline):
         self.engine.follow_model()
         loaded, tokenizer = self._bound
         if loaded is self.model.loaded and tokenizer is self.tokenizer:
+            self._reader = self.engine.reader
             return
         if self.sessions:
             raise ValueError(
@@ -117,10 +119,6 @@ class StreamingZeroShotClassificationPipeline(BasePipeline):
                 "one read: clear_sessions() lets them begin anew"
             )
         self._bind()
-
-    @property
-    def _reader(self) -> Any:
-        return self.engine.reader
 
     def __getstate__(self) -> dict[str, Any]:
         """Has a copy, in another process too, go on with the same sessions; ValueError as for a call."""
@@ -306,5 +304,5 @@ class StreamingZeroShotClassificationPipeline(BasePipeline):
         return logits
 
 
-_OF_THIS_PROCESS = ("_lock", "_bound", "_pool")
+_OF_THIS_PROCESS = ("_lock", "_bound", "_pool", "_reader")
 _NEEDS_DECODER = "streaming needs architecture_type='decoder-kv', got {!r}"

@@ -200,8 +200,7 @@ def check_on_truncation(value: Any) -> OnTruncation:
 def refuse_unsupported(**given: Any) -> None:
     """Raises WrongValue for what only other engines have, unless it is None for every text."""
     for name, value in given.items():
-        absent = isinstance(value, (list, tuple)) and all(each is None for each in value)
-        if value is not None and not absent:
+        if not _is_absent(value):
             raise WrongValue(f"{name} is not supported yet: this engine runs text models")
 
 
@@ -210,7 +209,9 @@ def adapters_per_text(value: Any, count: int, loaded: Container[str]) -> list[st
 
     Raises WrongValue for an id that is not among those `loaded`.
     """
-    ids = per_text(value, count, "adapter_ids", lambda given: given is None or isinstance(given, str))
+    if _is_absent(value):
+        return [None] * count
+    ids = per_text(value, count, "adapter_ids", lambda given: isinstance(given, str))
     checked = [
         None if each is None else plain_string(each, f"adapter_ids (for text {n})")
         for n, each in enumerate(ids)
@@ -219,6 +220,11 @@ def adapters_per_text(value: Any, count: int, loaded: Container[str]) -> list[st
         if each is not None and each not in loaded:
             raise WrongValue(f"adapter {each!r} (for text {number}) is not loaded: call load_adapter first")
     return checked
+
+
+def _is_absent(value: Any) -> bool:
+    """Tells whether a value is None, or None for every text."""
+    return value is None or (isinstance(value, (list, tuple)) and all(each is None for each in value))
 
 
 def tasks_per_text(prompt: Any, count: int) -> list[str]:

@@ -15,7 +15,14 @@ from rich.console import Console
 
 from gliclass_fast.bench import cases
 from gliclass_fast.bench.presets import PRESETS, Preset
-from gliclass_fast.bench.tables import CASE_COLUMNS, case_rows, grid_table, machine_line, serving_tables
+from gliclass_fast.bench.tables import (
+    CASE_COLUMNS,
+    case_rows,
+    grid_table,
+    machine_line,
+    serving_tables,
+    thread_table,
+)
 from gliclass_fast.demo import PATH
 
 if TYPE_CHECKING:
@@ -29,6 +36,7 @@ OTHERS = {
     "ops": "every implementation of the operations that take the time",
     "cold-start": "from nothing to a first result, and peak memory",
     "memory": "what a process grows by that meets texts of many lengths, on the CPU",
+    "threads": "what a second thread gains, and what a busy neighbour costs, on the CPU",
     "refresh": "what it costs to follow a model in training, on the CPU",
     "families": "every kind of checkpoint beside its reference, at stock shapes on the CPU",
     "adapters": "32 texts with 8 and 64 LoRA adapters beside the model alone, on the CPU",
@@ -103,6 +111,8 @@ def bench(
         result |= {"model": models[0], "engines": _cold_start(models[0], device, repeats or 4)}
     elif preset == "memory":
         result |= _memory(repeats or 9)
+    elif preset == "threads":
+        result |= {"model": models[0], "rows": _threads(models[0], repeats or 15)}
     elif preset == "refresh":
         result |= {"model": models[0], "steps": _refresh(models[0], repeats or 8)}
     else:
@@ -143,6 +153,15 @@ def _memory(repeats: int) -> dict[str, Any]:
     _print(list(found[0]), [[str(value) for value in row.values()] for row in found])
     _print(list(times), [[str(each["median"]) for each in times.values()]], "50 calls, ms")
     return {"rows": found, "times": times}
+
+
+def _threads(model: str, repeats: int) -> list[dict[str, Any]]:
+    from gliclass_fast.bench import threads
+
+    with _progress(1 + len(threads.CASES)) as step:
+        found = threads.measure(model, repeats, step)
+    _print(*thread_table(found), model)
+    return found
 
 
 def _refresh(model: str, repeats: int) -> dict[str, float]:

@@ -112,3 +112,17 @@ def machine_line(machine: dict[str, Any]) -> str:
     device = machine.get("gpu") or f"{machine['processor']}, {machine['threads']} threads"
     commit = f"; commit {machine['commit']}" if machine["commit"] else ""  # an installed package has none
     return f"{device}; {versions}{commit}."
+
+
+def thread_table(rows: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
+    """Renders `--preset threads`: what two threads gain over one, and how much a busy neighbour costs."""
+    one, two, beside = list(rows[0]["times"])
+    cells = []
+    for row in rows:
+        medians = {condition: times["median"] for condition, times in row["times"].items()}
+        first = gained = ""
+        if one in medians:
+            first, gained = f"{medians[one]:.0f}", f" ({medians[one] / medians[two]:.2f}x)"
+        longer = f"{medians[beside]:.0f} ({medians[beside] / medians[two]:.2f} times as long)"
+        cells.append([row["case"], row["engine"], first, f"{medians[two]:.0f}{gained}", longer])
+    return ["case", "engine", one, two, beside], cells

@@ -13,7 +13,7 @@ import torch
 from typer.testing import CliRunner, Result
 
 from gliclass_fast import demo
-from gliclass_fast.bench import cases, peers, plots, tables
+from gliclass_fast.bench import cases, peers, plots, tables, threads
 from gliclass_fast.bench.cases import Case
 from gliclass_fast.bench.contenders import Setting, Stock
 from gliclass_fast.bench.presets import PRESETS
@@ -130,6 +130,21 @@ def test_a_peer_that_fails_while_it_is_timed_ends_nothing(monkeypatch: pytest.Mo
     monkeypatch.setattr(peers, "available", lambda: known)
     for row in bench(["broken"])["rows"]:
         assert "out of memory, say" in row["left_out"]["broken"] and ENGINE in row["forward"]
+
+
+def test_threads_are_timed_alone_and_beside_a_busy_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threads, "CASES", (Case("1x40", (40,)),))
+    monkeypatch.setattr(peers, "available", lambda: {threads.PEER: peer(threads.PEER)})
+    before = torch.get_num_threads()
+    try:
+        rows = threads.measure(DEMO, repeats=1)
+    finally:
+        torch.set_num_threads(before)
+    columns, cells = tables.thread_table(rows)
+    assert columns[2:] == [threads.ONE, threads.TWO, threads.BESIDE]
+    assert [row[1] for row in cells] == ["gliclass-fast", "gliclass-fast, int8", threads.PEER]
+    assert [bool(row[2]) for row in cells] == [True, True, False]
+    assert all("times as long" in row[4] for row in cells)
 
 
 def test_a_case_the_model_has_no_positions_for_is_listed() -> None:

@@ -11,7 +11,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from gliclass_fast.bench.tables import grid_table, machine_line, markdown, ratio_table, serving_tables
+from gliclass_fast.bench.tables import (
+    grid_table,
+    machine_line,
+    markdown,
+    ratio_table,
+    serving_tables,
+    thread_table,
+)
 from gliclass_fast.cli import catalogue
 from gliclass_fast.ops import IMPLEMENTATIONS, ORDER, PAGE_ROWS
 from tools import reliability_page
@@ -187,6 +194,12 @@ def mixed(result: dict[str, Any]) -> str:
 def served(result: dict[str, Any]) -> str:
     tables = [markdown(*table) for table in serving_tables(result)]
     return "\n\n".join([machine_line(result["machine"]), *tables])
+
+
+def shared(result: dict[str, Any]) -> str:
+    """Renders what threads gain and lose beside other processes."""
+    rows = markdown(*thread_table(result["rows"]))
+    return f"{machine_line(result['machine'])} Model: {result['model']}.\n\n{rows}"
 
 
 def soaked(result: dict[str, Any]) -> str:

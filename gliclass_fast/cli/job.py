@@ -13,7 +13,7 @@ from gliclass_fast.cli.console import errors, fail, reason, screen
 from gliclass_fast.cli.inputs import Source
 from gliclass_fast.cli.progress import interruptible, progress
 from gliclass_fast.cli.results import Layout, Outcome
-from gliclass_fast.cli.resume import Resumed, RunNote
+from gliclass_fast.cli.resume import Done, Resumed, RunNote
 from gliclass_fast.cli.rows import Row
 from gliclass_fast.cli.writers import Writer
 from gliclass_fast.runtime.shortage import is_shortage
@@ -55,7 +55,8 @@ class Job:
     checked: Callable[[Row], Row] = lambda row: row
     _failed: Tally = field(default_factory=Tally)
     _cut: Tally = field(default_factory=Tally)
-    _done: int = 0
+    _done: int = 0  # rows
+    _written: int = 0  # results
 
     def run(self, writer: Writer, size: int, output: Path | None = None, note: RunNote | None = None) -> None:
         """Writes the results of all rows, in parts of at most `size`.
@@ -63,8 +64,8 @@ class Job:
         Raises ValueError for a row that fails with on_error "fail", and ends with the exit code 3 where rows
         failed, 130 after an interrupt, and 2 where the disk is full, say; what is in a file stays there.
         """
-        skips, skipped = (False, False) if note is None else (note.skips, note.skipped > 0)
-        resumed = Resumed(writer.kept, self.layout, skips, skipped)
+        before = (False, Done()) if note is None else (note.skips, note.done)
+        resumed = Resumed(writer.kept, self.layout, *before)
         try:
             with (
                 closing(writer),
@@ -97,9 +98,9 @@ class Job:
     def _part(self, rows: list[Row], first: int, writer: Writer, note: RunNote | None) -> None:
         found = self.score(rows, first)
         if note is not None:
-            if self.on_error == "skip":
-                failed = sum(outcome.error is not None for outcome in found)
-                note.skipped += failed - sum(row.error is not None for row in rows)
+            failed = (number for number, outcome in enumerate(found, first) if outcome.error is not None)
+            without = tuple(failed) if self.on_error == "skip" else ()
+            note.done = Done(first, len(writer.kept) + self._written, without)
             note.write()
         writer.start()  # not before, as a mistake must not cost an earlier result
         try:
@@ -120,6 +121,7 @@ class Job:
                 self._cut.add(row.place)
             if outcome.error is None or self.on_error == "null":
                 writer.write(self.layout.record(row, outcome))
+                self._written += 1
 
     def _summary(self, output: Path | None, before: int) -> None:
         """Says on standard error what was done, where that is not seen, and ends with 3 if rows failed.

@@ -59,11 +59,7 @@ class Layout:
 
     def fits(self, kept: Kept, row: Row) -> bool:
         """Tells whether a result may be that of a row."""
-        return kept.identity == self.identity(row) and (kept.failed or row.error is None)
-
-    def identity(self, row: Row) -> str:
-        """Returns what the result of a row is found by."""
-        return self._identity(self._own(row))
+        return kept.identity == self._identity(self._own(row)) and (kept.failed or row.error is None)
 
     def _own(self, row: Row) -> Record:
         return {**{name: row.kept[name] for name in self.keep}, **({"text": row.text} if self.text else {})}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,48 +12,50 @@ from gliclass_fast.cli.results import Kept, Layout
 from gliclass_fast.cli.rows import FileFormatError, Row, shown
 
 
+@dataclass(frozen=True, slots=True)
+class Done:
+    """Says how far a run was when it began to write its last part."""
+
+    rows: int = 0  # of the input, in front of the part
+    results: int = 0  # of these rows
+    without: tuple[int, ...] = ()  # the numbers of the part's rows that have no result
+
+
 class Resumed:
     """Matches the rows of an input with the results that are there already, in order."""
 
-    def __init__(self, kept: Sequence[Kept], layout: Layout, skips: bool, skipped: bool = False) -> None:
-        """Takes what tells the results apart.
-
-        skips: whether rows that failed may be without one; skipped: whether one failed that looked good.
-        """
+    def __init__(
+        self, kept: Sequence[Kept], layout: Layout, skips: bool = False, done: Done = Done()
+    ) -> None:
+        """Takes what tells the results apart, and whether rows that failed may be without one."""
         self._kept, self._layout, self._skips = kept, layout, skips
-        self._met: set[str] | None = set() if skipped and not layout.text else None
-        self._used = 0
+        # a .parquet file of a run that was killed lacks what its note counts
+        self._done = done if done.results <= len(kept) else Done()
+        self._row = self._used = 0
         self.failed = sum(each.failed for each in kept)  # and the rows without a result, once they are met
 
     def rest(self, rows: list[Row]) -> list[Row]:
         """Returns the rows of the next part that have no result; ValueError where results are of others."""
         for place, row in enumerate(rows):
-            if self._used == len(self._kept):
+            earlier = self._row < self._done.rows
+            has_none = self._used == self._done.results if earlier else self._row in self._done.without
+            if self._used == len(self._kept) and not earlier and not has_none:
                 return rows[place:]
-            self._tell_apart(row)
-            if self._layout.fits(self._kept[self._used], row):
+            if self._row == self._done.rows and self._used != self._done.results:
+                self._refuse()
+            if not has_none and self._layout.fits(self._kept[self._used], row):
                 self._used += 1
             elif self._skips:
                 self.failed += 1
             else:
                 self._refuse()
+            self._row += 1
         return []
 
     def finish(self) -> None:
         """Raises ValueError where there are more results than rows."""
         if self._used < len(self._kept):
             self._refuse()
-
-    def _tell_apart(self, row: Row) -> None:
-        """Raises ValueError for a row whose result may be another's, as one of both may have none."""
-        if self._met is None or row.error is not None:
-            return
-        if (identity := self._layout.identity(row)) in self._met:
-            raise ValueError(
-                "the --output file cannot be continued: rows were skipped, and its results have no texts and "
-                "no --keep column that tells rows apart"
-            )
-        self._met.add(identity)
 
     def _refuse(self) -> None:
         raise ValueError(
@@ -80,8 +83,7 @@ class RunNote:
         """
         self._path, self._options = output.with_name(f"{output.name}.options.json"), options
         self._output, self._source, self._dtypes = output, source, [dtype]
-        self.skips = skips
-        self.skipped = 0  # rows without a result that failed only as they were scored
+        self.skips, self.done = skips, Done()
 
     def check(self, resume: bool) -> None:
         """Raises ValueError where an unfinished run would be lost, or resumed with other options."""
@@ -104,7 +106,7 @@ class RunNote:
         if resume:
             self._dtypes = list(dict.fromkeys([*dtypes, *self._dtypes]))
             self.skips = self.skips or bool(before["skips"])
-            self.skipped = before["skipped"]
+            self.done = before["done"]
 
     @property
     def finished(self) -> bool | None:
@@ -119,14 +121,16 @@ class RunNote:
         try:
             before = json.loads(self._path.read_text(encoding="utf-8"))
             noted = {name: before[name] for name in ("finished", "options", "dtypes")}
-            return {**noted, "skips": before.get("skips"), "skipped": int(before.get("skipped", 0))}
+            rows, results, without = (before.get(name, 0) for name in ("rows", "results", "without"))
+            done = Done(int(rows), int(results), tuple(map(int, without or ())))
+            return {**noted, "skips": before.get("skips"), "done": done}
         except (ValueError, KeyError, TypeError):
             raise FileFormatError(f"{self._path} is damaged: delete it, or {self._output} as well") from None
 
     def write(self, finished: bool = False) -> None:
         note = {
             "finished": finished, "input": self._source, "options": self._options, "dtypes": self._dtypes,
-            "skips": self.skips, "skipped": self.skipped,
+            "skips": self.skips, **asdict(self.done),
         }  # fmt: skip
         # exchanged whole, as a run that ends in the middle must leave a note to go on with
         new = self._path.with_name(f"{self._path.name}.new")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import json
 import signal
 import subprocess
@@ -229,26 +230,36 @@ def test_an_output_that_is_a_folder_and_labels_that_cannot_be_read(tmp_path: Pat
         assert result.exit_code == 2 and "labels.json is not valid JSON" in " ".join(result.stderr.split())
 
 
-def test_results_without_texts_are_continued_where_rows_differ(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("ids", "suffix"), [("1111", ".jsonl"), ("1221", ".csv")])
+def test_results_that_look_alike_stay_with_their_rows(
+    ids: str, suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A row that fails only as it is scored has no result, and nothing shows that before."""
+    scored: list[str] = []
 
-    def scored(rows: list[Row], first: int) -> list[Outcome]:
-        return [Outcome(None, "no finite scores") if row.text == "bad" else Outcome([]) for row in rows]
+    def score(rows: list[Row], first: int) -> list[Outcome]:
+        scored.extend(str(row.text) for row in rows)
+        return [Outcome(None, "no finite scores") if "bad" in str(row.text) else Outcome([]) for row in rows]
 
-    monkeypatch.setattr(classify, "_scorer", lambda *given: scored)
-    monkeypatch.setattr(classify, "TEXTS_AT_A_TIME", 1)
-    rows, output = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
-    for texts, ids, code in (("good", "11", 0), ("good bad also", "123", 0), ("bad good also", "112", 2)):
-        each = zip(texts.split(), ids, strict=False)
-        rows.write_text("".join(json.dumps({"id": id, "text": text}) + "\n" for text, id in each))
+    monkeypatch.setattr(classify, "_scorer", lambda *given: score)
+    rows, output = tmp_path / "in.jsonl", tmp_path / f"out{suffix}"
+    for bad, size in itertools.product(itertools.product((True, False), repeat=len(ids)), (1, 3)):
+        monkeypatch.setattr(classify, "TEXTS_AT_A_TIME", size)
+        texts = [f"{'bad' if each else 'good'} {number}" for number, each in enumerate(bad)]
+        lines = [json.dumps({"id": id, "text": text}) for id, text in zip(ids, texts, strict=True)]
+        rows.write_text("\n".join(lines) + "\n")
         command = [str(rows), "--no-text", "--keep", "id", "--on-error", "skip", "-o", str(output)]
-        assert run(*command).exit_code == (FAILED_ROWS if "bad" in texts else 0)
-        whole = output.read_bytes()
-        result = run(*command, "--resume")
-        assert result.exit_code == code and output.read_bytes() == whole
-    assert "no --keep column that tells rows apart" in " ".join(result.stderr.split())
+        output.unlink(missing_ok=True)
+        assert run(*command).exit_code == (FAILED_ROWS if any(bad) else 0)
+        whole, note = output.read_bytes(), output.with_name(f"{output.name}.options.json").read_bytes()
+        scored.clear()
+        assert run(*command, "--resume").exit_code == 0 and not scored
+        assert output.read_bytes() == whole
+        results = whole.splitlines(keepends=True)
+        if len(results) - (suffix == ".csv") > json.loads(note)["results"]:
+            output.write_bytes(b"".join(results[:-1]))  # as a run leaves it that is killed in its last part
+            assert run(*command, "--resume").exit_code in (0, FAILED_ROWS)
+            assert output.read_bytes() == whole and scored[0] == max(each for each in texts if "good" in each)
 
 
 def test_results_without_any_column_belong_to_one_input(tmp_path: Path) -> None:

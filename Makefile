@@ -73,6 +73,7 @@ results: $(VENV)/.dev
 	$(CPU_BENCH) --preset streaming --json bench/results/streaming-cpu.json
 	$(CPU_BENCH) --preset cold-start --json bench/results/cold-start-cpu.json
 	$(CPU_BENCH) --preset memory --json bench/results/memory-cpu.json
+	$(CPU_BENCH) --preset threads --json bench/results/threads-cpu.json
 	$(CPU_BENCH) --preset refresh --json bench/results/refresh-cpu.json
 	$(CPU_BENCH) --preset serving --json bench/results/serving-cpu.json
 	$(CPU_BENCH) --preset quality --data $(DATA) --json bench/results/quality-cpu.json

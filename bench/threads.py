@@ -18,16 +18,23 @@ from gliclass_fast.bench.timing import alternate, as_record
 CASES = (cases.Case("1x64", (64,)), cases.Case("8x256", (256,) * 8))
 PEER = "ONNX Runtime"
 ONE, TWO, BESIDE = "one thread, ms", "two threads, ms", "two threads beside a busy process, ms"
-# It keeps to the last core, where Linux lets a process choose.
-BUSY = "import os\nos.sched_setaffinity(0, {max(os.sched_getaffinity(0))})\nwhile True: pass"
+BUSY = """
+import os
+if hasattr(os, "sched_setaffinity"):  # on Linux it keeps to the last core
+    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+while True:
+    pass
+"""
 
 
 @contextmanager
 def busy_core() -> Iterator[None]:
-    """Runs a process that takes all that it gets of a core."""
+    """Runs a process that takes all that it gets of a core; RuntimeError where it ends before the block."""
     process = subprocess.Popen([sys.executable, "-c", BUSY])
     try:
         yield
+        if process.poll() is not None:
+            raise RuntimeError("the busy process ended too early")
     finally:
         process.kill()
         process.wait()
@@ -36,18 +43,22 @@ def busy_core() -> Iterator[None]:
 def measure(
     model: str, repeats: int, step: Callable[[str], None] = lambda name: None
 ) -> list[dict[str, Any]]:
-    """Returns a row per case and contender, with its times under every condition; all take turns.
+    """Returns a row per case and contender, with its times under every condition.
 
-    ONNX Runtime keeps the number of threads that it was opened with, so that it has no time of one.
+    All take turns, first alone and then beside the busy process. ONNX Runtime keeps the number of threads
+    that it was opened with, so that it has no time of one. Raises RuntimeError where it is not there.
     """
     step(f"loading {model}")
     reference, tokenizer = cases.load(model)
     torch.set_num_threads(2)
     setting = Setting(reference, tokenizer, "cpu", torch.float32)
+    peer = peers.build(peers.available()[PEER], setting)
+    if isinstance(peer, peers.Absent):
+        raise RuntimeError(f"{PEER}: {peer.reason}")
     contenders: dict[str, Contender] = {
         "gliclass-fast": Engine(setting),
         "gliclass-fast, int8": Engine(setting, quantization="int8"),
-        PEER: peers.available()[PEER].build(setting),
+        PEER: peer,
     }
     return [row for case in CASES for row in _rows(case, contenders, repeats, step)]
 

@@ -48,7 +48,7 @@ def _fast(inner: Any, model_options: dict[str, Any]) -> BasePipeline:
     """Makes our pipeline of what an inner or chunking pipeline holds."""
     chunks = {name: getattr(inner, name) for name in _CHUNKS if hasattr(inner, name)}
     kind = ZeroShotClassificationWithChunkingPipeline if chunks else ZeroShotClassificationPipeline
-    return kind(
+    fast = kind(
         inner.model,
         inner.tokenizer,
         device=inner.device,
@@ -57,6 +57,9 @@ def _fast(inner: Any, model_options: dict[str, Any]) -> BasePipeline:
         **chunks,
         **model_options,
     )
+    for name in _FIXED:  # raises AttributeError for another value
+        setattr(fast, name, getattr(inner, name, getattr(fast, name)))
+    return fast
 
 
 class Accelerated:

@@ -40,8 +40,8 @@ def rounded(values: Tensor) -> tuple[Tensor, Tensor]:
 def rounded_weight(weight: Tensor) -> tuple[Tensor, Tensor]:
     """Returns int8 weights up to LIMIT, of which pairs reach PAIR at most, and the scale [N, 1]."""
     sizes = F.pad(weight.abs(), (0, weight.shape[1] % 2))
-    pairs = sizes.unflatten(1, (-1, 2)).sum(2).amax(1, keepdim=True)
-    return _in_steps(weight, torch.maximum(pairs * (ABOVE / PAIR), sizes.amax(1, keepdim=True) / LIMIT))
+    pairs = (sizes * (ABOVE / PAIR)).unflatten(1, (-1, 2)).sum(2)
+    return _in_steps(weight, torch.maximum(pairs.amax(1, keepdim=True), sizes.amax(1, keepdim=True) / LIMIT))
 
 
 def _in_steps(values: Tensor, step: Tensor) -> tuple[Tensor, Tensor]:

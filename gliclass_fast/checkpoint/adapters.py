@@ -113,9 +113,10 @@ def live_updates(model: nn.Module, name: str | None) -> dict[str, tuple[Tensor, 
     wanted = [] if name is None else [name]
     for place, module in model.named_modules():
         copies = getattr(module, "modules_to_save", None)
-        if isinstance(copies, nn.ModuleDict) and any(
-            each in copies for each in (*wanted, *module.active_adapters)
-        ):
+        if not isinstance(copies, nn.ModuleDict):
+            continue
+        active = () if module.disable_adapters else module.active_adapters
+        if any(each in copies for each in (*wanted, *active)):
             raise CheckpointError(f"{called} replaces {place} (modules_to_save)")
     for place, layer in adapter_layers(model).items():
         held = _left_in(layer)

@@ -76,9 +76,10 @@ class AdapterLibrary:
         self._lock = RLock()
 
     def __getstate__(self) -> dict[str, Any]:
-        """Has a copy, in another process too, read the folders anew."""
+        """Has a copy, in another process too, read the folders anew and follow its own live model."""
         state = {name: each for name, each in vars(self).items() if name != "_lock"}
-        return state | {"_kept": OrderedDict()}
+        of_folders = {id: each for id, each in self._adapters.items() if each.folder is not None}
+        return state | {"_kept": OrderedDict(), "_adapters": of_folders, "_without": dict}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state, _lock=RLock())
@@ -101,11 +102,17 @@ class AdapterLibrary:
             self._keep(adapter, found)
             return adapter
 
-    def follow(self, model: nn.Module, places: Places) -> None:
-        """Takes the adapters of a live model as they are now; those of folders with the same ids stay."""
+    def follow(self, model: nn.Module | None, places: Places) -> None:
+        """Takes the adapters of a live model as they are now; those of folders with the same ids stay.
+
+        model: None where the network has no live model, or none any more.
+        """
         with self._lock:
             for id in [id for id, each in self._adapters.items() if each.folder is None]:
                 del self._adapters[id]
+            self._without = dict
+            if model is None:
+                return
             self._without = _snapshot(model, None, places)
             for id in adapter_names(model):
                 if id not in self._adapters:

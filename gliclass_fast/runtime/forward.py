@@ -56,7 +56,8 @@ def forward(
     config = loaded.config
     _check_lengths("input_ids", inputs.input_ids, inputs.attention_mask, config.backbone_config)
     if (of_labels := config.label_backbone_config or config.decoder_config) is not None:
-        _check_lengths("class_input_ids", inputs.class_input_ids, inputs.class_attention_mask, of_labels)
+        ids, mask = inputs.class_input_ids, inputs.class_attention_mask
+        _check_lengths("class_input_ids", ids, mask, of_labels, inputs.labels_mask)
     prompts = loaded.padded_prompts(inputs, slots)
     if not prompts:
         raise ValueError("input_ids holds no text")
@@ -96,12 +97,18 @@ def forward(
     )
 
 
-def _check_lengths(name: str, ids: Tensor | None, mask: Tensor | None, backbone: Any) -> None:
-    """Raises ValueError for the first row of ids [..., S] that has more tokens than positions have rows."""
+def _check_lengths(
+    name: str, ids: Tensor | None, mask: Tensor | None, backbone: Any, used: Tensor | None = None
+) -> None:
+    """Raises ValueError for the first row of ids [..., S] that has more tokens than positions have rows.
+
+    used: 0 for the rows that nothing reads.
+    """
     longest = None if backbone.positions_grow else backbone.max_positions
-    if ids is None or longest is None:
+    if ids is None or ids.dim() < 2 or longest is None:
         return
     counts = (torch.ones_like(ids) if mask is None else mask).count_nonzero(-1)
+    counts = counts if used is None else counts * used.to(counts)
     if len(over := (counts > longest).nonzero().tolist()):
         count = int(counts[tuple(over[0])])
         raise ValueError(f"{name}{over[0]} has {count} tokens: this model reads up to {longest}")

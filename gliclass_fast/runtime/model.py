@@ -192,8 +192,8 @@ class GLiClassModel(StockModel):
 
     def _follow_adapters(self, loaded: LoadedNetwork) -> None:
         """Takes the adapters of a live model, of which a network was built now, as they are."""
-        if isinstance(self.origin.read_tensors, LiveModel):
-            self.adapters.follow(self.origin.read_tensors.model, loaded.places)
+        live = self.origin.read_tensors
+        self.adapters.follow(live.model if isinstance(live, LiveModel) else None, loaded.places)
 
     def follow_origin(self) -> None:
         """Does what `on_change` says about a change; calls begin so where they find `origin.changed()`.

@@ -121,7 +121,7 @@ class StockModel:
 
         Raises TypeError, or ValueError for an id that is not among them.
         """
-        if self.origin.changed():  # a live model may have others
+        if adapter_ids is not None and self.origin.changed():  # a live model may have others
             self.follow_origin()
         return adapters_per_text(adapter_ids, count, self.adapters)
 

@@ -164,7 +164,9 @@ class _Client:
             own = {"texts": texts[index], "labels": payload["labels"], "prompt": payload.get("prompt")}
             for name in ("labels", "prompt"):  # of all texts, or of each
                 value = own[name]
-                if isinstance(value, list) and (name == "prompt" or isinstance((value or [None])[0], list)):
+                if isinstance(value, list) and (
+                    name == "prompt" or isinstance((value or [None])[0], (list, dict))
+                ):
                     if len(value) != len(texts):
                         raise ServeError(
                             None, "invalid", f"there are {len(value)} {name} for {len(texts)} texts"

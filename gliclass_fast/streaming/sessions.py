@@ -51,7 +51,7 @@ class Sessions(Mapping[str, Session]):
     def copy(self) -> Sessions:
         """Returns the same sessions with their keys and values in host memory, and without a pool."""
         twin = Sessions()
-        twin.calls, twin._left = self.calls, self._left.copy()
+        twin.calls, twin._left, twin.pins = self.calls, self._left.copy(), self.pins
         for name, session in self._held.items():
             twin._held[name] = own = session.copy(session.strategy)
             if session.pages:

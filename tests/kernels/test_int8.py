@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 
@@ -96,11 +97,17 @@ def test_the_largest_values_do_not_saturate(pair: tuple[float, float], run: Run)
 
 
 def test_no_pair_of_weights_is_more_than_processors_add_in_16_bits() -> None:
-    weights = torch.cat((torch.randn(400, 64), torch.rand(400, 64), torch.randint(-9, 10, (400, 64)) / 2))
-    values, scale = int8.rounded_weight(weights)
-    pairs = values.unflatten(1, (-1, 2)).int().abs().sum(2).amax(1)
-    assert int(pairs.min()) > 126 and int(pairs.max()) == int8.PAIR and int(values.abs().max()) <= int8.LIMIT
-    assert ((values * scale - weights).abs() <= scale * 0.5001).all()
+    for width, size in itertools.product((63, 64), (1e-30, 1.0, 3e37)):
+        numbers = (torch.randn(400, width), torch.rand(400, width), torch.randint(-9, 10, (400, width)) / 2)
+        weights = torch.cat(numbers) * size
+        values, scale = int8.rounded_weight(weights)
+        pairs = F.pad(values.int().abs(), (0, width % 2)).unflatten(1, (-1, 2)).sum(2).amax(1)
+        assert int(pairs.min()) >= 126 and int(pairs.max()) == int8.PAIR
+        assert int(values.abs().max()) <= int8.LIMIT
+        assert ((values * scale - weights).abs() <= scale * 0.5001).all()
+    for bad in (math.nan, math.inf, -math.inf):
+        _, scale = int8.rounded_weight(torch.tensor([[1.0, 2.0], [1.0, bad]]))
+        assert scale.isfinite().flatten().tolist() == [True, False]
 
 
 def test_rows_of_zeros_stay_zeros(run: Run) -> None:

@@ -304,6 +304,22 @@ def test_a_live_model_gets_more_adapters(model: Any, tmp_path: Path) -> None:
     np.testing.assert_allclose(
         pipeline.model(**inputs, adapter_ids="c").logits[0, :3], expected["b"], atol=1e-5
     )
+    pipeline.model.load_state_dict(model.state_dict(), strict=False)  # and it is no live model any more
+    np.testing.assert_allclose(
+        logits(pipeline, TEXTS[:1], adapter_ids="folder")[0], expected["folder"], atol=1e-5
+    )
+    assert [each.id for each in pipeline.adapters] == ["folder"]
+
+
+def test_what_is_off_in_a_live_model_is_in_nobodys_way(model: Any, tmp_path: Path) -> None:
+    merged, live = adapted(model, tmp_path, 1), copy.deepcopy(model)
+    config = peft.LoraConfig(r=2, target_modules=["dense"], modules_to_save=["rel_embeddings"])
+    live.model.encoder_model = peft.get_peft_model(live.model.encoder_model, config)
+    live.model.encoder_model.base_model.disable_adapter_layers()
+    pipeline = fast_pipeline(live)
+    pipeline.load_adapter("folder", tmp_path)
+    found = logits(pipeline, TEXTS[:1], adapter_ids="folder")[0]
+    np.testing.assert_allclose(found, alone(merged, TEXTS[0]), atol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -379,5 +379,9 @@ def test_accelerated_pipelines_follow_their_settings_and_can_be_pickled() -> Non
         with pytest.raises(AttributeError, match="label_token is '<<LABEL>>'"):
             getattr(fast, "pipe", fast).label_token = "<<X>>"
             fast(TEXTS, LABELS[2])
+        other = make()
+        getattr(other, "pipe", other).label_token = "<<X>>"
+        with pytest.raises(AttributeError, match="label_token is '<<LABEL>>'"):
+            gliclass_fast.accelerate(other)
     with pytest.raises(TypeError, match="accelerate takes a gliclass"):
         gliclass_fast.accelerate(object())

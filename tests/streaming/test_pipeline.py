@@ -218,6 +218,8 @@ def test_a_copy_goes_on_with_the_same_sessions() -> None:
         assert twin.active_sessions == pipeline.active_sessions
         with pytest.raises(ValueError, match="'left' left to make room"):
             twin("x", LABELS, session_ids="left")
+    waiting = streaming(offload_to_cpu=True, use_pinned_memory=True)
+    assert copy.deepcopy(waiting).sessions.pins
 
 
 def test_settings_may_change_while_there_are_sessions() -> None:

@@ -24,7 +24,7 @@ def record(section: str, facts: Mapping[str, Any], file: Path = FILE, among: tup
     sections = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
     kept = [run for run in sections.get(section, []) if any(run[key] != facts[key] for key in among)]
     kept.append({**facts, "machine": machine()})
-    kept.sort(key=lambda run: [str(run[key]) for key in among])
+    kept.sort(key=lambda run: [run[key] for key in among])
     new = file.with_suffix(".new")
     new.write_text(json.dumps({**sections, section: kept}, indent=1) + "\n", encoding="utf-8")
     new.replace(file)

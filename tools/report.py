@@ -227,6 +227,7 @@ PAGES: dict[Path, dict[str, Callable[[Any], str]]] = {
         "cold-start-cpu.json": started,
         "families-cpu.json": families,
         "streaming-cpu.json": streamed,
+        "threads-cpu.json": shared,
         "serving-cpu.json": served,
         "serving-soak-cpu.json": soaked,
         "quality-cpu.json": decided,

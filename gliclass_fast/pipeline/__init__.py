@@ -287,7 +287,7 @@ class BasePipeline:
             arguments.tasks_per_text(prompt, len(texts)),
             none if examples is None else examples_per_text(examples, len(texts)),
             none if rac_examples is None else examples_per_text(rac_examples, len(texts), "rac_examples"),
-            self.model.adapters_per_text(adapters, len(texts)),
+            [None] * len(texts) if adapters is None else self.model.adapters_per_text(adapters, len(texts)),
         )
         return [Request(*row) for row in zip(*columns, strict=True)], given
 

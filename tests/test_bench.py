@@ -132,6 +132,7 @@ def test_a_peer_that_fails_while_it_is_timed_ends_nothing(monkeypatch: pytest.Mo
         assert "out of memory, say" in row["left_out"]["broken"] and ENGINE in row["forward"]
 
 
+@pytest.mark.slow
 def test_threads_are_timed_alone_and_beside_a_busy_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(threads, "CASES", (Case("1x40", (40,)),))
     monkeypatch.setattr(peers, "available", lambda: {threads.PEER: peer(threads.PEER)})
@@ -199,6 +200,7 @@ def test_tables() -> None:
     assert rows[4] == ["tiny", "20 2", "80", "20 (**4.00x**)", ""]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("by_label_count", [False, True])
 def test_a_report_opens_without_a_network(by_label_count: bool, tmp_path: Path) -> None:
     from gliclass_fast.bench import page

@@ -155,6 +155,7 @@ def test_what_does_nothing_repeats_its_first_answer() -> None:
     assert first == second and {each["label"] for each in first} == {"music", "sport"}
 
 
+@pytest.mark.slow
 def test_the_service_under_load(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A short round, in bounds that hold on a machine that does other things too."""
     command = serving.serve_command

@@ -23,6 +23,7 @@ def test_many_lengths_and_threads_leave_nothing_behind(monkeypatch: pytest.Monke
     assert row["grown by, MiB"] < 50, row
 
 
+@pytest.mark.slow
 def test_what_it_costs_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "LENGTHS", (1, 9))
     given, wanted = [], linear.pieces
@@ -33,6 +34,7 @@ def test_what_it_costs_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     assert given and len(given) % calls == 0
 
 
+@pytest.mark.slow
 def test_gelu_is_not_compiled_per_length() -> None:
     program = "import torch; from gliclass_fast.kernels.linear import ACTIVATIONS\n"
     program += "torch.backends.mkldnn.set_flags(True)\nwith torch.backends.mkldnn.verbose(1):\n"

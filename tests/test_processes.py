@@ -40,6 +40,7 @@ def test_a_forked_process_classifies(parent: str) -> None:
     assert ("computes on one thread" in done.stderr) == (parent == "called")
 
 
+@pytest.mark.slow
 def test_copies_give_the_same_scores() -> None:
     originals = (
         ZeroShotClassificationPipeline(demo.PATH, progress_bar=False, batch_tokens=100),

@@ -26,6 +26,7 @@ def save_gliclass(folder: Path, model: Any) -> None:
     byte_tokenizer().save_pretrained(folder)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", GLICLASS)
 @pytest.mark.parametrize("pooling", ["first", "avg"])
 def test_gliclass(kind: str, pooling: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

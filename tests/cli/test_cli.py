@@ -112,6 +112,7 @@ def test_precisions() -> None:
         assert other != exact and other == pytest.approx(exact, abs=0.1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", OUTPUT_SUFFIXES)
 def test_an_interrupted_run_leaves_a_valid_file_and_resumes(
     inputs: dict[str, Path], tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch
@@ -176,6 +177,7 @@ def test_resume_drops_a_record_a_killed_run_left_unfinished(tmp_path: Path, suff
     assert kept(output) == ["a", awkward]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", OUTPUT_SUFFIXES)
 def test_a_mistake_does_not_cost_an_earlier_result(tmp_path: Path, suffix: str) -> None:
     output = tmp_path / f"out{suffix}"
@@ -210,6 +212,7 @@ def test_a_reader_that_stops_is_no_error() -> None:
     assert "rror" not in done.stderr
 
 
+@pytest.mark.slow
 def test_more_labels_than_fit_in_passes() -> None:
     many = ",".join(f"label number {number}" for number in range(300))
     command = ["classify", "x", "--labels", many, "--device", "cpu", "--threshold", "0"]

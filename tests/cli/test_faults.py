@@ -48,6 +48,7 @@ def words(result: Any) -> str:
     return " ".join(result.stderr.split())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".jsonl", pytest.param(".csv", marks=pytest.mark.nightly), ".parquet"])
 def test_a_full_disk_costs_nothing_that_is_written(texts: Path, tmp_path: Path, suffix: str) -> None:
     whole, output = tmp_path / f"whole{suffix}", tmp_path / f"out{suffix}"

@@ -230,6 +230,7 @@ def test_an_output_that_is_a_folder_and_labels_that_cannot_be_read(tmp_path: Pat
         assert result.exit_code == 2 and "labels.json is not valid JSON" in " ".join(result.stderr.split())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("ids", "suffix"), [("1111", ".jsonl"), ("1221", ".csv")])
 def test_results_that_look_alike_stay_with_their_rows(
     ids: str, suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -131,6 +131,7 @@ def check_scores(
     assert [record.getMessage() for record in caplog.records] == [warning]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_only_what_overflows_runs_again(kind: str, caplog: pytest.LogCaptureFixture) -> None:
     check_scores(kind, caplog)

@@ -44,6 +44,7 @@ def test_contract(name: str, backend: str, dtype: torch.dtype) -> None:
     check(name, backend, dtype, device)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in CASES if name.startswith("disentangled")])
 def test_disentangled_attention_in_the_tiles_of_a_hopper_gpu(
     name: str, monkeypatch: pytest.MonkeyPatch

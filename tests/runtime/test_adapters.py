@@ -60,6 +60,7 @@ def served(
     return pipeline, merged
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     [pytest.param(name, marks=[pytest.mark.nightly] if name in MADE_OF_OTHERS else []) for name in BACKBONES],
@@ -70,11 +71,13 @@ def test_every_backbone(name: str, tmp_path: Path) -> None:
     assert_as_merged(*served(reference_model(encoder, changes, scorer_type="mlp"), tmp_path, kinds), count=24)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", families.KINDS)
 def test_every_architecture(kind: str, tmp_path: Path) -> None:
     assert_as_merged(*served(families.reference(kind), tmp_path, KINDS[:2]), count=12)
 
 
+@pytest.mark.slow
 def test_eight_adapters_in_few_slots(model: Any, tmp_path: Path) -> None:
     """Where slots are short, batches are split and the least recently used adapters leave."""
     kinds = [*KINDS, QUERY_AND_KEY, {"target_modules": ["value_proj"]}, {"r": 12}, {"r": 1}, {}]

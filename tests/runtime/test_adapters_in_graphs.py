@@ -16,6 +16,7 @@ from tests.runtime.recorder import Again, with_graphs
 from tests.tiny import random_prompt, reference_model
 
 
+@pytest.mark.slow
 def test_one_recording_serves_any_mix_of_adapters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Adapters are data; a store that moves voids the recordings, and without adapters another one runs."""
     choose = ops.choose_ops

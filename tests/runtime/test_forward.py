@@ -102,6 +102,7 @@ def test_padding_may_be_on_the_left_and_a_marker_in_a_text_counts_as_one() -> No
     assert torch.equal(ours(**left, max_num_classes=3).logits, right.logits[:1])
 
 
+@pytest.mark.slow
 def test_two_hundred_texts_in_the_reference_pipeline() -> None:
     model = gliclass.GLiClassModel.from_pretrained(demo.PATH)
     tokenizer = fast_pipeline(GLiClassModel.from_pretrained(demo.PATH), str(demo.PATH)).tokenizer

@@ -310,6 +310,7 @@ def test_what_is_wrong_is_said_before_ray_starts() -> None:
     assert done.returncode == 2 and "several replicas need --ray" in done.stderr
 
 
+@pytest.mark.slow
 def test_the_application_of_a_configuration() -> None:
     """A node that builds it for others needs no GPU."""
     keys = {

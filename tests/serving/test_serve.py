@@ -36,6 +36,7 @@ def lines_until(process: subprocess.Popen[str], event: str) -> list[dict[str, An
     raise AssertionError(f"the service ended before {event!r}: {lines}")
 
 
+@pytest.mark.slow
 def test_a_service_with_every_kind_of_setting(tmp_path: Path) -> None:
     labels, keys, config = tmp_path / "labels.json", tmp_path / "keys", tmp_path / "service.yaml"
     labels.write_text(json.dumps(["sports", "politics"]))
@@ -84,6 +85,7 @@ def test_addresses_are_those_of_the_web() -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -67,6 +67,7 @@ def assert_same(mine: Any, theirs: Any) -> None:
         assert mine == (pytest.approx(theirs, abs=1e-4) if isinstance(theirs, float) else theirs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_chunk_equals_the_reference(kind: str) -> None:
     """Each kind of arguments has ten texts in random chunks, in sessions that come and go."""

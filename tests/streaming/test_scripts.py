@@ -94,6 +94,7 @@ SCRIPTS = given(st.lists(STEP, min_size=1, max_size=12), st.sampled_from([None, 
 SETTINGS: dict[str, Any] = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
 
 
+@pytest.mark.slow
 @settings(max_examples=60, **SETTINGS)
 @SCRIPTS
 def test_random_scripts(script: list[tuple[str, Any]], max_cache_len: int | None) -> None:

@@ -145,6 +145,7 @@ def test_ids_equal_the_joined_string(family: str, prompt_first: bool) -> None:
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["wordpiece", "unigram", "deberta"])
 def test_ids_with_normalised_markers(family: str) -> None:
     """Markers added as ordinary tokens are searched for after normalisation; plain text still splices."""
@@ -158,6 +159,7 @@ def test_ids_with_normalised_markers(family: str) -> None:
     assert [each.token_ids.tolist() for each in found] == stock(joined)["input_ids"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize(
     "text", ["<<LABEL>>", "a <<LABEL>> b", "<<SEP>><<SEP>>", "x<<EXAMPLE>>", "<<label>>", "<<Sep>>"]

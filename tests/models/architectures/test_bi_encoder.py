@@ -47,6 +47,7 @@ def check(model: Any, labels: list[list[str]] = OWN_LABELS, **arguments: Any) ->
     assert_parity(model, TEXTS, labels, max_length=512, **arguments)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("row", ROWS, ids=in_words)
 def test_options(row: Row) -> None:
     options = dict(row)
@@ -54,6 +55,7 @@ def test_options(row: Row) -> None:
     check(tiny(kind, text, TOWERS[text], **options), **(SHOT if shot else {}))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("pooling", VECTOR_POOLINGS)
 def test_poolings_of_one_label(kind: str, pooling: str) -> None:

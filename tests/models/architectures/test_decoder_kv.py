@@ -51,6 +51,7 @@ def tiny(backbone: dict[str, Any] | None = None, **options: Any) -> Any:
     return reference_model("qwen3", {**QWEN3, **(backbone or {})}, architecture_type="decoder-kv", **options)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("row", ROWS, ids=in_words)
 def test_options(row: Row) -> None:
     options = dict(row)

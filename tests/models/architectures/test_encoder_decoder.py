@@ -52,6 +52,7 @@ ROWS = pairwise(
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("row", ROWS, ids=in_words)
 def test_options(row: Row) -> None:
     options = dict(row)

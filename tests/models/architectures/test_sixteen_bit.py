@@ -19,6 +19,7 @@ RUNS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "row", pairwise(encoder=tuple(ENCODERS), scorer=ALL_SCORERS, run=tuple(RUNS)), ids=in_words
 )
@@ -30,6 +31,7 @@ def test_uni_encoder(row: Row) -> None:
     assert_parity(model, *sentences, dtype=dtype, device=device, backend=backend)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", families.KINDS)
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_other_kinds(kind: str, dtype: torch.dtype) -> None:

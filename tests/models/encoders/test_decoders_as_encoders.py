@@ -104,6 +104,7 @@ def check(encoder: str, backbone: dict[str, Any], backend: str, dtype: torch.dty
         assert_accurate(ours_state, exact_state, low_state)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("backend", ["cpp", "onednn", "reference"])
 def test_states(name: str, backend: str) -> None:

@@ -127,6 +127,7 @@ def packed(prompts: list[Tensor]) -> Any:
     return pack([EncodedPrompt.of_text(ids.numpy().astype(np.int32), 1) for ids in prompts])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("encoder", "name", "extra"), CASES, ids=lambda value: value if isinstance(value, str) else ""
 )

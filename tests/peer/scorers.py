@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from gliclass_fast.batch import EncodedPrompt, PackedBatch
 from gliclass_fast.config import ModelConfig
-from gliclass_fast.models.layers import Linear, Norm
+from gliclass_fast.models.layers import Embedding, Linear, Norm
 from gliclass_fast.models.scorers import SCORERS
 from gliclass_fast.ops import Foldable, Ops, choose_ops
 from gliclass_fast.runtime.packing import pack
@@ -44,11 +44,13 @@ def batch_of(lengths: list[int], labels: list[int]) -> PackedBatch:
 
 
 def initialized(module: nn.Module) -> nn.Module:
-    """Gives norms their usual first values; linear layers have theirs already."""
+    """Gives norms and embeddings their usual first values; linear layers have theirs already."""
     for part in module.modules():
         if isinstance(part, Norm):
             nn.init.ones_(part.weight)
             nn.init.zeros_(part.bias)
+        elif isinstance(part, Embedding):
+            nn.init.normal_(part.weight)
     return module
 
 

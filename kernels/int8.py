@@ -28,7 +28,7 @@ from gliclass_fast.kernels.linear import ACTIVATIONS, norm_linear_by
 
 LIMIT, PAIR = 127, 128
 TINY = torch.finfo(torch.float32).tiny  # A row of zeros has this step.
-# Where a quotient is not a bit too large, a pair of exactly 128 before it is rounded stays one.
+# So much larger a scale leaves pairs below PAIR before they are rounded, and at most PAIR after it.
 ABOVE = 1 + 2**-20
 
 

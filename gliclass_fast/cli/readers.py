@@ -151,12 +151,14 @@ def _parquet(path: Path, reading: Reading) -> Iterator[Row]:
 
 
 def _kept(record: Mapping[str, Any], reading: Reading) -> dict[str, Any]:
-    """Returns the columns that are kept, as every result can hold them: NaN is null there."""
-    kept = {name: record.get(name) for name in reading.keep}
-    valid = {name: shown(value) if isinstance(value, str) else value for name, value in kept.items()}
-    return {
-        name: None if isinstance(value, float) and isnan(value) else value for name, value in valid.items()
-    }
+    return {name: _valid(record.get(name)) for name in reading.keep}
+
+
+def _valid(value: Any) -> Any:
+    """Returns a value as every result can hold it: NaN is null there, and strings are valid Unicode."""
+    if isinstance(value, float) and isnan(value):
+        return None
+    return shown(value) if isinstance(value, str) else value
 
 
 def check_columns(path: Path, names: Sequence[str], reading: Reading) -> None:

@@ -24,9 +24,7 @@ class Done:
 class Resumed:
     """Matches the rows of an input with the results that are there already, in order."""
 
-    def __init__(
-        self, kept: Sequence[Kept], layout: Layout, skips: bool = False, done: Done = Done()
-    ) -> None:
+    def __init__(self, kept: Sequence[Kept], layout: Layout, skips: bool, done: Done) -> None:
         """Takes what tells the results apart, and whether rows that failed may be without one."""
         self._kept, self._layout, self._skips = kept, layout, skips
         # a .parquet file of a run that was killed lacks what its note counts

@@ -87,10 +87,13 @@ def forward(
     for text, (row, own) in enumerate(zip(rows, used, strict=True)):
         logits[:, text, own], mask[text, own] = row.logits, 1
         labels[text, own] = row.labels
-    texts = pad_sequence([torch.from_numpy(row.text) for row in rows], batch_first=True)
+    texts = None
+    if embeddings:
+        padded = pad_sequence([torch.from_numpy(row.text) for row in rows], batch_first=True)
+        texts = padded.to(loaded.device, loaded.dtype)
     return GLiClassOutput(  # at once, as its entries are in the order of the class only then
         logits=on_device(logits[0]),
-        text_embeddings=texts.to(loaded.device, loaded.dtype) if embeddings else None,
+        text_embeddings=texts,
         class_embeddings=on_device(labels) if embeddings else None,
         class_mask=mask.to(loaded.device),
         uncalibrated_logits=on_device(logits[1]) if len(logits) > 1 else None,

@@ -13,7 +13,7 @@ import torch
 from typer.testing import CliRunner, Result
 
 from gliclass_fast import demo
-from gliclass_fast.bench import cases, peers, plots, tables, threads
+from gliclass_fast.bench import cases, peers, plots, refresh, tables, threads
 from gliclass_fast.bench.cases import Case
 from gliclass_fast.bench.contenders import Setting, Stock
 from gliclass_fast.bench.presets import PRESETS
@@ -146,6 +146,11 @@ def test_threads_are_timed_alone_and_beside_a_busy_process(monkeypatch: pytest.M
     assert [row[1] for row in cells] == ["gliclass-fast", "gliclass-fast, int8", threads.PEER]
     assert [bool(row[2]) for row in cells] == [True, True, False]
     assert all("times as long" in row[4] for row in cells)
+
+
+def test_what_it_costs_to_follow_a_model_is_measured() -> None:
+    steps = refresh.measure(DEMO, repeats=2)
+    assert min(steps.values()) > 0 and steps["a look without a change, ms"] < steps["a refresh, ms"]
 
 
 def test_a_case_the_model_has_no_positions_for_is_listed() -> None:

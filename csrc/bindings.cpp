@@ -12,6 +12,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "cpu/feed_forward.h"
 #include "cpu/instruction_sets.h"
 #ifdef WITH_CUDA
 #include "cuda/disentangled_attention.h"
@@ -115,6 +116,13 @@ void linear_int8_cpu(int instruction_set, const Int8Linear& arguments) {
   INSTRUCTION_SETS[instruction_set].linear_int8(arguments);
 }
 
+void feed_forward_cpu(int instruction_set, const FeedForward& layer, uintptr_t x, uintptr_t attended, int rows,
+                      uintptr_t sum, uintptr_t normed, uintptr_t memory, int threads) {
+  const auto floats = [](uintptr_t address) { return reinterpret_cast<float*>(address); };
+  feed_forward(INSTRUCTION_SETS[instruction_set], layer, floats(x), floats(attended), rows, floats(sum),
+               floats(normed), floats(memory), threads);
+}
+
 #ifdef WITH_CUDA
 void check(int error) {
   if (error) throw std::runtime_error(gliclass_cuda_error(error));
@@ -132,6 +140,8 @@ PYBIND11_MODULE(_compiled, module) {
   module.def("head_norm_cpu", &head_norm_cpu, py::call_guard<py::gil_scoped_release>());
   module.def("pair_add_cpu", &pair_add_cpu, py::call_guard<py::gil_scoped_release>());
   module.def("linear_int8_cpu", &linear_int8_cpu, py::call_guard<py::gil_scoped_release>());
+  module.def("feed_forward_cpu", &feed_forward_cpu, py::call_guard<py::gil_scoped_release>());
+  module.def("feed_forward_memory", &feed_forward_memory);
   Fields<Attention>(module, "Attention")
       .field("q", &Attention::q)
       .field("k", &Attention::k)
@@ -194,6 +204,26 @@ PYBIND11_MODULE(_compiled, module) {
       .field("activation", &Int8Linear::activation)
       .field("gated", &Int8Linear::gated)
       .field("threads", &Int8Linear::threads);
+  Fields<FeedForward>(module, "FeedForward")
+      .field("int8", &FeedForward::int8)
+      .field("depth", &FeedForward::depth)
+      .field("width", &FeedForward::width)
+      .field("inner", &FeedForward::inner)
+      .field("out", &FeedForward::out)
+      .field("out_bias", &FeedForward::out_bias)
+      .field("up", &FeedForward::up)
+      .field("up_bias", &FeedForward::up_bias)
+      .field("down", &FeedForward::down)
+      .field("down_bias", &FeedForward::down_bias)
+      .field("activation", &FeedForward::activation)
+      .field("gated", &FeedForward::gated)
+      .field("norm", &FeedForward::norm)
+      .field("first_weight", &FeedForward::first_weight)
+      .field("first_bias", &FeedForward::first_bias)
+      .field("last_weight", &FeedForward::last_weight)
+      .field("last_bias", &FeedForward::last_bias)
+      .field("rms", &FeedForward::rms)
+      .field("eps", &FeedForward::eps);
 #ifdef WITH_CUDA
   using disentangled::Launch;
   module.attr("cuda_version") = gliclass_cuda_version();

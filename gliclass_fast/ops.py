@@ -21,6 +21,7 @@ from gliclass_fast.kernels._adapter_rows import AdapterRows
 from gliclass_fast.kernels._extension import absence, cpu_description, cuda_description
 from gliclass_fast.kernels._sequences import PAGE_ROWS, TILE_ROWS, DistanceTables, Positions, Sequences
 from gliclass_fast.kernels._updates import Factors, Part, TableUpdate, Update
+from gliclass_fast.kernels.feed_forward import BoundFeedForward, FeedForward
 
 __all__ = [
     "IMPLEMENTATIONS",
@@ -29,8 +30,10 @@ __all__ = [
     "PAGE_ROWS",
     "TILE_ROWS",
     "AdapterRows",
+    "BoundFeedForward",
     "DistanceTables",
     "Factors",
+    "FeedForward",
     "Foldable",
     "Ops",
     "Part",
@@ -69,6 +72,10 @@ IMPLEMENTATIONS: dict[str, dict[str, str]] = {
         for operation in ("linear", "linear_add", "norm_linear")
     },
     "activation": _rows("linear:activation", "reference"),
+    "bind_feed_forward": {
+        **_rows("feed_forward:bind_feed_forward", "reference"),
+        **_rows("compiled_feed_forward:bind_feed_forward", "cpp", "int8"),
+    },
     **{
         operation: {
             **_rows(f"norm:{operation}", "reference", "triton"),
@@ -150,6 +157,7 @@ class Ops:
     linear_add: Callable[..., Tensor]
     norm_linear: Callable[..., Tensor]
     activation: Callable[..., Tensor]
+    bind_feed_forward: Callable[[FeedForward], BoundFeedForward | None]
     layer_norm: Callable[..., Tensor]
     embedding_norm: Callable[..., Tensor]
     add_norm: Callable[..., Tensor]

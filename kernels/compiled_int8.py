@@ -18,14 +18,14 @@ from gliclass_fast.kernels.compiled_linear import FUSED
 from gliclass_fast.kernels.int8 import rounded_weight
 from gliclass_fast.kernels.linear import ACTIVATIONS, finish
 
-_NONE, _LAYER, _RMS = range(3)  # as csrc/cpu/int8.h numbers them
+NORMS = {None: 0, "layer": 1, "rms": 2}  # as csrc/cpu/int8.h numbers them
 _FOUR = 4  # weights of so many inputs lie together
 _OFFSET = 128  # what the kernel adds to rounded inputs
 _BESIDE = 8  # bytes of an output's scale and offset
 _DEEPEST = 1 << 16  # sums of (127 + 128) * 127 fit into int32
 
 
-def _bytes_per_output(depth: int) -> int:
+def bytes_per_output(depth: int) -> int:
     return _BESIDE + ceil_div(depth, _FOUR) * _FOUR
 
 
@@ -40,7 +40,7 @@ def pack_int8(weight: Tensor, empty: Callable[..., Tensor] = torch.empty) -> Ten
         raise ValueError(f"int8 takes at most {_DEEPEST} inputs, got {depth}")
     padded, whole = ceil_div(depth, _FOUR) * _FOUR, width // lanes * lanes
     values, scales = rounded_weight(weight)
-    packed = empty(width * _bytes_per_output(depth), dtype=torch.uint8, device=weight.device)
+    packed = empty(width * bytes_per_output(depth), dtype=torch.uint8, device=weight.device)
     beside, rows = packed[: width * _BESIDE].view(2, -1), packed[width * _BESIDE :].view(torch.int8)
     beside[0].view(torch.float32).copy_(scales[:, 0])
     beside[1].view(torch.int32).copy_(values.sum(1, dtype=torch.int32).mul_(-_OFFSET))
@@ -57,14 +57,14 @@ def _map(
     bias: Tensor | None,
     residual: Tensor | None = None,
     activation: str = "none",
-    norm: int = _NONE,
+    norm: str | None = None,
     eps: float = 0.0,
     gated: bool = False,
 ) -> Tensor:
     """Returns activation(normed x @ weight.T + bias) + residual, or what is gated."""
     rows, depth = x.shape
     number, lanes = compiled_cpu.instruction_set()
-    width, left = divmod(packed.numel(), _bytes_per_output(depth))
+    width, left = divmod(packed.numel(), bytes_per_output(depth))
     if left or not depth or packed.dtype is not torch.uint8:
         raise ValueError(f"rows of {depth} values do not fit {packed.numel()} values of {packed.dtype}")
     if x.stride(1) != 1:
@@ -89,7 +89,7 @@ def _map(
         rows=rows,
         depth=depth,
         width=width,
-        norm=norm,
+        norm=NORMS[norm],
         eps=eps,
         activation=FUSED[activation],
         gated=gated,
@@ -120,8 +120,8 @@ def norm_linear_int8(
     add: Tensor | None = None,
 ) -> Tensor:
     _, lanes = compiled_cpu.instruction_set()
-    norm = _RMS if sums is None else _LAYER
-    whole = not gated or weight.numel() // _bytes_per_output(x.shape[1]) % (2 * lanes) == 0
+    norm = "rms" if sums is None else "layer"
+    whole = not gated or weight.numel() // bytes_per_output(x.shape[1]) % (2 * lanes) == 0
     if whole and add is None and activation in FUSED:
         return _map(x, weight, bias, None, activation, norm, eps, gated)
     return finish(_map(x, weight, bias, norm=norm, eps=eps), activation, gated, add)

@@ -11,12 +11,15 @@ from torch import Tensor, nn
 
 from gliclass_fast.batch import PackedBatch
 from gliclass_fast.models.backbone_config import BackboneConfig
+from gliclass_fast.models.feed_forward import bound_feed_forward
 from gliclass_fast.models.layers import Linear, Norm
-from gliclass_fast.ops import AdapterRows, Ops
+from gliclass_fast.ops import AdapterRows, BoundFeedForward, Ops
 
 
 class PostNormLayer(nn.Module):
     """Holds what every layer of this kind has; subclasses supply `attend`."""
+
+    bound: BoundFeedForward | None = None  # `finish` in one call
 
     def __init__(self, config: BackboneConfig, ops: Ops) -> None:
         super().__init__()
@@ -27,6 +30,11 @@ class PostNormLayer(nn.Module):
         self.attention_norm = Norm(width, ops, eps)
         self.up, self.down = Linear(width, inner, ops), Linear(inner, width, ops)
         self.output_norm = Norm(width, ops, eps)
+
+    def bind(self) -> None:
+        self.bound = bound_feed_forward(
+            self.out, self.up, self.down, self.activation, False, self.attention_norm, self.output_norm
+        )
 
     def attend(self, qkv: Tensor, batch: PackedBatch) -> Tensor:
         """Runs attention, [T, 3, H, D] -> [T, C]."""
@@ -39,6 +47,8 @@ class PostNormLayer(nn.Module):
 
     def finish(self, x: Tensor, attended: Tensor, rows: AdapterRows | None) -> Tensor:
         """Runs the part that treats every row alone, from the layer's input and `mix` of it."""
+        if rows is None and self.bound is not None:
+            return self.bound(x, attended)[1]
         return self.feed(self.add(x, attended, rows), rows)
 
     def add(self, x: Tensor, attended: Tensor, rows: AdapterRows | None) -> Tensor:

@@ -19,6 +19,7 @@ from gliclass_fast.checkpoint.errors import CheckpointError
 from gliclass_fast.checkpoint.live import LiveTensors
 from gliclass_fast.checkpoint.weights import Checkpoint
 from gliclass_fast.models.architectures import ARCHITECTURES, Output, Size
+from gliclass_fast.models.feed_forward import Bindable
 from gliclass_fast.models.layers import Linear
 from gliclass_fast.models.places import Places
 from gliclass_fast.ops import Foldable, Ops, choose_ops
@@ -88,6 +89,9 @@ class LoadedNetwork:
         if isinstance(tensors, LiveTensors):
             tensors.separate(self.network)
             tensors.memory.trim()
+        for module in self.network.modules():
+            if isinstance(module, Bindable):
+                module.bind()
         self.network.eval()
 
     def pack(

@@ -352,9 +352,8 @@ def test_spans_of_a_request(client: TestClient, monkeypatch: pytest.MonkeyPatch)
     assert spans["gliclass.forward"].attributes["gliclass.batch_texts"] == answer.done[0].batch_texts
 
 
-@pytest.mark.parametrize(
-    "generated", [GENERATED, pytest.param(5000 // 5, marks=[pytest.mark.slow, pytest.mark.nightly])]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("generated", [GENERATED, pytest.param(5000 // 5, marks=pytest.mark.nightly)])
 def test_generated_requests_get_no_server_error(client: TestClient, generated: int) -> None:
     """Requests that schemathesis makes of the OpenAPI description, valid ones and others."""
     schema = schemathesis.openapi.from_dict(client.app.openapi())  # type: ignore[attr-defined]

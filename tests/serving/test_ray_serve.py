@@ -31,6 +31,8 @@ from gliclass_fast.serving.ray_service import RayService, shared_out
 from gliclass_fast.serving.settings import Placement, ServeSettings
 from tests.serving.ray_running import LABELS, TEXTS, Clients, Running, close
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
@@ -310,7 +312,6 @@ def test_what_is_wrong_is_said_before_ray_starts() -> None:
     assert done.returncode == 2 and "several replicas need --ray" in done.stderr
 
 
-@pytest.mark.slow
 def test_the_application_of_a_configuration() -> None:
     """A node that builds it for others needs no GPU."""
     keys = {

@@ -18,10 +18,11 @@ from gliclass_fast.batch import PackedBatch
 from gliclass_fast.checkpoint.weights import affine
 from gliclass_fast.config import UnsupportedConfigError
 from gliclass_fast.models.backbone_config import BackboneConfig, common_fields
+from gliclass_fast.models.feed_forward import bound_feed_forward
 from gliclass_fast.models.layers import Linear, NormLinear
 from gliclass_fast.models.pre_norm import PreNormEncoder
 from gliclass_fast.models.rotary import RotaryTable
-from gliclass_fast.ops import AdapterRows, Ops, Positions
+from gliclass_fast.ops import AdapterRows, BoundFeedForward, Ops, Positions
 
 _LAYER = "layers.{i}"
 WEIGHTS = {
@@ -91,6 +92,8 @@ def rope(hf: Any, head_width: int) -> tuple[tuple[float, ...], float]:
 
 
 class Layer(nn.Module):
+    bound: BoundFeedForward | None = None  # `finish` in one call
+
     def __init__(self, config: Config, ops: Ops) -> None:
         super().__init__()
         width, inner, eps = config.hidden_size, config.intermediate_size, config.norm_eps
@@ -101,6 +104,9 @@ class Layer(nn.Module):
         self.out = Linear(across, width, ops, config.out_bias)
         self.up = NormLinear(width, 2 * inner, ops, eps, bias=config.mlp_bias, rms=True)
         self.down = Linear(inner, width, ops, config.mlp_bias)
+
+    def bind(self) -> None:
+        self.bound = bound_feed_forward(self.out, self.up, self.down, self.config.activation, gated=True)
 
     def mix(self, x: Tensor, batch: PackedBatch, rotary: tuple[Tensor, Tensor]) -> Tensor:
         """Runs the part that looks at other tokens, [T, C] -> [T, H * D]."""
@@ -115,6 +121,8 @@ class Layer(nn.Module):
 
     def finish(self, x: Tensor, attended: Tensor, rows: AdapterRows | None) -> Tensor:
         """Runs the part that treats every row alone; it may overwrite x."""
+        if rows is None and self.bound is not None:
+            return self.bound(x, attended)[1]
         x = self.out.add(attended, x, rows)
         return self.down.add(self.up(x, self.config.activation, gated=True, rows=rows), x, rows)
 

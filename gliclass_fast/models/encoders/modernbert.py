@@ -17,9 +17,10 @@ from gliclass_fast.checkpoint.weights import affine
 from gliclass_fast.config import UnsupportedConfigError
 from gliclass_fast.models.backbone_config import BackboneConfig, common_fields
 from gliclass_fast.models.encoders import word_source
+from gliclass_fast.models.feed_forward import bound_feed_forward
 from gliclass_fast.models.layers import Embedding, Linear, Norm, NormLinear
 from gliclass_fast.models.rotary import RotaryTable
-from gliclass_fast.ops import AdapterRows, Ops, Positions
+from gliclass_fast.ops import AdapterRows, BoundFeedForward, Ops, Positions
 
 WEIGHTS = {
     "word_embeddings.weight": ("embeddings.tok_embeddings.weight",),
@@ -68,11 +69,13 @@ class Config(BackboneConfig):
 
 
 class Layer(nn.Module):
+    bound: BoundFeedForward | None = None  # `finish` in one call
+
     def __init__(self, config: Config, ops: Ops, number: int) -> None:
         super().__init__()
         width, inner, eps = config.hidden_size, config.intermediate_size, config.norm_eps
         self.config, self.ops = config, ops
-        self.window = config.windows[number]
+        self.window, self.theta = config.windows[number], config.thetas[number]
         self.attention_norm = Norm(width, ops, eps, config.norm_bias) if number else None
         self.qkv = Linear(width, 3 * width, ops, config.attention_bias)
         self.out = Linear(width, width, ops, config.attention_bias)
@@ -90,6 +93,8 @@ class Layer(nn.Module):
         self, x: Tensor, attended: Tensor, norm: Norm, rows: AdapterRows | None
     ) -> tuple[Tensor, Tensor]:
         """Treats every row alone and returns (residual stream, `norm` of it); it may overwrite x."""
+        if rows is None and self.bound is not None:
+            return self.bound(x, attended)
         x = self.out.add(attended, x, rows)
         x = self.down.add(self.up(x, self.config.activation, gated=True, rows=rows), x, rows)
         return x, norm(x)
@@ -101,7 +106,10 @@ class Encoder(nn.Module):
         self.config, width, eps = config, config.hidden_size, config.norm_eps
         self.word_embeddings = Embedding(config.vocab_size, width)
         self.norm, self.final_norm = (Norm(width, ops, eps, config.norm_bias) for _ in range(2))
-        self.layers = nn.ModuleList(Layer(config, ops, number) for number in range(config.num_hidden_layers))
+        layers = [Layer(config, ops, number) for number in range(config.num_hidden_layers)]
+        self.layers = nn.ModuleList(layers)
+        between = [layer.attention_norm for layer in layers if layer.attention_norm is not None]
+        self.norms_after = [*between, self.final_norm]  # of every layer
 
     def fold_weights(self) -> None:
         """Makes the rotary tables, with frequencies theta ** (-2k / D). No weight is folded."""
@@ -109,6 +117,13 @@ class Encoder(nn.Module):
         exponents = torch.arange(0, width, 2, dtype=torch.float32, device=like.device) / width
         thetas = set(self.config.thetas)
         self.rotary = {theta: RotaryTable(1.0 / theta**exponents, like) for theta in thetas}
+
+    def bind(self) -> None:
+        activation = self.config.activation
+        for layer, norm in zip(self.layers, self.norms_after, strict=True):
+            assert isinstance(layer, Layer)
+            maps = layer.out, layer.up, layer.down
+            layer.bound = bound_feed_forward(*maps, activation, gated=True, last_norm=norm)
 
     def _streams(
         self, batch: PackedBatch, segments: Tensor | None, inputs_embeds: Tensor | None
@@ -119,22 +134,13 @@ class Encoder(nn.Module):
             sources.append((segments, batch.segments))
         x = normed = self.norm.embed(sources)
         yield x, normed
-        for number, layer in enumerate(self.layers):
+        for layer, norm in zip(self.layers, self.norms_after, strict=True):
             assert isinstance(layer, Layer)
-            mixed = self._mix(number, normed, batch)
-            x, normed = layer.finish(x, mixed, self._norm_after(number), batch.adapter_rows)
+            x, normed = layer.finish(x, self._mix(layer, normed, batch), norm, batch.adapter_rows)
             yield x, normed
 
-    def _mix(self, number: int, normed: Tensor, batch: PackedBatch) -> Tensor:
-        rotary = self.rotary[self.config.thetas[number]](batch.max_seqlen)
-        mixed: Tensor = self.layers[number].mix(normed, batch, rotary)  # type: ignore[operator]
-        return mixed
-
-    def _norm_after(self, number: int) -> Norm:
-        last = number == len(self.layers) - 1
-        norm = self.final_norm if last else self.layers[number + 1].attention_norm
-        assert isinstance(norm, Norm)
-        return norm
+    def _mix(self, layer: Layer, normed: Tensor, batch: PackedBatch) -> Tensor:
+        return layer.mix(normed, batch, self.rotary[layer.theta](batch.max_seqlen))
 
     def hidden_states(
         self, batch: PackedBatch, segments: Tensor | None = None, inputs_embeds: Tensor | None = None
@@ -147,7 +153,9 @@ class Encoder(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         last = len(self.layers) - 1
         x, normed = next(islice(self._streams(batch, segments, inputs_embeds), last, None))
-        return x, self._mix(last, normed, batch)
+        layer = self.layers[-1]
+        assert isinstance(layer, Layer)
+        return x, self._mix(layer, normed, batch)
 
     def last_feed_forward(self, x: Tensor, attended: Tensor, rows: AdapterRows | None = None) -> Tensor:
         layer = self.layers[-1]

@@ -18,9 +18,10 @@ from gliclass_fast.batch import PackedBatch
 from gliclass_fast.checkpoint.weights import affine
 from gliclass_fast.config import UnsupportedConfigError
 from gliclass_fast.models.backbone_config import BackboneConfig, common_fields
+from gliclass_fast.models.feed_forward import bound_feed_forward
 from gliclass_fast.models.layers import Embedding, Linear, NormLinear
 from gliclass_fast.models.pre_norm import PreNormEncoder
-from gliclass_fast.ops import AdapterRows, Ops, Positions
+from gliclass_fast.ops import AdapterRows, BoundFeedForward, Ops, Positions
 
 
 def stack_weights(stack: str, feed_forward: int) -> dict[str, tuple[str, ...]]:
@@ -91,6 +92,8 @@ def distance_buckets(config: Config, of_decoder: bool = False) -> Tensor:
 
 
 class Layer(nn.Module):
+    bound: BoundFeedForward | None = None  # `finish` in one call
+
     def __init__(self, config: Config, ops: Ops, number: int) -> None:
         super().__init__()
         width, inner, eps = config.hidden_size, config.intermediate_size, config.norm_eps
@@ -103,6 +106,11 @@ class Layer(nn.Module):
         self.up = None if config.gated else NormLinear(width, inner, ops, eps, bias=False, rms=True)
         self.gated_up = NormLinear(width, 2 * inner, ops, eps, bias=False, rms=True) if config.gated else None
         self.down = Linear(inner, width, ops, bias=False)
+
+    def bind(self) -> None:
+        up, activation, gated = self.gated_up or self.up, self.config.activation, self.gated_up is not None
+        assert up is not None
+        self.bound = bound_feed_forward(self.out, up, self.down, activation, gated)
 
     def fold_biases(self, buckets: Tensor) -> Tensor | None:
         """Takes out this layer's biases by distance, float32 [H, 2 * max_distance + 1]."""
@@ -118,6 +126,8 @@ class Layer(nn.Module):
 
     def finish(self, x: Tensor, attended: Tensor, rows: AdapterRows | None) -> Tensor:
         """Runs the part that treats every row alone; it may overwrite x."""
+        if rows is None and self.bound is not None:
+            return self.bound(x, attended)[1]
         return self.feed(self.out.add(attended, x, rows), rows)
 
     def feed(self, x: Tensor, rows: AdapterRows | None) -> Tensor:

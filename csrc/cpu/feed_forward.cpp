@@ -1,0 +1,94 @@
+#include "feed_forward.h"
+
+#include <algorithm>
+
+#include "instruction_sets.h"
+
+namespace {
+
+constexpr int BLOCK = 512;       // rows
+constexpr int PADDING = 64 / 4;  // Rounded values of a row end where a vector of any set may.
+
+// How many floats each part of a block's memory has; one follows the other.
+struct Parts {
+  size_t first, inner, normed = 0, steps = 0, values = 0;
+
+  Parts(const FeedForward& layer, size_t rows) : first(rows * layer.width), inner(rows * layer.inner) {
+    const int deepest = std::max({layer.depth, layer.width, layer.inner});
+    if (layer.int8)
+      steps = rows, values = rows * (deepest / 4 + PADDING);
+    else if (layer.norm != Int8Linear::NONE)
+      normed = first;
+  }
+
+  size_t total() const { return first + inner + normed + steps + values; }
+};
+
+class Block {
+ public:
+  Block(const InstructionSet& set, const FeedForward& layer, int rows, float* memory, int threads)
+      : set(set), layer(layer), rows(rows), threads(threads) {
+    const Parts parts(layer, rows);
+    first = memory, inner = first + parts.first, normed = inner + parts.inner, steps = normed + parts.normed;
+    values = reinterpret_cast<uint8_t*>(steps + parts.steps);
+  }
+
+  void run(const float* x, const float* attended, float* sum, float* last) const {
+    map(layer.out, layer.out_bias, attended, layer.depth, layer.width, first, x);
+    if (layer.first_weight) norm(layer.first_weight, layer.first_bias, false, first, first);
+    const bool apart = layer.norm != Int8Linear::NONE && !layer.int8;  // The int8 map norms its rows itself.
+    if (apart) norm(nullptr, nullptr, layer.norm == Int8Linear::RMS, first, normed);
+    map(layer.up, layer.up_bias, apart ? normed : first, layer.width, layer.inner, inner, nullptr, true);
+    map(layer.down, layer.down_bias, inner, layer.inner, layer.width, sum, first);
+    if (layer.last_weight) norm(layer.last_weight, layer.last_bias, layer.rms, sum, last);
+  }
+
+ private:
+  // `up` says that the map is the one in the middle, with what comes before and after it.
+  void map(const void* weight, const float* bias, const float* x, int depth, int width, float* out,
+           const float* residual, bool up = false) const {
+    if (layer.int8) {
+      Int8Linear a;
+      a.x = x, a.x_stride = depth, a.weight = static_cast<const uint8_t*>(weight);
+      a.bias = bias, a.residual = residual, a.out = out;
+      a.values = values, a.steps = steps;
+      a.rows = rows, a.depth = depth, a.width = up && layer.gated ? 2 * width : width, a.threads = threads;
+      if (up) a.norm = layer.norm, a.eps = layer.eps, a.activation = layer.activation, a.gated = layer.gated;
+      return set.linear_int8(a);
+    }
+    Linear a;
+    a.x = x, a.x_stride = depth, a.weight = static_cast<const float*>(weight), a.bias = bias;
+    a.residual = residual, a.out = out, a.out_stride = width;
+    a.rows = rows, a.depth = depth, a.width = width, a.threads = threads;
+    if (up) a.activation = layer.activation, a.gated = layer.gated;
+    set.linear(a);
+  }
+
+  void norm(const float* weight, const float* bias, bool rms, const float* x, float* out) const {
+    Norm a;
+    a.tables[0] = x, a.weight = weight, a.bias = bias, a.out = out;
+    a.rows = rows, a.width = layer.width, a.eps = layer.eps, a.rms = rms, a.threads = threads;
+    set.norm(a);
+  }
+
+  const InstructionSet& set;
+  const FeedForward& layer;
+  const int rows, threads;
+  float *first, *inner, *normed, *steps;
+  uint8_t* values;  // rounded inputs
+};
+
+}  // namespace
+
+size_t feed_forward_memory(const FeedForward& layer, int rows) {
+  return Parts(layer, rows < BLOCK ? rows : BLOCK).total();
+}
+
+void feed_forward(const InstructionSet& set, const FeedForward& layer, const float* x, const float* attended,
+                  int rows, float* sum, float* normed, float* memory, int threads) {
+  for (int row = 0; row < rows; row += BLOCK) {
+    const ptrdiff_t at = ptrdiff_t(row) * layer.width;
+    const Block block(set, layer, rows - row < BLOCK ? rows - row : BLOCK, memory, threads);
+    block.run(x + at, attended + ptrdiff_t(row) * layer.depth, sum + at, normed ? normed + at : nullptr);
+  }
+}

@@ -1,0 +1,97 @@
+"""The layer of csrc/cpu/feed_forward.cpp in PyTorch: its contract stands in feed_forward.py."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from gliclass_fast.kernels import compiled_cpu
+from gliclass_fast.kernels._extension import address, extension
+from gliclass_fast.kernels.compiled_int8 import NORMS, bytes_per_output
+from gliclass_fast.kernels.compiled_linear import FUSED
+from gliclass_fast.kernels.feed_forward import BoundFeedForward, FeedForward
+
+
+class _Bound:
+    """Keeps a layer's weights, and their addresses for the kernel."""
+
+    def __init__(self, layer: FeedForward, int8: bool) -> None:
+        _check(layer, int8)
+        self.layer = layer
+        first, last = layer.first_norm or (None, None), layer.last_norm or (None, None)
+        self.bound = extension().FeedForward(
+            int8=int8,
+            depth=layer.depth,
+            width=layer.width,
+            inner=layer.inner,
+            out=address(layer.out),
+            out_bias=address(layer.out_bias),
+            up=address(layer.up),
+            up_bias=address(layer.up_bias),
+            down=address(layer.down),
+            down_bias=address(layer.down_bias),
+            activation=FUSED[layer.activation],
+            gated=layer.gated,
+            norm=NORMS[layer.up_norm],
+            first_weight=address(first[0]),
+            first_bias=address(first[1]),
+            last_weight=address(last[0]),
+            last_bias=address(last[1]),
+            rms=layer.rms,
+            eps=layer.eps,
+        )
+
+    def __call__(self, x: Tensor, attended: Tensor) -> tuple[Tensor, Tensor]:
+        layer, rows = self.layer, x.shape[0]
+        x, attended = x.contiguous(), attended.contiguous()
+        _check_tensor(x, torch.float32, (rows, layer.width))
+        _check_tensor(attended, torch.float32, (rows, layer.depth))
+        apart = layer.last_norm is not None and layer.first_norm is None
+        total, *normed = torch.empty(1 + apart, rows, layer.width, dtype=x.dtype, device=x.device)
+        last = normed[0] if apart else total
+        floats = extension().feed_forward_memory(self.bound, rows)
+        memory = torch.empty(floats, dtype=x.dtype, device=x.device)
+        extension().feed_forward_cpu(
+            compiled_cpu.instruction_set()[0], self.bound, address(x), address(attended), rows,
+            address(total), address(last), address(memory), torch.get_num_threads(),
+        )  # fmt: skip
+        return total, last
+
+
+def _check(layer: FeedForward, int8: bool) -> None:
+    """Raises ValueError where the kernel would read something other than what it is given."""
+    up = (2 if layer.gated else 1) * layer.inner
+    maps = (
+        (layer.out, layer.out_bias, layer.width, layer.depth),
+        (layer.up, layer.up_bias, up, layer.width),
+        (layer.down, layer.down_bias, layer.width, layer.inner),
+    )
+    for weight, bias, outputs, inputs in maps:
+        packed = (outputs * bytes_per_output(inputs),) if int8 else (outputs, inputs)
+        _check_tensor(weight, torch.uint8 if int8 else torch.float32, packed)
+        if bias is not None:
+            _check_tensor(bias, torch.float32, (outputs,))
+    for norm in (layer.first_norm, layer.last_norm):
+        for given in norm or ():
+            if given is not None:
+                _check_tensor(given, torch.float32, (layer.width,))
+
+
+def _check_tensor(given: Tensor, dtype: torch.dtype, shape: tuple[int, ...]) -> None:
+    if given.dtype is not dtype or given.shape != shape:
+        raise ValueError(f"needs {dtype} {list(shape)}, got {given.dtype} {list(given.shape)}")
+
+
+def _bind(layer: FeedForward, int8: bool) -> BoundFeedForward | None:
+    _, lanes = compiled_cpu.instruction_set()
+    if layer.activation not in FUSED or (layer.gated and layer.inner % lanes):
+        return None
+    return _Bound(layer, int8)
+
+
+def bind_feed_forward_cpp(layer: FeedForward) -> BoundFeedForward | None:
+    return _bind(layer, int8=False)
+
+
+def bind_feed_forward_int8(layer: FeedForward) -> BoundFeedForward | None:
+    return _bind(layer, int8=True)

@@ -1,0 +1,127 @@
+"""A layer that is bound to its weights gives the very numbers of its operations, one after the other."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from gliclass_fast.kernels import compiled_cpu
+from gliclass_fast.kernels._extension import extension
+from gliclass_fast.ops import FeedForward, Ops, choose_ops
+
+SETS = extension().instruction_sets()
+DEPTH, WIDTH, INNER = 40, 50, 96  # of which only the last fills whole vectors, as gates do
+NORM = 0.1 + torch.arange(WIDTH) / WIDTH, torch.arange(WIDTH) / 7
+# The table gives the fields of a layer: which norms it has, and whether it is gated.
+KINDS = {
+    "post-norm": {"first_norm": NORM, "last_norm": NORM},
+    "pre-norm": {"up_norm": "layer", "gated": True, "last_norm": (NORM[0], None)},
+    "pre-RMSNorm": {"up_norm": "rms", "gated": True},
+    "pre-RMSNorm without gates, normed": {"up_norm": "rms", "last_norm": (NORM[0], None), "rms": True},
+}
+ROWS = 1, 7, 600  # The last are more than a block.
+
+
+def layer_of(
+    ops: Ops, kind: str, activation: str = "gelu", biased: bool = True
+) -> tuple[FeedForward, Tensor]:
+    """Returns a layer, and the sums of the map up before it was packed."""
+    outputs = 2 * INNER if KINDS[kind].get("gated") else INNER
+    out, up, down = torch.randn(WIDTH, DEPTH), torch.randn(outputs, WIDTH), torch.randn(WIDTH, INNER)
+    biases = [torch.randn(len(weight)) if biased else None for weight in (out, up, down)]
+    names = "out_bias", "up_bias", "down_bias"
+    layer = FeedForward(
+        **dict(zip(("out", "up", "down"), map(ops.pack_linear, (out, up, down)), strict=True)),
+        **dict(zip(names, biases, strict=True)),
+        depth=DEPTH,
+        width=WIDTH,
+        inner=INNER,
+        activation=activation,
+        eps=1e-5,
+        **KINDS[kind],
+    )
+    return layer, up.sum(1)
+
+
+def apart(ops: Ops, layer: FeedForward, sums: Tensor, x: Tensor, attended: Tensor) -> tuple[Tensor, Tensor]:
+    """Does one operation after the other."""
+    if layer.first_norm is None:
+        first = ops.linear_add(attended, layer.out, layer.out_bias, x)
+    else:
+        first = ops.add_norm(ops.linear(attended, layer.out, layer.out_bias), x, *layer.first_norm, layer.eps)
+    if layer.up_norm is None:
+        inner = ops.linear(first, layer.up, layer.up_bias, layer.activation)
+    else:
+        known = None if layer.up_norm == "rms" else sums
+        inner = ops.norm_linear(
+            first, layer.up, layer.up_bias, known, layer.eps, layer.activation, layer.gated
+        )
+    total = ops.linear_add(inner, layer.down, layer.down_bias, first)
+    if layer.last_norm is None:
+        return total, total
+    last = ops.layer_norm(total, *layer.last_norm, layer.eps, layer.rms)
+    return (total if layer.first_norm is None else last), last
+
+
+@pytest.mark.parametrize("quantization", [None, "int8"])
+@pytest.mark.parametrize("number", SETS, ids=[name for name, _ in SETS.values()])
+def test_it_is_what_its_operations_are(
+    number: int, quantization: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compiled_cpu, "instruction_set", lambda: (number, SETS[number][1]))
+    ops = choose_ops("cpu", quantization=quantization)
+    for n, kind in enumerate(KINDS):
+        layer, sums = layer_of(ops, kind, ("gelu", "silu", "gelu_tanh", "relu")[n], biased=n % 2 == 0)
+        bound = ops.bind_feed_forward(layer)
+        assert bound is not None
+        for rows in ROWS:
+            x, attended = torch.randn(rows, WIDTH), torch.randn(rows, DEPTH)
+            found, expected = bound(x, attended), apart(ops, layer, sums, x.clone(), attended)
+            assert all(map(torch.equal, found, expected)), (kind, rows)
+
+
+def test_rows_may_be_strided_and_none_may_be_there() -> None:
+    ops = choose_ops("cpu")
+    layer, _ = layer_of(ops, "pre-norm")
+    bound = ops.bind_feed_forward(layer)
+    assert bound is not None
+    x, attended = torch.randn(9, 2 * WIDTH)[:, ::2], torch.randn(DEPTH, 9).T
+    assert all(map(torch.equal, bound(x, attended), bound(x.contiguous(), attended.contiguous())))
+    assert [each.shape for each in bound(x[:0], attended[:0])] == [(0, WIDTH)] * 2
+
+
+def test_what_a_backend_has_in_no_one_call_is_left_to_the_layer() -> None:
+    ops = choose_ops("cpu")
+    layer, _ = layer_of(ops, "pre-RMSNorm")
+    assert ops.bind_feed_forward(replace(layer, activation="tanh")) is None
+    narrow = replace(layer, inner=INNER - 1, up=torch.randn(2 * INNER - 2, WIDTH), up_bias=None)
+    assert ops.bind_feed_forward(replace(narrow, down=torch.randn(WIDTH, INNER - 1))) is None
+    for backend in ("onednn", "reference"):
+        assert choose_ops("cpu", only=backend).bind_feed_forward(layer) is None
+
+
+def test_what_the_kernel_cannot_read_raises() -> None:
+    ops = choose_ops("cpu")
+    layer, _ = layer_of(ops, "post-norm")
+    for wrong, reason in (
+        ({"depth": DEPTH + 1}, "needs torch.float32 .50, 41., got"),
+        ({"down": layer.down.double()}, "got torch.float64"),
+        ({"up_bias": torch.zeros(3)}, "needs torch.float32 .96., got torch.float32 .3."),
+        ({"last_norm": (torch.ones(WIDTH + 1), None)}, "needs torch.float32 .50., got"),
+    ):
+        with pytest.raises(ValueError, match=reason):
+            ops.bind_feed_forward(replace(layer, **wrong))
+    with pytest.raises(ValueError, match=r"needs torch\.uint8"):
+        choose_ops("cpu", quantization="int8").bind_feed_forward(layer)
+    bound = ops.bind_feed_forward(layer)
+    assert bound is not None
+    for x, attended in (
+        (torch.zeros(3, WIDTH), torch.zeros(2, DEPTH)),
+        (torch.zeros(3, WIDTH - 1), torch.zeros(3, DEPTH)),
+        (torch.zeros(3, WIDTH, dtype=torch.float64), torch.zeros(3, DEPTH)),
+    ):
+        with pytest.raises(ValueError, match=r"needs torch\.float32"):
+            bound(x, attended)

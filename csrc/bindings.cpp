@@ -61,7 +61,11 @@ py::dict instruction_sets() {
   return found;
 }
 
+// Raises ValueError for a work list of other tiles.
 void attention_cpu(int instruction_set, const Attention& arguments) {
+  if (arguments.tiles[1] != Attention::TILE_ROWS)
+    throw std::invalid_argument("tiles must be a work list of " + std::to_string(Attention::TILE_ROWS) +
+                                " rows per tile");
   INSTRUCTION_SETS[instruction_set].attend(arguments);
 }
 

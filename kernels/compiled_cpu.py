@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,7 +18,6 @@ from gliclass_fast.kernels._extension import address, extension
 from gliclass_fast.kernels._sequences import (
     NO_POSITIONS,
     PAGE_ROWS,
-    TILE_ROWS,
     DistanceTables,
     Positions,
     Sequences,
@@ -114,8 +114,8 @@ def _attend(
         raise ValueError(f"rotary tables must be {width // 2} wide")
     if any(each.shape[2:] != (width, lanes) for each in tables):
         raise ValueError("distance tables must be as `pack_distances_cpp` returned them")
-    if tiles.dtype is not torch.int32 or int(tiles[0, 1]) != TILE_ROWS:
-        raise ValueError(f"tiles must be an int32 work list of {TILE_ROWS} rows per tile")
+    if tiles.dtype is not torch.int32 or tiles.shape[1:] != (4,) or not len(tiles):
+        raise ValueError(f"tiles must be an int32 work list, got {tiles.dtype} {list(tiles.shape)}")
     out = torch.empty(count, heads * width, dtype=torch.float32, device=q.device)
     arguments = extension().Attention(
         q=address(q, strided_rows=True),
@@ -157,7 +157,8 @@ def _check(rows: tuple[Tensor, Tensor, Tensor], tables: Iterable[Tensor]) -> Non
     for each in (*rows, *tables):
         if each.dtype is not torch.float32:
             raise ValueError(f"needs float32, got {each.dtype}")
-    if any(each.stride()[1:] != (q.shape[2], 1) for each in rows) or k.stride(0) != v.stride(0):
+    of_q, of_k = q.stride(), k.stride()
+    if of_q[1:] != (q.shape[2], 1) or of_k[1:] != of_q[1:] or v.stride() != of_k:
         raise ValueError("rows of q, k and v must be contiguous, k and v strided alike")
 
 
@@ -165,7 +166,14 @@ def _check(rows: tuple[Tensor, Tensor, Tensor], tables: Iterable[Tensor]) -> Non
 _LIBRARY = torch.library.Library("gliclass_fast", "FRAGMENT")
 _LIBRARY.define(f"attention_cpu{torch.library.infer_schema(_attend, mutates_args=())}")
 _LIBRARY.impl("attention_cpu", _attend, "CPU")
-_attention = torch.ops.gliclass_fast.attention_cpu.default
+
+
+def _attention(*arguments: Any, **options: Any) -> Tensor:
+    """Calls `_attend`, as an operation of torch only where torch compiles: its dispatch takes longer."""
+    if not torch.compiler.is_compiling():
+        return _attend(*arguments, **options)
+    out: Tensor = torch.ops.gliclass_fast.attention_cpu.default(*arguments, **options)
+    return out
 
 
 @torch.library.register_fake("gliclass_fast::attention_cpu", lib=_LIBRARY)
@@ -177,27 +185,23 @@ def attention_cpp(
     qkv: Tensor, sequences: Sequences, scale: float, positions: Positions = NO_POSITIONS
 ) -> Tensor:
     angles = positions.rotary or (None, None)
-    out: Tensor = _attention(
+    return _attention(
         *qkv.unbind(1), sequences.tiles, scale, *angles, positions.window, positions.distance_bias
     )
-    return out
 
 
 def cross_attention_cpp(q: Tensor, k: Tensor, v: Tensor, sequences: Sequences) -> Tensor:
-    out: Tensor = _attention(q, k, v, sequences.tiles, q.shape[-1] ** -0.5)
-    return out
+    return _attention(q, k, v, sequences.tiles, q.shape[-1] ** -0.5)
 
 
 def causal_attention_cpp(
     q: Tensor, k: Tensor, v: Tensor, sequences: Sequences, pages: Tensor | None = None
 ) -> Tensor:
-    out: Tensor = _attention(q, k, v, sequences.tiles, q.shape[-1] ** -0.5, causal=True, pages=pages)
-    return out
+    return _attention(q, k, v, sequences.tiles, q.shape[-1] ** -0.5, causal=True, pages=pages)
 
 
 def disentangled_attention_cpp(
     qkv: Tensor, sequences: Sequences, scale: float, tables: DistanceTables
 ) -> Tensor:
     rows, key_table, query_table = qkv.unbind(1), tables.key_table, tables.query_table
-    out: Tensor = _attention(*rows, sequences.tiles, scale, key_table=key_table, query_table=query_table)
-    return out
+    return _attention(*rows, sequences.tiles, scale, key_table=key_table, query_table=query_table)

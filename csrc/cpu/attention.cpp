@@ -18,7 +18,7 @@
 namespace ISA {
 namespace {
 
-constexpr int TILE = 128;   // rows
+constexpr int TILE = Attention::TILE_ROWS;
 constexpr int KEYS = 128;   // per step
 constexpr int MARGIN = 32;  // So many columns lie on each side of a step's.
 constexpr int STRIDE = MARGIN + KEYS + MARGIN;

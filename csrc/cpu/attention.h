@@ -8,6 +8,8 @@
 #include <cstdint>
 
 struct Attention {
+  static constexpr int TILE_ROWS = 128;  // A tile has at most so many rows.
+
   const float *q = nullptr, *k = nullptr,
               *v = nullptr;               // [R, heads, width], and twice [T, heads / group, width]
   ptrdiff_t q_stride = 0, kv_stride = 0;  // Their rows are so many values apart.

@@ -285,6 +285,10 @@ def test_what_the_kernel_cannot_read_raises() -> None:
         compiled_cpu.attention_cpp(qkv.transpose(2, 3), sequences, scale)
     with pytest.raises(ValueError, match="work list"):
         compiled_cpu.attention_cpp(qkv, replace(sequences, tiles=sequences.tiles.long()), scale)
+    with pytest.raises(ValueError, match="work list of 128 rows per tile"):
+        compiled_cpu.attention_cpp(qkv, replace(sequences, tiles=sequences.tiles // 2), scale)
+    with pytest.raises(ValueError, match="work list"):
+        compiled_cpu.attention_cpp(qkv, replace(sequences, tiles=sequences.tiles[:0]), scale)
     with pytest.raises(ValueError, match="as `pack_distances_cpp` returned them"):
         assert tables.key_table is not None
         narrow = replace(tables, key_table=tables.key_table[..., :1].contiguous())

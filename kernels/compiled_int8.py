@@ -14,9 +14,8 @@ from torch.nn import functional as F
 from gliclass_fast.kernels import compiled_cpu
 from gliclass_fast.kernels._extension import address, extension
 from gliclass_fast.kernels._triton import ceil_div
-from gliclass_fast.kernels.compiled_linear import FUSED
+from gliclass_fast.kernels.compiled_linear import FUSED, operations_by
 from gliclass_fast.kernels.int8 import rounded_weight
-from gliclass_fast.kernels.linear import ACTIVATIONS, finish
 
 NORMS = {None: 0, "layer": 1, "rms": 2}  # as csrc/cpu/int8.h numbers them
 _FOUR = 4  # weights of so many inputs lie together
@@ -57,9 +56,9 @@ def _map(
     bias: Tensor | None,
     residual: Tensor | None = None,
     activation: str = "none",
+    gated: bool = False,
     norm: str | None = None,
     eps: float = 0.0,
-    gated: bool = False,
 ) -> Tensor:
     """Returns activation(normed x @ weight.T + bias) + residual, or what is gated."""
     rows, depth = x.shape
@@ -99,29 +98,6 @@ def _map(
     return out
 
 
-def linear_int8(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str = "none") -> Tensor:
-    if activation in FUSED:
-        return _map(x, weight, bias, activation=activation)
-    return ACTIVATIONS[activation](_map(x, weight, bias))
-
-
-def linear_add_int8(x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor) -> Tensor:
-    return _map(x, weight, bias, residual)
-
-
-def norm_linear_int8(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    sums: Tensor | None,
-    eps: float,
-    activation: str = "none",
-    gated: bool = False,
-    add: Tensor | None = None,
-) -> Tensor:
-    _, lanes = compiled_cpu.instruction_set()
-    norm = "rms" if sums is None else "layer"
-    whole = not gated or weight.numel() // bytes_per_output(x.shape[1]) % (2 * lanes) == 0
-    if whole and add is None and activation in FUSED:
-        return _map(x, weight, bias, None, activation, norm, eps, gated)
-    return finish(_map(x, weight, bias, norm=norm, eps=eps), activation, gated, add)
+linear_int8, linear_add_int8, norm_linear_int8 = operations_by(
+    _map, lambda x, packed: packed.numel() // bytes_per_output(x.shape[1])
+)

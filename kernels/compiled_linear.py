@@ -77,28 +77,55 @@ def _check(
             raise ValueError(f"needs float32, got {each.dtype}")
 
 
-def linear_cpp(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str = "none") -> Tensor:
-    if activation in FUSED:
-        return map_rows(x, weight, bias, activation=activation)
-    return ACTIVATIONS[activation](map_rows(x, weight, bias))
-
-
-def linear_add_cpp(x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor) -> Tensor:
-    return map_rows(x, weight, bias, residual)
-
-
-def norm_linear_cpp(
+def _map(
     x: Tensor,
     weight: Tensor,
     bias: Tensor | None,
-    sums: Tensor | None,
-    eps: float,
+    residual: Tensor | None = None,
     activation: str = "none",
     gated: bool = False,
-    add: Tensor | None = None,
+    norm: str | None = None,
+    eps: float = 0.0,
 ) -> Tensor:
-    _, lanes = compiled_cpu.instruction_set()
-    normed = normed_cpp(x, eps, sums is None)
-    if activation in FUSED and add is None and not (gated and weight.shape[0] // 2 % lanes):
-        return map_rows(normed, weight, bias, activation=activation, gated=gated)
-    return finish(map_rows(normed, weight, bias), activation, gated, add)
+    """Does what `map_rows` does, behind a norm ("layer" or "rms") where there is one."""
+    x = x if norm is None else normed_cpp(x, eps, norm == "rms")
+    return map_rows(x, weight, bias, residual, activation, gated)
+
+
+def operations_by(
+    run: Callable[..., Tensor], outputs: Callable[[Tensor, Tensor], int]
+) -> tuple[Callable[..., Tensor], Callable[..., Tensor], Callable[..., Tensor]]:
+    """Returns `linear`, `linear_add` and `norm_linear` around a kernel, which is called as `_map` is.
+
+    outputs: gives the number of outputs of (x, packed weight).
+    """
+
+    def linear(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str = "none") -> Tensor:
+        if activation in FUSED:
+            return run(x, weight, bias, activation=activation)
+        return ACTIVATIONS[activation](run(x, weight, bias))
+
+    def linear_add(x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor) -> Tensor:
+        return run(x, weight, bias, residual)
+
+    def norm_linear(
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        sums: Tensor | None,
+        eps: float,
+        activation: str = "none",
+        gated: bool = False,
+        add: Tensor | None = None,
+    ) -> Tensor:
+        _, lanes = compiled_cpu.instruction_set()
+        norm = "rms" if sums is None else "layer"
+        whole = not gated or outputs(x, weight) % (2 * lanes) == 0  # Both halves fill vectors.
+        if whole and add is None and activation in FUSED:
+            return run(x, weight, bias, None, activation, gated, norm, eps)
+        return finish(run(x, weight, bias, norm=norm, eps=eps), activation, gated, add)
+
+    return linear, linear_add, norm_linear
+
+
+linear_cpp, linear_add_cpp, norm_linear_cpp = operations_by(_map, lambda x, weight: weight.shape[0])

@@ -140,6 +140,7 @@ WRONG: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"threshold": {"sport": 0.5}}, ValueError, r"threshold has 'sport', which is no label; .*'music'"),
     ({"threshold": [{"sport": 0.5}, 0.5]}, ValueError, r"threshold\[0\] has 'sport'"),
     ({"threshold": {"music": 2}}, ValueError, r"threshold\['music'\] must be between 0 and 1, got 2"),
+    ({"threshold": 10**5000}, ValueError, "threshold must be between 0 and 1, got inf"),
     ({"threshold": {"music": "high"}}, TypeError, r"threshold\['music'\] must be a number"),
     ({"threshold": {3: 0.5}}, TypeError, "a label of threshold must be a string"),
     ({"none_label": "x"}, ValueError, "give min_score too"),

@@ -12,6 +12,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from gliclass_fast import __version__
 from gliclass_fast.serving.access import Access, error_response
@@ -212,7 +213,12 @@ async def _validation_error(request: Request, error: Any) -> Response:
 async def _http_error(request: Request, error: Any) -> Response:
     # a body that cannot be parsed, as it is nested too deeply, is 400 to the framework
     status = 422 if error.status_code == 400 else error.status_code
-    return _error(request, status, NAMES.get(status, "invalid"), str(error.detail), error.headers)
+    headers = error.headers
+    if status == 405:  # the framework names the methods of one of the path's routes
+        others = [each for each in request.app.routes if each.matches(request.scope)[0] is Match.PARTIAL]
+        methods = {method for each in others for method in each.methods}
+        headers = {"allow": ", ".join(sorted(methods | ({"HEAD"} if "GET" in methods else set())))}
+    return _error(request, status, NAMES.get(status, "invalid"), str(error.detail), headers)
 
 
 def _error(

@@ -15,6 +15,9 @@ from gliclass_fast.serving.settings import Placement, ServeSettings, address_of
 
 logger = logging.getLogger(__name__)
 
+# once all that waited is answered: for clients that still read an answer, or have sent half a request
+LAST_SECONDS = 5
+
 
 class Server(uvicorn.Server):
     """Answers until a signal comes; then what waits is answered, and the process ends with code 0."""
@@ -26,7 +29,11 @@ class Server(uvicorn.Server):
 
     async def startup(self, sockets: list[Any] | None = None) -> None:
         """Binds the address and says so in the log: the line with "event": "ready"."""
-        await super().startup(sockets)
+        try:
+            await super().startup(sockets)
+        except SystemExit as error:  # its context is the reason
+            at = address_of(self.config.host, self.config.port)
+            raise OSError(f"the service cannot listen at {at}: {error.__context__}") from None
         if self.started:
             host, port = self.servers[0].sockets[0].getsockname()[:2]
             facts = {"address": address_of(host, port), "service": self._service.information()}
@@ -48,11 +55,11 @@ class Server(uvicorn.Server):
 def run(settings: ServeSettings, placement: Placement) -> None:
     """Loads the model and serves it until SIGTERM or SIGINT; raises what `create_app` raises.
 
-    Raises SystemExit where the address cannot be bound.
+    Raises OSError where the address cannot be bound.
     """
     app = create_app(settings)
     config = uvicorn.Config(
         app, placement.host, placement.port, log_config=None, access_log=False, server_header=False,
-        timeout_graceful_shutdown=int(settings.limits.seconds) + 1,
+        timeout_graceful_shutdown=LAST_SECONDS,
     )  # fmt: skip
     Server(config, app.state.service).run()

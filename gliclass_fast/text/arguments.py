@@ -117,9 +117,13 @@ def score_between_0_and_1(value: Any, name: str, where: str = "") -> float:
         value = value.item()
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise WrongType(f"{name} must be a number, got {type(value).__name__}{where}")
-    if not 0 <= float(value) <= 1:
+    try:
+        number = float(value)
+    except OverflowError:  # an integer of very many digits
+        number = value = float("inf")
+    if not 0 <= number <= 1:
         raise WrongValue(f"{name} must be between 0 and 1, got {value}{where}")
-    return float(value)
+    return number
 
 
 def check_texts(texts: Any, first: int = 0) -> list[str]:

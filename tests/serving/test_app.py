@@ -206,6 +206,7 @@ WRONG: list[tuple[str, Any, int, str]] = [
     ("/classify", b"\xff\xfe", 422, "invalid_json"),
     ("/classify", b'{"texts": "a", "threshold": NaN}', 422, "invalid"),
     ("/classify", b'{"texts": "a", "threshold": 1e999}', 422, "invalid"),
+    ("/classify", b'{"texts": "a", "threshold": [1' + b"0" * 400 + b"]}", 422, "invalid"),
     ("/classify", b'{"texts": "\\ud800"}', 422, "invalid"),
     ("/classify", {"texts": "a", "labels": ["\ud800"]}, 422, "invalid"),
     ("/classify", {}, 422, "invalid"),
@@ -258,6 +259,15 @@ def test_a_wrong_request_is_a_documented_error(
     assert client.post("/gliclass", json={"text": "a"}).status_code == 200, "the service stays up"
 
 
+@pytest.mark.parametrize(
+    ("path", "allowed"), [("/", "GET, HEAD, POST"), ("/classify", "POST"), ("/metrics", "GET, HEAD")]
+)
+def test_another_method_is_told_which_there_are(client: TestClient, path: str, allowed: str) -> None:
+    answer = client.put(path, json={})
+    assert (answer.status_code, answer.headers["allow"]) == (405, allowed)
+    assert client.head(path).status_code == (200 if "HEAD" in allowed else 405)
+
+
 def test_a_body_without_its_type_is_told_what_is_wanted(client: TestClient) -> None:
     answer = client.post("/gliclass", content=b'{"text": "a"}')
     assert answer.status_code == 422 and "application/json" in answer.json()["error"]
@@ -279,6 +289,7 @@ def test_keys(guarded: TestClient) -> None:
     assert [guarded.get(path).status_code for path in ("/health", "/ready", "/v1/gliclass/-/healthz")] == [
         200
     ] * 3
+    assert [guarded.head(path).status_code for path in ("/health", "/info")] == [200, 401]
     assert [guarded.get(path).status_code for path in ("/info", "/metrics")] == [401, 401]
     assert guarded.get("/metrics", headers={"x-api-key": "first-key"}).status_code == 200
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -16,6 +17,7 @@ import pytest
 
 from gliclass_fast.cli.options import labels_in
 from gliclass_fast.serving.ray_service import RayService
+from gliclass_fast.serving.server import run
 from gliclass_fast.serving.settings import Placement, ServeSettings, address_of
 
 READY_WITHIN = 10  # seconds, on a machine that does little else; a busy one may take three times as long
@@ -74,6 +76,13 @@ def test_what_is_no_port_and_labels_of_each_text_are_mistakes(tmp_path: Path) ->
     file.write_text('[["a", "b"], ["c"]]')
     with pytest.raises(ValueError, match="must hold a list of strings"):
         labels_in(file)
+
+
+def test_an_address_that_is_taken_is_a_mistake() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(OSError, match=f"cannot listen at http://127.0.0.1:{port}: .*in use"):
+            run(ServeSettings(device="cpu"), Placement(port=port))
 
 
 def test_addresses_are_those_of_the_web() -> None:

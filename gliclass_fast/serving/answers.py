@@ -56,7 +56,7 @@ def json_of(response: Any) -> Any:
     """Returns what an answer says; ServeError where that is not JSON."""
     try:
         return response.json()
-    except ValueError:
+    except (ValueError, RecursionError):
         message = f"the answer is not JSON: {response.text[:200]!r}"
         raise ServeError(response.status_code, "unknown", message) from None
 
@@ -65,7 +65,7 @@ def error_of(response: Any) -> ServeError:
     """Returns the error of an answer, whose body is `{"error", "error_type"}` or, elsewhere, may be any."""
     try:
         body = response.json()
-    except ValueError:
+    except (ValueError, RecursionError):
         body = None
     if not isinstance(body, dict) or "error" not in body:
         body = {"error": response.text[:500].strip() or response.reason_phrase}

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gliclass_fast.serving.answers import TRY_AGAIN, Retries, ServeError, error_of, json_of, seconds_until
+from gliclass_fast.serving.settings import MOST_PORT
 
 CONNECTIONS = 256  # of a client, at a time; further requests wait for one
 
@@ -67,9 +68,10 @@ class _Client:
             raise ImportError("the client needs httpx2: pip install 'gliclass-fast[serve]'") from error
         try:
             parts = httpx2.URL(self.url)
-        except httpx2.InvalidURL as error:
+            parts.raw_host.decode("ascii").encode("idna")  # as it is when it is looked up
+        except (httpx2.InvalidURL, UnicodeError) as error:
             raise ValueError(f"{url!r} is no address: {error}") from None
-        if parts.scheme not in ("http", "https") or not parts.host:
+        if parts.scheme not in ("http", "https") or not parts.host or (parts.port or 0) > MOST_PORT:
             raise ValueError(f"an address is as http://localhost:8000/gliclass, not {url!r}")
         self._failed, self._timed_out = httpx2.RequestError, (httpx2.ReadTimeout, httpx2.WriteTimeout)
         self._session: Any = getattr(httpx2, self._kind)(

@@ -189,6 +189,8 @@ def test_tries_are_bounded(waits: list[float]) -> None:
         (httpx2.Response(502, json=["x"]), 502, "unknown", '["x"]'),
         (httpx2.Response(404), 404, "unknown", "Not Found"),
         (httpx2.Response(200, text="<html>"), 200, "unknown", "the answer is not JSON: '<html>'"),
+        (httpx2.Response(200, text="[" * 200_000), 200, "unknown", "the answer is not JSON: '[[["),
+        (httpx2.Response(500, text="[" * 200_000), 500, "unknown", "[[["),
         (httpx2.Response(200, json={"a": 1}), 200, "unknown", "a list of predictions was expected, not {'a'"),
         (httpx2.DecodingError("no gzip"), None, "connection", f"{URL} cannot be reached: DecodingError"),
         (httpx2.ReadTimeout("late"), None, "timeout", f"{URL} did not answer in time"),
@@ -208,7 +210,8 @@ def test_errors_say_what_the_service_said(
 
 
 def test_what_is_no_address_is_said_at_once() -> None:
-    for url in ("", "localhost:8000/gliclass", "ftp://a/b", "http://", "http://localhost:port/gliclass"):
+    none = ("", "localhost:8000/gliclass", "ftp://a/b", "http://", "http://localhost:port/gliclass")
+    for url in (*none, "http://localhost:99999/gliclass", "http://a..b/", f"http://{'a' * 70}.org/"):
         for kind in (GLiClassClient, AsyncGLiClassClient):
             with pytest.raises(ValueError, match="address"):
                 kind(url)

@@ -25,7 +25,7 @@ class Outcome:
 class Kept(NamedTuple):
     """Holds what is needed of a result that a file has already."""
 
-    identity: str
+    own: tuple[str, ...]  # its text, or without it the columns that are kept
     failed: bool = False
 
 
@@ -55,19 +55,43 @@ class Layout:
 
     def kept(self, record: Mapping[str, Any]) -> Kept:
         """Returns what is needed of a result; KeyError where it lacks a column."""
-        return Kept(self._identity(record), bool(record.get("error")))
+        return Kept(tuple(map(_written, self._telling(record))), bool(record.get("error")))
 
     def fits(self, kept: Kept, row: Row) -> bool:
         """Tells whether a result may be that of a row."""
-        return kept.identity == self._identity(self._own(row)) and (kept.failed or row.error is None)
+        same = all(map(_may_be, kept.own, self._telling(self._own(row))))
+        return same and (kept.failed or row.error is None)
 
     def _own(self, row: Row) -> Record:
         return {**{name: row.kept[name] for name in self.keep}, **({"text": row.text} if self.text else {})}
 
-    def _identity(self, record: Mapping[str, Any]) -> str:
-        """Joins the text, or without it the columns that are kept; a null is as an empty text in .csv."""
-        names = ["text"] if self.text else self.keep
-        return "\t".join("" if record[name] is None else str(record[name]) for name in names)
+    def _telling(self, record: Mapping[str, Any]) -> list[Any]:
+        """Returns what tells a record from others: the text, or without it the columns that are kept."""
+        return [record[name] for name in (["text"] if self.text else self.keep)]
+
+
+def _written(value: Any) -> str:
+    return "" if value is None else str(value)  # a null is as an empty text in .csv
+
+
+def _may_be(written: str, value: Any) -> bool:
+    """Tells whether a result that holds `written` was made of a value.
+
+    A column of parquet makes 1 of 1.0 or the other way round, and what becomes of lists, say, in a result
+    depends on the kind of file: they tell nothing.
+    """
+    if written == _written(value):
+        return True
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return _number(written) == _number(value)
+    return not (value is None or isinstance(value, (str, bool)))
+
+
+def _number(given: str | float) -> float | None:
+    try:
+        return float(given)
+    except (ValueError, OverflowError):  # of an integer of very many digits
+        return None
 
 
 def json_line(record: Record) -> str:

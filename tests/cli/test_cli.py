@@ -32,7 +32,7 @@ def run(*arguments: str, **options: Any) -> Result:
 
 def kept(output: Path) -> list[str]:
     """Returns the texts of a result file that a run goes on with."""
-    return [each.identity for each in open_writer(output, resume=True).kept]
+    return [each.own[0] for each in open_writer(output, resume=True).kept]
 
 
 def json_lines(result: Result) -> list[dict[str, Any]]:
@@ -169,7 +169,7 @@ def test_resume_drops_a_record_a_killed_run_left_unfinished(tmp_path: Path, suff
     output = tmp_path / f"out{suffix}"
     output.write_text(UNFINISHED[suffix], encoding="utf-8")
     writer = open_writer(output, resume=True)
-    assert writer.kept == [("a", False)]
+    assert writer.kept == [(("a",), False)]
     writer.start()
     awkward = 'b\nand "more"\r\nof, it'
     writer.write({"text": awkward, "predictions": [{"label": "x", "score": 0.5}]})

@@ -173,10 +173,11 @@ ODD = [
     '{"a": "x"}',
     "true",
 ]
+MIXED = [["1", "2.5"], ["[1]", "[2.5]", "[NaN]"], ['{"a": 1}', '{"b": [Infinity]}']]  # to parquet one type
 
 
 @pytest.mark.parametrize("suffix", OUTPUT_SUFFIXES)
-@pytest.mark.parametrize("values", [ODD, *([each] for each in ODD)], ids=lambda values: values[-1])
+@pytest.mark.parametrize("values", [ODD, *([each] for each in ODD), *MIXED], ids=lambda values: values[-1])
 @pytest.mark.parametrize("text", [True, False])
 def test_what_columns_hold_never_ends_a_job(
     tmp_path: Path, suffix: str, values: list[str], text: bool
@@ -193,6 +194,8 @@ def test_what_columns_hold_never_ends_a_job(
     assert len(read(output)) == len(values)
     kept = open_writer(output, resume=True, layout=layout).kept
     assert all(layout.fits(result, row) for result, row in zip(kept, rows, strict=True))
+    others: list[Any] = ["y", 3]
+    assert not any(layout.fits(kept[0], Row("", "y", {"odd": other})) for other in others)
     if suffix == ".jsonl":
         for line in output.read_text(encoding="utf-8").splitlines():
             json.loads(line, parse_constant=pytest.fail)

@@ -23,12 +23,20 @@ def extension() -> Any:
     return compiled
 
 
-_MARKS = {"cpu": "pair_add_cpu", "cuda": "DisentangledAttention"}  # A part that was built has this name.
+# what each part has that is called; a build of an older version has only some of it
+_NAMES = {
+    "cpu": (
+        "instruction_sets", "Attention", "attention_cpu", "FeedForward", "feed_forward_memory",
+        "feed_forward_cpu", "HeadNorm", "head_norm_cpu", "Int8Linear", "linear_int8_cpu", "linear_cpu",
+        "norm_cpu", "PairAdd", "pair_add_cpu",
+    ),
+    "cuda": ("check_device", "DisentangledAttention", "disentangled_attention_cuda"),
+}  # fmt: skip
 
 
 def absence(part: str) -> str | None:
     """Returns why a part, "cpu" or "cuda", has no compiled kernels, or None where it has them."""
-    if hasattr(compiled, _MARKS[part]):
+    if all(hasattr(compiled, name) for name in _NAMES[part]):
         return None
     note = Path(__file__).with_name("_not_built.txt")
     if note.exists():

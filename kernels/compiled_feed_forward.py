@@ -13,36 +13,56 @@ from gliclass_fast.kernels.feed_forward import BoundFeedForward, FeedForward
 
 
 class _Bound:
-    """Keeps a layer's weights, and their addresses for the kernel."""
+    """Keeps a layer's weights, and their addresses for the kernel.
+
+    A weight may get other memory, as by `share_memory_` or a new `.data`: its address is then read anew.
+    """
 
     def __init__(self, layer: FeedForward, int8: bool) -> None:
-        _check(layer, int8)
-        self.layer = layer
+        self.layer, self.int8 = layer, int8
         first, last = layer.first_norm or (None, None), layer.last_norm or (None, None)
+        given = {
+            "out": layer.out,
+            "out_bias": layer.out_bias,
+            "up": layer.up,
+            "up_bias": layer.up_bias,
+            "down": layer.down,
+            "down_bias": layer.down_bias,
+            "first_weight": first[0],
+            "first_bias": first[1],
+            "last_weight": last[0],
+            "last_bias": last[1],
+        }
+        self.tensors = {name: tensor for name, tensor in given.items() if tensor is not None}
+        self.bind()
+
+    def __reduce__(self) -> tuple[type[_Bound], tuple[FeedForward, bool]]:
+        return _Bound, (self.layer, self.int8)
+
+    def bind(self) -> None:
+        layer = self.layer
+        _check(layer, self.int8)
         self.bound = extension().FeedForward(
-            int8=int8,
+            int8=self.int8,
             depth=layer.depth,
             width=layer.width,
             inner=layer.inner,
-            out=address(layer.out),
-            out_bias=address(layer.out_bias),
-            up=address(layer.up),
-            up_bias=address(layer.up_bias),
-            down=address(layer.down),
-            down_bias=address(layer.down_bias),
             activation=FUSED[layer.activation],
             gated=layer.gated,
             norm=NORMS[layer.up_norm],
-            first_weight=address(first[0]),
-            first_bias=address(first[1]),
-            last_weight=address(last[0]),
-            last_bias=address(last[1]),
             rms=layer.rms,
             eps=layer.eps,
+            **{name: address(tensor) for name, tensor in self.tensors.items()},
         )
+        self.addresses = self.read_addresses()
+
+    def read_addresses(self) -> list[int]:
+        return [tensor.data_ptr() for tensor in self.tensors.values()]
 
     def __call__(self, x: Tensor, attended: Tensor) -> tuple[Tensor, Tensor]:
         layer, rows = self.layer, x.shape[0]
+        if self.read_addresses() != self.addresses:
+            self.bind()
         x, attended = x.contiguous(), attended.contiguous()
         _check_tensor(x, torch.float32, (rows, layer.width))
         _check_tensor(attended, torch.float32, (rows, layer.depth))

@@ -90,8 +90,8 @@ class Checkpoint:
                 )
             self._unused.difference_update(stock)
             owner, _, attribute = name.rpartition(".")
-            filled = nn.Parameter(tensor.to(self._device, self._dtype), requires_grad=False)
-            setattr(module.get_submodule(owner), attribute, filled)
+            filled = tensor.to(self._device, self._dtype).contiguous()  # as kernels read it
+            setattr(module.get_submodule(owner), attribute, nn.Parameter(filled, requires_grad=False))
             self.filled.append(Filled(module, name, prefix, stock, [part.shape for part in parts]))
 
     def is_unused(self, name: str) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -31,6 +32,19 @@ def test_a_stock_folder_loads(folder: Path) -> None:
     found = fast_pipeline(GLiClassModel.from_pretrained(folder)).get_embeddings("x", ["a", "b"])
     expected = fast_pipeline(reference_model("bert", scorer_type="mlp")).get_embeddings("x", ["a", "b"])
     assert_same_logits(found[0]["logits"], expected[0]["logits"])
+
+
+@pytest.mark.parametrize("quantization", [None, "int8"])
+def test_given_tensors_may_have_any_strides(quantization: str | None) -> None:
+    stock = reference_model("modernbert", scorer_type="mlp")
+    spread = {name: torch.stack((each, each), -1)[..., 0] for name, each in stock.state_dict().items()}
+    settings: dict[str, Any] = {"device": "cpu", "quantization": quantization}
+    models = [
+        GLiClassModel(stock.config.to_dict(), lambda tensors=tensors: tensors, **settings)
+        for tensors in (spread, stock.state_dict())
+    ]
+    found, expected = (fast_pipeline(each).get_embeddings("x", ["a"])[0]["logits"] for each in models)
+    assert (found == expected).all()
 
 
 def test_shards_load(folder: Path) -> None:

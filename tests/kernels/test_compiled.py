@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -103,3 +105,15 @@ def test_without_the_extension(monkeypatch: pytest.MonkeyPatch) -> None:
     for backend, device, dtype in (("cuda", "cuda", torch.float16), ("cpp", "cpu", torch.float32)):
         assert "cannot be imported" in str(unavailable_reason(backend, device, dtype, 64))
     assert choose_ops("cpu").chosen["attention"] == "reference"
+
+
+def test_a_build_of_another_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever is called, and is not there, has the part count as absent before it is called."""
+    kernels = Path(_extension.__file__).parent
+    whole = _extension.compiled
+    for file in kernels.glob("compiled_*.py"):
+        for name in re.findall(r"extension\(\)\.(\w+)", file.read_text(encoding="utf-8")):
+            others = {each: value for each, value in vars(whole).items() if each != name}
+            monkeypatch.setattr(_extension, "compiled", SimpleNamespace(**others))
+            absent = [part for part in ("cpu", "cuda") if "another version" in str(_extension.absence(part))]
+            assert absent == ["cuda" if file.stem == "compiled_cuda" else "cpu"], name

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from dataclasses import replace
 
 import pytest
@@ -91,6 +93,25 @@ def test_rows_may_be_strided_and_none_may_be_there() -> None:
     x, attended = torch.randn(9, 2 * WIDTH)[:, ::2], torch.randn(DEPTH, 9).T
     assert all(map(torch.equal, bound(x, attended), bound(x.contiguous(), attended.contiguous())))
     assert [each.shape for each in bound(x[:0], attended[:0])] == [(0, WIDTH)] * 2
+
+
+def test_weights_whose_memory_moves_or_is_copied() -> None:
+    """The kernel reads the weights where they are now, and never memory that they had before."""
+    ops = choose_ops("cpu")
+    layer, sums = layer_of(ops, "post-norm")
+    bound = ops.bind_feed_forward(layer)
+    assert bound is not None
+    x, attended = torch.randn(5, WIDTH), torch.randn(5, DEPTH)
+    before = bound(x, attended)[1]
+    for copied in (copy.deepcopy(bound), pickle.loads(pickle.dumps(bound))):
+        assert torch.equal(copied(x, attended)[1], before)
+    layer.up.share_memory_()
+    assert torch.equal(bound(x, attended)[1], before)
+    layer.up.data = layer.up * 2
+    assert torch.equal(bound(x, attended)[1], apart(ops, layer, sums, x, attended)[1])
+    layer.up.data = layer.up.half()
+    with pytest.raises(ValueError, match="float16"):
+        bound(x, attended)
 
 
 def test_what_a_backend_has_in_no_one_call_is_left_to_the_layer() -> None:

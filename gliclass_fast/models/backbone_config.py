@@ -34,6 +34,8 @@ class BackboneConfig:
         for field in fields(self):
             if field.type == "int" and not isinstance(value := getattr(self, field.name), int):
                 raise UnsupportedConfigError(f"encoder_config: {field.name}={value!r} is not a whole number")
+        if self.num_hidden_layers < 1:
+            raise UnsupportedConfigError("encoder_config: a stack without layers is not supported")
         if (distance := getattr(self, "max_distance", 0)) > MOST_DISTANCE:
             raise UnsupportedConfigError(
                 f"encoder_config: relative positions up to {distance} (max_relative_positions, or "
@@ -52,9 +54,13 @@ def common_fields(
     intermediate_size: str = "intermediate_size",
     num_hidden_layers: str = "num_hidden_layers",
     num_attention_heads: str = "num_attention_heads",
+    head_width: str | None = None,
 ) -> dict[str, Any]:
-    """Returns the fields that most Hugging Face configurations share; other arguments name attributes."""
-    heads, width = getattr(hf, num_attention_heads), getattr(hf, "head_dim", None)
+    """Returns the fields that most Hugging Face configurations share; other arguments name attributes.
+
+    head_width: where a backbone's heads may have another width than hidden_size / heads.
+    """
+    heads, width = getattr(hf, num_attention_heads), getattr(hf, head_width or "", None)
     if not width and hf.hidden_size % heads:
         raise UnsupportedConfigError(
             f"encoder_config.{num_attention_heads}={heads} does not divide hidden_size={hf.hidden_size}"
@@ -68,6 +74,13 @@ def common_fields(
         "intermediate_size": getattr(hf, intermediate_size),
         "activation": hf_activation(f"encoder_config.{activation}", getattr(hf, activation)),
     }
+
+
+def refuse_causal(hf: Any, *options: str) -> None:
+    """Raises UnsupportedConfigError where one of the options has tokens see those before them alone."""
+    for option in options:
+        if getattr(hf, option, False):
+            raise UnsupportedConfigError(f"encoder_config.{option}=true is not supported; supported: false")
 
 
 def backbone_of(

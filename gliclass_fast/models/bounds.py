@@ -6,7 +6,7 @@ before its tensors, which the options must fit, are looked at.
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Iterator, Mapping
 from numbers import Integral, Real
 from typing import Any
@@ -31,7 +31,7 @@ _WHOLE: dict[str, tuple[int, int]] = {
     ),
     **dict.fromkeys(
         (
-            "num_hidden_layers", "num_layers", "n_layers", "num_decoder_layers", "encoder_layers",
+            "num_hidden_layers", "num_layers", "n_layers", "encoder_layers",
             "decoder_layers", "scorer_encoder_num_layers", "global_attn_every_n_layers",
         ),
         (1, _LAYERS),
@@ -51,6 +51,7 @@ _WHOLE: dict[str, tuple[int, int]] = {
     ),
     **dict.fromkeys(("position_buckets", "max_relative_positions"), (-1, _POSITIONS)),
     **dict.fromkeys(_MARKERS, (-1, _VOCABULARY + len(_MARKERS))),
+    "num_decoder_layers": (0, _LAYERS),  # an encoder alone needs none
     "vocab_size": (1, _VOCABULARY),
     "pad_token_id": (-1, _VOCABULARY),
     "relative_attention_num_buckets": (2, _POSITIONS),
@@ -62,9 +63,15 @@ _WHOLE: dict[str, tuple[int, int]] = {
     "recurrent_inference_max_steps": (0, 1024),
 }  # fmt: skip
 _FINITE = (
-    "layer_norm_eps", "layer_norm_epsilon", "norm_eps", "rms_norm_eps", "rope_theta", "global_rope_theta",
-    "local_rope_theta", "calibrator_beta_max", "recurrent_halt_threshold",
+    "layer_norm_eps", "layer_norm_epsilon", "norm_eps", "rms_norm_eps", "calibrator_beta_max",
+    "recurrent_halt_threshold",
 )  # fmt: skip
+_POSITIVE = (
+    "rope_theta", "global_rope_theta", "local_rope_theta", "factor", "original_max_position_embeddings",
+    "partial_rotary_factor", "low_freq_factor", "high_freq_factor", "attention_factor", "beta_fast",
+    "beta_slow",
+)  # fmt: skip
+_ROPE = ("rope_parameters", "rope_scaling")
 _DTYPES = ("dtype", "torch_dtype")
 _BACKBONES = ("encoder_config", "label_model_config", "backbone_config")
 
@@ -77,16 +84,18 @@ def check_bounds(raw: Mapping[str, Any]) -> None:
     for place, option, value in _options(raw):
         if value is None:
             continue
-        model_type = raw[place[:-1]].get("model_type", "deberta-v2") if place else None
+        model_type = raw[place.split(".")[0]].get("model_type", "deberta-v2") if place else None
         if option in _WHOLE:
             least, most = _WHOLE[option]
             number = isinstance(value, Integral) and not isinstance(value, bool)
             if not number or not least <= value <= most:
                 raise _refused(place + option, value, f"whole numbers from {least} to {most}", model_type)
-        elif option in _FINITE:
+        elif option in _FINITE or option in _POSITIVE:
             number = isinstance(value, Real) and not isinstance(value, bool)
-            if not number or not math.isfinite(value) or value < 0:
-                raise _refused(place + option, value, "finite numbers from 0 on", model_type)
+            fine = number and 0 <= value <= sys.float_info.max and (value > 0 or option in _FINITE)
+            if not fine:
+                which = "from 0 on" if option in _FINITE else "above 0"
+                raise _refused(place + option, value, f"finite numbers {which}", model_type)
         elif option in _DTYPES and not isinstance(value, torch.dtype):
             name = value.removeprefix("torch.") if isinstance(value, str) else ""
             if name != "auto" and not isinstance(getattr(torch, name, None), torch.dtype):
@@ -101,10 +110,17 @@ def _options(raw: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]:
         if option in _BACKBONES and value is not None:
             if not isinstance(value, Mapping):
                 raise _refused(option, value, "an object of options")
-            for inner, each in value.items():
-                yield f"{option}.", inner, each
+            yield from _nested(f"{option}.", value)
         else:
             yield "", option, value
+
+
+def _nested(place: str, options: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]:
+    """Yields the options of a backbone, and those of its RoPE, which may be by kinds of layers."""
+    for option, value in options.items():
+        yield place, option, value
+        if isinstance(value, Mapping) and (option in _ROPE or place.count(".") > 1):
+            yield from _nested(f"{place}{option}.", value)
 
 
 def _refused(option: str, value: Any, supported: str, model_type: Any = None) -> UnsupportedConfigError:

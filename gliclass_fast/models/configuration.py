@@ -53,6 +53,9 @@ def _gliclass(raw: Mapping[str, Any]) -> ModelConfig:
         for field in fields(ModelConfig)
         if isinstance(field.default, (bool, int, float, str)) and field.name in given
     }
+    # null counts as false to the reference; other options have their default then
+    switches = [field.name for field in fields(ModelConfig) if isinstance(field.default, bool)]
+    options |= {name: False for name in switches if name in raw and raw[name] is None}
     for place, token in enumerate(("class_token_index", "text_token_index", "example_token_index")):
         index = int(given.get(token, -1))
         options[token] = vocab_size + place if index == -1 else index

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from numbers import Real
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from gliclass_fast.config import UnsupportedConfigError
+
 ROTARY_LENGTH = 16384  # positions that have tables from the start; longer prompts get theirs when they come
+
+
+def theta_of(parameters: Mapping[str, Any]) -> float:
+    """Returns the base of a configuration's RoPE; raises UnsupportedConfigError where it has none."""
+    theta = parameters.get("rope_theta")
+    if not isinstance(theta, Real):
+        raise UnsupportedConfigError(f"encoder_config: rope_theta={theta!r} is not a number")
+    return float(theta)
 
 
 class RotaryTable:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from gliclass_fast.config import ModelConfig, UnsupportedConfigError
 from gliclass_fast.models.configuration import read_config
 from tests.refusal import refused
 from tests.tiny import backbone_config
@@ -22,6 +23,9 @@ SIZES = {
 }  # fmt: skip
 TOP = ("hidden_size", "vocab_size", "class_token_index", "text_token_index", "scorer_num_heads", "num_labels",
        "scorer_mlp_hidden_size", "encoder_layer_id", "recurrent_steps", "calibrator_hidden_size")  # fmt: skip
+
+
+ROPE = {"rope_type": "linear", "rope_theta": 1e4, "factor": 2.0}
 
 
 def raw_config(backbone: str, **options: Any) -> dict[str, Any]:
@@ -62,6 +66,27 @@ def test_sizes_at_the_top(option: str) -> None:
         ("encoder_config", {"model_type": "roberta", "pad_token_id": 600}, "leaves -89 tokens"),
         ("encoder_config", {"model_type": "deberta-v2", "position_buckets": None}, "position_buckets=None"),
         ("encoder_config", {"model_type": "modernbert", "layer_types": ["full_attention"]}, "layer_types"),
+        ("encoder_config", {"model_type": "bert", "is_causal": True}, r"encoder_config\.is_causal=true"),
+        ("encoder_config", {"model_type": "t5", "is_causal": True}, r"encoder_config\.is_causal=true"),
+        ("encoder_config", {"model_type": "bert", "layer_norm_eps": 10**400}, "layer_norm_eps=1000"),
+        ("encoder_config", {"model_type": "t5", "relative_attention_num_buckets": 3}, "num_buckets=3"),
+        ("encoder_config", {"model_type": "t5", "relative_attention_max_distance": 8}, "max_distance=8"),
+        ("encoder_config", {"model_type": "deberta-v2", "conv_kernel_size": 3, "conv_groups": 5}, "groups=5"),
+        ("encoder_config", {"model_type": "deberta-v2", "conv_kernel_size": 4}, "conv_kernel_size=4"),
+        ("encoder_config", {"model_type": "modernbert", "local_rope_theta": None}, "rope_theta=None"),
+        ("encoder_config", {"model_type": "modernbert", "global_rope_theta": 0}, "rope_theta=0"),
+        ("encoder_config", {"model_type": "llama", "rope_theta": None}, "rope_theta=None"),
+        *(
+            ("encoder_config", {"model_type": "llama", "rope_parameters": {**ROPE, name: value}}, f"{name}=")
+            for name in ROPE
+            for value in (0, -1.0, math.nan, "2", [])
+            if name != "rope_type"
+        ),
+        (
+            "encoder_config",
+            {"model_type": "modernbert", "rope_parameters": {"full_attention": {"rope_theta": "x"}}},
+            r"encoder_config\.rope_parameters\.full_attention\.rope_theta='x'",
+        ),
         ("label_model_config", [1], "label_model_config="),
         ("architecture_type", [], "architecture_type="),
         ("prompt_first", "false", "prompt_first='false'"),
@@ -73,3 +98,18 @@ def test_sizes_at_the_top(option: str) -> None:
 )
 def test_options_of_a_wrong_kind(option: str, value: Any, message: str) -> None:
     refused(lambda: read_config(raw_config("bert", **{option: value})), message)
+
+
+def test_forms_that_the_reference_takes() -> None:
+    """A foreign head_dim counts nowhere; "none" is no term; null is false where the default is true."""
+    raw = raw_config("deberta-v2", embed_class_token=None)
+    raw["encoder_config"] |= {"head_dim": 8, "pos_att_type": "none", "hidden_act": "gelu_python"}
+    config = read_config(raw)
+    assert isinstance(config, ModelConfig) and not config.embed_class_token
+    backbone = config.backbone_config
+    assert (backbone.head_width, backbone.position_terms, backbone.activation) == (16, (), "gelu")
+    raw = raw_config("t5")
+    raw["encoder_config"] |= {"num_decoder_layers": 0}
+    assert read_config(raw).backbone_config.num_hidden_layers == 2
+    with pytest.raises(UnsupportedConfigError, match="without layers"):
+        read_config(raw | {"architecture_type": "encoder-decoder"})

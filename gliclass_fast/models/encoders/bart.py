@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from gliclass_fast.batch import PackedBatch
 from gliclass_fast.checkpoint.weights import affine
-from gliclass_fast.models.backbone_config import common_fields
+from gliclass_fast.models.backbone_config import common_fields, refuse_causal
 from gliclass_fast.models.encoders import bert
 
 FIRST_POSITION = 2
@@ -47,6 +47,7 @@ class Config(bert.Config):
 
     @classmethod
     def from_hf(cls, hf: Any, stack: str = "encoder") -> Config:  # type: ignore[override]
+        refuse_causal(hf, "is_causal")
         return cls(
             **common_fields(hf, "activation_function", *(f"{stack}_{part}" for part in _PARTS)),
             norm_eps=NORM_EPS,

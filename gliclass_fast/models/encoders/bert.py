@@ -10,8 +10,7 @@ from torch import Tensor, nn
 
 from gliclass_fast.batch import PackedBatch
 from gliclass_fast.checkpoint.weights import affine
-from gliclass_fast.config import UnsupportedConfigError
-from gliclass_fast.models.backbone_config import BackboneConfig, common_fields
+from gliclass_fast.models.backbone_config import BackboneConfig, common_fields, refuse_causal
 from gliclass_fast.models.encoders import word_source
 from gliclass_fast.models.layers import Embedding, Norm
 from gliclass_fast.models.post_norm import PostNormEncoder, PostNormLayer
@@ -46,8 +45,7 @@ class Config(BackboneConfig):
 
     @classmethod
     def from_hf(cls, hf: Any, first_position: int = 0) -> Config:
-        if getattr(hf, "is_decoder", False):
-            raise UnsupportedConfigError("encoder_config.is_decoder=true is not supported; supported: false")
+        refuse_causal(hf, "is_decoder", "is_causal")
         return cls(
             **common_fields(hf),
             norm_eps=hf.layer_norm_eps,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from gliclass_fast.checkpoint.weights import affine
-from gliclass_fast.models.backbone_config import common_fields
+from gliclass_fast.models.backbone_config import common_fields, refuse_causal
 from gliclass_fast.models.encoders import bert
 
 _LAYER = "transformer.layer.{i}"
@@ -32,6 +32,7 @@ class Config(bert.Config):
 
     @classmethod
     def from_hf(cls, hf: Any, first_position: int = 0) -> bert.Config:
+        refuse_causal(hf, "is_causal")
         return bert.Config(
             **common_fields(hf, activation="activation", intermediate_size="hidden_dim"),
             norm_eps=1e-12,  # a constant of the reference

@@ -21,7 +21,7 @@ from gliclass_fast.models.backbone_config import BackboneConfig, common_fields
 from gliclass_fast.models.feed_forward import bound_feed_forward
 from gliclass_fast.models.layers import Linear, NormLinear
 from gliclass_fast.models.pre_norm import PreNormEncoder
-from gliclass_fast.models.rotary import RotaryTable
+from gliclass_fast.models.rotary import RotaryTable, theta_of
 from gliclass_fast.ops import AdapterRows, BoundFeedForward, Ops, Positions
 
 _LAYER = "layers.{i}"
@@ -56,7 +56,7 @@ class Config(BackboneConfig):
 
     @classmethod
     def from_hf(cls, hf: Any) -> Config:
-        fields = common_fields(hf)
+        fields = common_fields(hf, head_width="head_dim")
         frequencies, rotary_scale = rope(hf, fields["head_width"])
         return cls(
             **fields,
@@ -81,7 +81,7 @@ def rope(hf: Any, head_width: int) -> tuple[tuple[float, ...], float]:
         )
     if kind == "default":
         exponents = torch.arange(0, head_width, 2, dtype=torch.float32) / head_width
-        frequencies, scale = 1.0 / parameters["rope_theta"] ** exponents, 1.0
+        frequencies, scale = 1.0 / theta_of(parameters) ** exponents, 1.0
     else:
         frequencies, scale = ROPE_INIT_FUNCTIONS[kind](hf, torch.device("cpu"))
     if 2 * len(frequencies) != head_width:

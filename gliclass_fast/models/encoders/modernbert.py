@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from gliclass_fast.batch import PackedBatch
 from gliclass_fast.checkpoint.weights import affine
 from gliclass_fast.config import UnsupportedConfigError
-from gliclass_fast.models.backbone_config import BackboneConfig, common_fields
+from gliclass_fast.models.backbone_config import BackboneConfig, common_fields, refuse_causal
 from gliclass_fast.models.encoders import word_source
 from gliclass_fast.models.feed_forward import bound_feed_forward
 from gliclass_fast.models.layers import Embedding, Linear, Norm, NormLinear
-from gliclass_fast.models.rotary import RotaryTable
+from gliclass_fast.models.rotary import RotaryTable, theta_of
 from gliclass_fast.ops import AdapterRows, BoundFeedForward, Ops, Positions
 
 WEIGHTS = {
@@ -50,6 +50,7 @@ class Config(BackboneConfig):
 
     @classmethod
     def from_hf(cls, hf: Any) -> Config:
+        refuse_causal(hf, "is_causal")
         for kind, rope in hf.rope_parameters.items():
             if rope is not None and (name := rope["rope_type"]) != "default":
                 raise UnsupportedConfigError(
@@ -62,7 +63,7 @@ class Config(BackboneConfig):
             norm_bias=hf.norm_bias,
             attention_bias=hf.attention_bias,
             mlp_bias=hf.mlp_bias,
-            thetas=tuple(hf.rope_parameters[kind]["rope_theta"] for kind in hf.layer_types),
+            thetas=tuple(theta_of(hf.rope_parameters[kind]) for kind in hf.layer_types),
             windows=tuple(hf.local_attention // 2 if kind == local else None for kind in hf.layer_types),
             max_positions=None,
         )

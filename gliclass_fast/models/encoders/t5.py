@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from gliclass_fast.batch import PackedBatch
 from gliclass_fast.checkpoint.weights import affine
 from gliclass_fast.config import UnsupportedConfigError
-from gliclass_fast.models.backbone_config import BackboneConfig, common_fields
+from gliclass_fast.models.backbone_config import BackboneConfig, common_fields, refuse_causal
 from gliclass_fast.models.feed_forward import bound_feed_forward
 from gliclass_fast.models.layers import Embedding, Linear, NormLinear
 from gliclass_fast.models.pre_norm import PreNormEncoder
@@ -61,14 +61,21 @@ class Config(BackboneConfig):
     @classmethod
     def from_hf(cls, hf: Any, **changes: Any) -> Config:
         """Reads a Hugging Face configuration; a decoder gives `changes`."""
-        if getattr(hf, "is_decoder", False):
-            raise UnsupportedConfigError("encoder_config.is_decoder=true is not supported; supported: false")
+        buckets, distance = hf.relative_attention_num_buckets, hf.relative_attention_max_distance
+        single = buckets // (2 if changes else 4)
+        if not 1 <= single < distance:
+            raise UnsupportedConfigError(
+                f"encoder_config.relative_attention_num_buckets={buckets} gives {single} near distances a "
+                f"bucket of their own, of those up to relative_attention_max_distance={distance}; supported: "
+                "at least 1, and fewer than all"
+            )
+        refuse_causal(hf, "is_decoder", "is_causal")
         encoder = cls(
-            **common_fields(hf, "dense_act_fn", "d_ff"),
+            **common_fields(hf, "dense_act_fn", "d_ff", head_width="d_kv"),
             gated=bool(hf.is_gated_act),
             norm_eps=hf.layer_norm_epsilon,
-            buckets=hf.relative_attention_num_buckets,
-            max_distance=hf.relative_attention_max_distance,
+            buckets=buckets,
+            max_distance=distance,
             biased_layers=hf.num_layers if hf.model_type == "umt5" else 1,
             max_positions=None,
         )

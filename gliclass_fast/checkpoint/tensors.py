@@ -13,9 +13,9 @@ from gliclass_fast.checkpoint.documents import check_file, read_object
 from gliclass_fast.checkpoint.errors import CheckpointError
 from gliclass_fast.checkpoint.files import unreadable
 from gliclass_fast.checkpoint.headers import tensor_names
+from gliclass_fast.checkpoint.weights import WEIGHT_DTYPES
 
 _PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json", "model.pt", "model.pth")
-_CHECKED = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 _PART = 1 << 24  # values that are checked at a time
 
 
@@ -109,10 +109,12 @@ def _assert_finite(tensor: Tensor, source: str, is_table: bool) -> None:
 
     is_table: whether infinite values are taken where the tensor is in float16.
     """
-    if tensor.dtype not in _CHECKED:
+    if tensor.dtype not in WEIGHT_DTYPES:
         return
+    narrow = tensor.dtype.itemsize == 1  # torch does not add up such numbers
     overflowed = is_table and tensor.dtype is torch.float16
-    for part in torch.split(tensor.flatten(), _PART):
+    for values in torch.split(tensor.flatten(), _PART):
+        part = values.float() if narrow else values
         # a sum finds both and is quick; one that only overflows is looked at again
         if not part.sum().isfinite() and (part.isnan().any() if overflowed else not part.isfinite().all()):
             raise CheckpointError(f"{source} holds NaN or infinite values")

@@ -17,6 +17,9 @@ from torch import Tensor, nn
 from gliclass_fast.checkpoint.errors import CheckpointError
 
 Weights = Mapping[str, tuple[str, ...]]
+WEIGHT_DTYPES = (
+    torch.float32, torch.float16, torch.bfloat16, torch.float64, torch.float8_e4m3fn, torch.float8_e5m2,
+)  # fmt: skip
 
 
 def affine(modules: Mapping[str, str | Sequence[str]]) -> dict[str, tuple[str, ...]]:
@@ -82,17 +85,36 @@ class Checkpoint:
                 self._missing += absent
                 continue
             parts = [self._tensors[source] for source in stock]
+            owner = module.get_submodule(name.rpartition(".")[0])
+            self._check(
+                parameter.shape, getattr(owner, "row_parts", None), dict(zip(stock, parts, strict=True))
+            )
+            if len({part.dtype for part in parts}) > 1:
+                parts = [part.to(self._dtype) for part in parts]
             tensor = parts[0] if len(parts) == 1 else torch.cat(parts)
-            if tensor.shape != parameter.shape:
-                shapes = ", ".join(f"{s} {list(t.shape)}" for s, t in zip(stock, parts, strict=True))
-                raise CheckpointError(
-                    f"{self.source}: {shapes} does not fit the configuration: {list(parameter.shape)}"
-                )
             self._unused.difference_update(stock)
-            owner, _, attribute = name.rpartition(".")
             filled = tensor.to(self._device, self._dtype).contiguous()  # as kernels read it
-            setattr(module.get_submodule(owner), attribute, nn.Parameter(filled, requires_grad=False))
+            setattr(owner, name.rpartition(".")[2], nn.Parameter(filled, requires_grad=False))
             self.filled.append(Filled(module, name, prefix, stock, [part.shape for part in parts]))
+
+    def _check(self, shape: torch.Size, rows: Sequence[int] | None, given: Mapping[str, Tensor]) -> None:
+        """Raises CheckpointError unless tensors, one behind the other, fit the shape of a parameter.
+
+        rows: those of each tensor; default: each has as many as the others.
+        """
+        for name, tensor in given.items():
+            if tensor.dtype not in WEIGHT_DTYPES:
+                raise CheckpointError(
+                    f"{self.source}: {name} holds {tensor.dtype}, which is no dtype of weights"
+                )
+        wanted = [shape]
+        if len(given) > 1:
+            wanted = [
+                torch.Size((each, *shape[1:])) for each in rows or [shape[0] // len(given)] * len(given)
+            ]
+        if [tensor.shape for tensor in given.values()] != wanted:
+            shapes = ", ".join(f"{name} {list(tensor.shape)}" for name, tensor in given.items())
+            raise CheckpointError(f"{self.source}: {shapes} does not fit the configuration: {list(shape)}")
 
     def is_unused(self, name: str) -> bool:
         """Tells whether a stock tensor is one that nothing reads, as the callers of `load_weights` said."""

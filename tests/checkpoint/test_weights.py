@@ -73,6 +73,37 @@ def test_a_wrong_shape_names_the_tensor(folder: Path) -> None:
         GLiClassModel.from_pretrained(folder)
 
 
+@pytest.mark.parametrize("kind", ["query.weight", "query.bias", "intermediate.dense.weight"])
+def test_tensors_that_are_no_weights(folder: Path, kind: str) -> None:
+    """One of several that are put together is named like one alone, whatever is wrong with it."""
+    rest = load_file(folder / "model.safetensors")
+    name = next(each for each in rest if each.endswith(kind))
+    whole = rest[name]
+    for tensor in (whole[None], whole.view(-1)[0], whole.view(-1)[:-1], whole[:-1], whole[:0]):
+        rewrite(folder, {name: tensor.clone()})
+        with pytest.raises(CheckpointError, match=rf"{name} \[.*does not fit the configuration"):
+            GLiClassModel.from_pretrained(folder)
+    for dtype in (torch.int64, torch.bool, torch.complex64):
+        rewrite(folder, {name: whole.to(dtype)})
+        with pytest.raises(CheckpointError, match=f"{name} holds {dtype}"):
+            GLiClassModel.from_pretrained(folder)
+    for dtype in (torch.float8_e4m3fn, torch.float64):
+        rewrite(folder, {name: whole.to(dtype)})
+        GLiClassModel.from_pretrained(folder)
+    rewrite(folder, {name: torch.full_like(whole, torch.nan).to(torch.float8_e5m2)})
+    with pytest.raises(CheckpointError, match=f"{name}' holds NaN"):
+        GLiClassModel.from_pretrained(folder)
+
+
+def test_rows_that_lie_in_another_tensor(folder: Path) -> None:
+    """Queries, keys and values that only together have the right number of rows are refused."""
+    query = "model.encoder_model.encoder.layer.0.attention.self.query.weight"
+    key = query.replace("query", "key")
+    rewrite(folder, {query: torch.zeros(40, 32), key: torch.zeros(24, 32)})
+    with pytest.raises(CheckpointError, match=rf"{query} \[40, 32\], {key} \[24, 32\].*does not fit"):
+        GLiClassModel.from_pretrained(folder)
+
+
 def test_only_named_tensors_of_the_backbone_may_go_unused(folder: Path) -> None:
     rewrite(folder, {"model.encoder_model.embeddings.position_ids": torch.zeros(1, 4)})
     GLiClassModel.from_pretrained(folder)

@@ -101,6 +101,7 @@ class Layer(nn.Module):
         of_keys = config.num_key_value_heads * config.head_width
         self.config, self.ops = config, ops
         self.qkv = NormLinear(width, across + 2 * of_keys, ops, eps, bias=config.qkv_bias, rms=True)
+        self.qkv.linear.row_parts = (across, of_keys, of_keys)
         self.out = Linear(across, width, ops, config.out_bias)
         self.up = NormLinear(width, 2 * inner, ops, eps, bias=config.mlp_bias, rms=True)
         self.down = Linear(inner, width, ops, config.mlp_bias)

@@ -52,14 +52,16 @@ def _example(example: Any, name: str, allowed: tuple[str, ...]) -> dict[str, Any
 def format_examples(examples: Sequence[Mapping[str, Any]], markers: Markers) -> str:
     """Joins the examples, each behind its marker, and puts one separator behind all of them.
 
-    The labels of an example are lists of strings.
+    The labels of an example are a list of strings, or a string; None counts as absent.
     """
     if not examples:
         return ""
     parts = []
     for example in examples:
-        labels = example.get("labels", example.get("true_labels", []))
-        parts.append(f"{markers.example}{example.get('text', '')} \nLabels:\n {', '.join(labels)}")
+        known = [own for key in ("labels", "true_labels") if (own := example.get(key)) is not None]
+        labels = known[0] if known else []
+        joined = labels if isinstance(labels, str) else ", ".join(labels)
+        parts.append(f"{markers.example}{example.get('text', '')} \nLabels:\n {joined}")
     return "".join(parts) + markers.sep
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gliclass_fast.text.examples import format_examples
-from gliclass_fast.text.labels import flatten_nested
+from gliclass_fast.text.labels import below, flatten_nested
 from gliclass_fast.text.prompts import Markers
 
 Prediction = Mapping[str, Any]
@@ -43,10 +43,11 @@ def build_hierarchical_output(
     """
     known = {**(all_scores or {}), **{each["label"]: each["score"] for each in predictions}}
 
-    def shaped(part: Any, prefix: str) -> dict[str, Any]:
+    def shaped(part: Any, path: str) -> dict[str, Any]:
         if isinstance(part, Mapping):
-            return {key: shaped(value, f"{prefix}{key}{separator}") for key, value in part.items()}
-        return {name: known.get(prefix + name, 0.0) for name in ([part] if isinstance(part, str) else part)}
+            return {key: shaped(value, below(path, key, separator)) for key, value in part.items()}
+        names = [part] if isinstance(part, str) else part
+        return {name: known.get(below(path, name, separator), 0.0) for name in names}
 
     return shaped(original_labels, "")
 

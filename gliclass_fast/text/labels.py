@@ -120,17 +120,18 @@ def flatten_labels(labels: Any, separator: str = ".") -> list[str]:
 def flatten_nested(labels: Any, prefix: str, separator: str) -> list[str]:
     """Flattens lists, dicts and strings, all of them a hierarchy below `prefix`."""
     if isinstance(labels, str):
-        return [f"{prefix}{separator}{labels}" if prefix else labels]
+        return [below(prefix, labels, separator)]
     if isinstance(labels, list):
-        return [flat for label in labels for flat in flatten_nested(_leaf(label), prefix, separator)]
+        return [below(prefix, _leaf(label), separator) for label in labels]
     if isinstance(labels, dict):
-        flattened = []
-        for key, value in labels.items():
-            flattened += flatten_nested(
-                value, f"{prefix}{separator}{_leaf(key)}" if prefix else _leaf(key), separator
-            )
-        return flattened
+        parts = [(below(prefix, _leaf(key), separator), value) for key, value in labels.items()]
+        return [flat for path, value in parts for flat in flatten_nested(value, path, separator)]
     raise TypeError(f"labels must be a list, a dict or a string, got {type(labels).__name__}")
+
+
+def below(prefix: str, name: str, separator: str) -> str:
+    """Returns the flat name of a part of a hierarchy: a level without a name at the top adds nothing."""
+    return f"{prefix}{separator}{name}" if prefix else name
 
 
 def are_descriptions(labels: Any) -> bool:

@@ -22,6 +22,7 @@ NAMES = {
     ),
 }  # fmt: skip
 TREE = {"sentiment": ["positive", "negative"], "topic": {"sport": ["football", "chess"], "art": "music"}}
+UNNAMED = {"": ["plain", "other"], "topic": {"": ["chess"], "sport": "chess"}, "deep": {"": {"": ["a"]}}}
 FOUND = [
     {"label": "topic.sport.chess", "score": 0.2},
     {"label": "sentiment.positive", "score": 0.7},
@@ -33,8 +34,13 @@ CALLS: dict[str, tuple[str, tuple[Any, ...]]] = {
     "flatten": ("flatten_hierarchical_labels", (TREE,)),
     "flatten with a prefix": ("flatten_hierarchical_labels", (TREE, "top", "/")),
     "flatten a list": ("flatten_hierarchical_labels", (["a", "b"],)),
+    "flatten levels without a name": ("flatten_hierarchical_labels", (UNNAMED,)),
     "output": ("build_hierarchical_output", (FOUND, TREE)),
     "output of all": ("build_hierarchical_output", (FOUND, TREE, ".", {"sentiment.negative": 0.3})),
+    "output of levels without a name": (
+        "build_hierarchical_output",
+        (FOUND, UNNAMED, ".", {"other": 0.4, "topic..chess": 0.5, "deep...a": 0.6}),
+    ),
     "output of a list": ("build_hierarchical_output", (FOUND, ["plain", "other"])),
     "parse": ("parse_hierarchical_prediction", ("a.b.c",)),
     "parse otherwise": ("parse_hierarchical_prediction", ("a/b", "/")),
@@ -42,6 +48,7 @@ CALLS: dict[str, tuple[str, tuple[Any, ...]]] = {
     "best": ("get_best_per_category", (FOUND,)),
     "examples": ("format_examples_prompt", (SHOTS,)),
     "examples with tokens": ("format_examples_prompt", (SHOTS, "<E>", "<S>")),
+    "an example of one label": ("format_examples_prompt", ([{"text": "good", "labels": "first"}],)),
     "no examples": ("format_examples_prompt", ([],)),
 }
 

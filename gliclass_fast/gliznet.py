@@ -75,7 +75,7 @@ class ZeroShotClassificationPipeline:
         lambda given: given if isinstance(given, GliZNETTokenizer) else GliZNETTokenizer(given)
     )
     batch_tokens: Setting[int | None] = Setting(arguments.tokens_per_batch)
-    _engine: Engine | None
+    _engine: Engine | None = None
 
     def __init__(
         self,
@@ -108,10 +108,11 @@ class ZeroShotClassificationPipeline:
     @property
     def engine(self) -> Engine:
         """Returns the engine for the settings of now."""
-        if self._engine is None:
-            window = self.tokenizer.max_length
-            self._engine = Engine(self.model, self.tokenizer, window, self.batch_tokens)
-        return self._engine
+        given = (self.model, self.tokenizer, self.tokenizer.max_length, self.batch_tokens, None)
+        engine = self._engine  # another thread may change a setting now
+        if engine is None or engine.made_of != given:
+            engine = self._engine = Engine(*given)
+        return engine
 
     @classmethod
     def from_pretrained(

@@ -16,6 +16,7 @@ from gliclass_fast import (
     gliznet,
 )
 from gliclass_fast.checkpoint.files import load_tokenizer
+from gliclass_fast.engine.engine import Engine
 from tests import families
 from tests.accuracy import assert_same_results
 from tests.sentences import LABELS, TEXTS
@@ -55,6 +56,22 @@ def test_settings_count_from_the_next_call(name: str, kind: str | None) -> None:
     for text in TEXTS:
         expected = theirs(text, labels, threshold=0.0)
         assert_same_results(ours(text, labels, threshold=0.0), expected)
+
+
+def test_what_is_set_while_another_thread_calls_counts_from_the_next_call(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ours, settings = fast_pipeline(reference_model()), [40, 30]
+    build = Engine._bind
+
+    def slowly(engine: Engine) -> None:
+        build(engine)
+        if settings:  # the other thread makes its engine of the settings that were there before
+            ours.max_length = settings.pop()
+
+    monkeypatch.setattr(Engine, "_bind", slowly)
+    ours.max_length = 50
+    assert [ours.engine.window for _ in range(3)] == [50, 30, 40]
 
 
 def test_another_model_counts_from_the_next_call() -> None:
@@ -122,6 +139,8 @@ def test_settings_of_gliznet_count_or_raise() -> None:
     assert pipeline(TEXTS[0], LABELS[0]) == before
     pipeline.model = families.loaded(families.reference("GliZNet A"))
     assert pipeline(TEXTS[0], LABELS[0]) != before
+    pipeline.tokenizer.tokenizer.model_max_length = 40
+    assert pipeline.engine.window == 40
     pipeline.tokenizer = demo_tokenizer = load_tokenizer(demo.PATH)
     with pytest.raises(ValueError, match="does not belong to this checkpoint"):
         pipeline(TEXTS[0], LABELS[0])

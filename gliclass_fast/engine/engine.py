@@ -94,12 +94,12 @@ class Engine:
         """
         self.model, self._narrow = model, narrow
         self._lock = Lock()  # held while what follows from the model is exchanged
-        self._given = (tokenizer, max_length, batch_tokens, labels_tokenizer)
+        self.made_of = (model, tokenizer, max_length, batch_tokens, labels_tokenizer)
         self._bind()
 
     def _bind(self) -> None:
         """Chooses the reader, the window and the budget for the model as it is now."""
-        tokenizer, max_length, batch_tokens, labels_tokenizer = self._given
+        _, tokenizer, max_length, batch_tokens, labels_tokenizer = self.made_of
         loaded = self.model.loaded
         self._bound = (loaded.config, loaded.device)
         self._twin: Engine | None = None
@@ -138,7 +138,7 @@ class Engine:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Has a copy, in another process too, made anew from the model and the tokenizers."""
-        return Engine, (self.model, *self._given)
+        return Engine, self.made_of
 
     def relieve(self) -> None:
         """Gives back device memory that is not needed: that of CUDA graphs."""
@@ -313,7 +313,7 @@ class Engine:
         """Returns this engine with the model's twin in float32; it is kept as long as the twin."""
         model = self.model.in_float32()
         if self._twin is None or self._twin.model is not model:
-            self._twin = Engine(model, *self._given, narrow=self)
+            self._twin = Engine(model, *self.made_of[1:], narrow=self)
         return self._twin
 
     def passes(self, request: Request, labels_per_pass: LabelsPerPass) -> list[Request]:

@@ -18,7 +18,7 @@ Value = TypeVar("Value")
 
 
 class Setting(Generic[Value]):
-    """An attribute of a pipeline, checked whenever it is set; the pipeline makes its engine anew then."""
+    """An attribute of a pipeline, checked whenever it is set; the next call makes its engine anew then."""
 
     def __init__(self, check: Callable[[Any], Value]) -> None:
         self._check = check
@@ -28,7 +28,6 @@ class Setting(Generic[Value]):
 
     def __set__(self, pipeline: Any, value: Any) -> None:
         vars(pipeline)[self._name] = self._check(value)
-        vars(pipeline)["_engine"] = None
 
     if TYPE_CHECKING:  # Python reads the value from the pipeline itself
 

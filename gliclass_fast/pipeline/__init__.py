@@ -66,7 +66,7 @@ __all__ = [
 class BasePipeline:
     """Holds what both pipelines share: a model, its tokenizer, and the reference's settings."""
 
-    _engine: Engine | None
+    _engine: Engine | None = None
     _labels_tokenizer: Any
     tokenizer: Setting[Any] = Setting(tokenizer_of)
     max_length: Setting[int] = Setting(partial(arguments.whole_number, name="max_length"))
@@ -154,16 +154,15 @@ class BasePipeline:
     @labels_tokenizer.setter
     def labels_tokenizer(self, given: Any) -> None:
         self._labels_tokenizer = labels_tokenizer_of(self.model.loaded.config, given)
-        self._engine = None
 
     @property
     def engine(self) -> Engine:
         """Returns the engine for the settings of now."""
-        if self._engine is None:
-            self._engine = Engine(
-                self.model, self.tokenizer, self.max_length, self.batch_tokens, self.labels_tokenizer
-            )
-        return self._engine
+        given = (self.model, self.tokenizer, self.max_length, self.batch_tokens, self.labels_tokenizer)
+        engine = self._engine  # another thread may change a setting now
+        if engine is None or engine.made_of != given:
+            engine = self._engine = Engine(*given)
+        return engine
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.model!r}, max_length={self.max_length})"

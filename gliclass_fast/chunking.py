@@ -116,8 +116,8 @@ class ZeroShotClassificationWithChunkingPipeline(BasePipeline):
 
         Raises TypeError, ValueError and FloatingPointError as `ZeroShotClassificationPipeline` does.
         """
-        if chunk_tokens is not None and text_chunk_size is not None:
-            raise WrongValue("give chunk_tokens or text_chunk_size, not both")
+        if text_chunk_size is not None and (chunk_tokens, overlap_tokens) != (None, None):
+            raise WrongValue("give text_chunk_size, or chunk_tokens and overlap_tokens, not both")
         to_stay = {
             name: whole_number(value, name, least=lowest)
             for name, value, lowest in (

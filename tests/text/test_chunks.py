@@ -136,8 +136,9 @@ def test_sizes_of_a_call_count_for_it_and_wrong_ones_change_nothing() -> None:
         pipeline(text, labels, labels_chunk_size=0)
     with pytest.raises(ValueError, match="text_chunk_overlap must be at least 0"):
         pipeline(text, labels, labels_chunk_size=1, text_chunk_size=3, text_chunk_overlap=-1)
-    with pytest.raises(ValueError, match="not both"):
-        pipeline(text, labels, labels_chunk_size=1, text_chunk_size=3, chunk_tokens=4)
+    for own in ({"chunk_tokens": 4}, {"overlap_tokens": 1}):
+        with pytest.raises(ValueError, match="not both"):
+            pipeline(text, labels, labels_chunk_size=1, text_chunk_size=3, **own)
     given: dict[str, Any] = {"labels_chunk_size": 1, "text_chunk_size": 3, "text_chunk_overlap": 1}
     refused: list[dict[str, Any]] = [
         {"overlap_tokens": -1}, {"label_permutations": 0}, {"on_truncation": "?"}, {"threshold": "?"},

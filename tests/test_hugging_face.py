@@ -144,6 +144,19 @@ def test_scores_are_those_of_the_pipeline(ours: Any) -> None:
     assert ours([], LABELS) == list(ours(iter([]), LABELS)) == []
 
 
+def test_the_texts_of_a_stream_share_what_a_call_gives(ours: Any) -> None:
+    shots = [{"text": "Play it.", "labels": ["music"]}]
+    retrieved = [{"text": "Play it.", "true_labels": ["music"]}]
+    for options in ({"examples": shots}, {"rac_examples": retrieved, "prompt": "Topic: "}):
+        expected = ours(TEXTS, LABELS, **options)
+        assert expected != ours(TEXTS, LABELS)
+        once = {name: each if isinstance(each, str) else iter(each) for name, each in options.items()}
+        assert list(ours(iter(TEXTS), LABELS, batch_size=1, **once)) == expected
+    for name, each in (("prompt", "Topic: "), ("examples", shots), ("rac_examples", retrieved)):
+        with pytest.raises(ArgumentError, match=f"share their {name}"):
+            ours(iter(TEXTS), LABELS, batch_size=1, **{name: [each]})
+
+
 def test_streams_give_results_as_they_come(ours: Any) -> None:
     expected = ours(TEXTS, LABELS)
     for stream in (iter(TEXTS), (text for text in TEXTS), Column(), map(str, TEXTS)):

@@ -6,7 +6,7 @@ pipeline takes the same arguments in a call, so that its module imports this one
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import count, islice
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +31,7 @@ _OTHER_INPUTS = (
     "processor",
     "pipeline_class",
 )  # only None
+_PER_TEXT = ("prompt", "examples", "rac_examples")  # in a list of texts
 ITS_OWN = frozenset({*_DEFAULTS, "multi_class"})  # one of these in a call makes it one of this shape
 
 
@@ -73,7 +74,7 @@ class HuggingFacePipeline:
             batch_size: the number of texts of a stream that are read before their results come; default: 8,
                 and then more and more, up to MOST_AT_A_TIME. It changes no score.
             arguments: those above, and those of PASSED_ON, which mean what they mean in a call of
-                `ZeroShotClassificationPipeline`.
+                `ZeroShotClassificationPipeline`. The texts of a stream share prompt and examples.
 
         Returns:
             {"sequence": str, "labels": [str], "scores": [float]}, the best label first; a list of them for a
@@ -112,6 +113,7 @@ class HuggingFacePipeline:
         if isinstance(sequences, str):
             return run([sequences])[0]
         if _is_stream(sequences):
+            arguments |= _shared(arguments)
             size = None if batch_size is None else whole_number(batch_size, "batch_size")
             return _streamed(iter(sequences), run, size)
         return run(as_list(sequences, "sequences", "a string, a list of strings or a stream of them"))
@@ -216,6 +218,22 @@ def _is_stream(sequences: Any) -> bool:
     if any(hasattr(sequences, name) for name in ("columns", *CONVERSIONS)):
         return False
     return hasattr(sequences, "__iter__") or hasattr(sequences, "__getitem__")
+
+
+def _shared(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Returns the examples of a stream as every part of it may read them again.
+
+    Raises WrongValue for a prompt or examples per text, as they would begin anew with every part.
+    """
+    found = {}
+    for name in _PER_TEXT:
+        given = arguments.get(name)
+        if given is None or isinstance(given, str):
+            continue
+        found[name] = as_list(given, name, "one for all texts of a stream")
+        if any(each is not None and not isinstance(each, Mapping) for each in found[name]):
+            raise WrongValue(f"the texts of a stream share their {name}: give one for all of them")
+    return found
 
 
 def _streamed(texts: Iterator[Any], run: Any, size: int | None) -> Iterator[dict[str, Any]]:

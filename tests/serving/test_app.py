@@ -12,9 +12,7 @@ from typing import Any
 import gliclass
 import numpy as np
 import pytest
-import schemathesis
 from fastapi.testclient import TestClient
-from hypothesis import HealthCheck, given, settings
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -29,8 +27,8 @@ from tests.tiny import byte_tokenizer, reference_model
 
 LABELS = ["sports", "politics", "cooking"]
 TEXTS = ["The match went to extra time.", "Add a pinch of salt.", ""]
+LIMITS = Limits(body_bytes=200_000, texts=50, characters=50_000, request_characters=500_000, labels=40)
 HEADERS = {"content-type": "application/json"}
-GENERATED = 25  # requests for every route, in the gate
 
 
 def service(**changes: Any) -> Iterator[TestClient]:
@@ -42,10 +40,7 @@ def service(**changes: Any) -> Iterator[TestClient]:
 
 @pytest.fixture(scope="module")
 def client() -> Iterator[TestClient]:
-    yield from service(
-        labels=LABELS,
-        limits=Limits(body_bytes=200_000, texts=50, characters=50_000, request_characters=500_000, labels=40),
-    )
+    yield from service(labels=LABELS, limits=LIMITS)
 
 
 @pytest.fixture(scope="module")
@@ -361,32 +356,6 @@ def test_spans_of_a_request(client: TestClient, monkeypatch: pytest.MonkeyPatch)
         end = span.end_time
     assert spans["gliclass.tokenize"].attributes["gliclass.texts"] == len(TEXTS)
     assert spans["gliclass.forward"].attributes["gliclass.batch_texts"] == answer.done[0].batch_texts
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("generated", [GENERATED, pytest.param(5000 // 5, marks=pytest.mark.nightly)])
-def test_generated_requests_get_no_server_error(client: TestClient, generated: int) -> None:
-    """Requests that schemathesis makes of the OpenAPI description, valid ones and others."""
-    schema = schemathesis.openapi.from_dict(client.app.openapi())  # type: ignore[attr-defined]
-    counted = 0
-    for found in schema.get_all_operations():
-        operation = found.ok()
-        if operation.method.upper() != "POST":
-            continue
-
-        @settings(
-            max_examples=generated, deadline=None, database=None, derandomize=True,
-            suppress_health_check=list(HealthCheck),
-        )  # fmt: skip
-        def run(case: Any) -> None:
-            nonlocal counted
-            counted += 1
-            answer = client.request(**case.as_transport_kwargs(base_url="http://testserver"))
-            assert answer.status_code < 500, answer.text
-            assert answer.status_code == 200 or set(answer.json()) == {"error", "error_type"}
-
-        given(case=operation.as_strategy())(run)()
-    assert counted >= 5 * generated * 0.9
 
 
 def test_adapters_of_requests(tmp_path: Path) -> None:

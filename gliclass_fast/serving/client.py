@@ -79,7 +79,6 @@ class _Client:
             limits=httpx2.Limits(max_connections=CONNECTIONS, max_keepalive_connections=CONNECTIONS),
             headers={**own, **(headers or {})},
             transport=transport,
-            follow_redirects=True,  # to another host without the key
         )
 
     _kind: str

@@ -148,22 +148,6 @@ def test_a_reference_s_service_answers_every_text_too() -> None:
     assert found == [[{"label": "a", "score": 1.0}], [{"label": "b", "score": 1.0}]]
 
 
-def test_redirects_are_followed_and_the_key_stays_with_its_host() -> None:
-    def answer(request: httpx2.Request) -> httpx2.Response:
-        if request.url.host == "elsewhere":
-            return httpx2.Response(200, json=A)
-        return httpx2.Response(307, headers={"location": "https://elsewhere/gliclass"})
-
-    both = Both(answer, api_key="secret")
-    assert both(lambda client: client.classify("one", ["a"])) == A
-    first, second = both.requests
-    assert first.method == second.method == "POST" and first.content == second.content
-    assert "authorization" in first.headers and "authorization" not in second.headers
-    round_and_round = Both(lambda request: httpx2.Response(307, headers={"location": "/gliclass"}), retries=0)
-    with pytest.raises(ServeError, match="redirects"):
-        round_and_round(lambda client: client.classify("one", ["a"]))
-
-
 @pytest.mark.parametrize("status", [429, 503, 504])
 def test_what_may_help_is_sent_again_with_longer_waits(status: int, waits: list[float]) -> None:
     both = Both([refusal(status), httpx2.ConnectError("refused"), httpx2.ReadError("reset"), A])

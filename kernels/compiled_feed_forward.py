@@ -15,7 +15,8 @@ from gliclass_fast.kernels.feed_forward import BoundFeedForward, FeedForward
 class _Bound:
     """Keeps a layer's weights, and their addresses for the kernel.
 
-    A weight may get other memory, as by `share_memory_` or a new `.data`: its address is then read anew.
+    A weight may get other memory, as by `share_memory_` or a new `.data` of its shape: its address is then
+    read anew.
     """
 
     def __init__(self, layer: FeedForward, int8: bool) -> None:
@@ -67,8 +68,8 @@ class _Bound:
         _check_tensor(x, torch.float32, (rows, layer.width))
         _check_tensor(attended, torch.float32, (rows, layer.depth))
         apart = layer.last_norm is not None and layer.first_norm is None
-        total, *normed = torch.empty(1 + apart, rows, layer.width, dtype=x.dtype, device=x.device)
-        last = normed[0] if apart else total
+        total = torch.empty(x.shape, dtype=x.dtype, device=x.device)
+        last = torch.empty(x.shape, dtype=x.dtype, device=x.device) if apart else total
         floats = extension().feed_forward_memory(self.bound, rows)
         memory = torch.empty(floats, dtype=x.dtype, device=x.device)
         extension().feed_forward_cpu(

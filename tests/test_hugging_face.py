@@ -155,6 +155,8 @@ def test_the_texts_of_a_stream_share_what_a_call_gives(ours: Any) -> None:
     for name, each in (("prompt", "Topic: "), ("examples", shots), ("rac_examples", retrieved)):
         with pytest.raises(ArgumentError, match=f"share their {name}"):
             ours(iter(TEXTS), LABELS, batch_size=1, **{name: [each]})
+    with pytest.raises(ArgumentError, match="share their prompt"):
+        ours(iter(TEXTS), LABELS, prompt=[None] * len(TEXTS))
 
 
 def test_streams_give_results_as_they_come(ours: Any) -> None:

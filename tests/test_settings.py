@@ -117,6 +117,14 @@ def test_a_tokenizer_of_another_checkpoint_raises_at_the_next_call() -> None:
         pipeline(TEXTS[0], LABELS[0])
 
 
+def test_a_tokenizer_that_was_changed_in_place_counts_once_it_is_set_again() -> None:
+    pipeline = fast_pipeline(reference_model("bert"))
+    before = pipeline.engine
+    pipeline.tokenizer = pipeline.tokenizer
+    pipeline.max_length = pipeline.max_length
+    assert pipeline.engine is not before and pipeline.engine is pipeline.engine
+
+
 def test_another_model_keeps_the_options_and_finds_its_label_tokenizer() -> None:
     pipeline = ZeroShotClassificationPipeline(demo.PATH, device="cpu", dtype="bfloat16", on_change="error")
     pipeline.model = str(demo.PATH)

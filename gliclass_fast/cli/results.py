@@ -83,15 +83,20 @@ def _may_be(written: str, value: Any) -> bool:
     if written == _written(value):
         return True
     if isinstance(value, (int, float)) and not isinstance(value, bool):
-        return _number(written) == _number(value)
+        return _is_number(written, value)
     return not (value is None or isinstance(value, (str, bool)))
 
 
-def _number(given: str | float) -> float | None:
+def _is_number(written: str, value: float) -> bool:
+    """Compares whole numbers digit by digit: floats cannot tell large ones apart."""
     try:
-        return float(given)
+        return int(written) == value
+    except ValueError:
+        pass
+    try:
+        return float(written) == float(value)
     except (ValueError, OverflowError):  # of an integer of very many digits
-        return None
+        return False
 
 
 def json_line(record: Record) -> str:

@@ -18,7 +18,10 @@ Value = TypeVar("Value")
 
 
 class Setting(Generic[Value]):
-    """An attribute of a pipeline, checked whenever it is set; the next call makes its engine anew then."""
+    """An attribute of a pipeline, checked whenever it is set; the next call makes another engine for it.
+
+    An object that is set once more may have changed in place, as a tokenizer may: it counts as another one.
+    """
 
     def __init__(self, check: Callable[[Any], Value]) -> None:
         self._check = check
@@ -27,7 +30,10 @@ class Setting(Generic[Value]):
         self._name = name
 
     def __set__(self, pipeline: Any, value: Any) -> None:
-        vars(pipeline)[self._name] = self._check(value)
+        before, checked = vars(pipeline).get(self._name), self._check(value)
+        vars(pipeline)[self._name] = checked
+        if checked is before and not isinstance(checked, (str, int, float, type(None))):
+            pipeline._engine = None
 
     if TYPE_CHECKING:  # Python reads the value from the pipeline itself
 

@@ -90,7 +90,7 @@ def check_bounds(raw: Mapping[str, Any]) -> None:
             number = isinstance(value, Integral) and not isinstance(value, bool)
             if not number or not least <= value <= most:
                 raise _refused(place + option, value, f"whole numbers from {least} to {most}", model_type)
-        elif option in _FINITE or option in _POSITIVE:
+        elif option in _FINITE or (option in _POSITIVE and (option.endswith("theta") or _of_rope(place))):
             number = isinstance(value, Real) and not isinstance(value, bool)
             fine = number and 0 <= value <= sys.float_info.max and (value > 0 or option in _FINITE)
             if not fine:
@@ -102,6 +102,10 @@ def check_bounds(raw: Mapping[str, Any]) -> None:
                 raise _refused(place + option, value, "the names of torch's dtypes", model_type)
         elif callable(getattr(PretrainedConfig, option, None)):
             raise UnsupportedConfigError(f"{place}{option} is no option of a checkpoint")
+
+
+def _of_rope(place: str) -> bool:
+    return any(part in _ROPE for part in place.split("."))
 
 
 def _options(raw: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]:

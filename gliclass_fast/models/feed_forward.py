@@ -33,7 +33,10 @@ def bound_feed_forward(
     if isinstance(up, NormLinear):
         to, up_norm = up.linear, "rms" if up.sums is None else "layer"
     assert isinstance(to, Linear)
-    (eps,) = {part.eps for part in (up, first_norm, last_norm) if isinstance(part, Norm | NormLinear)}
+    assert first_norm is None or not first_norm.rms
+    eps, *others = {part.eps for part in (up, first_norm, last_norm) if isinstance(part, Norm | NormLinear)}
+    if others:
+        return None
     return out.ops.bind_feed_forward(
         FeedForward(
             out=out.weight,

@@ -47,7 +47,7 @@ class Linear(nn.Linear):
             layer = cls(1, 1, ops, bias is not None)
         layer.weight = nn.Parameter(weight.contiguous(), requires_grad=False)
         if bias is not None:
-            layer.bias = nn.Parameter(bias, requires_grad=False)
+            layer.bias = nn.Parameter(bias.contiguous(), requires_grad=False)
         return layer
 
     def pack(self) -> None:

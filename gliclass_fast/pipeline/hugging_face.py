@@ -231,7 +231,8 @@ def _shared(arguments: dict[str, Any]) -> dict[str, Any]:
         if given is None or isinstance(given, str):
             continue
         found[name] = as_list(given, name, "one for all texts of a stream")
-        if any(each is not None and not isinstance(each, Mapping) for each in found[name]):
+        several = any(each is not None and not isinstance(each, Mapping) for each in found[name])
+        if name == "prompt" or several:
             raise WrongValue(f"the texts of a stream share their {name}: give one for all of them")
     return found
 

@@ -38,8 +38,8 @@ class Access:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        start, status = time.monotonic(), 0
-        if scope["method"] == "HEAD":  # the server itself leaves out what stands below the headers
+        start, status, method = time.monotonic(), 0, scope["method"]
+        if method == "HEAD":  # the server itself leaves out what stands below the headers
             scope = {**scope, "method": "GET"}
         headers = dict(scope["headers"])
         request_id = headers.get(b"x-request-id", b"")[:LONGEST_ID] or uuid.uuid4().hex.encode()
@@ -66,7 +66,7 @@ class Access:
                 response = error_response(500, "internal", "the service failed; its log says why")
                 await response(scope, receive, answered)
         finally:
-            self._observe(scope, status, time.monotonic() - start)
+            self._observe(scope, method, status, time.monotonic() - start)
 
     def _check_key(self, scope: Scope, headers: dict[bytes, bytes]) -> None:
         if not self._keys or (scope["method"] == "GET" and scope["path"] in self._open):
@@ -94,11 +94,11 @@ class Access:
 
         return counted
 
-    def _observe(self, scope: Scope, status: int, seconds: float) -> None:
+    def _observe(self, scope: Scope, method: str, status: int, seconds: float) -> None:
         route, state = getattr(scope.get("route"), "path", "none"), scope["state"]
         self.metrics.requests.labels(route, str(status)).inc()
         self.metrics.request_seconds.labels(route).observe(seconds)
-        facts = {"route": route, "method": scope["method"], "status": status, "ms": round(seconds * 1e3, 2)}
+        facts = {"route": route, "method": method, "status": status, "ms": round(seconds * 1e3, 2)}
         if error_type := state.get("error_type"):
             self.metrics.rejected.labels(error_type).inc()
             facts["error_type"] = error_type

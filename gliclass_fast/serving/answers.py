@@ -67,6 +67,8 @@ def error_of(response: Any) -> ServeError:
         body = response.json()
     except (ValueError, RecursionError):
         body = None
+    if response.is_redirect:
+        body = {"error": f"the service has moved to {response.headers['location']}: give that address"}
     if not isinstance(body, dict) or "error" not in body:
         body = {"error": response.text[:500].strip() or response.reason_phrase}
     return ServeError(

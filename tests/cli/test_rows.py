@@ -173,7 +173,13 @@ ODD = [
     '{"a": "x"}',
     "true",
 ]
-MIXED = [["1", "2.5"], ["[1]", "[2.5]", "[NaN]"], ['{"a": 1}', '{"b": [Infinity]}']]  # to parquet one type
+LARGE = 1234567890123456789  # more digits than a float tells apart
+MIXED = [
+    [str(LARGE)],
+    ["1", "2.5"],
+    ["[1]", "[2.5]", "[NaN]"],
+    ['{"a": 1}', '{"b": [Infinity]}'],
+]  # to parquet one type
 
 
 @pytest.mark.parametrize("suffix", OUTPUT_SUFFIXES)
@@ -194,7 +200,7 @@ def test_what_columns_hold_never_ends_a_job(
     assert len(read(output)) == len(values)
     kept = open_writer(output, resume=True, layout=layout).kept
     assert all(layout.fits(result, row) for result, row in zip(kept, rows, strict=True))
-    others: list[Any] = ["y", 3]
+    others: list[Any] = ["y", 3, LARGE + 1]
     assert not any(layout.fits(kept[0], Row("", "y", {"odd": other})) for other in others)
     if suffix == ".jsonl":
         for line in output.read_text(encoding="utf-8").splitlines():

@@ -13,6 +13,7 @@ from torch import Tensor
 from gliclass_fast.kernels import compiled_cpu
 from gliclass_fast.kernels._extension import extension
 from gliclass_fast.ops import FeedForward, Ops, choose_ops
+from tests.tiny import loaded, reference_model
 
 SETS = extension().instruction_sets()
 DEPTH, WIDTH, INNER = 40, 50, 96  # of which only the last fills whole vectors, as gates do
@@ -83,6 +84,14 @@ def test_it_is_what_its_operations_are(
             x, attended = torch.randn(rows, WIDTH), torch.randn(rows, DEPTH)
             found, expected = bound(x, attended), apart(ops, layer, sums, x.clone(), attended)
             assert all(map(torch.equal, found, expected)), (kind, rows)
+
+
+@pytest.mark.parametrize("quantization", [None, "int8"])
+@pytest.mark.parametrize("encoder", ["deberta-v2", "bert", "modernbert", "t5", "llama"])
+def test_the_layers_of_a_loaded_model_are_bound(encoder: str, quantization: str | None) -> None:
+    model = loaded(reference_model(encoder), quantization=quantization)
+    layers = [each for each in model.loaded.network.modules() if hasattr(each, "bound")]
+    assert layers and all(each.bound is not None for each in layers)
 
 
 def test_rows_may_be_strided_and_none_may_be_there() -> None:

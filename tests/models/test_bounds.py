@@ -103,7 +103,12 @@ def test_options_of_a_wrong_kind(option: str, value: Any, message: str) -> None:
 def test_forms_that_the_reference_takes() -> None:
     """A foreign head_dim counts nowhere; "none" is no term; null is false where the default is true."""
     raw = raw_config("deberta-v2", embed_class_token=None)
-    raw["encoder_config"] |= {"head_dim": 8, "pos_att_type": "none", "hidden_act": "gelu_python"}
+    raw["encoder_config"] |= {
+        "factor": "of another model",
+        "head_dim": 8,
+        "pos_att_type": "none",
+        "hidden_act": "gelu_python",
+    }
     config = read_config(raw)
     assert isinstance(config, ModelConfig) and not config.embed_class_token
     backbone = config.backbone_config

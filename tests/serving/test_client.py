@@ -148,6 +148,12 @@ def test_a_reference_s_service_answers_every_text_too() -> None:
     assert found == [[{"label": "a", "score": 1.0}], [{"label": "b", "score": 1.0}]]
 
 
+def test_a_service_that_has_moved_is_named() -> None:
+    both = Both([httpx2.Response(307, headers={"location": "https://elsewhere/gliclass"})], api_key="secret")
+    with pytest.raises(ServeError, match="moved to https://elsewhere/gliclass"):
+        both(lambda client: client.classify("one", ["a"]))
+
+
 @pytest.mark.parametrize("status", [429, 503, 504])
 def test_what_may_help_is_sent_again_with_longer_waits(status: int, waits: list[float]) -> None:
     both = Both([refusal(status), httpx2.ConnectError("refused"), httpx2.ReadError("reset"), A])

@@ -47,9 +47,16 @@ class Reader:
 
 
 class StreamingZeroShotClassificationPipeline(streaming.StreamingZeroShotClassificationPipeline):
+    _of_tiny_model: Any = None  # the engine that stays, as their model can have none
+
     def __init__(self, model: Any, tokenizer: Any, device: str, **settings: Any) -> None:
         super().__init__(*tiny_model(), device=device, **settings)
+        self._of_tiny_model = self.engine
         self._model, self._reader = model, Reader(tokenizer)
+
+    @property
+    def engine(self) -> Any:
+        return self._of_tiny_model or super().engine
 
     def _follow_model(self) -> None:
         """Their model has no device."""

@@ -88,7 +88,7 @@ def cost(repeats: int) -> dict[str, dict[str, float]]:
     by_onednn = {
         name: {backend: place for backend, place in rows.items() if backend != "cpp"}
         for name, rows in IMPLEMENTATIONS.items()
-        if "onednn" in rows or name == "bind_feed_forward"  # which reads what another one packs
+        if "onednn" in rows
     }
     with patch.dict(IMPLEMENTATIONS, by_onednn):
         theirs = pipeline()

@@ -121,10 +121,10 @@ void linear_int8_cpu(int instruction_set, const Int8Linear& arguments) {
 }
 
 void feed_forward_cpu(int instruction_set, const FeedForward& layer, uintptr_t x, uintptr_t attended, int rows,
-                      uintptr_t sum, uintptr_t normed, uintptr_t memory, int threads) {
+                      uintptr_t sum, uintptr_t last, uintptr_t memory, int threads) {
   const auto floats = [](uintptr_t address) { return reinterpret_cast<float*>(address); };
   feed_forward(INSTRUCTION_SETS[instruction_set], layer, floats(x), floats(attended), rows, floats(sum),
-               floats(normed), floats(memory), threads);
+               floats(last), floats(memory), threads);
 }
 
 #ifdef WITH_CUDA

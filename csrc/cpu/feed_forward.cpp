@@ -85,10 +85,10 @@ size_t feed_forward_memory(const FeedForward& layer, int rows) {
 }
 
 void feed_forward(const InstructionSet& set, const FeedForward& layer, const float* x, const float* attended,
-                  int rows, float* sum, float* normed, float* memory, int threads) {
+                  int rows, float* sum, float* last, float* memory, int threads) {
   for (int row = 0; row < rows; row += BLOCK) {
     const ptrdiff_t at = ptrdiff_t(row) * layer.width;
     const Block block(set, layer, rows - row < BLOCK ? rows - row : BLOCK, memory, threads);
-    block.run(x + at, attended + ptrdiff_t(row) * layer.depth, sum + at, normed ? normed + at : nullptr);
+    block.run(x + at, attended + ptrdiff_t(row) * layer.depth, sum + at, last + at);
   }
 }

@@ -23,7 +23,7 @@ struct FeedForward {
 // Returns how many floats of memory `feed_forward` needs for so many rows.
 size_t feed_forward_memory(const FeedForward& layer, int rows);
 
-// x [rows, width], attended [rows, depth], sum [rows, width]; normed: [rows, width], or null without a last
-// norm.
+// x [rows, width], attended [rows, depth]; sum and, where there is a last norm, last [rows, width], which may
+// be the same memory.
 void feed_forward(const InstructionSet& set, const FeedForward& layer, const float* x, const float* attended,
-                  int rows, float* sum, float* normed, float* memory, int threads);
+                  int rows, float* sum, float* last, float* memory, int threads);

@@ -100,14 +100,19 @@ void write_block(const Int8Linear& a, const Weight& weight, int row, int rows, c
 // Does rows first .. end - 1 of a strip, whose panels begin at these outputs.
 void map_strip(const Int8Linear& a, const Weight& weight, int first, int end, const int (&columns)[COLUMNS],
                int count) {
-  const Words* panels[COLUMNS];
-  for (int n = 0; n < count; n++) panels[n] = weight.panel(columns[n]);
-  for (int row = first; row < end; row += ROWS) {
+  const int step = (a.gated ? 1 : COLUMNS) * a.threads * LANES;  // Other threads take the strips between.
+  const Words *panels[COLUMNS], *next[COLUMNS];
+  for (int n = 0; n < count; n++) {
+    panels[n] = weight.panel(columns[n]);
+    next[n] = columns[n] + step + LANES <= a.width ? weight.panel(columns[n] + step) : panels[n];
+  }
+  for (int row = first, n = 0; row < end; row += ROWS, n++) {
     const int rows = end - row < ROWS ? end - row : ROWS;
     Sums sums;
     for (int r = 0; r < rows; r++)
       for (int n = 0; n < count; n++) sums[r][n] = *reinterpret_cast<const Words*>(weight.offsets + columns[n]);
-    multiply_some(rows, count, values_of(a, row), value_stride(a), panels, weight.fours, sums);
+    multiply_some(rows, count, values_of(a, row), value_stride(a), panels, weight.fours,
+                  n < count ? next[n] : panels[0], sums);
     write_block(a, weight, row, rows, columns, count, sums);
   }
 }

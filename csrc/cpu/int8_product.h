@@ -51,10 +51,11 @@ inline void store_values(uint8_t* to, Integers values) {
   *reinterpret_cast<AnywhereNarrow*>(to) = __builtin_convertvector(values, Narrow);
 }
 
-// sums [HEIGHT, COUNT] += inputs [HEIGHT, 4 * fours] times COUNT panels
+// sums [HEIGHT, COUNT] += inputs [HEIGHT, 4 * fours] times COUNT panels. Meanwhile it asks for `ahead`, a panel
+// that will be needed, or one that is there already.
 template <int HEIGHT, int COUNT>
 inline void multiply_block(const uint8_t* inputs, ptrdiff_t stride, const Words* const* panels, int fours,
-                           Sums& sums) {
+                           const Words* ahead, Sums& sums) {
   typedef int32_t Word __attribute__((aligned(1), may_alias));
   Integers own[HEIGHT][COUNT];
 #pragma GCC unroll 8
@@ -62,6 +63,7 @@ inline void multiply_block(const uint8_t* inputs, ptrdiff_t stride, const Words*
 #pragma GCC unroll 8
     for (int n = 0; n < COUNT; n++) own[row][n] = sums[row][n];
   for (int four = 0; four < fours; four++) {
+    fetch_line(ahead + four);
     Integers weights[COUNT];
 #pragma GCC unroll 8
     for (int n = 0; n < COUNT; n++) weights[n] = panels[n][four];
@@ -81,14 +83,14 @@ inline void multiply_block(const uint8_t* inputs, ptrdiff_t stride, const Words*
 // Calls multiply_block for a number of rows and of panels that the compiler does not know.
 template <int HEIGHT = ROWS, int COUNT = COLUMNS>
 inline void multiply_some(int rows, int count, const uint8_t* inputs, ptrdiff_t stride,
-                          const Words* const* panels, int fours, Sums& sums) {
+                          const Words* const* panels, int fours, const Words* ahead, Sums& sums) {
   if constexpr (COUNT > 1)
     if (count < COUNT)
-      return multiply_some<HEIGHT, COUNT - 1>(rows, count, inputs, stride, panels, fours, sums);
+      return multiply_some<HEIGHT, COUNT - 1>(rows, count, inputs, stride, panels, fours, ahead, sums);
   if constexpr (HEIGHT > 1)
     if (rows < HEIGHT)
-      return multiply_some<HEIGHT - 1, COUNT>(rows, count, inputs, stride, panels, fours, sums);
-  multiply_block<HEIGHT, COUNT>(inputs, stride, panels, fours, sums);
+      return multiply_some<HEIGHT - 1, COUNT>(rows, count, inputs, stride, panels, fours, ahead, sums);
+  multiply_block<HEIGHT, COUNT>(inputs, stride, panels, fours, ahead, sums);
 }
 
 }  // namespace ISA

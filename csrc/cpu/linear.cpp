@@ -1,6 +1,7 @@
 // A task is a block of rows times a strip of COLUMNS panels of the weight. The strip's part for DEPTH inputs
-// stays in the first cache while the rows go by. The values of a row depend on nothing but that row: the order
-// of its sums is the same whatever the number of rows and threads.
+// stays in the first cache while the rows go by, and the first rows ask for the part that comes next. The
+// values of a row depend on nothing but that row: the order of its sums is the same whatever the number of rows
+// and threads.
 #include "linear.h"
 
 #include "activation.h"
@@ -10,23 +11,23 @@
 namespace ISA {
 namespace {
 
-constexpr int DEPTH = 512;      // inputs of a step
-constexpr int BLOCK = 64;       // rows of a task, or fewer where there are more threads than tasks
-constexpr int SMALL = 1 << 17;  // So many multiplications take less time than a second thread to wake up.
+constexpr int DEPTH = 4096 / LANES;  // inputs of a step: weights of 48 KiB
+constexpr int BLOCK = 8 * LANES;     // rows of a task, or fewer where there are more threads than tasks
+constexpr int SMALL = 1 << 17;       // So many multiplications take less time than a second thread to wake up.
 
 static_assert(BLOCK % ROWS == 0);
 
 // Calls multiply_block for a number of rows and of panels that the compiler does not know.
 template <int HEIGHT, int COUNT>
 inline void multiply_some(int rows, int panels, const float* a, ptrdiff_t a_stride, const float* const* b,
-                          int depth, float* out, ptrdiff_t out_stride, bool add) {
+                          int depth, float* out, ptrdiff_t out_stride, bool add, const float* ahead) {
   if constexpr (COUNT > 1)
     if (panels < COUNT)
-      return multiply_some<HEIGHT, COUNT - 1>(rows, panels, a, a_stride, b, depth, out, out_stride, add);
+      return multiply_some<HEIGHT, COUNT - 1>(rows, panels, a, a_stride, b, depth, out, out_stride, add, ahead);
   if constexpr (HEIGHT > 1)
     if (rows < HEIGHT)
-      return multiply_some<HEIGHT - 1, COUNT>(rows, panels, a, a_stride, b, depth, out, out_stride, add);
-  multiply_block<HEIGHT, COUNT>(a, a_stride, b, depth, out, out_stride, add);
+      return multiply_some<HEIGHT - 1, COUNT>(rows, panels, a, a_stride, b, depth, out, out_stride, add, ahead);
+  multiply_block<HEIGHT, COUNT>(a, a_stride, b, depth, out, out_stride, add, ahead);
 }
 
 inline float dot(const float* a, const float* b, int depth) {
@@ -50,10 +51,13 @@ inline void multiply_panels(const Linear& a, int first, int end, int panel, int 
     const int depth = a.depth - d < DEPTH ? a.depth - d : DEPTH;
     const float* panels[COLUMNS];
     for (int n = 0; n < COLUMNS; n++) panels[n] = weight.at(panel + n) + d * LANES;
-    for (int row = first; row < end; row += ROWS) {
+    const int next_depth = d + DEPTH < a.depth ? d + DEPTH : 0;
+    const int next_panel = next_depth ? panel : panel + COLUMNS * a.threads;  // Others take the ones between.
+    for (int row = first, n = 0; row < end; row += ROWS, n++) {
       const int rows = end - row < ROWS ? end - row : ROWS;
+      const float* const ahead = n < COLUMNS ? weight.at(next_panel + n) + next_depth * LANES : panels[0];
       multiply_some<ROWS, COLUMNS>(rows, count, a.x + row * a.x_stride + d, a.x_stride, panels, depth,
-                                   out + (row - first) * out_stride, out_stride, add || d > 0);
+                                   out + (row - first) * out_stride, out_stride, add || d > 0, ahead);
       if (d + depth == a.depth) done(row, rows);
     }
   }

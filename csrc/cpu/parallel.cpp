@@ -5,6 +5,7 @@
 
 #include <pthread.h>
 #include <signal.h>
+#include <sys/resource.h>
 
 #include <atomic>
 #include <chrono>
@@ -21,9 +22,17 @@
 
 namespace {
 
-constexpr int SLOTS = 16;                       // jobs at a time; the callers of more work alone
-constexpr int MOST_HELPERS = 255;               // threads beside those that call
-constexpr std::chrono::microseconds AWAKE{50};  // Threads look for work so long before they sleep.
+using namespace std::chrono_literals;
+using Clock = std::chrono::steady_clock;
+
+constexpr int SLOTS = 16;          // jobs at a time; the callers of more work alone
+constexpr int MOST_HELPERS = 255;  // threads beside those that call
+
+// Threads look for work so long before they sleep: longer than it takes to come to the next kernel of a model,
+// but not where others want the processors. There one that looks loses its turn, and others wait for it.
+constexpr auto AWAKE = 200us, AWAKE_IN_A_CROWD = 50us;
+constexpr auto WATCHED = 50ms, CROWDED = 1000ms;  // It takes so long to find a crowd, which lasts so long.
+constexpr int CROWD = 150;                    // So often in a second do others take a thread's processor.
 
 struct alignas(64) Job {
   std::atomic<bool> used{false};
@@ -55,14 +64,32 @@ inline void pause() {
 #endif
 }
 
-// Returns whether `done` became true within AWAKE.
+// Returns whether one of our threads found of late that others want the processors.
+bool in_a_crowd(Clock::time_point now) {
+#ifdef RUSAGE_THREAD
+  static std::atomic<Clock::rep> until{0};
+  thread_local Clock::time_point start{};
+  thread_local long before = 0;
+  if (now - start > WATCHED) {
+    rusage used;
+    getrusage(RUSAGE_THREAD, &used);
+    if ((used.ru_nivcsw - before) * Clock::duration(1s) > CROWD * (now - start))
+      until = (now + CROWDED).time_since_epoch().count();
+    start = now, before = used.ru_nivcsw;
+  }
+  return now.time_since_epoch().count() < until;
+#else
+  return true;
+#endif
+}
+
+// Returns whether `done` became true before it is time to sleep.
 template <typename Done>
 bool comes_soon(Done done) {
-  const auto start = std::chrono::steady_clock::now();
-  do {
+  const auto start = Clock::now();
+  for (auto now = start; now - start < (in_a_crowd(now) ? AWAKE_IN_A_CROWD : AWAKE); now = Clock::now())
     for (int n = 0; n < 16; n++, pause())
       if (done()) return true;
-  } while (std::chrono::steady_clock::now() - start < AWAKE);
   return false;
 }
 

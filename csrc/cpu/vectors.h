@@ -40,24 +40,30 @@ inline Integers lane_numbers() {
   return numbers;
 }
 
+// Combines all lanes: each round combines those that are half as far apart.
+template <typename Combine>
+inline float reduced(Vector values, Combine combine) {
+#pragma GCC unroll 4
+  for (int apart = LANES / 2; apart; apart /= 2)
+    values = combine(values, __builtin_shuffle(values, lane_numbers() ^ apart));
+  return values[0];
+}
+
 inline float sum_of(Vector values) {
-  float sum = 0;
-  for (int lane = 0; lane < LANES; lane++) sum += values[lane];
-  return sum;
+  return reduced(values, [](Vector a, Vector b) { return a + b; });
 }
 
+// Returns the largest value of all lanes, or NaN if one of them is.
 inline float largest_of(Vector values) {
-  float largest = values[0];
-  for (int lane = 1; lane < LANES; lane++)
-    if (!(values[lane] <= largest) && largest == largest) largest = values[lane];
-  return largest;
+  return reduced(values, [](Vector a, Vector b) { return (a > b) | (a != a) ? a : b; });
 }
 
-// Returns 2^x for x <= 0 or NaN, flat below -126. The rest of x after its whole part is within +-1/2, where the
-// polynomial has the smallest largest error of its degree, 2e-9 of 2^(rest); 2^0 is 1.
+// Returns 2^x for x <= 0 or NaN, and 0 below -126.5: products with anything between would have less than all
+// bits, which takes some processors a hundred times as long. The rest of x after its whole part is within
+// +-1/2, where the polynomial has the smallest largest error of its degree, 2e-9 of 2^(rest); 2^0 is 1.
 inline Vector power_of_two(Vector x) {
   constexpr float ROUNDING = 12582912.0f;  // It is 1.5 * 2^23: the sum has no bits for fractions.
-  x = larger(splat(-126.0f), x);
+  x = larger(splat(-127.0f), x);
   const Vector shifted = x + ROUNDING;
   const Vector rest = x - (shifted - ROUNDING);
   Vector power = splat(1.53494577e-4f);

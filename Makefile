@@ -61,10 +61,12 @@ bench: $(VENV)/.dev
 
 # the figures of the README and the docs, about an hour on two cores; DATA is a folder of labelled sentences
 CPU_BENCH := $(BIN)/gliclass-fast bench --device cpu
+# results of several kinds of CPUs stand side by side, named after their instructions
+KIND = $(shell $(BIN)/python -c "from gliclass_fast.bench.timing import machine; print(machine()['instructions'])")
 results: $(VENV)/.dev
 	@test -d "$(DATA)" || { echo "make results DATA=FOLDER: see bench/quality.py"; exit 2; }
 	$(CPU_BENCH) --preset standard --model deberta-v3-base,modernbert-base --json bench/results/cpu.json
-	$(CPU_BENCH) --preset peers --model deberta-v3-base,modernbert-base --json bench/results/peers-cpu.json
+	$(CPU_BENCH) --preset peers --model deberta-v3-base,modernbert-base --json bench/results/peers-$(KIND).json
 	$(CPU_BENCH) --preset card --model ettin-32m --json bench/results/card-cpu.json
 	$(CPU_BENCH) --preset card --model deberta-v3-base --repeats 2 --json bench/results/card-base-cpu.json
 	$(CPU_BENCH) --preset paper --model ettin-32m --json bench/results/paper-cpu.json

@@ -109,7 +109,9 @@ def markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def machine_line(machine: dict[str, Any]) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
-    device = machine.get("gpu") or f"{machine['processor']}, {machine['threads']} threads"
+    # older results do not name the instructions
+    instructions = f" ({machine['instructions']})" if machine.get("instructions") else ""
+    device = machine.get("gpu") or f"{machine['processor']}{instructions}, {machine['threads']} threads"
     commit = f"; commit {machine['commit']}" if machine["commit"] else ""  # an installed package has none
     return f"{device}; {versions}{commit}."
 

@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from gliclass_fast.kernels._extension import absence, extension
+
 SPINNING = 0.005  # seconds
 PACKAGES = ("gliclass-fast", "gliclass", "torch", "triton", "transformers", "onnxruntime")
 PEERS = ("openvino", "nncf", "fast-gliner", "gliner2", "flashdeberta", "disentangled-flash")
@@ -75,7 +77,7 @@ def machine(device: str = "cpu") -> dict[str, Any]:
     """Returns processor, accelerator, versions and commit."""
     facts: dict[str, Any] = {
         "processor": _processor(),
-        "instructions": torch.backends.cpu.get_cpu_capability(),
+        "instructions": _instructions(),
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
         "versions": {name: found for name in (*PACKAGES, *PEERS) if (found := _version(name))},
@@ -98,6 +100,14 @@ def _processor() -> str:
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor()
+
+
+def _instructions() -> str:
+    """Names the vector instructions of the package's kernels for CPUs, or torch's where it has none."""
+    if absence("cpu"):
+        return torch.backends.cpu.get_cpu_capability()
+    name, _ = next(iter(extension().instruction_sets().values()))
+    return name
 
 
 def _commit() -> str | None:

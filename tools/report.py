@@ -219,7 +219,7 @@ PAGES: dict[Path, dict[str, Callable[[Any], str]]] = {
     ROOT / "docs" / "benchmarks.md": {
         "memory-cpu.json": grown,
         "cpu.json": compared,
-        "peers-cpu.json": compared,
+        "peers-avx2.json": compared,
         "card-cpu.json": grids,
         "card-base-cpu.json": grids,
         "paper-cpu.json": grids,

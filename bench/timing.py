@@ -105,9 +105,9 @@ def _processor() -> str:
 def _instructions() -> str:
     """Names the vector instructions of the package's kernels for CPUs, or torch's where it has none."""
     if absence("cpu"):
-        return torch.backends.cpu.get_cpu_capability()
-    name, _ = next(iter(extension().instruction_sets().values()))
-    return name
+        return str(torch.backends.cpu.get_cpu_capability())
+    sets: dict[int, tuple[str, int]] = extension().instruction_sets()
+    return next(iter(sets.values()))[0]
 
 
 def _commit() -> str | None:

@@ -61,7 +61,7 @@ class Tile {
         key_head(head / a.group),
         padded(round_up(a.width, LANES)),
         copies_keys(a.cosines || a.query_table || padded != a.width),
-        factor((a.bias ? 1 : a.scale) * LOG2_E),
+        exponents((a.bias ? 1 : a.scale) * LOG2_E),
         buffers(padded) {}
 
   void attend() {
@@ -83,7 +83,7 @@ class Tile {
   const Attention& a;
   const int head, first, rows, first_key, end_key, key_head, padded;
   const bool copies_keys;  // Otherwise they are read where they are.
-  const float factor;      // Scores times this are powers of two; a bias is added to scaled ones.
+  const float exponents;   // Differences of scores times this are exponents of two.
   const Buffers buffers;
 
   // Returns where the values of a key start in a row of k or v.
@@ -217,12 +217,12 @@ class Tile {
       top = larger(seen(n, load(scores + n), LOWEST), top);
     }
     const float highest = largest_of(top);
-    const float fade = power_of_two(splat((buffers.highest[row] - highest) * factor))[0];
+    const float fade = power_of_two(splat((buffers.highest[row] - highest) * exponents))[0];
     buffers.highest[row] = highest;
     Vector sum{};
     for (int n = low; n < to; n += LANES) {
       const Vector weight =
-          seen(n, power_of_two((load(scores + n) - highest) * factor), 0);  // NaN where a score is NaN
+          seen(n, power_of_two((load(scores + n) - highest) * exponents), 0);  // NaN where a score is NaN
       store(scores + n, weight);
       sum += weight;
     }
@@ -276,7 +276,9 @@ class Tile {
 
   void write() const {
     for (int row = 0; row < rows; row++) {
-      const float factor = buffers.total[row] == 0 ? 0 : 1 / buffers.total[row];  // It is 0 without keys.
+      const Columns seen = seen_by(row, first_key, end_key - first_key);
+      const float factor =
+          seen.from < seen.to ? 1 / buffers.total[row] : 0;  // It is NaN where all scores are -infinity.
       float* const to = a.out + (size_t(first + row) * a.heads + head) * a.width;
       for (int d = 0; d < a.width; d++) to[d] = buffers.out[row * padded + d] * factor;
     }

@@ -20,7 +20,7 @@ struct Attention {
   bool causal = false;             // A tile's last row sees all of its keys, and each row before it one fewer.
   const int32_t* pages = nullptr;  // Key j is in row pages[j / page_rows] * page_rows + j % page_rows; or null.
   int page_rows = 1;
-  float scale = 0;
+  float scale = 0;                                           // not negative
   int window = -1;                                           // It is the largest |i - j|; -1 means any.
   const float *cosines = nullptr, *sines = nullptr;          // [positions, width / 2], or null
   const float* bias = nullptr;                               // [heads, 2 * reach + 1], or null

@@ -1,6 +1,6 @@
 // First every row is rounded, with its norm. Then a task is a block of rows times a strip of panels of the
 // weight: the sums of ROWS rows and of all panels of the strip are registers from the first input to the last,
-// and are scaled, activated and added to the residual there.
+// and are scaled, activated and added to the residual there. The first rows ask for the strip that comes next.
 #include "int8.h"
 
 #include "activation.h"
@@ -106,13 +106,13 @@ void map_strip(const Int8Linear& a, const Weight& weight, int first, int end, co
     panels[n] = weight.panel(columns[n]);
     next[n] = columns[n] + step + LANES <= a.width ? weight.panel(columns[n] + step) : panels[n];
   }
-  for (int row = first, n = 0; row < end; row += ROWS, n++) {
+  for (int row = first, group = 0; row < end; row += ROWS, group++) {
     const int rows = end - row < ROWS ? end - row : ROWS;
     Sums sums;
     for (int r = 0; r < rows; r++)
       for (int n = 0; n < count; n++) sums[r][n] = *reinterpret_cast<const Words*>(weight.offsets + columns[n]);
     multiply_some(rows, count, values_of(a, row), value_stride(a), panels, weight.fours,
-                  n < count ? next[n] : panels[0], sums);
+                  group < count ? next[group] : panels[0], sums);
     write_block(a, weight, row, rows, columns, count, sums);
   }
 }

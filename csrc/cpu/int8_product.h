@@ -52,7 +52,7 @@ inline void store_values(uint8_t* to, Integers values) {
 }
 
 // sums [HEIGHT, COUNT] += inputs [HEIGHT, 4 * fours] times COUNT panels. Meanwhile it asks for `ahead`, a panel
-// that will be needed, or one that is there already.
+// that will be read soon, or one that is near already.
 template <int HEIGHT, int COUNT>
 inline void multiply_block(const uint8_t* inputs, ptrdiff_t stride, const Words* const* panels, int fours,
                            const Words* ahead, Sums& sums) {

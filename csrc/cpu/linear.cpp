@@ -1,5 +1,5 @@
 // A task is a block of rows times a strip of COLUMNS panels of the weight. The strip's part for DEPTH inputs
-// stays in the first cache while the rows go by, and the first rows ask for the part that comes next. The
+// stays in a near cache while the rows go by; the first rows ask for the part that comes next. The
 // values of a row depend on nothing but that row: the order of its sums is the same whatever the number of rows
 // and threads.
 #include "linear.h"
@@ -53,9 +53,10 @@ inline void multiply_panels(const Linear& a, int first, int end, int panel, int 
     for (int n = 0; n < COLUMNS; n++) panels[n] = weight.at(panel + n) + d * LANES;
     const int next_depth = d + DEPTH < a.depth ? d + DEPTH : 0;
     const int next_panel = next_depth ? panel : panel + COLUMNS * a.threads;  // Others take the ones between.
-    for (int row = first, n = 0; row < end; row += ROWS, n++) {
+    for (int row = first, group = 0; row < end; row += ROWS, group++) {
       const int rows = end - row < ROWS ? end - row : ROWS;
-      const float* const ahead = n < COLUMNS ? weight.at(next_panel + n) + next_depth * LANES : panels[0];
+      const float* const ahead =
+          group < COLUMNS ? weight.at(next_panel + group) + next_depth * LANES : panels[0];
       multiply_some<ROWS, COLUMNS>(rows, count, a.x + row * a.x_stride + d, a.x_stride, panels, depth,
                                    out + (row - first) * out_stride, out_stride, add || d > 0, ahead);
       if (d + depth == a.depth) done(row, rows);

@@ -23,7 +23,7 @@ struct Panels {
 };
 
 // out [HEIGHT, COUNT * LANES] = or += a [HEIGHT, depth] times COUNT panels. Meanwhile it asks for `ahead`, a
-// panel that will be needed, or one that is there already.
+// panel that will be read soon, or one that is near already.
 template <int HEIGHT, int COUNT>
 inline void multiply_block(const float* a, ptrdiff_t a_stride, const float* const* panels, int depth,
                            float* out, ptrdiff_t out_stride, bool add, const float* ahead) {

@@ -25,8 +25,8 @@ inline void store(float* to, Vector values) { *reinterpret_cast<Anywhere*>(to) =
 inline Vector splat(float value) { return value - Vector{}; }       // It takes no instruction; value + 0 would.
 inline Vector larger(Vector a, Vector b) { return a > b ? a : b; }  // It is b where one is NaN.
 
-// Asks for a line of memory that will be read soon, while there is other work. A panel's step is a line with
-// AVX-512 alone; there it makes whole models 3 to 18 % faster; with AVX2 it made them slower.
+// Asks for a line of memory that will be read soon, while there is other work. A panel's step is a whole line
+// with AVX-512 alone. There it makes models faster; with AVX2 it was tried and made them slower.
 inline void fetch_line(const void* from) {
   if constexpr (LANES == 16) __builtin_prefetch(from, 0, 2);
 }
@@ -58,8 +58,8 @@ inline float largest_of(Vector values) {
   return reduced(values, [](Vector a, Vector b) { return (a > b) | (a != a) ? a : b; });
 }
 
-// Returns 2^x for x <= 0 or NaN, and 0 below -126.5: products with anything between would have less than all
-// bits, which takes some processors a hundred times as long. The rest of x after its whole part is within
+// Returns 2^x for x <= 0 or NaN, and 0 below -126.5: products of 2^-126 would lack bits, which takes some
+// processors many times as long. The rest of x after its whole part is within
 // +-1/2, where the polynomial has the smallest largest error of its degree, 2e-9 of 2^(rest); 2^0 is 1.
 inline Vector power_of_two(Vector x) {
   constexpr float ROUNDING = 12582912.0f;  // It is 1.5 * 2^23: the sum has no bits for fractions.

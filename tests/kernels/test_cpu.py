@@ -20,6 +20,7 @@ from gliclass_fast.kernels.linear import ACTIVATIONS
 from gliclass_fast.ops import IMPLEMENTATIONS, DistanceTables, Positions, Sequences, implementation
 from tests.accuracy import assert_accurate
 from tests.kernels import cases
+from tests.kernels.layouts import cumulative, sequences
 from tools.fuzzing import sanitized
 
 ROOT = Path(__file__).parent.parent.parent
@@ -65,6 +66,30 @@ def test_activations_of_extreme_values(number: int, activation: str, monkeypatch
         assert ((found - exact).abs() <= allowed)[finite].all()
     added = compiled_linear.linear_add_cpp(x, weight, torch.zeros_like(values), values.repeat(9, 1))
     assert torch.allclose(added, values.expand(9, -1), rtol=0, atol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize("number", SETS, ids=[name for name, _ in SETS.values()])
+def test_scores_that_are_far_apart(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Weights may be as small as they like, and a row whose scores are all -infinity is NaN."""
+    monkeypatch.setattr(compiled_cpu, "instruction_set", lambda: (number, SETS[number][1]))
+    qkv, scale, lost = torch.randn(300, 3, 2, 20), 9.0, 7
+    qkv[:, 1].abs_().neg_()
+    qkv[lost, 0] = math.inf
+
+    def slow(precision: torch.dtype) -> torch.Tensor:
+        q, k, v = qkv.to(precision).unbind(1)
+        weights = (scale * torch.einsum("ihd,jhd->hij", q, k)).softmax(-1)
+        return torch.einsum("hij,jhd->ihd", weights, v).flatten(1)
+
+    found, exact, low = (
+        compiled_cpu.attention_cpp(qkv, sequences(cumulative([300])), scale),
+        slow(torch.float64),
+        slow(torch.float32),
+    )
+    assert found[lost].isnan().all()
+    assert exact[lost].isnan().all()
+    others = torch.arange(300) != lost
+    assert_accurate(found[others], exact[others], low[others])
 
 
 def test_the_fastest_instruction_set_is_used() -> None:

@@ -30,11 +30,17 @@ RESULTS = ROOT / "bench" / "results"
 SUMMARY_BATCHES = ("1x128", "8 of 40-128", "8x256")
 
 
-def summary(result: dict[str, Any]) -> str:
-    """Renders six rows of `compared`: forward passes of both shapes on a text, a ragged and an even batch."""
-    columns, rows = ratio_table(result, "forward")
-    rows = [row for row in rows if row[1] in SUMMARY_BATCHES]
-    return f"{markdown(columns, rows)}\n\n{machine_line(result['machine'])}"
+def summary(_: Any) -> str:
+    """Renders six rows of every kind of CPU: both shapes on a text, a ragged and an even batch."""
+    results = [json.loads(file.read_text(encoding="utf-8")) for file in sorted(RESULTS.glob("peers-*.json"))]
+    columns: list[str] = []
+    rows: list[list[str]] = []
+    for result in results:
+        columns, found = ratio_table(result, "forward")
+        kind = result["machine"]["instructions"].lower()
+        rows += [[kind, *row] for row in sorted(found) if row[1] in SUMMARY_BATCHES]
+    machines = "\n".join(f"- {machine_line(result['machine'])}" for result in results)
+    return f"{markdown(['CPU with', *columns], rows)}\n\n{machines}"
 
 
 def compared(result: dict[str, Any]) -> str:
@@ -211,7 +217,7 @@ def soaked(result: dict[str, Any]) -> str:
 # The table maps a page to its result files, or what else it shows, and their renderers. The place is between
 # <!-- NAME: begin --> and <!-- NAME: end -->.
 PAGES: dict[Path, dict[str, Callable[[Any], str]]] = {
-    ROOT / "README.md": {"cpu.json": summary},
+    ROOT / "README.md": {"engines for CPUs": summary},
     ROOT / "docs" / "models.md": {"what it runs": runs},
     ROOT / "docs" / "kernels.md": {"operations": operations},
     ROOT / "docs" / "adapters.md": {"adapters-cpu.json": mixed},
@@ -219,6 +225,7 @@ PAGES: dict[Path, dict[str, Callable[[Any], str]]] = {
     ROOT / "docs" / "benchmarks.md": {
         "memory-cpu.json": grown,
         "cpu.json": compared,
+        "peers-avx512vnni.json": compared,
         "peers-avx2.json": compared,
         "card-cpu.json": grids,
         "card-base-cpu.json": grids,

@@ -109,6 +109,6 @@ def render(result: dict[str, Any]) -> str:
     parts = []
     for name, (heading, about, table) in SECTIONS.items():
         if runs := result.get(name):
-            line = machine_line(runs[-1]["machine"])
-            parts.append(f"## {heading}\n\n{about}\n\n{table(runs)}\n\n{line}")
+            last_of = {run["machine"]["processor"]: machine_line(run["machine"]) for run in runs}
+            parts.append("\n\n".join([f"## {heading}", about, table(runs), *last_of.values()]))
     return "\n" + "\n\n".join(parts) + "\n"

@@ -59,8 +59,8 @@ inline float largest_of(Vector values) {
 }
 
 // Returns 2^x for x <= 0 or NaN, and 0 below -126.5: products of 2^-126 would lack bits, which takes some
-// processors many times as long. The rest of x after its whole part is within
-// +-1/2, where the polynomial has the smallest largest error of its degree, 2e-9 of 2^(rest); 2^0 is 1.
+// processors many times as long. The rest of x after its whole part is within +-1/2, where the polynomial has
+// the smallest largest error of its degree, 2e-9 of 2^(rest); 2^0 is 1.
 inline Vector power_of_two(Vector x) {
   constexpr float ROUNDING = 12582912.0f;  // It is 1.5 * 2^23: the sum has no bits for fractions.
   x = larger(splat(-127.0f), x);

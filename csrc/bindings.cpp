@@ -120,6 +120,9 @@ void linear_int8_cpu(int instruction_set, const Int8Linear& arguments) {
   INSTRUCTION_SETS[instruction_set].linear_int8(arguments);
 }
 
+// Returns whether int8 adds two neighbouring products up in 16 bits.
+bool int8_adds_pairs(int instruction_set) { return INSTRUCTION_SETS[instruction_set].int8_adds_pairs; }
+
 void feed_forward_cpu(int instruction_set, const FeedForward& layer, uintptr_t x, uintptr_t attended, int rows,
                       uintptr_t sum, uintptr_t last, uintptr_t memory, int threads) {
   const auto floats = [](uintptr_t address) { return reinterpret_cast<float*>(address); };
@@ -143,6 +146,7 @@ PYBIND11_MODULE(_compiled, module) {
   module.def("norm_cpu", &norm_cpu, py::call_guard<py::gil_scoped_release>());
   module.def("head_norm_cpu", &head_norm_cpu, py::call_guard<py::gil_scoped_release>());
   module.def("pair_add_cpu", &pair_add_cpu, py::call_guard<py::gil_scoped_release>());
+  module.def("int8_adds_pairs", &int8_adds_pairs);
   module.def("linear_int8_cpu", &linear_int8_cpu, py::call_guard<py::gil_scoped_release>());
   module.def("feed_forward_cpu", &feed_forward_cpu, py::call_guard<py::gil_scoped_release>());
   module.def("feed_forward_memory", &feed_forward_memory);
@@ -199,7 +203,7 @@ PYBIND11_MODULE(_compiled, module) {
       .field("residual", &Int8Linear::residual)
       .field("out", &Int8Linear::out)
       .field("values", &Int8Linear::values)
-      .field("steps", &Int8Linear::steps)
+      .field("ranges", &Int8Linear::ranges)
       .field("rows", &Int8Linear::rows)
       .field("depth", &Int8Linear::depth)
       .field("width", &Int8Linear::width)

@@ -27,8 +27,8 @@ def extension() -> Any:
 _NAMES = {
     "cpu": (
         "instruction_sets", "Attention", "attention_cpu", "FeedForward", "feed_forward_memory",
-        "feed_forward_cpu", "HeadNorm", "head_norm_cpu", "Int8Linear", "linear_int8_cpu", "linear_cpu",
-        "norm_cpu", "PairAdd", "pair_add_cpu",
+        "feed_forward_cpu", "HeadNorm", "head_norm_cpu", "Int8Linear", "int8_adds_pairs", "linear_int8_cpu",
+        "linear_cpu", "norm_cpu", "PairAdd", "pair_add_cpu",
     ),
     "cuda": ("check_device", "DisentangledAttention", "disentangled_attention_cuda"),
 }  # fmt: skip

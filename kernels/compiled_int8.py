@@ -19,9 +19,9 @@ from gliclass_fast.kernels.int8 import rounded_weight
 
 NORMS = {None: 0, "layer": 1, "rms": 2}  # as csrc/cpu/int8.h numbers them
 _FOUR = 4  # weights of so many inputs lie together
-_OFFSET = 128  # what the kernel adds to rounded inputs
-_BESIDE = 8  # bytes of an output's scale and offset
-_DEEPEST = 1 << 16  # sums of (127 + 128) * 127 fit into int32
+_BESIDE = 8  # bytes of an output's scale and of its sum
+_RANGE = 2  # words of a row's step and zero
+_DEEPEST = 1 << 16  # sums of 255 * 127 fit into int32
 
 
 def bytes_per_output(depth: int) -> int:
@@ -33,16 +33,16 @@ def pack_int8(weight: Tensor, empty: Callable[..., Tensor] = torch.empty) -> Ten
 
     Raises ValueError for more inputs than the sums have bits for.
     """
-    _, lanes = compiled_cpu.instruction_set()
+    number, lanes = compiled_cpu.instruction_set()
     width, depth = weight.shape
     if depth > _DEEPEST:
         raise ValueError(f"int8 takes at most {_DEEPEST} inputs, got {depth}")
     padded, whole = ceil_div(depth, _FOUR) * _FOUR, width // lanes * lanes
-    values, scales = rounded_weight(weight)
+    values, scales = rounded_weight(weight, in_pairs=extension().int8_adds_pairs(number))
     packed = empty(width * bytes_per_output(depth), dtype=torch.uint8, device=weight.device)
     beside, rows = packed[: width * _BESIDE].view(2, -1), packed[width * _BESIDE :].view(torch.int8)
     beside[0].view(torch.float32).copy_(scales[:, 0])
-    beside[1].view(torch.int32).copy_(values.sum(1, dtype=torch.int32).mul_(-_OFFSET))
+    beside[1].view(torch.int32).copy_(values.sum(1))
     values = F.pad(values, (0, padded - depth))
     panels = values[:whole].view(-1, lanes, padded // _FOUR, _FOUR).transpose(1, 2)
     rows[: whole * padded].view(panels.shape).copy_(panels)
@@ -74,7 +74,7 @@ def _map(
         if given is not None and (given.shape != shape or given.dtype is not torch.float32):
             raise ValueError(f"needs float32 {list(shape)}, got {given.dtype} {list(given.shape)}")
     out = torch.empty(rows, width // 2 if gated else width, dtype=torch.float32, device=x.device)
-    steps = torch.empty(rows, dtype=torch.float32, device=x.device)
+    ranges = torch.empty(rows, _RANGE, dtype=torch.int32, device=x.device)
     values = torch.empty(rows, ceil_div(depth, lanes) * lanes, dtype=torch.uint8, device=x.device)
     arguments = extension().Int8Linear(
         x=address(x, strided_rows=True),
@@ -84,7 +84,7 @@ def _map(
         residual=address(residual),
         out=address(out),
         values=address(values),
-        steps=address(steps),
+        ranges=address(ranges),
         rows=rows,
         depth=depth,
         width=width,

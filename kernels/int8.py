@@ -1,10 +1,10 @@
 """Linear maps in int8 on a CPU: weights have one scale per output, and inputs have one per token.
 
-    y = (round(x / step) @ rows.T) * step * scale,   step [T, 1] = max|x| / 127 per row,
+    y = (round(x / step) @ rows.T) * step * scale,   step [T, 1] = (max(x, 0) - min(x, 0)) / 254 per row,
                                                      scale [N]   = max|weight| / 127 per row, or more:
 
-the rounded weights of inputs 2k and 2k + 1 are at most 128 together, which lets processors without VNNI add
-two products up in 16 bits. The largest sum of such a pair of |weight| over 128 is therefore the least scale.
+processors without VNNI add two products up in 16 bits. For these the rounded weights of inputs 2k and 2k + 1
+are at most 128 together, so that the largest sum of such a pair of |weight| over 128 is the least scale.
 
 The contracts are those of `linear`, float32 in and out, but for the rounding: an element of y is off by up to
 step / 2 * |weight|_1 + scale / 2 * |x|_1 + step * scale * K / 4. The products of rounded numbers and their
@@ -27,30 +27,36 @@ from torch.nn import functional as F
 from gliclass_fast.kernels.linear import ACTIVATIONS, norm_linear_by
 
 LIMIT, PAIR = 127, 128
+STEPS = 254  # of a row of inputs
 TINY = torch.finfo(torch.float32).tiny  # A row of zeros has this step.
 # So much larger a scale leaves pairs below PAIR before they are rounded, and at most PAIR after it.
 ABOVE = 1 + 2**-20
 
 
 def rounded(values: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns int8 values up to LIMIT, and the step [rows, 1] that they count."""
-    return _in_steps(values, values.abs().amax(1, keepdim=True) / LIMIT)
+    """Returns whole numbers, at most STEPS apart in a row, and the step [rows, 1] that they count."""
+    lowest, highest = values.aminmax(dim=1, keepdim=True)
+    return _in_steps(values, highest.clamp(min=0) / STEPS - lowest.clamp(max=0) / STEPS)
 
 
-def rounded_weight(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns int8 weights up to LIMIT, of which pairs reach PAIR at most, and the scale [N, 1]."""
+def rounded_weight(weight: Tensor, in_pairs: bool) -> tuple[Tensor, Tensor]:
+    """Returns int8 weights up to LIMIT, and the scale [N, 1]. in_pairs: neighbours reach PAIR at most."""
     sizes = F.pad(weight.abs(), (0, weight.shape[1] % 2))
-    pairs = (sizes * (ABOVE / PAIR)).unflatten(1, (-1, 2)).sum(2)
-    return _in_steps(weight, torch.maximum(pairs.amax(1, keepdim=True), sizes.amax(1, keepdim=True) / LIMIT))
+    scale = sizes.amax(1, keepdim=True) / LIMIT
+    if in_pairs:
+        pairs = (sizes * (ABOVE / PAIR)).unflatten(1, (-1, 2)).sum(2)
+        scale = torch.maximum(pairs.amax(1, keepdim=True), scale)
+    values, scale = _in_steps(weight, scale)
+    return values.to(torch.int8), scale
 
 
 def _in_steps(values: Tensor, step: Tensor) -> tuple[Tensor, Tensor]:
     step = step.clamp_min_(TINY)
-    return (values / step).round_().to(torch.int8), step
+    return (values / step).round_(), step
 
 
 def pack_int8_reference(weight: Tensor, empty: Callable[..., Tensor] = torch.empty) -> Tensor:
-    rows, scales = rounded_weight(weight)
+    rows, scales = rounded_weight(weight, in_pairs=False)
     return torch.cat((scales.flatten().view(torch.uint8), rows.flatten().view(torch.uint8)))
 
 
@@ -58,7 +64,7 @@ def _product(x: Tensor, packed: Tensor, bias: Tensor | None) -> Tensor:
     width = packed.numel() // (x.shape[1] + 4)
     scales, rows = packed[: 4 * width].view(torch.float32), packed[4 * width :].view(torch.int8)
     values, step = rounded(x)
-    y = F.linear(values.float(), rows.view(width, -1).float()).mul_(step).mul_(scales)
+    y = F.linear(values, rows.view(width, -1).float()).mul_(step).mul_(scales)
     return y if bias is None else y.add_(bias)
 
 

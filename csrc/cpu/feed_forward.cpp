@@ -11,17 +11,17 @@ constexpr int PADDING = 64 / 4;  // Rounded values of a row end where a vector o
 
 // How many floats each part of a block's memory has; one follows the other.
 struct Parts {
-  size_t first, inner, normed = 0, steps = 0, values = 0;
+  size_t first, inner, normed = 0, ranges = 0, values = 0;
 
   Parts(const FeedForward& layer, size_t rows) : first(rows * layer.width), inner(rows * layer.inner) {
     const int deepest = std::max({layer.depth, layer.width, layer.inner});
     if (layer.int8)
-      steps = rows, values = rows * (deepest / 4 + PADDING);
+      ranges = rows * sizeof(Int8Range) / sizeof(float), values = rows * (deepest / 4 + PADDING);
     else if (layer.norm != Int8Linear::NONE)
       normed = first;
   }
 
-  size_t total() const { return first + inner + normed + steps + values; }
+  size_t total() const { return first + inner + normed + ranges + values; }
 };
 
 class Block {
@@ -29,8 +29,9 @@ class Block {
   Block(const InstructionSet& set, const FeedForward& layer, int rows, float* memory, int threads)
       : set(set), layer(layer), rows(rows), threads(threads) {
     const Parts parts(layer, rows);
-    first = memory, inner = first + parts.first, normed = inner + parts.inner, steps = normed + parts.normed;
-    values = reinterpret_cast<uint8_t*>(steps + parts.steps);
+    first = memory, inner = first + parts.first, normed = inner + parts.inner;
+    ranges = reinterpret_cast<Int8Range*>(normed + parts.normed);
+    values = reinterpret_cast<uint8_t*>(ranges + rows);
   }
 
   void run(const float* x, const float* attended, float* sum, float* last) const {
@@ -51,7 +52,7 @@ class Block {
       Int8Linear a;
       a.x = x, a.x_stride = depth, a.weight = static_cast<const uint8_t*>(weight);
       a.bias = bias, a.residual = residual, a.out = out;
-      a.values = values, a.steps = steps;
+      a.values = values, a.ranges = ranges;
       a.rows = rows, a.depth = depth, a.width = up && layer.gated ? 2 * width : width, a.threads = threads;
       if (up) a.norm = layer.norm, a.eps = layer.eps, a.activation = layer.activation, a.gated = layer.gated;
       return set.linear_int8(a);
@@ -74,7 +75,8 @@ class Block {
   const InstructionSet& set;
   const FeedForward& layer;
   const int rows, threads;
-  float *first, *inner, *normed, *steps;
+  float *first, *inner, *normed;
+  Int8Range* ranges;
   uint8_t* values;  // rounded inputs
 };
 

@@ -19,6 +19,7 @@
 #define DECLARE_INT8(name)             \
   namespace name {                     \
   void linear_int8(const Int8Linear&); \
+  extern const bool adds_pairs;        \
   }
 
 DECLARE(portable)
@@ -42,18 +43,18 @@ static bool has_avx512vnni() { return has_avx512() && __builtin_cpu_supports("av
 const InstructionSet INSTRUCTION_SETS[] = {
 #ifdef __x86_64__
     {"avx512vnni", avx512::lanes, has_avx512vnni, avx512::attend, avx512::linear, avx512::norm,
-     avx512::head_norm, avx512::pair_add, avx512vnni::linear_int8},
+     avx512::head_norm, avx512::pair_add, avx512vnni::linear_int8, avx512vnni::adds_pairs},
     {"avx512", avx512::lanes, has_avx512, avx512::attend, avx512::linear, avx512::norm, avx512::head_norm,
-     avx512::pair_add, avx512::linear_int8},
+     avx512::pair_add, avx512::linear_int8, avx512::adds_pairs},
 #ifdef WITH_avxvnni
     {"avxvnni", avx2::lanes, has_avxvnni, avx2::attend, avx2::linear, avx2::norm, avx2::head_norm,
-     avx2::pair_add, avxvnni::linear_int8},
+     avx2::pair_add, avxvnni::linear_int8, avxvnni::adds_pairs},
 #endif
     {"avx2", avx2::lanes, has_avx2, avx2::attend, avx2::linear, avx2::norm, avx2::head_norm, avx2::pair_add,
-     avx2::linear_int8},
+     avx2::linear_int8, avx2::adds_pairs},
 #endif
     {"portable", portable::lanes, [] { return true; }, portable::attend, portable::linear, portable::norm,
-     portable::head_norm, portable::pair_add, portable::linear_int8},
+     portable::head_norm, portable::pair_add, portable::linear_int8, portable::adds_pairs},
 };
 const int INSTRUCTION_SET_COUNT = sizeof(INSTRUCTION_SETS) / sizeof(InstructionSet);
 

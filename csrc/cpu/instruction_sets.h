@@ -17,6 +17,7 @@ struct InstructionSet {
   void (*head_norm)(const HeadNorm&);
   void (*pair_add)(const PairAdd&);
   void (*linear_int8)(const Int8Linear&);
+  bool int8_adds_pairs;  // It adds two neighbouring products up in 16 bits.
 };
 
 extern const InstructionSet INSTRUCTION_SETS[];  // The fastest comes first.

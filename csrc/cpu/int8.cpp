@@ -14,21 +14,21 @@ namespace {
 constexpr int BLOCK = 16 * ROWS;  // rows of a task, or fewer where there are too few tasks
 constexpr int SMALL = 1 << 19;    // So many multiplications take less time than a second thread to wake up.
 constexpr int ROUNDED = 1 << 14;  // values of a task that rounds rows
-constexpr float LARGEST = 127;
+constexpr float STEPS = 254;      // The ends of a row's range are rounded apart: 255 could become 256.
 constexpr float TINY = 1.17549435e-38f;  // A row of zeros has this step.
 
 // Finds the parts of the packed weight.
 struct Weight {
   int fours;  // The depth is so many times four.
   const float* scales;
-  const int32_t* offsets;
+  const int32_t* sums;
   const int8_t* weights;
 
   explicit Weight(const Int8Linear& a)
       : fours((a.depth + FOUR - 1) / FOUR),
         scales(reinterpret_cast<const float*>(a.weight)),
-        offsets(reinterpret_cast<const int32_t*>(scales + a.width)),
-        weights(reinterpret_cast<const int8_t*>(offsets + a.width)) {}
+        sums(reinterpret_cast<const int32_t*>(scales + a.width)),
+        weights(reinterpret_cast<const int8_t*>(sums + a.width)) {}
 
   // Gives the panel that begins with an output.
   const Words* panel(int output) const { return reinterpret_cast<const Words*>(alone(output)); }
@@ -41,7 +41,7 @@ inline int value_stride(const Int8Linear& a) { return round_up(a.depth, LANES); 
 
 inline uint8_t* values_of(const Int8Linear& a, int row) { return a.values + ptrdiff_t(row) * value_stride(a); }
 
-// Norms a row, rounds it to -127 .. 127 and keeps 128 more, and its step. `copy` has room for the row.
+// Norms a row, and rounds it to steps of the range that it and 0 fill. `copy` has room for the row.
 void round_row(const Int8Linear& a, int row, float* copy) {
   const float* const x = a.x + row * a.x_stride;
   const int padded = value_stride(a);
@@ -60,20 +60,23 @@ void round_row(const Int8Linear& a, int row, float* copy) {
     for (int d = 0; d < padded; d += LANES) squares += load(copy + d) * load(copy + d);
     factor = 1 / __builtin_sqrtf(sum_of(squares) / a.depth + a.eps);
   }
-  Vector tops{};
+  Vector above{}, below{};  // the largest values of both signs
   for (int d = 0; d < padded; d += LANES) {
-    const Vector size = larger(load(copy + d), -load(copy + d));
-    tops = (tops > size) | (tops != tops) ? tops : size;  // It is NaN if one of them is.
+    const Vector value = load(copy + d);
+    above = (above > value) | (above != above) ? above : value;  // It is NaN if one of them is.
+    below = larger(-value, below);
   }
-  float step = largest_of(tops) / LARGEST;
+  const float lowest = largest_of(below);
+  float step = largest_of(above) / STEPS + lowest / STEPS;
   if (step < TINY) step = TINY;
-  a.steps[row] = step * factor;
   constexpr float ROUNDING = 12582912.0f;  // It is 1.5 * 2^23: the sum has no bits for fractions.
   constexpr int32_t BITS = 0x4B400000;     // These are its bits.
   const float inverse = 1 / step;
+  const auto rounded = [inverse](Vector values) { return (Integers)(values * inverse + ROUNDING) - BITS; };
+  const int32_t zero = rounded(splat(lowest))[0] & 255;  // Rows with NaN or infinity may have any.
+  a.ranges[row] = {step * factor, zero};
   uint8_t* const to = values_of(a, row);
-  for (int d = 0; d < padded; d += LANES)
-    store_values(to + d, (Integers)(load(copy + d) * inverse + ROUNDING) - (BITS - 128));
+  for (int d = 0; d < padded; d += LANES) store_values(to + d, rounded(load(copy + d)) + zero);
 }
 
 // Gives the outputs of the sums, which belong to the outputs from `column` on.
@@ -89,7 +92,7 @@ void write_block(const Int8Linear& a, const Weight& weight, int row, int rows, c
   const int width = a.gated ? a.width / 2 : a.width;
   for (int r = 0; r < rows; r++)
     for (int n = 0; n < (a.gated ? 1 : count); n++) {
-      const float step = a.steps[row + r];
+      const float step = a.ranges[row + r].step;
       Vector value = activated(a.activation, scaled(a, weight, sums[r][n], step, columns[n]));
       if (a.gated) value *= scaled(a, weight, sums[r][1], step, columns[1]);
       const ptrdiff_t at = ptrdiff_t(row + r) * width + columns[n];
@@ -110,7 +113,8 @@ void map_strip(const Int8Linear& a, const Weight& weight, int first, int end, co
     const int rows = end - row < ROWS ? end - row : ROWS;
     Sums sums;
     for (int r = 0; r < rows; r++)
-      for (int n = 0; n < count; n++) sums[r][n] = *reinterpret_cast<const Words*>(weight.offsets + columns[n]);
+      for (int n = 0; n < count; n++)
+        sums[r][n] = *reinterpret_cast<const Words*>(weight.sums + columns[n]) * -a.ranges[row + r].zero;
     multiply_some(rows, count, values_of(a, row), value_stride(a), panels, weight.fours,
                   group < count ? next[group] : panels[0], sums);
     write_block(a, weight, row, rows, columns, count, sums);
@@ -121,10 +125,11 @@ void map_strip(const Int8Linear& a, const Weight& weight, int first, int end, co
 void map_rest(const Int8Linear& a, const Weight& weight, int first, int end) {
   for (int column = a.width / LANES * LANES; column < a.width; column++)
     for (int row = first; row < end; row++) {
-      int32_t sum = weight.offsets[column];
-      for (int d = 0; d < a.depth; d++) sum += values_of(a, row)[d] * weight.alone(column)[d];
+      const auto [step, zero] = a.ranges[row];
+      int32_t sum = 0;
+      for (int d = 0; d < a.depth; d++) sum += (values_of(a, row)[d] - zero) * weight.alone(column)[d];
       const ptrdiff_t at = ptrdiff_t(row) * a.width + column;
-      float value = float(sum) * a.steps[row] * weight.scales[column];
+      float value = float(sum) * step * weight.scales[column];
       value = activated(a.activation, a.bias ? value + a.bias[column] : value);
       a.out[at] = a.residual ? a.residual[at] + value : value;
     }
@@ -155,5 +160,7 @@ void linear_int8(const Int8Linear& a) {
     map_strip(a, weight, first, end, columns, count);
   });
 }
+
+extern const bool adds_pairs = ADDS_PAIRS;
 
 }  // namespace ISA

@@ -1,10 +1,11 @@
 // The sums of products of int8 linear maps, exact on every processor.
 //
 // VNNI's dpbusd multiplies four unsigned bytes by four signed ones in every lane and adds the products up. So
-// an input q in -127 .. 127 is kept as q + 128, and sums do not start at 0 but at -128 times the sum of the
-// output's weights, which takes the difference away again. Without VNNI, maddubs adds two neighbouring products
-// up to an int16, and madd two of these to an int32. Neighbouring weights are at most 128 together, and an
-// input at most 255, so that no int16 saturates. An int32 holds the sums of 2^16 inputs.
+// inputs are kept with the zero of their row added, and sums do not start at 0 but at minus that zero times the
+// sum of the output's weights, which takes the difference away again. Without VNNI, maddubs adds two
+// neighbouring products up to an int16, and madd two of these to an int32. There neighbouring weights are at
+// most 128 together, and an input at most 255, so that no int16 saturates. An int32 holds the sums of 2^16
+// inputs.
 #pragma once
 
 #include "vectors.h"
@@ -23,6 +24,12 @@ constexpr int FOUR = 4;  // Weights of so many inputs lie together.
 constexpr int ROWS = LANES == 16 ? 8 : 6;
 constexpr int COLUMNS = LANES == 16 ? 3 : 2;
 typedef Integers Sums[ROWS][COLUMNS];
+
+#if defined(__AVX512VNNI__) || (defined(__AVXVNNI__) && !defined(__AVX512F__))
+constexpr bool ADDS_PAIRS = false;
+#else
+constexpr bool ADDS_PAIRS = true;  // Two neighbouring products are added up in 16 bits.
+#endif
 
 // Adds to every lane the product of its inputs and its weights, which fill a word each.
 inline Integers add_products(Integers sums, Integers inputs, Integers weights) {

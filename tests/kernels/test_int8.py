@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable
+from dataclasses import dataclass
 
 import pytest
 import torch
@@ -19,38 +19,44 @@ from gliclass_fast.ops import implementation
 SHAPES = [(1, 33, 38), (17, 768, 3072), (130, 3072, 768), (2, 5, 7)]
 SETS = extension().instruction_sets()
 WAYS = {"reference": None, **{name: number for number, (name, _) in SETS.items()}}
-Run = Callable[..., Tensor]
 
 
-def runner(backend: str) -> Run:
-    """Returns a function of (operation, x, weight, ...) that packs the weight for a backend."""
+@dataclass(frozen=True)
+class Run:
+    """A Run is a function of (operation, x, weight, ...) that packs the weight for a backend."""
 
-    def run(operation: str, x: Tensor, weight: Tensor, *rest: object, **options: object) -> Tensor:
-        packed = implementation("pack_linear", backend)(weight)
-        found: Tensor = implementation(operation, backend)(x, packed, *rest, **options)
+    backend: str
+    in_pairs: bool  # The backend adds two neighbouring products up in 16 bits.
+
+    def __call__(self, operation: str, x: Tensor, weight: Tensor, *rest: object, **options: object) -> Tensor:
+        packed = implementation("pack_linear", self.backend)(weight)
+        found: Tensor = implementation(operation, self.backend)(x, packed, *rest, **options)
         return found
-
-    return run
 
 
 @pytest.fixture(params=WAYS)
 def run(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Runs the reference, and the kernel on every instruction set that this processor has.
-
-    The portable one multiplies bytes as VNNI does: it shares all but that instruction with those for VNNI.
-    """
+    """Runs the reference, and the kernel on every instruction set that this processor has."""
     number = WAYS[request.param]
     if number is None:
-        return runner("int8_reference")
+        return Run("int8_reference", in_pairs=False)
     monkeypatch.setattr(compiled_cpu, "instruction_set", lambda: (number, SETS[number][1]))
-    return runner("int8")
+    return Run("int8", extension().int8_adds_pairs(number))
 
 
-def allowed(x: Tensor, weight: Tensor, y: Tensor) -> Tensor:
+def test_pairs_are_bounded_where_there_is_no_vnni() -> None:
+    assert {name: extension().int8_adds_pairs(number) for number, (name, _) in SETS.items()} == {
+        name: "vnni" not in name for name, _ in SETS.values()
+    }
+
+
+def allowed(x: Tensor, weight: Tensor, y: Tensor, in_pairs: bool) -> Tensor:
     """Gives every element's largest error, as kernels/int8.py derives it, with that of float32 rounding."""
-    step = x.abs().amax(1).double() / int8.LIMIT
-    pairs = F.pad(weight.abs(), (0, weight.shape[1] % 2)).unflatten(1, (-1, 2)).sum(2)
-    scale = torch.maximum(weight.abs().amax(1) / int8.LIMIT, pairs.amax(1) / int8.PAIR).double() * int8.ABOVE
+    step = (x.amax(1).clamp_min(0).double() - x.amin(1).clamp_max(0)) / int8.STEPS
+    scale = weight.abs().amax(1).double() / int8.LIMIT
+    if in_pairs:
+        pairs = F.pad(weight.abs(), (0, weight.shape[1] % 2)).unflatten(1, (-1, 2)).sum(2)
+        scale = torch.maximum(scale, pairs.amax(1).double() / int8.PAIR * int8.ABOVE)
     of_input = step[:, None] / 2 * weight.double().abs().sum(1)
     of_weight = scale / 2 * x.double().abs().sum(1, keepdim=True)
     both = step[:, None] * scale * x.shape[1] / 4
@@ -63,21 +69,32 @@ def test_rounding_alone_separates_it_from_the_exact_product(shape: tuple[int, in
     x, weight, bias = torch.randn(rows, depth), torch.randn(width, depth), torch.randn(width)
     x[:, 0] *= 50  # one column far beyond the others
     weight[1:3] *= torch.tensor([[1e-4], [1e3]])
-    found = run("linear", x, weight, bias).double()
-    exact = x.double() @ weight.double().T + bias
-    assert ((found - exact).abs() <= allowed(x, weight, exact)).all()
-    added = run("linear_add", x, weight, bias, torch.ones(rows, width)).double()
-    assert torch.allclose(added, found + 1, rtol=1e-5, atol=1e-4)
+    for inputs in (x, x.abs(), -x.abs(), F.gelu(x)):
+        found = run("linear", inputs, weight, bias).double()
+        exact = inputs.double() @ weight.double().T + bias
+        assert ((found - exact).abs() <= allowed(inputs, weight, exact, run.in_pairs)).all()
+        added = run("linear_add", inputs, weight, bias, torch.ones(rows, width)).double()
+        assert torch.allclose(added, found + 1, rtol=1e-5, atol=1e-4)
+
+
+def test_both_ends_of_a_row_may_lie_between_two_steps(run: Run) -> None:
+    """Both are rounded away from 0 where they are halves of a step, and no value wraps around."""
+    lowest = torch.arange(0.5, 254)[:, None]
+    ends = torch.cat((-lowest, int8.STEPS - lowest), 1)
+    for size in (1.0, 1e-30, 0.7, 1e33):
+        found = run("linear", size * ends, torch.eye(2), None)
+        assert ((found / size - ends).abs() <= 0.501).all()
 
 
 def test_sums_of_whole_numbers_are_exact(run: Run) -> None:
-    """Rows and weights that reach 127 have a step of one: nothing is rounded, and nothing may saturate."""
+    """Rows from -127 to 127, and weights that reach 127, have a step of one, and rows of 127 have one half:
+    nothing is rounded, and nothing may saturate."""
     for rows, depth, width in ((1, 4, 8), (5, 33, 38), (20, 1021, 50), (33, 64, 48)):
         x, weight = torch.randint(-127, 128, (rows, depth)), torch.randint(-127, 128, (width, depth))
         weight[:, 1::2] = weight[:, 1::2].sign() * (
             127 - weight[:, : depth // 2 * 2 : 2].abs()
         )  # pairs of 127
-        x[:, 0], weight[:, depth // 4 * 2], weight[:, depth // 4 * 2 + 1] = 127, -127, 0
+        x[:, 0], x[:, 1], weight[:, depth // 4 * 2], weight[:, depth // 4 * 2 + 1] = 127, -127, -127, 0
         x[0] = 127
         found = run("linear", x.float(), weight.float(), None)
         assert torch.equal(found, (x @ weight.T).float())
@@ -85,10 +102,13 @@ def test_sums_of_whole_numbers_are_exact(run: Run) -> None:
 
 @pytest.mark.parametrize("pair", [(1.0, 1.0), (-1.0, -1.0), (127.0, 1.0), (0.0, -127.0), (65.6, 62.4)])
 def test_the_largest_values_do_not_saturate(pair: tuple[float, float], run: Run) -> None:
-    """The weights of these pairs are 128 together, or 127 alone."""
+    """The weights of these pairs are 128 together, or 127 alone; without that bound, the larger is 127."""
     weight = torch.tensor(pair).repeat(96, 384)
-    values, scale = int8.rounded_weight(weight)
-    assert int(values.unflatten(1, (-1, 2)).abs().sum(2).amax()) == (127 if 0 in pair else 128)
+    values, scale = int8.rounded_weight(weight, run.in_pairs)
+    if run.in_pairs:
+        assert int(values.unflatten(1, (-1, 2)).abs().sum(2).amax()) == (127 if 0 in pair else 128)
+    else:
+        assert int(values.abs().amax()) == 127
     for sign in (1.0, -1.0):
         x = torch.full((17, 768), 3.0 * sign)
         expected = 3 * sign * (values * scale).sum(1).expand(17, -1)
@@ -100,13 +120,13 @@ def test_no_pair_of_weights_is_more_than_processors_add_in_16_bits() -> None:
     for width, size in itertools.product((63, 64), (1e-30, 1.0, 3e37)):
         numbers = (torch.randn(400, width), torch.rand(400, width), torch.randint(-9, 10, (400, width)) / 2)
         weights = torch.cat(numbers) * size
-        values, scale = int8.rounded_weight(weights)
+        values, scale = int8.rounded_weight(weights, in_pairs=True)
         pairs = F.pad(values.int().abs(), (0, width % 2)).unflatten(1, (-1, 2)).sum(2).amax(1)
         assert int(pairs.min()) >= 126 and int(pairs.max()) == int8.PAIR
         assert int(values.abs().max()) <= int8.LIMIT
         assert ((values * scale - weights).abs() <= scale * 0.5001).all()
     for bad in (math.nan, math.inf, -math.inf):
-        _, scale = int8.rounded_weight(torch.tensor([[1.0, 2.0], [1.0, bad]]))
+        _, scale = int8.rounded_weight(torch.tensor([[1.0, 2.0], [1.0, bad]]), in_pairs=True)
         assert scale.isfinite().flatten().tolist() == [True, False]
 
 

@@ -35,12 +35,12 @@ def _plain(examples: Any, name: str, allowed: tuple[str, ...]) -> list[dict[str,
 
 def _example(example: Any, name: str, allowed: tuple[str, ...]) -> dict[str, Any]:
     """Returns an example without what is None, which counts as absent."""
-    if not isinstance(example, Mapping) or not isinstance(example.get("text", ""), str):
+    if not isinstance(example, Mapping) or not isinstance(example.get("text"), str | None):
         raise WrongType(f"{name} must be a dict with a 'text' string and a list of 'labels'")
     for key in example:
         if key not in allowed:
             raise WrongValue(f"{name} has the unknown key {key!r}; allowed: {', '.join(allowed)}")
-    plain: dict[str, Any] = {"text": plain_string(example.get("text", ""), f"{name}['text']")}
+    plain: dict[str, Any] = {"text": plain_string(example.get("text") or "", f"{name}['text']")}
     for key in allowed[1:]:
         if (labels := example.get(key)) is not None:
             field = f"{name}[{key!r}]"
@@ -52,7 +52,7 @@ def _example(example: Any, name: str, allowed: tuple[str, ...]) -> dict[str, Any
 def format_examples(examples: Sequence[Mapping[str, Any]], markers: Markers) -> str:
     """Joins the examples, each behind its marker, and puts one separator behind all of them.
 
-    The labels of an example are a list of strings, or a string; None counts as absent.
+    The labels of an example are a list of strings, or a string. None counts as absent, as a text too.
     """
     if not examples:
         return ""
@@ -61,7 +61,7 @@ def format_examples(examples: Sequence[Mapping[str, Any]], markers: Markers) -> 
         known = [own for key in ("labels", "true_labels") if (own := example.get(key)) is not None]
         labels = known[0] if known else []
         joined = labels if isinstance(labels, str) else ", ".join(labels)
-        parts.append(f"{markers.example}{example.get('text', '')} \nLabels:\n {joined}")
+        parts.append(f"{markers.example}{example.get('text') or ''} \nLabels:\n {joined}")
     return "".join(parts) + markers.sep
 
 
@@ -79,5 +79,5 @@ def format_retrieved(examples: Sequence[Mapping[str, Any]], markers: Markers) ->
         false = [label for label in dict.fromkeys(example.get("all_labels") or []) if label not in true]
         marked = " ".join(f"<<TRUE_LABEL>> {label}" for label in true)
         unmarked = " ".join(f"<<FALSE_LABEL>> {label}" for label in false)
-        parts.append(f"{markers.example} {example.get('text', '')} {marked} {unmarked} <</EXAMPLE>>")
+        parts.append(f"{markers.example} {example.get('text') or ''} {marked} {unmarked} <</EXAMPLE>>")
     return " " + " ".join(parts) if parts else ""

@@ -149,9 +149,11 @@ class TextAlone:
 
     def __init__(self, tokenizer: Any, label_vectors: LabelVectors) -> None:
         self._tokenizer, self._label_vectors = SequenceTokenizer(tokenizer), label_vectors
+        self._warned = False
 
     def encode(self, requests: Sequence[Request], window: int) -> list[EncodedPrompt]:
-        if any(each.examples for each in requests):
+        if not self._warned and any(each.examples for each in requests):
+            self._warned = True
             logger.warning("bi-encoders read no examples: they are left out, as by the reference")
         texts = self._tokenizer.whole([plain_text(each) for each in requests], window)
         vectors = self._label_vectors([each.labels for each in requests])

@@ -137,6 +137,7 @@ def test_what_an_example_lacks_counts_for_nothing(pipeline: Any) -> None:
     for absent, without in (
         ({"text": "so", "labels": None, "true_labels": ["a"]}, {"text": "so", "true_labels": ["a"]}),
         ({"text": "so", "labels": None}, {"text": "so", "labels": []}),
+        ({"text": None, "labels": ["a"]}, {"text": "", "labels": ["a"]}),
         ({"text": "so"}, {"text": "so", "labels": []}),
         ({"text": "so", "labels": "a"}, {"text": "so", "labels": ["a"]}),
     ):

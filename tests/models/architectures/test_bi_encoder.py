@@ -161,11 +161,16 @@ def test_a_label_is_never_cut() -> None:
         pipeline("a text", ["finance and banking", "finance and sports"])
 
 
-def test_examples_are_left_out_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+def test_examples_are_left_out_with_one_warning(caplog: pytest.LogCaptureFixture) -> None:
     pipeline = fast_pipeline(tiny("bi-encoder"))
     shots = [{"text": "so good", "labels": ["x"]}]
-    assert pipeline("a", ["b"], examples=shots, threshold=0.0) == pipeline("a", ["b"], threshold=0.0)
-    assert "read no examples" in caplog.text
+    for _ in range(2):
+        assert pipeline("a", ["b"], examples=shots, threshold=0.0) == pipeline("a", ["b"], threshold=0.0)
+    assert caplog.text.count("read no examples") == 1
+
+
+def test_a_text_with_markers_is_read_as_by_the_reference() -> None:
+    assert_parity(tiny("bi-encoder"), ["a <<LABEL>> b <<SEP>>", "<<EXAMPLE>>"], [["x", "y"]] * 2)
 
 
 def test_a_label_tokenizer_is_needed() -> None:

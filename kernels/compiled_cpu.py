@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import cache
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -162,46 +161,28 @@ def _check(rows: tuple[Tensor, Tensor, Tensor], tables: Iterable[Tensor]) -> Non
         raise ValueError("rows of q, k and v must be contiguous, k and v strided alike")
 
 
-# `torch.library.custom_op` does the same, and imports a compiler at its first call, which takes seconds
-_LIBRARY = torch.library.Library("gliclass_fast", "FRAGMENT")
-_LIBRARY.define(f"attention_cpu{torch.library.infer_schema(_attend, mutates_args=())}")
-_LIBRARY.impl("attention_cpu", _attend, "CPU")
-
-
-def _attention(*arguments: Any, **options: Any) -> Tensor:
-    """Calls `_attend`, as an operation of torch only where torch compiles: its dispatch takes longer."""
-    if not torch.compiler.is_compiling():
-        return _attend(*arguments, **options)
-    out: Tensor = torch.ops.gliclass_fast.attention_cpu.default(*arguments, **options)
-    return out
-
-
-@torch.library.register_fake("gliclass_fast::attention_cpu", lib=_LIBRARY)
-def _(q, *_, **__):
-    return q.new_empty(q.shape[0], q.shape[1] * q.shape[2])
-
-
 def attention_cpp(
     qkv: Tensor, sequences: Sequences, scale: float, positions: Positions = NO_POSITIONS
 ) -> Tensor:
-    angles = positions.rotary or (None, None)
-    return _attention(
-        *qkv.unbind(1), sequences.tiles, scale, *angles, positions.window, positions.distance_bias
-    )
+    q, k, v = qkv.unbind(1)
+    cosines, sines = positions.rotary or (None, None)
+    bias = positions.distance_bias
+    return _attend(q, k, v, sequences.tiles, scale, cosines, sines, positions.window, bias)
 
 
 def cross_attention_cpp(q: Tensor, k: Tensor, v: Tensor, sequences: Sequences) -> Tensor:
-    return _attention(q, k, v, sequences.tiles, q.shape[-1] ** -0.5)
+    return _attend(q, k, v, sequences.tiles, q.shape[-1] ** -0.5)
 
 
 def causal_attention_cpp(
     q: Tensor, k: Tensor, v: Tensor, sequences: Sequences, pages: Tensor | None = None
 ) -> Tensor:
-    return _attention(q, k, v, sequences.tiles, q.shape[-1] ** -0.5, causal=True, pages=pages)
+    return _attend(q, k, v, sequences.tiles, q.shape[-1] ** -0.5, causal=True, pages=pages)
 
 
 def disentangled_attention_cpp(
     qkv: Tensor, sequences: Sequences, scale: float, tables: DistanceTables
 ) -> Tensor:
-    rows, key_table, query_table = qkv.unbind(1), tables.key_table, tables.query_table
-    return _attention(*rows, sequences.tiles, scale, key_table=key_table, query_table=query_table)
+    q, k, v = qkv.unbind(1)
+    key_table, query_table = tables.key_table, tables.query_table
+    return _attend(q, k, v, sequences.tiles, scale, key_table=key_table, query_table=query_table)

@@ -110,7 +110,7 @@ for number in test_cpu.SETS:
         test_cpu.test_every_instruction_set(number, patch)
         for quantization in (None, "int8"):
             test_feed_forward.test_it_is_what_its_operations_are(number, quantization, patch)
-        run = test_int8.runner("int8")
+        run = test_int8.Run("int8", test_cpu.extension().int8_adds_pairs(number))
         test_int8.test_sums_of_whole_numbers_are_exact(run)
         test_int8.test_threads_and_other_rows_change_nothing(run)
         for width in (24, 96):
@@ -230,27 +230,6 @@ def test_the_default_dtype_and_device_do_not_matter() -> None:
     finally:
         torch.set_default_dtype(torch.float32)
     assert found.dtype is torch.float32 and torch.equal(found, expected)
-
-
-def test_pytorch_accepts_the_operation() -> None:
-    qkv, sequences, scale, tables = disentangled()
-    rows, absent = qkv.nan_to_num().unbind(1), [None] * 4
-    arguments = (*rows, sequences.tiles, scale, *absent, tables.key_table, tables.query_table)
-    torch.library.opcheck(
-        torch.ops.gliclass_fast.attention_cpu.default,
-        arguments,
-        test_utils=("test_schema", "test_faketensor", "test_aot_dispatch_dynamic"),
-    )
-
-
-def test_it_is_part_of_a_compiled_graph() -> None:
-    qkv, sequences, scale, tables = disentangled()
-
-    def twice(qkv: torch.Tensor) -> torch.Tensor:
-        return 2 * compiled_cpu.disentangled_attention_cpp(qkv, sequences, scale, tables)
-
-    traced = torch.compile(twice, fullgraph=True, backend="aot_eager")
-    assert torch.equal(traced(qkv), twice(qkv))
 
 
 def strided(tensor: torch.Tensor) -> torch.Tensor:

@@ -17,7 +17,8 @@ from tests.tiny import loaded, reference_model
 
 SETS = extension().instruction_sets()
 DEPTH, WIDTH, INNER = 40, 50, 96  # of which only the last fills whole vectors, as gates do
-NORM = 0.1 + torch.arange(WIDTH) / WIDTH, torch.arange(WIDTH) / 7
+WIDEST = 400
+NORM = 0.1 + torch.arange(WIDEST) / WIDTH, torch.arange(WIDEST) / 7  # A layer takes what it is wide.
 # The table gives the fields of a layer: which norms it has, and whether it is gated.
 KINDS = {
     "post-norm": {"first_norm": NORM, "last_norm": NORM},
@@ -29,22 +30,33 @@ ROWS = 1, 7, 600  # The last are more than a block.
 
 
 def layer_of(
-    ops: Ops, kind: str, activation: str = "gelu", biased: bool = True
+    ops: Ops,
+    kind: str,
+    activation: str = "gelu",
+    biased: bool = True,
+    depth: int = DEPTH,
+    width: int = WIDTH,
+    inner: int = INNER,
 ) -> tuple[FeedForward, Tensor]:
     """Returns a layer, and the sums of the map up before it was packed."""
-    outputs = 2 * INNER if KINDS[kind].get("gated") else INNER
-    out, up, down = torch.randn(WIDTH, DEPTH), torch.randn(outputs, WIDTH), torch.randn(WIDTH, INNER)
+    outputs = 2 * inner if KINDS[kind].get("gated") else inner
+    out, up, down = torch.randn(width, depth), torch.randn(outputs, width), torch.randn(width, inner)
+    norms = {
+        name: tuple(None if part is None else part[:width] for part in parts)
+        for name, parts in KINDS[kind].items()
+        if name in ("first_norm", "last_norm")
+    }
     biases = [torch.randn(len(weight)) if biased else None for weight in (out, up, down)]
     names = "out_bias", "up_bias", "down_bias"
     layer = FeedForward(
         **dict(zip(("out", "up", "down"), map(ops.pack_linear, (out, up, down)), strict=True)),
         **dict(zip(names, biases, strict=True)),
-        depth=DEPTH,
-        width=WIDTH,
-        inner=INNER,
+        depth=depth,
+        width=width,
+        inner=inner,
         activation=activation,
         eps=1e-5,
-        **KINDS[kind],
+        **{**KINDS[kind], **norms},
     )
     return layer, up.sum(1)
 

@@ -19,6 +19,8 @@ from typing import Any
 from tools.fuzzing import sanitized
 
 WITHIN = 1e-4  # of the largest value, or of 1
+BOUND = 1.001  # of int8's bound: norms differ in their last bits
+LINEAR = ("linear", "linear_add", "norm_linear")  # what int8 has too
 NUMBERED = "case "  # begins the line that is on standard error when a sanitizer ends the process
 
 
@@ -148,6 +150,47 @@ def _norm_linear(chance: Random) -> tuple[str, Any]:
     return "norm_linear", cases.norm_linear(_float32(), chance.choice(list(ACTIVATIONS)), **sizes, **rest)
 
 
+def _int8(operation: str, arguments: tuple[Any, ...], in_pairs: bool) -> str | None:
+    """Runs a map in int8, without an activation, and returns by how much its error exceeds the bound."""
+    from gliclass_fast.kernels.linear import normed
+    from tests.kernels.test_int8 import Run, allowed
+
+    x, weight, bias, *rest = arguments
+    rest = rest[: {"linear": 0, "linear_add": 1, "norm_linear": 2}[operation]]
+    found = Run("int8", in_pairs)(operation, x, weight, bias, *rest)
+    rows = normed(x, rest[1], rest[0] is None) if operation == "norm_linear" else x
+    exact = rows.double() @ weight.double().T + (0 if bias is None else bias)
+    if operation == "linear_add":
+        exact += rest[0]
+    error = float(((found - exact).abs() / allowed(rows, weight, exact, in_pairs)).max())
+    return None if error <= BOUND else f"error {error:.4f} times its bound"
+
+
+def _feed_forward(chance: Random) -> str | None:
+    """Compares the bits of a bound layer with those of its operations, and returns how they differ."""
+    import torch
+
+    from gliclass_fast.kernels.compiled_linear import FUSED
+    from gliclass_fast.ops import choose_ops
+    from tests.kernels import test_feed_forward as layers
+
+    ops = choose_ops("cpu", quantization=chance.choice((None, "int8")))
+    depth, width, inner = (
+        16 * chance.randint(1, most) - chance.choice((0, 0, 1, 9)) for most in (20, 25, 40)
+    )
+    kind = chance.choice(list(layers.KINDS))
+    if layers.KINDS[kind].get("gated"):
+        inner = 16 * (inner // 16 + 1)
+    sizes = {"depth": depth, "width": width, "inner": inner}
+    layer, sums = layers.layer_of(ops, kind, chance.choice(list(FUSED)), chance.random() < 0.5, **sizes)
+    bound, rows = ops.bind_feed_forward(layer), chance.choice((1, 511, 512, 513, chance.randint(1, 600)))
+    x, attended = torch.randn(rows, width), torch.randn(rows, depth)
+    assert bound is not None
+    found, expected = bound(x, attended), layers.apart(ops, layer, sums, x.clone(), attended)
+    same = all(map(torch.equal, found, expected))
+    return None if same else f"{kind} {sizes}, {rows} rows: other bits than its operations"
+
+
 def _norm(chance: Random) -> tuple[str, Any]:
     from tests.kernels import cases
 
@@ -188,6 +231,7 @@ def run(seed: int, number: int, sets: dict[int, tuple[str, int]]) -> tuple[str, 
     import torch
 
     from gliclass_fast.kernels import compiled_cpu
+    from gliclass_fast.kernels._extension import extension
     from gliclass_fast.ops import implementation
     from tests.kernels import cases
 
@@ -196,14 +240,18 @@ def run(seed: int, number: int, sets: dict[int, tuple[str, int]]) -> tuple[str, 
     chosen = chance.choice(list(sets))
     compiled_cpu.instruction_set = lambda: (chosen, sets[chosen][1])  # type: ignore[assignment]
     torch.set_num_threads(chance.randint(1, 3))
+    if chance.randrange(len(CASES) + 1) == 0:
+        return "feed_forward", _feed_forward(chance)
     operation, (arguments, slow) = chance.choice(CASES)(chance)
+    if operation in LINEAR and chance.random() < 0.5:
+        return f"{operation}, int8", _int8(operation, arguments, extension().int8_adds_pairs(chosen))
     found = implementation(operation, "cpp")(*cases.packed(operation, "cpp", arguments)).double()
     exact = slow(torch.float64)
     if found.shape != exact.shape:
         return operation, f"shape {list(found.shape)}, not {list(exact.shape)}"
     error = float((found - exact).abs().max())
     if not error <= WITHIN * max(1.0, float(exact.abs().max())):
-        return operation, f"error {error:.2e} on {sets[chosen][0]}"
+        return operation, f"error {error:.2e}"
     return operation, None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,7 +26,8 @@ class Chunk:
     threshold: float | list[float]  # for all labels, or one per label
     kind: str  # "single-label" or "multi-label"
     strategy: ClassificationStrategy | None
-    prefix: str  # prompt and examples
+    prefix: str  # prompt and examples, with the markers' stock names
+    read_prefix: str  # the same, as the tokenizer reads it
 
 
 def read_call(
@@ -53,9 +55,7 @@ def read_call(
     given = labels_per_text(labels, count, label_separator)
     tasks = arguments.tasks_per_text(prompt, count)
     shots = examples_per_text(() if examples is None else examples, count)
-    prefixes = [
-        context_of(Request("", (), task, own), markers) for task, own in zip(tasks, shots, strict=True)
-    ]
+    requests = [Request("", (), task, own) for task, own in zip(tasks, shots, strict=True)]
     columns = (
         names,
         texts,
@@ -63,15 +63,43 @@ def read_call(
         arguments.thresholds_per_text(threshold, [each.names for each in given]),
         arguments.classification_types_per_text(classification_type, count, default_kind),
         _strategies(strategies, count),
-        prefixes,
+        [context_of(each, Markers()) for each in requests],
+        [context_of(each, markers) for each in requests],
     )
     return [Chunk(*row) for row in zip(*columns, strict=True)]
 
 
-def check_positive(value: Any, name: str) -> None:
-    """Raises TypeError where a setting is no whole number, and ValueError where it is not above zero."""
+def check_positive(value: Any, name: str) -> int:
+    """Returns a setting; raises TypeError where it is no whole number, and ValueError where it is below 1."""
     if arguments.whole_number(value, name, least=-sys.maxsize) <= 0:
         raise ValueError(f"{name} must be greater than zero, got {value}")
+    return int(value)
+
+
+def limit_or_none(value: Any, name: str) -> int | None:
+    """Returns None, or what `check_positive` does."""
+    return None if value is None else check_positive(value, name)
+
+
+def check_strategy(given: Any, name: str) -> ClassificationStrategy:
+    """Returns a strategy; raises TypeError for anything else."""
+    if not isinstance(given, ClassificationStrategy):
+        raise TypeError(
+            f"{name} must be a strategy that derives from gliclass_fast.streaming.ClassificationStrategy, "
+            f"got {type(given).__name__}"
+        )
+    return given
+
+
+def copy_of(strategy: ClassificationStrategy, session_id: str) -> ClassificationStrategy:
+    """Returns a copy of a strategy; raises TypeError where its state cannot be copied."""
+    try:
+        return copy.deepcopy(strategy)
+    except Exception as error:
+        raise TypeError(
+            f"the strategy {type(strategy).__name__} of session {session_id!r} cannot be copied, and a call "
+            f"needs a copy to leave the session as it was if it fails: {error}"
+        ) from error
 
 
 def _session_ids(given: Any, count: int) -> list[str]:
@@ -89,9 +117,11 @@ def _session_ids(given: Any, count: int) -> list[str]:
 def _strategies(given: Any, count: int) -> Sequence[ClassificationStrategy | None]:
     if given is None or isinstance(given, ClassificationStrategy):
         return [given] * count
+    if hasattr(given, "should_classify"):
+        check_strategy(given, "strategies")
     found = arguments.as_list(given, "strategies", "one for all texts, or a list of them")
     if len(found) != count:
         raise ValueError(f"strategies has one per text, so it needs {count}; got {len(found)}")
-    if not all(isinstance(each, ClassificationStrategy) for each in found):
-        raise TypeError("every one of strategies must be a ClassificationStrategy")
+    for place, each in enumerate(found):
+        check_strategy(each, f"strategies[{place}]")
     return found

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Sequence
-from threading import RLock
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from gliclass_fast.batch import EncodedPrompt
+from gliclass_fast.engine.given import Setting
 from gliclass_fast.pipeline import BasePipeline
 from gliclass_fast.runtime.transfer import PendingLogits
-from gliclass_fast.streaming.calls import Chunk, check_positive, read_call
+from gliclass_fast.streaming.calls import (
+    Chunk,
+    check_positive,
+    check_strategy,
+    copy_of,
+    limit_or_none,
+    read_call,
+)
+from gliclass_fast.streaming.lock import CallLock
 from gliclass_fast.streaming.pool import PagePool
 from gliclass_fast.streaming.session import Session
 from gliclass_fast.streaming.sessions import Sessions
@@ -26,7 +34,15 @@ class StreamingZeroShotClassificationPipeline(BasePipeline):
 
     A call appends one chunk to each of its sessions and classifies those whose strategy says so. Calls may
     come from several threads; they run one after another. A call that raises leaves every session as it was.
+    Within a call, as in a strategy, sessions are neither called, deleted nor given another strategy:
+    RuntimeError.
     """
+
+    max_cache_len: Setting[int | None] = Setting(partial(limit_or_none, name="max_cache_len"))
+    max_cached_tokens: Setting[int | None] = Setting(partial(limit_or_none, name="max_cached_tokens"))
+    default_strategy: Setting[ClassificationStrategy] = Setting(
+        partial(check_strategy, name="default_strategy")
+    )
 
     def __init__(
         self,
@@ -71,23 +87,17 @@ class StreamingZeroShotClassificationPipeline(BasePipeline):
         architecture = getattr(getattr(model, "config", None), "architecture_type", "decoder-kv")
         if architecture != "decoder-kv":
             raise ValueError(_NEEDS_DECODER.format(architecture))
-        for name, value in (("max_cache_len", max_cache_len), ("max_cached_tokens", max_cached_tokens)):
-            if value is not None:
-                check_positive(value, name)
-        check_positive(default_batch_size, "default_batch_size")
-        if default_strategy is not None and not isinstance(default_strategy, ClassificationStrategy):
-            raise TypeError("default_strategy must be a ClassificationStrategy")
+        self.max_cache_len, self.max_cached_tokens = max_cache_len, max_cached_tokens
+        self.default_batch_size = check_positive(default_batch_size, "default_batch_size")
+        self.default_strategy = EveryChunkStrategy() if default_strategy is None else default_strategy
         super().__init__(
             model, tokenizer, max_classes, max_length, classification_type, device, progress_bar,
             label_separator, batch_tokens, **model_options,
         )  # fmt: skip
-        self.max_cache_len, self.max_cached_tokens = max_cache_len, max_cached_tokens
-        self.default_batch_size, self.drop_absent = default_batch_size, drop_absent
-        self.default_strategy = default_strategy or EveryChunkStrategy()
-        self.score_leading_sep = score_leading_sep
-        self._offload_to_cpu = offload_to_cpu
-        self._lock, self.sessions = RLock(), Sessions()
-        self.sessions.pins = use_pinned_memory
+        self.drop_absent, self.score_leading_sep = drop_absent, score_leading_sep
+        self.score_on_cpu = score_on_cpu
+        self._lock, self.sessions = CallLock(), Sessions()
+        self.offload_to_cpu, self.use_pinned_memory = offload_to_cpu, use_pinned_memory
         self._bind()
 
     def _bind(self) -> None:
@@ -128,7 +138,7 @@ class StreamingZeroShotClassificationPipeline(BasePipeline):
             return kept | {"sessions": self.sessions.copy()}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state, _lock=RLock())
+        vars(self).update(state, _lock=CallLock())
         self._bind()
 
     def __call__(
@@ -172,24 +182,46 @@ class StreamingZeroShotClassificationPipeline(BasePipeline):
                 self._reader.markers, self.label_separator, self.classification_type, texts, labels,
                 session_ids, threshold, batch_size, classification_type, strategies, examples, prompt,
             )  # fmt: skip
+            if not self.sessions.settled:
+                self.sessions.settle()
             staged: list[Staged] = []
+            self.sessions.settled = False
             try:
                 pending = [self._launch(part) for part in self._parts(chunks, staged)]
                 logits = self._wait(staged, pending)
                 sessions = [each.session for each in staged]
-                stowed = self.sessions.stow(sessions, self.max_cache_len)
+                limit = self.max_cache_len
+                found = answers(staged, logits, return_hierarchical, self.label_separator, limit)
+                stowed = self.sessions.stow(sessions, limit)
+                self.sessions.keep(sessions, stowed, self.drop_absent, limit, self.max_cached_tokens)
             except BaseException:
-                for each in staged:
-                    self._pool.give(each.taken)
+                self.sessions.settle()
                 raise
-            self.sessions.keep(sessions, stowed, self.drop_absent, self.max_cache_len, self.max_cached_tokens)
-        return answers(staged, logits, return_hierarchical, self.label_separator)
+        return found
+
+    @property
+    def offload_to_cpu(self) -> bool:
+        """Tells whether sessions wait in host memory; from the next call on, where it is set."""
+        return self._offload_to_cpu
+
+    @offload_to_cpu.setter
+    def offload_to_cpu(self, value: bool) -> None:
+        self._offload_to_cpu = value
+        self.sessions.offloads = value and self.model.device.type != "cpu"
+
+    @property
+    def use_pinned_memory(self) -> bool:
+        """Tells whether they wait in page-locked memory there."""
+        return self.sessions.pins
+
+    @use_pinned_memory.setter
+    def use_pinned_memory(self, value: bool) -> None:
+        self.sessions.pins = value
 
     @property
     def active_sessions(self) -> list[str]:
-        """Returns the names of the sessions, the oldest first."""
-        with self._lock:
-            return list(self.sessions)
+        """Returns the names of the sessions, the oldest first; during a call those of before it."""
+        return list(self.sessions)
 
     def delete_session(self, *session_ids: str) -> list[str]:
         """Deletes sessions, and returns those of the names that there were."""
@@ -203,12 +235,11 @@ class StreamingZeroShotClassificationPipeline(BasePipeline):
 
     def set_session_strategy(self, session_id: str, strategy: ClassificationStrategy) -> None:
         """Gives a session a copy of another strategy; raises KeyError for a name that there is not."""
-        if not isinstance(strategy, ClassificationStrategy):
-            raise TypeError("strategy must be a ClassificationStrategy")
+        check_strategy(strategy, "strategy")
         with self._lock:
             if session_id not in self.sessions:
                 raise KeyError(f"there is no session {session_id!r}")
-            self.sessions[session_id].strategy = copy.deepcopy(strategy)
+            self.sessions[session_id].strategy = copy_of(strategy, session_id)
 
     def _parts(self, chunks: list[Chunk], staged: list[Staged]) -> Iterator[list[Staged]]:
         """Stages all chunks, then yields groups of them within the token budget, in order."""
@@ -243,31 +274,31 @@ class StreamingZeroShotClassificationPipeline(BasePipeline):
                     f"prompt or examples of session {chunk.session_id!r} changed; delete the session before "
                     "changing them"
                 )
-            texts.append(chunk.text if begun else chunk.prefix + chunk.text)
+            texts.append(chunk.text if begun else chunk.read_prefix + chunk.text)
         found: list[np.ndarray] = self._reader.contexts(texts)
         return found
 
     def _stage(self, chunk: Chunk, token_ids: np.ndarray, staged: list[Staged]) -> None:
         known = self.sessions.get(chunk.session_id)
         if known is None:
-            strategy = copy.deepcopy(chunk.strategy or self.default_strategy)
-            session = Session(chunk.session_id, strategy, chunk.prefix)
+            given = self.default_strategy if chunk.strategy is None else chunk.strategy
+            session = Session(chunk.session_id, copy_of(given, chunk.session_id), chunk.prefix)
         else:
-            session = known.copy(copy.deepcopy(known.strategy))
+            session = known.copy(copy_of(known.strategy, chunk.session_id))
             if known.cached_length == 0 and chunk.prefix:
                 session.prefix = chunk.prefix
         stowed, session.stowed = session.stowed, None
         session.append(token_ids)
         session.last_used = self.sessions.calls
         asked = self._asked(chunk, session, len(token_ids))
-        taken = self._pool.take(max(0, session.pages_missing(0 if asked is None else len(asked.token_ids))))
-        session.pages += taken
-        staged.append(Staged(chunk, session, Turn(session, len(token_ids), asked), taken))
+        more_rows = 0 if asked is None else len(asked.token_ids)
+        session.pages += self._pool.take(max(0, session.pages_missing(more_rows)))
+        staged.append(Staged(chunk, session, Turn(session, len(token_ids), asked)))
         if stowed is not None:
             self._pool.restore(session.rows(0, stowed.shape[2]), stowed)
 
     def _asked(self, chunk: Chunk, session: Session, added: int) -> Classification | None:
-        visible = min(session.cached_length, self.max_cache_len or session.cached_length)
+        visible = session.kept_length(self.max_cache_len)
         if not (chunk.text and added and session.strategy.should_classify(added, visible, chunk.text)):
             return None
         section = self._reader.section(chunk.labels.read)
@@ -278,8 +309,7 @@ class StreamingZeroShotClassificationPipeline(BasePipeline):
         return Classification(ids, read, session.window(visible, self.device))
 
     def _check_room(self, staged: list[Staged]) -> None:
-        limit = self.max_cache_len
-        needed = sum(min(each.session.cached_length, limit or each.session.cached_length) for each in staged)
+        needed = sum(each.session.kept_length(self.max_cache_len) for each in staged)
         if self.max_cached_tokens is not None and needed > self.max_cached_tokens:
             raise ValueError(
                 f"the sessions of this call would keep {needed} tokens, more than max_cached_tokens="

@@ -6,7 +6,7 @@ is a range of its pages, and pages that it leaves serve others: nothing is stack
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
@@ -69,6 +69,13 @@ class PagePool:
     def give(self, pages: Sequence[int]) -> None:
         """Takes pages back."""
         self._free.extend(pages)
+
+    def keep_only(self, used: Iterable[Sequence[int]]) -> None:
+        """Takes back all pages but those that are in use."""
+        free = np.ones(self.pages, dtype=bool)
+        for pages in used:
+            free[list(pages)] = False
+        self._free = np.flatnonzero(free)[::-1].tolist()
 
     def _grow(self, missing: int) -> None:
         old, more = self.pages, max(missing, FIRST_PAGES, self.pages // GROWTH)

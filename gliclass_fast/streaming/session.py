@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -34,6 +35,7 @@ class Session:
     session_id: str
     strategy: ClassificationStrategy
     prefix: str  # prompt and examples, which were read in front of the first chunk
+    metadata: dict[str, Any] = field(default_factory=dict)  # what its strategy writes down
     token_ids: np.ndarray = field(default_factory=_NOTHING.copy)  # int32 [cached_length]
     pages: list[int] = field(default_factory=list)
     skipped: int = 0  # rows of the first page that a limit has dropped
@@ -46,6 +48,10 @@ class Session:
     def cached_length(self) -> int:
         return len(self.token_ids)
 
+    def kept_length(self, limit: int | None) -> int:
+        """Counts the tokens that it keeps where a session keeps at most `limit`."""
+        return self.cached_length if limit is None else min(self.cached_length, limit)
+
     @property
     def end(self) -> int:
         """Returns the row behind the last token, counted over the pages."""
@@ -53,7 +59,7 @@ class Session:
 
     def copy(self, strategy: ClassificationStrategy) -> Session:
         """Returns the same session, which may change while this one stays."""
-        return replace(self, strategy=strategy, pages=self.pages.copy())
+        return replace(self, strategy=strategy, pages=self.pages.copy(), metadata=self.metadata.copy())
 
     def rows(self, first: int, count: int) -> np.ndarray:
         """Returns the rows of the pool that rows `first` to `first + count` of its pages are, int64."""
@@ -99,7 +105,7 @@ class Session:
             cached_length=length,
             next_position_id=self.next_position,
             session_id=self.session_id,
-            metadata={"prefix": self.prefix},
+            metadata=self.metadata | {"prefix": self.prefix},
         )
 
     def window(self, length: int, device: torch.device) -> int:
@@ -107,15 +113,15 @@ class Session:
 
         Raises ValueError where its `get_window` returns something else than (a part of) what it was given.
         """
-        found = self.strategy.get_window(self.state(length, device))
+        state = self.state(length, device)
+        found = self.strategy.get_window(state)
+        self.metadata = state.metadata
         view = found.past_key_values if isinstance(found, CacheState) else None
-        if not isinstance(view, Window) or (view.session_id, view.length) != (
-            self.session_id,
-            found.cached_length,
-        ):
+        expected = self.session_id, found.cached_length, self.next_position
+        if not isinstance(view, Window) or (view.session_id, view.length, found.next_position) != expected:
             raise ValueError(
                 f"{type(self.strategy).__name__}.get_window must return the state that it was given, or what "
-                "truncate_cache makes of it"
+                "truncate_cache makes of it; tokens keep their positions"
             )
         return view.length
 

@@ -19,6 +19,7 @@ class Sessions(Mapping[str, Session]):
         self.pool: PagePool
         self.offloads = self.pins = False  # whether keys and values wait in host memory, page-locked
         self.calls = 0
+        self.settled = True  # No call has ended without `keep` or `settle`.
         self._held: dict[str, Session] = {}
         self._left: dict[str, None] = {}
 
@@ -48,6 +49,11 @@ class Sessions(Mapping[str, Session]):
         self._left.clear()
         self.delete(list(self._held))
 
+    def settle(self) -> None:
+        """Gives back what a call took that has failed, or that was interrupted wherever it was."""
+        self.pool.keep_only([session.pages for session in self._held.values()])
+        self.settled = True
+
     def copy(self) -> Sessions:
         """Returns the same sessions with their keys and values in host memory, and without a pool."""
         twin = Sessions()
@@ -66,7 +72,7 @@ class Sessions(Mapping[str, Session]):
         """Returns, for `keep`, what the sessions of a call keep in host memory, where they wait there."""
         if not self.offloads:
             return [None] * len(sessions)
-        lengths = [min(each.cached_length, max_cache_len or each.cached_length) for each in sessions]
+        lengths = [each.kept_length(max_cache_len) for each in sessions]
         return [
             self._stow(each, length) if length else None
             for each, length in zip(sessions, lengths, strict=True)
@@ -82,32 +88,38 @@ class Sessions(Mapping[str, Session]):
     ) -> None:
         """Takes the sessions of a call that has succeeded, and gives free pages back.
 
-        The arguments are those of the pipeline, and what `stow` returned.
+        The arguments are those of the pipeline, and what `stow` returned. All sessions are exchanged at
+        once: an interrupt finds either those of before or those of after the call.
         """
-        named = {session.session_id for session in sessions}
-        if drop_absent:
-            self.delete([name for name in self._held if name not in named])
-            self._left.clear()
+        named = {session.session_id: session for session in sessions}
+        held = {name: each for name, each in self._held.items() if not drop_absent or name in named}
+        free = [each.pages for name, each in self._held.items() if name not in held]
         for session, waiting in zip(sessions, stowed, strict=True):
-            self.pool.give(session.spare_pages())
+            free.append(session.spare_pages())
             if max_cache_len is not None:
-                self.pool.give(session.keep_last(max_cache_len))
+                free.append(session.keep_last(max_cache_len))
             if waiting is not None:
-                self.pool.give(session.wait_with(waiting))
-            self._held[session.session_id] = session
-        self.calls += 1
-        if max_cached_tokens is not None:
-            self._make_room(named, max_cached_tokens)
+                free.append(session.wait_with(waiting))
+        held |= named
+        left = {} if max_cached_tokens is None else self._too_many(held, named, max_cached_tokens)
+        free += [held.pop(name).pages for name in left]
+        if drop_absent:
+            self._left.clear()
+        self._left |= left
+        while len(self._left) > MOST_REMEMBERED:
+            self._left.pop(next(iter(self._left)))
+        self._held, self.calls = held, self.calls + 1
+        self.pool.give([page for pages in free for page in pages])
+        self.settled = True
 
-    def _make_room(self, named: set[str], most: int) -> None:
-        """Has the sessions that were used least recently leave, but none of those that are named."""
-        excess = total_tokens(list(self._held.values())) - most
-        others = [each for name, each in self._held.items() if name not in named]
+    @staticmethod
+    def _too_many(held: Mapping[str, Session], named: Mapping[str, Session], most: int) -> dict[str, None]:
+        """Names the sessions that leave: those that were used least recently, and none of those named."""
+        excess, left = total_tokens(list(held.values())) - most, dict[str, None]()
+        others = [each for name, each in held.items() if name not in named and each.cached_length]
         for each in sorted(others, key=lambda session: session.last_used):
             if excess <= 0:
                 break
             excess -= each.cached_length
-            self.delete([each.session_id])
-            self._left[each.session_id] = None
-            if len(self._left) > MOST_REMEMBERED:
-                self._left.pop(next(iter(self._left)))
+            left[each.session_id] = None
+        return left

@@ -23,11 +23,14 @@ class Staged:
     chunk: Chunk
     session: Session
     turn: Turn
-    taken: list[int]  # pages that the call took for it
 
 
 def answers(
-    staged: Sequence[Staged], logits: Sequence[np.ndarray], hierarchical: bool, separator: str
+    staged: Sequence[Staged],
+    logits: Sequence[np.ndarray],
+    hierarchical: bool,
+    separator: str,
+    max_cache_len: int | None,
 ) -> list[Answer]:
     """Returns what a call returns; the logits are those of the chunks that are classified, in order."""
     asked = [each.chunk for each in staged if each.turn.asked is not None]
@@ -48,7 +51,7 @@ def answers(
                 "session_id": chunk.session_id,
                 "triggered": each.turn.asked is not None,
                 "predictions": found,
-                "cached_length": each.session.cached_length,
+                "cached_length": each.session.kept_length(max_cache_len),
                 "tokens_added": each.turn.added,
             }
         )

@@ -267,7 +267,7 @@ FAILURES: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"batch_size": 0}, ValueError, "batch_size"),
     ({"threshold": 2}, ValueError, "threshold"),
     ({"strategies": [Failing()]}, ValueError, "needs 2; got 1"),
-    ({"strategies": ["x", "y"]}, TypeError, "must be a ClassificationStrategy"),
+    ({"strategies": ["x", "y"]}, TypeError, "derives from gliclass_fast.streaming.ClassificationStrategy"),
     ({"prompt": ["other", "new"]}, ValueError, "prompt or examples of session 'a' changed"),
     ({"strategies": Failing()}, RuntimeError, "no"),
     ({"strategies": Foreign()}, ValueError, "Foreign.get_window must return the state"),
@@ -370,7 +370,11 @@ def test_in_triton() -> None:
         ({"max_cache_len": 2.5}, TypeError, "max_cache_len must be a whole number"),
         ({"max_cached_tokens": -1}, ValueError, "max_cached_tokens must be greater than zero"),
         ({"default_batch_size": 0}, ValueError, "default_batch_size must be greater than zero"),
-        ({"default_strategy": "every"}, TypeError, "must be a ClassificationStrategy"),
+        (
+            {"default_strategy": "every"},
+            TypeError,
+            "derives from gliclass_fast.streaming.ClassificationStrategy",
+        ),
     ],
 )
 def test_wrong_settings(settings: dict[str, Any], error: type[Exception], message: str) -> None:

@@ -1,0 +1,180 @@
+"""What goes wrong within a call of a stream leaves the sessions as they were, or as they are after it."""
+
+from __future__ import annotations
+
+import copy
+import sys
+import threading
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gliclass_fast import streaming as ours
+from tests.streaming.scripts import streaming
+from tests.tiny import SHOT
+
+LABELS = ["sport", "art"]
+FOLDER = str(Path(ours.__file__).parent)
+
+
+def scores(answer: list[dict[str, Any]]) -> list[float]:
+    return [each["score"] for own in answer for each in own["predictions"]]
+
+
+def assert_whole(pipeline: Any) -> None:
+    """Every page belongs to one session, or is free."""
+    pool = pipeline.sessions.pool
+    held = [page for session in pipeline.sessions.values() for page in session.pages]
+    assert Counter(held) + Counter(pool._free) == Counter(range(pool.pages))
+
+
+class Calling(ours.EveryChunkStrategy):
+    """Does something within a call."""
+
+    def __init__(self, action: Any) -> None:
+        self.action = action
+
+    def should_classify(self, tokens_added: int, cached_length: int, text: str) -> bool:
+        self.action()
+        return True
+
+    def __deepcopy__(self, memo: Any) -> Calling:
+        return self
+
+
+@pytest.mark.parametrize(
+    "act",
+    [
+        lambda pipeline: pipeline.delete_session("s"),
+        lambda pipeline: pipeline.clear_sessions(),
+        lambda pipeline: pipeline("x", LABELS, session_ids="s"),
+        lambda pipeline: pipeline.set_session_strategy("s", ours.NeverStrategy()),
+        copy.deepcopy,
+    ],
+    ids=["delete", "clear", "call", "strategy", "copy"],
+)
+def test_nothing_happens_to_sessions_within_a_call(act: Any) -> None:
+    pipeline, twin = streaming(drop_absent=False), streaming(drop_absent=False)
+    for each in (pipeline, twin):
+        each("the invoice was charged twice", LABELS, session_ids="s")
+    pipeline.set_session_strategy("s", Calling(lambda: act(pipeline)))
+    with pytest.raises(RuntimeError, match="a call of this pipeline is under way in this thread"):
+        pipeline(" and nobody answers", LABELS, session_ids="s")
+    pipeline.set_session_strategy("s", Calling(lambda: pipeline.active_sessions))
+    for each in (pipeline, twin):
+        each("another secret text of somebody else", LABELS, session_ids="t")
+    found, expected = (each("!", LABELS, session_ids="s", threshold=0.0) for each in (pipeline, twin))
+    assert scores(found) == scores(expected)
+    assert_whole(pipeline)
+
+
+def interrupted(pipeline: Any, line: int, *arguments: Any, **options: Any) -> bool:
+    """Makes a call that an interrupt ends at its n-th line of the package; tells whether it came so far."""
+    left = line
+
+    def trace(frame: Any, event: str, _: Any) -> Any:
+        nonlocal left
+        if not frame.f_code.co_filename.startswith(FOLDER):
+            return None
+        if event == "line":
+            left -= 1
+            if left == 0:
+                raise KeyboardInterrupt
+        return trace
+
+    sys.settrace(trace)
+    try:
+        pipeline(*arguments, **options)
+    except KeyboardInterrupt:
+        return True
+    finally:
+        sys.settrace(None)
+    return False
+
+
+def test_an_interrupt_leaves_a_call_done_or_undone() -> None:
+    pipeline = streaming(max_cache_len=40, max_cached_tokens=100)
+    names = ["a", "b"]
+    line = 0
+    while True:
+        pipeline.clear_sessions()
+        pipeline(["x" * 30, "y" * 30, "z" * 20], LABELS, session_ids=["a", "b", "gone"])
+        line += 5
+        if not interrupted(pipeline, line, ["more " * 4, "text " * 4], LABELS, session_ids=names):
+            break
+        lengths = {name: pipeline.sessions[name].cached_length for name in pipeline.active_sessions}
+        assert lengths in ({"a": 30, "b": 30, "gone": 20}, {"a": 40, "b": 40})
+        assert not pipeline._lock._lock.locked()
+        pipeline("q", LABELS, session_ids="a")
+        assert_whole(pipeline)
+    assert line > 300
+
+
+@pytest.mark.parametrize("change", ["max_length", "batch_tokens", "copy"])
+def test_examples_stay_the_same_with_another_engine(change: str) -> None:
+    pipeline = streaming()
+    pipeline("a", LABELS, session_ids="s", **SHOT)
+    prefix = pipeline.sessions["s"].prefix
+    assert "<<EXAMPLE>>" in prefix and prefix.endswith("<<SEP>>")
+    if change == "copy":
+        pipeline = copy.deepcopy(pipeline)
+    else:
+        setattr(pipeline, change, 512)
+    assert pipeline("b", LABELS, session_ids="s", **SHOT)[0]["triggered"]
+
+
+def test_settings_are_checked_when_they_are_set() -> None:
+    pipeline = streaming()
+    for name in ("max_cache_len", "max_cached_tokens"):
+        for value, error in ((2.5, TypeError), ("9", TypeError), (0, ValueError), (-5, ValueError)):
+            with pytest.raises(error, match=name):
+                setattr(pipeline, name, value)
+        setattr(pipeline, name, None)
+    for value in (None, 7, ours.NeverStrategy):
+        with pytest.raises(TypeError, match="default_strategy must be a strategy"):
+            pipeline.default_strategy = value
+    pipeline.default_strategy = ours.NeverStrategy()
+    assert not pipeline("a", LABELS, session_ids="s")[0]["triggered"]
+    assert (pipeline.offload_to_cpu, pipeline.use_pinned_memory, pipeline.score_on_cpu) == (False,) * 3
+
+
+def test_a_strategy_that_cannot_be_copied_is_named() -> None:
+    class Locked(ours.EveryChunkStrategy):
+        lock: Any = None
+
+        def should_classify(self, tokens_added: int, cached_length: int, text: str) -> bool:
+            self.lock = self.lock or threading.Lock()
+            return True
+
+    pipeline = streaming()
+    pipeline("a", LABELS, session_ids="s", strategies=Locked())
+    with pytest.raises(TypeError, match="the strategy Locked of session 's' cannot be copied"):
+        pipeline("b", LABELS, session_ids="s")
+
+
+def test_strategies_write_down_metadata_and_leave_positions() -> None:
+    class Counting(ours.EveryChunkStrategy):
+        def get_window(self, cache_state: ours.CacheState) -> ours.CacheState:
+            cache_state.metadata["seen"] = cache_state.metadata.get("seen", 0) + 1
+            return cache_state
+
+    class Moving(ours.EveryChunkStrategy):
+        def get_window(self, cache_state: ours.CacheState) -> ours.CacheState:
+            cache_state.next_position_id = 99
+            return cache_state
+
+    pipeline = streaming()
+    for _ in range(3):
+        pipeline("abc", LABELS, session_ids="s", strategies=Counting())
+    assert pipeline.sessions["s"].metadata["seen"] == 3
+    with pytest.raises(ValueError, match=r"Moving.get_window must return .* tokens keep their positions"):
+        pipeline("abc", LABELS, session_ids="t", strategies=Moving())
+
+
+def test_sessions_without_tokens_make_no_room() -> None:
+    pipeline = streaming(drop_absent=False, max_cached_tokens=10)
+    for name, text in (("empty", ""), ("a", "12345"), ("b", "1234567")):
+        pipeline(text, LABELS, session_ids=name)
+    assert pipeline.active_sessions == ["empty", "b"]

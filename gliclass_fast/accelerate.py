@@ -32,6 +32,11 @@ def accelerate(pipeline: Any, **model_options: Any) -> Any:
         if model_options:
             raise TypeError(f"{sorted(model_options)} would change nothing: this pipeline runs on the engine")
         return pipeline
+    if hasattr(inner, "active_sessions"):
+        raise TypeError(
+            f"accelerate does not take a {type(pipeline).__name__}, whose sessions hold what its own model "
+            "read: make a gliclass_fast.StreamingZeroShotClassificationPipeline(model, tokenizer)"
+        )
     if not all(hasattr(inner, name) for name in ("model", "tokenizer", "prepare_inputs", *_SETTINGS)):
         raise TypeError(
             "accelerate takes a gliclass ZeroShotClassificationPipeline or "

@@ -46,21 +46,29 @@ class SafetensorsFiles(Mapping[str, Tensor]):
         try:
             if name not in self._finite:
                 # through a mapping of its own, so that the pages that only this reads leave memory
-                with safe_open(file, framework="pt") as opened:
-                    _assert_finite(opened.get_tensor(name), f"{file}: {name!r}", _is_table(name))
+                _assert_finite(_mapped(file, name), f"{file}: {name!r}", _is_table(name))
                 self._finite.add(name)
-            with safe_open(file, framework="pt") as opened:
-                tensor: Tensor = opened.get_tensor(name)
+            return _mapped(file, name)
         except (SafetensorError, OSError) as error:
             reason = f"is truncated or not a safetensors file: {error}"
             raise CheckpointError(unreadable(file, reason)) from None
-        return tensor
+
+    def __contains__(self, name: object) -> bool:
+        """Tells whether there is a tensor, which is not mapped for it."""
+        return name in self._files
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._files)
 
     def __len__(self) -> int:
         return len(self._files)
+
+
+def _mapped(file: Path, name: str) -> Tensor:
+    # older safetensors give a tensor without values where torch's default device is "meta"
+    with torch.device("cpu"), safe_open(file, framework="pt") as opened:
+        tensor: Tensor = opened.get_tensor(name)
+    return tensor
 
 
 class SafetensorsFolder(SafetensorsFiles):

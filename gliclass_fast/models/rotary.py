@@ -42,9 +42,21 @@ class RotaryTable:
         """Returns (cos, sin), float32 [at least length, D / 2] each."""
         length = max(ROTARY_LENGTH, 1 << (length - 1).bit_length())
         if length not in self._tables:
-            positions = torch.arange(length, dtype=torch.float32, device=self._frequencies.device)
-            angles = positions[:, None] * self._frequencies
-            cos, sin = self._scale * angles.cos(), self._scale * angles.sin()
-            # the reference rounds both to the working dtype
-            self._tables[length] = cos.to(self._dtype).float(), sin.to(self._dtype).float()
+            self._tables[length] = self._computed(torch.arange(length, device=self._frequencies.device))
         return self._tables[length]
+
+    def at(self, positions: Tensor, longest: int) -> tuple[Tensor, Tensor]:
+        """Returns (cos, sin), float32 [T, D / 2], at positions [T] below `longest`.
+
+        Streams go on for ever, so there are no tables beyond ROTARY_LENGTH for them.
+        """
+        if longest > ROTARY_LENGTH:
+            return self._computed(positions)
+        cos, sin = self(longest)
+        return cos[positions], sin[positions]
+
+    def _computed(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+        angles = positions.float()[:, None] * self._frequencies
+        cos, sin = self._scale * angles.cos(), self._scale * angles.sin()
+        # the reference rounds both to the working dtype
+        return cos.to(self._dtype).float(), sin.to(self._dtype).float()

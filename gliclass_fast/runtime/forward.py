@@ -49,7 +49,8 @@ def forward(
 ) -> GLiClassOutput:
     """Runs padded inputs of any number of texts.
 
-    slots: the number K of label slots of the output; further labels are left out. embeddings: whether to
+    slots: the number K of label slots of the output, where the architecture has a fixed one; further labels
+    are left out. embeddings: whether to
     return text_embeddings and class_embeddings. adapters: those of the texts. Raises ValueError for a text
     without a label, and for texts and labels with more tokens than the model reads.
     """
@@ -63,6 +64,9 @@ def forward(
         raise ValueError("input_ids holds no text")
     if without := [place for place, prompt in enumerate(prompts) if prompt.num_labels == 0]:
         raise ValueError(f"input_ids[{without[0]}] holds no label: was its label marker cut off?")
+
+    if not loaded.network.fixed_slots:
+        slots = max(prompt.num_labels for prompt in prompts)
 
     def run(group: list[int]) -> Sequence[Embedded]:
         own = [prompts[place] for place in group]

@@ -40,6 +40,7 @@ _OF_TRANSFORMERS = (  # people use these of its models, whose class takes a seco
     "gradient_checkpointing_enable", "add_adapter", "base_model", "get_memory_footprint", "calibrator",
     "add_calibrator", "remove_calibrator", "update_decoder_cache", "classify_from_decoder_cache", "generate",
 )  # fmt: skip
+_STEPS = ("use_recurrence",)  # False does not mean that it is left out
 _SAVED_ALIKE = ("max_shard_size", "token", "save_peft_format", "save_original_format")  # change nothing here
 
 
@@ -86,7 +87,8 @@ class StockModel:
                 all labels, int [N, S'].
             class_attention_mask: as class_input_ids.
             labels_mask: [N, K], for bi-encoders, 1 for the slots that hold a label.
-            max_num_classes: K, where labels are in input_ids; default: that of the configuration.
+            max_num_classes: K, where labels are in input_ids; default: that of the configuration. With
+                `decoder-kv` it has no effect, and K is the largest number of labels of a text.
             output_text_embeddings: whether the output has text and class embeddings.
             output_class_embeddings: the same.
             return_dict: False gives a tuple that holds the logits alone.
@@ -98,10 +100,12 @@ class StockModel:
             ValueError: a text has no label, no token, or more tokens than the model reads; a mask does not
                 fit its ids; or an adapter is not loaded.
         """
-        if wrong := [name for name, value in refused.items() if value is not None and value is not False]:
+        off = {name: None if name in _STEPS else False for name in refused}
+        if wrong := [name for name, value in refused.items() if value is not None and value is not off[name]]:
             raise TypeError(
-                f"{', '.join(wrong)} is not supported: the engine returns logits and embeddings and does not "
-                "train; for hidden states, attentions, losses and gradients use the gliclass package"
+                f"{', '.join(wrong)} is not supported: the engine returns logits and embeddings of the steps "
+                "that the checkpoint asks for, and does not train; for other steps, hidden states, attentions, "
+                "losses and gradients use the gliclass package"
             )
         if input_ids is None:
             raise TypeError("input_ids is missing: `prepare_inputs` of a pipeline makes it")

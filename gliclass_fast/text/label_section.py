@@ -50,12 +50,9 @@ def labels_last(
     )
 
 
-def padded_prompt(ids: np.ndarray, config: ModelConfig, most: int) -> EncodedPrompt:
-    """Returns the prompt of ids [tokens] whose label section follows the last <<SEP>> before the labels.
-
-    most: the number of labels that count at most.
-    """
-    ends = np.flatnonzero(ids == config.class_token_index)[:most] + 1
+def padded_prompt(ids: np.ndarray, config: ModelConfig) -> EncodedPrompt:
+    """Returns the prompt of ids [tokens] whose label section follows the last <<SEP>> before the labels."""
+    ends = np.flatnonzero(ids == config.class_token_index) + 1
     seps = np.flatnonzero(ids[: ends[0]] == config.sep_token_index) if len(ends) else ends
     if not len(seps):
         return EncodedPrompt.of_text(ids, 0)

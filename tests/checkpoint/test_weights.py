@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import safetensors.torch
 import torch
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
@@ -83,7 +84,9 @@ def test_tensors_that_are_no_weights(folder: Path, kind: str) -> None:
         rewrite(folder, {name: tensor.clone()})
         with pytest.raises(CheckpointError, match=rf"{name} \[.*does not fit the configuration"):
             GLiClassModel.from_pretrained(folder)
-    for dtype in (torch.int64, torch.bool, torch.complex64):
+    # older safetensors write no complex numbers
+    wrong = [torch.int64, torch.bool, *({torch.complex64} & set(safetensors.torch._SIZE))]
+    for dtype in wrong:
         rewrite(folder, {name: whole.to(dtype)})
         with pytest.raises(CheckpointError, match=f"{name} holds {dtype}"):
             GLiClassModel.from_pretrained(folder)

@@ -79,7 +79,8 @@ def test_output_has_the_shapes_of_the_reference() -> None:
     found = loaded(model)(**inputs, **ask)
     for name in ("logits", "uncalibrated_logits", "text_embeddings", "class_embeddings", "class_mask"):
         assert getattr(found, name).shape == getattr(expected, name).shape, name
-    assert list(found) == [name for name in expected if name in found]
+    # in older versions of transformers the reference's output does not list what is set after it was made
+    assert [name for name in found if name in expected] == [name for name in expected if name in found]
     used = expected.class_mask.bool()
     assert torch.equal(found.class_mask, expected.class_mask) and (found.logits[~used] == EMPTY_SLOT).all()
     torch.testing.assert_close(found.class_embeddings[used], expected.class_embeddings[used])

@@ -12,6 +12,7 @@ import gliclass
 import peft
 import pytest
 import torch
+from gliclass import streaming
 
 import gliclass_fast
 from gliclass_fast import CheckpointError, GLiClassModel, ZeroShotClassificationPipeline
@@ -19,6 +20,7 @@ from gliclass_fast.checkpoint import memory
 from tests import families
 from tests.accuracy import LOGIT_TOLERANCE, assert_same_results
 from tests.sentences import LABELS, TEXTS
+from tests.streaming.scripts import tiny_reference
 from tests.tiny import byte_tokenizer, fast_pipeline, reference_model, reference_pipeline
 
 Change = Callable[[Any], object]
@@ -385,3 +387,9 @@ def test_accelerated_pipelines_follow_their_settings_and_can_be_pickled() -> Non
             gliclass_fast.accelerate(other)
     with pytest.raises(TypeError, match="accelerate takes a gliclass"):
         gliclass_fast.accelerate(object())
+    with pytest.raises(TypeError, match="does not take a StreamingZeroShotClassificationPipeline, whose"):
+        gliclass_fast.accelerate(
+            streaming.StreamingZeroShotClassificationPipeline(
+                tiny_reference(), byte_tokenizer(), device="cpu"
+            )
+        )

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from gliclass_fast import streaming as ours
+from gliclass_fast.models import rotary
 from tests.streaming.scripts import streaming
 from tests.tiny import SHOT
 
@@ -171,6 +172,20 @@ def test_strategies_write_down_metadata_and_leave_positions() -> None:
     assert pipeline.sessions["s"].metadata["seen"] == 3
     with pytest.raises(ValueError, match=r"Moving.get_window must return .* tokens keep their positions"):
         pipeline("abc", LABELS, session_ids="t", strategies=Moving())
+
+
+def test_positions_without_end_take_no_tables(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stream goes on beyond the tables with the numbers that longer tables would hold."""
+    pipeline, twin = streaming(max_cache_len=20), streaming(max_cache_len=20)
+    chunks = ["hello", " and on", " and on"]
+    expected = [scores(twin(chunk, LABELS, session_ids="s", threshold=0.0)) for chunk in chunks]
+    monkeypatch.setattr(rotary, "ROTARY_LENGTH", 8)
+    found = [scores(pipeline(chunk, LABELS, session_ids="s", threshold=0.0)) for chunk in chunks]
+    assert found == expected
+    pipeline.sessions["s"].next_position = 2**20
+    pipeline("x", LABELS, session_ids="s")
+    table = pipeline.model.loaded.network.decoder.rotary
+    assert [len(cos) for cos, _ in table._tables.values()] == [16384]
 
 
 def test_sessions_without_tokens_make_no_room() -> None:

@@ -234,16 +234,21 @@ def test_settings_may_change_while_there_are_sessions() -> None:
         pipeline("x", LABELS, session_ids="a")
 
 
-@pytest.mark.parametrize("size", [0, -3])
-def test_a_window_of_nothing(size: int) -> None:
+def test_a_window_of_nothing() -> None:
+    """One below zero holds nothing too; there the reference fails with older versions of transformers."""
     theirs = reference.StreamingZeroShotClassificationPipeline(
         tiny_reference(), byte_tokenizer(), device="cpu"
     )
-    answers = [
+    nothing, less, expected = (
         pipeline("hello", LABELS, session_ids="a", strategies=package.SlidingWindowStrategy(size))
-        for package, pipeline in ((ours, streaming()), (reference, theirs))
-    ]
-    assert_same_answers(*answers)
+        for package, pipeline, size in (
+            (ours, streaming(), 0),
+            (ours, streaming(), -3),
+            (reference, theirs, 0),
+        )
+    )
+    assert_same_answers(nothing, expected)
+    assert less == nothing
 
 
 class Failing(ours.EveryChunkStrategy):

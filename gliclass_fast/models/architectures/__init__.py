@@ -50,6 +50,9 @@ class Network(nn.Module):
     score_recordable = False  # true only where `encode_recordable` is
     # The parts whose linear layers are told which adapter every row has; no adapter may change others.
     adapted: tuple[str, ...] = ("backbone",)
+    # Whether the logits of tensors have `max_num_classes` columns; otherwise they have those of the text with
+    # the most labels, all of which count.
+    fixed_slots = True
     # These say how a batch is packed, see `pack`.
     whole_text = False
     label_offset = 0

@@ -41,6 +41,7 @@ FIXED = {
 class Architecture(GLiClassArchitecture):
     registry = LANGUAGE_MODELS
     adapted = ("decoder",)
+    fixed_slots = False
     fixed = FIXED
     resizes_vocabulary = True
     ignored = ("use_lstm", "squeeze_layers", "encoder_layer_id", "use_segment_embeddings", "multimodal")
@@ -117,7 +118,7 @@ class Architecture(GLiClassArchitecture):
     def padded_prompts(
         self, inputs: PaddedInputs, most_labels: int, label_vectors: VectorsOf
     ) -> list[EncodedPrompt]:
-        return [padded_prompt(ids, self.config, most_labels) for ids in inputs.texts()]
+        return [padded_prompt(ids, self.config) for ids in inputs.texts()]
 
     def probe(self, sizes: Sequence[Size], label_vectors: VectorsOf) -> list[EncodedPrompt]:
         markers = self.config.class_token_index, self.config.sep_token_index

@@ -94,7 +94,7 @@ class Decoder(nn.Module):
         adapters: AdapterRows | None = None,
     ) -> tuple[Tensor, Tensor]:
         x: Tensor = self.word_embeddings(token_ids)
-        cos, sin = (table[positions] for table in self.rotary(longest))
+        cos, sin = self.rotary.at(positions, longest)
         for number, layer in enumerate(self.layers):
             assert isinstance(layer, Layer)
             read = layer.read(x, (cos, sin), sequences, number, kept, adapters)

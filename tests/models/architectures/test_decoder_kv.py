@@ -82,6 +82,27 @@ def test_many_labels_and_long_texts_are_cut_at_the_right() -> None:
     assert info.passes == 4
 
 
+@pytest.mark.parametrize("options", [{}, {"use_calibrator": True}])
+def test_tensors_have_as_many_slots_as_labels(options: dict[str, Any]) -> None:
+    model = reference_model("qwen3", QWEN3, architecture_type="decoder-kv", **options)
+    pipe = reference_pipeline(model, max_length=2048).pipe
+    for texts, labels in (
+        (["hello"], [[f"l{n}" for n in range(30)]]),
+        (["hello", "bye"], [["a", "b"], ["c"]]),
+    ):
+        inputs = pipe.prepare_inputs(texts, labels, False)
+        with torch.no_grad():
+            expected = model(**inputs).logits
+        found = loaded(model)(**inputs, max_num_classes=25)
+        assert found.logits.shape == expected.shape
+        used = found.class_mask.bool()
+        assert used.sum() == sum(map(len, labels))
+        assert_same_logits(found.logits[used].numpy(), expected[used].numpy())
+    for value in (True, False):
+        with pytest.raises(TypeError, match=r"use_recurrence is not supported: .* steps"):
+            loaded(model)(**inputs, use_recurrence=value)
+
+
 def test_markers_in_a_text_or_a_label_are_ordinary_text() -> None:
     pipeline = fast_pipeline(tiny())
     texts = ["a <<SEP>> b<<LABEL>> c", "plain"]

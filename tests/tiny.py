@@ -11,6 +11,7 @@ from typing import Any
 import gliclass
 import numpy as np
 import torch
+from gliclass.model import GLiClassOutput
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 from transformers.models.auto import CONFIG_MAPPING
@@ -19,6 +20,10 @@ from gliclass_fast import GLiClassModel, ZeroShotClassificationPipeline
 from gliclass_fast.batch import EncodedPrompt, consecutive_spans
 from gliclass_fast.models.gliznet.reference import GliZNet, Options
 from gliclass_fast.text.gliznet_tokenizer import GliZNETTokenizer
+
+# transformers 5.24 renames an argument of every output, and that of the reference has no such field: its
+# decoder-kv models then fail. The reference shall be what it is with other versions.
+GLiClassOutput.__init__ = getattr(GLiClassOutput.__init__, "__wrapped__", GLiClassOutput.__init__)
 
 MARKERS = ["<<LABEL>>", "<<SEP>>", "<<EXAMPLE>>"]
 SPECIALS = ["[PAD]", "[CLS]", "[SEP]", "[UNK]"]

@@ -6,6 +6,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from tokenizers import Tokenizer
 from transformers import AutoTokenizer, PretrainedConfig
 
 from gliclass_fast.checkpoint.documents import MOST_JSON_BYTES, check_file, read_object
@@ -14,16 +15,11 @@ from gliclass_fast.checkpoint.errors import CheckpointError
 HUB_OPTIONS = ("revision", "token", "cache_dir", "local_files_only", "force_download")
 _VOCABULARIES = ("tokenizer.json", "*.model", "vocab.txt", "vocab.json")
 MOST_VOCABULARY_BYTES = 128 << 20  # the largest tokenizer.json in use has 35 MB
+_OPTIONS = ("config.json", "tokenizer_config*.json", "special_tokens_map.json", "added_tokens.json")
 # what transformers reads of a tokenizer's folder, and how large it may be
 _TOKENIZER_FILES = {
     **dict.fromkeys((*_VOCABULARIES, "merges.txt"), MOST_VOCABULARY_BYTES),
-    **dict.fromkeys(
-        (
-            "config.json", "tokenizer_config*.json", "special_tokens_map.json", "added_tokens.json",
-            "chat_template*",
-        ),
-        MOST_JSON_BYTES,
-    ),
+    **dict.fromkeys((*_OPTIONS, "chat_template*"), MOST_JSON_BYTES),
 }  # fmt: skip
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 _OURS = ("GLiClass", "gliznet")  # model types that transformers does not know
@@ -33,12 +29,17 @@ def resolve_folder(path_or_repo_id: str | Path, weights: bool = True, **hub: Any
     """Returns the local folder of a checkpoint: the path itself, or a download of the repository's files.
 
     weights: whether to download them too, or only what a tokenizer needs. hub: how to download
-    (`HUB_OPTIONS`). Raises CheckpointError where there is no such folder and no download.
+    (`HUB_OPTIONS`). Raises CheckpointError where there is no such folder and no download, or no such name.
     """
     if unknown := set(hub) - set(HUB_OPTIONS):
         raise TypeError(f"unexpected arguments {sorted(unknown)}; of the Hub: {', '.join(HUB_OPTIONS)}")
-    folder = Path(path_or_repo_id).expanduser()
-    if folder.exists():
+    try:
+        folder = Path(path_or_repo_id).expanduser()
+        exists = folder.exists()
+    except (RuntimeError, OSError) as error:  # there is no such user, or the name is too long
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise CheckpointError(f"{str(path_or_repo_id)[:200]} cannot be opened: {reason}") from None
+    if exists:
         if not folder.is_dir():
             raise CheckpointError(
                 f"{folder} is a file; give the folder that holds config.json and model.safetensors"
@@ -85,11 +86,31 @@ def load_tokenizer(path_or_repo_id: str | Path, **options: Any) -> Any:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, **options)
         tokenizer("a")  # some options of the wrong type show only here
     except Exception as error:  # of many types, and none says which file it is about
-        file = next(file for pattern in _VOCABULARIES for file in folder.glob(pattern))
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise CheckpointError(unreadable(file, f"holds no tokenizer that can be loaded: {reason}")) from None
+        raise CheckpointError(_fault(folder, f"holds no tokenizer that can be loaded: {reason}")) from None
     _check_vocabulary(folder, tokenizer)
     return tokenizer
+
+
+def _fault(folder: Path, fault: str) -> str:
+    """Returns the message for a tokenizer that cannot be loaded, which names the file that is to blame.
+
+    It names the folder where every file is well formed: then they do not fit each other, or the call.
+    """
+    for pattern in _OPTIONS:
+        for file in folder.glob(pattern):
+            try:
+                read_object(file)
+            except CheckpointError:
+                return unreadable(file, fault)
+    vocabulary = next(file for pattern in _VOCABULARIES for file in folder.glob(pattern))
+    if vocabulary.name != "tokenizer.json":
+        return unreadable(vocabulary, fault)
+    try:
+        Tokenizer.from_file(str(vocabulary))
+    except Exception:  # it raises no other type
+        return unreadable(vocabulary, fault)
+    return f"{folder} {fault}"
 
 
 def _check_vocabulary(folder: Path, tokenizer: Any) -> None:

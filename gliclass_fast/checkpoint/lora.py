@@ -22,7 +22,7 @@ from gliclass_fast.checkpoint.tensors import SafetensorsFiles, SafetensorsFolder
 
 logger = logging.getLogger(__name__)
 
-_CONFIG, _TENSORS = "adapter_config.json", "adapter_model.safetensors"
+CONFIG, TENSORS = "adapter_config.json", "adapter_model.safetensors"
 _PICKLE = "adapter_model.bin"
 WRAPPER = "base_model.model."  # PEFT puts this before the names of a model that it wraps
 _LORA = re.compile(
@@ -37,13 +37,13 @@ _SWITCHES = (
 _MOST_RANK, _MOST_ALPHA = 1 << 16, 1e6
 # a file chooses the patterns, and matching takes time that grows as the length of a name to their power
 _MOST_PATTERNS, _MOST_REPEATS = 256, 3
-# these starting values are taken out of the base weights
+# these starting values are taken out of the base weights; PEFT takes "OLoRA" as "olora"
 _STARTS = ("pissa", "olora", "loftq", "corda", "lora_ga")
 
 
 def adapter_place(folder: Path) -> Path | None:
     """Returns the folder that describes a checkpoint's adapter, or None where it has none."""
-    return next((each for each in (folder, folder / "adapter") if (each / _CONFIG).exists()), None)
+    return next((each for each in (folder, folder / "adapter") if (each / CONFIG).exists()), None)
 
 
 def open_checkpoint(folder: Path) -> Mapping[str, Tensor]:
@@ -61,13 +61,13 @@ def open_checkpoint(folder: Path) -> Mapping[str, Tensor]:
     place = adapter_place(folder)
     if place is None:
         if wrapped:
-            raise CheckpointError(f"{folder} holds a model wrapped by PEFT, but {_CONFIG} does not exist")
+            raise CheckpointError(f"{folder} holds a model wrapped by PEFT, but {CONFIG} does not exist")
         return tensors
-    options = _read_options(place / _CONFIG, starts_from_base=not wrapped)
+    options = _read_options(place / CONFIG, starts_from_base=not wrapped)
     logger.info("merging the LoRA adapter of %s", place)
     if not wrapped:
         adapter = _open_tensors(place)
-        return MergedLora(tensors, adapter, list(adapter), options, place / _TENSORS)
+        return MergedLora(tensors, adapter, list(adapter), options, place / TENSORS)
     added = [name for name in tensors if WRAPPER in name and any(part in name for part in _ADDED)]
     return MergedLora(tensors, tensors, added, options, folder)
 
@@ -83,26 +83,26 @@ def open_adapter(folder: Path, weights: Container[str], prefixes: Sequence[str])
     """
     place = adapter_place(folder)
     if place is None:
-        raise CheckpointError(f"{folder} holds no {_CONFIG}: it is not the folder of an adapter")
-    options, adapter = _read_options(place / _CONFIG, starts_from_base=True), _open_tensors(place)
-    return LoraPairs(adapter, list(adapter), options, place / _TENSORS, weights, prefixes)
+        raise CheckpointError(f"{folder} holds no {CONFIG}: it is not the folder of an adapter")
+    options, adapter = _read_options(place / CONFIG, starts_from_base=True), _open_tensors(place)
+    return LoraPairs(adapter, list(adapter), options, place / TENSORS, weights, prefixes)
 
 
 def _open_tensors(place: Path) -> SafetensorsFiles:
-    if (place / _TENSORS).exists():
-        return SafetensorsFiles([place / _TENSORS])
+    if (place / TENSORS).exists():
+        return SafetensorsFiles([place / TENSORS])
     if (place / _PICKLE).exists():
         raise CheckpointError(
             f"{place / _PICKLE} is a pickle file, which can run code when it is opened: refused. "
-            f"Save the adapter as {_TENSORS} where you trust it"
+            f"Save the adapter as {TENSORS} where you trust it"
         )
-    raise CheckpointError(f"{place / _TENSORS} does not exist; a model without an adapter has no {_CONFIG}")
+    raise CheckpointError(f"{place / TENSORS} does not exist; a model without an adapter has no {CONFIG}")
 
 
 def _read_options(file: Path, starts_from_base: bool) -> dict[str, Any]:
     """Reads and checks adapter_config.json. starts_from_base: the base weights are stored without changes."""
     options = read_object(file)
-    start = str(options.get("init_lora_weights"))
+    start = str(options.get("init_lora_weights")).lower()
     refused = {
         "peft_type": options.get("peft_type") != "LORA" and "'LORA'",
         "bias": options.get("bias", "none") != "none" and "'none'",

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from gliclass_fast.cli.readers import check_columns, kind_of, pyarrow_parquet, read_rows
 from gliclass_fast.cli.rows import FileFormatError, Reading, Row, checked, shown
+from gliclass_fast.serving.ray_data import values_of
 
 ROWS_AT_A_TIME = 1024
 ROWS_PER_FILE = 1 << 40  # more than any file has, so that ids of rows never meet
@@ -57,7 +59,7 @@ def files_of(source: Path, reading: Reading) -> Files:
             pieces += [Piece(path, name, number, group, first) for group, first in enumerate(firsts)]
             rows += sum(counts)
         else:
-            rows += len(read_rows(path, reading))
+            rows += len(_rows(path, reading))
             pieces.append(Piece(path, name, number))
     if not rows:
         raise FileFormatError(f"{source} has no texts")
@@ -71,11 +73,7 @@ def _paths(source: Path) -> list[Path]:
     if not source.is_dir():
         kinds, paths = {kind_of(source.name)}, [source]
     else:
-        paths = sorted(
-            path
-            for path in source.rglob("*")
-            if path.is_file() and not any(part[0] in "._" for part in path.relative_to(source).parts)
-        )
+        paths = sorted(_below(source))
         kinds = {kind_of(path.name) for path in paths}
     if not paths:
         raise FileFormatError(f"{source} has no files")
@@ -87,12 +85,38 @@ def _paths(source: Path) -> list[Path]:
     return paths
 
 
+def _below(source: Path) -> Iterator[Path]:
+    """Yields the files of a folder at any depth. Links are followed, but not back into a folder above.
+
+    Raises FileFormatError for what cannot be opened, as its texts would be missing without a word.
+    """
+    above: dict[str, frozenset[str]] = {}  # the real folders above a folder
+    for at, folders, names in os.walk(source, onerror=_unreadable, followlinks=True):
+        own = above.pop(at, frozenset()) | {os.path.realpath(at)}
+        folders[:] = [
+            name
+            for name in folders
+            if name[0] not in "._" and os.path.realpath(os.path.join(at, name)) not in own
+        ]
+        above |= {os.path.join(at, name): own for name in folders}
+        for path in (Path(at, name) for name in names if name[0] not in "._"):
+            if not path.is_file():
+                raise FileFormatError(f"{path} is no file that can be opened: is it a link to nothing?")
+            yield path
+
+
+def _unreadable(error: OSError) -> NoReturn:
+    raise FileFormatError(f"{error.filename} is a folder that cannot be read: {error.strerror}") from None
+
+
 def _groups(path: Path, name: str, reading: Reading, kinds: dict[str, tuple[str, str]]) -> list[int]:
     """Returns the numbers of rows of a parquet file's row groups, and notes the kinds of columns to keep."""
     parquet = pyarrow_parquet()
+    from pyarrow import ArrowException
+
     try:
         metadata, schema = parquet.read_metadata(path), parquet.read_schema(path)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ArrowException) as error:
         raise FileFormatError(f"{path} is not a parquet file that can be read: {error}") from None
     check_columns(path, schema.names, reading)
     for column in reading.keep:
@@ -121,11 +145,33 @@ def tables(piece: Piece, reading: Reading) -> Iterator[Any]:
 
 
 def _parquet(piece: Piece, reading: Reading) -> Iterator[tuple[list[Row], dict[str, Any]]]:
-    with pyarrow_parquet().ParquetFile(piece.path) as file:
-        columns = list(dict.fromkeys([reading.column, *reading.keep]))
-        for batch in file.iter_batches(ROWS_AT_A_TIME, row_groups=[piece.group], columns=columns):
-            rows = [checked("", text) for text in batch[reading.column].to_pylist()]
-            yield rows, {name: _plain(batch[name]) for name in reading.keep}
+    for batch in _batches(piece, list(dict.fromkeys([reading.column, *reading.keep]))):
+        rows = [checked("", text) for text in values_of(batch[reading.column])]
+        yield rows, {name: _valid(_plain(batch[name]), name, piece) for name in reading.keep}
+
+
+def _batches(piece: Piece, columns: list[str]) -> Iterator[Any]:
+    from pyarrow import ArrowException
+
+    try:
+        with pyarrow_parquet().ParquetFile(piece.path) as file:
+            yield from file.iter_batches(ROWS_AT_A_TIME, row_groups=[piece.group], columns=columns)
+    except (ValueError, OSError, ArrowException) as error:  # a damaged page shows only here
+        raise FileFormatError(f"{piece.name}, row group {piece.group} cannot be read: {error}") from None
+
+
+def _valid(column: Any, name: str, piece: Piece) -> Any:
+    """Returns a column to keep with escapes for what is not UTF-8, as other programs cannot read it."""
+    import pyarrow
+
+    try:
+        column.validate(full=True)
+    except pyarrow.ArrowInvalid as error:
+        if not str(column.type).endswith("string"):
+            raise FileFormatError(f"column {name!r} of {piece.name} is not valid: {error}") from None
+        values = [value if value is None else shown(value) for value in values_of(column)]
+        return pyarrow.array(values, column.type)
+    return column
 
 
 def _plain(column: Any) -> Any:
@@ -133,11 +179,18 @@ def _plain(column: Any) -> Any:
     return column.dictionary_decode() if str(column.type).startswith("dictionary") else column
 
 
+def _rows(path: Path, reading: Reading) -> list[Row]:
+    """Returns the rows of a file; one of JSON lines may be empty, and has no keys to keep then."""
+    if kind_of(path.name) == ".jsonl" and not path.stat().st_size:
+        return []
+    return read_rows(path, reading)
+
+
 def _other(piece: Piece, reading: Reading) -> Iterator[tuple[list[Row], dict[str, Any]]]:
     """Keeps columns as strings, so that all blocks have the same types: what is no string is JSON."""
     import pyarrow
 
-    rows = read_rows(piece.path, reading)
+    rows = _rows(piece.path, reading)
     for start in range(0, len(rows), ROWS_AT_A_TIME):
         part = rows[start : start + ROWS_AT_A_TIME]
         kept = {name: [_string(row.kept[name]) for row in part] for name in reading.keep}

@@ -18,6 +18,16 @@ from gliclass_fast.cli.resume import RunNote
 from gliclass_fast.cli.rows import Reading
 
 
+class _Note(RunNote):
+    """Reads earlier notes too, in which the options of a call have one name, `call`."""
+
+    def _before(self) -> dict[str, Any] | None:
+        before = super()._before()
+        if before is not None:
+            before["options"] |= before["options"].pop("call", {})
+        return before
+
+
 @dataclass(frozen=True, slots=True)
 class BatchRun:
     """Says what is scored, how and where.
@@ -44,27 +54,30 @@ class BatchRun:
         Raises ValueError for input that cannot be read, a mistake in the options, or an output of other
         options. Ends with the exit code 3 where rows failed, and 130 after an interrupt.
         """
-        files = files_of(self.source.resolve(), self.reading)
+        files = files_of(self.source.absolute(), self.reading)  # a link's own name tells the kind of file
         note = self._note(files)
         if goes_on := self._goes_on(note, resume):
             note.write()
             self.score(files)
-        failed = self._summary(files)
+        failed, said = self._summary(files)
         note.write(finished=True)
         shutil.rmtree(self.checkpoint, ignore_errors=True)  # not before, as it is what a resumed job goes by
+        for line in said:
+            errors.print(line, markup=False, highlight=False, soft_wrap=True)
         if failed and goes_on:
             raise typer.Exit(FAILED_ROWS)
 
     def _note(self, files: Files) -> RunNote:
         own = {"dtype", "device", "batch_tokens"}  # these may be others when a job goes on
-        noted = {name.replace("_", "-"): value for name, value in self.options.items() if name not in own}
+        options = {**self.options, **self.options["call"]}  # each by the name that its user knows
+        noted = {name.replace("_", "-"): options[name] for name in options if name not in (*own, "call")}
         noted |= {"column": self.reading.column, "keep": list(self.reading.keep), "no-text": not self.text}
         noted |= {
             "encoding": self.reading.encoding,
             "delimiter": self.reading.delimiter,
             "input": files.state,
         }
-        return RunNote(self.output, str(self.source), noted, self.options["dtype"] or "by device")
+        return _Note(self.output, str(self.source), noted, self.options["dtype"] or "by device")
 
     def _goes_on(self, note: RunNote, resume: bool) -> bool:
         """Tells whether there is something to score; ValueError where results would be lost or mixed."""
@@ -106,24 +119,20 @@ class BatchRun:
                 raise ValueError(f"{error}. Add --resume to continue {self.output}") from error
             raise
 
-    def _summary(self, files: Files) -> int:
-        """Says what the results hold, and returns how many rows failed; ValueError where rows are missing."""
+    def _summary(self, files: Files) -> tuple[int, list[str]]:
+        """Returns how many rows failed, and what to say of the results; ValueError where rows are missing."""
         from pyarrow import dataset
 
         results = dataset.dataset(self.output, format="parquet")
         if (rows := results.count_rows()) != files.rows:
             raise ValueError(f"{self.output} holds {rows} results of {files.rows} texts of {self.source}")
-        _say(f"{rows} texts of {self.source} classified into {self.output}")
+        said = [f"{rows} texts of {self.source} classified into {self.output}"]
         if cut := results.count_rows(dataset.field("tokens_cut") > 0):
-            _say(f"the window cut {cut} of {rows} texts; --max-length may have them read whole")
+            said.append(f"the window cut {cut} of {rows} texts; --max-length may have them read whole")
         is_failed = dataset.field("error").is_valid()
         if failed := results.count_rows(is_failed):
-            _say(f"{failed} of {rows} rows failed")
+            said.append(f"{failed} of {rows} rows failed")
             columns = ["file", "row", "error"]
-            for row in results.head(MOST_NAMED, columns=columns, filter=is_failed).to_pylist():
-                _say(f"{row['file']}, row {row['row']}: {row['error']}")
-        return int(failed)
-
-
-def _say(message: str) -> None:
-    errors.print(message, markup=False, highlight=False, soft_wrap=True)
+            named = results.head(MOST_NAMED, columns=columns, filter=is_failed).to_pylist()
+            said += [f"{row['file']}, row {row['row']}: {row['error']}" for row in named]
+        return int(failed), said

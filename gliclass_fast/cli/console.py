@@ -24,8 +24,17 @@ class _Screen(Console):
         raise  # the error at hand
 
 
+class _Errors(Console):
+    """Says nothing more where nobody reads it, so that a command ends with the exit code that it means."""
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+        # what standard error still holds goes nowhere, as Python would fail on it when it ends
+        os.dup2(os.open(os.devnull, os.O_WRONLY), self.file.fileno())
+
+
 screen = _Screen()
-errors = Console(stderr=True)
+errors = _Errors(stderr=True)
 
 Device = Annotated[str, typer.Option(help="cuda or cpu; a GPU is used where there is one.")]
 Model = Annotated[

@@ -93,19 +93,20 @@ class Lines:
         return Row(row.place, row.text, error=f"the line is not {self._reading.codec_name} text")
 
 
-def source_of(texts: Sequence[str] | None, reading: Reading) -> Source:
+def source_of(texts: Sequence[str] | None, reading: Reading, asked_by: str = "--keep") -> Source:
     """Returns what the arguments name: standard input, one file, or the texts themselves.
 
+    asked_by: the option that names columns beside that of the texts.
     Raises ValueError for a mistake, and where an argument is the name of a file that is not there.
     """
     if not texts or (len(texts) == 1 and texts[0] in STANDARD_INPUT):
-        return _standard_input(reading, asked_for=bool(texts))
+        return _standard_input(reading, asked_by, asked_for=bool(texts))
     names = [text for text in texts if text in STANDARD_INPUT or is_file(text) or is_file_name(text)]
     if names and len(texts) > 1:
         raise ValueError(f"{names[0]} is a file: give one file, or texts only")
     if not names:
         if reading.keep:
-            raise ValueError("--keep is for the columns of a file")
+            raise ValueError(f"{asked_by} is for the columns of a file")
         return Known("arguments", [checked(f"text {number}", text) for number, text in enumerate(texts, 1)])
     path = path_of(names[0])
     if not path.exists():
@@ -118,9 +119,9 @@ def source_of(texts: Sequence[str] | None, reading: Reading) -> Source:
     return Known(str(path), read_rows(path, reading))
 
 
-def _standard_input(reading: Reading, asked_for: bool) -> Lines:
+def _standard_input(reading: Reading, asked_by: str, asked_for: bool) -> Lines:
     if reading.keep:
-        raise ValueError("--keep is for the columns of a file; standard input has a text per line")
+        raise ValueError(f"{asked_by} is for the columns of a file; standard input has a text per line")
     if sys.stdin is None:
         raise ValueError("standard input is closed: give texts or a file")
     if sys.stdin.isatty() and not asked_for:

@@ -138,9 +138,10 @@ def classify(
         raise ValueError("--adapter-column goes with --adapter ID=FOLDER")
     reading = reading_of(column, keep, encoding, delimiter)
     layout = Layout(reading.keep, not no_text, top_k)
+    asked_by = "--keep" if reading.keep else "--adapter-column"
     if adapter_column is not None and adapter_column not in reading.keep:
         reading = replace(reading, keep=(*reading.keep, adapter_column))
-    source = source_of(texts, reading)
+    source = source_of(texts, reading, asked_by)
 
     let_threads_sleep()
     from gliclass_fast.cli.classify import Running, Scoring, run  # imports torch, which takes seconds
@@ -164,12 +165,14 @@ def reading_of(column: str, keep: str | None, encoding: str | None, delimiter: s
 
 
 def adapters_of(given: list[str] | None) -> dict[str, str]:
-    """Returns the folders of adapters by their ids; ValueError for what is not ID=FOLDER."""
+    """Returns the folders of adapters by their ids; ValueError for what is not ID=FOLDER, or twice."""
     found: dict[str, str] = {}
     for each in given or ():
         name, equals, folder = each.partition("=")
         if not (name and equals and folder):
             raise ValueError(f"--adapter takes ID=FOLDER, not {each!r}")
+        if name in found:
+            raise ValueError(f"--adapter names {name!r} twice: give every adapter an id of its own")
         found[name] = folder
     return found
 

@@ -45,7 +45,7 @@ class AdapterSlots:
         self._network, self._places, self._like, self.most = network, places, like, most
         self._on_move = WeakMethod(on_move)
         self._slots: OrderedDict[Adapter, int] = OrderedDict()  # the least recently used first
-        self._readers: dict[Adapter, int] = {}  # how many running batches read an adapter
+        self._readers: dict[Adapter, int] = {}  # how many running batches read an adapter, 1 or more
         self._changed = Condition()
         bounds: dict[str, list[int]] = {}
         for place in places.of.values():
@@ -61,11 +61,13 @@ class AdapterSlots:
         return len(self._slots)
 
     def drop(self, adapter: Adapter) -> None:
-        """Empties an adapter's slot, unless a running batch reads it: then the slot is taken later."""
+        """Empties the slot of an adapter that is not loaded any more.
+
+        Where running batches read it, the last of them does so when it ends.
+        """
         with self._changed:
-            if adapter in self._slots and not self._readers.get(adapter):
+            if adapter in self._slots and adapter not in self._readers:
                 self._fill_with({}, self._slots.pop(adapter))
-                self._readers.pop(adapter, None)
 
     @property
     def nbytes(self) -> int:
@@ -92,7 +94,12 @@ class AdapterSlots:
             with self._changed:
                 for each in adapters:
                     self._readers[each] -= 1
+                    if not self._readers[each]:
+                        del self._readers[each]
                 self._changed.notify_all()
+                for each in adapters:
+                    if not each.is_loaded:  # it was unloaded meanwhile, or while its texts waited
+                        self.drop(each)
 
     def _take(self, adapters: list[Adapter]) -> dict[Adapter, int]:
         with self._changed:
@@ -112,9 +119,8 @@ class AdapterSlots:
         for each in list(self._slots):
             if len(self._slots) + missing <= self.most:
                 break
-            if each not in adapters and not self._readers.get(each):
+            if each not in adapters and each not in self._readers:
                 del self._slots[each]
-                self._readers.pop(each, None)
         return len(self._slots) + missing <= self.most
 
     def _fill(self, adapter: Adapter) -> None:

@@ -9,14 +9,16 @@ from __future__ import annotations
 import logging
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from threading import RLock
+from threading import Lock, RLock
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from gliclass_fast.checkpoint.adapter_folder import Stamp, stamp_of
 from gliclass_fast.checkpoint.adapters import adapter_names, live_updates
 from gliclass_fast.checkpoint.errors import CheckpointError
 from gliclass_fast.checkpoint.lora import LoraPairs, open_adapter
@@ -56,10 +58,33 @@ class Adapter:
         """
         self._library, self.id, self.number, self.folder, self.read = library, id, number, folder, read
         self.rank = self.nbytes = 0
+        self.stamp: Stamp | None = (
+            None  # of the files that this process read first
+        )
+        self.left: Updates | None = None  # what a text reads that waits while its adapter is unloaded
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Has a copy take the folder's files as they are: on another machine they may be copies too."""
+        return vars(self) | {"stamp": None, "left": None}
+
+    @property
+    def is_loaded(self) -> bool:
+        """Tells whether calls may name it: it was not unloaded or replaced."""
+        return self._library.get(self.id) is self
 
     def updates(self) -> Updates:
-        """Returns what it adds to stock weights; raises CheckpointError where its folder is damaged."""
+        """Returns what it adds to stock weights; raises CheckpointError where its folder changed."""
         return self._library.updates(self)
+
+
+class _Live(NamedTuple):
+    """Holds what a live model has at one moment."""
+
+    adapters: Mapping[str, Adapter]
+    without: Callable[[], Updates]  # takes the active adapters out of the model
+
+
+_NOTHING_LIVE = _Live({}, dict)
 
 
 class AdapterLibrary:
@@ -68,78 +93,102 @@ class AdapterLibrary:
     def __init__(self, host_bytes: int = HOST_BYTES) -> None:
         """Keeps at most so many bytes of tensors in host memory, and the newest adapter's in any case."""
         self.host_bytes = host_bytes
-        self._adapters: dict[str, Adapter] = {}
+        self._folders: dict[str, Adapter] = {}  # they stand before those of a live model with the same ids
+        self._live = _NOTHING_LIVE
         self._kept: OrderedDict[Adapter, Updates] = OrderedDict()  # the least recently used first
         self._places: Places | None = None
-        self._without: Callable[[], Updates] = dict  # takes the active adapters out of a live model
         self._count = 0
-        self._lock = RLock()
+        self._lock = RLock()  # held while a folder is read
+        self._exchange = Lock()  # held for no longer than it takes to exchange what a live model has
 
     def __getstate__(self) -> dict[str, Any]:
         """Has a copy, in another process too, read the folders anew and follow its own live model."""
-        state = {name: each for name, each in vars(self).items() if name != "_lock"}
-        of_folders = {id: each for id, each in self._adapters.items() if each.folder is not None}
-        return state | {"_kept": OrderedDict(), "_adapters": of_folders, "_without": dict}
+        state = {name: each for name, each in vars(self).items() if name not in ("_lock", "_exchange")}
+        return state | {"_kept": OrderedDict(), "_folders": dict(self._folders), "_live": _NOTHING_LIVE}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state, _lock=RLock())
+        vars(self).update(state, _lock=RLock(), _exchange=Lock())
 
-    def load(self, id: str, folder: Path, places: Places) -> Adapter:
-        """Reads and checks an adapter for a network with these places; one of the same id is replaced.
+    def load(self, id: str, folder: Path, places: Places) -> Adapter | None:
+        """Reads and checks an adapter for a network with these places; returns what it takes the place of.
 
         Raises CheckpointError, and leaves what was there, where the folder holds no adapter for the network.
         """
         with self._lock:
             self._places, self._count = places, self._count + 1
             adapter = Adapter(self, id, self._count, folder)
+            adapter.stamp = stamp_of(folder)
             found = _read(adapter, places)
             if not found:
                 raise CheckpointError(f"{folder}: the adapter changes no weight that is read")
             adapter.rank = max(a.shape[0] for a, _ in found.values())
             adapter.nbytes = sum(a.nbytes + b.nbytes for a, b in found.values())
-            self.unload(id, missing_ok=True)
-            self._adapters[id] = adapter
+            before = self.get(id)
+            self._folders[id] = adapter
+            self._leave(before)
             self._keep(adapter, found)
-            return adapter
+            return before
 
-    def follow(self, model: nn.Module | None, places: Places) -> None:
-        """Takes the adapters of a live model as they are now; those of folders with the same ids stay.
+    @contextmanager
+    def following(self, model: nn.Module | None, places: Places) -> Iterator[None]:
+        """Takes the adapters of a live model as they are now; those of folders stay.
+
+        What the body exchanges is exchanged with them: nobody looks an adapter up meanwhile.
 
         model: None where the network has no live model, or none any more.
         """
-        with self._lock:
-            for id in [id for id, each in self._adapters.items() if each.folder is None]:
-                del self._adapters[id]
-            self._without = dict
-            if model is None:
-                return
-            self._without = _snapshot(model, None, places)
-            for id in adapter_names(model):
-                if id not in self._adapters:
-                    self._count += 1
-                    self._adapters[id] = Adapter(self, id, self._count, None, _snapshot(model, id, places))
+        without, found = _NOTHING_LIVE.without, {}
+        if model is not None:
+            without = _snapshot(model, None, places)
+            found = {id: _snapshot(model, id, places) for id in adapter_names(model)}
+        with self._lock, self._exchange:
+            first, self._count = self._count + 1, self._count + len(found)
+            self._live = _Live(
+                {id: Adapter(self, id, n, None, read) for n, (id, read) in enumerate(found.items(), first)},
+                without,
+            )
+            yield
 
-    def unload(self, id: str, missing_ok: bool = False) -> None:
-        """Forgets an adapter; raises WrongValue where there is none of that id."""
+    def unload(self, id: str) -> Adapter:
+        """Forgets an adapter and returns it; a live model's of the same id can then be named again.
+
+        Raises WrongValue where there is none of that id, and for one of a live model.
+        """
         with self._lock:
-            if id not in self._adapters and missing_ok:
-                return
-            self._kept.pop(self[id], None)
-            del self._adapters[id]
+            adapter = self[id]
+            if adapter.folder is None:
+                raise WrongValue(f"adapter {id!r} belongs to the live model: delete it there")
+            del self._folders[id]
+            self._leave(adapter)
+            return adapter
+
+    def _leave(self, adapter: Adapter | None) -> None:
+        """Has an adapter that is not loaded any more hold its tensors as long as a text waits for it."""
+        if adapter is not None:
+            adapter.left = self._kept.pop(adapter, None)
 
     def updates(self, adapter: Adapter) -> Updates:
         """Returns an adapter's tensors, from memory, from its folder or from its live model."""
         if adapter.read is not None:
             return adapter.read()
         with self._lock:
-            found = self._kept.pop(adapter, None)
+            found = self._kept.pop(adapter, adapter.left)
             if found is None:
-                assert self._places is not None
-                logger.info("reading the adapter %r of %s again", adapter.id, adapter.folder)
-                found = _read(adapter, self._places)
-            if self._adapters.get(adapter.id) is adapter:  # else it was unloaded while a text waited for it
+                found = self._read_again(adapter)
+            if adapter.is_loaded:  # else it was unloaded while a text waited for it
                 self._keep(adapter, found)
-            return _joined(found, self._without())
+            with self._exchange:
+                without = self._live.without
+            return _joined(found, without())
+
+    def _read_again(self, adapter: Adapter) -> Updates:
+        """Reads a folder that was read before; raises CheckpointError where its files are others now."""
+        assert self._places is not None and adapter.folder is not None
+        logger.info("reading the adapter %r of %s again", adapter.id, adapter.folder)
+        _assert_unchanged(adapter.folder, adapter)
+        found = _read(adapter, self._places)
+        _assert_unchanged(adapter.folder, adapter)  # they may have been written meanwhile
+        return found
 
     def _keep(self, adapter: Adapter, updates: Updates) -> None:
         self._kept[adapter] = updates
@@ -160,28 +209,33 @@ class AdapterLibrary:
                     each.nbytes,
                     each in self._kept,
                 )
-                for each in self._adapters.values()
+                for each in sorted(self._all().values(), key=lambda each: each.number)
             ]
 
-    def __getitem__(self, id: str) -> Adapter:
-        found = self._adapters.get(id)
-        if found is None:
-            loaded = ", ".join(map(repr, self._adapters)) or "none"
-            raise WrongValue(f"adapter {id!r} is not loaded; loaded: {loaded}")
-        return found
+    def _all(self) -> dict[str, Adapter]:
+        with self._exchange:
+            return {**self._live.adapters, **self._folders}
 
     def get(self, id: str) -> Adapter | None:
         """Returns the adapter of an id, or None."""
-        return self._adapters.get(id)
+        with self._exchange:
+            return self._folders.get(id) or self._live.adapters.get(id)
+
+    def __getitem__(self, id: str) -> Adapter:
+        found = self.get(id)
+        if found is None:
+            loaded = ", ".join(map(repr, self)) or "none"
+            raise WrongValue(f"adapter {id!r} is not loaded; loaded: {loaded}")
+        return found
 
     def __contains__(self, id: object) -> bool:
-        return id in self._adapters
+        return isinstance(id, str) and self.get(id) is not None
 
     def __iter__(self) -> Iterator[str]:
-        return iter(list(self._adapters))
+        return iter(self._all())
 
     def __len__(self) -> int:
-        return len(self._adapters)
+        return len(self._all())
 
 
 def _read(adapter: Adapter, places: Places) -> Updates:
@@ -193,6 +247,14 @@ def _read(adapter: Adapter, places: Places) -> Updates:
         for weight in pairs
         if _has_effect(weight, places, str(adapter.folder))
     }
+
+
+def _assert_unchanged(folder: Path, adapter: Adapter) -> None:
+    """Raises CheckpointError where an adapter's files were written again; to read one that is gone does."""
+    found = stamp_of(folder)
+    adapter.stamp = adapter.stamp or found
+    if found not in (None, adapter.stamp):
+        raise CheckpointError(f"{folder} changed since adapter {adapter.id!r} was loaded: load it again")
 
 
 def _joined(one: Updates, other: Updates) -> Updates:
@@ -244,7 +306,10 @@ def _has_effect(weight: str, places: Places, source: str) -> bool:
     if weight in places.unused:
         return False
     layers = ", ".join(f"{prefix}*" for prefix in places.prefixes)
+    within = weight.startswith(places.prefixes)
+    reason = ": this layer is folded into the embeddings, or is no linear layer" if within else ""
     raise CheckpointError(
-        f"{source}: an adapter of {weight} is not supported; supported: linear layers of the backbone "
-        f"({layers}). To merge the adapter into the model, load the model with it"
+        f"{source}: an adapter of {weight} is not supported{reason}; supported: {'other ' if within else ''}"
+        f"linear layers of the backbone ({layers}). To merge the adapter into the model, load the model with "
+        "it"
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor
 from transformers import PretrainedConfig
 
-from gliclass_fast.checkpoint.files import resolve_folder
+from gliclass_fast.checkpoint.adapter_folder import resolve_adapter
 from gliclass_fast.checkpoint.live import LiveModel, whole
 from gliclass_fast.checkpoint.lora import open_checkpoint
 from gliclass_fast.config import valid_options
@@ -28,6 +29,7 @@ from gliclass_fast.runtime.settings import Settings
 from gliclass_fast.runtime.stock import StockModel
 from gliclass_fast.runtime.transfer import inference_on
 from gliclass_fast.runtime.warm_up import warm_up
+from gliclass_fast.text.arguments import plain_string
 
 logger = logging.getLogger(__name__)
 
@@ -154,8 +156,8 @@ class GLiClassModel(StockModel):
         return partial(type(self), **settings), given, self.adapters
 
     def __setstate__(self, adapters: AdapterLibrary) -> None:
-        self.adapters = adapters
-        self._follow_adapters(self.loaded)
+        self.adapters = deepcopy(adapters)  # also for a shallow copy: what it unloads stays here
+        self._exchange(self.loaded, self.settings)
 
     def __repr__(self) -> str:
         where = f"{str(self.dtype).removeprefix('torch.')} on {self.device}"
@@ -186,21 +188,23 @@ class GLiClassModel(StockModel):
         origin, seen = self.origin, self.origin.observe()
         config = read_config(origin.options())
         loaded = load(config, origin.read_tensors(), origin.name, settings)
-        origin.remember(seen)
-        self._follow_adapters(loaded)
-        self.loaded, self.settings, self._twin = loaded, settings, None
+        self._exchange(loaded, settings)
+        origin.remember(seen)  # at last: other threads wait for the network until it is there
 
-    def _follow_adapters(self, loaded: LoadedNetwork) -> None:
-        """Takes the adapters of a live model, of which a network was built now, as they are."""
+    def _exchange(self, loaded: LoadedNetwork, settings: Settings) -> None:
+        """Puts a network in the place of the old one, with the adapters of the live model that it is of."""
         live = self.origin.read_tensors
-        self.adapters.follow(live.model if isinstance(live, LiveModel) else None, loaded.places)
+        with self.adapters.following(live.model if isinstance(live, LiveModel) else None, loaded.places):
+            self.loaded, self.settings, self._twin = loaded, settings, None
 
     def follow_origin(self) -> None:
         """Does what `on_change` says about a change; calls begin so where they find `origin.changed()`.
 
         Raises RuntimeError with on_change="error", and the errors of a load where a rebuild fails.
         """
-        with self._lock:  # another thread may have followed meanwhile
+        with self._lock:
+            if not self.origin.changed():  # another thread has followed meanwhile
+                return
             same = read_config(self.origin.options()) == self.loaded.config
             if same and not self.origin.tensors_changed():  # the option is none that the engine reads
                 self.origin.remember(self.origin.observe())
@@ -209,7 +213,7 @@ class GLiClassModel(StockModel):
                     "the model or its configuration changed since this copy of it was made: call refresh(), "
                     "or give on_change='refresh' or 'ignore'"
                 )
-            elif self.origin.changed():
+            else:
                 self._build(self.settings)
 
     def refresh(self) -> None:
@@ -261,17 +265,15 @@ class GLiClassModel(StockModel):
         id: what calls name the adapter by. folder: a folder or a repository id, with adapter_config.json and
         adapter_model.safetensors.
 
-        Raises CheckpointError where the folder holds no plain LoRA adapter for this model.
+        Raises CheckpointError where the folder holds no plain LoRA adapter for this model, and TypeError for
+        an id that is no string.
         """
-        before = self.adapters.get(id)
-        self.adapters.load(id, resolve_folder(folder), self.loaded.places)
-        self._drop_adapter(before)
+        id, place = plain_string(id, "adapter_id"), resolve_adapter(folder)
+        self._drop_adapter(self.adapters.load(id, place, self.loaded.places))
 
     def unload_adapter(self, id: str) -> None:
-        """Forgets an adapter; raises ValueError where there is none of that id."""
-        adapter = self.adapters[id]
-        self.adapters.unload(id)
-        self._drop_adapter(adapter)
+        """Forgets an adapter; raises ValueError where there is none of that id, or a live model has it."""
+        self._drop_adapter(self.adapters.unload(plain_string(id, "adapter_id")))
 
     def _drop_adapter(self, adapter: Adapter | None) -> None:
         for model in (self, self._twin):

@@ -104,8 +104,8 @@ class StockModel:
         if wrong := [name for name, value in refused.items() if value is not None and value is not off[name]]:
             raise TypeError(
                 f"{', '.join(wrong)} is not supported: the engine returns logits and embeddings of the steps "
-                "that the checkpoint asks for, and does not train; for other steps, hidden states, attentions, "
-                "losses and gradients use the gliclass package"
+                "that the checkpoint asks for, and does not train; for other steps, hidden states, "
+                "attentions, losses and gradients use the gliclass package"
             )
         if input_ids is None:
             raise TypeError("input_ids is missing: `prepare_inputs` of a pipeline makes it")

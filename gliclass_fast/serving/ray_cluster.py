@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 import ray
 import ray.data  # sets the handlers of its logger
 
 HELPERS = 2  # CPUs for the tasks beside the actors, which read, cut and write blocks
+SECONDS_TO_ANSWER = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +61,7 @@ def connected(place: Place) -> Iterator[Actors]:
     count = place.count or max(1, (os.cpu_count() or 1) // place.cpus)
     own = {"num_cpus": count * place.cpus + HELPERS, "include_dashboard": False}
     try:
+        _knock(place.address or "local")
         ray.init(place.address or "local", **({} if place.address else own), **quiet)
     except Exception as error:  # Ray raises all kinds, as Exception itself where it takes too long to start
         where = f"no cluster of Ray answers at {place.address}" if place.address else "Ray did not start"
@@ -66,6 +70,13 @@ def connected(place: Place) -> Iterator[Actors]:
         yield _actors(place)
     finally:
         ray.shutdown()
+
+
+def _knock(address: str) -> None:
+    """Raises OSError where nobody listens at a host and port, as Ray would wait for long without a word."""
+    there = urlsplit(f"//{address.removeprefix('ray://')}")  # "auto" and "local" have no port
+    if there.hostname and there.port:
+        socket.create_connection((there.hostname, there.port), SECONDS_TO_ANSWER).close()
 
 
 def _actors(place: Place) -> Actors:

@@ -20,6 +20,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gliclass_fast.demo import PATH
+from gliclass_fast.text.arguments import as_list, plain_string, whole_number
+from gliclass_fast.text.errors import ArgumentError, WrongValue
 
 FOUND = ("labels", "scores", "tokens_cut", "error")  # the columns that a batch gets
 
@@ -31,6 +33,17 @@ class Found(NamedTuple):
     scores: list[float] | None
     tokens_cut: int = 0  # tokens that the window had no room for
     error: str | None = None
+
+
+# what a call of the pipeline takes beside the texts, but this class does not
+_REFUSED = {
+    "texts": "they are those of the batch", "labels": "give it beside call",
+    "top_k": "give it beside call", "first_text": "messages name no texts here",
+    "return_info": "the column tokens_cut has what it gives",
+    "return_hierarchical": "results are lists of labels and of scores",
+}  # fmt: skip
+_ONE_FOR_ALL = ("threshold", "classification_type", "prompt", "adapter_ids")  # as a list they are per text
+_EXAMPLES = ("examples", "rac_examples")
 
 
 def _failed(error: str) -> Found:
@@ -55,12 +68,13 @@ class Classifier:
 
         Args:
             model: a checkpoint folder, which every machine has, or a repository id.
-            labels: for all texts, as the pipeline takes them.
+            labels: for all texts, as the pipeline takes them; not per text, as a batch may have any size.
             column: the column of the texts.
             top_k: at most so many labels a text, the best.
             threads: threads of the CPU; None leaves them to Ray, which gives an actor one for each of its
                 num_cpus.
-            call: options of a call of the pipeline, as threshold and prompt.
+            call: options of a call of the pipeline, as threshold and prompt, which are for all texts. Those
+                that change the form of its results are none of these.
             options: of `ZeroShotClassificationPipeline`, as max_length, device, dtype and quantization.
 
         Raises:
@@ -69,8 +83,10 @@ class Classifier:
         from gliclass_fast.pipeline import ZeroShotClassificationPipeline
         from gliclass_fast.runtime.device import use_threads
 
+        self._labels, self._call = _shared_labels(labels), _shared_call(call or {})
+        self._top_k = None if top_k is None else whole_number(top_k, "top_k")
         use_threads(threads)
-        self._labels, self._column, self._top_k, self._call = labels, column, top_k, dict(call or {})
+        self._column = column
         self._pipeline = ZeroShotClassificationPipeline(
             model, **{"progress_bar": False, "on_truncation": "ignore", **options}
         )
@@ -81,27 +97,33 @@ class Classifier:
         labels: the labels at or above the threshold, best first; null where the row failed. scores: theirs.
         tokens_cut: the tokens that the window had no room for. error: why the row failed, else null.
 
+        Columns of these names in the batch are replaced.
+
         Args:
-            batch: a dict of arrays or, with batch_format="pyarrow", a table, which keeps nulls and types as
-                they are. A row with an `error` already keeps it and is not scored.
+            batch: a dict of arrays, with batch_format="pandas" a data frame or, with batch_format="pyarrow",
+                a table, which keeps nulls and types as they are. A row whose `error` is a string already
+                keeps it and is not scored; whatever else stands there is none.
 
         Raises:
             KeyError: there is no such column.
             ValueError, TypeError: an option of the call is wrong, so that any text would fail.
         """
-        if isinstance(batch, dict):
-            found = self.score(batch[self._column], batch.get("error"))
-            return {**batch, **{name: _array(found, name) for name in FOUND}}
-        errors = batch["error"].to_pylist() if "error" in batch.column_names else None
-        found = self.score(batch[self._column].to_pylist(), errors)
-        return _with_columns(batch, found)
+        if hasattr(batch, "column_names"):  # a table
+            errors = values_of(batch["error"]) if "error" in batch.column_names else None
+            return _with_columns(batch, self.score(values_of(batch[self._column]), errors))
+        found = self.score(list(batch[self._column]), batch.get("error"))
+        arrays = {name: _array(found, name) for name in FOUND}
+        return {**batch, **arrays} if isinstance(batch, dict) else batch.assign(**arrays)
 
     def score(self, texts: Sequence[Any], errors: Sequence[Any] | None = None) -> list[Found]:
         """Returns what is found for every text; one that is null or no string is a row that fails."""
         from gliclass_fast.engine.halving import in_halves
 
         before = [None] * len(texts) if errors is None else list(errors)
-        found = [_failed(error) if error else _fault(text) for text, error in zip(texts, before, strict=True)]
+        found = [
+            _failed(str(error)) if isinstance(error, str) and error else _fault(text)
+            for text, error in zip(texts, before, strict=True)
+        ]
         good = [place for place, each in enumerate(found) if each is None]
         scored = in_halves([str(texts[place]) for place in good], 0, self._scored, _failed) if good else []
         for place, each in zip(good, scored, strict=True):
@@ -117,12 +139,74 @@ class Classifier:
         return Found([each["label"] for each in best], [each["score"] for each in best], cut)
 
 
-def _fault(text: Any) -> Found | None:
-    if text is None:
-        return _failed("the text is null")
-    from gliclass_fast.text.arguments import plain_string
-    from gliclass_fast.text.errors import ArgumentError
+def values_of(column: Any) -> list[Any]:
+    """Returns the values of a column of pyarrow, which may hold strings that are not UTF-8.
 
+    Bytes of these become surrogates, which no valid text has, so that such a text fails alone.
+    """
+    try:
+        return list(column.to_pylist())
+    except UnicodeDecodeError:
+        return [_value_of(each) for each in column]
+
+
+def _value_of(value: Any) -> Any:
+    try:
+        return value.as_py()
+    except UnicodeDecodeError as error:
+        return error.object.decode("utf-8", "surrogateescape")
+
+
+def _shared_labels(labels: Any) -> Any:
+    if isinstance(labels, Mapping):
+        return labels
+    labels = as_list(labels, "labels", "a list or a nested dict")
+    _refuse_per_text("labels", any(map(_is_listed, labels)))
+    return labels
+
+
+def _shared_call(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the options of a call; ArgumentError for those that give results of other rows or forms."""
+    from gliclass_fast.pipeline.hugging_face import ITS_OWN
+
+    call = dict(given)
+    for name in call:
+        if name in _REFUSED or name in ITS_OWN:
+            reason = _REFUSED.get(name, "it belongs to a call whose results have another form")
+            raise WrongValue(f"call cannot have {name!r}: {reason}")
+    for name in _ONE_FOR_ALL:
+        value = call.get(name)
+        _refuse_per_text(f"call[{name!r}]", _is_listed(value) and not isinstance(value, Mapping))
+    for name in _EXAMPLES:
+        if call.get(name) is not None:
+            call[name] = as_list(call[name], f"call[{name!r}]", "a list of dicts")
+            lists = [each for each in call[name] if not isinstance(each, Mapping)]
+            _refuse_per_text(f"call[{name!r}]", any(map(_is_listed, lists)))
+    return call
+
+
+def _is_listed(value: Any) -> bool:
+    return (
+        hasattr(value, "__iter__") and not isinstance(value, (str, bytes)) and getattr(value, "ndim", 1) > 0
+    )
+
+
+def _refuse_per_text(name: str, is_per_text: bool) -> None:
+    if is_per_text:
+        raise WrongValue(f"{name} has an entry per text: give one for all, as batches are of any size")
+
+
+def _is_missing(value: Any) -> bool:
+    """Tells whether a value is one that stands in tables where there is none: None, NaN, NaT, pandas.NA."""
+    if value is None or type(value).__name__ == "NAType":  # pandas need not be installed
+        return True
+    differs = value != value  # as only NaN and NaT do from themselves
+    return isinstance(differs, (bool, np.bool_)) and bool(differs)
+
+
+def _fault(text: Any) -> Found | None:
+    if _is_missing(text):
+        return _failed("the text is null")
     try:
         plain_string(text, "the text")
     except ArgumentError as error:

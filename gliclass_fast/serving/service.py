@@ -90,6 +90,11 @@ class Service:
 
     def __init__(self, settings: ServeSettings) -> None:
         """Loads the models and warms them up; raises what a pipeline raises where it cannot."""
+        if reserved := {"", BASE_ADAPTER} & settings.adapters.keys():
+            raise ValueError(
+                f"the adapter in {settings.adapters[min(reserved)]!r} cannot have the id {min(reserved)!r}, "
+                "which means no adapter: give it another id"
+            )
         use_threads(settings.threads, settings.tokenizer_threads)
         self.settings, self.metrics = settings, Metrics()
         self.pipeline = _loaded(settings, settings.model)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import partial
+from threading import RLock
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,6 @@ from gliclass_fast.streaming.calls import (
     limit_or_none,
     read_call,
 )
-from gliclass_fast.streaming.lock import CallLock
 from gliclass_fast.streaming.pool import PagePool
 from gliclass_fast.streaming.session import Session
 from gliclass_fast.streaming.sessions import Sessions
@@ -96,7 +96,8 @@ class StreamingZeroShotClassificationPipeline(BasePipeline):
         )  # fmt: skip
         self.drop_absent, self.score_leading_sep = drop_absent, score_leading_sep
         self.score_on_cpu = score_on_cpu
-        self._lock, self.sessions = CallLock(), Sessions()
+        self.sessions = Sessions()
+        self._lock: Any = RLock()
         self.offload_to_cpu, self.use_pinned_memory = offload_to_cpu, use_pinned_memory
         self._bind()
 
@@ -132,13 +133,13 @@ class StreamingZeroShotClassificationPipeline(BasePipeline):
 
     def __getstate__(self) -> dict[str, Any]:
         """Has a copy, in another process too, go on with the same sessions; ValueError as for a call."""
-        with self._lock:
+        with self._alone():
             self._follow_model()
             kept = {name: each for name, each in vars(self).items() if name not in _OF_THIS_PROCESS}
             return kept | {"sessions": self.sessions.copy()}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state, _lock=CallLock())
+        vars(self).update(state, _lock=RLock())
         self._bind()
 
     def __call__(
@@ -176,7 +177,7 @@ class StreamingZeroShotClassificationPipeline(BasePipeline):
                 sessions.
             FloatingPointError: a logit is not finite.
         """
-        with self._lock:
+        with self._alone():
             self._follow_model()
             chunks = read_call(
                 self._reader.markers, self.label_separator, self.classification_type, texts, labels,
@@ -225,21 +226,32 @@ class StreamingZeroShotClassificationPipeline(BasePipeline):
 
     def delete_session(self, *session_ids: str) -> list[str]:
         """Deletes sessions, and returns those of the names that there were."""
-        with self._lock:
+        with self._alone():
             return self.sessions.delete(session_ids)
 
     def clear_sessions(self) -> None:
         """Deletes every session."""
-        with self._lock:
+        with self._alone():
             self.sessions.clear()
 
     def set_session_strategy(self, session_id: str, strategy: ClassificationStrategy) -> None:
         """Gives a session a copy of another strategy; raises KeyError for a name that there is not."""
         check_strategy(strategy, "strategy")
-        with self._lock:
+        with self._alone():
             if session_id not in self.sessions:
                 raise KeyError(f"there is no session {session_id!r}")
             self.sessions[session_id].strategy = copy_of(strategy, session_id)
+
+    def _alone(self) -> Any:
+        """Returns the lock of calls; RuntimeError where a call is under way in this thread.
+
+        A strategy, a signal handler and a finalizer of Python run in the thread of the call that they
+        interrupt, whose sessions are in between two states. The lock itself is entered in C, which an
+        interrupt does not divide.
+        """
+        if self._lock._is_owned():
+            raise RuntimeError("a call of this pipeline is under way in this thread: do this after it")
+        return self._lock
 
     def _parts(self, chunks: list[Chunk], staged: list[Staged]) -> Iterator[list[Staged]]:
         """Stages all chunks, then yields groups of them within the token budget, in order."""

@@ -23,8 +23,14 @@ class PagePool:
     def __init__(self, layers: int, heads: int, width: int, dtype: torch.dtype, device: torch.device) -> None:
         """Takes the layers of a language model, its heads of keys and their width; no memory yet."""
         self._shape, self._dtype, self._device = (layers, 2, 0, heads, width), dtype, device
-        self.rows = torch.empty(self._shape, dtype=dtype, device=device)  # [layers, 2, rows, G, D]
+        self.empty()
+
+    def empty(self) -> None:
+        """Gives all memory back; no session has a page any more."""
         self._free: list[int] = []
+        self.rows = torch.empty(
+            self._shape, dtype=self._dtype, device=self._device
+        )  # [layers, 2, rows, G, D]
 
     @property
     def pages(self) -> int:

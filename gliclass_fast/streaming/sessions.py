@@ -46,8 +46,10 @@ class Sessions(Mapping[str, Session]):
         return found
 
     def clear(self) -> None:
+        """Deletes all sessions, and gives their memory back."""
         self._left.clear()
-        self.delete(list(self._held))
+        self._held = {}
+        self.pool.empty()
 
     def settle(self) -> None:
         """Gives back what a call took that has failed, or that was interrupted wherever it was."""

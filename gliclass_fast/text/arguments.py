@@ -211,9 +211,9 @@ def refuse_unsupported(**given: Any) -> None:
 def adapters_per_text(value: Any, count: int, loaded: Container[str]) -> list[str | None]:
     """Returns the id of every text's adapter, None for the model without one.
 
-    Raises WrongValue for an id that is not among those `loaded`.
+    Raises WrongValue for an id that is not among those `loaded`, and for another number of entries.
     """
-    if _is_absent(value):
+    if value is None:
         return [None] * count
     ids = per_text(value, count, "adapter_ids", lambda given: isinstance(given, str))
     checked = [

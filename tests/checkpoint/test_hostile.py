@@ -271,9 +271,31 @@ TOKENIZERS: dict[str, tuple[Change, str]] = {
         "no tokenizer that can be loaded",
     ),
     "a list of options": (
-        lambda folder: (folder / "tokenizer_config.json").write_text("[]"), "no tokenizer that can be loaded"
+        lambda folder: (folder / "tokenizer_config.json").write_text("[]"),
+        r"tokenizer_config\.json holds no tokenizer that can be loaded",
+    ),
+    "options that are no JSON": (
+        lambda folder: (folder / "special_tokens_map.json").write_text("{"),
+        r"special_tokens_map\.json holds no tokenizer that can be loaded",
+    ),
+    "a pointer to options": (
+        lambda folder: (folder / "tokenizer_config.json").write_text(
+            "version https://git-lfs.github.com/spec/v1"
+        ),
+        r"tokenizer_config\.json is a Git LFS pointer",
+    ),
+    "an option of a wrong type": (
+        lambda folder: edited(
+            folder, "tokenizer_config.json", lambda options: options.update(model_max_length="x")
+        ),
+        r"/[^/.]* holds no tokenizer that can be loaded",
     ),
 }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["~nosuchuser/model", "a" * 5000, "owner/" + "a" * 5000])
+def test_names_that_no_folder_can_have(name: str) -> None:
+    refused(lambda: load(Path(name)), "cannot be opened: ")
 
 
 @pytest.mark.parametrize("name", TOKENIZERS)

@@ -178,6 +178,18 @@ def test_a_start_that_changed_the_base_weights(folder: Path) -> None:
     check(folder, "wrapped", pairs, dict.fromkeys(MODULES, 10 / 4), init_lora_weights="pissa_niter_4")
 
 
+def test_starts_in_every_spelling_of_peft(folder: Path) -> None:
+    """PEFT looks at some names without regard to case; what starts beside the base weights is plain LoRA."""
+    pairs = pairs_for(SafetensorsFolder(folder))
+    for start in ("pissa", "corda", "olora", "OLoRA", "OLORA", "loftq", "lora_ga"):
+        write(folder, "encoder", pairs, init_lora_weights=start)
+        with pytest.raises(CheckpointError, match=f"init_lora_weights='{start}' is not supported"):
+            open_checkpoint(folder)
+    for fine in (True, False, "gaussian", "Gaussian", "eva", "orthogonal", "mica", "MiCA"):
+        write(folder, "encoder", pairs, init_lora_weights=fine)
+        assert len(open_checkpoint(folder)) > 0
+
+
 @pytest.mark.parametrize("layout", ["wrapped", "encoder"])
 @pytest.mark.parametrize(
     ("name", "message"),

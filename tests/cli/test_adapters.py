@@ -64,6 +64,8 @@ def test_options_that_do_not_go_together(folder: Path) -> None:
         (["--adapter", "mine"], "--adapter takes ID=FOLDER, not 'mine'"),
         (["--adapter-column", "of"], "--adapter-column goes with --adapter"),
         (["--adapter", f"a={folder}", "--adapter", f"b={folder}"], "which of several adapters a row has"),
+        (["--adapter", f"a={folder}", "--adapter", "a=other"], "--adapter names 'a' twice"),
+        (["--adapter", f"a={folder}", "--adapter-column", "of"], "--adapter-column is for the columns of a"),
         (["--adapter", "a=nowhere/at/all"], "does not exist"),
     ):
         result = CliRunner().invoke(app.app, ["classify", "x", *OPTIONS, *options])

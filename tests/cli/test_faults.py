@@ -175,3 +175,12 @@ def test_a_batch_without_the_memory_it_needs_runs_in_halves(tmp_path: Path) -> N
     done = subprocess.run(["sh", "-c", limit, "sh", *asked], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0 and "runs in halves" in " ".join(done.stderr.split()), done.stderr
     assert len(kept(output)) == 48
+
+
+@pytest.mark.slow
+def test_an_error_that_nobody_reads_keeps_its_exit_code(tmp_path: Path) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    command = [*COMMAND, str(tmp_path / "nothing.csv"), "--labels", "a"]
+    assert subprocess.run(command, stderr=write, check=False).returncode == 2
+    os.close(write)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas
 import pyarrow
 import pyarrow.parquet
 import pytest
@@ -18,6 +19,7 @@ import typer
 from typer.testing import CliRunner, Result
 
 from gliclass_fast import ZeroShotClassificationPipeline, demo
+from gliclass_fast.cli import batch_run
 from gliclass_fast.cli.batch_run import BatchRun
 from gliclass_fast.serving.ray_data import FOUND, Classifier
 from tests.serving import counted
@@ -62,6 +64,71 @@ def test_a_table_keeps_its_types(classifier: Classifier) -> None:
     failed = classifier(table.slice(1))
     assert failed.schema == found.schema and failed["labels"].to_pylist() == [None, None]
     assert classifier(table.slice(3)).schema == found.schema
+
+
+def test_what_is_missing_is_none_and_only_a_string_is_an_error(classifier: Classifier) -> None:
+    """Tables say in many ways that there is nothing, and hold anything under the name of a column."""
+    missing = [None, float("nan"), np.float32("nan"), pandas.NA, pandas.NaT, np.datetime64("NaT")]
+    texts = np.array([*missing, "Play some jazz, please."], object)
+    for errors in (np.full(7, np.nan), np.array([*missing, ""], object), np.arange(7), np.ones(7, bool)):
+        for batch in ({"text": texts, "error": errors}, pandas.DataFrame({"text": texts, "error": errors})):
+            found = classifier(batch)
+            *failed, last = found["error"]
+            assert failed == ["the text is null"] * 6 and pandas.isna(last)  # the missing of a data frame
+            assert list(found["labels"])[-1] and type(found) is type(batch)
+    frame = pandas.DataFrame({"text": ["rain", "snow"], "error": ["not read", np.nan]}, index=[7, 9])
+    assert classifier(frame)["error"].fillna("").tolist() == ["not read", ""]
+    for values in ([0, 5], [False, True], [0.1, float("nan")], [None, None]):
+        table = classifier(pyarrow.table({"text": ["rain", "snow"], "error": values}))
+        assert table["error"].to_pylist() == [None, None] and table["error"].type == "string"
+
+
+def test_a_text_that_is_not_utf_8_fails_alone(classifier: Classifier) -> None:
+    texts = pyarrow.array([b"Play some jazz.", b"caf\xe9", None])
+    column = pyarrow.Array.from_buffers(pyarrow.string(), 3, texts.buffers())
+    errors = classifier(pyarrow.table({"text": column}))["error"].to_pylist()
+    assert errors == [None, "the text is not valid text: surrogates not allowed at position 3", ERRORS[1]]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"labels": [["a"], ["b"]]}, "labels has an entry per text"),
+        ({"labels": [{"a": ["b"]}]}, "labels has an entry per text"),
+        ({"labels": "a,b"}, "labels must be a list or a nested dict, got str"),
+        ({"call": {"prompt": ["one", "two"]}}, r"call\['prompt'\] has an entry per text: give one for all"),
+        ({"call": {"threshold": np.array([0.1, 0.2])}}, r"call\['threshold'\] has an entry per text"),
+        ({"call": {"classification_type": ["single-label"]}}, r"call\['classification_type'\] has an entry"),
+        ({"call": {"adapter_ids": ["a", None]}}, r"call\['adapter_ids'\] has an entry per text"),
+        ({"call": {"examples": [None, [{"text": "a"}]]}}, r"call\['examples'\] has an entry per text"),
+        (
+            {"call": {"return_hierarchical": True}},
+            "call cannot have 'return_hierarchical': results are lists",
+        ),
+        ({"call": {"return_info": False}}, "call cannot have 'return_info'"),
+        (
+            {"call": {"multi_label": True}},
+            "call cannot have 'multi_label': it belongs to a call whose results",
+        ),
+        ({"call": {"top_k": 1}}, "call cannot have 'top_k': give it beside call"),
+        ({"top_k": 0}, "top_k must be at least 1, got 0"),
+        ({"top_k": 1.5}, "top_k must be a whole number, got float"),
+    ],
+)
+def test_what_would_give_rows_other_results_is_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises((ValueError, TypeError), match=message):
+        Classifier(**{"labels": ["a", "b"], "device": "cpu", **options})
+
+
+def test_what_all_texts_share_may_have_any_form() -> None:
+    """Iterators are read once, so that the second batch has what the first one has."""
+    call = {
+        "threshold": {"music": 0.0, "rain": np.float32(0)}, "prompt": "Sort it.", "classification_type": None,
+        "examples": iter([{"text": "a song", "labels": ["music"]}]),
+    }  # fmt: skip
+    classifier = Classifier(labels=iter(["music", "rain"]), device="cpu", call=call)
+    first, second = (classifier({"text": ["Play some jazz."]}) for _ in range(2))
+    assert first["scores"][0] == second["scores"][0] and len(first["labels"][0]) == 2
 
 
 def test_a_text_that_fails_is_alone_and_a_mistake_is_raised(
@@ -141,10 +208,15 @@ def test_a_job_begins_goes_on_and_ends(tmp_path: Path, without_ray: list[int]) -
     assert not (checkpoint / "old.parquet").exists() and not json.loads(note.read_text())["finished"]
     refused(run(), "unfinished run: add --resume")
     refused(run("--resume", labels="a,c"), "other options; --resume continues with the same: labels")
+    refused(run("--resume", "--threshold", "0.4"), "continues with the same: threshold (see")
+    refused(run("--resume", "--prompt", "Sort it."), "continues with the same: prompt (see")
     refused(run("--resume", "--keep", "key"), "no column 'key'")
     checkpoint.rename(tmp_path / "away")
     refused(run("--resume"), "out.checkpoint is missing")
     (tmp_path / "away").rename(checkpoint)
+    earlier = json.loads(note.read_text())  # a note in which the options of the call stand together
+    earlier["options"]["call"] = {name: earlier["options"].pop(name) for name in ("threshold", "prompt")}
+    note.write_text(json.dumps(earlier))
     without_ray.append(1)
     refused(run("--resume", "--dtype", "float32"), "killed")
     ended = run("--resume", "--block-rows", "7")
@@ -159,6 +231,28 @@ def test_a_job_begins_goes_on_and_ends(tmp_path: Path, without_ray: list[int]) -
     refused(run("--resume"), "holds 3 results of 4 texts")
     source.write_text('"changed"')
     refused(run("--resume"), "other options; --resume continues with the same: input")
+
+
+def test_a_job_is_finished_before_anything_is_said(
+    tmp_path: Path, without_ray: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A summary that nobody can read must not leave a job that is done as one to continue."""
+    (tmp_path / "in.jsonl").write_text('"one"')
+    monkeypatch.setattr(batch_run.errors, "print", lambda *_, **__: 1 / 0)
+    arguments = [str(tmp_path / "in.jsonl"), "--output", str(tmp_path / "out"), "--labels", "a,b"]
+    result = CliRunner().invoke(counted.app, [*arguments, "--device", "cpu"])
+    assert isinstance(result.exception, ZeroDivisionError)
+    assert json.loads((tmp_path / "out.options.json").read_text())["finished"]
+    assert not (tmp_path / "out.checkpoint").exists()
+
+
+def test_a_link_is_read_as_what_its_own_name_says(tmp_path: Path, without_ray: list[int]) -> None:
+    (tmp_path / "blob").write_text('"one"')
+    (tmp_path / "in.jsonl").symlink_to("blob")
+    arguments = [str(tmp_path / "in.jsonl"), "--output", str(tmp_path / "out"), "--labels", "a,b"]
+    result = CliRunner().invoke(counted.app, [*arguments, "--device", "cpu"])
+    assert result.exit_code == 0, result.stderr
+    assert pyarrow.parquet.read_table(tmp_path / "out")["file"].to_pylist() == ["in.jsonl"]
 
 
 def test_help_needs_neither_ray_nor_torch() -> None:

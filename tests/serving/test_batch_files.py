@@ -9,10 +9,11 @@ from typing import Any
 
 import pyarrow
 import pyarrow.parquet
+import pytest
 from typer.testing import CliRunner
 
 from gliclass_fast.cli.batch_files import ROWS_AT_A_TIME, ROWS_PER_FILE, files_of, tables
-from gliclass_fast.cli.rows import Reading, shown
+from gliclass_fast.cli.rows import FileFormatError, Reading, shown
 from tests.serving import counted
 
 NULL, NUMBER = "the text is null", "the text must be a string, not int"
@@ -71,6 +72,83 @@ def test_ids_are_those_of_the_file_and_the_row(tmp_path: Path) -> None:
     long = tmp_path / "long.csv"
     long.write_text("text\n" + "".join(f"{number}\n" for number in range(ROWS_AT_A_TIME + 3)))
     assert [row["row"] for row in rows_of(long, Reading())] == list(range(1, ROWS_AT_A_TIME + 4))
+
+
+def test_folders_that_are_links_are_searched_once(tmp_path: Path) -> None:
+    """Links lead to any depth, and those that lead back to a folder above are left out."""
+    inside, outside = tmp_path / "in", tmp_path / "outside"
+    for folder in (inside / "a", outside / "deep"):
+        folder.mkdir(parents=True)
+    for path in (inside / "a/1.csv", outside / "2.csv", outside / "deep/3.csv"):
+        path.write_text(f"text\n{path.name}\n")
+    (inside / "b").symlink_to(outside)
+    (inside / "c.csv").symlink_to(outside / "2.csv")
+    (inside / "a/up").symlink_to(inside)
+    (outside / "deep/back").symlink_to(inside)
+    (inside / ".hidden").symlink_to("nothing.csv")
+    found = [(row["file"], row["text"]) for row in rows_of(inside, Reading())]
+    assert found == [
+        ("a/1.csv", "1.csv"), ("b/2.csv", "2.csv"), ("b/deep/3.csv", "3.csv"), ("c.csv", "2.csv"),
+    ]  # fmt: skip
+
+
+def test_what_cannot_be_opened_in_a_folder_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.csv").write_text("text\none\n")
+    (tmp_path / "secret").mkdir()
+    scan = os.scandir
+
+    def refused(path: str) -> Any:  # as it is for who is not root
+        if path.endswith("secret"):
+            raise PermissionError(13, "Permission denied", path)
+        return scan(path)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "scandir", refused)
+        with pytest.raises(FileFormatError, match=r"secret is a folder that cannot be read: Permission"):
+            files_of(tmp_path, Reading())
+    (tmp_path / "secret/b.csv").symlink_to("nothing.csv")
+    with pytest.raises(FileFormatError, match=r"secret/b\.csv is no file that can be opened: is it a link"):
+        files_of(tmp_path, Reading())
+
+
+def not_utf_8(*values: bytes | None) -> Any:
+    return pyarrow.Array.from_buffers(pyarrow.string(), len(values), pyarrow.array(values).buffers())
+
+
+def test_bytes_that_are_not_utf_8_cost_one_row(tmp_path: Path) -> None:
+    """The text gets an error, as in JSON lines, and columns to keep can be read by others."""
+    column = not_utf_8(b"one", b"caf\xe9", None)
+    for name, texts in (("a", column), ("b", column.dictionary_encode())):
+        write_parquet(tmp_path / f"{name}.parquet", texts, key=column)
+        found = rows_of(tmp_path / f"{name}.parquet", Reading(keep=("key",)))
+        assert [row["text"] for row in found] == [row["key"] for row in found] == ["one", r"caf\udce9", None]
+        fault = "the text is not valid: surrogates not allowed at position 3"
+        assert [row["error"] for row in found] == [None, fault, NULL]
+    nested = pyarrow.ListArray.from_arrays([0, 1, 2, 3], column)
+    write_parquet(tmp_path / "c.parquet", ["one", "two", "three"], key=nested)
+    with pytest.raises(FileFormatError, match=r"column 'key' of c\.parquet is not valid: .*UTF8"):
+        rows_of(tmp_path / "c.parquet", Reading(keep=("key",)))
+
+
+def test_a_damaged_page_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    write_parquet(path, [f"{number} {'word ' * 50}" for number in range(4)])
+    chunk = pyarrow.parquet.read_metadata(path).row_group(1).column(0)
+    start = chunk.dictionary_page_offset or chunk.data_page_offset
+    with path.open("r+b") as file:
+        file.seek(start)
+        file.write(b"\xff" * chunk.total_compressed_size)
+    first, second = files_of(path, Reading()).pieces
+    assert len(list(tables(first, Reading()))) == 1
+    with pytest.raises(FileFormatError, match=r"a\.parquet, row group 1 cannot be read: "):
+        list(tables(second, Reading()))
+
+
+def test_an_empty_part_of_json_lines_has_no_keys(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text("")
+    (tmp_path / "b.jsonl").write_text('{"text": "one", "key": 1}')
+    rows = rows_of(tmp_path, Reading(keep=("key",)))
+    assert [(row["file"], row["key"]) for row in rows] == [("b.jsonl", "1")]
 
 
 def test_the_state_tells_whether_the_input_has_changed(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -215,3 +216,23 @@ def test_actors_are_as_many_as_fit(
     else:
         with pytest.raises(ValueError, match=expected), connected(place):
             pass
+
+
+def test_an_address_where_nobody_listens_is_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray itself would wait without a word; addresses without a port are left to it."""
+    asked: list[str] = []
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", lambda address, **_: asked.append(address))
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 8.0})
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        there = f"127.0.0.1:{server.getsockname()[1]}"
+        for address in (there, f"ray://{there}", "auto", None):
+            with connected(Place(address=address, count=1)):
+                pass
+    assert asked == [there, f"ray://{there}", "auto", "local"]
+    for address in (there, f"ray://{there}"):
+        message = f"no cluster of Ray answers at {address}: .*refused"
+        with pytest.raises(ValueError, match=message), connected(Place(address=address)):
+            pass
+    assert len(asked) == 4

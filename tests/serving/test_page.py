@@ -134,7 +134,15 @@ def test_scores_and_their_threshold(driver: Any, address: str) -> None:
     assert 0 < forward <= service <= trip
     page["single"].find_element(By.XPATH, "following-sibling::label").click()
     page.classify()
-    assert [label for label, *_ in page.scores] == [found[0][0]]
+    page.set_threshold(0.99)  # has no effect, here and in the service
+    assert [(label, passed) for label, _, passed in page.scores] == [(found[0][0], True)]
+    assert page.text("summary") == "the best label" and not page["threshold"].is_enabled()
+    assert "threshold" not in page.text("curl") and "threshold" not in page.text("python")
+    assert "single-label" in page.text("curl") and "multi_label=False" in page.text("python")
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        exec(page.text("python"), {})
+    assert printed.getvalue().startswith(f"{found[0][0]} ")
 
 
 def test_the_shown_requests_run(driver: Any, address: str) -> None:
@@ -179,6 +187,10 @@ def test_nested_labels_and_what_is_wrong(driver: Any, address: str) -> None:
         driver.execute_script("arguments[0].value = arguments[1]", page["labels"], labels)
         page.classify()
         assert page.text("error").startswith(message) and not page["scores"].is_displayed()
+        if "JSON" in message:
+            write_event = "arguments[0].dispatchEvent(new Event('input', {bubbles: true}))"
+            driver.execute_script(write_event, page["labels"])
+            assert page.text("curl") == page.text("python") == ""
     page.write("labels", "sports, food")
     page.classify()
     assert not page["error"].is_displayed() and len(page.scores) == 2
@@ -207,6 +219,9 @@ def test_keys_models_and_labels_of_the_service_and_its_end(driver: Any) -> None:
         page = Page.__new__(Page)
         page.driver = driver
         page.wait(lambda _: page["key"].is_displayed())
+        page.write("key", "ключ")
+        page.classify()
+        assert page.text("error").startswith("The API key cannot be sent\nIt has a character beyond Latin-1")
         page.write("key", "wrong")
         page.classify()
         assert page.text("error").startswith("401 unauthorized")
@@ -223,6 +238,17 @@ def test_keys_models_and_labels_of_the_service_and_its_end(driver: Any) -> None:
             assert "API_KEY" in page.text(name) and "secret" not in page.text(name)
     page.classify()
     assert page.text("error").startswith("No answer")
+
+
+@pytest.mark.parametrize(
+    "labels", [["good, bad", "bad"], ["[draft]", "b"], ["line\nbreak", "b"], ["{a", "b"], [" a", "b"]]
+)
+def test_labels_of_the_service_that_commas_would_split(driver: Any, labels: list[str]) -> None:
+    with running(create_app(ServeSettings(device="cpu", labels=labels))) as url:
+        page = Page(driver, url)
+        assert json.loads(page["labels"].get_attribute("value")) == labels
+        page.classify()
+        assert len(page.scores) == 2
 
 
 def test_everybody_can_use_it(driver: Any, address: str) -> None:

@@ -102,12 +102,12 @@ def test_an_interrupt_leaves_a_call_done_or_undone() -> None:
     while True:
         pipeline.clear_sessions()
         pipeline(["x" * 30, "y" * 30, "z" * 20], LABELS, session_ids=["a", "b", "gone"])
-        line += 5
+        line += 3
         if not interrupted(pipeline, line, ["more " * 4, "text " * 4], LABELS, session_ids=names):
             break
         lengths = {name: pipeline.sessions[name].cached_length for name in pipeline.active_sessions}
         assert lengths in ({"a": 30, "b": 30, "gone": 20}, {"a": 40, "b": 40})
-        assert not pipeline._lock._lock.locked()
+        assert not pipeline._lock._is_owned()
         pipeline("q", LABELS, session_ids="a")
         assert_whole(pipeline)
     assert line > 300
@@ -193,3 +193,12 @@ def test_sessions_without_tokens_make_no_room() -> None:
     for name, text in (("empty", ""), ("a", "12345"), ("b", "1234567")):
         pipeline(text, LABELS, session_ids=name)
     assert pipeline.active_sessions == ["empty", "b"]
+
+
+def test_sessions_that_are_all_gone_take_no_memory() -> None:
+    pipeline, twin = streaming(), streaming()
+    pipeline(["x" * 300] * 9, LABELS, session_ids=[str(n) for n in range(9)])
+    pipeline.clear_sessions()
+    assert pipeline.sessions.pool.pages == 0 == pipeline.sessions.pool.rows.numel()
+    answers = [each("abc", LABELS, session_ids="s", threshold=0.0) for each in (pipeline, twin)]
+    assert answers[0] == answers[1]

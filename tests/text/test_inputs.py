@@ -147,6 +147,8 @@ def test_what_an_example_lacks_counts_for_nothing(pipeline: Any) -> None:
 
 
 WRONG: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
+    "no entry of adapters": ({"adapter_ids": []}, ValueError, "adapter_ids .* needs 2; got 0"),
+    "many adapters, all None": ({"adapter_ids": [None] * 5}, ValueError, "adapter_ids .* needs 2; got 5"),
     "bytes": ({"texts": b"x"}, TypeError, "texts must be a string or a list of strings, got bytes: decode"),
     "a bytearray": ({"texts": bytearray(b"x")}, TypeError, "got bytearray: decode"),
     "bytes in a list": ({"texts": ["x", b"y"]}, TypeError, r"texts\[1\] must be a string, got bytes: decode"),
@@ -199,9 +201,9 @@ def test_numbers_of_numpy_are_numbers(pipeline: Any) -> None:
         pipeline, {"labels_per_pass": 1}
     )
     for absent in (None, [None, None], (None,)):
-        assert call(pipeline, {"adapter_ids": absent, "images": absent, "audio": absent}) == call(
-            pipeline, {}
-        )
+        assert call(pipeline, {"images": absent, "audio": absent}) == call(pipeline, {})
+    for absent in (None, [None, None], (None, None)):
+        assert call(pipeline, {"adapter_ids": absent}) == call(pipeline, {})
     chunked = ZeroShotClassificationWithChunkingPipeline(
         reference_model(), byte_tokenizer(), device="cpu", progress_bar=False, max_length=np.int64(64),
         text_chunk_size=np.int32(40), text_chunk_overlap=np.int32(5), labels_chunk_size=np.int8(2),

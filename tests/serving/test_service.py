@@ -1,0 +1,14 @@
+"""The service refuses what it could never serve before it loads anything."""
+
+from __future__ import annotations
+
+import pytest
+
+from gliclass_fast.serving.service import Service
+from gliclass_fast.serving.settings import ServeSettings
+
+
+@pytest.mark.parametrize("id", ["__base__", ""])
+def test_ids_that_mean_no_adapter(id: str) -> None:
+    with pytest.raises(ValueError, match=f"the adapter in 'a/folder' cannot have the id '{id}'"):
+        Service(ServeSettings(model="nowhere/at/all", adapters={"fine": "b/folder", id: "a/folder"}))

@@ -58,9 +58,7 @@ class Adapter:
         """
         self._library, self.id, self.number, self.folder, self.read = library, id, number, folder, read
         self.rank = self.nbytes = 0
-        self.stamp: Stamp | None = (
-            None  # of the files that this process read first
-        )
+        self.stamp: Stamp | None = None  # of the files that this process read first
         self.left: Updates | None = None  # what a text reads that waits while its adapter is unloaded
 
     def __getstate__(self) -> dict[str, Any]:

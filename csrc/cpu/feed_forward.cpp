@@ -31,7 +31,7 @@ class Block {
     const Parts parts(layer, rows);
     first = memory, inner = first + parts.first, normed = inner + parts.inner;
     ranges = reinterpret_cast<Int8Range*>(normed + parts.normed);
-    values = reinterpret_cast<uint8_t*>(ranges + rows);
+    values = reinterpret_cast<uint8_t*>(normed + parts.normed + parts.ranges);
   }
 
   void run(const float* x, const float* attended, float* sum, float* last) const {

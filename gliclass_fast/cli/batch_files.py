@@ -86,19 +86,18 @@ def _paths(source: Path) -> list[Path]:
 
 
 def _below(source: Path) -> Iterator[Path]:
-    """Yields the files of a folder at any depth. Links are followed, but not back into a folder above.
+    """Yields the files of a folder at any depth. Links are followed, but no folder is read twice.
 
     Raises FileFormatError for what cannot be opened, as its texts would be missing without a word.
     """
-    above: dict[str, frozenset[str]] = {}  # the real folders above a folder
+    known = {os.path.realpath(source)}
     for at, folders, names in os.walk(source, onerror=_unreadable, followlinks=True):
-        own = above.pop(at, frozenset()) | {os.path.realpath(at)}
-        folders[:] = [
-            name
-            for name in folders
-            if name[0] not in "._" and os.path.realpath(os.path.join(at, name)) not in own
-        ]
-        above |= {os.path.join(at, name): own for name in folders}
+        visible, folders[:] = sorted(name for name in folders if name[0] not in "._"), []
+        for name in visible:
+            real = os.path.realpath(os.path.join(at, name))
+            if real not in known:
+                known.add(real)
+                folders.append(name)
         for path in (Path(at, name) for name in names if name[0] not in "._"):
             if not path.is_file():
                 raise FileFormatError(f"{path} is no file that can be opened: is it a link to nothing?")

@@ -18,16 +18,6 @@ from gliclass_fast.cli.resume import RunNote
 from gliclass_fast.cli.rows import Reading
 
 
-class _Note(RunNote):
-    """Reads earlier notes too, in which the options of a call have one name, `call`."""
-
-    def _before(self) -> dict[str, Any] | None:
-        before = super()._before()
-        if before is not None:
-            before["options"] |= before["options"].pop("call", {})
-        return before
-
-
 @dataclass(frozen=True, slots=True)
 class BatchRun:
     """Says what is scored, how and where.
@@ -77,7 +67,7 @@ class BatchRun:
             "delimiter": self.reading.delimiter,
             "input": files.state,
         }
-        return _Note(self.output, str(self.source), noted, self.options["dtype"] or "by device")
+        return RunNote(self.output, str(self.source), noted, self.options["dtype"] or "by device")
 
     def _goes_on(self, note: RunNote, resume: bool) -> bool:
         """Tells whether there is something to score; ValueError where results would be lost or mixed."""

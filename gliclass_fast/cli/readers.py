@@ -172,7 +172,8 @@ def check_columns(path: Path, names: Sequence[str], reading: Reading) -> None:
 
 def _no_column(path: Path, column: str, names: Sequence[str], reading: Reading) -> str:
     option = "--column" if column == reading.column else "--keep"
-    return f"{path} has no column {column!r} but: {', '.join(names or ['nothing'])}. Choose one with {option}"
+    found = ", ".join(name if name.isprintable() else repr(name) for name in names or ["nothing"])
+    return f"{path} has no column {column!r} but: {found}. Choose one with {option}"
 
 
 def pyarrow_parquet() -> Any:

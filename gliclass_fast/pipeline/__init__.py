@@ -192,12 +192,13 @@ class BasePipeline:
 
         It replaces an adapter of the same id. folder: a folder or a repository id.
 
-        Raises CheckpointError where it holds no plain LoRA adapter for this backbone, and changes nothing.
+        Raises CheckpointError where it holds no plain LoRA adapter for this backbone, TypeError for an id or
+        a folder of another type, and changes nothing then.
         """
-        self.model.load_adapter(arguments.plain_string(adapter_id, "adapter_id"), folder)
+        self.model.load_adapter(adapter_id, folder)
 
     def unload_adapter(self, adapter_id: str) -> None:
-        """Forgets an adapter; raises ValueError where none of that id is loaded."""
+        """Forgets an adapter; ValueError where none of that id is loaded, or a live model has it."""
         self.model.unload_adapter(adapter_id)
 
     @property

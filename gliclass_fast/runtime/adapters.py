@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from threading import Lock, RLock
+from threading import RLock
 from typing import Any, NamedTuple
 
 import torch
@@ -97,7 +97,7 @@ class AdapterLibrary:
         self._places: Places | None = None
         self._count = 0
         self._lock = RLock()  # held while a folder is read
-        self._exchange = Lock()  # held for no longer than it takes to exchange what a live model has
+        self._exchange = RLock()  # held for no longer than it takes to exchange what a live model has
 
     def __getstate__(self) -> dict[str, Any]:
         """Has a copy, in another process too, read the folders anew and follow its own live model."""
@@ -105,7 +105,7 @@ class AdapterLibrary:
         return state | {"_kept": OrderedDict(), "_folders": dict(self._folders), "_live": _NOTHING_LIVE}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state, _lock=RLock(), _exchange=Lock())
+        vars(self).update(state, _lock=RLock(), _exchange=RLock())
 
     def load(self, id: str, folder: Path, places: Places) -> Adapter | None:
         """Reads and checks an adapter for a network with these places; returns what it takes the place of.
@@ -117,10 +117,6 @@ class AdapterLibrary:
             adapter = Adapter(self, id, self._count, folder)
             adapter.stamp = stamp_of(folder)
             found = _read(adapter, places)
-            if not found:
-                raise CheckpointError(f"{folder}: the adapter changes no weight that is read")
-            adapter.rank = max(a.shape[0] for a, _ in found.values())
-            adapter.nbytes = sum(a.nbytes + b.nbytes for a, b in found.values())
             before = self.get(id)
             self._folders[id] = adapter
             self._leave(before)
@@ -237,14 +233,19 @@ class AdapterLibrary:
 
 
 def _read(adapter: Adapter, places: Places) -> Updates:
-    """Reads an adapter's folder; raises CheckpointError where it does not fit the network."""
+    """Reads an adapter's folder, and notes its sizes; CheckpointError where it does not fit the network."""
     assert adapter.folder is not None
     pairs = open_adapter(adapter.folder, places.weights, places.prefixes)
-    return {
+    found = {
         weight: _scaled(pairs, weight, places)
         for weight in pairs
         if _has_effect(weight, places, str(adapter.folder))
     }
+    if not found:
+        raise CheckpointError(f"{adapter.folder}: the adapter changes no weight that is read")
+    adapter.rank = max(a.shape[0] for a, _ in found.values())
+    adapter.nbytes = sum(a.nbytes + b.nbytes for a, b in found.values())
+    return found
 
 
 def _assert_unchanged(folder: Path, adapter: Adapter) -> None:

@@ -50,9 +50,9 @@ def forward(
     """Runs padded inputs of any number of texts.
 
     slots: the number K of label slots of the output, where the architecture has a fixed one; further labels
-    are left out. embeddings: whether to
-    return text_embeddings and class_embeddings. adapters: those of the texts. Raises ValueError for a text
-    without a label, and for texts and labels with more tokens than the model reads.
+    are left out. embeddings: whether to return text_embeddings and class_embeddings. adapters: those of the
+    texts. Raises ValueError for a text without a label, and for texts and labels with more tokens than the
+    model reads.
     """
     config = loaded.config
     _check_lengths("input_ids", inputs.input_ids, inputs.attention_mask, config.backbone_config)

@@ -154,7 +154,7 @@ class LoadedNetwork:
         ]
 
     def padded_prompts(self, inputs: PaddedInputs, most_labels: int) -> list[EncodedPrompt]:
-        """Returns the prompts of what a stock model is called with, at most `most_labels` labels each."""
+        """Returns the prompts of what a stock model is called with, as the architecture makes them."""
         with inference_on(self.device):
             return self.network.padded_prompts(inputs, most_labels, self.label_vectors)
 

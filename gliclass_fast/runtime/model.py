@@ -266,13 +266,16 @@ class GLiClassModel(StockModel):
         adapter_model.safetensors.
 
         Raises CheckpointError where the folder holds no plain LoRA adapter for this model, and TypeError for
-        an id that is no string.
+        an id that is no string, or a folder that is no path.
         """
         id, place = plain_string(id, "adapter_id"), resolve_adapter(folder)
         self._drop_adapter(self.adapters.load(id, place, self.loaded.places))
 
     def unload_adapter(self, id: str) -> None:
-        """Forgets an adapter; raises ValueError where there is none of that id, or a live model has it."""
+        """Forgets an adapter.
+
+        Raises ValueError where there is none of that id or a live model has it, TypeError for other types.
+        """
         self._drop_adapter(self.adapters.unload(plain_string(id, "adapter_id")))
 
     def _drop_adapter(self, adapter: Adapter | None) -> None:

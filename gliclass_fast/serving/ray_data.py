@@ -101,8 +101,8 @@ class Classifier:
 
         Args:
             batch: a dict of arrays, with batch_format="pandas" a data frame or, with batch_format="pyarrow",
-                a table, which keeps nulls and types as they are. A row whose `error` is a string already
-                keeps it and is not scored; whatever else stands there is none.
+                a table, which keeps nulls and types as they are. A row whose `error` is a string that
+                is not empty keeps it and is not scored; whatever else stands there is none.
 
         Raises:
             KeyError: there is no such column.

@@ -91,14 +91,17 @@ def check_strategy(given: Any, name: str) -> ClassificationStrategy:
     return given
 
 
-def copy_of(strategy: ClassificationStrategy, session_id: str) -> ClassificationStrategy:
-    """Returns a copy of a strategy; raises TypeError where its state cannot be copied."""
+def copy_of(
+    strategy: ClassificationStrategy, metadata: dict[str, Any], session_id: str
+) -> tuple[ClassificationStrategy, dict[str, Any]]:
+    """Returns copies of a strategy and of what it wrote down; raises TypeError where there can be none."""
     try:
-        return copy.deepcopy(strategy)
+        return copy.deepcopy((strategy, metadata))
     except Exception as error:
         raise TypeError(
-            f"the strategy {type(strategy).__name__} of session {session_id!r} cannot be copied, and a call "
-            f"needs a copy to leave the session as it was if it fails: {error}"
+            f"the strategy {type(strategy).__name__} of session {session_id!r}, or the metadata that it "
+            "wrote, cannot be copied, and a call needs a copy to leave the session as it was if it fails: "
+            f"{error}"
         ) from error
 
 

@@ -34,7 +34,7 @@ class StreamingZeroShotClassificationPipeline(BasePipeline):
 
     A call appends one chunk to each of its sessions and classifies those whose strategy says so. Calls may
     come from several threads; they run one after another. A call that raises leaves every session as it was.
-    Within a call, as in a strategy, sessions are neither called, deleted nor given another strategy:
+    Within a call, as in a strategy, sessions are neither called, deleted, copied nor given another strategy:
     RuntimeError.
     """
 
@@ -240,7 +240,7 @@ class StreamingZeroShotClassificationPipeline(BasePipeline):
         with self._alone():
             if session_id not in self.sessions:
                 raise KeyError(f"there is no session {session_id!r}")
-            self.sessions[session_id].strategy = copy_of(strategy, session_id)
+            self.sessions[session_id].strategy, _ = copy_of(strategy, {}, session_id)
 
     def _alone(self) -> Any:
         """Returns the lock of calls; RuntimeError where a call is under way in this thread.
@@ -294,9 +294,10 @@ class StreamingZeroShotClassificationPipeline(BasePipeline):
         known = self.sessions.get(chunk.session_id)
         if known is None:
             given = self.default_strategy if chunk.strategy is None else chunk.strategy
-            session = Session(chunk.session_id, copy_of(given, chunk.session_id), chunk.prefix)
+            strategy, _ = copy_of(given, {}, chunk.session_id)
+            session = Session(chunk.session_id, strategy, chunk.prefix)
         else:
-            session = known.copy(copy_of(known.strategy, chunk.session_id))
+            session = known.copy(*copy_of(known.strategy, known.metadata, chunk.session_id))
             if known.cached_length == 0 and chunk.prefix:
                 session.prefix = chunk.prefix
         stowed, session.stowed = session.stowed, None

@@ -57,9 +57,9 @@ class Session:
         """Returns the row behind the last token, counted over the pages."""
         return self.skipped + self.cached_length
 
-    def copy(self, strategy: ClassificationStrategy) -> Session:
+    def copy(self, strategy: ClassificationStrategy, metadata: dict[str, Any]) -> Session:
         """Returns the same session, which may change while this one stays."""
-        return replace(self, strategy=strategy, pages=self.pages.copy(), metadata=self.metadata.copy())
+        return replace(self, strategy=strategy, metadata=metadata, pages=self.pages.copy())
 
     def rows(self, first: int, count: int) -> np.ndarray:
         """Returns the rows of the pool that rows `first` to `first + count` of its pages are, int64."""
@@ -113,9 +113,7 @@ class Session:
 
         Raises ValueError where its `get_window` returns something else than (a part of) what it was given.
         """
-        state = self.state(length, device)
-        found = self.strategy.get_window(state)
-        self.metadata = state.metadata
+        found = self.strategy.get_window(self.state(length, device))
         view = found.past_key_values if isinstance(found, CacheState) else None
         expected = self.session_id, found.cached_length, self.next_position
         if not isinstance(view, Window) or (view.session_id, view.length, found.next_position) != expected:
@@ -123,6 +121,9 @@ class Session:
                 f"{type(self.strategy).__name__}.get_window must return the state that it was given, or what "
                 "truncate_cache makes of it; tokens keep their positions"
             )
+        if not isinstance(found.metadata, dict):
+            raise ValueError(f"{type(self.strategy).__name__}.get_window must leave `metadata` a dict")
+        self.metadata = found.metadata
         return view.length
 
 

@@ -19,7 +19,7 @@ class Sessions(Mapping[str, Session]):
         self.pool: PagePool
         self.offloads = self.pins = False  # whether keys and values wait in host memory, page-locked
         self.calls = 0
-        self.settled = True  # No call has ended without `keep` or `settle`.
+        self.settled = True  # Nothing was interrupted between what is held and what is free.
         self._held: dict[str, Session] = {}
         self._left: dict[str, None] = {}
 
@@ -41,15 +41,19 @@ class Sessions(Mapping[str, Session]):
         for name in names:
             self._left.pop(name, None)
         found = [name for name in dict.fromkeys(names) if name in self._held]
+        self.settled = False
         for name in found:
             self.pool.give(self._held.pop(name).pages)
+        self.settled = True
         return found
 
     def clear(self) -> None:
         """Deletes all sessions, and gives their memory back."""
         self._left.clear()
+        self.settled = False
         self._held = {}
         self.pool.empty()
+        self.settled = True
 
     def settle(self) -> None:
         """Gives back what a call took that has failed, or that was interrupted wherever it was."""
@@ -61,7 +65,7 @@ class Sessions(Mapping[str, Session]):
         twin = Sessions()
         twin.calls, twin._left, twin.pins = self.calls, self._left.copy(), self.pins
         for name, session in self._held.items():
-            twin._held[name] = own = session.copy(session.strategy)
+            twin._held[name] = own = session.copy(session.strategy, session.metadata)
             if session.pages:
                 own.wait_with(self._stow(session, session.cached_length))
         return twin

@@ -266,6 +266,10 @@ TOKENIZERS: dict[str, tuple[Change, str]] = {
         ids(lambda state: state["post_processor"]["special_tokens"]["[CLS]"].update(ids=[10**6])),
         "go up to 1000000",
     ),
+    "a template of no token": (
+        ids(lambda state: state["post_processor"].update(special_tokens={})),
+        "no tokenizer that can be loaded",
+    ),
     "deep": (
         lambda folder: (folder / "tokenizer.json").write_text("[" * 10**5 + "]" * 10**5),
         "no tokenizer that can be loaded",

@@ -214,9 +214,6 @@ def test_a_job_begins_goes_on_and_ends(tmp_path: Path, without_ray: list[int]) -
     checkpoint.rename(tmp_path / "away")
     refused(run("--resume"), "out.checkpoint is missing")
     (tmp_path / "away").rename(checkpoint)
-    earlier = json.loads(note.read_text())  # a note in which the options of the call stand together
-    earlier["options"]["call"] = {name: earlier["options"].pop(name) for name in ("threshold", "prompt")}
-    note.write_text(json.dumps(earlier))
     without_ray.append(1)
     refused(run("--resume", "--dtype", "float32"), "killed")
     ended = run("--resume", "--block-rows", "7")

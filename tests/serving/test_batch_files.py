@@ -75,7 +75,7 @@ def test_ids_are_those_of_the_file_and_the_row(tmp_path: Path) -> None:
 
 
 def test_folders_that_are_links_are_searched_once(tmp_path: Path) -> None:
-    """Links lead to any depth, and those that lead back to a folder above are left out."""
+    """Links lead to any depth, and those that lead to a folder that was read already are left out."""
     inside, outside = tmp_path / "in", tmp_path / "outside"
     for folder in (inside / "a", outside / "deep"):
         folder.mkdir(parents=True)
@@ -84,6 +84,9 @@ def test_folders_that_are_links_are_searched_once(tmp_path: Path) -> None:
     (inside / "b").symlink_to(outside)
     (inside / "c.csv").symlink_to(outside / "2.csv")
     (inside / "a/up").symlink_to(inside)
+    for name in ("d", "e"):
+        (inside / name).symlink_to(outside)
+        (outside / name).symlink_to(outside)
     (outside / "deep/back").symlink_to(inside)
     (inside / ".hidden").symlink_to("nothing.csv")
     found = [(row["file"], row["text"]) for row in rows_of(inside, Reading())]

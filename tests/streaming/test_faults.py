@@ -151,7 +151,7 @@ def test_a_strategy_that_cannot_be_copied_is_named() -> None:
 
     pipeline = streaming()
     pipeline("a", LABELS, session_ids="s", strategies=Locked())
-    with pytest.raises(TypeError, match="the strategy Locked of session 's' cannot be copied"):
+    with pytest.raises(TypeError, match=r"the strategy Locked of session 's', or the .* cannot"):
         pipeline("b", LABELS, session_ids="s")
 
 
@@ -170,6 +170,27 @@ def test_strategies_write_down_metadata_and_leave_positions() -> None:
     for _ in range(3):
         pipeline("abc", LABELS, session_ids="s", strategies=Counting())
     assert pipeline.sessions["s"].metadata["seen"] == 3
+
+    class Cutting(ours.EveryChunkStrategy):
+        def get_window(self, cache_state: ours.CacheState) -> ours.CacheState:
+            cut = ours.truncate_cache(cache_state, 2)
+            cut.metadata.setdefault("seen", []).append(cut.cached_length)
+            return cut
+
+    class Failing(ours.EveryChunkStrategy):
+        def should_classify(self, tokens_added: int, cached_length: int, text: str) -> bool:
+            raise RuntimeError("no")
+
+    class Careless(ours.EveryChunkStrategy):
+        def get_window(self, cache_state: ours.CacheState) -> ours.CacheState:
+            cache_state.metadata = None  # type: ignore[assignment]
+            return cache_state
+
+    pipeline("abc", LABELS, session_ids="c", strategies=Cutting())
+    for other, error in ((Failing(), RuntimeError), (Careless(), ValueError)):
+        with pytest.raises(error):
+            pipeline(["abc", "d"], LABELS, session_ids=["c", "t"], strategies=other)
+    assert pipeline.sessions["c"].metadata["seen"] == [2]
     with pytest.raises(ValueError, match=r"Moving.get_window must return .* tokens keep their positions"):
         pipeline("abc", LABELS, session_ids="t", strategies=Moving())
 

@@ -231,15 +231,23 @@ def run(seed: int, number: int, sets: dict[int, tuple[str, int]]) -> tuple[str, 
     import torch
 
     from gliclass_fast.kernels import compiled_cpu
-    from gliclass_fast.kernels._extension import extension
-    from gliclass_fast.ops import implementation
-    from tests.kernels import cases
 
     chance = Random(f"{seed}/{number}")
     torch.manual_seed(chance.getrandbits(32))
     chosen = chance.choice(list(sets))
     compiled_cpu.instruction_set = lambda: (chosen, sets[chosen][1])  # type: ignore[assignment]
     torch.set_num_threads(chance.randint(1, 3))
+    operation, wrong = _run(chance, chosen)
+    return operation, None if wrong is None else f"{wrong}, on {sets[chosen][0]}"
+
+
+def _run(chance: Random, chosen: int) -> tuple[str, str | None]:
+    import torch
+
+    from gliclass_fast.kernels._extension import extension
+    from gliclass_fast.ops import implementation
+    from tests.kernels import cases
+
     if chance.randrange(len(CASES) + 1) == 0:
         return "feed_forward", _feed_forward(chance)
     operation, (arguments, slow) = chance.choice(CASES)(chance)
@@ -251,7 +259,10 @@ def run(seed: int, number: int, sets: dict[int, tuple[str, int]]) -> tuple[str, 
         return operation, f"shape {list(found.shape)}, not {list(exact.shape)}"
     error = float((found - exact).abs().max())
     if not error <= WITHIN * max(1.0, float(exact.abs().max())):
-        return operation, f"error {error:.2e}"
+        # where values nearly cancel, as in the norm of two, float32 itself is off by more
+        low = float((slow(torch.float32).double() - exact).abs().max())
+        if not error <= 2 * low:
+            return operation, f"error {error:.2e}, and that of float32 {low:.2e}"
     return operation, None
 
 

@@ -107,7 +107,9 @@ class Network(nn.Module):
     def padded_prompts(
         self, inputs: PaddedInputs, most_labels: int, label_vectors: VectorsOf
     ) -> list[EncodedPrompt]:
-        """Returns the prompts of what a stock model is called with, at most `most_labels` labels each.
+        """Returns the prompts of what a stock model is called with.
+
+        most_labels: the labels of a text that count at most, where it has `fixed_slots`.
 
         Raises TypeError where tensors are missing that the architecture needs.
         """

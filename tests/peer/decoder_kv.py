@@ -139,7 +139,7 @@ class GLiClassDecoderKV:
         """Returns the rows and the ids of label sections, padded, and what is not padding of them."""
         config: Any = SimpleNamespace(**vars(model.config), sep_token_index=model.sep_token_id)
         found = real(input_ids, attention_mask)
-        batch = pack([padded_prompt(ids.int().numpy(), config, len(ids)) for ids in found])
+        batch = pack([padded_prompt(ids.int().numpy(), config) for ids in found])
         assert batch.label_prompts is not None
         rows = torch.cat(real(hidden_states, attention_mask))
         lengths = batch.label_prompts.cu_seqlens.diff().tolist()

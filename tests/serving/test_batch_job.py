@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import random
 import signal
@@ -221,6 +222,8 @@ def test_actors_are_as_many_as_fit(
 def test_an_address_where_nobody_listens_is_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ray itself would wait without a word; addresses without a port are left to it."""
     asked: list[str] = []
+    # `connected` silences them, and pytest's own that collects the log is among them
+    monkeypatch.setattr(logging.getLogger("ray.data"), "handlers", [])
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     monkeypatch.setattr(ray, "init", lambda address, **_: asked.append(address))
     monkeypatch.setattr(ray, "shutdown", lambda: None)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,9 @@ _TOKENIZER_FILES = {
     **dict.fromkeys((*_VOCABULARIES, "merges.txt"), MOST_VOCABULARY_BYTES),
     **dict.fromkeys((*_OPTIONS, "chat_template*"), MOST_JSON_BYTES),
 }  # fmt: skip
+# JSON in which every digit is 0 and what stands between values is a space
+_DIGITS = bytes.maketrans(b"123456789:,[\n\t", b"0" * 9 + b" " * 5)
+_LONG_INTEGER = b" " + b"0" * 8  # no vocabulary in use has so many tokens
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 _OURS = ("GLiClass", "gliznet")  # model types that transformers does not know
 
@@ -80,18 +82,18 @@ def load_tokenizer(path_or_repo_id: str | Path, **options: Any) -> Any:
     for pattern, most_bytes in _TOKENIZER_FILES.items():
         for file in folder.glob(pattern):
             check_file(file, most_bytes)
+    _check_long_ids(folder)
     if (folder / "config.json").exists() and read_json(folder).get("model_type") in _OURS:
         options["config"] = PretrainedConfig()  # an empty one selects the same class, without a warning
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, **options)
         tokenizer("a")  # some options of the wrong type show only here
     except BaseException as error:  # of many types, and none says which file it is about
-        # the Rust of tokenizers ends some damaged files with a panic, which is no Exception
-        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
-            raise
+        _raise_interrupt(error)
         reason = " ".join(str(error).split()) or type(error).__name__
         raise CheckpointError(_fault(folder, f"holds no tokenizer that can be loaded: {reason}")) from None
-    _check_vocabulary(folder, tokenizer)
+    used = tokenizer("a")["input_ids"]  # a template has ids of its own
+    _check_vocabulary(folder, max(len(tokenizer) - 1, *tokenizer.get_vocab().values(), *used))
     return tokenizer
 
 
@@ -109,15 +111,37 @@ def _fault(folder: Path, fault: str) -> str:
     vocabulary = next(file for pattern in _VOCABULARIES for file in folder.glob(pattern))
     if vocabulary.name != "tokenizer.json":
         return unreadable(vocabulary, fault)
-    try:
-        Tokenizer.from_file(str(vocabulary))
-    except Exception:  # it raises no other type
+    if _read_tokenizer(vocabulary) is None:
         return unreadable(vocabulary, fault)
     return f"{folder} {fault}"
 
 
-def _check_vocabulary(folder: Path, tokenizer: Any) -> None:
-    """Raises CheckpointError where the tokenizer has ids for which the folder's model has no embedding."""
+def _read_tokenizer(file: Path) -> Tokenizer | None:
+    """Returns None where a tokenizer.json cannot be read."""
+    try:
+        return Tokenizer.from_file(str(file))
+    except BaseException as error:
+        _raise_interrupt(error)
+        return None
+
+
+def _raise_interrupt(error: BaseException) -> None:
+    """Raises an error again that is no fault of a file; a panic of Rust is one, although no Exception."""
+    if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+        raise error
+
+
+def _check_long_ids(folder: Path) -> None:
+    """Checks ids of eight digits before transformers, whose older versions take memory for all up to them."""
+    file = folder / "tokenizer.json"
+    if not file.exists() or _LONG_INTEGER not in file.read_bytes().translate(_DIGITS):
+        return
+    if tokenizer := _read_tokenizer(file):
+        _check_vocabulary(folder, max(tokenizer.get_vocab().values(), default=0))
+
+
+def _check_vocabulary(folder: Path, last: int) -> None:
+    """Raises CheckpointError where the folder's model has no embedding for the tokenizer's last id."""
     if not (folder / "config.json").exists():
         return
     raw = read_json(folder)
@@ -126,8 +150,6 @@ def _check_vocabulary(folder: Path, tokenizer: Any) -> None:
     sizes = [size for each in configs if isinstance(size := each.get("vocab_size"), int)]
     if not sizes:
         return
-    used = chain(tokenizer.get_vocab().values(), tokenizer("a")["input_ids"])  # a template has ids of its own
-    last = max(len(tokenizer) - 1, *used)
     if last >= max(sizes):
         raise CheckpointError(
             f"the tokenizer of {folder} does not belong to its model: its ids go up to {last}, but "

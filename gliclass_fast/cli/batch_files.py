@@ -38,15 +38,16 @@ class Files:
     state: dict[str, Any]
 
 
-def files_of(source: Path, reading: Reading) -> Files:
+def files_of(source: Path, reading: Reading, output: Path) -> Files:
     """Looks through an input before the first text is scored.
 
     The ids of rows are made of the number of the file, in the order of names, and of the row. So they are the
     same in every run over the same files, which `state` tells: names, sizes and times of change.
 
-    Raises FileFormatError for what cannot be read, a missing column, files of several kinds, or no texts.
+    Raises FileFormatError for what cannot be read, a missing column, files of several kinds, no texts, and
+    an output that lies in the input.
     """
-    paths = _paths(source)
+    paths = _paths(source, output)
     root = source if source.is_dir() else source.parent
     pieces: list[Piece] = []
     kinds: dict[str, tuple[str, str]] = {}  # of the columns to keep, and the file that has them first
@@ -59,21 +60,21 @@ def files_of(source: Path, reading: Reading) -> Files:
             pieces += [Piece(path, name, number, group, first) for group, first in enumerate(firsts)]
             rows += sum(counts)
         else:
-            rows += len(_rows(path, reading))
+            rows += len(read_rows(path, reading))
             pieces.append(Piece(path, name, number))
     if not rows:
         raise FileFormatError(f"{source} has no texts")
     return Files(tuple(pieces), rows, _state(paths, root))
 
 
-def _paths(source: Path) -> list[Path]:
+def _paths(source: Path, output: Path) -> list[Path]:
     """Returns the files in the order of their names; what begins with . or _ is not data."""
     if not source.exists():
         raise FileFormatError(f"{source}: No such file or folder")
     if not source.is_dir():
         kinds, paths = {kind_of(source.name)}, [source]
     else:
-        paths = sorted(_below(source))
+        paths = sorted(_below(source, output))
         kinds = {kind_of(path.name) for path in paths}
     if not paths:
         raise FileFormatError(f"{source} has no files")
@@ -85,16 +86,19 @@ def _paths(source: Path) -> list[Path]:
     return paths
 
 
-def _below(source: Path) -> Iterator[Path]:
+def _below(source: Path, output: Path) -> Iterator[Path]:
     """Yields the files of a folder at any depth. Links are followed, but no folder is read twice.
 
-    Raises FileFormatError for what cannot be opened, as its texts would be missing without a word.
+    Raises FileFormatError for what cannot be opened, as its texts would be missing without a word, and where
+    the output lies in a folder that is read.
     """
     known = {os.path.realpath(source)}
     for at, folders, names in os.walk(source, onerror=_unreadable, followlinks=True):
         visible, folders[:] = sorted(name for name in folders if name[0] not in "._"), []
         for name in visible:
             real = os.path.realpath(os.path.join(at, name))
+            if output.resolve().is_relative_to(real):
+                raise FileFormatError(f"--output {output} lies in {Path(at, name)}, which is of the input")
             if real not in known:
                 known.add(real)
                 folders.append(name)
@@ -178,18 +182,11 @@ def _plain(column: Any) -> Any:
     return column.dictionary_decode() if str(column.type).startswith("dictionary") else column
 
 
-def _rows(path: Path, reading: Reading) -> list[Row]:
-    """Returns the rows of a file; one of JSON lines may be empty, and has no keys to keep then."""
-    if kind_of(path.name) == ".jsonl" and not path.stat().st_size:
-        return []
-    return read_rows(path, reading)
-
-
 def _other(piece: Piece, reading: Reading) -> Iterator[tuple[list[Row], dict[str, Any]]]:
     """Keeps columns as strings, so that all blocks have the same types: what is no string is JSON."""
     import pyarrow
 
-    rows = _rows(piece.path, reading)
+    rows = read_rows(piece.path, reading)
     for start in range(0, len(rows), ROWS_AT_A_TIME):
         part = rows[start : start + ROWS_AT_A_TIME]
         kept = {name: [_string(row.kept[name]) for row in part] for name in reading.keep}

@@ -44,7 +44,9 @@ class BatchRun:
         Raises ValueError for input that cannot be read, a mistake in the options, or an output of other
         options. Ends with the exit code 3 where rows failed, and 130 after an interrupt.
         """
-        files = files_of(self.source.absolute(), self.reading)  # a link's own name tells the kind of file
+        files = files_of(
+            self.source.absolute(), self.reading, self.output
+        )  # a link's own name tells the kind of file
         note = self._note(files)
         if goes_on := self._goes_on(note, resume):
             note.write()

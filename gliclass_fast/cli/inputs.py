@@ -93,20 +93,19 @@ class Lines:
         return Row(row.place, row.text, error=f"the line is not {self._reading.codec_name} text")
 
 
-def source_of(texts: Sequence[str] | None, reading: Reading, asked_by: str = "--keep") -> Source:
+def source_of(texts: Sequence[str] | None, reading: Reading) -> Source:
     """Returns what the arguments name: standard input, one file, or the texts themselves.
 
-    asked_by: the option that names columns beside that of the texts.
     Raises ValueError for a mistake, and where an argument is the name of a file that is not there.
     """
     if not texts or (len(texts) == 1 and texts[0] in STANDARD_INPUT):
-        return _standard_input(reading, asked_by, asked_for=bool(texts))
+        return _standard_input(reading, asked_for=bool(texts))
     names = [text for text in texts if text in STANDARD_INPUT or is_file(text) or is_file_name(text)]
     if names and len(texts) > 1:
         raise ValueError(f"{names[0]} is a file: give one file, or texts only")
     if not names:
-        if reading.keep:
-            raise ValueError(f"{asked_by} is for the columns of a file")
+        if reading.beside:
+            raise ValueError(f"{reading.option_of(reading.beside[0])} is for the columns of a file")
         return Known("arguments", [checked(f"text {number}", text) for number, text in enumerate(texts, 1)])
     path = path_of(names[0])
     if not path.exists():
@@ -119,9 +118,10 @@ def source_of(texts: Sequence[str] | None, reading: Reading, asked_by: str = "--
     return Known(str(path), read_rows(path, reading))
 
 
-def _standard_input(reading: Reading, asked_by: str, asked_for: bool) -> Lines:
-    if reading.keep:
-        raise ValueError(f"{asked_by} is for the columns of a file; standard input has a text per line")
+def _standard_input(reading: Reading, asked_for: bool) -> Lines:
+    if reading.beside:
+        option = reading.option_of(reading.beside[0])
+        raise ValueError(f"{option} is for the columns of a file; standard input has a text per line")
     if sys.stdin is None:
         raise ValueError("standard input is closed: give texts or a file")
     if sys.stdin.isatty() and not asked_for:

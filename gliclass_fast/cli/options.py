@@ -138,10 +138,7 @@ def classify(
         raise ValueError("--adapter-column goes with --adapter ID=FOLDER")
     reading = reading_of(column, keep, encoding, delimiter)
     layout = Layout(reading.keep, not no_text, top_k)
-    asked_by = "--keep" if reading.keep else "--adapter-column"
-    if adapter_column is not None and adapter_column not in reading.keep:
-        reading = replace(reading, keep=(*reading.keep, adapter_column))
-    source = source_of(texts, reading, asked_by)
+    source = source_of(texts, replace(reading, adapter_column=adapter_column))
 
     let_threads_sleep()
     from gliclass_fast.cli.classify import Running, Scoring, run  # imports torch, which takes seconds

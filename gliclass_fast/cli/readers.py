@@ -36,8 +36,9 @@ def read_rows(path: Path, reading: Reading) -> list[Row]:
         raise FileFormatError(
             f"{path}: unknown file type; supported: {', '.join(INPUT_SUFFIXES)}, and .gz of all but .parquet"
         )
-    if kind == ".txt" and reading.keep:
-        raise FileFormatError(f"{path} has no columns to keep")
+    if kind == ".txt" and reading.beside:
+        option = reading.option_of(reading.beside[0])
+        raise FileFormatError(f"{path} has no columns; {option} is for files that have")
     if kind == ".parquet":
         return list(_parquet(path, reading))
     readers: dict[str, Callable[[TextIO, Path, Reading], Iterator[Row]]] = {
@@ -83,7 +84,7 @@ def _csv(file: TextIO, path: Path, reading: Reading) -> Iterator[Row]:
                 )
             elif cells:
                 record = dict(zip(header, cells, strict=True))
-                yield checked(f"line {first}", record[reading.column], _kept(record, reading))
+                yield checked(f"line {first}", record[reading.column], _beside(record, reading))
             first = lines.line_num + 1
     except csv.Error as error:
         reason = "a quote is never closed" if "end of data" in str(error) else str(error)
@@ -122,36 +123,43 @@ def _json(file: TextIO, path: Path, reading: Reading) -> Iterator[Row]:
 def _rows_of_records(records: Iterator[tuple[str, Any]], path: Path, reading: Reading) -> Iterator[Row]:
     """Makes a row of every string or object; an object without the key has a text that is null.
 
-    Raises FileFormatError where no object at all has a key that is asked for.
+    Raises FileFormatError where there are records, and none has a key that is asked for.
     """
     keys: dict[str, None] = {}  # in the order of the first object
+    place = ""
     for place, record in records:
         if isinstance(record, Mapping):
             keys |= dict.fromkeys(record)
-            yield checked(place, record.get(reading.column), _kept(record, reading))
+            yield checked(place, record.get(reading.column), _beside(record, reading))
         else:
-            yield checked(place, record, _kept({}, reading))
-    wanted = reading.keep if not keys else (reading.column, *reading.keep)
-    if missing := [name for name in wanted if name not in keys]:
+            yield checked(place, record, _beside({}, reading))
+    wanted = reading.beside if not keys else (reading.column, *reading.beside)
+    if place and (missing := [name for name in wanted if name not in keys]):
         raise FileFormatError(_no_column(path, missing[0], list(keys), reading))
 
 
 def _parquet(path: Path, reading: Reading) -> Iterator[Row]:
     parquet = pyarrow_parquet()
+    from pyarrow import ArrowException
+
+    from gliclass_fast.serving.ray_data import values_of
+
+    columns = list(dict.fromkeys((reading.column, *reading.beside)))
     try:
-        names = parquet.read_schema(path).names
-        check_columns(path, names, reading)
-        records = parquet.read_table(path, columns=[reading.column, *reading.keep]).to_pylist()
+        check_columns(path, parquet.read_schema(path).names, reading)
+        table = parquet.read_table(path, columns=columns)
     except FileFormatError:
         raise
-    except ValueError as error:  # pyarrow's errors are of this type
+    except (ValueError, OSError, ArrowException) as error:  # a damaged page is an OSError
         raise FileFormatError(f"{path} is not a parquet file that can be read: {error}") from None
-    for number, record in enumerate(records, 1):
-        yield checked(f"row {number}", record[reading.column], _kept(record, reading))
+    records = zip(*(values_of(table[name]) for name in columns), strict=True)
+    for number, values in enumerate(records, 1):
+        record = dict(zip(columns, values, strict=True))
+        yield checked(f"row {number}", record[reading.column], _beside(record, reading))
 
 
-def _kept(record: Mapping[str, Any], reading: Reading) -> dict[str, Any]:
-    return {name: _valid(record.get(name)) for name in reading.keep}
+def _beside(record: Mapping[str, Any], reading: Reading) -> dict[str, Any]:
+    return {name: _valid(record.get(name)) for name in reading.beside}
 
 
 def _valid(value: Any) -> Any:
@@ -163,7 +171,7 @@ def _valid(value: Any) -> Any:
 
 def check_columns(path: Path, names: Sequence[str], reading: Reading) -> None:
     """Raises FileFormatError unless a file has every column that is read, once."""
-    for name in (reading.column, *reading.keep):
+    for name in (reading.column, *reading.beside):
         if name not in names:
             raise FileFormatError(_no_column(path, name, names, reading))
         if names.count(name) > 1:
@@ -171,9 +179,8 @@ def check_columns(path: Path, names: Sequence[str], reading: Reading) -> None:
 
 
 def _no_column(path: Path, column: str, names: Sequence[str], reading: Reading) -> str:
-    option = "--column" if column == reading.column else "--keep"
     found = ", ".join(name if name.isprintable() else repr(name) for name in names or ["nothing"])
-    return f"{path} has no column {column!r} but: {found}. Choose one with {option}"
+    return f"{path} has no column {column!r} but: {found}. Choose one with {reading.option_of(column)}"
 
 
 def pyarrow_parquet() -> Any:

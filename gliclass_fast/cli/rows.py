@@ -29,13 +29,15 @@ class Reading:
     """Says how an input is read.
 
     keep: the columns that go into the result. encoding: None is UTF-8, with or without a byte order mark.
-    delimiter: of the cells of a .csv or .tsv file; None is a comma and a tab.
+    delimiter: of the cells of a .csv or .tsv file; None is a comma and a tab. adapter_column: the one that
+    names the adapter of every row, or None.
     """
 
     column: str = "text"
     keep: tuple[str, ...] = ()
     encoding: str | None = None
     delimiter: str | None = None
+    adapter_column: str | None = None
 
     def __post_init__(self) -> None:
         """Raises ValueError for an encoding that does not exist and for names that results have already."""
@@ -47,6 +49,18 @@ class Reading:
             raise ValueError(f"--delimiter is one character, or tab, not {self.delimiter!r}")
         if taken := [name for name in self.keep if name in RESULT_COLUMNS]:
             raise ValueError(f"--keep: results have a column {taken[0]!r} of their own")
+
+    @property
+    def beside(self) -> tuple[str, ...]:
+        """Returns the columns that are read beside that of the texts."""
+        asked_for = self.keep if self.adapter_column is None else (*self.keep, self.adapter_column)
+        return tuple(dict.fromkeys(asked_for))
+
+    def option_of(self, column: str) -> str:
+        """Names the option that asks for a column."""
+        if column == self.column:
+            return "--column"
+        return "--keep" if column in self.keep else "--adapter-column"
 
     @property
     def codec(self) -> str:

@@ -309,6 +309,14 @@ def test_tokenizers_of_another_vocabulary(folder: Path, name: str) -> None:
     refused(lambda: load_tokenizer(folder), message)
 
 
+def test_the_largest_id_never_reaches_transformers(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its versions up to 5.17 copy the tokenizer, which takes 16 GB then."""
+    change, message = TOKENIZERS["the largest id"]
+    change(folder)
+    monkeypatch.setattr("gliclass_fast.checkpoint.files.AutoTokenizer", None)
+    refused(lambda: load_tokenizer(folder), message)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

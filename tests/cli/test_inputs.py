@@ -77,8 +77,13 @@ def test_every_form_packed_and_in_other_encodings(
 def test_columns_delimiters_and_places(tmp_path: Path) -> None:
     path = written(tmp_path, "in.csv", 'a;body\n1;"two\nlines"\n\n2;x\n')
     rows = read_rows(path, Reading("body", ("a",), delimiter=";"))
-    with pytest.raises(FileFormatError, match=r"no column 'b' but: a, body. Choose one with --keep"):
-        read_rows(path, Reading("body", ("b",), delimiter=";"))
+    for wrong, option in (
+        (Reading("b", delimiter=";"), "--column"),
+        (Reading("body", ("b",), delimiter=";"), "--keep"),
+        (Reading("body", ("a",), delimiter=";", adapter_column="b"), "--adapter-column"),
+    ):
+        with pytest.raises(FileFormatError, match=f"no column 'b' but: a, body. Choose one with {option}$"):
+            read_rows(path, wrong)
     assert rows == [Row("line 2", "two\nlines", {"a": "1"}), Row("line 5", "x", {"a": "2"})]
 
 
@@ -124,8 +129,14 @@ def test_a_cut_gzip_file_and_wrong_options(tmp_path: Path) -> None:
         Reading(delimiter="||")
     with pytest.raises(ValueError, match="a column 'error' of their own"):
         Reading(keep=("error",))
-    with pytest.raises(ValueError, match="--keep is for the columns of a file"):
-        source_of(["a text"], Reading(keep=("id",)))
+    for wrong, option in (
+        (Reading(keep=("id",)), "--keep"),
+        (Reading(adapter_column="error"), "--adapter-column"),  # which is no column of the result
+    ):
+        with pytest.raises(ValueError, match=f"^{option} is for the columns of a file"):
+            source_of(["a text"], wrong)
+        with pytest.raises(FileFormatError, match=f"has no columns; {option} is for files that have"):
+            read_rows(written(tmp_path, "in.txt", "a text"), wrong)
 
 
 def test_null_and_other_types_are_rows_with_an_error_in_every_form(tmp_path: Path) -> None:
@@ -155,6 +166,45 @@ def test_null_and_other_types_are_rows_with_an_error_in_every_form(tmp_path: Pat
     ]
     assert [row.place for row in rows["jsonl"][:2]] == ["line 1", "line 2"]
     assert [row.place for row in rows["parquet"][:2]] == ["row 1", "row 2"]
+
+
+def test_texts_of_parquet_that_are_not_utf_8_cost_one_row(tmp_path: Path) -> None:
+    import pyarrow
+    import pyarrow.parquet
+
+    values = pyarrow.array([b"one", b"caf\xe9", None])
+    texts = pyarrow.Array.from_buffers(pyarrow.string(), 3, values.buffers())
+    path = tmp_path / "in.parquet"
+    pyarrow.parquet.write_table(pyarrow.table({"text": texts, "key": texts}), path, compression="snappy")
+    found = read_rows(path, Reading(keep=("key",)))
+    fault = "the text is not valid: surrogates not allowed at position 3"
+    assert [row.error for row in found] == [None, fault, "the text is null"]
+    assert [row.kept["key"] for row in found] == ["one", r"caf\udce9", None]
+    assert read_rows(path, Reading(adapter_column="text"))[0].kept == {"text": "one"}
+
+
+def test_a_damaged_page_of_parquet_names_the_file(tmp_path: Path) -> None:
+    import pyarrow
+    import pyarrow.parquet
+
+    path = tmp_path / "in.parquet"
+    texts = [f"text {number}" for number in range(500)]
+    pyarrow.parquet.write_table(
+        pyarrow.table({"text": texts}), path, compression="snappy", use_dictionary=False
+    )
+    damaged = bytearray(path.read_bytes())
+    damaged[60:160] = bytes(100)
+    path.write_bytes(damaged)
+    with pytest.raises(FileFormatError, match=r"in\.parquet is not a parquet file that can be read: "):
+        read_rows(path, Reading())
+
+
+def test_json_lines_without_a_line_have_every_column(tmp_path: Path) -> None:
+    (tmp_path / "in.jsonl.gz").write_bytes(gzip.compress(b""))
+    for path in (written(tmp_path, "in.jsonl", "\n"), tmp_path / "in.jsonl.gz"):
+        assert read_rows(path, Reading(keep=("key",))) == []
+    with pytest.raises(FileFormatError, match="no column 'key' but: nothing"):
+        read_rows(written(tmp_path, "in.jsonl", '"a text"\n'), Reading(keep=("key",)))
 
 
 class Pieces(io.BytesIO):

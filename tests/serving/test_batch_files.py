@@ -16,6 +16,7 @@ from gliclass_fast.cli.batch_files import ROWS_AT_A_TIME, ROWS_PER_FILE, files_o
 from gliclass_fast.cli.rows import FileFormatError, Reading, shown
 from tests.serving import counted
 
+OUTPUT = Path("no/such/output")
 NULL, NUMBER = "the text is null", "the text must be a string, not int"
 
 
@@ -24,7 +25,7 @@ def write_parquet(path: Path, texts: Any, **columns: Any) -> None:
 
 
 def rows_of(source: Path, reading: Reading) -> list[dict[str, Any]]:
-    found = [each for piece in files_of(source, reading).pieces for each in tables(piece, reading)]
+    found = [each for piece in files_of(source, reading, OUTPUT).pieces for each in tables(piece, reading)]
     return [row for each in found for row in each.to_pylist()]
 
 
@@ -59,7 +60,7 @@ def test_ids_are_those_of_the_file_and_the_row(tmp_path: Path) -> None:
         write_parquet(tmp_path / f"{name}.parquet", [f"{name}{number}" for number in range(5)])
     for name in ("_SUCCESS", ".hidden", "a/_part"):
         (tmp_path / name).write_text("")
-    files = files_of(tmp_path, Reading())
+    files = files_of(tmp_path, Reading(), OUTPUT)
     assert (files.rows, files.state["files"]) == (10, 2)
     assert [(piece.name, piece.group, piece.first) for piece in files.pieces] == [
         (name, group, 2 * group) for name in ("a/c.parquet", "b.parquet") for group in range(3)
@@ -95,6 +96,17 @@ def test_folders_that_are_links_are_searched_once(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
+def test_an_output_within_the_input_through_a_link_is_refused(tmp_path: Path) -> None:
+    inside, outside = tmp_path / "in", tmp_path / "outside"
+    for folder in (inside, outside):
+        folder.mkdir()
+        (folder / "a.csv").write_text("text\none\n")
+    (inside / "link").symlink_to(outside)
+    with pytest.raises(FileFormatError, match=r"--output .*/out lies in .*/in/link, which is of the input"):
+        files_of(inside, Reading(), outside / "out")
+    assert files_of(inside, Reading(), tmp_path / "out").rows == 2
+
+
 def test_what_cannot_be_opened_in_a_folder_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a.csv").write_text("text\none\n")
     (tmp_path / "secret").mkdir()
@@ -108,10 +120,10 @@ def test_what_cannot_be_opened_in_a_folder_is_named(tmp_path: Path, monkeypatch:
     with monkeypatch.context() as patched:
         patched.setattr(os, "scandir", refused)
         with pytest.raises(FileFormatError, match=r"secret is a folder that cannot be read: Permission"):
-            files_of(tmp_path, Reading())
+            files_of(tmp_path, Reading(), OUTPUT)
     (tmp_path / "secret/b.csv").symlink_to("nothing.csv")
     with pytest.raises(FileFormatError, match=r"secret/b\.csv is no file that can be opened: is it a link"):
-        files_of(tmp_path, Reading())
+        files_of(tmp_path, Reading(), OUTPUT)
 
 
 def not_utf_8(*values: bytes | None) -> Any:
@@ -141,7 +153,7 @@ def test_a_damaged_page_is_named(tmp_path: Path) -> None:
     with path.open("r+b") as file:
         file.seek(start)
         file.write(b"\xff" * chunk.total_compressed_size)
-    first, second = files_of(path, Reading()).pieces
+    first, second = files_of(path, Reading(), OUTPUT).pieces
     assert len(list(tables(first, Reading()))) == 1
     with pytest.raises(FileFormatError, match=r"a\.parquet, row group 1 cannot be read: "):
         list(tables(second, Reading()))
@@ -156,11 +168,11 @@ def test_an_empty_part_of_json_lines_has_no_keys(tmp_path: Path) -> None:
 
 def test_the_state_tells_whether_the_input_has_changed(tmp_path: Path) -> None:
     write_parquet(tmp_path / "a.parquet", ["one", "two"])
-    states = [files_of(tmp_path, Reading()).state, files_of(tmp_path, Reading()).state]
+    states = [files_of(tmp_path, Reading(), OUTPUT).state, files_of(tmp_path, Reading(), OUTPUT).state]
     os.utime(tmp_path / "a.parquet", (1, 1))
-    states.append(files_of(tmp_path, Reading()).state)
+    states.append(files_of(tmp_path, Reading(), OUTPUT).state)
     write_parquet(tmp_path / "b.parquet", ["three"])
-    states.append(files_of(tmp_path, Reading()).state)
+    states.append(files_of(tmp_path, Reading(), OUTPUT).state)
     assert states[0] == states[1] and len({json.dumps(state) for state in states}) == 3
 
 

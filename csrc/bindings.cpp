@@ -10,6 +10,7 @@
 #include <tuple>
 #include <type_traits>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "cpu/feed_forward.h"
@@ -27,7 +28,9 @@ namespace {
 template <typename Struct>
 class Fields {
  public:
-  Fields(py::module_& module, const char* name) {
+  template <typename... Places>
+  Fields(py::module_& module, const char* name, std::pair<const char*, Places>... fields) {
+    (add(fields.first, fields.second), ...);
     py::class_<Struct>(module, name).def(py::init([](const py::kwargs& given) {
       Struct made;
       for (const auto& [key, value] : given) {
@@ -40,17 +43,19 @@ class Fields {
     }));
   }
 
+ private:
   template <typename Owner, typename T>  // The owner may be a base of the struct.
-  Fields& field(const char* name, T Owner::* place) {
+  void add(const char* name, T Owner::* place) {
     using Given = std::conditional_t<std::is_pointer_v<T>, uintptr_t, T>;
     setters[name] = [place](Struct& made, py::handle value) { made.*place = (T)value.cast<Given>(); };
-    return *this;
   }
 
- private:
   // Properties, which pybind11 would set one by one, take twice the time.
   inline static std::unordered_map<std::string, std::function<void(Struct&, py::handle)>> setters;
 };
+
+// Names a field of the type Struct.
+#define FIELD(name) std::pair<const char*, decltype(&Struct::name)>(#name, &Struct::name)
 
 // Returns (name, lanes) of this processor's instruction sets, by number for the kernels, fastest first.
 py::dict instruction_sets() {
@@ -150,88 +155,37 @@ PYBIND11_MODULE(_compiled, module) {
   module.def("linear_int8_cpu", &linear_int8_cpu, py::call_guard<py::gil_scoped_release>());
   module.def("feed_forward_cpu", &feed_forward_cpu, py::call_guard<py::gil_scoped_release>());
   module.def("feed_forward_memory", &feed_forward_memory);
-  Fields<Attention>(module, "Attention")
-      .field("q", &Attention::q)
-      .field("k", &Attention::k)
-      .field("v", &Attention::v)
-      .field("q_stride", &Attention::q_stride)
-      .field("kv_stride", &Attention::kv_stride)
-      .field("out", &Attention::out)
-      .field("tiles", &Attention::tiles)
-      .field("heads", &Attention::heads)
-      .field("width", &Attention::width)
-      .field("group", &Attention::group)
-      .field("causal", &Attention::causal)
-      .field("pages", &Attention::pages)
-      .field("page_rows", &Attention::page_rows)
-      .field("scale", &Attention::scale)
-      .field("window", &Attention::window)
-      .field("cosines", &Attention::cosines)
-      .field("sines", &Attention::sines)
-      .field("bias", &Attention::bias)
-      .field("reach", &Attention::reach)
-      .field("key_table", &Attention::key_table)
-      .field("query_table", &Attention::query_table)
-      .field("table_panels", &Attention::table_panels)
-      .field("threads", &Attention::threads);
-  Fields<HeadNorm>(module, "HeadNorm")
-      .field("x", &HeadNorm::x)
-      .field("stride", &HeadNorm::stride)
-      .field("weight", &HeadNorm::weight)
-      .field("cosines", &HeadNorm::cosines)
-      .field("sines", &HeadNorm::sines)
-      .field("out", &HeadNorm::out)
-      .field("rows", &HeadNorm::rows)
-      .field("heads", &HeadNorm::heads)
-      .field("width", &HeadNorm::width)
-      .field("eps", &HeadNorm::eps)
-      .field("threads", &HeadNorm::threads);
-  Fields<PairAdd>(module, "PairAdd")
-      .field("text", &PairAdd::text)
-      .field("labels", &PairAdd::labels)
-      .field("owner", &PairAdd::owner)
-      .field("out", &PairAdd::out)
-      .field("rows", &PairAdd::rows)
-      .field("width", &PairAdd::width)
-      .field("activation", &PairAdd::activation)
-      .field("threads", &PairAdd::threads);
-  Fields<Int8Linear>(module, "Int8Linear")
-      .field("x", &Int8Linear::x)
-      .field("x_stride", &Int8Linear::x_stride)
-      .field("weight", &Int8Linear::weight)
-      .field("bias", &Int8Linear::bias)
-      .field("residual", &Int8Linear::residual)
-      .field("out", &Int8Linear::out)
-      .field("values", &Int8Linear::values)
-      .field("ranges", &Int8Linear::ranges)
-      .field("rows", &Int8Linear::rows)
-      .field("depth", &Int8Linear::depth)
-      .field("width", &Int8Linear::width)
-      .field("norm", &Int8Linear::norm)
-      .field("eps", &Int8Linear::eps)
-      .field("activation", &Int8Linear::activation)
-      .field("gated", &Int8Linear::gated)
-      .field("threads", &Int8Linear::threads);
-  Fields<FeedForward>(module, "FeedForward")
-      .field("int8", &FeedForward::int8)
-      .field("depth", &FeedForward::depth)
-      .field("width", &FeedForward::width)
-      .field("inner", &FeedForward::inner)
-      .field("out", &FeedForward::out)
-      .field("out_bias", &FeedForward::out_bias)
-      .field("up", &FeedForward::up)
-      .field("up_bias", &FeedForward::up_bias)
-      .field("down", &FeedForward::down)
-      .field("down_bias", &FeedForward::down_bias)
-      .field("activation", &FeedForward::activation)
-      .field("gated", &FeedForward::gated)
-      .field("norm", &FeedForward::norm)
-      .field("first_weight", &FeedForward::first_weight)
-      .field("first_bias", &FeedForward::first_bias)
-      .field("last_weight", &FeedForward::last_weight)
-      .field("last_bias", &FeedForward::last_bias)
-      .field("rms", &FeedForward::rms)
-      .field("eps", &FeedForward::eps);
+  {
+    using Struct = Attention;
+    Fields<Struct>(module, "Attention", FIELD(q), FIELD(k), FIELD(v), FIELD(q_stride), FIELD(kv_stride),
+                   FIELD(out), FIELD(tiles), FIELD(heads), FIELD(width), FIELD(group), FIELD(causal),
+                   FIELD(pages), FIELD(page_rows), FIELD(scale), FIELD(window), FIELD(cosines), FIELD(sines),
+                   FIELD(bias), FIELD(reach), FIELD(key_table), FIELD(query_table), FIELD(table_panels),
+                   FIELD(threads));
+  }
+  {
+    using Struct = HeadNorm;
+    Fields<Struct>(module, "HeadNorm", FIELD(x), FIELD(stride), FIELD(weight), FIELD(cosines), FIELD(sines),
+                   FIELD(out), FIELD(rows), FIELD(heads), FIELD(width), FIELD(eps), FIELD(threads));
+  }
+  {
+    using Struct = PairAdd;
+    Fields<Struct>(module, "PairAdd", FIELD(text), FIELD(labels), FIELD(owner), FIELD(out), FIELD(rows),
+                   FIELD(width), FIELD(activation), FIELD(threads));
+  }
+  {
+    using Struct = Int8Linear;
+    Fields<Struct>(module, "Int8Linear", FIELD(x), FIELD(x_stride), FIELD(weight), FIELD(bias), FIELD(residual),
+                   FIELD(out), FIELD(values), FIELD(ranges), FIELD(rows), FIELD(depth), FIELD(width),
+                   FIELD(norm), FIELD(eps), FIELD(activation), FIELD(gated), FIELD(threads));
+  }
+  {
+    using Struct = FeedForward;
+    Fields<Struct>(module, "FeedForward", FIELD(int8), FIELD(depth), FIELD(width), FIELD(inner), FIELD(out),
+                   FIELD(out_bias), FIELD(up), FIELD(up_bias), FIELD(down), FIELD(down_bias), FIELD(activation),
+                   FIELD(gated), FIELD(norm), FIELD(first_weight), FIELD(first_bias), FIELD(last_weight),
+                   FIELD(last_bias), FIELD(rms), FIELD(eps));
+  }
 #ifdef WITH_CUDA
   using disentangled::Launch;
   module.attr("cuda_version") = gliclass_cuda_version();
@@ -242,18 +196,11 @@ PYBIND11_MODULE(_compiled, module) {
       "check_device", [] { check(gliclass_usable()); },
       "Raises RuntimeError where the current device or its driver does not take these kernels.");
   module.def("shared_bytes", &gliclass_shared_bytes, "Shared memory of a block of 16, 64 or 128 queries.");
-  Fields<Launch>(module, "DisentangledAttention")
-      .field("qkv", &Launch::qkv)
-      .field("key_table", &Launch::key_table)
-      .field("query_table", &Launch::query_table)
-      .field("tiles", &Launch::tiles)
-      .field("out", &Launch::out)
-      .field("heads", &Launch::heads)
-      .field("reach", &Launch::reach)
-      .field("parts", &Launch::parts)
-      .field("scale", &Launch::scale)
-      .field("bf16", &Launch::bf16)
-      .field("rows", &Launch::rows)
-      .field("stream", &Launch::stream);
+  {
+    using Struct = Launch;
+    Fields<Struct>(module, "DisentangledAttention", FIELD(qkv), FIELD(key_table), FIELD(query_table),
+                   FIELD(tiles), FIELD(out), FIELD(heads), FIELD(reach), FIELD(parts), FIELD(scale),
+                   FIELD(bf16), FIELD(rows), FIELD(stream));
+  }
 #endif
 }

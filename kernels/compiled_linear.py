@@ -7,6 +7,7 @@ This kernel is compiled once, with the package, and keeps nothing.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -77,19 +78,9 @@ def _check(
             raise ValueError(f"needs float32, got {each.dtype}")
 
 
-def _map(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    residual: Tensor | None = None,
-    activation: str = "none",
-    gated: bool = False,
-    norm: str | None = None,
-    eps: float = 0.0,
-) -> Tensor:
+def _map(x: Tensor, *given: Any, norm: str | None = None, eps: float = 0.0, **named: Any) -> Tensor:
     """Does what `map_rows` does, behind a norm ("layer" or "rms") where there is one."""
-    x = x if norm is None else normed_cpp(x, eps, norm == "rms")
-    return map_rows(x, weight, bias, residual, activation, gated)
+    return map_rows(x if norm is None else normed_cpp(x, eps, norm == "rms"), *given, **named)
 
 
 def operations_by(
@@ -122,7 +113,7 @@ def operations_by(
         norm = "rms" if sums is None else "layer"
         whole = not gated or outputs(x, weight) % (2 * lanes) == 0  # Both halves fill vectors.
         if whole and add is None and activation in FUSED:
-            return run(x, weight, bias, None, activation, gated, norm, eps)
+            return run(x, weight, bias, None, activation, gated, norm=norm, eps=eps)
         return finish(run(x, weight, bias, norm=norm, eps=eps), activation, gated, add)
 
     return linear, linear_add, norm_linear

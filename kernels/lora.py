@@ -133,6 +133,25 @@ def lora_add_reference(
     return ACTIVATIONS[activation](y)
 
 
+@triton.jit
+def _slots_of(row, slots, rows, held):
+    """Returns the slot of every row, -1 for none."""
+    slot = tl.load(slots + row, mask=row < rows, other=-1)
+    return tl.where(slot < held, slot, -1)
+
+
+@triton.jit
+def _add_products(acc, x_place, own, weight_place, inside, DEPTH: tl.constexpr, BLOCK: tl.constexpr):
+    """Adds the products of the rows of x that are `own` with the rows of the weight that are `inside`."""
+    depth = tl.arange(0, BLOCK)
+    for start in range(0, DEPTH, BLOCK):
+        there = (start + depth < DEPTH)[None, :]
+        values = tl.load(x_place + start, mask=own[:, None] & there, other=0.0)
+        weights = tl.load(weight_place + start, mask=inside[:, None] & there, other=0.0)
+        acc = tl.dot(values, tl.trans(weights), acc, input_precision="ieee")
+    return acc
+
+
 @triton.jit(do_not_specialize=["rows", "held"])
 def _shrink_kernel(
     x, a, slots, out, rows, held, DEPTH: tl.constexpr, RANKS: tl.constexpr, NONE: tl.constexpr,
@@ -141,19 +160,13 @@ def _shrink_kernel(
     row = tl.program_id(0) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
     rank = tl.program_id(1) * BLOCK_RANKS + tl.arange(0, BLOCK_RANKS)
     depth = tl.arange(0, BLOCK_DEPTH)
-    slot = tl.load(slots + row, mask=row < rows, other=-1)
-    slot = tl.where(slot < held, slot, -1)
+    slot = _slots_of(row, slots, rows, held)
     x_place = x + row.to(tl.int64)[:, None] * DEPTH + depth[None, :]
     acc = tl.zeros([BLOCK_ROWS, BLOCK_RANKS], tl.float32)
     current = tl.min(tl.where(slot < 0, NONE, slot))
     while current < NONE:
-        own = slot == current
         a_place = a + (current.to(tl.int64) * RANKS + rank)[:, None] * DEPTH + depth[None, :]
-        for start in range(0, DEPTH, BLOCK_DEPTH):
-            inside = (start + depth < DEPTH)[None, :]
-            values = tl.load(x_place + start, mask=own[:, None] & inside, other=0.0)
-            weights = tl.load(a_place + start, mask=(rank < RANKS)[:, None] & inside, other=0.0)
-            acc = tl.dot(values, tl.trans(weights), acc, input_precision="ieee")
+        acc = _add_products(acc, x_place, slot == current, a_place, rank < RANKS, DEPTH, BLOCK_DEPTH)
         current = tl.min(tl.where(slot <= current, NONE, slot))
     place = out + row.to(tl.int64)[:, None] * RANKS + rank[None, :]
     tl.store(place, acc.to(out.dtype.element_ty), mask=(row < rows)[:, None] & (rank < RANKS)[None, :])
@@ -168,19 +181,13 @@ def _expand_kernel(
     row = tl.program_id(0) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
     column = FIRST + tl.program_id(1) * BLOCK_WIDTH + tl.arange(0, BLOCK_WIDTH)
     rank = tl.arange(0, BLOCK_RANK)
-    slot = tl.load(slots + row, mask=row < rows, other=-1)
-    slot = tl.where(slot < held, slot, -1)
+    slot = _slots_of(row, slots, rows, held)
+    inner_place = inner + row.to(tl.int64)[:, None] * RANKS + OFFSET + rank[None, :]
     acc = tl.zeros([BLOCK_ROWS, BLOCK_WIDTH], tl.float32)
     current = tl.min(tl.where(slot < 0, NONE, slot))
     while current < NONE:
-        own = slot == current
         b_place = b + (current.to(tl.int64) * WIDTH + column)[:, None] * RANK + rank[None, :]
-        inner_place = inner + row.to(tl.int64)[:, None] * RANKS + OFFSET + rank[None, :]
-        for start in range(0, RANK, BLOCK_RANK):
-            inside = (start + rank < RANK)[None, :]
-            values = tl.load(inner_place + start, mask=own[:, None] & inside, other=0.0)
-            weights = tl.load(b_place + start, mask=(column < END)[:, None] & inside, other=0.0)
-            acc = tl.dot(values, tl.trans(weights), acc, input_precision="ieee")
+        acc = _add_products(acc, inner_place, slot == current, b_place, column < END, RANK, BLOCK_RANK)
         current = tl.min(tl.where(slot <= current, NONE, slot))
     place = y + row.to(tl.int64)[:, None] * WIDTH + column[None, :]
     changed = (row < rows)[:, None] & (column < END)[None, :]

@@ -8,6 +8,14 @@ from typing import Any
 
 Row = dict[str, Any]
 Meeting = frozenset[tuple[str, Any]]  # of values that have to stand in one row
+BOTH = (True, False)
+POOLED: dict[str, Sequence[Any]] = {  # options of checkpoints that pool labels
+    "extract_text_features": BOTH,
+    "class_token_pooling": ("first", "average"),
+    "normalize_features": BOTH,
+    "embed_class_token": BOTH,
+    "shot": BOTH,
+}
 
 
 def pairwise(

@@ -13,7 +13,7 @@ import os
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -27,6 +27,17 @@ from tests.tiny import fast_pipeline, loaded, reference_pipeline, tokenizer_of
 PACKAGES = ("torch", "transformers", "tokenizers", "gliclass")
 KEPT: dict[str, list[np.ndarray]] = {}
 folder: Path | None = None  # where logits are kept after the process, set by conftest.py
+
+
+class Run(NamedTuple):
+    """Says how the reference is run."""
+
+    dtype: torch.dtype = torch.float32
+    device: str = "cpu"
+    max_length: int = 1024
+
+
+IN_FLOAT32 = Run()
 
 
 def assert_parity(
@@ -52,17 +63,17 @@ def assert_parity(
     pipeline = fast_pipeline(ours, tokenizer_of(model), max_length=max_length)
     found = [each["logits"] for each in pipeline.get_embeddings(texts, labels, **arguments)]
 
-    def expected(dtype: torch.dtype, device: str) -> list[np.ndarray]:
+    def expected(run: Run) -> list[np.ndarray]:
         logits = kept_logits if keep and not isinstance(model, GliZNet) else reference_logits
-        return logits(model, texts, labels, dtype, device, max_length, **arguments)
+        return logits(model, texts, labels, run, **arguments)
 
-    exact = expected(torch.float32, "cpu")
+    exact = expected(Run(max_length=max_length))
     if dtype is torch.float32:
         [alone] = pipeline.get_embeddings(texts[-1:], labels[-1:], **arguments)
         for mine, theirs in zip([*found, alone["logits"]], [*exact, exact[-1]], strict=True):
             assert_same_logits(mine, theirs)
     else:
-        assert_sixteen_bit_logits(found, exact, expected(dtype, device))
+        assert_sixteen_bit_logits(found, exact, expected(Run(dtype, device, max_length)))
     return pipeline
 
 
@@ -71,20 +82,18 @@ def reference_logits(
     model: Any,
     texts: Sequence[str] = TEXTS,
     labels: Sequence[list[str]] = LABELS,
-    dtype: torch.dtype = torch.float32,
-    device: str = "cpu",
-    max_length: int = 1024,
+    run: Run = IN_FLOAT32,
     **arguments: Any,
 ) -> list[np.ndarray]:
-    """Computes the reference's logits of every text alone, by a copy of the model in a dtype on a device."""
+    """Computes the reference's logits of every text alone, by a copy of the model."""
     model, tokens = copy.deepcopy(model), tokenizer_of(model)
     if isinstance(model, GliZNet):
-        moved = model.to(device=device, dtype=dtype)
+        moved = model.to(device=run.device, dtype=run.dtype)
         batches = [tokens([pair]) for pair in zip(texts, labels, strict=True)]
-        found = [moved(**{name: each.to(device) for name, each in batch.items()})[0] for batch in batches]
+        found = [moved(**{name: each.to(run.device) for name, each in batch.items()})[0] for batch in batches]
     else:
-        pipe = reference_pipeline(model, tokens, max_length=max_length).pipe
-        moved, pipe.device = model.to(device=device, dtype=dtype), torch.device(device)
+        pipe = reference_pipeline(model, tokens, max_length=run.max_length).pipe
+        moved, pipe.device = model.to(device=run.device, dtype=run.dtype), torch.device(run.device)
         found = []
         for text, own in zip(texts, labels, strict=True):
             inputs = pipe.prepare_inputs([text], own, same_labels=True, **arguments)
@@ -94,18 +103,14 @@ def reference_logits(
 
 
 def kept_logits(
-    model: Any,
-    texts: Sequence[str],
-    labels: Sequence[list[str]],
-    dtype: torch.dtype,
-    device: str,
-    max_length: int,
-    **arguments: Any,
+    model: Any, texts: Sequence[str], labels: Sequence[list[str]], run: Run, **arguments: Any
 ) -> list[np.ndarray]:
     """Gives what `reference_logits` gives, computed once by these versions on this kind of processor."""
-    hardware = torch.cuda.get_device_name() if device == "cuda" else torch.backends.cpu.get_cpu_capability()
+    hardware = (
+        torch.cuda.get_device_name() if run.device == "cuda" else torch.backends.cpu.get_cpu_capability()
+    )
     config = {**model.config.to_dict(), "label_model_name": None}  # a temporary folder
-    about = [config, texts, labels, dtype, hardware, max_length, arguments, *map(version, PACKAGES)]
+    about = [config, texts, labels, run, hardware, arguments, *map(version, PACKAGES)]
     name = hashlib.sha256(json.dumps(about, default=str, sort_keys=True).encode())
     name.update(Path(__file__).read_bytes())
     name.update(tokenizer_of(model).backend_tokenizer.to_str().encode())
@@ -118,7 +123,7 @@ def kept_logits(
             with np.load(file) as stored:
                 KEPT[key] = [stored[f"arr_{number}"] for number in range(len(texts))]
         else:
-            KEPT[key] = reference_logits(model, texts, labels, dtype, device, max_length, **arguments)
+            KEPT[key] = reference_logits(model, texts, labels, run, **arguments)
             if file is not None:
                 unfinished = file.with_name(f"{key}-{os.getpid()}.npz")
                 np.savez(unfinished, *KEPT[key])

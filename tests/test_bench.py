@@ -39,7 +39,7 @@ def peer(name: str, change: Any = lambda logits: logits, **options: Any) -> Simp
         def logits(self, case: Case, count: int) -> list[np.ndarray]:
             return [change(each) for each in super().logits(case, count)]
 
-    standard = {"PACKAGES": (), "SAME_MODEL": True, "unsuitable": lambda setting: None}
+    standard = {"PACKAGES": (), "SAME_MODEL": True}
     build = lambda setting: Changed(setting, setting.model)  # noqa: E731
     return SimpleNamespace(**{"NAME": name, "build": build, **standard, **options})
 

@@ -17,12 +17,14 @@ from gliclass_fast.bench.contenders import Contender, Setting
 
 
 class Peer(Protocol):
-    """A peer is a module of this folder; `ROUNDS = True` in it says that it rounds on purpose."""
+    """A peer is a module of this folder; `ROUNDS = True` in it says that it rounds on purpose.
+
+    Its function `unsuitable(setting)`, where it has one, tells why it cannot run this model on this device.
+    """
 
     NAME: str
     PACKAGES: tuple[str, ...]  # These are import names.
     SAME_MODEL: bool  # It says whether its logits shall be the reference's.
-    unsuitable: Callable[[Setting], str | None]  # It tells why it cannot run this model on this device.
     build: Callable[[Setting], Contender]
 
 
@@ -44,7 +46,8 @@ def build(peer: Peer, setting: Setting) -> Contender | Absent:
     missing = [name for name in peer.PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
         return Absent(f"not installed: {', '.join(missing)}")
-    if reason := peer.unsuitable(setting):
+    unsuitable: Callable[[Setting], str | None] | None = getattr(peer, "unsuitable", None)
+    if unsuitable and (reason := unsuitable(setting)):
         return Absent(reason)
     try:
         return peer.build(setting)

@@ -22,10 +22,6 @@ HYPOTHESIS_TOKENS = 8  # They include the tokens between and around.
 PAIRS_PER_BATCH = 64
 
 
-def unsuitable(setting: Setting) -> str | None:
-    return None
-
-
 class _CrossEncoder:
     def __init__(self, setting: Setting) -> None:
         config = setting.model.model.encoder_model.config

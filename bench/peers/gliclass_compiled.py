@@ -11,10 +11,6 @@ PACKAGES = ("gliclass",)
 SAME_MODEL = True
 
 
-def unsuitable(setting: Setting) -> str | None:
-    return None
-
-
 def build(setting: Setting) -> Contender:
     model = setting.copy_of_model()
     model.model.encoder_model = torch.compile(model.model.encoder_model)

@@ -9,9 +9,5 @@ PACKAGES = ("gliclass",)
 SAME_MODEL = True
 
 
-def unsuitable(setting: Setting) -> str | None:
-    return None
-
-
 def build(setting: Setting) -> Contender:
     return Stock(setting, setting.model)

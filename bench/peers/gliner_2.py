@@ -15,10 +15,6 @@ PACKAGES = ("gliner2", "pydantic")
 SAME_MODEL = False
 
 
-def unsuitable(setting: Setting) -> str | None:
-    return None
-
-
 class _Gliner2:
     def __init__(self, setting: Setting) -> None:
         from gliner2 import GLiNER2

@@ -171,28 +171,27 @@ inline uint16_t* shared_memory() { return emulator::memory.data(); }
 inline void block_sync() { emulator::wait(emulator::block_barrier, int(emulator::threads.size())); }
 inline void warp_sync() { emulator::wait_for_warp(); }
 
-inline void load_matrices(uint32_t (&out)[4], const uint16_t* row) {
-  const int lane = emulator::current % emulator::LANES;
+template <class Pair>
+void load_matrices_by(uint32_t (&out)[4], const uint16_t* row, Pair pair_of) {
   emulator::check_aligned(row);
   emulator::own().row = row;
   emulator::wait_for_warp();
-  for (int matrix = 0; matrix < 4; matrix++) {
-    const uint16_t* from = emulator::lane(matrix * 8 + lane / 4).row + 2 * (lane % 4);
-    out[matrix] = emulator::pair(from[0], from[1]);
-  }
+  for (int matrix = 0; matrix < 4; matrix++) out[matrix] = pair_of(matrix, emulator::current % emulator::LANES);
   emulator::wait_for_warp();
 }
 
+inline void load_matrices(uint32_t (&out)[4], const uint16_t* row) {
+  load_matrices_by(out, row, [](int matrix, int lane) {
+    const uint16_t* from = emulator::lane(matrix * 8 + lane / 4).row + 2 * (lane % 4);
+    return emulator::pair(from[0], from[1]);
+  });
+}
+
 inline void load_matrices_transposed(uint32_t (&out)[4], const uint16_t* row) {
-  const int lane = emulator::current % emulator::LANES;
-  emulator::check_aligned(row);
-  emulator::own().row = row;
-  emulator::wait_for_warp();
-  for (int matrix = 0; matrix < 4; matrix++) {
+  load_matrices_by(out, row, [](int matrix, int lane) {
     const int first = matrix * 8 + 2 * (lane % 4);
-    out[matrix] = emulator::pair(emulator::lane(first).row[lane / 4], emulator::lane(first + 1).row[lane / 4]);
-  }
-  emulator::wait_for_warp();
+    return emulator::pair(emulator::lane(first).row[lane / 4], emulator::lane(first + 1).row[lane / 4]);
+  });
 }
 
 template <bool BF16>

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import math
 import re
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Collection, Container, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -126,7 +126,7 @@ class Pair(NamedTuple):
     scaling: float
 
 
-class LoraPairs(Mapping[str, Pair]):
+class LoraPairs:
     """Holds the pairs of an adapter by the weight that each changes; none is read before `read`."""
 
     def __init__(
@@ -173,8 +173,13 @@ class LoraPairs(Mapping[str, Pair]):
                 return weight, found["module"], found["side"]
         raise CheckpointError(f"{self._source}: {name} matches no weight of the checkpoint")
 
-    def read(self, weight: str, shape: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Returns A [r, in] and B [out, r] for a weight [out, in], in float32.
+    @property
+    def changed(self) -> Collection[str]:
+        """Returns the names of the weights that have a pair."""
+        return self._pairs.keys()
+
+    def read(self, weight: str, shape: Sequence[int]) -> tuple[Tensor, Tensor, float]:
+        """Returns A [r, in] and B [out, r] for a weight [out, in], in float32, and what scales their product.
 
         Raises CheckpointError where they do not fit it.
         """
@@ -185,16 +190,7 @@ class LoraPairs(Mapping[str, Pair]):
                 f"{self._source}: {pair.a} {list(a.shape)} and {pair.b} {list(b.shape)} do not fit rank "
                 f"{pair.rank} and {weight} {list(shape)}"
             )
-        return a.float(), b.float()
-
-    def __getitem__(self, weight: str) -> Pair:
-        return self._pairs[weight]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._pairs)
-
-    def __len__(self) -> int:
-        return len(self._pairs)
+        return a.float(), b.float(), pair.scaling
 
 
 class MergedLora(Mapping[str, Tensor]):
@@ -221,10 +217,10 @@ class MergedLora(Mapping[str, Tensor]):
 
     def __getitem__(self, name: str) -> Tensor:
         weight = self._tensors[self._stored[name]]
-        if name not in self._pairs:
+        if name not in self._pairs.changed:
             return weight
-        a, b = self._pairs.read(name, weight.shape[::-1] if self._transposed else weight.shape)
-        update = self._pairs[name].scaling * (b @ a)
+        a, b, scaling = self._pairs.read(name, weight.shape[::-1] if self._transposed else weight.shape)
+        update = scaling * (b @ a)
         return (weight.float() + (update.T if self._transposed else update)).to(weight.dtype)
 
     def __contains__(self, name: object) -> bool:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer import Argument, Option
 
 from gliclass_fast import __version__
 from gliclass_fast.bench.command import bench
@@ -26,9 +27,7 @@ app = typer.Typer(
 
 @app.callback()
 def _version(
-    version: Annotated[
-        bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)
-    ] = False,
+    version: Annotated[bool, Option("--version", help="Print the version and exit.", is_eager=True)] = False,
 ) -> None:
     if version:
         print(__version__)
@@ -46,7 +45,7 @@ app.command()(without_traceback(bench))
 def info(
     device: Device = "cuda",
     model: Annotated[
-        str | None, typer.Option(help="A checkpoint, as some kernels are for heads of one width.")
+        str | None, Option(help="A checkpoint, as some kernels are for heads of one width.")
     ] = None,
 ) -> None:
     """Versions, device, and which implementation of every operation runs and why."""
@@ -59,23 +58,21 @@ def info(
 @without_traceback
 def check(
     model: Annotated[
-        str, typer.Argument(help="Checkpoint folder or repository id.", show_default="the demo checkpoint")
+        str, Argument(help="Checkpoint folder or repository id.", show_default="the demo checkpoint")
     ] = DEMO_MODEL,
     device: Device = "cuda",
     quantization: Annotated[
         str | None,
-        typer.Option(
+        Option(
             "--quantization",
             "--precision",
             help="int8: compare the checkpoint in int8 with itself in float32, on the CPU.",
         ),
     ] = None,
     texts: Annotated[
-        Path | None, typer.Option(help="With --quantization: a file of texts, as classify reads.")
+        Path | None, Option(help="With --quantization: a file of texts, as classify reads.")
     ] = None,
-    labels: Annotated[
-        str | None, typer.Option(help="With --quantization: labels, separated by commas.")
-    ] = None,
+    labels: Annotated[str | None, Option(help="With --quantization: labels, separated by commas.")] = None,
     column: Column = "text",
 ) -> None:
     """Load a checkpoint in float32, print its configuration, compare its scores with the reference's."""

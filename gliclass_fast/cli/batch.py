@@ -5,25 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from typer import Argument, Option
 
-from gliclass_fast.cli.console import (
-    DEMO_MODEL,
-    Column,
-    Delimiter,
-    Device,
-    Dtype,
-    Encoding,
-    Keep,
-    Labels,
-    LabelsFile,
-    Model,
-    NoText,
-    Prompt,
-    Single,
-    TopK,
-    let_threads_sleep,
-)
+from gliclass_fast.cli import console
 from gliclass_fast.cli.options import labels_of, reading_of
 
 FOUND_COLUMNS = ("row_id", "file", "row", "text", "labels", "scores", "tokens_cut", "error")
@@ -32,49 +16,45 @@ FOUND_COLUMNS = ("row_id", "file", "row", "text", "labels", "scores", "tokens_cu
 def batch(
     source: Annotated[
         Path,
-        typer.Argument(metavar="INPUT", help="A file, or a folder of files of one kind, as classify reads."),
+        Argument(metavar="INPUT", help="A file, or a folder of files of one kind, as classify reads."),
     ],
-    output: Annotated[
-        Path, typer.Option("--output", "-o", help="Folder for the results, as .parquet files.")
-    ],
-    labels: Labels = None,
-    labels_file: LabelsFile = None,
-    model: Model = DEMO_MODEL,
-    threshold: Annotated[float, typer.Option(help="Lowest score that counts, 0 to 1.", min=0, max=1)] = 0.5,
-    top_k: TopK = None,
-    single: Single = False,
-    prompt: Prompt = None,
-    column: Column = "text",
-    keep: Keep = None,
-    encoding: Encoding = None,
-    delimiter: Delimiter = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Continue the killed job of this --output.")
-    ] = False,
-    no_text: NoText = False,
-    max_length: Annotated[int, typer.Option(help="Window in tokens.", min=1)] = 1024,
+    output: Annotated[Path, Option("--output", "-o", help="Folder for the results, as .parquet files.")],
+    labels: console.Labels = None,
+    labels_file: console.LabelsFile = None,
+    model: console.Model = console.DEMO_MODEL,
+    threshold: Annotated[float, Option(help="Lowest score that counts, 0 to 1.", min=0, max=1)] = 0.5,
+    top_k: console.TopK = None,
+    single: console.Single = False,
+    prompt: console.Prompt = None,
+    column: console.Column = "text",
+    keep: console.Keep = None,
+    encoding: console.Encoding = None,
+    delimiter: console.Delimiter = None,
+    resume: Annotated[bool, Option("--resume", help="Continue the killed job of this --output.")] = False,
+    no_text: console.NoText = False,
+    max_length: Annotated[int, Option(help="Window in tokens.", min=1)] = 1024,
     batch_tokens: Annotated[
-        int | None, typer.Option(help="Tokens per batch.", show_default="by device", min=1)
+        int | None, Option(help="Tokens per batch.", show_default="by device", min=1)
     ] = None,
     block_rows: Annotated[
-        int, typer.Option(help="Rows per file of results, which is what a kill may cost an actor.", min=1)
+        int, Option(help="Rows per file of results, which is what a kill may cost an actor.", min=1)
     ] = 128,
     address: Annotated[
         str | None,
-        typer.Option(help="Of a cluster of Ray: auto, or host:port.", show_default="this machine alone"),
+        Option(help="Of a cluster of Ray: auto, or host:port.", show_default="this machine alone"),
     ] = None,
     concurrency: Annotated[
-        int | None, typer.Option(help="Actors that score.", show_default="as many as fit", min=1)
+        int | None, Option(help="Actors that score.", show_default="as many as fit", min=1)
     ] = None,
-    num_cpus: Annotated[int, typer.Option(help="CPUs, and threads, of an actor.", min=1)] = 1,
+    num_cpus: Annotated[int, Option(help="CPUs, and threads, of an actor.", min=1)] = 1,
     num_gpus: Annotated[
         float | None,
-        typer.Option(help="GPUs of an actor, as 1 or 0.5.", show_default="1 where there are any", min=0),
+        Option(help="GPUs of an actor, as 1 or 0.5.", show_default="1 where there are any", min=0),
     ] = None,
-    device: Device = "cuda",
-    dtype: Dtype = None,
+    device: console.Device = "cuda",
+    dtype: console.Dtype = None,
     quantization: Annotated[
-        str | None, typer.Option(help="int8: faster on a CPU, and less exact; see `check --quantization`.")
+        str | None, Option(help="int8: faster on a CPU, and less exact; see `check --quantization`.")
     ] = None,
 ) -> None:
     """Score files of texts in several processes or machines; a killed job goes on where it was."""
@@ -89,7 +69,7 @@ def batch(
     if not output.parent.is_dir():
         raise ValueError(f"--output {output}: there is no folder {output.parent}")
 
-    let_threads_sleep()  # those of a local cluster's workers too
+    console.let_threads_sleep()  # those of a local cluster's workers too
     from gliclass_fast.cli.batch_run import BatchRun
 
     model = str(Path(model).resolve()) if Path(model).is_dir() else model  # workers have folders of their own

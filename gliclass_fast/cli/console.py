@@ -12,6 +12,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
+from typer import Option
 
 from gliclass_fast.demo import PATH
 from gliclass_fast.runtime.shortage import is_shortage
@@ -36,33 +37,29 @@ class _Errors(Console):
 screen = _Screen()
 errors = _Errors(stderr=True)
 
-Device = Annotated[str, typer.Option(help="cuda or cpu; a GPU is used where there is one.")]
-Model = Annotated[
-    str, typer.Option(help="Checkpoint folder or repository id.", show_default="the demo checkpoint")
-]
-Column = Annotated[str, typer.Option(help="Column or key that holds the text of a file.")]
+Device = Annotated[str, Option(help="cuda or cpu; a GPU is used where there is one.")]
+Model = Annotated[str, Option(help="Checkpoint folder or repository id.", show_default="the demo checkpoint")]
+Column = Annotated[str, Option(help="Column or key that holds the text of a file.")]
 Adapters = Annotated[
     list[str] | None,
-    typer.Option("--adapter", help="ID=FOLDER: a LoRA adapter that PEFT saved; may be given several times."),
+    Option("--adapter", help="ID=FOLDER: a LoRA adapter that PEFT saved; may be given several times."),
 ]
-Labels = Annotated[str | None, typer.Option(help="Labels, separated by commas.")]
-LabelsFile = Annotated[Path | None, typer.Option(help="JSON file: a list of labels or nested objects.")]
-TopK = Annotated[int | None, typer.Option(help="At most so many labels per text, the best.", min=1)]
-Single = Annotated[bool, typer.Option("--single", help="One label per text: the best, scores sum to 1.")]
-Prompt = Annotated[str | None, typer.Option(help="Task description put before the text.")]
-Keep = Annotated[
-    str | None, typer.Option(help="Other columns for the result, as id,date.", show_default="none")
-]
-Encoding = Annotated[str | None, typer.Option(help="Of the input.", show_default="utf-8")]
+Labels = Annotated[str | None, Option(help="Labels, separated by commas.")]
+LabelsFile = Annotated[Path | None, Option(help="JSON file: a list of labels or nested objects.")]
+TopK = Annotated[int | None, Option(help="At most so many labels per text, the best.", min=1)]
+Single = Annotated[bool, Option("--single", help="One label per text: the best, scores sum to 1.")]
+Prompt = Annotated[str | None, Option(help="Task description put before the text.")]
+Keep = Annotated[str | None, Option(help="Other columns for the result, as id,date.", show_default="none")]
+Encoding = Annotated[str | None, Option(help="Of the input.", show_default="utf-8")]
 Delimiter = Annotated[
-    str | None, typer.Option(help="Of a .csv or .tsv file; or the word tab.", show_default=", or tab")
+    str | None, Option(help="Of a .csv or .tsv file; or the word tab.", show_default=", or tab")
 ]
-NoText = Annotated[bool, typer.Option("--no-text", help="Leave the text out of the result.")]
+NoText = Annotated[bool, Option("--no-text", help="Leave the text out of the result.")]
 Dtype = Annotated[
     str | None,
-    typer.Option(help="float32, float16 or bfloat16.", show_default="16 bit on a GPU, else float32"),
+    Option(help="float32, float16 or bfloat16.", show_default="16 bit on a GPU, else float32"),
 ]
-Threads = Annotated[int | None, typer.Option(help="Threads of the CPU.", show_default="torch's", min=1)]
+Threads = Annotated[int | None, Option(help="Threads of the CPU.", show_default="torch's", min=1)]
 DEMO_MODEL = str(PATH)
 _MISTAKES = (ValueError, TypeError, OSError, FloatingPointError)
 

@@ -8,28 +8,9 @@ from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
+from typer import Argument, Option
 
-from gliclass_fast.cli.console import (
-    DEMO_MODEL,
-    Adapters,
-    Column,
-    Delimiter,
-    Device,
-    Dtype,
-    Encoding,
-    Keep,
-    Labels,
-    LabelsFile,
-    Model,
-    NoText,
-    Prompt,
-    Single,
-    Threads,
-    TopK,
-    let_threads_sleep,
-    screen,
-)
+from gliclass_fast.cli import console
 from gliclass_fast.cli.inputs import path_of, source_of
 from gliclass_fast.cli.results import Layout
 from gliclass_fast.cli.rows import Reading
@@ -46,71 +27,67 @@ class OnError(str, Enum):
 def classify(
     texts: Annotated[
         list[str] | None,
-        typer.Argument(
+        Argument(
             help="Texts, or one .txt/.csv/.tsv/.json/.jsonl/.parquet file (.gz too); standard input, a text "
             "per line, for - or without any.",
         ),
     ] = None,
-    labels: Labels = None,
-    labels_file: LabelsFile = None,
-    model: Model = DEMO_MODEL,
-    threshold: Annotated[float, typer.Option(help="Lowest score that counts, 0 to 1.")] = 0.5,
-    top_k: TopK = None,
-    single: Single = False,
-    prompt: Prompt = None,
-    examples: Annotated[
-        Path | None, typer.Option(help='JSON file: a list of {"text", "labels"} examples.')
-    ] = None,
-    column: Column = "text",
-    keep: Keep = None,
-    encoding: Encoding = None,
-    delimiter: Delimiter = None,
+    labels: console.Labels = None,
+    labels_file: console.LabelsFile = None,
+    model: console.Model = console.DEMO_MODEL,
+    threshold: Annotated[float, Option(help="Lowest score that counts, 0 to 1.")] = 0.5,
+    top_k: console.TopK = None,
+    single: console.Single = False,
+    prompt: console.Prompt = None,
+    examples: Annotated[Path | None, Option(help='JSON file: a list of {"text", "labels"} examples.')] = None,
+    column: console.Column = "text",
+    keep: console.Keep = None,
+    encoding: console.Encoding = None,
+    delimiter: console.Delimiter = None,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Result file: .jsonl, .csv or .parquet.")
+        Path | None, Option("--output", "-o", help="Result file: .jsonl, .csv or .parquet.")
     ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Continue an interrupted --output; --dtype may be another.")
+        bool, Option("--resume", help="Continue an interrupted --output; --dtype may be another.")
     ] = False,
-    no_text: NoText = False,
+    no_text: console.NoText = False,
     on_error: Annotated[
         OnError,
-        typer.Option(help="A row that fails: its error as the result, no result, or the end of the job."),
+        Option(help="A row that fails: its error as the result, no result, or the end of the job."),
     ] = OnError.null,
     labels_per_pass: Annotated[
         str | None,
-        typer.Option(help="Score so many labels at a time, or 'auto'.", show_default="all at once"),
+        Option(help="Score so many labels at a time, or 'auto'.", show_default="all at once"),
     ] = None,
-    max_length: Annotated[int, typer.Option(help="Window in tokens.")] = 1024,
+    max_length: Annotated[int, Option(help="Window in tokens.")] = 1024,
     text_chunk_size: Annotated[
         int | None,
-        typer.Option(help="Read texts in chunks of so many characters.", show_default="cut", min=1),
+        Option(help="Read texts in chunks of so many characters.", show_default="cut", min=1),
     ] = None,
     text_chunk_overlap: Annotated[
         int | None,
-        typer.Option(help="Characters that chunks share.", show_default="256, or a quarter", min=0),
+        Option(help="Characters that chunks share.", show_default="256, or a quarter", min=0),
     ] = None,
-    adapters: Adapters = None,
+    adapters: console.Adapters = None,
     adapter_column: Annotated[
         str | None,
-        typer.Option(help="Column of the id of a row's adapter; empty: none.", show_default="one for all"),
+        Option(help="Column of the id of a row's adapter; empty: none.", show_default="one for all"),
     ] = None,
-    batch_tokens: Annotated[
-        int | None, typer.Option(help="Tokens per batch.", show_default="by device")
-    ] = None,
+    batch_tokens: Annotated[int | None, Option(help="Tokens per batch.", show_default="by device")] = None,
     warm_up: Annotated[
         str | None,
-        typer.Option(help="Tokens of batches to record as CUDA graphs before the first text, as 128,1024."),
+        Option(help="Tokens of batches to record as CUDA graphs before the first text, as 128,1024."),
     ] = None,
     table: Annotated[
         bool | None,
-        typer.Option("--table/--json", help="Default: a table on a terminal, JSON lines in a pipe."),
+        Option("--table/--json", help="Default: a table on a terminal, JSON lines in a pipe."),
     ] = None,
-    device: Device = "cuda",
-    threads: Threads = None,
-    dtype: Dtype = None,
+    device: console.Device = "cuda",
+    threads: console.Threads = None,
+    dtype: console.Dtype = None,
     quantization: Annotated[
         str | None,
-        typer.Option(
+        Option(
             "--quantization",
             "--precision",
             help="int8: faster on a CPU, and less exact; see `check --quantization`.",
@@ -140,7 +117,7 @@ def classify(
     layout = Layout(reading.keep, not no_text, top_k)
     source = source_of(texts, replace(reading, adapter_column=adapter_column))
 
-    let_threads_sleep()
+    console.let_threads_sleep()
     from gliclass_fast.cli.classify import Running, Scoring, run  # imports torch, which takes seconds
 
     passes: Any = labels_per_pass
@@ -151,7 +128,7 @@ def classify(
         text_chunk_overlap, named, adapter_column,
     )  # fmt: skip
     running = Running(device, dtype, threads, batch_tokens, [int(size) for size in sizes])
-    shown = screen.is_terminal if table is None else table
+    shown = console.screen.is_terminal if table is None else table
     run(source, scoring, running, layout, on_error.value, output, resume, shown)
 
 

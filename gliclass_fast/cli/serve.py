@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
+from typer import Argument, Option
 
 from gliclass_fast.cli.console import Adapters, Dtype, Threads, let_threads_sleep
 from gliclass_fast.cli.options import adapters_of, labels_in
@@ -19,54 +19,50 @@ REFERENCE_OPTIONS = {"ignore_unknown_options": True}
 def serve(
     arguments: Annotated[
         list[str] | None,
-        typer.Argument(
+        Argument(
             metavar="[MODEL]", help="Checkpoint folder or repository id.", show_default="the demo checkpoint"
         ),
     ] = None,
     more_models: Annotated[
         list[str] | None,
-        typer.Option("--add-model", help="NAME=FOLDER: one more model, for requests that name it."),
+        Option("--add-model", help="NAME=FOLDER: one more model, for requests that name it."),
     ] = None,
     adapters: Adapters = None,
-    host: Annotated[str | None, typer.Option(help="Address to bind.", show_default="127.0.0.1")] = None,
-    port: Annotated[int | None, typer.Option(help="0: any free one.", show_default="8000")] = None,
+    host: Annotated[str | None, Option(help="Address to bind.", show_default="127.0.0.1")] = None,
+    port: Annotated[int | None, Option(help="0: any free one.", show_default="8000")] = None,
     labels_file: Annotated[
-        Path | None, typer.Option(help="JSON file: labels for requests that name none, and for /predict.")
+        Path | None, Option(help="JSON file: labels for requests that name none, and for /predict.")
     ] = None,
     api_key_file: Annotated[
-        Path | None, typer.Option(help="File with a key per line; a request must have one of them.")
+        Path | None, Option(help="File with a key per line; a request must have one of them.")
     ] = None,
     threshold: Annotated[
-        float | None, typer.Option(help="For requests that name none.", show_default="0.5")
+        float | None, Option(help="For requests that name none.", show_default="0.5")
     ] = None,
     batch_tokens: Annotated[
-        int | None, typer.Option(help="Tokens per batch.", show_default="by device", min=1)
+        int | None, Option(help="Tokens per batch.", show_default="by device", min=1)
     ] = None,
     max_queue_tokens: Annotated[
-        int | None, typer.Option(help="Tokens that may wait.", show_default="8 batches", min=1)
+        int | None, Option(help="Tokens that may wait.", show_default="8 batches", min=1)
     ] = None,
     timeout: Annotated[
-        float | None, typer.Option(help="Seconds until a request has failed.", show_default="30")
+        float | None, Option(help="Seconds until a request has failed.", show_default="30")
     ] = None,
-    max_length: Annotated[
-        int | None, typer.Option(help="Window in tokens.", show_default="1024", min=1)
-    ] = None,
+    max_length: Annotated[int | None, Option(help="Window in tokens.", show_default="1024", min=1)] = None,
     device: Annotated[
-        str | None, typer.Option(help="cuda or cpu.", show_default="a GPU where there is one")
+        str | None, Option(help="cuda or cpu.", show_default="a GPU where there is one")
     ] = None,
     dtype: Dtype = None,
-    quantization: Annotated[str | None, typer.Option(help="int8: faster on a CPU, less exact.")] = None,
+    quantization: Annotated[str | None, Option(help="int8: faster on a CPU, less exact.")] = None,
     threads: Threads = None,
-    ray: Annotated[
-        bool, typer.Option("--ray", help="Run on Ray Serve: replicas behind one address.")
-    ] = False,
+    ray: Annotated[bool, Option("--ray", help="Run on Ray Serve: replicas behind one address.")] = False,
     replicas: Annotated[
-        int | None, typer.Option(help="With --ray: copies of the model.", show_default="1", min=1)
+        int | None, Option(help="With --ray: copies of the model.", show_default="1", min=1)
     ] = None,
     config: Annotated[
-        Path | None, typer.Option(help="YAML file with the keys of gliclass's GLiClassServeConfig.")
+        Path | None, Option(help="YAML file with the keys of gliclass's GLiClassServeConfig.")
     ] = None,
-    log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
+    log_level: Annotated[str, Option(help="debug, info, warning or error.")] = "info",
 ) -> None:
     """Answer over HTTP: POST /classify, a page at /, and the routes of other services.
 

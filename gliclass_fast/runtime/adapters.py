@@ -238,7 +238,7 @@ def _read(adapter: Adapter, places: Places) -> Updates:
     pairs = open_adapter(adapter.folder, places.weights, places.prefixes)
     found = {
         weight: _scaled(pairs, weight, places)
-        for weight in pairs
+        for weight in pairs.changed
         if _has_effect(weight, places, str(adapter.folder))
     }
     if not found:
@@ -294,8 +294,8 @@ def _refuse(error: CheckpointError) -> Updates:
 
 def _scaled(pairs: LoraPairs, weight: str, places: Places) -> tuple[Tensor, Tensor]:
     place = places.of[weight]
-    a, b = pairs.read(weight, (place.rows, place.width))
-    return a, pairs[weight].scaling * b
+    a, b, scaling = pairs.read(weight, (place.rows, place.width))
+    return a, scaling * b
 
 
 def _has_effect(weight: str, places: Places, source: str) -> bool:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import replace
 from types import TracebackType
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 from gliclass_fast.serving.config import GLiClassServeConfig
 from gliclass_fast.serving.ray_application import application
@@ -19,6 +20,20 @@ __all__ = ["GLiClassFactory", "application", "serve_gliclass", "shutdown"]
 TEXTS_A_CALL = 32
 CALLS_A_REPLICA = 4  # that wait, so that a replica's batches are full
 _running: list[RayService] = []  # what `serve_gliclass` started
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
+
+
+def _in_a_thread(
+    method: Callable[Arguments, Result],
+) -> Callable[Arguments, Coroutine[Any, Any, Result]]:
+    """Returns a method as a coroutine that does not hold up the event loop."""
+
+    @functools.wraps(method)
+    async def run(*arguments: Arguments.args, **named: Arguments.kwargs) -> Result:
+        return await asyncio.to_thread(method, *arguments, **named)
+
+    return run
 
 
 def serve_gliclass(config: GLiClassServeConfig, blocking: bool = False, host: str = "127.0.0.1") -> Any:
@@ -104,20 +119,7 @@ class GLiClassFactory:
             results += call.result()
         return results
 
-    async def predict_async(
-        self,
-        texts: str | list[str],
-        labels: Any,
-        threshold: float | None = None,
-        multi_label: bool = True,
-        examples: list[dict[str, Any]] | None = None,
-        prompt: str | list[str] | None = None,
-        adapter_id: str | None = None,
-    ) -> list[Any]:
-        """Returns what `predict` returns, without holding up the event loop."""
-        return await asyncio.to_thread(
-            self.predict, texts, labels, threshold, multi_label, examples, prompt, adapter_id
-        )
+    predict_async = _in_a_thread(predict)
 
     def shutdown(self) -> None:
         """Ends the service and the cluster that was started with it; a second call does nothing."""

@@ -31,7 +31,7 @@ from gliclass_fast.serving.errors import (
 from gliclass_fast.serving.metrics import Metrics
 from gliclass_fast.serving.settings import BATCHES_WAITING, ServeSettings
 from gliclass_fast.serving.sizes import checked_size
-from gliclass_fast.text.errors import ArgumentError
+from gliclass_fast.text.errors import ArgumentError, LabelsDoNotFit
 from gliclass_fast.text.results import Classification, Scores
 
 logger = logging.getLogger(__name__)
@@ -174,6 +174,8 @@ class Service:
             return await asyncio.wait_for(self._answer(dict(arguments), truncate), seconds)
         except asyncio.TimeoutError:
             raise DeadlinePassed(f"no answer within {seconds:g} s") from None
+        except LabelsDoNotFit as error:
+            raise Invalid(f"{error.fault}. Send fewer or shorter labels in a request") from None
         except ArgumentError as error:
             raise Invalid(str(error)) from None
         except CheckpointError as error:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from gliclass_fast.batch import EncodedPrompt
+from gliclass_fast.models.decoders import Tokens
 from gliclass_fast.ops import PAGE_ROWS, Sequences
 from gliclass_fast.runtime.loaded import LoadedNetwork
 from gliclass_fast.runtime.packing import work_list
@@ -127,8 +128,8 @@ def _read(loaded: LoadedNetwork, pool: PagePool, rows: StepRows) -> tuple[Tensor
     ids, places, cu, spans, work, pages = (_on(each, loaded.device, torch.int32) for each in fields)
     kept = Extension(pool, pages, _on(np.concatenate(rows.slots), loaded.device))
     sequences = Sequences(cu, spans, work, int(np.diff(bounds).max()))
-    longest = int(positions.max()) + 1
-    x, attended = loaded.network.decoder.last_attention(ids, places, sequences, longest, kept)  # type: ignore[operator, union-attr]
+    tokens = Tokens(ids, places, sequences, longest=int(positions.max()) + 1)
+    x, attended = loaded.network.decoder.last_attention(tokens, kept)  # type: ignore[operator, union-attr]
     return x, attended
 
 

@@ -16,3 +16,22 @@ class WrongType(ArgumentError, TypeError):
 
 class WrongValue(ArgumentError, ValueError):
     """An argument has a value, or a number of entries, that does not fit, or labels do not fit the window."""
+
+
+class LabelsDoNotFit(WrongValue):
+    """The labels of a text take more tokens than a window has."""
+
+    def __init__(self, labels: int, window: int, needs: str) -> None:
+        """Takes the numbers of labels and of tokens; needs: what ends the sentence, with the right number."""
+        super().__init__(labels, window, needs)
+
+    @property
+    def fault(self) -> str:
+        """Says what is wrong, without what a caller of this library can do."""
+        labels, window, needs = self.args
+        return f"{labels} label(s) do not fit the window of {window} tokens: {needs}"
+
+    def __str__(self) -> str:
+        """Says what is wrong, and what a caller can do."""
+        remedy = "Shorten it" if self.args[0] == 1 else "Use several passes: labels_per_pass='auto'"
+        return f"{self.fault}. {remedy}, or raise max_length where the model allows it"

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from gliclass_fast.batch import EncodedPrompt, consecutive_spans
 from gliclass_fast.checkpoint.files import load_tokenizer
-from gliclass_fast.text.errors import WrongValue
+from gliclass_fast.text.errors import LabelsDoNotFit
 from gliclass_fast.text.tokenizer import SequenceTokenizer, backend_of
 
 _CACHED_LABEL_LISTS = 256
@@ -178,9 +178,6 @@ class GliZNETTokenizer:
         text = text[: max(room - len(labels) - least, self.min_text_tokens)]
         needed = len(text) + sum(map(len, kept)) + len(labels)
         if needed > room:
-            raise WrongValue(
-                f"{len(labels)} label(s) do not fit the window of {room + 2} tokens: with at most "
-                f"{self.min_label_tokens} tokens each and {len(text)} of text they need {needed + 2}. "
-                "Use several passes: labels_per_pass='auto'"
-            )
+            needs = f"with {self.min_label_tokens} tokens each and {len(text)} of text they need {needed + 2}"
+            raise LabelsDoNotFit(len(labels), room + 2, needs)
         return text, kept

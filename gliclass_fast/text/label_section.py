@@ -18,7 +18,7 @@ import numpy as np
 
 from gliclass_fast.batch import EncodedPrompt, consecutive_spans
 from gliclass_fast.config import ModelConfig
-from gliclass_fast.text.errors import WrongValue
+from gliclass_fast.text.errors import LabelsDoNotFit
 from gliclass_fast.text.examples import format_examples, format_retrieved
 from gliclass_fast.text.prompts import Markers, Request
 from gliclass_fast.text.tokenizer import MarkedTokenizer
@@ -86,14 +86,8 @@ class LabelsLast:
             section = self.section(request.labels)
             room = window - 1 - len(section.token_ids)
             if room < LEAST_CONTEXT:
-                remedy = (
-                    "Shorten it" if len(request.labels) == 1 else "Use several passes: labels_per_pass='auto'"
-                )
-                raise WrongValue(
-                    f"{len(request.labels)} label(s) do not fit the window of {window} tokens: they need "
-                    f"{window - room + LEAST_CONTEXT} with one token of text. {remedy}, or raise max_length "
-                    "where the model allows it"
-                )
+                needs = f"with one token of text they need {window - room + LEAST_CONTEXT}"
+                raise LabelsDoNotFit(len(request.labels), window, needs)
             cut = max(0, len(ids) - room)
             found.append(
                 labels_last(ids[:room], self.sep_id, section.token_ids, section.spans, tokens_cut=cut)

@@ -21,7 +21,7 @@ from tokenizers import Tokenizer
 
 from gliclass_fast.batch import EncodedPrompt, consecutive_spans
 from gliclass_fast.config import ModelConfig
-from gliclass_fast.text.errors import WrongValue
+from gliclass_fast.text.errors import LabelsDoNotFit
 from gliclass_fast.text.prompts import Markers, Prompt
 
 LEAST_TEXT = 2  # tokens: <<SEP>> and one of the text
@@ -142,12 +142,8 @@ class PromptTokenizer(MarkedTokenizer):
         head, spans = block.token_ids, block.spans
         free = window - len(head) - len(self._suffix)
         if free < LEAST_TEXT:
-            remedy = "Shorten it" if len(prompt.labels) == 1 else "Use several passes: labels_per_pass='auto'"
-            raise WrongValue(
-                f"{len(prompt.labels)} label(s) do not fit the window of {window} tokens: with one token of "
-                f"text they need {window - free + LEAST_TEXT}. {remedy}, or raise max_length where the model "
-                "allows it"
-            )
+            needs = f"with one token of text they need {window - free + LEAST_TEXT}"
+            raise LabelsDoNotFit(len(prompt.labels), window, needs)
         length = len(front) + len(back)
         front = front[: free - 1]  # the right end is cut as in the reference, but no label or <<SEP>>
         back = back[: free - len(front)]

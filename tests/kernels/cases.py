@@ -148,12 +148,9 @@ def norm(
     add: bool = False,
     biased: bool = True,
     rms: bool = False,
-    rows: int = 17,
-    width: int = 31,
+    size: tuple[int, int] = (17, 31),
 ) -> tuple[Any, Slow]:
-    x, residual, weight, bias = (
-        torch.randn(*s).to(dtype) for s in ((rows, width), (rows, width), (width,), (width,))
-    )
+    x, residual, weight, bias = (torch.randn(*each).to(dtype) for each in (size, size, size[1:], size[1:]))
     offset = bias if biased else None
 
     def slow(precision: torch.dtype) -> Tensor:

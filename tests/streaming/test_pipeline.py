@@ -15,6 +15,7 @@ from gliclass import streaming as reference
 
 from gliclass_fast import streaming as ours
 from gliclass_fast.streaming import StreamingZeroShotClassificationPipeline
+from tests.accuracy import assert_same_results
 from tests.sentences import TEXTS
 from tests.streaming.scripts import streaming, tiny_reference
 from tests.tiny import QWEN3, SHOT, byte_tokenizer, fast_pipeline, loaded, reference_model
@@ -52,19 +53,7 @@ def assert_same_answers(found: Answers, expected: Answers) -> None:
     assert len(found) == len(expected)
     for mine, theirs in zip(found, expected, strict=True):
         assert {**mine, "predictions": None} == {**theirs, "predictions": None}
-        assert_same(mine["predictions"], theirs["predictions"])
-
-
-def assert_same(mine: Any, theirs: Any) -> None:
-    if isinstance(theirs, dict):
-        assert mine.keys() == theirs.keys()
-        mine, theirs = list(mine.values()), list(theirs.values())
-    if isinstance(theirs, list):
-        assert len(mine) == len(theirs)
-        for first, second in zip(mine, theirs, strict=True):
-            assert_same(first, second)
-    else:
-        assert mine == (pytest.approx(theirs, abs=1e-4) if isinstance(theirs, float) else theirs)
+        assert_same_results(mine["predictions"], theirs["predictions"])
 
 
 @pytest.mark.slow
@@ -108,7 +97,7 @@ def test_a_stream_equals_the_whole_text_where_the_scorer_does_not_see_the_separa
     for text in filter(None, TEXTS):
         for end in range(11, len(text) + 11, 11):
             [found] = stream(text[end - 11 : end], LABELS, session_ids=text, threshold=0.0, prompt="P: ")
-            assert_same(found["predictions"], classic(text[:end], LABELS, 0.0, prompt="P: ")[0])
+            assert_same_results(found["predictions"], classic(text[:end], LABELS, 0.0, prompt="P: ")[0])
 
 
 def test_sessions_of_a_call_and_batches_do_not_change_each_other() -> None:

@@ -199,7 +199,7 @@ def _norm(chance: Random) -> tuple[str, Any]:
         return "embedding_norm", cases.embedding_norm(_float32(), chance.randint(1, 3), rows, width)
     add, biased, rms = (chance.random() < 0.5 for _ in range(3))
     name = "add_norm" if add else "layer_norm"
-    return name, cases.norm(_float32(), add, biased and not rms, rms, rows, width)
+    return name, cases.norm(_float32(), add, biased and not rms, rms, (rows, width))
 
 
 def _head_norm(chance: Random) -> tuple[str, Any]:

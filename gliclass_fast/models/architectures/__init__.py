@@ -135,14 +135,14 @@ class ArchitectureModule(Protocol):
 
 ARCHITECTURES: Registry[ArchitectureModule] = Registry(
     "architecture_type",
-    "gliclass_fast.models",
-    {
-        "bi-encoder": "architectures.bi_encoder",
-        "bi-encoder-fused": "architectures.bi_encoder_fused",
-        "decoder-kv": "architectures.decoder_kv",
-        "encoder-decoder": "architectures.encoder_decoder",
-        "encoder-decoder-cls": "architectures.encoder_decoder_cls",
-        "gliznet": "gliznet.network",  # its config.json has a form of its own
-        "uni-encoder": "architectures.uni_encoder",
-    },
+    __name__,
+    (
+        "bi-encoder",
+        "bi-encoder-fused",
+        "decoder-kv",
+        "encoder-decoder",
+        "encoder-decoder-cls",
+        "uni-encoder",
+    ),
+    {"gliznet": "..gliznet.network"},  # its config.json has a form of its own
 )

@@ -19,7 +19,7 @@ from gliclass_fast.config import ModelConfig, UnsupportedConfigError
 from gliclass_fast.models import calibrator
 from gliclass_fast.models.architectures import OpsOf, Output, Size, VectorsOf
 from gliclass_fast.models.architectures.base import GLiClassArchitecture, random_prompts
-from gliclass_fast.models.decoders import LANGUAGE_MODELS
+from gliclass_fast.models.decoders import LANGUAGE_MODELS, Tokens
 from gliclass_fast.models.scorers.decoder_kv import HEAD_WIDTH, Scorer
 from gliclass_fast.models.scorers.reasoning import Text
 from gliclass_fast.ops import Ops
@@ -87,10 +87,10 @@ class Architecture(GLiClassArchitecture):
 
     def encode(self, batch: PackedBatch) -> tuple[Tensor, ...]:
         """Returns what the last layer's second half needs of texts and labels, [T, *] each."""
-        sequences, adapters = batch.sequences.causal(), batch.adapter_rows
-        x, attended = self.decoder.last_attention(
-            batch.token_ids, batch.positions, sequences, batch.max_seqlen, adapters=adapters
+        tokens = Tokens(
+            batch.token_ids, batch.positions, batch.sequences.causal(), batch.max_seqlen, batch.adapter_rows
         )
+        x, attended = self.decoder.last_attention(tokens)
         return x, attended
 
     def score(self, encoded: tuple[Tensor, ...], batch: PackedBatch) -> Output:

@@ -7,39 +7,36 @@ Those of encoder-decoders name their weights as in the whole model, whose encode
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from torch import Tensor
 
 from gliclass_fast.batch import PackedBatch
-from gliclass_fast.checkpoint.weights import Weights
-from gliclass_fast.models.registry import Registry
+from gliclass_fast.models.registry import BackboneModule, Registry
 from gliclass_fast.ops import AdapterRows, Ops, Sequences
 
 # A query that must not see a key gets this added to the key's score; the key's weight is then 0.
 AHEAD = -30000.0
 
 
+class Memory(NamedTuple):
+    """Holds what a decoder attends to beside its own tokens: the encoder's last hidden states."""
+
+    states: Tensor  # [M, C]
+    spans: Tensor  # int32 [N, 2]: every sequence sees the rows of its own span
+    adapters: AdapterRows | None  # those of the states
+
+
 class Decoder(Protocol):
     """Says what an architecture asks of a decoder; in a causal one a token sees none after it."""
 
-    def __call__(
-        self, batch: PackedBatch, memory: Tensor, spans: Tensor, of_memory: AdapterRows | None = None
-    ) -> Tensor:
-        """Returns the last hidden state of every token of the batch, [T, C].
-
-        memory: the encoder's last hidden states [M, C]; every sequence sees the rows of its own span [N, 2].
-        of_memory: the adapters of these states.
-        """
+    def __call__(self, batch: PackedBatch, memory: Memory) -> Tensor:
+        """Returns the last hidden state of every token of the batch, [T, C]."""
         ...
 
 
-class DecoderModule(Protocol):
+class DecoderModule(BackboneModule, Protocol):
     """Says what a file of this folder holds."""
-
-    WEIGHTS: Weights
-    UNUSED: tuple[str, ...]  # stock tensors that nothing reads
-    Config: Any  # `from_hf` makes one from a Hugging Face configuration
 
     Decoder: Callable[[Any, Ops, bool], Any]  # makes a `Decoder`, which may be causal, as a module
 
@@ -54,23 +51,23 @@ class KeyValues(Protocol):
         ...
 
 
+class Tokens(NamedTuple):
+    """Holds new tokens of one sequence or several, as a language model reads them."""
+
+    token_ids: Tensor  # int32 [T]
+    positions: Tensor  # int32 [T]
+    sequences: Sequences  # rows and keys, as `causal_attention` takes them
+    longest: int  # a bound of the positions
+    adapters: AdapterRows | None = None
+
+
 class LanguageModel(Protocol):
     """Says what `decoder-kv` asks of a language model; the second step treats every row alone."""
 
-    def last_attention(
-        self,
-        token_ids: Tensor,
-        positions: Tensor,
-        sequences: Sequences,
-        longest: int,
-        kept: KeyValues | None = None,
-        adapters: AdapterRows | None = None,
-    ) -> tuple[Tensor, Tensor]:
+    def last_attention(self, tokens: Tokens, kept: KeyValues | None = None) -> tuple[Tensor, Tensor]:
         """Returns the last layer's input and what its attention makes of it, [T, C] and [T, H * D].
 
-        token_ids, positions: int32 [T]. sequences: rows and keys, as `causal_attention` takes them. longest:
-        a bound of the positions. kept: what holds earlier tokens; None: there are none. adapters: those of
-        the tokens.
+        kept: what holds earlier tokens; None: there are none.
         """
         ...
 
@@ -82,17 +79,13 @@ class LanguageModel(Protocol):
         ...
 
 
-class LanguageModelModule(Protocol):
+class LanguageModelModule(BackboneModule, Protocol):
     """Says what a file of a language model holds."""
-
-    WEIGHTS: Weights
-    UNUSED: tuple[str, ...]  # stock tensors that nothing reads
-    Config: Any  # `from_hf` makes one from a Hugging Face configuration
 
     Decoder: Callable[[Any, Ops], Any]  # makes a `LanguageModel`, as a module
 
 
 DECODERS: Registry[DecoderModule] = Registry(
-    "decoder", __name__, {"bart": "bart", "mt5": "t5", "t5": "t5", "umt5": "t5"}
+    "decoder", __name__, ("bart", "t5"), {"mt5": ".t5", "umt5": ".t5"}
 )
-LANGUAGE_MODELS: Registry[LanguageModelModule] = Registry("language model", __name__, {"qwen3": "qwen3"})
+LANGUAGE_MODELS: Registry[LanguageModelModule] = Registry("language model", __name__, ("qwen3",))

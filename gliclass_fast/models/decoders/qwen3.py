@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from gliclass_fast.checkpoint.weights import affine
-from gliclass_fast.models.decoders import KeyValues
+from gliclass_fast.models.decoders import KeyValues, Tokens
 from gliclass_fast.models.encoders import llama
 from gliclass_fast.models.encoders.qwen2 import refuse_sliding_window
 from gliclass_fast.models.layers import Embedding, Norm
@@ -84,22 +84,14 @@ class Decoder(nn.Module):
         config = self.config
         self.rotary = RotaryTable(config.frequencies, self.word_embeddings.weight, config.rotary_scale)
 
-    def last_attention(
-        self,
-        token_ids: Tensor,
-        positions: Tensor,
-        sequences: Sequences,
-        longest: int,
-        kept: KeyValues | None = None,
-        adapters: AdapterRows | None = None,
-    ) -> tuple[Tensor, Tensor]:
-        x: Tensor = self.word_embeddings(token_ids)
-        cos, sin = self.rotary.at(positions, longest)
+    def last_attention(self, tokens: Tokens, kept: KeyValues | None = None) -> tuple[Tensor, Tensor]:
+        x: Tensor = self.word_embeddings(tokens.token_ids)
+        cos, sin = self.rotary.at(tokens.positions, tokens.longest)
         for number, layer in enumerate(self.layers):
             assert isinstance(layer, Layer)
-            read = layer.read(x, (cos, sin), sequences, number, kept, adapters)
+            read = layer.read(x, (cos, sin), tokens.sequences, number, kept, tokens.adapters)
             if number < len(self.layers) - 1:
-                x = layer.finish(x, read, adapters)
+                x = layer.finish(x, read, tokens.adapters)
         return x, read
 
     def last_feed_forward(self, x: Tensor, attended: Tensor, rows: AdapterRows | None = None) -> Tensor:

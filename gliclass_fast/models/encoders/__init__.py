@@ -10,8 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from gliclass_fast.batch import PackedBatch
-from gliclass_fast.checkpoint.weights import Weights
-from gliclass_fast.models.registry import Registry
+from gliclass_fast.models.registry import BackboneModule, Registry
 from gliclass_fast.ops import AdapterRows, Ops
 
 
@@ -51,12 +50,8 @@ class Encoder(Protocol):
         ...
 
 
-class Backbone(Protocol):
+class Backbone(BackboneModule, Protocol):
     """Says what a file of this folder holds."""
-
-    WEIGHTS: Weights
-    UNUSED: tuple[str, ...]  # stock tensors that nothing reads
-    Config: Any  # `from_hf` makes one from a Hugging Face configuration
 
     Encoder: Callable[[Any, Ops], Any]  # makes an `Encoder`, as a module
 
@@ -64,22 +59,20 @@ class Backbone(Protocol):
 ENCODERS: Registry[Backbone] = Registry(
     "encoder",
     __name__,
-    {
-        "bart": "bart",
-        "bert": "bert",
-        "deberta": "deberta",
-        "deberta-v2": "deberta_v2",
-        "distilbert": "distilbert",
-        "electra": "electra",
-        "llama": "llama",
-        "modernbert": "modernbert",
-        "mt5": "t5",
-        "qwen2": "qwen2",
-        "roberta": "roberta",
-        "t5": "t5",
-        "umt5": "t5",
-        "xlm-roberta": "roberta",
-    },
+    (
+        "bart",
+        "bert",
+        "deberta",
+        "deberta-v2",
+        "distilbert",
+        "electra",
+        "llama",
+        "modernbert",
+        "qwen2",
+        "roberta",
+        "t5",
+    ),
+    {"mt5": ".t5", "umt5": ".t5", "xlm-roberta": ".roberta"},
 )
 
 

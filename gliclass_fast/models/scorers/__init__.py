@@ -35,13 +35,5 @@ class ScorerModule(Protocol):
 
 
 SCORERS: Registry[ScorerModule] = Registry(
-    "scorer",
-    __name__,
-    {
-        "cross-attn": "cross_attn",
-        "hopfield": "hopfield",
-        "mlp": "mlp",
-        "simple": "simple",
-        "weighted-dot": "weighted_dot",
-    },
+    "scorer", __name__, ("cross-attn", "hopfield", "mlp", "simple", "weighted-dot")
 )

@@ -18,7 +18,7 @@ from gliclass_fast.engine import label_cache
 from gliclass_fast.models.configuration import read_config
 from gliclass_fast.runtime.loaded import LoadedNetwork
 from tests.accuracy import ALONE_TOLERANCE, assert_same_results, assert_unchanged
-from tests.pairwise import Row, in_words, pairwise
+from tests.pairwise import BOTH, Row, in_words, pairwise
 from tests.parity import assert_parity
 from tests.sentences import LABELS, SHORT_LABELS, SHORT_TEXTS, TEXTS
 from tests.tiny import SHOT, VECTOR_POOLINGS, byte_tokenizer, fast_pipeline, label_tower, reference_model
@@ -28,7 +28,6 @@ OWN_LABELS = [list(dict.fromkeys(own)) for own in LABELS]
 KINDS = ("bi-encoder", "bi-encoder-fused")
 TOWERS = {"bert": "deberta-v2", "deberta-v2": "bert", "modernbert": "roberta"}  # text: label
 SCORERS = ("simple", "weighted-dot", "mlp", "hopfield")
-BOTH = (True, False)
 ROWS = pairwise(
     kind=KINDS,
     text=tuple(TOWERS),

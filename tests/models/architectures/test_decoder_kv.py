@@ -10,8 +10,8 @@ import torch
 
 from gliclass_fast import UnsupportedConfigError, ZeroShotClassificationWithChunkingPipeline
 from gliclass_fast.models.configuration import read_config
-from tests.accuracy import assert_same_logits
-from tests.pairwise import Row, in_words, pairwise
+from tests.accuracy import assert_same_logits, assert_same_results
+from tests.pairwise import BOTH, Row, in_words, pairwise
 from tests.parity import assert_parity, reference_logits
 from tests.sentences import LABELS, SHORT_LABELS, SHORT_TEXTS, TEXTS
 from tests.tiny import (
@@ -24,7 +24,6 @@ from tests.tiny import (
     reference_pipeline,
 )
 
-BOTH = (True, False)
 STEPS: dict[str, dict[str, Any]] = {
     "one step": {},
     "three steps": {"recurrent_steps": 3, "recurrent_halt_threshold": None},
@@ -76,7 +75,7 @@ def test_many_labels_and_long_texts_are_cut_at_the_right() -> None:
     _, (info, whole) = pipeline(["t" * 60, "t"], ["a", "b"], return_info=True)
     assert info.tokens_cut == 60 - (48 - 6) and whole.tokens_cut == 0
     labels = [f"label{number}" for number in range(10)]  # 7 tokens each
-    with pytest.raises(ValueError, match=r"10 label\(s\) do not fit the window of 48 tokens: they need 73"):
+    with pytest.raises(ValueError, match=r"10 label\(s\) do not fit the window of 48 tokens: .* need 73"):
         pipeline("text", labels)
     _, (info,) = pipeline("text", labels, labels_per_pass="auto", return_info=True)
     assert info.passes == 4
@@ -124,18 +123,6 @@ def test_pipelines_give_the_results_of_the_reference() -> None:
         {"labels": ["a", "b"], "examples": SHOT["examples"], "prompt": [f"{n} " for n in range(len(TEXTS))]},
     ):
         assert_same_results(ours(TEXTS, **arguments), theirs(TEXTS, batch_size=1, **arguments))
-
-
-def assert_same_results(found: Any, expected: Any) -> None:
-    if isinstance(expected, dict):
-        assert found.keys() == expected.keys()
-        found, expected = list(found.values()), list(expected.values())
-    if isinstance(expected, list):
-        assert len(found) == len(expected)
-        for mine, theirs in zip(found, expected, strict=True):
-            assert_same_results(mine, theirs)
-    else:
-        assert found == (expected if isinstance(expected, str) else pytest.approx(expected, abs=1e-4))
 
 
 def test_chunks_are_read_with_prompts_of_this_architecture() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from gliclass_fast import UnsupportedConfigError
 from gliclass_fast.models.configuration import read_config
-from tests.pairwise import Row, in_words, pairwise
+from tests.pairwise import POOLED, Row, in_words, pairwise
 from tests.parity import assert_parity
 from tests.sentences import SHORT_LABELS, SHORT_TEXTS
 from tests.tiny import BART, ENCODERS, SHOT, VECTOR_POOLINGS, fast_pipeline, reference_model
@@ -37,18 +37,13 @@ def suits(row: Row) -> bool:
     return (row.get("kind"), row.get("scorer_type")) != ("encoder-decoder-cls", "cross-attn")
 
 
-BOTH = (True, False)
 ROWS = pairwise(
     suits,
     together=[("kind", "backbone", "scorer_type")],
     kind=KINDS,
     backbone=tuple(BACKBONES),
     scorer_type=("simple", "weighted-dot", "mlp", "cross-attn"),
-    extract_text_features=BOTH,
-    class_token_pooling=("first", "average"),
-    normalize_features=BOTH,
-    embed_class_token=BOTH,
-    shot=BOTH,
+    **POOLED,
 )
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.accuracy import assert_same_vectors
-from tests.pairwise import Row, in_words, pairwise
+from tests.pairwise import BOTH, POOLED, Row, in_words, pairwise
 from tests.parity import assert_parity
 from tests.sentences import LABELS, TEXTS
 from tests.tiny import (
@@ -21,7 +21,6 @@ from tests.tiny import (
     reference_pipeline,
 )
 
-BOTH = (True, False)
 HEAD = ("scorer_type", "pooling_strategy", "extract_text_features", "class_token_pooling")
 
 
@@ -37,13 +36,9 @@ ROWS = pairwise(
     encoder=(*ENCODERS, *MORE_ENCODERS),
     scorer_type=ALL_SCORERS,
     pooling_strategy=(*VECTOR_POOLINGS, "pass"),
-    extract_text_features=BOTH,
-    class_token_pooling=("first", "average"),
     prompt_first=BOTH,
-    normalize_features=BOTH,
     use_segment_embeddings=BOTH,
-    embed_class_token=BOTH,
-    shot=BOTH,
+    **POOLED,
 )
 
 

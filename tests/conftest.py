@@ -14,20 +14,22 @@ from typing import Any
 
 import pytest
 import torch
-import transformers
 
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"
 
-from tests import parity  # imports Triton
 
-transformers.utils.logging.set_verbosity_error()
-transformers.utils.logging.disable_progress_bar()
+@pytest.fixture(autouse=True, scope="session")
+def libraries(pytestconfig: pytest.Config) -> None:
+    """Sets up what takes seconds to import, and what the process that hands out the tests never needs."""
+    import transformers
 
+    from tests import parity
 
-def pytest_configure(config: pytest.Config) -> None:
-    if hasattr(config, "cache"):  # not with -p no:cacheprovider
-        parity.folder = config.cache.mkdir("reference-logits")
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    if hasattr(pytestconfig, "cache"):  # not with -p no:cacheprovider
+        parity.folder = pytestconfig.cache.mkdir("reference-logits")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

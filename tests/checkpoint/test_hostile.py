@@ -98,6 +98,7 @@ def sparse(folder: Path, name: str, size: int, start: bytes = b"{") -> None:
         opened.truncate(size)
 
 
+@pytest.mark.slow
 def test_the_longest_header_that_is_read_takes_little_memory(folder: Path) -> None:
     text = b'{"a":[' + b"[],{}," * ((MOST_JSON_BYTES - 20) // 6) + b"0]}"
     (folder / "model.safetensors").write_bytes(safetensors(text))

@@ -282,6 +282,7 @@ HEAVY = (  # pydantic is not among them, as typer itself reads options with it w
 )
 
 
+@pytest.mark.slow
 def test_help_the_version_and_mistakes_need_no_torch() -> None:
     program = """
 import sys
@@ -298,6 +299,7 @@ for line in (["--help"], ["--version"], ["classify", "--help"], ["bench", "--hel
     assert done.stdout.splitlines() == [f"{code} set() False" for code in (0, 0, 0, 0, 0, 2)], done.stderr
 
 
+@pytest.mark.slow
 def test_a_closed_standard_input_is_a_message() -> None:
     line = f"{sys.executable} -m gliclass_fast classify --labels a,b <&-"
     done = subprocess.run(line, shell=True, capture_output=True, text=True, check=False)

@@ -2,10 +2,6 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# Processes of tests start in half the time where bytecode is kept, whatever the environment says about it;
-# here it is in nobody's way.
-export PYTHONDONTWRITEBYTECODE :=
-export PYTHONPYCACHEPREFIX := $(CURDIR)/$(VENV)/bytecode
 # Python compiles what is imported; most of what pip installs never is
 PIP := $(BIN)/pip install --quiet --no-compile --disable-pip-version-check --constraint constraints.txt
 SETUP := pyproject.toml constraints.txt setup.py $(wildcard csrc/*/*) csrc/bindings.cpp
@@ -24,6 +20,8 @@ demo: $(VENV)/.demo
 	  "What a delightful film, I smiled from start to finish." \
 	  --labels "space exploration,banking and finance,music,cooking,positive review,negative review" --table
 
+# tests start many processes, which start in half the time where Python keeps bytecode
+test test-fast test-all: export PYTHONDONTWRITEBYTECODE :=
 JOBS ?= 2
 # a process takes a file at a time, in the order of tests/conftest.py
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder
@@ -35,9 +33,9 @@ test: $(VENV)/.dev
 test-all: $(VENV)/.dev
 	$(PYTEST)
 
-# without what builds, compiles or takes long, for every small change
+# without what builds, compiles or takes more than a second, for every small change
 test-fast: $(VENV)/.dev
-	$(PYTEST) -m "not slow and not nightly"
+	$(PYTEST) -m "not slow and not long and not nightly"
 
 # Debian's chromium, for the tests of the page; as root
 browser:

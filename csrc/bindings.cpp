@@ -54,7 +54,7 @@ class Fields {
   inline static std::unordered_map<std::string, std::function<void(Struct&, py::handle)>> setters;
 };
 
-// Names a field of the type Struct.
+// A field of the type `Struct`, which the block around it names by `using`.
 #define FIELD(name) std::pair<const char*, decltype(&Struct::name)>(#name, &Struct::name)
 
 // Returns (name, lanes) of this processor's instruction sets, by number for the kernels, fastest first.

@@ -86,8 +86,9 @@ def _map(x: Tensor, *given: Any, norm: str | None = None, eps: float = 0.0, **na
 def operations_by(
     run: Callable[..., Tensor], outputs: Callable[[Tensor, Tensor], int]
 ) -> tuple[Callable[..., Tensor], Callable[..., Tensor], Callable[..., Tensor]]:
-    """Returns `linear`, `linear_add` and `norm_linear` around a kernel, which is called as `_map` is.
+    """Returns `linear`, `linear_add` and `norm_linear` around a kernel.
 
+    run: takes (x, packed weight, bias, residual=None, activation="none", gated=False, norm=None, eps=0.0).
     outputs: gives the number of outputs of (x, packed weight).
     """
 

@@ -20,8 +20,11 @@ if not torch.cuda.is_available():
 
 
 @pytest.fixture(autouse=True, scope="session")
-def libraries(pytestconfig: pytest.Config) -> None:
-    """Sets up what takes seconds to import, and what the process that hands out the tests never needs."""
+def quiet_libraries(pytestconfig: pytest.Config) -> None:
+    """Silences transformers, and says where the reference's logits are kept.
+
+    Both are imported here, which takes seconds, as the process that hands out the tests needs neither.
+    """
     import transformers
 
     from tests import parity

@@ -27,7 +27,6 @@ GLICLASS: dict[str, tuple[str, str, dict[str, Any], dict[str, Any]]] = {
     "decoder-kv": ("decoder-kv", "qwen3", QWEN3, {"recurrent_steps": 2}),
     "encoder-decoder, umT5": ("encoder-decoder", "umt5", {"num_decoder_layers": 3, **ENCODERS["t5"]}, {}),
     "encoder-decoder, BART": ("encoder-decoder", "bart", BART, {"scorer_type": "mlp"}),
-    # not umT5, whose decoder looks ahead in transformers 5.17
     "encoder-decoder-cls, T5": ("encoder-decoder-cls", "t5", {"num_decoder_layers": 3}, {}),
     "encoder-decoder-cls, BART": ("encoder-decoder-cls", "bart", BART, {}),
 }

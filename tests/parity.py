@@ -20,6 +20,7 @@ import torch
 
 from gliclass_fast import GLiClassModel, ZeroShotClassificationPipeline
 from gliclass_fast.models.gliznet.reference import GliZNet
+from tests import tiny
 from tests.accuracy import assert_same_logits, assert_sixteen_bit_logits
 from tests.sentences import LABELS, TEXTS
 from tests.tiny import fast_pipeline, loaded, reference_pipeline, tokenizer_of
@@ -112,7 +113,8 @@ def kept_logits(
     config = {**model.config.to_dict(), "label_model_name": None}  # a temporary folder
     about = [config, texts, labels, run, hardware, arguments, *map(version, PACKAGES)]
     name = hashlib.sha256(json.dumps(about, default=str, sort_keys=True).encode())
-    name.update(Path(__file__).read_bytes())
+    for source in (__file__, tiny.__file__):
+        name.update(Path(source).read_bytes())
     name.update(tokenizer_of(model).backend_tokenizer.to_str().encode())
     for weight, tensor in model.state_dict().items():
         name.update(weight.encode() + tensor.detach().contiguous().numpy().tobytes())

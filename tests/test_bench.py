@@ -148,13 +148,13 @@ def test_threads_are_timed_alone_and_beside_a_busy_process(monkeypatch: pytest.M
     assert all("times as long" in row[4] for row in cells)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_what_it_costs_to_follow_a_model_is_measured() -> None:
     steps = refresh.measure(DEMO, repeats=2)
     assert min(steps.values()) > 0 and steps["a look without a change, ms"] < steps["a refresh, ms"]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_case_the_model_has_no_positions_for_is_listed() -> None:
     first, second = bench([], [Case("1x40", (40,)), Case("1x3000", (3000,))])["rows"]
     assert ENGINE in first["forward"]

@@ -57,7 +57,7 @@ def test_modules_that_are_functions_too_can_be_pickled(module: str, protocol: in
         assert bound.func is own and bound.args == ("a",)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_names_are_imported_when_they_are_asked_for_and_a_call_imports_no_compiler() -> None:
     """torch._dynamo takes seconds of every start, and nothing here needs it."""
     program = """

@@ -25,7 +25,7 @@ from gliclass_fast.serving.settings import ServeSettings
 from tests.stand_in import score
 from tools.report import served
 
-pytestmark = pytest.mark.slow  # servers in processes of their own
+pytestmark = pytest.mark.long  # servers in processes of their own
 ROOT = Path(__file__).parent.parent
 
 

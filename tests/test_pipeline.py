@@ -66,7 +66,7 @@ def test_calls_give_the_reference_results(model: Any, name: str, prompt_first: b
     assert_same_results(fast_pipeline(model)(texts, labels, **arguments), expected)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["multi-label", "single-label"])
 def test_chunking_pipeline(model: Any, kind: str) -> None:
     texts = [TEXTS[0], TEXTS[-1] * 3, "", TEXTS[2]]

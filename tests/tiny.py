@@ -15,6 +15,7 @@ from gliclass.model import GLiClassOutput
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 from transformers.models.auto import CONFIG_MAPPING
+from transformers.models.umt5.modeling_umt5 import UMT5Attention
 
 from gliclass_fast import GLiClassModel, ZeroShotClassificationPipeline
 from gliclass_fast.batch import EncodedPrompt, consecutive_spans
@@ -127,6 +128,9 @@ def reference_model(
     model = gliclass.GLiClassModel(
         gliclass.GLiClassModelConfig(encoder_config=config, encoder_model="tiny", **{**markers, **options})
     )
+    for module in model.modules():
+        if isinstance(module, UMT5Attention):  # transformers 5.17 forgets it
+            module.is_causal = module.is_decoder and module.has_relative_attention_bias
     enlarge(model)
     with torch.no_grad():
         for name, parameter in model.named_parameters():

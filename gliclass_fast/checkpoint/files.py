@@ -21,8 +21,9 @@ _TOKENIZER_FILES = {
     **dict.fromkeys((*_OPTIONS, "chat_template*"), MOST_JSON_BYTES),
 }  # fmt: skip
 # JSON in which every digit is 0 and what stands between values is a space
-_DIGITS = bytes.maketrans(b"123456789:,[\n\t", b"0" * 9 + b" " * 5)
-_LONG_INTEGER = b" " + b"0" * 8  # no vocabulary in use has so many tokens
+_DIGITS = bytes.maketrans(b"123456789:,[\n\r\t", b"0" * 9 + b" " * 6)
+LARGEST_VOCABULARY = 10**7  # none in use has so many tokens
+_LONG_INTEGER = b" " + b"0" * 8
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 _OURS = ("GLiClass", "gliznet")  # model types that transformers does not know
 
@@ -87,13 +88,13 @@ def load_tokenizer(path_or_repo_id: str | Path, **options: Any) -> Any:
         options["config"] = PretrainedConfig()  # an empty one selects the same class, without a warning
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, **options)
-        tokenizer("a")  # some options of the wrong type show only here
+        used = tokenizer("a")["input_ids"]  # some options of the wrong type show only here
     except BaseException as error:  # of many types, and none says which file it is about
         _raise_interrupt(error)
         reason = " ".join(str(error).split()) or type(error).__name__
         raise CheckpointError(_fault(folder, f"holds no tokenizer that can be loaded: {reason}")) from None
-    used = tokenizer("a")["input_ids"]  # a template has ids of its own
-    _check_vocabulary(folder, max(len(tokenizer) - 1, *tokenizer.get_vocab().values(), *used))
+    # a template has ids of its own
+    _check_vocabulary(folder, max([len(tokenizer) - 1, *tokenizer.get_vocab().values(), *used]))
     return tokenizer
 
 
@@ -132,12 +133,17 @@ def _raise_interrupt(error: BaseException) -> None:
 
 
 def _check_long_ids(folder: Path) -> None:
-    """Checks ids of eight digits before transformers, whose older versions take memory for all up to them."""
+    """Raises CheckpointError for ids of eight digits: older versions of transformers take memory for all ids.
+
+    Those up to 5.17 do, up to the largest one.
+    """
     file = folder / "tokenizer.json"
     if not file.exists() or _LONG_INTEGER not in file.read_bytes().translate(_DIGITS):
         return
-    if tokenizer := _read_tokenizer(file):
-        _check_vocabulary(folder, max(tokenizer.get_vocab().values(), default=0))
+    tokenizer = _read_tokenizer(file)
+    last = 0 if tokenizer is None else max(tokenizer.get_vocab().values(), default=0)
+    if last >= LARGEST_VOCABULARY:
+        raise CheckpointError(f"the ids of {file} go up to {last}, and no vocabulary has so many tokens")
 
 
 def _check_vocabulary(folder: Path, last: int) -> None:

@@ -13,8 +13,8 @@ from typer import Argument, Option
 
 from gliclass_fast import __version__
 from gliclass_fast.bench.command import bench
+from gliclass_fast.cli import console
 from gliclass_fast.cli.batch import batch
-from gliclass_fast.cli.console import DEMO_MODEL, Column, Device, without_traceback
 from gliclass_fast.cli.options import classify
 from gliclass_fast.cli.serve import REFERENCE_OPTIONS, serve
 
@@ -34,16 +34,16 @@ def _version(
         raise typer.Exit
 
 
-app.command()(without_traceback(classify))
-app.command()(without_traceback(batch))
-app.command(context_settings=REFERENCE_OPTIONS)(without_traceback(serve))
-app.command()(without_traceback(bench))
+app.command()(console.without_traceback(classify))
+app.command()(console.without_traceback(batch))
+app.command(context_settings=REFERENCE_OPTIONS)(console.without_traceback(serve))
+app.command()(console.without_traceback(bench))
 
 
 @app.command()
-@without_traceback
+@console.without_traceback
 def info(
-    device: Device = "cuda",
+    device: console.Device = "cuda",
     model: Annotated[
         str | None, Option(help="A checkpoint, as some kernels are for heads of one width.")
     ] = None,
@@ -55,12 +55,12 @@ def info(
 
 
 @app.command()
-@without_traceback
+@console.without_traceback
 def check(
     model: Annotated[
         str, Argument(help="Checkpoint folder or repository id.", show_default="the demo checkpoint")
-    ] = DEMO_MODEL,
-    device: Device = "cuda",
+    ] = console.DEMO_MODEL,
+    device: console.Device = "cuda",
     quantization: Annotated[
         str | None,
         Option(
@@ -73,7 +73,7 @@ def check(
         Path | None, Option(help="With --quantization: a file of texts, as classify reads.")
     ] = None,
     labels: Annotated[str | None, Option(help="With --quantization: labels, separated by commas.")] = None,
-    column: Column = "text",
+    column: console.Column = "text",
 ) -> None:
     """Load a checkpoint in float32, print its configuration, compare its scores with the reference's."""
     if quantization is None and (texts or labels):

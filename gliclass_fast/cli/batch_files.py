@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from gliclass_fast.cli.readers import check_columns, kind_of, pyarrow_parquet, read_rows
+from gliclass_fast.cli.readers import check_columns, kind_of, parquet_faults, pyarrow_parquet, read_rows
 from gliclass_fast.cli.rows import FileFormatError, Reading, Row, checked, shown
 from gliclass_fast.serving.ray_data import values_of
 
@@ -47,7 +47,7 @@ def files_of(source: Path, reading: Reading, output: Path) -> Files:
     Raises FileFormatError for what cannot be read, a missing column, files of several kinds, no texts, and
     an output that lies in the input.
     """
-    paths = _paths(source, output)
+    paths = _paths(source, output.resolve())
     root = source if source.is_dir() else source.parent
     pieces: list[Piece] = []
     kinds: dict[str, tuple[str, str]] = {}  # of the columns to keep, and the file that has them first
@@ -97,8 +97,8 @@ def _below(source: Path, output: Path) -> Iterator[Path]:
         visible, folders[:] = sorted(name for name in folders if name[0] not in "._"), []
         for name in visible:
             real = os.path.realpath(os.path.join(at, name))
-            if output.resolve().is_relative_to(real):
-                raise FileFormatError(f"--output {output} lies in {Path(at, name)}, which is of the input")
+            if output.is_relative_to(real):
+                raise FileFormatError(f"--output {output} lies in {Path(at, name)}, a folder of the input")
             if real not in known:
                 known.add(real)
                 folders.append(name)
@@ -115,12 +115,8 @@ def _unreadable(error: OSError) -> NoReturn:
 def _groups(path: Path, name: str, reading: Reading, kinds: dict[str, tuple[str, str]]) -> list[int]:
     """Returns the numbers of rows of a parquet file's row groups, and notes the kinds of columns to keep."""
     parquet = pyarrow_parquet()
-    from pyarrow import ArrowException
-
-    try:
+    with parquet_faults(f"{path} is not a parquet file that can be read"):
         metadata, schema = parquet.read_metadata(path), parquet.read_schema(path)
-    except (ValueError, OSError, ArrowException) as error:
-        raise FileFormatError(f"{path} is not a parquet file that can be read: {error}") from None
     check_columns(path, schema.names, reading)
     for column in reading.keep:
         own = str(_plain(schema.empty_table()[column].combine_chunks()).type)
@@ -154,13 +150,11 @@ def _parquet(piece: Piece, reading: Reading) -> Iterator[tuple[list[Row], dict[s
 
 
 def _batches(piece: Piece, columns: list[str]) -> Iterator[Any]:
-    from pyarrow import ArrowException
-
-    try:
-        with pyarrow_parquet().ParquetFile(piece.path) as file:
-            yield from file.iter_batches(ROWS_AT_A_TIME, row_groups=[piece.group], columns=columns)
-    except (ValueError, OSError, ArrowException) as error:  # a damaged page shows only here
-        raise FileFormatError(f"{piece.name}, row group {piece.group} cannot be read: {error}") from None
+    with (
+        parquet_faults(f"{piece.name}, row group {piece.group} cannot be read"),  # a damaged page
+        pyarrow_parquet().ParquetFile(piece.path) as file,
+    ):
+        yield from file.iter_batches(ROWS_AT_A_TIME, row_groups=[piece.group], columns=columns)
 
 
 def _valid(column: Any, name: str, piece: Piece) -> Any:

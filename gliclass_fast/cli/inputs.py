@@ -104,8 +104,8 @@ def source_of(texts: Sequence[str] | None, reading: Reading) -> Source:
     if names and len(texts) > 1:
         raise ValueError(f"{names[0]} is a file: give one file, or texts only")
     if not names:
-        if reading.beside:
-            raise ValueError(f"{reading.option_of(reading.beside[0])} is for the columns of a file")
+        if reading.other_columns:
+            raise ValueError(f"{reading.option_of_others} is for the columns of a file")
         return Known("arguments", [checked(f"text {number}", text) for number, text in enumerate(texts, 1)])
     path = path_of(names[0])
     if not path.exists():
@@ -119,8 +119,8 @@ def source_of(texts: Sequence[str] | None, reading: Reading) -> Source:
 
 
 def _standard_input(reading: Reading, asked_for: bool) -> Lines:
-    if reading.beside:
-        option = reading.option_of(reading.beside[0])
+    if reading.other_columns:
+        option = reading.option_of_others
         raise ValueError(f"{option} is for the columns of a file; standard input has a text per line")
     if sys.stdin is None:
         raise ValueError("standard input is closed: give texts or a file")

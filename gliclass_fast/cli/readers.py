@@ -8,6 +8,7 @@ import json
 import sys
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from math import isnan
 from pathlib import Path
 from typing import Any, TextIO
@@ -36,9 +37,9 @@ def read_rows(path: Path, reading: Reading) -> list[Row]:
         raise FileFormatError(
             f"{path}: unknown file type; supported: {', '.join(INPUT_SUFFIXES)}, and .gz of all but .parquet"
         )
-    if kind == ".txt" and reading.beside:
-        option = reading.option_of(reading.beside[0])
-        raise FileFormatError(f"{path} has no columns; {option} is for files that have")
+    if kind == ".txt" and reading.other_columns:
+        option = reading.option_of_others
+        raise FileFormatError(f"{path} has no columns; {option} is for files that have them")
     if kind == ".parquet":
         return list(_parquet(path, reading))
     readers: dict[str, Callable[[TextIO, Path, Reading], Iterator[Row]]] = {
@@ -84,7 +85,7 @@ def _csv(file: TextIO, path: Path, reading: Reading) -> Iterator[Row]:
                 )
             elif cells:
                 record = dict(zip(header, cells, strict=True))
-                yield checked(f"line {first}", record[reading.column], _beside(record, reading))
+                yield checked(f"line {first}", record[reading.column], _other_columns(record, reading))
             first = lines.line_num + 1
     except csv.Error as error:
         reason = "a quote is never closed" if "end of data" in str(error) else str(error)
@@ -130,36 +131,43 @@ def _rows_of_records(records: Iterator[tuple[str, Any]], path: Path, reading: Re
     for place, record in records:
         if isinstance(record, Mapping):
             keys |= dict.fromkeys(record)
-            yield checked(place, record.get(reading.column), _beside(record, reading))
+            yield checked(place, record.get(reading.column), _other_columns(record, reading))
         else:
-            yield checked(place, record, _beside({}, reading))
-    wanted = reading.beside if not keys else (reading.column, *reading.beside)
+            yield checked(place, record, _other_columns({}, reading))
+    wanted = reading.other_columns if not keys else (reading.column, *reading.other_columns)
     if place and (missing := [name for name in wanted if name not in keys]):
         raise FileFormatError(_no_column(path, missing[0], list(keys), reading))
 
 
 def _parquet(path: Path, reading: Reading) -> Iterator[Row]:
     parquet = pyarrow_parquet()
-    from pyarrow import ArrowException
-
     from gliclass_fast.serving.ray_data import values_of
 
-    columns = list(dict.fromkeys((reading.column, *reading.beside)))
-    try:
+    columns = list(dict.fromkeys((reading.column, *reading.other_columns)))
+    with parquet_faults(f"{path} is not a parquet file that can be read"):
         check_columns(path, parquet.read_schema(path).names, reading)
         table = parquet.read_table(path, columns=columns)
-    except FileFormatError:
-        raise
-    except (ValueError, OSError, ArrowException) as error:  # a damaged page is an OSError
-        raise FileFormatError(f"{path} is not a parquet file that can be read: {error}") from None
-    records = zip(*(values_of(table[name]) for name in columns), strict=True)
-    for number, values in enumerate(records, 1):
+        found = [values_of(table[name]) for name in columns]
+    for number, values in enumerate(zip(*found, strict=True), 1):
         record = dict(zip(columns, values, strict=True))
-        yield checked(f"row {number}", record[reading.column], _beside(record, reading))
+        yield checked(f"row {number}", record[reading.column], _other_columns(record, reading))
 
 
-def _beside(record: Mapping[str, Any], reading: Reading) -> dict[str, Any]:
-    return {name: _valid(record.get(name)) for name in reading.beside}
+@contextmanager
+def parquet_faults(fault: str) -> Iterator[None]:
+    """Raises FileFormatError, which begins with `fault`, where pyarrow cannot make sense of a file."""
+    from pyarrow import ArrowException
+
+    try:
+        yield
+    except (FileFormatError, MemoryError, FileNotFoundError, PermissionError):
+        raise
+    except (ValueError, OverflowError, OSError, ArrowException) as error:  # a damaged page is an OSError
+        raise FileFormatError(f"{fault}: {error}") from None
+
+
+def _other_columns(record: Mapping[str, Any], reading: Reading) -> dict[str, Any]:
+    return {name: _valid(record.get(name)) for name in reading.other_columns}
 
 
 def _valid(value: Any) -> Any:
@@ -171,7 +179,7 @@ def _valid(value: Any) -> Any:
 
 def check_columns(path: Path, names: Sequence[str], reading: Reading) -> None:
     """Raises FileFormatError unless a file has every column that is read, once."""
-    for name in (reading.column, *reading.beside):
+    for name in (reading.column, *reading.other_columns):
         if name not in names:
             raise FileFormatError(_no_column(path, name, names, reading))
         if names.count(name) > 1:

@@ -51,10 +51,15 @@ class Reading:
             raise ValueError(f"--keep: results have a column {taken[0]!r} of their own")
 
     @property
-    def beside(self) -> tuple[str, ...]:
+    def other_columns(self) -> tuple[str, ...]:
         """Returns the columns that are read beside that of the texts."""
         asked_for = self.keep if self.adapter_column is None else (*self.keep, self.adapter_column)
         return tuple(dict.fromkeys(asked_for))
+
+    @property
+    def option_of_others(self) -> str:
+        """Names the option that asks for such columns."""
+        return "--keep" if self.keep else "--adapter-column"
 
     def option_of(self, column: str) -> str:
         """Names the option that asks for a column."""

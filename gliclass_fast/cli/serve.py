@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from typer import Argument, Option
 
-from gliclass_fast.cli.console import Adapters, Dtype, Threads, let_threads_sleep
+from gliclass_fast.cli import console
 from gliclass_fast.cli.options import adapters_of, labels_in
 from gliclass_fast.serving.settings import Placement, ServeSettings
 
@@ -27,7 +27,7 @@ def serve(
         list[str] | None,
         Option("--add-model", help="NAME=FOLDER: one more model, for requests that name it."),
     ] = None,
-    adapters: Adapters = None,
+    adapters: console.Adapters = None,
     host: Annotated[str | None, Option(help="Address to bind.", show_default="127.0.0.1")] = None,
     port: Annotated[int | None, Option(help="0: any free one.", show_default="8000")] = None,
     labels_file: Annotated[
@@ -52,9 +52,9 @@ def serve(
     device: Annotated[
         str | None, Option(help="cuda or cpu.", show_default="a GPU where there is one")
     ] = None,
-    dtype: Dtype = None,
+    dtype: console.Dtype = None,
     quantization: Annotated[str | None, Option(help="int8: faster on a CPU, less exact.")] = None,
-    threads: Threads = None,
+    threads: console.Threads = None,
     ray: Annotated[bool, Option("--ray", help="Run on Ray Serve: replicas behind one address.")] = False,
     replicas: Annotated[
         int | None, Option(help="With --ray: copies of the model.", show_default="1", min=1)
@@ -68,7 +68,7 @@ def serve(
 
     Any other option, as --max-model-len 512, is a key of gliclass's GLiClassServeConfig.
     """
-    let_threads_sleep()
+    console.let_threads_sleep()
     from gliclass_fast.serving.logs import use_json  # what follows may take seconds to import
 
     use_json(log_level)

@@ -15,7 +15,7 @@ from gliclass_fast.batch import EncodedPrompt
 from gliclass_fast.runtime.loaded import LoadedNetwork
 from gliclass_fast.runtime.model import GLiClassModel
 from gliclass_fast.runtime.transfer import inference_on
-from gliclass_fast.text.errors import WrongValue
+from gliclass_fast.text.errors import LabelsDoNotFit
 from gliclass_fast.text.tokenizer import SequenceTokenizer
 
 CAPACITY = 16384  # labels
@@ -81,10 +81,7 @@ class LabelCache:
         prompts = []
         for label, (ids, cut) in zip(missing, self._tokenizer.whole(missing, self._window), strict=True):
             if cut:
-                raise WrongValue(
-                    f"1 label(s) do not fit the window of {self._window} tokens: {label!r} needs "
-                    f"{len(ids) + cut}. Shorten it"
-                )
+                raise LabelsDoNotFit(1, self._window, f"{label!r} needs {len(ids) + cut}")
             prompts.append(EncodedPrompt.of_text(ids, 1))
         if prompts:
             vectors = loaded.label_vectors(prompts, self._batch_tokens)

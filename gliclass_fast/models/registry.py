@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Generic, Protocol, TypeVar, cast
 
 from gliclass_fast.checkpoint.weights import Weights
@@ -25,7 +25,11 @@ class Registry(Mapping[str, Module], Generic[Module]):
     """Maps names to modules: `registry[name]` is the module of a name. Several names may share a module."""
 
     def __init__(
-        self, option: str, package: str, names: Iterable[str], others: Mapping[str, str] | None = None
+        self,
+        option: str,
+        package: str,
+        names: tuple[str, ...],
+        aliases: Mapping[str, str] | None = None,
     ) -> None:
         """Keeps the names and imports nothing.
 
@@ -33,9 +37,9 @@ class Registry(Mapping[str, Module], Generic[Module]):
             option: what config.json calls the name; messages use it.
             package: the package that holds the modules.
             names: those whose modules are named after them, with _ for -.
-            others: the modules of other names, relative to the package, as an import names them.
+            aliases: the modules of other names, relative to the package, as an import names them.
         """
-        rows = {**{name: f".{name.replace('-', '_')}" for name in names}, **(others or {})}
+        rows = {**{name: f".{name.replace('-', '_')}" for name in names}, **(aliases or {})}
         self._option, self._package, self._rows = option, package, dict(sorted(rows.items()))
 
     def __getitem__(self, name: str) -> Module:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from types import TracebackType
-from typing import Any, ParamSpec, TypeVar
+from typing import Any
 
 from gliclass_fast.serving.config import GLiClassServeConfig
 from gliclass_fast.serving.ray_application import application
@@ -20,20 +19,6 @@ __all__ = ["GLiClassFactory", "application", "serve_gliclass", "shutdown"]
 TEXTS_A_CALL = 32
 CALLS_A_REPLICA = 4  # that wait, so that a replica's batches are full
 _running: list[RayService] = []  # what `serve_gliclass` started
-Arguments = ParamSpec("Arguments")
-Result = TypeVar("Result")
-
-
-def _in_a_thread(
-    method: Callable[Arguments, Result],
-) -> Callable[Arguments, Coroutine[Any, Any, Result]]:
-    """Returns a method as a coroutine that does not hold up the event loop."""
-
-    @functools.wraps(method)
-    async def run(*arguments: Arguments.args, **named: Arguments.kwargs) -> Result:
-        return await asyncio.to_thread(method, *arguments, **named)
-
-    return run
 
 
 def serve_gliclass(config: GLiClassServeConfig, blocking: bool = False, host: str = "127.0.0.1") -> Any:
@@ -119,7 +104,9 @@ class GLiClassFactory:
             results += call.result()
         return results
 
-    predict_async = _in_a_thread(predict)
+    async def predict_async(self, *arguments: Any, **named: Any) -> list[Any]:
+        """Does what `predict` does with the same arguments, without holding up the event loop."""
+        return await asyncio.to_thread(self.predict, *arguments, **named)
 
     def shutdown(self) -> None:
         """Ends the service and the cluster that was started with it; a second call does nothing."""

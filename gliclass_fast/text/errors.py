@@ -15,14 +15,17 @@ class WrongType(ArgumentError, TypeError):
 
 
 class WrongValue(ArgumentError, ValueError):
-    """An argument has a value, or a number of entries, that does not fit, or labels do not fit the window."""
+    """An argument has a value, or a number of entries, that does not fit."""
 
 
 class LabelsDoNotFit(WrongValue):
     """The labels of a text take more tokens than a window has."""
 
     def __init__(self, labels: int, window: int, needs: str) -> None:
-        """Takes the numbers of labels and of tokens; needs: what ends the sentence, with the right number."""
+        """Takes the numbers of labels and of tokens.
+
+        needs: the end of the message, such as "with one token of text they need 73".
+        """
         super().__init__(labels, window, needs)
 
     @property

@@ -178,6 +178,6 @@ class GliZNETTokenizer:
         text = text[: max(room - len(labels) - least, self.min_text_tokens)]
         needed = len(text) + sum(map(len, kept)) + len(labels)
         if needed > room:
-            needs = f"with {self.min_label_tokens} tokens each and {len(text)} of text they need {needed + 2}"
-            raise LabelsDoNotFit(len(labels), room + 2, needs)
+            smallest = f"at most {self.min_label_tokens} tokens each and {len(text)} of text"
+            raise LabelsDoNotFit(len(labels), room + 2, f"with {smallest} they need {needed + 2}")
         return text, kept

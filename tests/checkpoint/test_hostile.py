@@ -98,7 +98,7 @@ def sparse(folder: Path, name: str, size: int, start: bytes = b"{") -> None:
         opened.truncate(size)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_longest_header_that_is_read_takes_little_memory(folder: Path) -> None:
     text = b'{"a":[' + b"[],{}," * ((MOST_JSON_BYTES - 20) // 6) + b"0]}"
     (folder / "model.safetensors").write_bytes(safetensors(text))
@@ -259,9 +259,16 @@ def id_of_a(number: int) -> Change:
     return ids(lambda state: state["model"]["vocab"].update(a=number))
 
 
+def after_carriage_returns(folder: Path) -> None:
+    id_of_a(4 * 10**9)(folder)
+    file = folder / "tokenizer.json"
+    file.write_bytes(file.read_bytes().replace(b": 4", b":\r4"))
+
+
 TOKENIZERS: dict[str, tuple[Change, str]] = {
     "an id of the vocabulary": (id_of_a(10**6), "go up to 1000000"),
-    "the largest id": (id_of_a(4 * 10**9), "go up to 4000000000"),
+    "the largest id": (id_of_a(4 * 10**9), "go up to 4000000000, and no vocabulary has so many"),
+    "the largest id, after a carriage return": (after_carriage_returns, "go up to 4000000000, and no"),
     "a negative id": (id_of_a(-1), "no tokenizer that can be loaded"),
     "an id of the template": (
         ids(lambda state: state["post_processor"]["special_tokens"]["[CLS]"].update(ids=[10**6])),
@@ -311,7 +318,7 @@ def test_tokenizers_of_another_vocabulary(folder: Path, name: str) -> None:
 
 
 def test_the_largest_id_never_reaches_transformers(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its versions up to 5.17 copy the tokenizer, which takes 16 GB then."""
+    """transformers up to 5.17 copies the tokenizer, which takes 16 GB then."""
     change, message = TOKENIZERS["the largest id"]
     change(folder)
     monkeypatch.setattr("gliclass_fast.checkpoint.files.AutoTokenizer", None)

@@ -103,7 +103,7 @@ def test_a_signal_to_end_leaves_a_file_to_resume(tmp_path: Path) -> None:
     assert 0 < texts_done < 100_000 and texts_done % classify.TEXTS_AT_A_TIME == 0
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_precisions() -> None:
     scores = {}
     for options in ((), ("--quantization", "int8"), ("--dtype", "bfloat16")):
@@ -293,7 +293,7 @@ def test_info_names_every_operation() -> None:
     assert "the only one" in rows["activation"][2]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_check_compares_int8_with_float32(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     texts = tmp_path / "texts.txt"
     texts.write_text("The central bank raised interest rates.\nPlay some jazz, please.\n", encoding="utf-8")
@@ -307,7 +307,7 @@ def test_check_compares_int8_with_float32(tmp_path: Path, monkeypatch: pytest.Mo
     assert run("check", "--labels", "a,b").exit_code == 2
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_check_compares_with_the_reference() -> None:
     result = run("check", str(demo.PATH), "--device", "cpu", env={"COLUMNS": "200"})
     assert result.exit_code == 0, result.stderr

@@ -131,7 +131,9 @@ def test_a_cut_gzip_file_and_wrong_options(tmp_path: Path) -> None:
         Reading(keep=("error",))
     for wrong, option in (
         (Reading(keep=("id",)), "--keep"),
+        (Reading("body", keep=("body",)), "--keep"),
         (Reading(adapter_column="error"), "--adapter-column"),  # which is no column of the result
+        (Reading(adapter_column="text"), "--adapter-column"),
     ):
         with pytest.raises(ValueError, match=f"^{option} is for the columns of a file"):
             source_of(["a text"], wrong)
@@ -181,6 +183,10 @@ def test_texts_of_parquet_that_are_not_utf_8_cost_one_row(tmp_path: Path) -> Non
     assert [row.error for row in found] == [None, fault, "the text is null"]
     assert [row.kept["key"] for row in found] == ["one", r"caf\udce9", None]
     assert read_rows(path, Reading(adapter_column="text"))[0].kept == {"text": "one"}
+    lists = pyarrow.ListArray.from_arrays([0, 1, 2, 3], texts)
+    pyarrow.parquet.write_table(pyarrow.table({"text": ["a", "b", "c"], "key": lists}), path)
+    with pytest.raises(FileFormatError, match=r"in\.parquet is not a parquet file that can be read: .*utf-8"):
+        read_rows(path, Reading(keep=("key",)))
 
 
 def test_a_damaged_page_of_parquet_names_the_file(tmp_path: Path) -> None:
@@ -282,7 +288,7 @@ HEAVY = (  # pydantic is not among them, as typer itself reads options with it w
 )
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_help_the_version_and_mistakes_need_no_torch() -> None:
     program = """
 import sys
@@ -299,7 +305,7 @@ for line in (["--help"], ["--version"], ["classify", "--help"], ["bench", "--hel
     assert done.stdout.splitlines() == [f"{code} set() False" for code in (0, 0, 0, 0, 0, 2)], done.stderr
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_closed_standard_input_is_a_message() -> None:
     line = f"{sys.executable} -m gliclass_fast classify --labels a,b <&-"
     done = subprocess.run(line, shell=True, capture_output=True, text=True, check=False)

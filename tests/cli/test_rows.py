@@ -328,7 +328,7 @@ def test_many_failures_are_counted_and_the_first_are_named(tmp_path: Path) -> No
     assert len(result.stdout.splitlines()) == MOST_NAMED + 6
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_an_early_ctrl_c_shows_no_traceback() -> None:
     """It comes while torch is imported, where a KeyboardInterrupt would show a long one."""
     program = """

@@ -208,7 +208,7 @@ def test_what_a_model_shows_are_copies() -> None:
         assert_same_results(scores(fast_pipeline(ours)), expected)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_wrapped_models_are_taken() -> None:
     model = reference_model()
     expected = scores(reference_pipeline(model))

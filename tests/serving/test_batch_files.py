@@ -102,7 +102,7 @@ def test_an_output_within_the_input_through_a_link_is_refused(tmp_path: Path) ->
         folder.mkdir()
         (folder / "a.csv").write_text("text\none\n")
     (inside / "link").symlink_to(outside)
-    with pytest.raises(FileFormatError, match=r"--output .*/out lies in .*/in/link, which is of the input"):
+    with pytest.raises(FileFormatError, match=r"--output .*/out lies in .*/in/link, a folder of the input"):
         files_of(inside, Reading(), outside / "out")
     assert files_of(inside, Reading(), tmp_path / "out").rows == 2
 

@@ -95,7 +95,7 @@ def interrupted(pipeline: Any, line: int, *arguments: Any, **options: Any) -> bo
     return False
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_an_interrupt_leaves_a_call_done_or_undone() -> None:
     pipeline = streaming(max_cache_len=40, max_cached_tokens=100)
     names = ["a", "b"]

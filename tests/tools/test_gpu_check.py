@@ -124,7 +124,7 @@ def test_without_a_package_the_failure_is_written_down(package: str, tmp_path: P
     assert (found["steps"]["facts"]["returncode"] == 0) == (package == "gliclass")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_case_that_fails_costs_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
     row = Bench.row
 

@@ -80,7 +80,7 @@ def test_every_scenario_answers_rightly(name: str) -> None:
     assert row["fault"] is None and row["wrong"] == 0 and row["answers"] > 0, row
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_no_session_depends_on_others() -> None:
     seen, found = streams.run(12, 240)
     assert len(seen) >= 24 and min(seen) > 100

@@ -17,7 +17,7 @@ from gliclass_fast.config import ModelConfig
 from gliclass_fast.models.architectures import OpsOf, Output, Size, VectorsOf
 from gliclass_fast.models.architectures.base import GLiClassArchitecture
 from gliclass_fast.models.architectures.uni_encoder import HEAD_WEIGHTS, Heads
-from gliclass_fast.models.decoders import DECODERS, Memory
+from gliclass_fast.models.decoders import DECODERS, Encoded
 from gliclass_fast.models.encoders import ENCODERS, last_state
 from gliclass_fast.models.pooling import pool_labels, pool_whole, whole
 from gliclass_fast.models.scorers import SCORERS
@@ -70,7 +70,7 @@ class Architecture(GLiClassArchitecture):
         """Reads the labels in the light of the text and compares them."""
         assert batch.label_prompts is not None
         rows, spans = encoded[0], whole(batch)
-        decoded = self.decoder(batch.label_prompts, Memory(rows, spans, batch.adapter_rows))
+        decoded = self.decoder(batch.label_prompts, Encoded(rows, spans, batch.adapter_rows))
         if self.heads.lstm is not None:
             rows = self.heads.lstm(rows, spans)
         pooled = pool_whole(rows, batch, self.config.pooling_strategy, self.ops)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from gliclass_fast.batch import PackedBatch
 from gliclass_fast.models.architectures import Output, encoder_decoder
-from gliclass_fast.models.decoders import Memory
+from gliclass_fast.models.decoders import Encoded
 from gliclass_fast.models.encoders import last_state
 from gliclass_fast.models.pooling import whole
 
@@ -32,5 +32,5 @@ class Architecture(encoder_decoder.Architecture):
         """Reads the text in the light of the labels and compares them."""
         assert batch.label_prompts is not None
         labels = batch.label_prompts
-        decoded = self.decoder(batch, Memory(encoded[0], whole(labels), labels.adapter_rows))
+        decoded = self.decoder(batch, Encoded(encoded[0], whole(labels), labels.adapter_rows))
         return self._compare(decoded[batch.cu_seqlens[1:] - 1], encoded[0], batch)

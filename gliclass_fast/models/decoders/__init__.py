@@ -19,18 +19,18 @@ from gliclass_fast.ops import AdapterRows, Ops, Sequences
 AHEAD = -30000.0
 
 
-class Memory(NamedTuple):
-    """Holds what a decoder attends to beside its own tokens: the encoder's last hidden states."""
+class Encoded(NamedTuple):
+    """Holds what a decoder attends to beside its own tokens."""
 
-    states: Tensor  # [M, C]
+    hidden_states: Tensor  # the encoder's last ones, [M, C]
     spans: Tensor  # int32 [N, 2]: every sequence sees the rows of its own span
-    adapters: AdapterRows | None  # those of the states
+    adapters: AdapterRows | None  # those of the hidden states
 
 
 class Decoder(Protocol):
     """Says what an architecture asks of a decoder; in a causal one a token sees none after it."""
 
-    def __call__(self, batch: PackedBatch, memory: Memory) -> Tensor:
+    def __call__(self, batch: PackedBatch, encoded: Encoded) -> Tensor:
         """Returns the last hidden state of every token of the batch, [T, C]."""
         ...
 

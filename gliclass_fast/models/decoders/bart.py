@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from gliclass_fast.batch import PackedBatch
 from gliclass_fast.checkpoint.weights import affine
-from gliclass_fast.models.decoders import AHEAD, Memory
+from gliclass_fast.models.decoders import AHEAD, Encoded
 from gliclass_fast.models.encoders import bart, bert
 from gliclass_fast.models.layers import Linear, Norm
 from gliclass_fast.ops import AdapterRows, Ops, Positions, Sequences
@@ -47,10 +47,10 @@ class Layer(bert.Layer):
         self.cross_out, self.cross_norm = Linear(width, width, ops), Norm(width, ops, config.norm_eps)
         self.ahead: Tensor | None = None  # in a causal decoder, the bias that hides tokens ahead
 
-    def cross(self, x: Tensor, memory: Memory, sequences: Sequences, rows: AdapterRows | None) -> Tensor:
-        """Returns the norm of the sum of the tokens and what they find in the memory, [T, C]."""
+    def cross(self, x: Tensor, encoded: Encoded, sequences: Sequences, rows: AdapterRows | None) -> Tensor:
+        """Returns the norm of the sum of the tokens and what they find in what is encoded, [T, C]."""
         q = self.q(x, rows=rows).view(x.shape[0], self.heads, -1)
-        kv = self.kv(memory.states, rows=memory.adapters)
+        kv = self.kv(encoded.hidden_states, rows=encoded.adapters)
         k, v = kv.view(kv.shape[0], 2, self.heads, -1).unbind(1)
         found = self.ops.cross_attention(q, k, v, sequences)
         return self.cross_norm.add(self.cross_out(found, rows=rows), x)
@@ -74,12 +74,12 @@ class Decoder(bart.Encoder):
             for layer in self.layers:
                 layer.ahead = by_distance.repeat(self.config.num_attention_heads, 1)
 
-    def forward(self, batch: PackedBatch, memory: Memory) -> Tensor:
+    def forward(self, batch: PackedBatch, encoded: Encoded) -> Tensor:
         x = self.embed(batch)
-        sequences, rows = batch.sequences.with_keys(memory.spans), batch.adapter_rows
+        sequences, rows = batch.sequences.with_keys(encoded.spans), batch.adapter_rows
         for layer in self.layers:
             assert isinstance(layer, Layer)
             x = layer.add(x, layer.mix(x, batch), rows)
-            x = layer.cross(x, memory, sequences, rows)
+            x = layer.cross(x, encoded, sequences, rows)
             x = layer.feed(x, rows)
         return x

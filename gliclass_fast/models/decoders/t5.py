@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from gliclass_fast.batch import PackedBatch
 from gliclass_fast.checkpoint.weights import affine
-from gliclass_fast.models.decoders import AHEAD, Memory
+from gliclass_fast.models.decoders import AHEAD, Encoded
 from gliclass_fast.models.encoders import t5
 from gliclass_fast.models.layers import Embedding, Linear, Norm, NormLinear
 from gliclass_fast.ops import AdapterRows, Ops, Sequences
@@ -55,13 +55,12 @@ class Layer(t5.Layer):
         linear.rearranged = lambda rows: rows * factor
         linear.weight = nn.Parameter(linear.rearranged(linear.weight), requires_grad=False)
 
-    def cross(self, x: Tensor, memory: Memory, sequences: Sequences, rows: AdapterRows | None) -> Tensor:
-        """Adds what the tokens find in the memory, [T, C]; it may overwrite x."""
+    def cross(self, x: Tensor, encoded: Encoded, sequences: Sequences, rows: AdapterRows | None) -> Tensor:
+        """Adds what the tokens find in what is encoded, [T, C]; it may overwrite x."""
         heads = self.config.num_attention_heads
         q = self.q(x, rows=rows).view(x.shape[0], heads, -1)
-        k, v = (
-            self.kv(memory.states, rows=memory.adapters).view(memory.states.shape[0], 2, heads, -1).unbind(1)
-        )
+        kv = self.kv(encoded.hidden_states, rows=encoded.adapters)
+        k, v = kv.view(kv.shape[0], 2, heads, -1).unbind(1)
         found = self.ops.cross_attention(q, k, v, sequences)
         return self.cross_out.add(found, x, rows)
 
@@ -83,11 +82,11 @@ class Decoder(nn.Module):
             for table in self.biases:
                 table[:, : self.config.max_distance] = AHEAD
 
-    def forward(self, batch: PackedBatch, memory: Memory) -> Tensor:
+    def forward(self, batch: PackedBatch, encoded: Encoded) -> Tensor:
         x: Tensor = self.word_embeddings(batch.token_ids)
-        sequences, rows = batch.sequences.with_keys(memory.spans), batch.adapter_rows
+        sequences, rows = batch.sequences.with_keys(encoded.spans), batch.adapter_rows
         for layer, bias in zip(self.layers, self.biases, strict=True):
             assert isinstance(layer, Layer)
             x = layer.out.add(layer.mix(x, batch, bias), x, rows)
-            x = layer.feed(layer.cross(x, memory, sequences, rows), rows)
+            x = layer.feed(layer.cross(x, encoded, sequences, rows), rows)
         return self.final_norm(x)

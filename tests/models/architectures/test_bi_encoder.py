@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from gliclass_fast import (
 from gliclass_fast.engine import label_cache
 from gliclass_fast.models.configuration import read_config
 from gliclass_fast.runtime.loaded import LoadedNetwork
+from gliclass_fast.text.errors import LabelsDoNotFit
 from tests.accuracy import ALONE_TOLERANCE, assert_same_results, assert_unchanged
 from tests.pairwise import BOTH, Row, in_words, pairwise
 from tests.parity import assert_parity
@@ -156,8 +158,12 @@ def test_markers_need_not_exist_but_where_they_are_read(dtypes_of_a_gpu: None) -
 
 def test_a_label_is_never_cut() -> None:
     pipeline = fast_pipeline(tiny("bi-encoder"), max_length=12)
-    with pytest.raises(ValueError, match="do not fit the window of 12 tokens: 'finance and banking'"):
+    message = "do not fit the window of 12 tokens: 'finance and banking' needs"
+    with pytest.raises(LabelsDoNotFit, match=message) as found:
         pipeline("a text", ["finance and banking", "finance and sports"])
+    copy = pickle.loads(pickle.dumps(found.value))
+    assert str(copy) == str(found.value)
+    assert str(copy).endswith("Shorten it, or raise max_length where the model allows it")
 
 
 def test_examples_are_left_out_with_one_warning(caplog: pytest.LogCaptureFixture) -> None:

@@ -241,6 +241,7 @@ def _code_bytes(cubin: bytes) -> int:
 
 def measure(architectures: tuple[int, ...] = ARCHITECTURES, loads: bool = True) -> Iterator[dict[str, Any]]:
     """Yields the rows; loads: whether they tell kinds of instructions, which takes a disassembly of each."""
+    torch.set_num_threads(1)  # a process forked from one with a pool of OpenMP hangs where it needs the pool
     names = list(cases())
     with ProcessPoolExecutor(2, get_context("fork")) as pool:
         for architecture in architectures:

@@ -206,7 +206,7 @@ def lora_add_triton(
     inner = torch.empty(count, ranks, dtype=x.dtype, device=x.device)
     _shrink_kernel[(ceil_div(count, few_rows), ceil_div(ranks, block_ranks))](
         x, store.a, rows.slots, inner, count, len(store.a), DEPTH=depth, RANKS=ranks, NONE=NONE,
-        BLOCK_ROWS=few_rows, BLOCK_RANKS=block_ranks, BLOCK_DEPTH=block_depth, num_warps=4, num_stages=2,
+        BLOCK_ROWS=few_rows, BLOCK_RANKS=block_ranks, BLOCK_DEPTH=block_depth, num_warps=8, num_stages=2,
     )  # fmt: skip
     for part, (first, end) in enumerate(zip(store.bounds, store.bounds[1:], strict=False)):
         _expand_kernel[(ceil_div(count, block_rows), ceil_div(end - first, block_width))](

@@ -10,6 +10,10 @@ from gliclass_fast.pipeline import BasePipeline, ZeroShotClassificationPipeline
 
 _SETTINGS = ("max_classes", "max_length", "classification_type", "progress_bar", "label_separator")
 _FIXED = ("label_token", "sep_token", "example_token")  # of ours: another value raises
+_ANSWERED = (  # methods whose work the engine does
+    "__call__", "get_embeddings", "prepare_input", "prepare_inputs", "prepare_labels_prompt",
+    "_postprocess_logits", "_process_labels", "process_single_text", "aggregate_chunk_scores", "chunk_text",
+)  # fmt: skip
 _CHUNKS = ("text_chunk_size", "text_chunk_overlap", "labels_chunk_size")
 
 
@@ -25,7 +29,8 @@ def accelerate(pipeline: Any, **model_options: Any) -> Any:
 
     A pipeline that runs on this engine already stays as it is.
 
-    Raises TypeError for anything else, and for options of a pipeline that runs on this engine already.
+    Raises TypeError for anything else, for a class that has methods of its own for what the engine does, and
+    for options of a pipeline that runs on this engine already.
     """
     inner = getattr(pipeline, "pipe", pipeline)
     if isinstance(inner, BasePipeline) or hasattr(inner, "_fast"):
@@ -42,6 +47,13 @@ def accelerate(pipeline: Any, **model_options: Any) -> Any:
             "accelerate takes a gliclass ZeroShotClassificationPipeline or "
             f"ZeroShotClassificationWithChunkingPipeline, got {type(pipeline).__name__}"
         )
+    for name in _ANSWERED:
+        method = getattr(type(inner), name, None)
+        if method is not None and not method.__module__.startswith("gliclass."):
+            raise TypeError(
+                f"accelerate would leave out {type(inner).__name__}.{name}: derive such a class from "
+                "gliclass_fast's pipelines"
+            )
     fast = _fast(inner, model_options)
     if inner is not pipeline:
         pipeline.pipe = fast

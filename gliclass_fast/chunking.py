@@ -165,7 +165,9 @@ class ZeroShotClassificationWithChunkingPipeline(BasePipeline):
             of_text[index].append(own)
             counts[index] += (each.tokens, each.tokens_cut, each.passes)
         found = [
-            call.answer(place, results.merged(parts, call.types[place]), best_first=True)
+            call.answer(
+                place, results.merged(parts, call.types[place], self.aggregate_chunk_scores), best_first=True
+            )
             for place, parts in enumerate(of_text)
         ]
         if not return_info:
@@ -181,7 +183,11 @@ class ZeroShotClassificationWithChunkingPipeline(BasePipeline):
         prompt: str | None = None,
     ) -> tuple[list[Prediction], dict[str, float]]:
         """Returns the predictions of one text, and the score of every label; errors are those of a call."""
-        [scores] = self([text], list(labels), examples=examples, prompt=prompt, return_hierarchical=True)
+        threshold = arguments.score_between_0_and_1(threshold, "threshold")
+        names = arguments.as_list(labels, "labels", "a list of strings")
+        # not self(...), as a subclass may answer its own calls by this
+        call = ZeroShotClassificationWithChunkingPipeline.__call__
+        [scores] = call(self, [text], names, examples=examples, prompt=prompt, return_hierarchical=True)
         found = [{"label": label, "score": score} for label, score in scores.items()]
         found.sort(key=lambda prediction: -prediction["score"])
         if self.classification_type == "single-label":

@@ -53,11 +53,12 @@ class GliZNetForSequenceClassification(GLiClassModel):
     """Holds a GliZNet checkpoint on a device; the arguments are those of `GLiClassModel.from_pretrained`."""
 
     @classmethod
-    def from_pretrained(cls, path_or_repo_id: str | Path, *args: Any, **kwargs: Any) -> Any:
+    def from_pretrained(cls, path_or_repo_id: str | Path | None = None, *args: Any, **kwargs: Any) -> Any:
         """Loads a GliZNet checkpoint; raises UnsupportedConfigError for a GLiClass checkpoint."""
         model = super().from_pretrained(path_or_repo_id, *args, **kwargs)
         if not isinstance(model.loaded.config, GliznetConfig):
-            raise UnsupportedConfigError(f"{path_or_repo_id} is a GLiClass checkpoint, not one of GliZNet")
+            name = kwargs.get("pretrained_model_name_or_path", path_or_repo_id)
+            raise UnsupportedConfigError(f"{name} is a GLiClass checkpoint, not one of GliZNet")
         return model
 
     @classmethod

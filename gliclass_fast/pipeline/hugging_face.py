@@ -6,7 +6,8 @@ pipeline takes the same arguments in a call, so that its module imports this one
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from itertools import count, islice
 from typing import TYPE_CHECKING, Any
 
@@ -43,6 +44,7 @@ class HuggingFacePipeline:
     def __init__(self, classifier: ZeroShotClassificationPipeline, **defaults: Any) -> None:
         """Takes the pipeline that does the work, and arguments for every call."""
         self.classifier, self._defaults = classifier, {**_DEFAULTS, **defaults}
+        self._classify: Callable[..., Any] = classifier
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.classifier!r})"
@@ -107,7 +109,7 @@ class HuggingFacePipeline:
 
         def run(part: list[Any], first: int = 0) -> list[dict[str, Any]]:
             texts = check_texts(part, first)
-            scored = self.classifier(texts, names, return_hierarchical=True, first_text=first, **arguments)
+            scored = self._classify(texts, names, return_hierarchical=True, first_text=first, **arguments)
             return [_result(text, names, own, top) for text, own in zip(texts, scored, strict=True)]
 
         if isinstance(sequences, str):
@@ -160,7 +162,9 @@ def pipeline(
     return HuggingFacePipeline(classifier, **defaults)
 
 
-def answer(classifier: ZeroShotClassificationPipeline, *positional: Any, **named: Any) -> Any:
+def answer(
+    classify: Callable[..., Any], classifier: ZeroShotClassificationPipeline, *positional: Any, **named: Any
+) -> Any:
     """Answers a call of our own pipeline that has one of the arguments ITS_OWN.
 
     With `candidate_labels` it is a call of transformers', whose scores add up to 1 by default. With `labels`,
@@ -172,7 +176,9 @@ def answer(classifier: ZeroShotClassificationPipeline, *positional: Any, **named
     for ours, theirs in (("texts", "sequences"), ("labels", "candidate_labels")):
         if ours in named and theirs not in named:
             named[theirs] = named.pop(ours)
-    return HuggingFacePipeline(classifier, **defaults)(*positional, **named)
+    own = HuggingFacePipeline(classifier, **defaults)
+    own._classify = partial(classify, classifier)  # that of a subclass has run already
+    return own(*positional, **named)
 
 
 def _understood(arguments: dict[str, Any]) -> dict[str, Any]:

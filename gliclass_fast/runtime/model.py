@@ -78,7 +78,7 @@ class GLiClassModel(StockModel):
     @classmethod
     def from_pretrained(
         cls,
-        path_or_repo_id: str | Path,
+        path_or_repo_id: str | Path | None = None,
         dtype: torch.dtype | str | None = None,
         device: torch.device | str | None = None,
         backend: str | None = None,
@@ -93,7 +93,7 @@ class GLiClassModel(StockModel):
 
         Args:
             path_or_repo_id: a folder with config.json and model.safetensors (or its shards), or a repository
-                id.
+                id. It may be given as `pretrained_model_name_or_path`, as transformers names it.
             dtype: float32, float16 or bfloat16. Default: on a GPU float16, or bfloat16 where float16
                 overflows; on a CPU float32, as 16 bit is slower and less exact on most. "auto": on a GPU what
                 config.json asks for, else the stored dtype.
@@ -113,7 +113,7 @@ class GLiClassModel(StockModel):
             ValueError: a device, dtype or backend is unknown or cannot run here.
             TypeError: an option is unknown.
         """
-        found = find_pretrained(path_or_repo_id, options)
+        found = find_pretrained(options.pop("pretrained_model_name_or_path", path_or_repo_id), options)
         return cls(
             found.raw,
             partial(open_checkpoint, found.folder),

@@ -87,8 +87,9 @@ class StockModel:
                 all labels, int [N, S'].
             class_attention_mask: as class_input_ids.
             labels_mask: [N, K], for bi-encoders, 1 for the slots that hold a label.
-            max_num_classes: K, where labels are in input_ids; default: that of the configuration. With
-                `decoder-kv` it has no effect, and K is the largest number of labels of a text.
+            max_num_classes: K, where labels are in input_ids; default: that of the configuration, which
+                counts alone for encoder-decoders. With `decoder-kv` it has no effect, and K is the largest
+                number of labels of a text.
             output_text_embeddings: whether the output has text and class embeddings.
             output_class_embeddings: the same.
             return_dict: False gives a tuple that holds the logits alone.
@@ -111,7 +112,8 @@ class StockModel:
             raise TypeError("input_ids is missing: `prepare_inputs` of a pipeline makes it")
         adapters = self.adapters_per_text(adapter_ids, len(input_ids))
         inputs = PaddedInputs(input_ids, attention_mask, class_input_ids, class_attention_mask, labels_mask)
-        slots: Any = max_num_classes or getattr(self.origin.config, "max_num_classes", 0)
+        asked = None if class_input_ids is not None else max_num_classes
+        slots: Any = asked or getattr(self.origin.config, "max_num_classes", 0)
         slots = int(slots) if labels_mask is None else labels_mask.shape[1]
         embeddings = bool(output_text_embeddings or output_class_embeddings)
         of_texts = [None if each is None else self.adapters[each] for each in adapters]
@@ -143,9 +145,12 @@ class StockModel:
         """Returns the model for False, as `train` does; raises RuntimeError for True."""
         return self.train(requires_grad)
 
-    def state_dict(self) -> dict[str, Tensor]:
-        """Returns the checkpoint's tensors by their stock names; to change them changes nothing here."""
-        return {name: _copied(tensor) for name, tensor in self.origin.read_tensors().items()}
+    def state_dict(self, *, prefix: str = "", keep_vars: bool = False) -> dict[str, Tensor]:
+        """Returns the checkpoint's tensors by their stock names; to change them changes nothing here.
+
+        prefix: what stands before every name. keep_vars: has no effect.
+        """
+        return {prefix + name: _copied(tensor) for name, tensor in self.origin.read_tensors().items()}
 
     def load_state_dict(
         self, state_dict: Mapping[str, Tensor], strict: bool = True, assign: bool = False
@@ -155,9 +160,14 @@ class StockModel:
         strict: whether every tensor must have a name of the checkpoint, and every name its tensor; otherwise
         a missing one keeps its value. assign: has no effect.
 
-        Raises RuntimeError where they do not match, and CheckpointError for a tensor of the wrong shape; the
-        model then stays as it is.
+        Raises TypeError for what is no dict of tensors, RuntimeError where they do not match, and
+        CheckpointError for a tensor of the wrong shape; the model then stays as it is.
         """
+        if not isinstance(state_dict, Mapping):
+            raise TypeError(f"state_dict must be a dict of tensors, got {type(state_dict).__name__}")
+        for name, value in state_dict.items():
+            if not isinstance(value, Tensor):
+                raise TypeError(f"state_dict[{name!r}] must be a tensor, got {type(value).__name__}")
         current = self.origin.read_tensors()
         missing = [name for name in current if name not in state_dict]
         unexpected = [name for name in state_dict if name not in current]

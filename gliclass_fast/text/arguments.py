@@ -10,7 +10,7 @@ from __future__ import annotations
 import numbers
 import operator
 from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
-from functools import wraps
+from functools import partial, wraps
 from typing import Any, Literal, TypeVar, cast
 
 from gliclass_fast.text import by_label
@@ -243,13 +243,13 @@ def tasks_per_text(prompt: Any, count: int) -> list[str]:
 
 
 def passed_on(names: Collection[str], to: Callable[..., Any]) -> Callable[[Method], Method]:
-    """Has `to` answer the calls of a method that have one of these arguments."""
+    """Has `to` answer the calls of a method that have one of these arguments; it takes the method first."""
 
     def decorate(method: Method) -> Method:
         @wraps(method)
         def either(self: Any, *positional: Any, **named: Any) -> Any:
             asked = any(name in names for name in named)
-            return (to if asked else method)(self, *positional, **named)
+            return (partial(to, method) if asked else method)(self, *positional, **named)
 
         return cast(Method, either)
 

@@ -79,7 +79,7 @@ class LabelsLast:
         self.section = lru_cache(maxsize=_CACHED_LABEL_LISTS)(self._tokenize_section)
 
     def encode(self, requests: Sequence[Request], window: int) -> list[EncodedPrompt]:
-        """Returns sequences of at most `window` tokens: what does not fit shortens the context at its end."""
+        """Returns sequences of at most `window` tokens: what does not fit shortens the context."""
         contexts = self.contexts([context_of(each, self.markers) for each in requests])
         found = []
         for request, ids in zip(requests, contexts, strict=True):
@@ -90,7 +90,13 @@ class LabelsLast:
                 raise LabelsDoNotFit(len(request.labels), window, needs)
             cut = max(0, len(ids) - room)
             found.append(
-                labels_last(ids[:room], self.sep_id, section.token_ids, section.spans, tokens_cut=cut)
+                labels_last(
+                    self._tokenizer.cut(ids, room),
+                    self.sep_id,
+                    section.token_ids,
+                    section.spans,
+                    tokens_cut=cut,
+                )
             )
         return found
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from typing import Any
@@ -94,15 +94,20 @@ def _softmax(logits: np.ndarray) -> list[float]:
     return scores
 
 
-def merged(chunks: Sequence[Scores], classification_type: str) -> Scores:
-    """Returns the best score of every label over the chunks of one text; single-label scores then sum to 1.
+def merged(
+    chunks: Sequence[Scores],
+    classification_type: str,
+    aggregate: Callable[[list[dict[str, float]], list[str]], Mapping[str, float]],
+) -> Scores:
+    """Returns one score of every label for the chunks of a text; single-label scores then sum to 1.
 
-    The last score of a label that is given twice counts. One chunk stays as it is.
+    The last score of a label that is given twice counts. One chunk stays as it is. aggregate: takes the
+    scores of every chunk by label, and the labels.
     """
     if len(chunks) == 1:
         return Scores(chunks[0].labels, chunks[0].values)
     by_chunk = [dict(zip(each.labels, each.values, strict=True)) for each in chunks]
-    best = {label: max(scores[label] for scores in by_chunk) for label in chunks[0].labels}
+    best = aggregate(by_chunk, list(chunks[0].labels))
     total = sum(best.values()) if classification_type == "single-label" else 1.0
     return Scores(list(best), [score / total for score in best.values()])
 

@@ -54,6 +54,11 @@ class SequenceTokenizer:
         """Takes a fast tokenizer, else raises ValueError; `names` has the new names of the `markers`."""
         self._backend, self.names = _private_copy(backend_of(tokenizer), markers)
         self._prefix, self._suffix = _template(tokenizer)
+        self._cuts_left = getattr(tokenizer, "truncation_side", "right") == "left"
+
+    def cut(self, ids: Any, room: int) -> Any:
+        """Returns at most `room` ids of a list: the first, or the last where `truncation_side` is "left"."""
+        return ids[max(0, len(ids) - room) :] if self._cuts_left else ids[:room]
 
     def whole(self, strings: list[str], window: int) -> list[tuple[np.ndarray, int]]:
         """Returns every string as int32 ids, special tokens included, with the number of tokens cut off.
@@ -62,7 +67,7 @@ class SequenceTokenizer:
         """
         room = max(0, window - len(self._prefix) - len(self._suffix))
         return [
-            (_ids([*self._prefix, *ids[:room], *self._suffix]), max(0, len(ids) - room))
+            (_ids([*self._prefix, *self.cut(ids, room), *self._suffix]), max(0, len(ids) - room))
             for ids in self.pieces(strings)
         ]
 
@@ -137,7 +142,7 @@ class PromptTokenizer(MarkedTokenizer):
         return window - len(self._prefix) - len(self._suffix) - LEAST_TEXT
 
     def _assemble(
-        self, prompt: Prompt, block: _LabelBlock, front: list[int], back: list[int], window: int
+        self, prompt: Prompt, block: _LabelBlock, front: Sequence[int], back: Sequence[int], window: int
     ) -> EncodedPrompt:
         head, spans = block.token_ids, block.spans
         free = window - len(head) - len(self._suffix)
@@ -145,8 +150,13 @@ class PromptTokenizer(MarkedTokenizer):
             needs = f"with one token of text they need {window - free + LEAST_TEXT}"
             raise LabelsDoNotFit(len(prompt.labels), window, needs)
         length = len(front) + len(back)
-        front = front[: free - 1]  # the right end is cut as in the reference, but no label or <<SEP>>
-        back = back[: free - len(front)]
+        # an end of the text is cut as in the reference, but no label or <<SEP>>
+        if self._cuts_left:
+            sep, behind = back[:1], self.cut(back[1:], free - 1)
+            front, back = self.cut(front, free - 1 - len(behind)), [*sep, *behind]
+        else:
+            front = self.cut(front, free - 1)
+            back = self.cut(back, free - len(front))
         if front:
             head = np.insert(head, len(self._prefix), front)
             spans = spans + len(front)

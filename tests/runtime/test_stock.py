@@ -256,6 +256,38 @@ def test_calls_that_cannot_be_answered_say_why(change: Any, error: Any, message:
     assert ours(ids, labels=None, output_hidden_states=False, max_num_classes=1).logits.shape == (1, 1)
 
 
+def test_names_of_a_checkpoint() -> None:
+    given: Any = {"pretrained_model_name_or_path": demo.PATH}  # as transformers names it
+    assert GLiClassModel.from_pretrained(**given, device="cpu").name_or_path == str(demo.PATH)
+    with pytest.raises(CheckpointError, match="the name of the checkpoint is empty"):
+        GLiClassModel.from_pretrained("")
+    for wrong in (None, 5):
+        with pytest.raises(TypeError, match="named by a path or a repository id, not by"):
+            GLiClassModel.from_pretrained(wrong)  # type: ignore[arg-type]
+
+
+def test_dicts_of_tensors() -> None:
+    model = loaded(reference_model())
+    names = set(model.state_dict())
+    assert set(model.state_dict(prefix="m.", keep_vars=True)) == {f"m.{name}" for name in names}
+    for wrong, message in (
+        (None, "must be a dict of tensors, got NoneType"),
+        ({"a": 1}, r"\['a'\] must be a tensor"),
+    ):
+        with pytest.raises(TypeError, match=message):
+            model.load_state_dict(wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("kind", ["encoder-decoder, BART", "encoder-decoder-cls, T5"])
+def test_an_encoder_decoder_has_the_slots_of_its_configuration(kind: str) -> None:
+    model = families.reference(kind)
+    inputs = reference_pipeline(model).pipe.prepare_inputs(["hello", "x"], ["a", "b", "c"], True)
+    for count in (None, 3, 10):
+        with torch.no_grad():
+            expected = model(**inputs, max_num_classes=count).logits
+        assert loaded(model)(**inputs, max_num_classes=count).logits.shape == expected.shape
+
+
 def test_options_of_the_configuration_are_replaced() -> None:
     changed = GLiClassModel.from_pretrained(demo.PATH, prompt_first=False, max_num_classes=3)
     assert changed.config.max_num_classes == 3 and not changed.loaded.config.prompt_first

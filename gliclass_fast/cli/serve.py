@@ -97,6 +97,8 @@ def serve(
         return
     if placement.replicas > 1:
         raise ValueError("several replicas need --ray")
+    if placement.ray_address is not None:
+        raise ValueError("ray_address, the address of a cluster, needs --ray")
     from gliclass_fast.serving.server import run
 
     run(settings, placement)

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import logging
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from gliclass_fast.serving.errors import RequestError, TooLarge, Unauthorized
+from gliclass_fast.serving.errors import Draining, RequestError, TooLarge, Unauthorized
 from gliclass_fast.serving.metrics import Metrics
 
 logger = logging.getLogger(__name__)
 
 LONGEST_MESSAGE = 500  # characters of an error, which may repeat a part of what the caller sent
+CLIENT_LEFT = 499  # nginx's status for a client that left before its answer; nobody reads it
 LONGEST_ID = 128  # characters of a request id that a caller may choose
 OPEN = ("/", "/health", "/ready", "/docs", "/openapi.json")  # whoever has no key may read these
 
@@ -26,12 +28,13 @@ class Access:
     """Stands before an app: it lets requests in, counts and logs them, and turns every error into JSON."""
 
     def __init__(
-        self, app: ASGIApp, metrics: Metrics, api_keys: tuple[str, ...], body_bytes: int, probe: str
-    ) -> None:
-        """Takes what stands behind, and the path of a probe that needs no key beside those in OPEN."""
+        self, app: ASGIApp, metrics: Metrics, api_keys: tuple[str, ...], body_bytes: int, probe: str,
+        draining: Callable[[], bool],
+    ) -> None:  # fmt: skip
+        """Takes what stands behind, the path of a probe that needs no key, and whether the service ends."""
         self.app, self.metrics, self.body_bytes = app, metrics, body_bytes
         self._keys = [key.encode() for key in api_keys]
-        self._open = (*OPEN, probe)
+        self._open, self._draining = (*OPEN, probe), draining
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handles a request; whatever else there is passes through."""
@@ -59,6 +62,13 @@ class Access:
         except RequestError as error:
             state["error_type"] = error.error_type
             await error_response(error.status, error.error_type, str(error))(scope, receive, answered)
+        except asyncio.CancelledError:  # at its end the server gives up a request that has not come whole
+            if status or not self._draining():
+                raise
+            state["error_type"] = Draining.error_type
+            message = "the service is about to end, and the request has not come whole"
+            response = error_response(Draining.status, Draining.error_type, message, {"retry-after": "1"})
+            await response(scope, receive, answered)
         except Exception:
             logger.exception("a request failed", extra={"request_id": state["request_id"]})
             state["error_type"] = "internal"
@@ -66,7 +76,7 @@ class Access:
                 response = error_response(500, "internal", "the service failed; its log says why")
                 await response(scope, receive, answered)
         finally:
-            self._observe(scope, method, status, time.monotonic() - start)
+            self._observe(scope, method, status or CLIENT_LEFT, time.monotonic() - start)
 
     def _check_key(self, scope: Scope, headers: dict[bytes, bytes]) -> None:
         if not self._keys or (scope["method"] == "GET" and scope["path"] in self._open):

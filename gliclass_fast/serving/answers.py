@@ -15,9 +15,10 @@ class ServeError(Exception):
     """Reports that a service gave no answer, or answered with an error.
 
     Attributes:
-        status: the HTTP status, or None where there was no answer.
+        status: the HTTP status, or None where there was no answer, or none that can be read.
         error_type: a word of the service, as "invalid" or "overloaded"; "timeout" or "connection" where there
-            was no answer; "unknown" where the service did not say.
+            was no answer; "invalid" also for a request that cannot be sent; "unknown" where the service did
+            not say.
         message: what is wrong.
         request_id: what the service's log calls the request, where it answered.
     """
@@ -57,7 +58,7 @@ def json_of(response: Any) -> Any:
     try:
         return response.json()
     except (ValueError, RecursionError):
-        message = f"the answer is not JSON: {response.text[:200]!r}"
+        message = f"the answer is not JSON: {_text(response)[:200]!r}"
         raise ServeError(response.status_code, "unknown", message) from None
 
 
@@ -67,16 +68,21 @@ def error_of(response: Any) -> ServeError:
         body = response.json()
     except (ValueError, RecursionError):
         body = None
-    if response.is_redirect:
+    if response.has_redirect_location:
         body = {"error": f"the service has moved to {response.headers['location']}: give that address"}
     if not isinstance(body, dict) or "error" not in body:
-        body = {"error": response.text[:500].strip() or response.reason_phrase}
+        body = {"error": _text(response)[:500].strip() or response.reason_phrase}
     return ServeError(
         response.status_code,
         str(body.get("error_type", "unknown")),
         str(body["error"]),
         response.headers.get("x-request-id"),
     )
+
+
+def _text(response: Any) -> str:
+    """Returns the text of an answer as UTF-8, as its charset may be one that makes no text."""
+    return bytes(response.content).decode("utf-8", "replace")
 
 
 def seconds_until(response: Any) -> float:
@@ -86,7 +92,7 @@ def seconds_until(response: Any) -> float:
         return float(given)
     try:
         until = parsedate_to_datetime(given)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError):
         return 0.0
     if until.tzinfo is None:  # "-0000", a moment in UTC
         until = until.replace(tzinfo=timezone.utc)

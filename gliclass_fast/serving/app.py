@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -12,10 +13,11 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.routing import Match
 
 from gliclass_fast import __version__
-from gliclass_fast.serving.access import Access, error_response
+from gliclass_fast.serving.access import CLIENT_LEFT, Access, error_response
 from gliclass_fast.serving.errors import Broken, Draining, RequestError
 from gliclass_fast.serving.formats import (
     ClassifyBody,
@@ -28,9 +30,13 @@ from gliclass_fast.serving.service import Answer, Service
 from gliclass_fast.serving.settings import ServeSettings
 
 PAGE = Path(__file__).parent / "page" / "index.html"
-CLIENT_LEFT = 499  # nginx's status for a client that left before its answer; nobody reads it
 MADE_AT_ONCE = 5_000  # predictions up to which the event loop itself makes the JSON of an answer
-OWN_ROUTES = ("/classify", "/predict", "/rerank", "/health", "/ready", "/info", "/metrics", "/docs")
+OWN_ROUTES = (
+    "/classify", "/predict", "/rerank", "/health", "/ready", "/info", "/metrics", "/adapter-cache", "/docs",
+    "/openapi.json",
+)  # fmt: skip
+PREFIX = re.compile(r"(/[A-Za-z0-9._~-]+)+")  # nothing that is quoted in a path, or is a pattern
+MOST_NAMED = 3  # faults of a body that an answer names
 NAMES = {404: "not_found", 405: "method_not_allowed", 413: "too_large", 422: "invalid_json"}
 ERRORS: dict[int | str, Any] = {
     status: {
@@ -63,7 +69,7 @@ def create_app(settings: ServeSettings) -> FastAPI:
     The app needs its lifespan: it starts to answer there, and at its end answers all that waits.
     """
     prefix = settings.route_prefix.rstrip("/")
-    if not prefix.startswith("/") or prefix in OWN_ROUTES:
+    if not PREFIX.fullmatch(prefix) or prefix in OWN_ROUTES:
         raise ValueError(f"route_prefix must be a path beside our own routes, as /gliclass, not {prefix!r}")
     service = Service(settings)
 
@@ -76,11 +82,13 @@ def create_app(settings: ServeSettings) -> FastAPI:
     app = FastAPI(
         title="gliclass-fast", version=__version__, lifespan=lifespan, redoc_url=None, responses=ERRORS,
         description="Zero-shot text classification with any labels.",
+        redirect_slashes=False,  # behind a proxy the address to go to would be wrong
     )  # fmt: skip
     app.state.service = service
     app.add_middleware(
         Access, metrics=service.metrics, api_keys=settings.api_keys,
         body_bytes=settings.limits.body_bytes, probe=f"{prefix}/-/healthz",
+        draining=lambda: service.draining,
     )  # fmt: skip
     app.add_exception_handler(RequestError, _request_error)
     app.add_exception_handler(RequestValidationError, _validation_error)
@@ -200,25 +208,58 @@ async def _request_error(request: Request, error: Any) -> Response:
 async def _validation_error(request: Request, error: Any) -> Response:
     """Says where a body is not as described, without repeating what the caller sent."""
     messages, kind = [], "invalid"
-    if "json" not in request.headers.get("content-type", ""):
+    if not _is_json(request.headers.get("content-type", "")):
         messages.append("send the body as JSON, with Content-Type: application/json")
-    for each in error.errors():
+    for each in error.errors()[:MOST_NAMED]:  # there may be very many
         place = ".".join(str(part) for part in each["loc"][1:])
         if each["type"] == "json_invalid":
             kind, place = "invalid_json", f"the body is not valid JSON at character {place}"
-        messages.append(f"{place}: {each['msg']}" if place else each["msg"])
-    return _error(request, 422, kind, "; ".join(dict.fromkeys(messages[:3])))
+            messages += _compressed(request)
+        text = "the body is empty" if _is_nothing(each) else each["msg"]
+        messages.append(f"{place}: {text}" if place else text)
+    return _error(request, 422, kind, "; ".join(dict.fromkeys(messages[:MOST_NAMED])))
 
 
 async def _http_error(request: Request, error: Any) -> Response:
-    # a body that cannot be parsed, as it is nested too deeply, is 400 to the framework
-    status = 422 if error.status_code == 400 else error.status_code
-    headers = error.headers
+    if isinstance(error.__cause__, ClientDisconnect):
+        return Response(status_code=CLIENT_LEFT)
+    status, message, headers = error.status_code, str(error.detail), error.headers
+    if status == 400:  # a body that cannot be parsed, to the framework
+        status, message = 422, _why_not_read(request, error)
     if status == 405:  # the framework names the methods of one of the path's routes
         others = [each for each in request.app.routes if each.matches(request.scope)[0] is Match.PARTIAL]
         methods = {method for each in others for method in each.methods}
         headers = {"allow": ", ".join(sorted(methods | ({"HEAD"} if "GET" in methods else set())))}
-    return _error(request, status, NAMES.get(status, "invalid"), str(error.detail), headers)
+    return _error(request, status, NAMES.get(status, "invalid"), message, headers)
+
+
+def _why_not_read(request: Request, error: Any) -> str:
+    """Returns why a body could not be parsed."""
+    cause = error.__cause__
+    if compressed := _compressed(request):
+        return compressed[0]
+    if isinstance(cause, UnicodeDecodeError):
+        return "the body is not UTF-8"
+    if isinstance(cause, RecursionError):
+        return "the body is nested too deeply"
+    if isinstance(cause, ValueError):  # a number of too many digits; the rest is advice for our own code
+        return str(cause).partition(";")[0]
+    return str(error.detail)
+
+
+def _compressed(request: Request) -> list[str]:
+    encoding = request.headers.get("content-encoding", "identity").strip().lower()
+    return [] if encoding == "identity" else ["compressed bodies are not read"]
+
+
+def _is_json(content_type: str) -> bool:
+    """Returns whether the framework reads a body of this type as JSON."""
+    kind, _, name = content_type.partition(";")[0].strip().lower().partition("/")
+    return kind == "application" and (name == "json" or name.endswith("+json"))
+
+
+def _is_nothing(fault: dict[str, Any]) -> bool:
+    return fault["type"] == "missing" and len(fault["loc"]) == 1
 
 
 def _error(

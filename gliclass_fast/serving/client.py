@@ -1,16 +1,19 @@
 """Clients of a service: `GLiClassClient`, with the reference's name and methods, and `AsyncGLiClassClient`.
 
 Both share one body. A method is a generator that yields what is to be done, a request to send or seconds to
-wait, and gets the outcome, a response or the error of the connection; `_run` of a client does what it says,
-blocking or in an event loop.
+wait, and gets the outcome, a response or an error; `_run` of a client does what it says, blocking or in an
+event loop.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
+import os
 import time
 from collections.abc import Generator, Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from gliclass_fast.serving.answers import TRY_AGAIN, Retries, ServeError, error_of, json_of, seconds_until
@@ -32,7 +35,11 @@ _Steps = Generator[_Request | float, Any, Any]
 
 
 class _Client:
-    """Holds what both clients share: the methods, what they send, and what they make of an answer."""
+    """Holds what both clients share: the methods, what they send, and what they make of an answer.
+
+    Every process has a session of its own: after a fork two would read each other's answers from a shared
+    connection.
+    """
 
     def __init__(
         self,
@@ -56,8 +63,11 @@ class _Client:
             headers: further headers of every request.
             transport: a transport of httpx2, as for an application in this process.
 
-        Raises ImportError where httpx2 is missing, and ValueError for what is no address of HTTP.
+        Raises ImportError where httpx2 is missing, and ValueError for what is no address of HTTP or no
+        number of seconds.
         """
+        if timeout is not None and not 0 <= timeout < math.inf:
+            raise ValueError(f"timeout is a number of seconds, or None for no end, not {timeout}")
         self.url, self.model = url.rstrip("/"), model
         self.retries = Retries(retries) if isinstance(retries, int) else retries
         self._one_text = False  # the service is a reference's, which answers one text of a list
@@ -74,14 +84,25 @@ class _Client:
         if parts.scheme not in ("http", "https") or not parts.host or (parts.port or 0) > MOST_PORT:
             raise ValueError(f"an address is as http://localhost:8000/gliclass, not {url!r}")
         self._failed, self._timed_out = httpx2.RequestError, (httpx2.ReadTimeout, httpx2.WriteTimeout)
-        self._session: Any = getattr(httpx2, self._kind)(
+        self._unreadable = httpx2.DecodingError
+        self._connect = partial(
+            getattr(httpx2, self._kind),
             timeout=httpx2.Timeout(timeout, connect=min(5.0, timeout or 5.0), pool=None),
             limits=httpx2.Limits(max_connections=CONNECTIONS, max_keepalive_connections=CONNECTIONS),
             headers={**own, **(headers or {})},
             transport=transport,
         )
+        self._sessions: dict[int, Any] = {os.getpid(): self._connect()}  # by process
 
     _kind: str
+
+    @property
+    def _session(self) -> Any:
+        """Returns the session of this process; that of a parent is neither used nor closed."""
+        process, newest = os.getpid(), list(self._sessions.values())[-1]
+        if process in self._sessions or newest.is_closed:
+            return self._sessions.get(process, newest)
+        return self._sessions.setdefault(process, self._connect())
 
     def _run(self, steps: _Steps) -> Any:
         raise NotImplementedError
@@ -192,7 +213,7 @@ class _Client:
         root = self.url.split("/", 3)[:3]  # where Ray Serve answers for services that have no such route
         for address in (self.url, "/".join(root)):
             outcome = yield _Request("GET", f"{address}/-/healthz", {"timeout": timeout})
-            if isinstance(outcome, self._failed):
+            if isinstance(outcome, Exception):
                 return False
             if outcome.status_code == 200:
                 return True
@@ -203,10 +224,8 @@ class _Client:
         attempt = 0
         while True:
             least, outcome = 0.0, (yield _Request(method, url, options))
-            if isinstance(outcome, self._timed_out):
-                raise ServeError(None, "timeout", f"{url} did not answer in time: {outcome!r}") from outcome
-            if isinstance(outcome, self._failed):
-                error = ServeError(None, "connection", f"{url} cannot be reached: {outcome!r}")
+            if isinstance(outcome, Exception):
+                error = self._lost(url, outcome)
             elif outcome.is_success:
                 return json_of(outcome)
             else:
@@ -218,6 +237,20 @@ class _Client:
                 raise error
             yield wait
             attempt += 1
+
+    def _lost(self, url: str, outcome: Exception) -> ServeError:
+        """Returns the error of a connection, after which a request may be sent again; raises any other."""
+        if isinstance(outcome, UnicodeEncodeError):
+            character = outcome.object[outcome.start]
+            message = f"the request is not valid text: {outcome.reason}, as {character!r}"
+            raise ServeError(None, "invalid", message)
+        if isinstance(outcome, self._timed_out):
+            raise ServeError(None, "timeout", f"{url} did not answer in time: {outcome!r}") from outcome
+        if isinstance(outcome, self._unreadable):
+            raise ServeError(None, "unknown", f"the answer of {url} cannot be read: {outcome!r}") from outcome
+        if isinstance(outcome, self._failed):
+            return ServeError(None, "connection", f"{url} cannot be reached: {outcome!r}")
+        raise outcome
 
 
 class GLiClassClient(_Client):
@@ -251,7 +284,7 @@ class GLiClassClient(_Client):
             return time.sleep(step)
         try:
             return self._session.request(step.method, step.url, **step.options)
-        except self._failed as error:
+        except Exception as error:
             return error
 
 
@@ -286,5 +319,5 @@ class AsyncGLiClassClient(_Client):
             return await asyncio.sleep(step)
         try:
             return await self._session.request(step.method, step.url, **step.options)
-        except self._failed as error:
+        except Exception as error:
             return error

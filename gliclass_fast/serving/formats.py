@@ -8,13 +8,14 @@ text-embeddings-inference.
 from __future__ import annotations
 
 from dataclasses import fields
+from itertools import islice
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
 
-from gliclass_fast.serving.errors import Invalid
+from gliclass_fast.serving.errors import Invalid, TooLarge
 from gliclass_fast.serving.service import Answer
-from gliclass_fast.serving.settings import ServeSettings
+from gliclass_fast.serving.settings import Limits, ServeSettings
 from gliclass_fast.serving.sizes import label_sizes
 from gliclass_fast.text.results import Scores, TextInfo
 
@@ -44,6 +45,7 @@ Kind = Literal["multi-label", "single-label", "multi", "single"]
 Right = Literal["Right", "right"]  # the end of a text from which tokens are cut; the left one never is
 
 LONGEST_TEMPLATE = 1000  # characters
+UNKNOWN_KEYS = 3  # of a body that get an error each; an answer names no more
 SINGLE_LABEL, MULTI_LABEL = "single-label", "multi-label"
 
 
@@ -128,6 +130,16 @@ class ClassifyBody(Body):
     model: str | None = Field(None, description="The name of a model of the service, where it has several.")
     adapter_id: str | None = None
 
+    @model_validator(mode="before")
+    @classmethod
+    def _with_few_unknown_keys(cls, given: Any) -> Any:
+        """Leaves out all but the first unknown keys, as each makes an error and a body may have very many."""
+        known = cls.model_fields
+        if not isinstance(given, dict) or len(given) <= len(known):
+            return given
+        shown = set(islice((key for key in given if key not in known), UNKNOWN_KEYS))
+        return {key: value for key, value in given.items() if key in known or key in shown}
+
     def arguments(self, settings: ServeSettings) -> Arguments:
         """Returns the arguments of the classification."""
         arguments = self.model_dump(exclude={"return_info"})
@@ -172,12 +184,18 @@ class HuggingFaceBody(Body):
     def arguments(self, settings: ServeSettings) -> Arguments:
         """Returns the arguments of the classification."""
         given, template = self.parameters.candidate_labels, self.parameters.hypothesis_template
-        if isinstance(given, str):
-            given = [label.strip() for label in given.split(",") if label.strip()]
+        if given is not None:
+            given = _candidates(given, settings.limits)
         descriptions = None
         if template != "{}":
             if given is None or template.count("{}") != 1:
                 raise Invalid("hypothesis_template needs one {} where the label goes, and candidate_labels")
+            characters, most = len(given) * len(template), settings.limits.characters
+            if characters > most:
+                raise TooLarge(
+                    f"hypothesis_template has {characters} characters for {len(given)} labels; at most "
+                    f"{most} are allowed"
+                )
             descriptions = {label: template.replace("{}", label) for label in given}
         labels = settings.labels if given is None else given
         return {
@@ -253,6 +271,16 @@ class RerankBody(Body):
             )
         ]
         return sorted(rows, key=lambda row: -row["score"])
+
+
+def _candidates(given: str | list[str], limits: Limits) -> list[str]:
+    """Returns the labels of a list or of a string with commas; raises Invalid where there are too many."""
+    count = given.count(",") if isinstance(given, str) else len(given)  # a comma may end the last label
+    if count > limits.labels:
+        raise Invalid(f"candidate_labels has more than the {limits.labels} labels that are allowed")
+    if isinstance(given, str):
+        return [label.strip() for label in given.split(",") if label.strip()]
+    return given
 
 
 def _best_of(labels: Any) -> str:

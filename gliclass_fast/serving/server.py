@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import os
 from types import FrameType
 from typing import Any
 
 import uvicorn
+from fastapi import FastAPI
 
 from gliclass_fast.serving.app import create_app
 from gliclass_fast.serving.service import Service
@@ -40,12 +43,17 @@ class Server(uvicorn.Server):
             logger.info("ready", extra=facts)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Drains at the first signal, and ends at once at the second."""
+        """Drains at the first signal, and ends the process at once at the second."""
         if self._ending is None:
-            logger.info("draining", extra={"signal": sig})
+            # before the line of the log, during which the second signal may come
             self._ending = asyncio.get_running_loop().create_task(self._drain())
-        else:
-            self.should_exit = self.force_exit = True
+            logger.info("draining", extra={"signal": sig})
+            return
+        try:
+            logger.warning("ended at once", extra={"signal": sig})
+            logging.shutdown()
+        finally:  # the interpreter must not end in order: the engine's thread may be in the midst of a batch
+            os._exit(128 + sig)
 
     async def _drain(self) -> None:
         await self._service.drain()
@@ -58,8 +66,17 @@ def run(settings: ServeSettings, placement: Placement) -> None:
     Raises OSError where the address cannot be bound.
     """
     app = create_app(settings)
-    config = uvicorn.Config(
-        app, placement.host, placement.port, log_config=None, access_log=False, server_header=False,
-        timeout_graceful_shutdown=LAST_SECONDS,
+    Server(config_of(app, placement), app.state.service).run()
+
+
+def config_of(app: FastAPI, placement: Placement) -> uvicorn.Config:
+    """Returns how an app is served."""
+    http: Any = "auto"
+    with contextlib.suppress(ImportError):  # without httptools uvicorn takes h11, which has such a bound
+        from gliclass_fast.serving.heads import BoundedHeads
+
+        http = BoundedHeads
+    return uvicorn.Config(
+        app, placement.host, placement.port, http=http, log_config=None, access_log=False,
+        server_header=False, timeout_graceful_shutdown=LAST_SECONDS,
     )  # fmt: skip
-    Server(config, app.state.service).run()

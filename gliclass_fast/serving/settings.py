@@ -24,7 +24,7 @@ class Limits:
     labels: int = 1000  # of one text
     queue_tokens: int | None = None  # that wait, and of one request; None: BATCHES_WAITING batches
     queue_texts: int = 4096  # that wait
-    seconds: float = 30.0  # from the arrival of a request to its answer
+    seconds: float = 30.0  # from the last byte of a request to its answer
 
     def __post_init__(self) -> None:
         """Raises ValueError where a limit would let nothing through."""

@@ -12,6 +12,8 @@ from typing import Any
 from gliclass_fast.serving.errors import Invalid, TooLarge
 from gliclass_fast.serving.settings import Limits
 
+AROUND_EXAMPLE = 22  # characters that a prompt has for each: its marker, and "Labels:" with line ends
+
 
 def checked_size(arguments: Mapping[str, Any], limits: Limits) -> int:
     """Returns about how many characters the prompts of a request have.
@@ -68,13 +70,18 @@ def label_sizes(labels: Any) -> tuple[int, int]:
 
 
 def characters_of(given: Any) -> int:
-    """Returns the characters of all strings in lists and dicts of JSON, however deep."""
-    found, waiting = 0, [given]
+    """Returns the characters of all strings in lists and dicts of JSON, however deep; None has none.
+
+    Everything in them costs at least one, and a dict as much as an example, even where it is empty.
+    """
+    found, waiting = 0, [] if given is None else [given]
     while waiting:
         each = waiting.pop()
+        found += 1
         if isinstance(each, str):
             found += len(each)
         elif isinstance(each, dict):
+            found += AROUND_EXAMPLE
             waiting += [*each.keys(), *each.values()]
         elif isinstance(each, list):
             waiting += each

@@ -15,13 +15,20 @@ import uvicorn
 def running(app: Any) -> Iterator[str]:
     """Answers with an app, and gives its address."""
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, access_log=False))
+    with in_a_thread(server) as port:
+        yield f"http://127.0.0.1:{port}"
+
+
+@contextmanager
+def in_a_thread(server: uvicorn.Server) -> Iterator[int]:
+    """Runs a server, and gives its port."""
     thread = threading.Thread(target=server.run)
     thread.start()
     try:
         while not server.started:
             assert thread.is_alive()
             time.sleep(0.01)
-        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+        yield server.servers[0].sockets[0].getsockname()[1]
     finally:
         server.should_exit = True
         thread.join()

@@ -163,10 +163,10 @@ def test_what_may_help_is_sent_again_with_longer_waits(status: int, waits: list[
 
 def test_the_service_says_when_to_come_back(waits: list[float]) -> None:
     soon = format_datetime(datetime.now(timezone.utc) + timedelta(seconds=8), usegmt=True)
-    headers: list[dict[str, str]] = [{"retry-after": "3"}, {"retry-after": soon}, {"retry-after": "x"}]
-    both = Both([*(refusal(429, **header) for header in headers), A])
+    never = "Mon, 01 Jan 99999999999999 00:00:00 GMT"
+    both = Both([*(refusal(429, **{"retry-after": each}) for each in ("3", soon, "x", never)), A])
     assert both(lambda client: client.classify("one", ["a"])) == A
-    assert waits[3] == 3.2 and 6 <= waits[4] <= 8.4 and waits[5] == 0.8
+    assert waits[4] == 3.2 and 6 <= waits[5] <= 8.4 and waits[6:] == [0.8, 1.6]
     with pytest.raises(ServeError) as caught:
         Both([refusal(429, **{"retry-after": "11"})])(lambda client: client.classify("one", ["a"]))
     assert caught.value.status == 429
@@ -198,7 +198,9 @@ def test_tries_are_bounded(waits: list[float]) -> None:
         (httpx2.Response(200, text="[" * 200_000), 200, "unknown", "the answer is not JSON: '[[["),
         (httpx2.Response(500, text="[" * 200_000), 500, "unknown", "[[["),
         (httpx2.Response(200, json={"a": 1}), 200, "unknown", "a list of predictions was expected, not {'a'"),
-        (httpx2.DecodingError("no gzip"), None, "connection", f"{URL} cannot be reached: DecodingError"),
+        (httpx2.DecodingError("no gzip"), None, "unknown", f"the answer of {URL} cannot be read: Decoding"),
+        (httpx2.Response(304), 304, "unknown", "Not Modified"),
+        (httpx2.Response(300, text="choose"), 300, "unknown", "choose"),
         (httpx2.ReadTimeout("late"), None, "timeout", f"{URL} did not answer in time"),
     ],
 )
@@ -215,12 +217,43 @@ def test_errors_say_what_the_service_said(
     assert vars(copied) == vars(error) and str(copied) == str(error)
 
 
+@pytest.mark.parametrize("charset", ["hex", "rot13", "idna", "none"])
+@pytest.mark.parametrize(("status", "message"), [(500, "zß"), (200, "the answer is not JSON: 'zß'")])
+def test_the_text_of_an_answer_is_read_whatever_its_charset(charset: str, status: int, message: str) -> None:
+    headers = {"content-type": f"text/plain; charset={charset}"}
+    with pytest.raises(ServeError) as caught:
+        Both([httpx2.Response(status, content="zß".encode(), headers=headers)])(
+            lambda client: client.classify("one", ["a"])
+        )
+    assert (caught.value.status, caught.value.message) == (status, message)
+
+
 def test_what_is_no_address_is_said_at_once() -> None:
     none = ("", "localhost:8000/gliclass", "ftp://a/b", "http://", "http://localhost:port/gliclass")
     for url in (*none, "http://localhost:99999/gliclass", "http://a..b/", f"http://{'a' * 70}.org/"):
         for kind in (GLiClassClient, AsyncGLiClassClient):
             with pytest.raises(ValueError, match="address"):
                 kind(url)
+
+
+@pytest.mark.parametrize("timeout", [-1.0, float("nan"), float("inf")])
+def test_what_is_no_time_is_said_at_once(timeout: float) -> None:
+    for kind in (GLiClassClient, AsyncGLiClassClient):
+        with pytest.raises(ValueError, match="timeout is a number of seconds"):
+            kind(URL, timeout=timeout)
+
+
+@pytest.mark.parametrize("arguments", [("\ud800", ["a"]), ("one", ["b\ud800"])])
+def test_what_is_no_text_is_not_sent(arguments: Any) -> None:
+    both = Both([A])
+    with pytest.raises(ServeError, match=r"not valid text: surrogates not allowed, as '\\ud800'") as caught:
+        both(lambda client: client.classify(*arguments))
+    assert caught.value.error_type == "invalid" and not both.requests
+
+
+def test_a_mistake_of_the_caller_stays_what_it_is() -> None:
+    with pytest.raises(TypeError, match="not JSON serializable"):
+        Both([A])(lambda client: client.classify("one", {"a", "b"}))
 
 
 def test_a_key_is_sent_as_the_service_reads_it() -> None:
@@ -263,6 +296,21 @@ def test_the_health_of_a_service(answers: list[Any], lives: bool, waits: list[fl
     assert both(lambda client: client.health_check()) is lives and not waits
     paths = [request.url.path for request in both.requests]
     assert paths == ["/gliclass/-/healthz", "/-/healthz"][: len(answers)]
+
+
+@pytest.mark.parametrize("timeout", [-1.0, float("nan"), "x"])
+def test_the_health_is_no_error(timeout: Any) -> None:
+    """Sockets refuse the time, and a closed client every request."""
+    client, closed = GLiClassClient("http://127.0.0.1:9/gliclass"), GLiClassClient(URL)
+    closed.close()
+    assert client.health_check(timeout) is False and closed.health_check() is False
+
+    async def asynchronous() -> list[bool]:
+        client, closed = AsyncGLiClassClient("http://127.0.0.1:9/gliclass"), AsyncGLiClassClient(URL)
+        await closed.close()
+        return [await client.health_check(timeout), await closed.health_check()]
+
+    assert asyncio.run(asynchronous()) == [False, False]
 
 
 def test_calls_of_one_client_wait_together() -> None:

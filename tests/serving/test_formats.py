@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-import pytest
+import tracemalloc
+from typing import Any
 
-from gliclass_fast.serving.formats import HuggingFaceBody, HuggingFaceParameters, PredictBody
-from gliclass_fast.serving.settings import ServeSettings
+import pytest
+from pydantic import ValidationError
+
+from gliclass_fast.serving.errors import Invalid, RequestError, TooLarge
+from gliclass_fast.serving.formats import ClassifyBody, HuggingFaceBody, HuggingFaceParameters, PredictBody
+from gliclass_fast.serving.settings import Limits, ServeSettings
 
 
 @pytest.mark.parametrize(("labels", "kind"), [(["a"], "multi-label"), (["a", "b"], "single-label")])
@@ -18,3 +23,51 @@ def test_a_single_label_has_its_own_score_whoever_names_it(labels: list[str], ki
         (labels, PredictBody(inputs="x")),
     ):
         assert body.arguments(ServeSettings(labels=own))["classification_type"] == kind
+
+
+def asked(labels: Any, template: str = "{}") -> HuggingFaceBody:
+    parameters = HuggingFaceParameters(candidate_labels=labels, hypothesis_template=template)
+    return HuggingFaceBody(inputs="x", parameters=parameters)
+
+
+MANY = [f"{index:x}" for index in range(50_000)]
+
+
+@pytest.mark.parametrize(
+    ("body", "error"),
+    [
+        (asked(MANY, "{}" + "é" * 990), Invalid),
+        (asked(MANY), Invalid),
+        (asked(",".join(MANY)), Invalid),
+        (asked(MANY[:900], "{}" + "é" * 990), TooLarge),
+    ],
+)
+def test_labels_are_counted_before_anything_is_made_of_them(
+    body: HuggingFaceBody, error: type[RequestError]
+) -> None:
+    tracemalloc.start()
+    try:
+        with pytest.raises(error, match="allowed"):
+            body.arguments(ServeSettings())
+        assert tracemalloc.get_traced_memory()[1] < 100_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_as_many_labels_as_allowed_are_taken() -> None:
+    settings = ServeSettings(limits=Limits(labels=3, characters=18))
+    for labels in (["a", "b", "c"], "a, b,c", "a,b,c,"):
+        found = asked(labels, "is {}.").arguments(settings)
+        assert found["labels"] == ["a", "b", "c"] and found["label_descriptions"]["c"] == "is c."
+
+
+def test_only_a_few_of_the_unknown_keys_are_errors() -> None:
+    """The errors are the same as without the rest, as an answer names three at most."""
+    known = {"texts": 5, "labels": ["a"]}
+    with pytest.raises(ValidationError) as caught:
+        ClassifyBody.model_validate({**known, **dict.fromkeys(MANY)})
+    places = [".".join(map(str, each["loc"])) for each in caught.value.errors()]
+    assert places == ["texts.str", "texts.list[str]", "0", "1", "2"]
+    with pytest.raises(ValidationError, match="treshold\n  Extra inputs are not permitted"):
+        ClassifyBody.model_validate({"texts": "a", "treshold": 0.5})
+    assert ClassifyBody.model_json_schema()["additionalProperties"] is False

@@ -101,6 +101,7 @@ def test_addresses_are_those_of_the_web() -> None:
         (["/nowhere/at-all"], "/nowhere/at-all"),
         (["--max-model-length", "5"], "max_model_len"),
         (["--api-key-file", os.devnull], "holds no key"),
+        (["--ray-address", "ray://nowhere:10001"], "ray_address, the address of a cluster, needs --ray"),
     ],
 )
 def test_a_mistake_is_one_line(options: list[str], message: str) -> None:

@@ -10,10 +10,6 @@ from gliclass_fast.pipeline import BasePipeline, ZeroShotClassificationPipeline
 
 _SETTINGS = ("max_classes", "max_length", "classification_type", "progress_bar", "label_separator")
 _FIXED = ("label_token", "sep_token", "example_token")  # of ours: another value raises
-_ANSWERED = (  # methods whose work the engine does
-    "__call__", "get_embeddings", "prepare_input", "prepare_inputs", "prepare_labels_prompt",
-    "_postprocess_logits", "_process_labels", "process_single_text", "aggregate_chunk_scores", "chunk_text",
-)  # fmt: skip
 _CHUNKS = ("text_chunk_size", "text_chunk_overlap", "labels_chunk_size")
 
 
@@ -47,18 +43,28 @@ def accelerate(pipeline: Any, **model_options: Any) -> Any:
             "accelerate takes a gliclass ZeroShotClassificationPipeline or "
             f"ZeroShotClassificationWithChunkingPipeline, got {type(pipeline).__name__}"
         )
-    for name in _ANSWERED:
-        method = getattr(type(inner), name, None)
-        if method is not None and not method.__module__.startswith("gliclass."):
-            raise TypeError(
-                f"accelerate would leave out {type(inner).__name__}.{name}: derive such a class from "
-                "gliclass_fast's pipelines"
-            )
+    if own := _own_methods(inner):
+        raise TypeError(
+            f"accelerate would leave out {type(inner).__name__}.{own[0]}: derive such a class from "
+            "gliclass_fast's pipelines"
+        )
     fast = _fast(inner, model_options)
     if inner is not pipeline:
         pipeline.pipe = fast
         return pipeline
     return _swap_in(pipeline, fast)
+
+
+def _own_methods(inner: Any) -> list[str]:
+    """Returns the methods of gliclass's class that an object, or a class derived from it, has of its own."""
+    derived: list[Any] = []
+    for kind in type(inner).__mro__:
+        if kind.__module__.partition(".")[0] == "gliclass":
+            names = [name for each in derived for name in vars(each)] + list(vars(inner))
+            stock = [name for name in names if callable(getattr(kind, name, None))]
+            return [name for name in stock if name == "__call__" or not name.startswith("__")]
+        derived.append(kind)
+    return []
 
 
 def _fast(inner: Any, model_options: dict[str, Any]) -> BasePipeline:

@@ -26,6 +26,16 @@ class Mean:
         return {label: sum(each[label] for each in chunk_scores) / len(chunk_scores) for label in labels}
 
 
+def test_scores_that_are_all_zero_stay_so() -> None:
+    class Zeros(ZeroShotClassificationWithChunkingPipeline):
+        def aggregate_chunk_scores(self, chunk_scores: Any, labels: Sequence[str]) -> dict[str, float]:
+            return dict.fromkeys(labels, 0.0)
+
+    options: dict[str, Any] = {"device": "cpu", "progress_bar": False, "classification_type": "single-label"}
+    pipeline = Zeros(demo.PATH, **options, text_chunk_size=20, text_chunk_overlap=0)
+    assert pipeline("A song. " * 20, LABELS) == [[{"label": "music", "score": 0.0}]]
+
+
 @pytest.mark.parametrize("kind", ["single-label", "multi-label"])
 def test_the_scores_of_chunks_are_put_together_by_a_method(kind: str) -> None:
     class Theirs(Mean, reference.ZeroShotClassificationWithChunkingPipeline):
@@ -67,10 +77,17 @@ def test_a_call_of_the_shape_of_hugging_face_runs_a_subclass_once() -> None:
     assert pipeline("A song.", LABELS)["labels"] == ["music"] and pipeline.calls == 1
 
 
-@pytest.mark.parametrize("method", ["__call__", "aggregate_chunk_scores"])
+@pytest.mark.parametrize(
+    "method", ["__call__", "aggregate_chunk_scores", "prepare_input", "_format_examples_for_input"]
+)
 def test_accelerate_refuses_a_class_whose_methods_it_would_leave_out(method: str) -> None:
     kind = type("Own", (reference.ZeroShotClassificationWithChunkingPipeline,), {method: lambda self: None})
     model: Any = gliclass.GLiClassModel.from_pretrained(demo.PATH)
     pipeline = kind(model, str(demo.PATH), device="cpu")
     with pytest.raises(TypeError, match=rf"accelerate would leave out Own\.{method}"):
         gliclass_fast.accelerate(pipeline)
+    pipeline = reference.ZeroShotClassificationWithChunkingPipeline(model, str(demo.PATH), device="cpu")
+    if method != "__call__":  # which Python looks up on the class
+        setattr(pipeline, method, lambda: None)
+        with pytest.raises(TypeError, match=rf"accelerate would leave out .*Pipeline\.{method}"):
+            gliclass_fast.accelerate(pipeline)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
 
@@ -36,10 +37,10 @@ def resolve_folder(path_or_repo_id: str | Path, weights: bool = True, **hub: Any
     """
     if unknown := set(hub) - set(HUB_OPTIONS):
         raise TypeError(f"unexpected arguments {sorted(unknown)}; of the Hub: {', '.join(HUB_OPTIONS)}")
-    if not isinstance(path_or_repo_id, (str, Path)):
+    if not isinstance(path_or_repo_id, (str, PathLike)):
         given = type(path_or_repo_id).__name__
         raise TypeError(f"a checkpoint is named by a path or a repository id, not by {given}")
-    if not str(path_or_repo_id):
+    if not fspath(path_or_repo_id):  # as a path, this would be the current directory
         raise CheckpointError("the name of the checkpoint is empty: give a folder or a repository id")
     try:
         folder = Path(path_or_repo_id).expanduser()

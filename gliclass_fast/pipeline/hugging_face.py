@@ -40,11 +40,11 @@ class HuggingFacePipeline:
     """Takes the arguments of transformers' `ZeroShotClassificationPipeline`, and gives its results."""
 
     task = TASK
+    _classify: Callable[..., Any] | None = None  # what answers in the place of `classifier`
 
     def __init__(self, classifier: ZeroShotClassificationPipeline, **defaults: Any) -> None:
         """Takes the pipeline that does the work, and arguments for every call."""
         self.classifier, self._defaults = classifier, {**_DEFAULTS, **defaults}
-        self._classify: Callable[..., Any] = classifier
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.classifier!r})"
@@ -109,7 +109,8 @@ class HuggingFacePipeline:
 
         def run(part: list[Any], first: int = 0) -> list[dict[str, Any]]:
             texts = check_texts(part, first)
-            scored = self._classify(texts, names, return_hierarchical=True, first_text=first, **arguments)
+            classify = self._classify or self.classifier
+            scored = classify(texts, names, return_hierarchical=True, first_text=first, **arguments)
             return [_result(text, names, own, top) for text, own in zip(texts, scored, strict=True)]
 
         if isinstance(sequences, str):

@@ -113,7 +113,10 @@ class GLiClassModel(StockModel):
             ValueError: a device, dtype or backend is unknown or cannot run here.
             TypeError: an option is unknown.
         """
-        found = find_pretrained(options.pop("pretrained_model_name_or_path", path_or_repo_id), options)
+        name = options.pop("pretrained_model_name_or_path", path_or_repo_id)
+        if path_or_repo_id not in (None, name):
+            raise TypeError("path_or_repo_id and pretrained_model_name_or_path are two names of one argument")
+        found = find_pretrained(name, options)
         return cls(
             found.raw,
             partial(open_checkpoint, found.folder),

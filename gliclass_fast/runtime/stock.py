@@ -165,14 +165,14 @@ class StockModel:
         """
         if not isinstance(state_dict, Mapping):
             raise TypeError(f"state_dict must be a dict of tensors, got {type(state_dict).__name__}")
-        for name, value in state_dict.items():
-            if not isinstance(value, Tensor):
-                raise TypeError(f"state_dict[{name!r}] must be a tensor, got {type(value).__name__}")
         current = self.origin.read_tensors()
         missing = [name for name in current if name not in state_dict]
         unexpected = [name for name in state_dict if name not in current]
         if strict and (missing or unexpected):
             raise RuntimeError(f"state_dict does not match: missing {missing}, unexpected {unexpected}")
+        for name in current:
+            if not isinstance(value := state_dict.get(name, current[name]), Tensor):
+                raise TypeError(f"state_dict[{name!r}] must be a tensor, got {type(value).__name__}")
         ties = tied_to(current)  # a tensor of several names takes the last value given to one, as in torch
         given_to = {ties.get(name, name): state_dict[name] for name in current if name in state_dict}
         copies = {

@@ -61,7 +61,7 @@ class _Client:
             model: the name of a model of the service, where it has several.
             retries: how many times a request is sent again, or more exactly how.
             headers: further headers of every request.
-            transport: a transport of httpx2, as for an application in this process.
+            transport: a transport of httpx2, as for an application in this process; forks share it.
 
         Raises ImportError where httpx2 is missing, and ValueError for what is no address of HTTP or no
         number of seconds.

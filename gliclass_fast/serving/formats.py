@@ -42,7 +42,7 @@ Examples = Annotated[  # {"text", "labels"} each, for all texts or a list of the
 ]
 Arguments = dict[str, Any]  # those of `Service.answer`
 Kind = Literal["multi-label", "single-label", "multi", "single"]
-Right = Literal["Right", "right"]  # the end of a text from which tokens are cut; the left one never is
+Right = Literal["Right", "right"]  # the end of a text from which tokens are cut; no request changes it
 
 LONGEST_TEMPLATE = 1000  # characters
 UNKNOWN_KEYS = 3  # of a body that get an error each; an answer names no more

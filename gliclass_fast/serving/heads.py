@@ -58,6 +58,9 @@ class BoundedHeads(HttpToolsProtocol):
 
     def _refuse(self) -> None:
         message = f"the headers are longer than {HEAD_BYTES} bytes"
+        if self.cycle and not self.cycle.response_complete and not self.cycle.more_body:
+            self.transport.close()  # the client waits for the answer to an earlier request
+            return
         body = json.dumps({"error": message, "error_type": "too_large"}).encode()
         lines = (
             b"HTTP/1.1 431 Request Header Fields Too Large",

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import threading
 from types import FrameType
 from typing import Any
 
@@ -49,10 +50,15 @@ class Server(uvicorn.Server):
             self._ending = asyncio.get_running_loop().create_task(self._drain())
             logger.info("draining", extra={"signal": sig})
             return
+        # the interpreter must not end in order, as the engine's thread may be in the midst of a batch; and to
+        # write a log that nobody reads may last for ever
+        last = threading.Timer(1.0, os._exit, (128 + sig,))
+        last.daemon = True
+        last.start()
         try:
             logger.warning("ended at once", extra={"signal": sig})
             logging.shutdown()
-        finally:  # the interpreter must not end in order: the engine's thread may be in the midst of a batch
+        finally:
             os._exit(128 + sig)
 
     async def _drain(self) -> None:

@@ -109,7 +109,7 @@ def merged(
     by_chunk = [dict(zip(each.labels, each.values, strict=True)) for each in chunks]
     best = aggregate(by_chunk, list(chunks[0].labels))
     total = sum(best.values()) if classification_type == "single-label" else 1.0
-    return Scores(list(best), [score / total for score in best.values()])
+    return Scores(list(best), [score / total if total > 0 else score for score in best.values()])
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,7 +54,11 @@ class SequenceTokenizer:
         """Takes a fast tokenizer, else raises ValueError; `names` has the new names of the `markers`."""
         self._backend, self.names = _private_copy(backend_of(tokenizer), markers)
         self._prefix, self._suffix = _template(tokenizer)
-        self._cuts_left = getattr(tokenizer, "truncation_side", "right") == "left"
+        self._given = tokenizer
+
+    @property
+    def _cuts_left(self) -> bool:
+        return getattr(self._given, "truncation_side", "right") == "left"  # it may be set between calls
 
     def cut(self, ids: Any, room: int) -> Any:
         """Returns at most `room` ids of a list: the first, or the last where `truncation_side` is "left"."""

@@ -259,6 +259,8 @@ def test_calls_that_cannot_be_answered_say_why(change: Any, error: Any, message:
 def test_names_of_a_checkpoint() -> None:
     given: Any = {"pretrained_model_name_or_path": demo.PATH}  # as transformers names it
     assert GLiClassModel.from_pretrained(**given, device="cpu").name_or_path == str(demo.PATH)
+    with pytest.raises(TypeError, match="two names of one argument"):
+        GLiClassModel.from_pretrained("elsewhere", **given)
     with pytest.raises(CheckpointError, match="the name of the checkpoint is empty"):
         GLiClassModel.from_pretrained("")
     for wrong in (None, 5):
@@ -269,10 +271,13 @@ def test_names_of_a_checkpoint() -> None:
 def test_dicts_of_tensors() -> None:
     model = loaded(reference_model())
     names = set(model.state_dict())
+    assert model.load_state_dict({"epoch": 3, **model.state_dict()}, strict=False).unexpected_keys == [
+        "epoch"
+    ]
     assert set(model.state_dict(prefix="m.", keep_vars=True)) == {f"m.{name}" for name in names}
     for wrong, message in (
         (None, "must be a dict of tensors, got NoneType"),
-        ({"a": 1}, r"\['a'\] must be a tensor"),
+        (dict.fromkeys(names, 1), r"\['.*'\] must be a tensor"),
     ):
         with pytest.raises(TypeError, match=message):
             model.load_state_dict(wrong)  # type: ignore[arg-type]
@@ -285,7 +290,9 @@ def test_an_encoder_decoder_has_the_slots_of_its_configuration(kind: str) -> Non
     for count in (None, 3, 10):
         with torch.no_grad():
             expected = model(**inputs, max_num_classes=count).logits
-        assert loaded(model)(**inputs, max_num_classes=count).logits.shape == expected.shape
+        found = loaded(model)(**inputs, max_num_classes=count).logits
+        assert found.shape == expected.shape
+        assert (found[:, :3] - expected[:, :3]).abs().max() < 1e-4
 
 
 def test_options_of_the_configuration_are_replaced() -> None:

@@ -35,15 +35,15 @@ class RotaryTable:
         """
         self._frequencies = torch.as_tensor(frequencies, dtype=torch.float32, device=like.device)
         self._dtype, self._scale = like.dtype, scale
-        self._tables: dict[int, tuple[Tensor, Tensor]] = {}
+        self.tables: dict[int, tuple[Tensor, Tensor]] = {}
         self(ROTARY_LENGTH)
 
     def __call__(self, length: int) -> tuple[Tensor, Tensor]:
         """Returns (cos, sin), float32 [at least length, D / 2] each."""
         length = max(ROTARY_LENGTH, 1 << (length - 1).bit_length())
-        if length not in self._tables:
-            self._tables[length] = self._computed(torch.arange(length, device=self._frequencies.device))
-        return self._tables[length]
+        if length not in self.tables:
+            self.tables[length] = self._computed(torch.arange(length, device=self._frequencies.device))
+        return self.tables[length]
 
     def at(self, positions: Tensor, longest: int) -> tuple[Tensor, Tensor]:
         """Returns (cos, sin), float32 [T, D / 2], at positions [T] below `longest`.

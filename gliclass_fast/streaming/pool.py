@@ -27,7 +27,7 @@ class PagePool:
 
     def empty(self) -> None:
         """Gives all memory back; no session has a page any more."""
-        self._free: list[int] = []
+        self.free: list[int] = []  # the pages that no session has
         self.rows = torch.empty(
             self._shape, dtype=self._dtype, device=self._device
         )  # [layers, 2, rows, G, D]
@@ -39,7 +39,7 @@ class PagePool:
 
     @property
     def used_pages(self) -> int:
-        return self.pages - len(self._free)
+        return self.pages - len(self.free)
 
     @property
     def bytes_per_token(self) -> int:
@@ -66,22 +66,22 @@ class PagePool:
 
     def take(self, count: int) -> list[int]:
         """Returns the numbers of `count` pages that were free; the pool grows where they do not suffice."""
-        if count > len(self._free):
-            self._grow(count - len(self._free))
-        taken = self._free[len(self._free) - count :]
-        del self._free[len(self._free) - count :]
+        if count > len(self.free):
+            self._grow(count - len(self.free))
+        taken = self.free[len(self.free) - count :]
+        del self.free[len(self.free) - count :]
         return taken
 
     def give(self, pages: Sequence[int]) -> None:
         """Takes pages back."""
-        self._free.extend(pages)
+        self.free.extend(pages)
 
     def keep_only(self, used: Iterable[Sequence[int]]) -> None:
         """Takes back all pages but those that are in use."""
         free = np.ones(self.pages, dtype=bool)
         for pages in used:
             free[list(pages)] = False
-        self._free = np.flatnonzero(free)[::-1].tolist()
+        self.free = np.flatnonzero(free)[::-1].tolist()
 
     def _grow(self, missing: int) -> None:
         old, more = self.pages, max(missing, FIRST_PAGES, self.pages // GROWTH)
@@ -91,7 +91,7 @@ class PagePool:
             grown = torch.empty(shape, dtype=self._dtype, device=self._device)
             grown[:, :, :rows] = self.rows
         self.rows = grown
-        self._free = [*range(old + more - 1, old - 1, -1), *self._free]
+        self.free = [*range(old + more - 1, old - 1, -1), *self.free]
 
 
 class Extension:

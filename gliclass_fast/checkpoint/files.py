@@ -23,7 +23,7 @@ _TOKENIZER_FILES = {
 }  # fmt: skip
 # JSON in which every digit is 0 and what stands between values is a space
 _DIGITS = bytes.maketrans(b"123456789:,[\n\r\t", b"0" * 9 + b" " * 6)
-LARGEST_VOCABULARY = 10**7  # none in use has so many tokens
+_LARGEST_VOCABULARY = 10**7  # none in use has so many tokens
 _LONG_INTEGER = b" " + b"0" * 8
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 _OURS = ("GLiClass", "gliznet")  # model types that transformers does not know
@@ -116,9 +116,7 @@ def _fault(folder: Path, fault: str) -> str:
             except CheckpointError:
                 return unreadable(file, fault)
     vocabulary = next(file for pattern in _VOCABULARIES for file in folder.glob(pattern))
-    if vocabulary.name != "tokenizer.json":
-        return unreadable(vocabulary, fault)
-    if _read_tokenizer(vocabulary) is None:
+    if vocabulary.name != "tokenizer.json" or _read_tokenizer(vocabulary) is None:
         return unreadable(vocabulary, fault)
     return f"{folder} {fault}"
 
@@ -148,7 +146,7 @@ def _check_long_ids(folder: Path) -> None:
         return
     tokenizer = _read_tokenizer(file)
     last = 0 if tokenizer is None else max(tokenizer.get_vocab().values(), default=0)
-    if last >= LARGEST_VOCABULARY:
+    if last >= _LARGEST_VOCABULARY:
         raise CheckpointError(f"the ids of {file} go up to {last}, and no vocabulary has so many tokens")
 
 

@@ -43,7 +43,7 @@ def test_a_tokenizer_option_of_another_type_is_named(tmp_path: Path, value: obje
 
 
 def test_a_record_has_no_folders_of_its_machine(tmp_path: Path) -> None:
-    error = "File \"/home/a/b-1/files.py\", line 2: '/tmp/x/in/in.csv' at https://host/page, in/in.csv"
+    error = "File \"/srv/a/b-1/files.py\", line 2: '/var/x/in/in.csv' at https://host/page, in/in.csv"
     record("fuzz files", {"seed": 1, "faults": [{"error": error}]}, tmp_path / "found.json", among=("seed",))
     [found] = json.loads((tmp_path / "found.json").read_text())["fuzz files"]
     assert found["faults"][0]["error"] == (

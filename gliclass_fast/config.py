@@ -3,7 +3,7 @@ once and frozen; `GLiClassModelConfig` is the whole file, as the reference hands
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -82,15 +82,16 @@ class ModelConfig:
     label_model_name: str | None = None  # where the tokenizer of the label tower is
 
 
-# what the reference gives the options that a config.json leaves out, beside those of `GLiClassModelConfig`
+# what the reference gives the options that a config.json leaves out, beside those of `GLiClassModelConfig`;
+# it takes them by position in this order
 STOCK_DEFAULTS: dict[str, Any] = {
+    "class_token_index": -1,
+    "text_token_index": -1,
+    "example_token_index": -1,
     "ignore_index": -100,
     "hidden_size": None,
     "projector_hidden_act": "gelu",
     "vocab_size": None,
-    "class_token_index": -1,
-    "text_token_index": -1,
-    "example_token_index": -1,
     "problem_type": "single_label_classification",
     "max_num_classes": 25,
     "use_lstm": False,
@@ -117,19 +118,28 @@ STOCK_DEFAULTS: dict[str, Any] = {
     "embed_class_token": True,
     "dropout": 0.1,
     "use_segment_embeddings": False,
+    "scorer_encoder_num_layers": 2,
+    "scorer_full_sequence": False,
+    "recurrent_steps": 1,
+    "recurrent_min_steps": 1,
+    "recurrent_inference": True,
+    "recurrent_inference_max_steps": None,
+    "recurrent_halt_threshold": 0.01,
+    "recurrent_improvement_coef": 0.1,
+    "recurrent_improvement_margin": 0.05,
+    "recurrent_bptt_steps": None,
+    "recurrent_read_text": False,
+    "recurrent_confidence_coef": 0.0,
+    "recurrent_confidence_mode": "relative",
+    "recurrent_confidence_margin": 0.0,
     "use_calibrator": False,
     "calibrator_hidden_size": 256,
     "calibrator_beta_max": 3.0,
     "calibrator_dropout": 0.1,
     "calibrator_use_bias": False,
     "multimodal": False,
-    "scorer_encoder_num_layers": 2,
-    "scorer_full_sequence": False,
-    "recurrent_steps": 1,
-    "recurrent_inference": True,
-    "recurrent_inference_max_steps": None,
-    "recurrent_halt_threshold": 0.01,
-    "recurrent_read_text": False,
+    "freeze_media_encoders": True,
+    "use_embedding_projection": None,
 }
 
 
@@ -137,8 +147,10 @@ class GLiClassModelConfig(PretrainedConfig):  # type: ignore[misc]
     """Takes the place of `gliclass.GLiClassModelConfig`, with its options, defaults and file format."""
 
     model_type = "GLiClass"
+    is_composition = True  # as the reference says of its own, for code that asks
     hidden_size: int | None
     vocab_size: int | None
+    use_embedding_projection: bool | None
 
     def __init__(
         self,
@@ -146,22 +158,28 @@ class GLiClassModelConfig(PretrainedConfig):  # type: ignore[misc]
         encoder_model: str | None = None,
         label_model_config: Any = None,
         label_model_name: str | None = None,
+        *positional: Any,
         **options: Any,
     ) -> None:
-        """Takes the options of config.json by their names.
+        """Takes the options of config.json by their names, or by position in the reference's order.
 
         Args:
             encoder_config: the backbone's configuration or its fields; default: that of DeBERTa-v2.
             encoder_model: the repository that the backbone's weights came from.
             label_model_config: the same as `encoder_config` for a label tower; it needs `label_model_name`.
             label_model_name: the repository or folder of the label tower's tokenizer.
+
+        Raises TypeError for more positions than there are options, and for an option that is given twice.
         """
+        options = all_by_name(tuple(STOCK_DEFAULTS), positional, options)
         self.encoder_config = _backbone(encoder_config)
         self.encoder_model_name = encoder_model or options.pop("encoder_model_name", None)
         self.label_model_config = None if label_model_name is None else _backbone(label_model_config)
         self.label_model_name = label_model_name
         for name, default in STOCK_DEFAULTS.items():
             setattr(self, name, options.pop(name, default))
+        # None has the reference look whether the backbone is EmbeddingGemma 2, which the engine does not run
+        self.use_embedding_projection = bool(self.use_embedding_projection)
         text = self.encoder_config.get_text_config()
         self.hidden_size = self.hidden_size or getattr(text, "hidden_size", None)
         self.vocab_size = self.vocab_size or getattr(text, "vocab_size", None)
@@ -170,6 +188,19 @@ class GLiClassModelConfig(PretrainedConfig):  # type: ignore[misc]
                 setattr(self, name, self.vocab_size + place)
         self.pad_token_id = options.pop("pad_token_id", getattr(text, "pad_token_id", None))
         super().__init__(problem_type=self.problem_type, **options)
+
+
+def all_by_name(names: Sequence[str], positional: Sequence[Any], named: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns arguments by their names, of which some are given by position, in the order of `names`.
+
+    Raises TypeError for more positions than names, and for an argument that is given twice.
+    """
+    if len(positional) > len(names):
+        raise TypeError(f"{len(positional)} arguments are given by position, but only {len(names)} have one")
+    placed = dict(zip(names, positional, strict=False))
+    if twice := [name for name in placed if name in named]:
+        raise TypeError(f"{', '.join(twice)} is given by position and by name")
+    return {**placed, **named}
 
 
 def _backbone(given: Any) -> PretrainedConfig:

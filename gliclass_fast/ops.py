@@ -20,6 +20,7 @@ from torch import Tensor
 from gliclass_fast.kernels._adapter_rows import AdapterRows
 from gliclass_fast.kernels._extension import absence, cpu_description, cuda_description
 from gliclass_fast.kernels._sequences import PAGE_ROWS, TILE_ROWS, DistanceTables, Positions, Sequences
+from gliclass_fast.kernels._threads import torch_on_one_thread
 from gliclass_fast.kernels._updates import Factors, Part, TableUpdate, Update
 from gliclass_fast.kernels.feed_forward import BoundFeedForward, FeedForward
 
@@ -44,6 +45,7 @@ __all__ = [
     "choose_ops",
     "compiled_kernels",
     "implementation",
+    "torch_on_one_thread",
     "unavailable_reason",
 ]
 
@@ -185,6 +187,11 @@ class Ops:
             pack_linear=partial(self.pack_linear, empty=empty),
             pack_distances=partial(self.pack_distances, empty=empty),
         )
+
+    @property
+    def own_threads(self) -> bool:
+        """Tells whether kernels with threads of their own do nearly all the work, on a CPU."""
+        return self.chosen["linear"] == "cpp"
 
     @property
     def recordable(self) -> bool:

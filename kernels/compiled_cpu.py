@@ -21,6 +21,7 @@ from gliclass_fast.kernels._sequences import (
     Positions,
     Sequences,
 )
+from gliclass_fast.kernels._threads import thread_count
 from gliclass_fast.kernels._triton import ceil_div
 
 
@@ -139,7 +140,7 @@ def _attend(
         key_table=address(key_table),
         query_table=address(query_table),
         table_panels=tables[0].shape[1] if tables else 0,
-        threads=torch.get_num_threads(),
+        threads=thread_count(),
     )
     extension().attention_cpu(number, arguments)
     return out

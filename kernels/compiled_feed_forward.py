@@ -7,6 +7,7 @@ from torch import Tensor
 
 from gliclass_fast.kernels import compiled_cpu
 from gliclass_fast.kernels._extension import address, extension
+from gliclass_fast.kernels._threads import thread_count
 from gliclass_fast.kernels.compiled_int8 import NORMS, bytes_per_output
 from gliclass_fast.kernels.compiled_linear import FUSED
 from gliclass_fast.kernels.feed_forward import BoundFeedForward, FeedForward
@@ -70,11 +71,12 @@ class _Bound:
         apart = layer.last_norm is not None and layer.first_norm is None
         total = torch.empty(x.shape, dtype=x.dtype, device=x.device)
         last = torch.empty(x.shape, dtype=x.dtype, device=x.device) if apart else total
-        floats = extension().feed_forward_memory(self.bound, rows)
+        threads = thread_count()
+        floats = extension().feed_forward_memory(self.bound, rows, threads)
         memory = torch.empty(floats, dtype=x.dtype, device=x.device)
         extension().feed_forward_cpu(
             compiled_cpu.instruction_set()[0], self.bound, address(x), address(attended), rows,
-            address(total), address(last), address(memory), torch.get_num_threads(),
+            address(total), address(last), address(memory), threads,
         )  # fmt: skip
         return total, last
 

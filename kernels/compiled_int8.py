@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from gliclass_fast.kernels import compiled_cpu
 from gliclass_fast.kernels._extension import address, extension
+from gliclass_fast.kernels._threads import thread_count
 from gliclass_fast.kernels._triton import ceil_div
 from gliclass_fast.kernels.compiled_linear import FUSED, operations_by
 from gliclass_fast.kernels.int8 import rounded_weight
@@ -92,7 +93,7 @@ def _map(
         eps=eps,
         activation=FUSED[activation],
         gated=gated,
-        threads=torch.get_num_threads(),
+        threads=thread_count(),
     )
     extension().linear_int8_cpu(number, arguments)
     return out

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from gliclass_fast.kernels import compiled_cpu
 from gliclass_fast.kernels._extension import address, extension
+from gliclass_fast.kernels._threads import thread_count
 from gliclass_fast.kernels.compiled_norm import normed_cpp
 from gliclass_fast.kernels.linear import ACTIVATIONS, finish
 
@@ -56,7 +57,7 @@ def map_rows(
     extension().linear_cpu(
         compiled_cpu.instruction_set()[0], address(x, strided_rows=True), x.stride(0), address(weight),
         address(bias), address(residual), address(out, strided_rows=True), out.stride(0), onto is not None,
-        rows, depth, width, FUSED[activation], gated, torch.get_num_threads(),
+        rows, depth, width, FUSED[activation], gated, thread_count(),
     )  # fmt: skip
     return out
 

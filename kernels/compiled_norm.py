@@ -9,6 +9,7 @@ from torch import Tensor
 
 from gliclass_fast.kernels import compiled_cpu
 from gliclass_fast.kernels._extension import address, extension
+from gliclass_fast.kernels._threads import thread_count
 
 
 def _norm(
@@ -38,7 +39,7 @@ def _norm(
     addresses = [(address(table), len(table), address(places)) for table, places in sources]
     extension().norm_cpu(
         compiled_cpu.instruction_set()[0], addresses, address(weight), address(bias), address(out), rows,
-        width, eps, rms, torch.get_num_threads(),
+        width, eps, rms, thread_count(),
     )  # fmt: skip
     return out
 
@@ -77,7 +78,7 @@ def head_norm_cpp(x: Tensor, weight: Tensor, eps: float, cos: Tensor, sin: Tenso
     arguments = extension().HeadNorm(
         x=address(x, strided_rows=True), stride=x.stride(0), weight=address(weight), cosines=address(cos),
         sines=address(sin), out=address(out), rows=rows, heads=heads, width=width, eps=eps,
-        threads=torch.get_num_threads(),
+        threads=thread_count(),
     )  # fmt: skip
     extension().head_norm_cpu(compiled_cpu.instruction_set()[0], arguments)
     return out

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from gliclass_fast.kernels import compiled_cpu
 from gliclass_fast.kernels._extension import address, extension
+from gliclass_fast.kernels._threads import thread_count
 from gliclass_fast.kernels.compiled_linear import FUSED
 from gliclass_fast.kernels.linear import ACTIVATIONS
 
@@ -25,7 +26,7 @@ def pair_add_cpp(text: Tensor, labels: Tensor, owner: Tensor, activation: str = 
     out = torch.empty(rows, width, dtype=torch.float32, device=labels.device)
     arguments = extension().PairAdd(
         text=address(text), labels=address(labels), owner=address(owner), out=address(out), rows=rows,
-        width=width, activation=FUSED[activation], threads=torch.get_num_threads(),
+        width=width, activation=FUSED[activation], threads=thread_count(),
     )  # fmt: skip
     extension().pair_add_cpu(compiled_cpu.instruction_set()[0], arguments, len(text))
     return out

@@ -135,6 +135,7 @@ def test_scores_are_those_of_the_pipeline(ours: Any) -> None:
     [scores] = classifier(TEXTS[0], [template.format(label) for label in LABELS], return_hierarchical=True)
     found = ours(TEXTS[0], LABELS, multi_label=True, hypothesis_template=template)
     assert found["labels"][0] == "music" and found["scores"] == sorted(scores.values(), reverse=True)
+    assert ours(TEXTS[0], ["{}"], hypothesis_template=template)["labels"] == ["{}"]
     asked = ours(TEXTS[0], LABELS, prompt="Classify: ", multi_label=True)
     assert asked["scores"] != ours(TEXTS[0], LABELS, multi_label=True)["scores"]
     assert ours(TEXTS[0], ["music", "music"])["labels"] == ["music", "music"]

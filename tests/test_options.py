@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 from itertools import permutations
 from typing import Any
 
 import numpy as np
 import pytest
 
-from gliclass_fast import ZeroShotClassificationPipeline, ZeroShotClassificationWithChunkingPipeline, demo
+from gliclass_fast import (
+    ArgumentError,
+    ZeroShotClassificationPipeline,
+    ZeroShotClassificationWithChunkingPipeline,
+    demo,
+)
 from gliclass_fast.engine import truncation
 from gliclass_fast.engine.permutations import orders
 from gliclass_fast.runtime.loaded import LoadedNetwork
@@ -306,3 +312,12 @@ def test_the_advice_is_one_that_helps(positions: int, advice: str) -> None:
     pipeline = fast_pipeline(model, max_length=64)
     with pytest.raises(ValueError, match=advice):
         pipeline("x" * 100, ["a"], on_truncation="error")
+
+
+def test_labels_that_do_not_fit_name_the_remedy_of_every_pipeline(pipeline: Any, chunking: Any) -> None:
+    many = [f"topic number {number}" for number in range(400)]
+    remedies = r"\(labels_per_pass='auto'; in the chunking pipeline a smaller labels_chunk_size\)"
+    for call in (pipeline, partial(chunking, labels_chunk_size=400)):
+        with pytest.raises(ArgumentError, match=remedies):
+            call("x", many)
+    assert chunking("x", many, labels_chunk_size=40) and pipeline("x", many, labels_per_pass="auto")

@@ -241,7 +241,7 @@ def test_logits_that_are_not_finite_raise() -> None:
 
 @pytest.mark.parametrize("option", ["images", "audio"])
 def test_what_the_engine_does_not_have_is_refused(model: Any, option: str) -> None:
-    with pytest.raises(ValueError, match=f"{option} is not supported yet"):
+    with pytest.raises(TypeError, match=f"{option} is not supported: this engine reads text alone"):
         fast_pipeline(model)("x", ["a"], **{option: ["y"]})
 
 

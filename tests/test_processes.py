@@ -12,32 +12,40 @@ import pytest
 from gliclass_fast import ZeroShotClassificationPipeline, ZeroShotClassificationWithChunkingPipeline, demo
 from tests.tiny import byte_tokenizer, fast_pipeline, reference_model
 
-# a process of its own; what it runs before the fork leaves threads behind that its child does not have
+# a process of its own; what it runs before the fork may leave threads behind that its child does not have
 FORK = """
 import multiprocessing
 import sys
 import torch
 from gliclass_fast import ZeroShotClassificationPipeline, demo
-pipeline = ZeroShotClassificationPipeline(demo.PATH, progress_bar=False)
 torch.set_num_threads(2)
-if sys.argv[1] == "called":
+dtype = torch.bfloat16 if sys.argv[1] == "called in bfloat16" else torch.float32
+pipeline = ZeroShotClassificationPipeline(demo.PATH, dtype=dtype, progress_bar=False)
+if sys.argv[1].startswith("called"):
     pipeline(["Play some jazz."] * 64, ["music"])
+if sys.argv[1] == "loaded beside other work of torch":
+    torch.ones(2000, 2000).exp().sum()
 fork = multiprocessing.get_context("fork")
 found = fork.Queue()
-run = lambda: found.put(pipeline("Play some jazz.", ["music"], threshold=0.0))
+def run():
+    label = pipeline("Play some jazz.", ["music"], threshold=0.0)[0][0]["label"]
+    found.put((label, torch.get_num_threads()))
 fork.Process(target=run, daemon=True).start()
-print(found.get(timeout=60)[0][0]["label"])
+print(*found.get(timeout=60))
 """
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("parent", ["loaded", "called"])
-def test_a_forked_process_classifies(parent: str) -> None:
+@pytest.mark.parametrize(
+    ("parent", "threads"),
+    [("loaded", 2), ("loaded beside other work of torch", 2), ("called", 2), ("called in bfloat16", 1)],
+)
+def test_a_forked_process_classifies(parent: str, threads: int) -> None:
     done = subprocess.run(
         [sys.executable, "-c", FORK, parent], capture_output=True, text=True, timeout=120, check=False
     )
-    assert done.returncode == 0 and done.stdout.split() == ["music"], done.stderr
-    assert ("computes on one thread" in done.stderr) == (parent == "called")
+    assert done.returncode == 0 and done.stdout.split() == ["music", str(threads)], done.stderr
+    assert ("computes on one thread" in done.stderr) == (threads == 1)
 
 
 @pytest.mark.slow

@@ -3,10 +3,10 @@
 #include <algorithm>
 
 #include "instruction_sets.h"
+#include "parallel.h"
 
 namespace {
 
-constexpr int BLOCK = 512;       // rows
 constexpr int PADDING = 64 / 4;  // Rounded values of a row end where a vector of any set may.
 
 // How many floats each part of a block's memory has; one follows the other.
@@ -22,6 +22,15 @@ struct Parts {
   }
 
   size_t total() const { return first + inner + normed + ranges + values; }
+};
+
+// Threads with rows of their own take blocks of them; else all share every map of one block.
+struct Split {
+  int workers = 1, block;
+
+  Split(int rows, int threads) : block(std::max(rows, 1)) {
+    if (has_own_rows(rows, threads)) workers = threads, block = even_block(rows, threads);
+  }
 };
 
 class Block {
@@ -82,15 +91,19 @@ class Block {
 
 }  // namespace
 
-size_t feed_forward_memory(const FeedForward& layer, int rows) {
-  return Parts(layer, rows < BLOCK ? rows : BLOCK).total();
+size_t feed_forward_memory(const FeedForward& layer, int rows, int threads) {
+  const Split split(rows, threads);
+  return split.workers * Parts(layer, split.block).total();
 }
 
 void feed_forward(const InstructionSet& set, const FeedForward& layer, const float* x, const float* attended,
                   int rows, float* sum, float* last, float* memory, int threads) {
-  for (int row = 0; row < rows; row += BLOCK) {
+  const Split split(rows, threads);
+  const size_t own = Parts(layer, split.block).total();
+  parallel_for_workers((rows + split.block - 1) / split.block, split.workers, [&](int task, int worker) {
+    const int row = task * split.block, end = std::min(rows, row + split.block);
     const ptrdiff_t at = ptrdiff_t(row) * layer.width;
-    const Block block(set, layer, rows - row < BLOCK ? rows - row : BLOCK, memory, threads);
+    const Block block(set, layer, end - row, memory + worker * own, threads / split.workers);
     block.run(x + at, attended + ptrdiff_t(row) * layer.depth, sum + at, last + at);
-  }
+  });
 }

@@ -20,8 +20,8 @@ struct FeedForward {
   float eps = 0;
 };
 
-// Returns how many floats of memory `feed_forward` needs for so many rows.
-size_t feed_forward_memory(const FeedForward& layer, int rows);
+// Returns how many floats of memory `feed_forward` needs for so many rows and threads.
+size_t feed_forward_memory(const FeedForward& layer, int rows, int threads);
 
 // x [rows, width], attended [rows, depth]; sum and, where there is a last norm, last [rows, width], which may
 // be the same memory.

@@ -11,7 +11,6 @@
 namespace ISA {
 namespace {
 
-constexpr int BLOCK = 16 * ROWS;  // rows of a task, or fewer where there are too few tasks
 constexpr int SMALL = 1 << 19;    // So many multiplications take less time than a second thread to wake up.
 constexpr int ROUNDED = 1 << 14;  // values of a task that rounds rows
 constexpr float STEPS = 254;      // The ends of a row's range are rounded apart: 255 could become 256.
@@ -100,10 +99,10 @@ void write_block(const Int8Linear& a, const Weight& weight, int row, int rows, c
     }
 }
 
-// Does rows first .. end - 1 of a strip, whose panels begin at these outputs.
+// Does rows first .. end - 1 of a strip, whose panels begin at these outputs, and those of the next `step`
+// later.
 void map_strip(const Int8Linear& a, const Weight& weight, int first, int end, const int (&columns)[COLUMNS],
-               int count) {
-  const int step = (a.gated ? 1 : COLUMNS) * a.threads * LANES;  // Other threads take the strips between.
+               int count, int step) {
   const Words *panels[COLUMNS], *next[COLUMNS];
   for (int n = 0; n < count; n++) {
     panels[n] = weight.panel(columns[n]);
@@ -142,22 +141,17 @@ void linear_int8(const Int8Linear& a) {
   const int panels = a.width / LANES, strips = a.gated ? panels / 2 : (panels + COLUMNS - 1) / COLUMNS;
   const int parts = strips + (a.width % LANES != 0);
   const int threads = double(a.rows) * a.depth * a.width < SMALL ? 1 : a.threads;
-  int block = BLOCK;
-  while (block > 2 * ROWS && (a.rows + block - 1) / block * parts < 4 * threads) block /= 2;
-  const int tasks = (a.rows + block - 1) / block * parts;
   const int rows = ROUNDED / a.depth + 1;
   parallel_for((a.rows + rows - 1) / rows, threads, [=, &a](int task) {
     float* const copy = workspace(value_stride(a));
     for (int row = task * rows; row < a.rows && row < (task + 1) * rows; row++) round_row(a, row, copy);
   });
-  parallel_for(tasks, threads, [=, &a, &weight](int task) {
-    const int first = task / parts * block, part = task % parts;
-    const int end = first + block < a.rows ? first + block : a.rows;
+  share_parts(a.rows, parts, threads, 2 * ROWS, [=, &a, &weight](int first, int end, int part, int step) {
     if (part == strips) return map_rest(a, weight, first, end);
     const int left = a.gated ? 2 : panels - part * COLUMNS, count = left < COLUMNS ? left : COLUMNS;
     int columns[COLUMNS];
     for (int n = 0; n < count; n++) columns[n] = (a.gated ? part + n * strips : part * COLUMNS + n) * LANES;
-    map_strip(a, weight, first, end, columns, count);
+    map_strip(a, weight, first, end, columns, count, step * (a.gated ? 1 : COLUMNS) * LANES);
   });
 }
 

@@ -12,10 +12,9 @@ namespace ISA {
 namespace {
 
 constexpr int DEPTH = 4096 / LANES;  // inputs of a step: weights of 48 KiB
-constexpr int BLOCK = 8 * LANES;     // rows of a task, or fewer where there are more threads than tasks
 constexpr int SMALL = 1 << 17;       // So many multiplications take less time than a second thread to wake up.
 
-static_assert(BLOCK % ROWS == 0);
+static_assert(BLOCK_ROWS % ROWS == 0);
 
 // Calls multiply_block for a number of rows and of panels that the compiler does not know.
 template <int HEIGHT, int COUNT>
@@ -42,9 +41,9 @@ inline float dot(const float* a, const float* b, int depth) {
 }
 
 // Multiplies rows first .. end - 1 by panels of the weight, and calls done(row, rows) for those that are
-// complete. out: of row `first`; `add` keeps what is there.
+// complete. step: panels to those that come next; out: of row `first`; `add` keeps what is there.
 template <typename Done>
-inline void multiply_panels(const Linear& a, int first, int end, int panel, int count, float* out,
+inline void multiply_panels(const Linear& a, int first, int end, int panel, int count, int step, float* out,
                             ptrdiff_t out_stride, bool add, Done done) {
   const Panels weight{a.weight, a.depth, (a.gated ? 2 : 1) * a.width / LANES};
   for (int d = 0; d < a.depth; d += DEPTH) {
@@ -52,7 +51,7 @@ inline void multiply_panels(const Linear& a, int first, int end, int panel, int 
     const float* panels[COLUMNS];
     for (int n = 0; n < COLUMNS; n++) panels[n] = weight.at(panel + n) + d * LANES;
     const int next_depth = d + DEPTH < a.depth ? d + DEPTH : 0;
-    const int next_panel = next_depth ? panel : panel + COLUMNS * a.threads;  // Others take the ones between.
+    const int next_panel = next_depth ? panel : panel + step;
     for (int row = first, group = 0; row < end; row += ROWS, group++) {
       const int rows = end - row < ROWS ? end - row : ROWS;
       const float* const ahead =
@@ -65,13 +64,13 @@ inline void multiply_panels(const Linear& a, int first, int end, int panel, int 
 }
 
 // Does rows first .. end - 1 of the panels from `panel` on: product, bias, activation, gate, residual.
-void map_panels(const Linear& a, int first, int end, int panel, int count) {
+void map_panels(const Linear& a, int first, int end, int panel, int count, int step) {
   constexpr int STRIDE = COLUMNS * LANES;
-  float gates[BLOCK * STRIDE];
+  float gates[BLOCK_ROWS * STRIDE];
   const int column = panel * LANES, gate_panel = a.width / LANES + panel;
-  if (a.gated) multiply_panels(a, first, end, gate_panel, count, gates, STRIDE, false, [](int, int) {});
+  if (a.gated) multiply_panels(a, first, end, gate_panel, count, step, gates, STRIDE, false, [](int, int) {});
   float* const out = a.out + first * a.out_stride + column;
-  multiply_panels(a, first, end, panel, count, out, a.out_stride, a.accumulate, [&](int row, int rows) {
+  multiply_panels(a, first, end, panel, count, step, out, a.out_stride, a.accumulate, [&](int row, int rows) {
     for (int r = row; r < row + rows; r++)
       for (int n = 0; n < count * LANES; n += LANES) {
         float* const to = a.out + r * a.out_stride + column + n;
@@ -106,14 +105,10 @@ void linear(const Linear& a) {
   const int panels = a.width / LANES;
   const int strips = (panels + COLUMNS - 1) / COLUMNS + (a.width % LANES != 0);
   const int threads = double(a.rows) * a.depth * a.width < SMALL ? 1 : a.threads;
-  int block = BLOCK;
-  while (block > 2 * ROWS && (a.rows + block - 1) / block * strips < 4 * threads) block /= 2;
-  const int tasks = (a.rows + block - 1) / block * strips;
-  parallel_for(tasks, threads, [=, &a](int task) {
-    const int first = task / strips * block, panel = task % strips * COLUMNS;
-    const int end = first + block < a.rows ? first + block : a.rows;
+  share_parts(a.rows, strips, threads, 2 * ROWS, [=, &a](int first, int end, int strip, int step) {
+    const int panel = strip * COLUMNS;
     if (panel < panels)
-      map_panels(a, first, end, panel, panels - panel < COLUMNS ? panels - panel : COLUMNS);
+      map_panels(a, first, end, panel, panels - panel < COLUMNS ? panels - panel : COLUMNS, step * COLUMNS);
     else
       map_rest(a, first, end);
   });

@@ -8,7 +8,7 @@ from pathlib import Path
 from stat import S_ISREG
 from typing import Any
 
-from gliclass_fast.checkpoint.errors import CheckpointError
+from gliclass_fast.checkpoint.errors import CheckpointError, MissingCheckpointError
 
 # Parsed JSON takes up to forty times its text. The longest files of this kind have 1.2 MB.
 MOST_JSON_BYTES = 2 << 20
@@ -18,12 +18,13 @@ MOST_DEPTH = 64  # lists and objects within each other
 def check_file(file: Path, most_bytes: int | None = None) -> None:
     """Raises CheckpointError unless a file exists, is no device, pipe or folder, and is not too large.
 
-    Links are followed. most_bytes: None where any size will do.
+    A file that does not exist is a MissingCheckpointError. Links are followed. most_bytes: None where any
+    size will do.
     """
     try:
         found = file.stat()
     except FileNotFoundError:
-        raise CheckpointError(f"{file} does not exist") from None
+        raise MissingCheckpointError(f"{file} does not exist") from None
     except OSError as error:  # such as a loop of links
         raise CheckpointError(f"{file} cannot be opened: {error}") from None
     if not S_ISREG(found.st_mode):

@@ -10,7 +10,7 @@ from tokenizers import Tokenizer
 from transformers import AutoTokenizer, PretrainedConfig
 
 from gliclass_fast.checkpoint.documents import MOST_JSON_BYTES, check_file, read_object
-from gliclass_fast.checkpoint.errors import CheckpointError
+from gliclass_fast.checkpoint.errors import CheckpointError, MissingCheckpointError
 
 HUB_OPTIONS = ("revision", "token", "cache_dir", "local_files_only", "force_download")
 _VOCABULARIES = ("tokenizer.json", "*.model", "vocab.txt", "vocab.json")
@@ -33,7 +33,8 @@ def resolve_folder(path_or_repo_id: str | Path, weights: bool = True, **hub: Any
     """Returns the local folder of a checkpoint: the path itself, or a download of the repository's files.
 
     weights: whether to download them too, or only what a tokenizer needs. hub: how to download
-    (`HUB_OPTIONS`). Raises CheckpointError where there is no such folder and no download, or no such name.
+    (`HUB_OPTIONS`). Raises MissingCheckpointError where there is no such folder and no download, or no such
+    name.
     """
     if unknown := set(hub) - set(HUB_OPTIONS):
         raise TypeError(f"unexpected arguments {sorted(unknown)}; of the Hub: {', '.join(HUB_OPTIONS)}")
@@ -41,22 +42,22 @@ def resolve_folder(path_or_repo_id: str | Path, weights: bool = True, **hub: Any
         given = type(path_or_repo_id).__name__
         raise TypeError(f"a checkpoint is named by a path or a repository id, not by {given}")
     if not fspath(path_or_repo_id):  # as a path, this would be the current directory
-        raise CheckpointError("the name of the checkpoint is empty: give a folder or a repository id")
+        raise MissingCheckpointError("the name of the checkpoint is empty: give a folder or a repository id")
     try:
         folder = Path(path_or_repo_id).expanduser()
         exists = folder.exists()
     except (RuntimeError, OSError) as error:  # there is no such user, or the name is too long
         reason = error.strerror if isinstance(error, OSError) else error
-        raise CheckpointError(f"{str(path_or_repo_id)[:200]} cannot be opened: {reason}") from None
+        raise MissingCheckpointError(f"{str(path_or_repo_id)[:200]} cannot be opened: {reason}") from None
     if exists:
         if not folder.is_dir():
-            raise CheckpointError(
+            raise MissingCheckpointError(
                 f"{folder} is a file; give the folder that holds config.json and model.safetensors"
             )
         return folder.absolute()  # which stays what it is where a process changes its directory
     name = str(path_or_repo_id)
     if name.count("/") != 1 or name.startswith((".", "/", "~")):
-        raise CheckpointError(
+        raise MissingCheckpointError(
             f"{folder} does not exist, and {name!r} is not a repository id of the form owner/name"
         )
     from huggingface_hub import snapshot_download
@@ -67,7 +68,7 @@ def resolve_folder(path_or_repo_id: str | Path, weights: bool = True, **hub: Any
         return Path(snapshot_download(name, allow_patterns=patterns, **hub))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise CheckpointError(
+        raise MissingCheckpointError(
             f"no folder named {name!r}, and the download of that repository failed: {reason}"
         ) from None
 
@@ -85,7 +86,7 @@ def load_tokenizer(path_or_repo_id: str | Path, **options: Any) -> Any:
     hub = {name: options.pop(name) for name in HUB_OPTIONS if name in options}
     folder = resolve_folder(path_or_repo_id, weights=False, **hub)
     if not any(any(folder.glob(pattern)) for pattern in _VOCABULARIES):
-        raise CheckpointError(f"{folder} holds no tokenizer: there is no tokenizer.json")
+        raise MissingCheckpointError(f"{folder} holds no tokenizer: there is no tokenizer.json")
     for pattern, most_bytes in _TOKENIZER_FILES.items():
         for file in folder.glob(pattern):
             check_file(file, most_bytes)

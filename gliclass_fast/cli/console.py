@@ -67,8 +67,8 @@ _MISTAKES = (ValueError, TypeError, OSError, FloatingPointError)
 def let_threads_sleep() -> None:
     """Has OpenMP's threads sleep where they wait, unless the environment has them do something else.
 
-    This counts only before torch is imported. What torch computes itself is little: its threads, awake
-    between their calls, would keep those of the kernels from the cores.
+    This counts only before torch is imported. Where torch computes something on threads of its own, as in 16
+    bit, these would stay awake between its operations, and keep other work from the cores.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 

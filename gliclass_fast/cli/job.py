@@ -101,6 +101,7 @@ class Job:
             failed = (number for number, outcome in enumerate(found, first) if outcome.error is not None)
             without = tuple(failed) if self.on_error == "skip" else ()
             note.done = Done(first, len(writer.kept) + self._written, without)
+            note.begin()
             note.write()
         writer.start()  # not before, as a mistake must not cost an earlier result
         try:

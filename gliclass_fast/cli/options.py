@@ -15,6 +15,8 @@ from gliclass_fast.cli.inputs import path_of, source_of
 from gliclass_fast.cli.results import Layout
 from gliclass_fast.cli.rows import Reading
 
+LEAST_WARM_UP = 4  # tokens of the shortest prompt there is, which has one label
+
 
 class OnError(str, Enum):
     """Says what is done with a row that fails."""
@@ -98,8 +100,10 @@ def classify(
     given = labels_of(labels, labels_file)
     shots = read_json(examples) if examples else None
     sizes = warm_up.split(",") if warm_up else []
-    if not all(size.isdecimal() for size in sizes):
-        raise ValueError(f"--warm-up takes numbers of tokens, separated by commas, not {warm_up!r}")
+    if not all(size.isdecimal() and int(size) >= LEAST_WARM_UP for size in sizes):
+        raise ValueError(
+            f"--warm-up takes numbers of tokens, from {LEAST_WARM_UP}, separated by commas, not {warm_up!r}"
+        )
     if resume and output is None:
         raise ValueError("--resume continues an --output file; give one")
     if output is not None and texts and output.resolve() == path_of(texts[0]).resolve():
@@ -108,7 +112,7 @@ def classify(
         raise ValueError("--text-chunk-overlap goes with --text-chunk-size")
     if text_chunk_size is not None and not (text_chunk_overlap or 0) < text_chunk_size:
         raise ValueError("--text-chunk-overlap must be less than --text-chunk-size")
-    named = adapters_of(adapters)
+    named = folders_of(adapters)
     if len(named) > 1 and adapter_column is None:
         raise ValueError("--adapter-column says which of several adapters a row has; give it")
     if adapter_column is not None and not named:
@@ -138,15 +142,18 @@ def reading_of(column: str, keep: str | None, encoding: str | None, delimiter: s
     return Reading(column, kept, encoding, "\t" if delimiter == "tab" else delimiter)
 
 
-def adapters_of(given: list[str] | None) -> dict[str, str]:
-    """Returns the folders of adapters by their ids; ValueError for what is not ID=FOLDER, or twice."""
+def folders_of(given: list[str] | None, option: str = "--adapter", kind: str = "ID") -> dict[str, str]:
+    """Returns folders by their ids, as an option gives them; ValueError for what is not ID=FOLDER, or twice.
+
+    kind: what the option calls an id.
+    """
     found: dict[str, str] = {}
     for each in given or ():
         name, equals, folder = each.partition("=")
         if not (name and equals and folder):
-            raise ValueError(f"--adapter takes ID=FOLDER, not {each!r}")
+            raise ValueError(f"{option} takes {kind}=FOLDER, not {each!r}")
         if name in found:
-            raise ValueError(f"--adapter names {name!r} twice: give every adapter an id of its own")
+            raise ValueError(f"{option} names {name!r} twice: each needs its own {kind}")
         found[name] = folder
     return found
 

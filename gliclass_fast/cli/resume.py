@@ -82,10 +82,11 @@ class RunNote:
         self._path, self._options = output.with_name(f"{output.name}.options.json"), options
         self._output, self._source, self._dtypes = output, source, [dtype]
         self.skips, self.done = skips, Done()
+        self._anew = False  # whether what the file holds is of an earlier run
 
     def check(self, resume: bool) -> None:
         """Raises ValueError where an unfinished run would be lost, or resumed with other options."""
-        before = self._before()
+        before, self._anew = self._before(), not resume
         if before is None:
             return
         options, dtypes = before["options"], before["dtypes"]
@@ -124,6 +125,16 @@ class RunNote:
             return {**noted, "skips": before.get("skips"), "done": done}
         except (ValueError, KeyError, TypeError):
             raise FileFormatError(f"{self._path} is damaged: delete it, or {self._output} as well") from None
+
+    def begin(self) -> None:
+        """Removes the results of an earlier run that this one does not continue; further calls do nothing.
+
+        They must not stand beside the note of this run: where it ends before it writes a result, the next one
+        would take them for its own. A note without a file counts for nothing, whichever run wrote it.
+        """
+        if self._anew:
+            self._output.resolve().unlink(missing_ok=True)  # a link stays, as what it leads to is made anew
+            self._anew = False
 
     def write(self, finished: bool = False) -> None:
         note = {

@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any
 
 from typer import Argument, Option
 
 from gliclass_fast.cli import console
-from gliclass_fast.cli.options import adapters_of, labels_in
+from gliclass_fast.cli.options import folders_of, labels_in
 from gliclass_fast.serving.settings import Placement, ServeSettings
 
 # options that serve itself does not have are keys of the reference's configuration
 REFERENCE_OPTIONS = {"ignore_unknown_options": True}
+
+
+class LogLevel(str, Enum):
+    """Names the levels of the log."""
+
+    debug = "debug"
+    info = "info"
+    warning = "warning"
+    error = "error"
+    critical = "critical"
 
 
 def serve(
@@ -62,7 +73,9 @@ def serve(
     config: Annotated[
         Path | None, Option(help="YAML file with the keys of gliclass's GLiClassServeConfig.")
     ] = None,
-    log_level: Annotated[str, Option(help="debug, info, warning or error.")] = "info",
+    log_level: Annotated[
+        LogLevel, Option(help="From which level on the log has lines.", case_sensitive=False)
+    ] = LogLevel.info,
 ) -> None:
     """Answer over HTTP: POST /classify, a page at /, and the routes of other services.
 
@@ -71,7 +84,7 @@ def serve(
     console.let_threads_sleep()
     from gliclass_fast.serving.logs import use_json  # what follows may take seconds to import
 
-    use_json(log_level)
+    use_json(log_level.value)
     settings, placement, rest = ServeSettings(), Placement(), list(arguments or ())
     model = rest.pop(0) if rest and not rest[0].startswith("--") else None
     if config is not None or rest:
@@ -79,8 +92,8 @@ def serve(
 
         settings, placement = configured(config, rest, model)
     settings = _set(
-        settings, model=model, more_models=dict(map(_named, more_models or ())), device=device,
-        adapters=adapters_of(adapters) or None,
+        settings, model=model, more_models=folders_of(more_models, "--add-model", "NAME"), device=device,
+        adapters=folders_of(adapters) or None,
         dtype=dtype, quantization=quantization, threads=threads, batch_tokens=batch_tokens,
         max_length=max_length, threshold=threshold,
         labels=None if labels_file is None else labels_in(labels_file),
@@ -93,7 +106,7 @@ def serve(
 
         if config is None and not rest:
             placement = shared_out(placement, settings)
-        run_until_signal(RayService(settings, placement, log_level=log_level))
+        run_until_signal(RayService(settings, placement, log_level=log_level.value))
         return
     if placement.replicas > 1:
         raise ValueError("several replicas need --ray")
@@ -107,13 +120,6 @@ def serve(
 def _set(settings: Any, **given: Any) -> Any:
     """Returns settings with those that are given."""
     return replace(settings, **{name: value for name, value in given.items() if value is not None})
-
-
-def _named(given: str) -> tuple[str, str]:
-    name, equals, model = given.partition("=")
-    if not (name and equals and model):
-        raise ValueError(f"--add-model takes NAME=FOLDER, not {given!r}")
-    return name, model
 
 
 def _keys(path: Path) -> tuple[str, ...]:

@@ -14,7 +14,6 @@ from torch import Tensor
 from gliclass_fast.batch import EncodedPrompt
 from gliclass_fast.runtime.loaded import LoadedNetwork
 from gliclass_fast.runtime.model import GLiClassModel
-from gliclass_fast.runtime.transfer import inference_on
 from gliclass_fast.text.errors import LabelsDoNotFit
 from gliclass_fast.text.tokenizer import SequenceTokenizer
 
@@ -54,7 +53,7 @@ class LabelCache:
         Raises ValueError where a label does not fit the window.
         """
         loaded = self._model.loaded
-        with self._lock, inference_on(loaded.device):
+        with self._lock, loaded.inference():
             if self._loaded() is not loaded:  # the model was moved, but its vectors were not
                 self._vectors.clear()
                 self._lists.clear()

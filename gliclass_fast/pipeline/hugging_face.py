@@ -205,12 +205,11 @@ def _hypotheses(template: Any, names: list[str]) -> dict[str, str] | None:
     if template is None or template == "{}":
         return None
     try:
-        hypotheses = {name: template.format(name) for name in names}
+        if template.format("") != template:
+            return {name: template.format(name) for name in names}
     except (AttributeError, IndexError, KeyError, ValueError):
-        hypotheses = {}
-    if hypotheses.get(names[0], template) == template:
-        raise WrongValue(f"hypothesis_template {template!r} needs {{}} where the label goes")
-    return hypotheses
+        pass
+    raise WrongValue(f"hypothesis_template {template!r} needs {{}} where the label goes")
 
 
 def _result(text: str, names: list[str], scores: dict[str, float], top: int | None) -> dict[str, Any]:

@@ -13,6 +13,8 @@ from gliclass_fast.ops import ORDER
 
 logger = logging.getLogger(__name__)
 
+MOST_THREADS = max(1024, os.cpu_count() or 1)  # a machine may use all its cores; more threads gain nothing
+
 
 def resolve_device(device: Any = None, fall_back: bool = False) -> torch.device:
     """Returns the device that a caller means; a GPU has its number, so that equal devices compare equal.
@@ -51,7 +53,13 @@ def use_threads(threads: int | None, of_tokenizers: int | None = None) -> None:
     """Has torch, and the tokenizers with it or as many as said, use so many threads of the CPU.
 
     None leaves that to them. The tokenizers' number counts only before they first work.
+
+    Raises ValueError for more than MOST_THREADS: where the system refuses a thread, the process would end.
     """
+    for name, number in (("threads", threads), ("tokenizer_threads", of_tokenizers)):
+        if number is not None and number > MOST_THREADS:
+            option = f"--{name.replace('_', '-')}"
+            raise ValueError(f"{name} ({option}) must be at most {MOST_THREADS} here, not {number}")
     if threads is not None:
         torch.set_num_threads(threads)
     if (number := threads if of_tokenizers is None else of_tokenizers) is not None:

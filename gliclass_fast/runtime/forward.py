@@ -30,12 +30,22 @@ NOTHING = Embedded(*[np.zeros((1, 0), dtype=np.float32)] * 3)
 
 @dataclass
 class GLiClassOutput(SequenceClassifierOutput):  # type: ignore[misc]
-    """Holds what a stock model returns, for N texts and K label slots."""
+    """Holds what a stock model returns, for N texts and K label slots.
+
+    What the reference's training and its recurrent steps give has its names here, for code that looks: the
+    engine does neither train nor return steps, so these are None.
+    """
 
     # logits: [N, K], in the model's dtype and on its device; EMPTY_SLOT where a text has no label
     text_embeddings: Tensor | None = None  # [N, C], or [N, S, C] with pooling "pass"
     class_embeddings: Tensor | None = None  # [N, K, C]
     past_key_values: Any = None  # the reference's cache; the engine gives none here, as streams keep theirs
+    recurrent_logits: tuple[Tensor, ...] | None = None
+    recurrent_losses: Tensor | None = None
+    recurrent_entropies: Tensor | None = None
+    recurrent_num_steps: Tensor | None = None
+    inverse_temperatures: Tensor | None = None
+    calibration_biases: Tensor | None = None
     class_mask: Tensor | None = None  # int64 [N, K], 1 for labels
     uncalibrated_logits: Tensor | None = None  # [N, K], for models with a calibrator only
 

@@ -29,7 +29,7 @@ from gliclass_fast.runtime.dtype import dtype_candidates
 from gliclass_fast.runtime.graphs import MAX_TOKENS, GraphRunner
 from gliclass_fast.runtime.packing import pack, run_batches
 from gliclass_fast.runtime.settings import Settings
-from gliclass_fast.runtime.transfer import PendingLogits, inference_on, one_thread
+from gliclass_fast.runtime.transfer import PendingLogits, inference_on
 from gliclass_fast.text.padded import PaddedInputs
 
 logger = logging.getLogger(__name__)
@@ -128,21 +128,25 @@ class LoadedNetwork:
             return nullcontext()
         return self.adapter_slots.lease(prompts)
 
+    def inference(self) -> AbstractContextManager[None]:
+        """Enters what the network runs in, as `inference_on` describes it."""
+        return inference_on(self.device, self.ops.own_threads)
+
     def __call__(self, batch: PackedBatch) -> Output:
         """Runs a packed batch, which is on the host or on the device, without CUDA graphs."""
-        with inference_on(self.device):
+        with self.inference():
             return self.network.forward(batch.to(self.device))
 
     def score(self, prompts: Sequence[EncodedPrompt]) -> PendingLogits:
         """Launches a batch, from CUDA graphs where it can; `wait` then gives the logits of its labels."""
-        with inference_on(self.device), self._lease(prompts) as slots:
+        with self.inference(), self._lease(prompts) as slots:
             if self.graphs is not None and (capacity := self.graphs.capacity_for(prompts)):
                 return self.graphs(self.pack(prompts, capacity, slots))
             return PendingLogits.copy(self(self.pack(prompts, slots=slots)).stacked_logits())
 
     def embed(self, prompts: Sequence[EncodedPrompt]) -> list[Embedded]:
         """Runs a batch and returns logits and vectors of every prompt, in order."""
-        with inference_on(self.device), self._lease(prompts) as slots:
+        with self.inference(), self._lease(prompts) as slots:
             batch = self.pack(prompts, slots=slots)
             output = self(batch)
             vectors = (output.stacked_logits(), output.text_vectors, output.label_vectors)
@@ -155,7 +159,7 @@ class LoadedNetwork:
 
     def padded_prompts(self, inputs: PaddedInputs, most_labels: int) -> list[EncodedPrompt]:
         """Returns the prompts of what a stock model is called with, as the architecture makes them."""
-        with inference_on(self.device):
+        with self.inference():
             return self.network.padded_prompts(inputs, most_labels, self.label_vectors)
 
     def label_vectors(self, prompts: Sequence[EncodedPrompt], batch_tokens: int = MAX_TOKENS) -> Tensor:
@@ -165,14 +169,14 @@ class LoadedNetwork:
             batch = self.pack([prompts[index] for index in group])
             return self.network.label_vectors(batch.to(self.device))
 
-        with inference_on(self.device):
+        with self.inference():
             costs = [prompt.tokens for prompt in prompts]
             groups, vectors = zip(*run_batches(costs, batch_tokens, run, self.free_graphs), strict=True)
             return torch.cat(vectors)[np.argsort(np.concatenate(groups))]
 
     def probe(self, sizes: Sequence[Size] = PROBE_SIZES) -> list[EncodedPrompt]:
         """Returns prompts of random tokens, always the same, as the network takes them."""
-        with inference_on(self.device):
+        with self.inference():
             return self.network.probe(sizes, self.label_vectors)
 
     def free_graphs(self) -> None:
@@ -201,7 +205,8 @@ def load(config: Any, tensors: Mapping[str, Tensor], source: str, settings: Sett
     device = settings.device
     *first, last = dtype_candidates(settings.dtype, device, config, tensors)
     build = partial(LoadedNetwork, config, tensors, source, settings)
-    with one_thread() if device.type == "cpu" else nullcontext(), inference_on(device):
+    # on a CPU loading leaves no threads of torch behind, for which a process that is forked later would wait
+    with inference_on(device, own_threads=device.type == "cpu"):
         for dtype in first:
             loaded = build(dtype)
             if loaded(loaded.pack(loaded.probe())).stacked_logits().isfinite().all():

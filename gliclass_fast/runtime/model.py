@@ -27,7 +27,6 @@ from gliclass_fast.runtime.origin import Origin
 from gliclass_fast.runtime.pretrained import find_pretrained
 from gliclass_fast.runtime.settings import Settings
 from gliclass_fast.runtime.stock import StockModel
-from gliclass_fast.runtime.transfer import inference_on
 from gliclass_fast.runtime.warm_up import warm_up
 from gliclass_fast.text.arguments import plain_string
 
@@ -284,7 +283,7 @@ class GLiClassModel(StockModel):
     def _drop_adapter(self, adapter: Adapter | None) -> None:
         for model in (self, self._twin):
             if model is not None and adapter is not None:
-                with inference_on(self.device):
+                with model.loaded.inference():
                     model.loaded.adapter_slots.drop(adapter)
 
     def warm_up(

@@ -7,8 +7,8 @@ packed, and nobody may change them.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from functools import partial
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial, wraps
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,11 +16,13 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from gliclass_fast.checkpoint.live import tied_to
+from gliclass_fast.config import all_by_name
 from gliclass_fast.runtime.adapters import AdapterLibrary
 from gliclass_fast.runtime.forward import GLiClassOutput, forward
 from gliclass_fast.runtime.loaded import LoadedNetwork
 from gliclass_fast.runtime.origin import Origin
 from gliclass_fast.text.arguments import adapters_per_text
+from gliclass_fast.text.errors import WrongType
 from gliclass_fast.text.padded import PaddedInputs
 
 
@@ -41,11 +43,47 @@ _OF_TRANSFORMERS = (  # people use these of its models, whose class takes a seco
     "add_calibrator", "remove_calibrator", "update_decoder_cache", "classify_from_decoder_cache", "generate",
 )  # fmt: skip
 _STEPS = ("use_recurrence",)  # False does not mean that it is left out
+_IDS = ("input_ids", "attention_mask")
+_IDS_OF_LABELS = ("class_input_ids", "class_attention_mask")
+_STATES = ("output_attentions", "output_hidden_states")
+_EMBEDDINGS = ("output_text_embeddings", "output_class_embeddings")
+_POSITIONS_OF_BI_ENCODERS = (
+    *_IDS, *_IDS_OF_LABELS, "labels_mask", "labels", *_EMBEDDINGS, "return_dict", "adapter_ids",
+)  # fmt: skip
+_POSITIONS_OF_ENCODER_DECODERS = (
+    *_IDS, *_IDS_OF_LABELS, "inputs_embeds", "labels", *_STATES, *_EMBEDDINGS, "return_dict",
+)  # fmt: skip
+# the order in which the reference's models take the arguments of a call, by architecture_type
+POSITIONS: dict[str, tuple[str, ...]] = {
+    "uni-encoder": (
+        *_IDS, "inputs_embeds", "labels", *_STATES, *_EMBEDDINGS, "return_dict", "max_num_classes",
+    ),
+    "bi-encoder": _POSITIONS_OF_BI_ENCODERS,
+    "bi-encoder-fused": _POSITIONS_OF_BI_ENCODERS,
+    "encoder-decoder": _POSITIONS_OF_ENCODER_DECODERS,
+    "encoder-decoder-cls": _POSITIONS_OF_ENCODER_DECODERS,
+    "decoder-kv": (
+        *_IDS, "past_key_values", "labels", "return_dict", "use_cache", "use_recurrence",
+        "max_recurrent_steps", "halt_threshold", "output_recurrent_logits", *_EMBEDDINGS, "max_num_classes",
+    ),
+}  # fmt: skip
 _SAVED_ALIKE = ("max_shard_size", "token", "save_peft_format", "save_original_format")  # change nothing here
 
 
 def _copied(tensor: Tensor) -> Tensor:
     return tensor.detach().to("cpu", copy=True)
+
+
+def in_stock_order(method: Callable[..., Any]) -> Callable[..., Any]:
+    """Has a method of a model take arguments by position too, where the reference has them."""
+
+    @wraps(method)
+    def by_name(model: Any, *positional: Any, **named: Any) -> Any:
+        # GliZNet has no architecture_type, and is not called with tensors
+        names = POSITIONS.get(getattr(model.origin.config, "architecture_type", ""), _IDS)
+        return method(model, **all_by_name(names, positional, named))
+
+    return by_name
 
 
 class StockModel:
@@ -62,11 +100,12 @@ class StockModel:
     def refresh(self) -> None:
         raise NotImplementedError
 
+    @in_stock_order
     def __call__(
         self,
+        *,
         input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
-        *,
         class_input_ids: Tensor | None = None,
         class_attention_mask: Tensor | None = None,
         labels_mask: Tensor | None = None,
@@ -80,6 +119,8 @@ class StockModel:
     ) -> GLiClassOutput | tuple[Tensor, ...]:
         """Runs padded inputs, as `prepare_inputs` of a pipeline makes them; N texts, S tokens, K label slots.
 
+        Arguments may come by position, in the reference's order for the model's architecture (`POSITIONS`).
+
         Args:
             input_ids: int [N, S].
             attention_mask: [N, S], 0 for padding, on either side; default: no padding.
@@ -90,9 +131,10 @@ class StockModel:
             max_num_classes: K, where labels are in input_ids; default: that of the configuration, which
                 counts alone for encoder-decoders. With `decoder-kv` it has no effect, and K is the largest
                 number of labels of a text.
-            output_text_embeddings: whether the output has text and class embeddings.
-            output_class_embeddings: the same.
-            return_dict: False gives a tuple that holds the logits alone.
+            output_text_embeddings: whether the output has those of the texts.
+            output_class_embeddings: whether it has those of the labels.
+            return_dict: False gives a tuple that holds the logits alone; of a model with a calibrator the
+                output, as in the reference.
             token_type_ids: has no effect, as in the reference's backbones.
             adapter_ids: the id of every text's adapter, None for the model without one; see `load_adapter`.
 
@@ -103,22 +145,24 @@ class StockModel:
         """
         off = {name: None if name in _STEPS else False for name in refused}
         if wrong := [name for name, value in refused.items() if value is not None and value is not off[name]]:
-            raise TypeError(
+            raise WrongType(
                 f"{', '.join(wrong)} is not supported: the engine returns logits and embeddings of the steps "
                 "that the checkpoint asks for, and does not train; for other steps, hidden states, "
                 "attentions, losses and gradients use the gliclass package"
             )
         if input_ids is None:
-            raise TypeError("input_ids is missing: `prepare_inputs` of a pipeline makes it")
+            raise WrongType("input_ids is missing: `prepare_inputs` of a pipeline makes it")
         adapters = self.adapters_per_text(adapter_ids, len(input_ids))
         inputs = PaddedInputs(input_ids, attention_mask, class_input_ids, class_attention_mask, labels_mask)
         asked = None if class_input_ids is not None else max_num_classes
         slots: Any = asked or getattr(self.origin.config, "max_num_classes", 0)
         slots = int(slots) if labels_mask is None else labels_mask.shape[1]
-        embeddings = bool(output_text_embeddings or output_class_embeddings)
+        wanted = {"text_embeddings": output_text_embeddings, "class_embeddings": output_class_embeddings}
         of_texts = [None if each is None else self.adapters[each] for each in adapters]
-        output = forward(self.loaded, inputs, slots, embeddings, of_texts)
-        return output if return_dict is not False else (output.logits,)
+        found = forward(self.loaded, inputs, slots, any(wanted.values()), of_texts)
+        output = GLiClassOutput(**{name: each for name, each in found.items() if wanted.get(name, True)})
+        whole = return_dict is not False or output.uncalibrated_logits is not None
+        return output if whole else (output.logits,)
 
     forward = __call__
 

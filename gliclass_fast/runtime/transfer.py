@@ -13,13 +13,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gliclass_fast.ops import torch_on_one_thread
+
 logger = logging.getLogger(__name__)
 
 # Whoever gives a GPU work holds this lock: a process may record one graph at a time, and what another thread
 # did meanwhile (wait for the device, set up a library) would break the recording.
 LAUNCH_LOCK = threading.RLock()
 
-_ran = threading.Event()  # set once this process ran something in parallel: OpenMP then has its threads
+_ran = threading.Event()  # set once this process ran something on OpenMP's threads
 
 
 def _use_one_thread_after_fork() -> None:
@@ -38,14 +40,18 @@ if hasattr(os, "register_at_fork"):  # Windows has no fork
 
 
 @contextmanager
-def inference_on(device: torch.device) -> Iterator[None]:
+def inference_on(device: torch.device, own_threads: bool = False) -> Iterator[None]:
     """Enters inference mode, locks a GPU and makes it the current one, on which Triton launches.
 
     Autocast is off within, as the engine has a dtype of its own.
+
+    own_threads: the work is that of kernels with threads of their own, so that torch does with one.
     """
-    if torch.get_num_threads() > 1:
-        _ran.set()
     with ExitStack() as stack:
+        if own_threads:
+            stack.enter_context(torch_on_one_thread())
+        if torch.get_num_threads() > 1:
+            _ran.set()
         stack.enter_context(torch.inference_mode())
         if torch.is_autocast_enabled(device.type):
             stack.enter_context(torch.autocast(device.type, enabled=False))
@@ -53,23 +59,6 @@ def inference_on(device: torch.device) -> Iterator[None]:
             stack.enter_context(LAUNCH_LOCK)
             stack.enter_context(torch.cuda.device(device))
         yield
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Lets host work leave no pool of threads behind, for which a process that is forked later would wait.
-
-    Where there is a pool already, it is used.
-    """
-    if _ran.is_set():
-        yield
-        return
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 @dataclass(frozen=True, slots=True)

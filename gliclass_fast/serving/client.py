@@ -11,12 +11,13 @@ import asyncio
 import math
 import os
 import time
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from gliclass_fast.serving.answers import TRY_AGAIN, Retries, ServeError, error_of, json_of, seconds_until
+from gliclass_fast.serving.client_headers import checked_headers
 from gliclass_fast.serving.settings import MOST_PORT
 
 CONNECTIONS = 256  # of a client, at a time; further requests wait for one
@@ -32,13 +33,15 @@ class _Request:
 
 
 _Steps = Generator[_Request | float, Any, Any]
+_Place = tuple[int, asyncio.AbstractEventLoop | None]
 
 
 class _Client:
     """Holds what both clients share: the methods, what they send, and what they make of an answer.
 
-    Every process has a session of its own: after a fork two would read each other's answers from a shared
-    connection.
+    Every process has a session of its own, as after a fork two would read each other's answers from a shared
+    connection; so has every event loop, as connections end with theirs. A session is made where it is first
+    needed, so that a client can be copied and pickled: a copy makes its own.
     """
 
     def __init__(
@@ -49,7 +52,7 @@ class _Client:
         api_key: str | None = None,
         model: str | None = None,
         retries: Retries | int = 5,
-        headers: dict[str, str] | None = None,
+        headers: Mapping[str, str | bytes] | None = None,
         transport: Any = None,
     ) -> None:
         """Makes a client, which keeps its connections; nothing is sent yet.
@@ -61,17 +64,16 @@ class _Client:
             model: the name of a model of the service, where it has several.
             retries: how many times a request is sent again, or more exactly how.
             headers: further headers of every request.
-            transport: a transport of httpx2, as for an application in this process; forks share it.
+            transport: a transport of httpx2, as for an application in this process; all sessions share it.
 
-        Raises ImportError where httpx2 is missing, and ValueError for what is no address of HTTP or no
-        number of seconds.
+        Raises ImportError where httpx2 is missing, and ValueError for what is no address of HTTP, no number
+        of seconds, or no header.
         """
-        if timeout is not None and not 0 <= timeout < math.inf:
-            raise ValueError(f"timeout is a number of seconds, or None for no end, not {timeout}")
+        if timeout is not None and not 0 < timeout < math.inf:
+            raise ValueError(f"timeout is a number of seconds above 0, or None for no end, not {timeout}")
         self.url, self.model = url.rstrip("/"), model
         self.retries = Retries(retries) if isinstance(retries, int) else retries
         self._one_text = False  # the service is a reference's, which answers one text of a list
-        own = {} if api_key is None else {"Authorization": f"Bearer {api_key.strip()}".encode()}
         try:
             import httpx2
         except ImportError as error:
@@ -89,20 +91,38 @@ class _Client:
             getattr(httpx2, self._kind),
             timeout=httpx2.Timeout(timeout, connect=min(5.0, timeout or 5.0), pool=None),
             limits=httpx2.Limits(max_connections=CONNECTIONS, max_keepalive_connections=CONNECTIONS),
-            headers={**own, **(headers or {})},
+            headers=checked_headers(api_key, headers or {}),
             transport=transport,
         )
-        self._sessions: dict[int, Any] = {os.getpid(): self._connect()}  # by process
+        self._sessions: dict[_Place, Any] = {}
+        self._closed = False
 
     _kind: str
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_sessions": {}}
+
+    @property
+    def _place(self) -> _Place:
+        """Returns where a session is at home: this process, and the event loop where there are several."""
+        return os.getpid(), None
+
     @property
     def _session(self) -> Any:
-        """Returns the session of this process; that of a parent is neither used nor closed."""
-        process, newest = os.getpid(), list(self._sessions.values())[-1]
-        if process in self._sessions or newest.is_closed:
-            return self._sessions.get(process, newest)
-        return self._sessions.setdefault(process, self._connect())
+        """Returns the session of this place; those of others are neither used nor closed."""
+        if self._closed:
+            raise RuntimeError("the client is closed")
+        if (found := self._sessions.get(self._place)) is None:
+            for process, loop in list(self._sessions):
+                if loop is not None and loop.is_closed():
+                    self._sessions.pop((process, loop), None)
+            found = self._sessions.setdefault(self._place, self._connect())
+        return found
+
+    def _end(self) -> Any:
+        """Takes no further request, and returns the session of this place, which is to be closed, or None."""
+        self._closed = True
+        return self._sessions.pop(self._place, None)
 
     def _run(self, steps: _Steps) -> Any:
         raise NotImplementedError
@@ -263,7 +283,8 @@ class GLiClassClient(_Client):
 
     def close(self) -> None:
         """Closes the connections; nothing can be asked afterwards."""
-        self._session.close()
+        if session := self._end():
+            session.close()
 
     def __enter__(self) -> GLiClassClient:
         return self
@@ -296,9 +317,14 @@ class AsyncGLiClassClient(_Client):
 
     _kind = "AsyncClient"
 
+    @property
+    def _place(self) -> _Place:
+        return os.getpid(), asyncio.get_running_loop()
+
     async def close(self) -> None:
         """Closes the connections; nothing can be asked afterwards."""
-        await self._session.aclose()
+        if session := self._end():
+            await session.aclose()
 
     async def __aenter__(self) -> AsyncGLiClassClient:
         return self

@@ -98,6 +98,8 @@ class GLiClassBody(Body):
         return answer.results[0] if isinstance(self._given(), str) else answer.results
 
     def _given(self) -> Texts:
+        if self.text is not None and self.texts is not None:
+            raise Invalid("give text or texts, not both")
         given = self.texts if self.text is None else self.text
         if given is None:
             raise Invalid("give text or texts")

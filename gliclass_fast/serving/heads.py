@@ -1,16 +1,24 @@
-"""The head of a request has a bound: uvicorn's parser alone takes headers without end, key or no key."""
+"""The head of a request: it has a bound, and what it asks for beside an answer over HTTP is passed over.
+
+uvicorn's parser alone takes headers without end, key or no key. It reads no body where a request asks for
+another protocol, as Java's client does in each of its first requests (`Upgrade: h2c`).
+"""
 
 from __future__ import annotations
 
 import json
 
+import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 HEAD_BYTES = 64 * 1024  # of the first line, the headers and the trailers of a request
 
 
-class BoundedHeads(HttpToolsProtocol):
-    """Answers 431 and closes the connection where a request has more than HEAD_BYTES beside its body."""
+class Heads(HttpToolsProtocol):
+    """Answers 431 and closes the connection where a request has more than HEAD_BYTES beside its body.
+
+    A request that asks for another protocol is answered as any other: RFC 9110 (7.8) leaves that to a server.
+    """
 
     _head = 0  # bytes of the request's first line and headers so far
     _silent = 0  # bytes since the parser last told of anything: it keeps them, as a part of one header
@@ -18,10 +26,28 @@ class BoundedHeads(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         """Takes what came from the client."""
         self._silent += len(data)
-        super().data_received(data)
+        self._unset_keepalive_if_required()
+        try:
+            self._read(data)
+        except httptools.HttpParserError:
+            self.logger.warning("what is no HTTP was refused")
+            self.send_400_response("this is no request of HTTP")
         if self._silent > HEAD_BYTES and not self.transport.is_closing():
             self.logger.warning("a header without an end was refused")
             self._refuse()
+
+    def _read(self, data: bytes | memoryview) -> None:
+        """Parses data; a head that asks for another protocol is parsed again without that."""
+        while True:
+            try:
+                self.parser.feed_data(data)
+                return
+            except httptools.HttpParserUpgrade as upgrade:  # the parser takes what follows for a new request
+                data = memoryview(data)[upgrade.args[0] :]
+            version = self.parser.get_http_version().encode()
+            lines = [self.parser.get_method() + b" " + self.url + b" HTTP/" + version]
+            lines += [name + b": " + value for name, value in self.headers if name != b"upgrade"]
+            self.parser.feed_data(b"\r\n".join((*lines, b"", b"")))
 
     def on_message_begin(self) -> None:
         """Starts to count for another request."""
@@ -38,6 +64,18 @@ class BoundedHeads(HttpToolsProtocol):
         self._count(len(name) + len(value) + 4)  # a colon, a space and the end of the line
         super().on_header(name, value)
 
+    def on_headers_complete(self) -> None:
+        """Begins to answer, unless the head is parsed again."""
+        if self.parser.get_method() == b"CONNECT":
+            raise ValueError("what follows is for another host; send_400_response is called")
+        if not self.parser.should_upgrade():
+            super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """Ends a request, unless its head is parsed again."""
+        if not self.parser.should_upgrade():
+            super().on_message_complete()
+
     def on_body(self, body: bytes) -> None:
         """Takes a part of the body, which `Access` counts."""
         self._silent = 0
@@ -48,7 +86,7 @@ class BoundedHeads(HttpToolsProtocol):
         if self._head > HEAD_BYTES:
             self._refuse()
         else:
-            super().send_400_response(msg)
+            self._end(b"400 Bad Request", "invalid", msg)
 
     def _count(self, size: int) -> None:
         self._silent = 0
@@ -57,13 +95,17 @@ class BoundedHeads(HttpToolsProtocol):
             raise ValueError("the parser gives up at an error, and send_400_response is called")
 
     def _refuse(self) -> None:
-        message = f"the headers are longer than {HEAD_BYTES} bytes"
         if self.cycle and not self.cycle.response_complete and not self.cycle.more_body:
             self.transport.close()  # the client waits for the answer to an earlier request
             return
-        body = json.dumps({"error": message, "error_type": "too_large"}).encode()
+        message = f"the headers are longer than {HEAD_BYTES} bytes"
+        self._end(b"431 Request Header Fields Too Large", "too_large", message)
+
+    def _end(self, status: bytes, error_type: str, message: str) -> None:
+        """Answers with an error and closes the connection."""
+        body = json.dumps({"error": message, "error_type": error_type}).encode()
         lines = (
-            b"HTTP/1.1 431 Request Header Fields Too Large",
+            b"HTTP/1.1 " + status,
             b"content-type: application/json",
             b"content-length: %d" % len(body),
             b"connection: close",

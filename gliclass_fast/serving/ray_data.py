@@ -14,6 +14,7 @@ Ray makes one in every actor. torch is imported there alone, so that a job start
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from inspect import signature
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -105,15 +106,25 @@ class Classifier:
                 is not empty keeps it and is not scored; whatever else stands there is none.
 
         Raises:
-            KeyError: there is no such column.
+            ValueError: there is no such column, or more than one.
             ValueError, TypeError: an option of the call is wrong, so that any text would fail.
         """
+        self._check_column(list(getattr(batch, "column_names", batch)))
         if hasattr(batch, "column_names"):  # a table
             errors = values_of(batch["error"]) if "error" in batch.column_names else None
             return _with_columns(batch, self.score(values_of(batch[self._column]), errors))
         found = self.score(list(batch[self._column]), batch.get("error"))
         arrays = {name: _array(found, name) for name in FOUND}
         return {**batch, **arrays} if isinstance(batch, dict) else batch.assign(**arrays)
+
+    def _check_column(self, names: list[str]) -> None:
+        if (count := names.count(self._column)) > 1:
+            raise WrongValue(f"the batch has {count} columns named {self._column!r}")
+        if not count:
+            found = ", ".join(map(str, names)) or "nothing"
+            raise WrongValue(
+                f"the batch has no column {self._column!r} but: {found}. Choose one with column="
+            )
 
     def score(self, texts: Sequence[Any], errors: Sequence[Any] | None = None) -> list[Found]:
         """Returns what is found for every text; one that is null or no string is a row that fails."""
@@ -173,6 +184,7 @@ def _shared_labels(labels: Any) -> Any:
 
 def _shared_call(given: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the options of a call; ArgumentError for those that give results of other rows or forms."""
+    from gliclass_fast.pipeline import ZeroShotClassificationPipeline
     from gliclass_fast.pipeline.hugging_face import ITS_OWN
 
     call = dict(given)
@@ -180,6 +192,12 @@ def _shared_call(given: Mapping[str, Any]) -> dict[str, Any]:
         if name in _REFUSED or name in ITS_OWN:
             reason = _REFUSED.get(name, "it belongs to a call whose results have another form")
             raise WrongValue(f"call cannot have {name!r}: {reason}")
+    takes = signature(ZeroShotClassificationPipeline.__call__)
+    try:
+        takes.bind_partial(**call)
+    except TypeError as error:
+        names = ", ".join(name for name in takes.parameters if name not in ("self", *_REFUSED))
+        raise WrongValue(f"call {error}; it takes {names}") from None
     for name in _ONE_FOR_ALL:
         value = call.get(name)
         _refuse_per_text(f"call[{name!r}]", _is_listed(value) and not isinstance(value, Mapping))

@@ -95,6 +95,10 @@ class Service:
                 f"the adapter in {settings.adapters[min(reserved)]!r} cannot have the id {min(reserved)!r}, "
                 "which means no adapter: give it another id"
             )
+        if settings.model in settings.more_models:
+            raise ValueError(
+                f"a further model has the name of the first, {settings.model!r}: give it another one"
+            )
         use_threads(settings.threads, settings.tokenizer_threads)
         self.settings, self.metrics = settings, Metrics()
         self.pipeline = _loaded(settings, settings.model)
@@ -102,8 +106,8 @@ class Service:
             self.pipeline.load_adapter(name, folder)
         self._others = {name: _loaded(settings, model) for name, model in settings.more_models.items()}
         limits, budget = settings.limits, self.engine.batch_tokens
-        queue_tokens = limits.queue_tokens or BATCHES_WAITING * budget
-        self.batcher = Batcher(budget, settings.batch_texts, queue_tokens, limits.queue_texts)
+        self.queue_tokens = limits.queue_tokens or BATCHES_WAITING * budget  # that may wait
+        self.batcher = Batcher(budget, settings.batch_texts, self.queue_tokens, limits.queue_texts)
         self.draining = False  # whether it is about to end
         self._answering = self._reading = 0  # requests
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="gliclass-reader")
@@ -125,7 +129,7 @@ class Service:
             "dtype": str(model.loaded.dtype).removeprefix("torch."), "quantization": settings.quantization,
             "max_length": self.engine.window, "batch_tokens": self.engine.batch_tokens,
             "labels": settings.labels, "route_prefix": settings.route_prefix,
-            "limits": asdict(settings.limits),
+            "limits": {**asdict(settings.limits), "queue_tokens": self.queue_tokens},
         }  # fmt: skip
 
     def adapter_cache(self, adapter_id: str | None = None) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import Any
 
 from gliclass_fast.streaming.strategies import ClassificationStrategy
 from gliclass_fast.text import arguments
+from gliclass_fast.text.errors import WrongType, WrongValue
 from gliclass_fast.text.examples import examples_per_text
 from gliclass_fast.text.label_section import context_of
 from gliclass_fast.text.labels import Labels, labels_per_text
@@ -44,7 +45,7 @@ def read_call(
     examples: Any,
     prompt: Any,
 ) -> list[Chunk]:
-    """Returns a chunk per text; raises TypeError and ValueError as the pipeline describes."""
+    """Returns a chunk per text; raises WrongType and WrongValue as the pipeline describes."""
     texts = arguments.check_texts(texts)
     count = len(texts)
     names = _session_ids(session_ids, count)
@@ -70,9 +71,9 @@ def read_call(
 
 
 def check_positive(value: Any, name: str) -> int:
-    """Returns a setting; raises TypeError where it is no whole number, and ValueError where it is below 1."""
+    """Returns a setting; raises WrongType where it is no whole number, and WrongValue where it is below 1."""
     if arguments.whole_number(value, name, least=-sys.maxsize) <= 0:
-        raise ValueError(f"{name} must be greater than zero, got {value}")
+        raise WrongValue(f"{name} must be greater than zero, got {value}")
     return int(value)
 
 
@@ -82,9 +83,9 @@ def limit_or_none(value: Any, name: str) -> int | None:
 
 
 def check_strategy(given: Any, name: str) -> ClassificationStrategy:
-    """Returns a strategy; raises TypeError for anything else."""
+    """Returns a strategy; raises WrongType for anything else."""
     if not isinstance(given, ClassificationStrategy):
-        raise TypeError(
+        raise WrongType(
             f"{name} must be a strategy that derives from gliclass_fast.streaming.ClassificationStrategy, "
             f"got {type(given).__name__}"
         )
@@ -94,11 +95,11 @@ def check_strategy(given: Any, name: str) -> ClassificationStrategy:
 def copy_of(
     strategy: ClassificationStrategy, metadata: dict[str, Any], session_id: str
 ) -> tuple[ClassificationStrategy, dict[str, Any]]:
-    """Returns copies of a strategy and of what it wrote down; raises TypeError where there can be none."""
+    """Returns copies of a strategy and of what it wrote down; raises WrongType where there can be none."""
     try:
         return copy.deepcopy((strategy, metadata))
     except Exception as error:
-        raise TypeError(
+        raise WrongType(
             f"the strategy {type(strategy).__name__} of session {session_id!r}, or the metadata that it "
             "wrote, cannot be copied, and a call needs a copy to leave the session as it was if it fails: "
             f"{error}"
@@ -109,11 +110,11 @@ def _session_ids(given: Any, count: int) -> list[str]:
     wanted = "a string or a list of strings"
     names = [given] if isinstance(given, str) else arguments.as_list(given, "session_ids", wanted)
     if len(names) != count:
-        raise ValueError(f"session_ids names a session per text, so it needs {count}; got {len(names)}")
+        raise WrongValue(f"session_ids names a session per text, so it needs {count}; got {len(names)}")
     if any(not isinstance(name, str) or not name for name in names):
-        raise ValueError("every one of session_ids must be a string that is not empty")
+        raise WrongValue("every one of session_ids must be a string that is not empty")
     if len(set(names)) != count:
-        raise ValueError("session_ids must be unique within a call")
+        raise WrongValue("session_ids must be unique within a call")
     return arguments.plain_strings(names, "session_ids")
 
 
@@ -124,7 +125,7 @@ def _strategies(given: Any, count: int) -> Sequence[ClassificationStrategy | Non
         check_strategy(given, "strategies")
     found = arguments.as_list(given, "strategies", "one for all texts, or a list of them")
     if len(found) != count:
-        raise ValueError(f"strategies has one per text, so it needs {count}; got {len(found)}")
+        raise WrongValue(f"strategies has one per text, so it needs {count}; got {len(found)}")
     for place, each in enumerate(found):
         check_strategy(each, f"strategies[{place}]")
     return found

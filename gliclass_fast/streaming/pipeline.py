@@ -27,6 +27,7 @@ from gliclass_fast.streaming.sessions import Sessions
 from gliclass_fast.streaming.staged import Answer, Staged, answers
 from gliclass_fast.streaming.step import Classification, Turn, run_step
 from gliclass_fast.streaming.strategies import ClassificationStrategy, EveryChunkStrategy
+from gliclass_fast.text.errors import WrongValue
 
 
 class StreamingZeroShotClassificationPipeline(BasePipeline):
@@ -86,7 +87,7 @@ class StreamingZeroShotClassificationPipeline(BasePipeline):
         """
         architecture = getattr(getattr(model, "config", None), "architecture_type", "decoder-kv")
         if architecture != "decoder-kv":
-            raise ValueError(_NEEDS_DECODER.format(architecture))
+            raise WrongValue(_NEEDS_DECODER.format(architecture))
         self.max_cache_len, self.max_cached_tokens = max_cache_len, max_cached_tokens
         self.default_batch_size = check_positive(default_batch_size, "default_batch_size")
         self.default_strategy = EveryChunkStrategy() if default_strategy is None else default_strategy
@@ -105,9 +106,9 @@ class StreamingZeroShotClassificationPipeline(BasePipeline):
         """Makes the pages for the model as it is now; raises ValueError where it cannot read streams."""
         model, config = self.model, self.model.loaded.config
         if config.architecture_type != "decoder-kv":
-            raise ValueError(_NEEDS_DECODER.format(config.architecture_type))
+            raise WrongValue(_NEEDS_DECODER.format(config.architecture_type))
         if model.loaded.network.scorer.reads_text:  # type: ignore[union-attr]
-            raise ValueError(
+            raise WrongValue(
                 "recurrent_read_text: this model's scorer reads the text again, of which a stream keeps keys "
                 "and values alone; use ZeroShotClassificationPipeline"
             )
@@ -276,13 +277,13 @@ class StreamingZeroShotClassificationPipeline(BasePipeline):
         for chunk in chunks:
             known = self.sessions.get(chunk.session_id)
             if self.sessions.has_left(chunk.session_id) and known is None and not self.drop_absent:
-                raise ValueError(
+                raise WrongValue(
                     f"session {chunk.session_id!r} left to make room within max_cached_tokens="
                     f"{self.max_cached_tokens}; delete_session({chunk.session_id!r}) lets it begin anew"
                 )
             begun = known is not None and known.cached_length > 0
             if begun and chunk.prefix and known is not None and chunk.prefix != known.prefix:
-                raise ValueError(
+                raise WrongValue(
                     f"prompt or examples of session {chunk.session_id!r} changed; delete the session before "
                     "changing them"
                 )
@@ -324,7 +325,7 @@ class StreamingZeroShotClassificationPipeline(BasePipeline):
     def _check_room(self, staged: list[Staged]) -> None:
         needed = sum(each.session.kept_length(self.max_cache_len) for each in staged)
         if self.max_cached_tokens is not None and needed > self.max_cached_tokens:
-            raise ValueError(
+            raise WrongValue(
                 f"the sessions of this call would keep {needed} tokens, more than max_cached_tokens="
                 f"{self.max_cached_tokens}"
             )

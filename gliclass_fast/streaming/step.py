@@ -19,7 +19,7 @@ from gliclass_fast.models.decoders import Tokens
 from gliclass_fast.ops import PAGE_ROWS, Sequences
 from gliclass_fast.runtime.loaded import LoadedNetwork
 from gliclass_fast.runtime.packing import work_list
-from gliclass_fast.runtime.transfer import PendingLogits, inference_on
+from gliclass_fast.runtime.transfer import PendingLogits
 from gliclass_fast.streaming.pool import Extension, PagePool
 from gliclass_fast.streaming.session import Session
 
@@ -104,7 +104,7 @@ def run_step(loaded: LoadedNetwork, pool: PagePool, turns: Sequence[Turn]) -> Pe
     if not rows.token_ids:
         return None
     asked = [turn.asked.section for turn in turns if turn.asked is not None]
-    with inference_on(loaded.device):
+    with loaded.inference():
         read = _read(loaded, pool, rows)
         if not asked:
             return None

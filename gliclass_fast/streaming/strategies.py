@@ -1,4 +1,4 @@
-"""Strategies: they say after which chunks a session is classified, and over how much of what it has read.
+"""Strategies: they say with which chunks a session is classified, and over how much of what it has read.
 
 Every session has a copy of its own, so a strategy may count.
 """
@@ -15,11 +15,13 @@ class ClassificationStrategy(ABC):
 
     @abstractmethod
     def should_classify(self, tokens_added: int, cached_length: int, text: str) -> bool:
-        """Tells whether to classify now. It is asked once after every chunk that added tokens.
+        """Tells whether to classify with this chunk.
+
+        Asked once for every chunk that adds tokens, before the model reads it; the counts include the chunk.
 
         Args:
-            tokens_added: how many tokens the chunk added.
-            cached_length: how many tokens the session holds, the new ones included.
+            tokens_added: how many tokens the chunk adds.
+            cached_length: how many tokens the session then holds, the new ones included.
             text: the chunk.
         """
         ...
@@ -30,14 +32,14 @@ class ClassificationStrategy(ABC):
 
 
 class EveryChunkStrategy(ClassificationStrategy):
-    """Classifies after every chunk that added tokens."""
+    """Classifies with every chunk that adds tokens."""
 
     def should_classify(self, tokens_added: int, cached_length: int, text: str) -> bool:
         return tokens_added > 0
 
 
 class EveryNTokensStrategy(ClassificationStrategy):
-    """Classifies once at least `n` tokens came in since the last time."""
+    """Classifies once at least `n` tokens came in since the last time, those of the chunk included."""
 
     def __init__(self, n: int) -> None:
         self.n = n
@@ -52,7 +54,7 @@ class EveryNTokensStrategy(ClassificationStrategy):
 
 
 class OnDelimiterStrategy(ClassificationStrategy):
-    """Classifies after a chunk that holds `delimiter`."""
+    """Classifies with a chunk that holds `delimiter`."""
 
     def __init__(self, delimiter: str) -> None:
         self.delimiter = delimiter
@@ -69,7 +71,7 @@ class NeverStrategy(ClassificationStrategy):
 
 
 class SlidingWindowStrategy(EveryChunkStrategy):
-    """Classifies after every chunk, over the last `window_size` tokens."""
+    """Classifies with every chunk that adds tokens, over the last `window_size` tokens."""
 
     def __init__(self, window_size: int) -> None:
         self.window_size = window_size

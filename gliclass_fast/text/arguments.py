@@ -202,10 +202,13 @@ def check_on_truncation(value: Any) -> OnTruncation:
 
 
 def refuse_unsupported(**given: Any) -> None:
-    """Raises WrongValue for what only other engines have, unless it is None for every text."""
+    """Raises WrongType for what only other engines have, unless it is None for every text.
+
+    The reference raises TypeError too, as its pipelines for text have no such arguments.
+    """
     for name, value in given.items():
         if not _is_absent(value):
-            raise WrongValue(f"{name} is not supported yet: this engine runs text models")
+            raise WrongType(f"{name} is not supported: this engine reads text alone")
 
 
 def adapters_per_text(value: Any, count: int, loaded: Container[str]) -> list[str | None]:

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+_FEWER = (  # who raises it knows no pipeline, and not every call of one has passes
+    "Give fewer, or let a call score them in several passes (labels_per_pass='auto'; in the chunking "
+    "pipeline a smaller labels_chunk_size)"
+)
+
 
 class ArgumentError(Exception):
     """Stands for every mistake in the arguments of a call; a service may answer it with status 422.
@@ -16,6 +21,10 @@ class WrongType(ArgumentError, TypeError):
 
 class WrongValue(ArgumentError, ValueError):
     """An argument has a value, or a number of entries, that does not fit."""
+
+
+class WrongLabels(WrongType, ValueError):
+    """A part of the labels is no string, list or dict, which the reference reports as a ValueError."""
 
 
 class LabelsDoNotFit(WrongValue):
@@ -36,5 +45,5 @@ class LabelsDoNotFit(WrongValue):
 
     def __str__(self) -> str:
         """Says what is wrong, and what a caller can do."""
-        remedy = "Shorten it" if self.args[0] == 1 else "Use several passes: labels_per_pass='auto'"
+        remedy = "Shorten it" if self.args[0] == 1 else _FEWER
         return f"{self.fault}. {remedy}, or raise max_length where the model allows it"

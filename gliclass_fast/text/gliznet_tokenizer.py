@@ -13,7 +13,7 @@ from torch import Tensor
 
 from gliclass_fast.batch import EncodedPrompt, consecutive_spans
 from gliclass_fast.checkpoint.files import load_tokenizer
-from gliclass_fast.text.errors import LabelsDoNotFit
+from gliclass_fast.text.errors import LabelsDoNotFit, WrongType, WrongValue
 from gliclass_fast.text.tokenizer import SequenceTokenizer, backend_of
 
 _CACHED_LABEL_LISTS = 256
@@ -41,11 +41,16 @@ class GliZNETTokenizer:
             min_text_tokens: tokens that are left of a text where a window is too small; default: as the
                 tokenizer was saved, else 10.
             min_label_tokens: the same for each label; default: as the tokenizer was saved, else 2.
-            kwargs: options of `AutoTokenizer.from_pretrained`, for example model_max_length=512.
+            kwargs: options of `AutoTokenizer.from_pretrained`, for example model_max_length=512; for a
+                folder or repository id only.
         """
         given = pretrained_model_name_or_path
         if isinstance(given, (str, Path)):
             given = load_tokenizer(given, **kwargs)
+        elif kwargs:
+            raise WrongType(
+                f"{', '.join(kwargs)}: options of loading do nothing for a tokenizer that is loaded"
+            )
         backend_of(given)
         self.tokenizer = given
         if lab_token not in self.tokenizer.get_vocab():
@@ -63,7 +68,7 @@ class GliZNETTokenizer:
         self.pad_token_id = self.tokenizer.pad_token_id
         sequences = SequenceTokenizer(self.tokenizer, [lab_token])
         self._pieces, self.token_starts = sequences.pieces, sequences.token_starts
-        self.labels = lru_cache(maxsize=_CACHED_LABEL_LISTS)(self._labels)
+        self._whole_labels = lru_cache(maxsize=_CACHED_LABEL_LISTS)(lambda labels: self._pieces(list(labels)))
 
     def __reduce__(self) -> tuple[Any, ...]:
         least = self.min_text_tokens, self.min_label_tokens
@@ -95,7 +100,7 @@ class GliZNETTokenizer:
         for lists. Raises ValueError where there are no examples or labels do not fit the window.
         """
         if not examples:
-            raise ValueError("no examples: give at least one pair of a text and its labels")
+            raise WrongValue("no examples: give at least one pair of a text and its labels")
         encoded = self.encode([text for text, _ in examples], [tuple(own) for _, own in examples])
         longest = max(len(each.token_ids) for each in encoded)
         batch = {
@@ -142,8 +147,9 @@ class GliZNETTokenizer:
             for text, own in zip(self._pieces(list(texts)), labels, strict=True)
         ]
 
-    def _labels(self, labels: tuple[str, ...]) -> Pieces:
-        return [ids[: self.max_tokens_per_span] for ids in self._pieces(list(labels))]
+    def labels(self, labels: tuple[str, ...]) -> Pieces:
+        """Returns the tokens of labels that count."""
+        return [ids[: self.max_tokens_per_span] for ids in self._whole_labels(labels)]
 
     def _assemble(self, text: list[int], labels: Pieces, window: int) -> EncodedPrompt:
         kept_text, kept = self._fit(text, labels, window - 2)

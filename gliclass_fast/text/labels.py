@@ -12,7 +12,7 @@ from typing import Any
 
 from gliclass_fast.text.arguments import BYTES, as_list, plain_string, plain_strings
 from gliclass_fast.text.by_label import refuse_unknown
-from gliclass_fast.text.errors import WrongType, WrongValue
+from gliclass_fast.text.errors import WrongLabels, WrongType, WrongValue
 
 DEEPEST = 64  # levels of a hierarchy of labels
 _WANTED = "a list, a nested dict, or one of these per text"
@@ -69,8 +69,8 @@ def _labels(given: Any, name: str, separator: str) -> Labels:
     structure = _plain(given, name)
     try:
         names = tuple(flatten_labels(structure, separator=separator))
-    except TypeError as error:
-        raise WrongType(f"{name}: {error}") from None
+    except WrongLabels as error:
+        raise WrongLabels(f"{name}: {error}") from None
     if not names:
         raise WrongValue(f"{name} is empty: give at least one label")
     if isinstance(structure, list):
@@ -107,8 +107,8 @@ def _part(part: Any, name: str, depth: int = 0) -> Any:
 def flatten_labels(labels: Any, separator: str = ".") -> list[str]:
     """Flattens labels of any depth: {"topic": ["sport", "art"]} gives ["topic.sport", "topic.art"].
 
-    A flat list stays as it is, and a dict of descriptions gives its keys. Raises TypeError for anything but
-    str, list and dict.
+    A flat list stays as it is, and a dict of descriptions gives its keys. Raises WrongLabels for anything
+    but str, list and dict.
     """
     return (
         [_leaf(name) for name in labels]
@@ -126,7 +126,7 @@ def flatten_nested(labels: Any, prefix: str, separator: str) -> list[str]:
     if isinstance(labels, dict):
         parts = [(below(prefix, _leaf(key), separator), value) for key, value in labels.items()]
         return [flat for path, value in parts for flat in flatten_nested(value, path, separator)]
-    raise TypeError(f"labels must be a list, a dict or a string, got {type(labels).__name__}")
+    raise WrongLabels(f"labels must be a list, a dict or a string, got {type(labels).__name__}")
 
 
 def below(prefix: str, name: str, separator: str) -> str:
@@ -141,5 +141,5 @@ def are_descriptions(labels: Any) -> bool:
 
 def _leaf(label: Any) -> str:
     if not isinstance(label, str):
-        raise TypeError(f"labels must be strings, got {label!r} of type {type(label).__name__}")
+        raise WrongLabels(f"labels must be strings, got {label!r} of type {type(label).__name__}")
     return label

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from gliclass_fast.batch import EncodedPrompt
 from gliclass_fast.config import ModelConfig
+from gliclass_fast.text.errors import WrongType, WrongValue
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,9 +35,9 @@ class PaddedInputs:
         return unpadded(self.input_ids, self.attention_mask)
 
     def label_prompts(self) -> list[np.ndarray]:
-        """Returns the token ids of every text's labels where they are one sequence; else raises TypeError."""
+        """Returns the token ids of every text's labels where they are one sequence; else raises WrongType."""
         if self.class_input_ids is None:
-            raise TypeError("this architecture is called with class_input_ids and class_attention_mask")
+            raise WrongType("this architecture is called with class_input_ids and class_attention_mask")
         return unpadded(self.class_input_ids, self.class_attention_mask)
 
     def slots(self) -> list[np.ndarray] | None:
@@ -48,7 +49,7 @@ class PaddedInputs:
     def labels(self) -> tuple[list[np.ndarray], list[list[int]]]:
         """Returns the different labels that are sequences of their own, and the places of every text's."""
         if self.class_input_ids is None:
-            raise TypeError("this architecture is called with class_input_ids and class_attention_mask")
+            raise WrongType("this architecture is called with class_input_ids and class_attention_mask")
         count, slots = self.class_input_ids.shape[:2]
         used = self.slots() or [np.arange(slots)] * count
         mask = self.class_attention_mask
@@ -69,15 +70,15 @@ class PaddedInputs:
 def unpadded(token_ids: Tensor, mask: Tensor | None) -> list[np.ndarray]:
     """Returns the rows of [N, S] ids where the mask is set, int32.
 
-    Raises ValueError for an empty row, and where the mask has another shape than the ids.
+    Raises WrongValue for an empty row, and where the mask has another shape than the ids.
     """
     if mask is not None and mask.shape != token_ids.shape:
-        raise ValueError(f"attention_mask {list(mask.shape)} does not fit input_ids {list(token_ids.shape)}")
+        raise WrongValue(f"attention_mask {list(mask.shape)} does not fit input_ids {list(token_ids.shape)}")
     ids = token_ids.cpu().numpy().astype(np.int32)
     kept = np.ones(ids.shape, dtype=bool) if mask is None else mask.cpu().numpy().astype(bool)
     rows = [row[own] for row, own in zip(ids, kept, strict=True)]
     if any(len(row) == 0 for row in rows):
-        raise ValueError("attention_mask leaves a text no token")
+        raise WrongValue("attention_mask leaves a text no token")
     return rows
 
 

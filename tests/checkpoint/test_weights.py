@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import pickle
 import shutil
 from pathlib import Path
 from typing import Any
 
+import gliclass
 import pytest
 import safetensors.torch
 import torch
@@ -167,8 +169,13 @@ def test_missing_files(tmp_path: Path) -> None:
         (tmp_path, r"config\.json does not exist"),
         (tmp_path / "nowhere", "does not exist, and .* is not a repository id"),
     ):
-        with pytest.raises(CheckpointError, match=message):
+        with pytest.raises(CheckpointError, match=message) as found:
             GLiClassModel.from_pretrained(given)
+        assert isinstance(found.value, OSError)  # as in the reference
+        copy = pickle.loads(pickle.dumps(found.value))
+        assert (type(copy), str(copy)) == (type(found.value), str(found.value))
+        with pytest.raises(OSError, match=r"."):
+            gliclass.GLiClassModel.from_pretrained(given)
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(CheckpointError, match="not valid JSON"):
         GLiClassModel.from_pretrained(tmp_path)
@@ -203,8 +210,9 @@ def test_other_peoples_checkpoints_are_recognised(folder: Path) -> None:
 
 def test_repositories_that_cannot_be_reached(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(CheckpointError, match="download of that repository failed"):
+    with pytest.raises(CheckpointError, match="download of that repository failed") as found:
         GLiClassModel.from_pretrained("nobody/nothing-of-this-name")
+    assert isinstance(found.value, OSError)
 
 
 @pytest.mark.parametrize(

@@ -253,6 +253,12 @@ MISTAKES = [
     (["classify", "x", *LABELS[:2], "--device", "gpu"], "unknown device 'gpu'; choose one of: cuda, cpu"),
     (["classify", "x", *LABELS, "--labels-per-pass", "some"], "labels_per_pass must be"),
     (["classify", "x", *LABELS, "--warm-up", "64,many"], "--warm-up takes numbers of tokens"),
+    (["classify", "x", *LABELS, "--warm-up", "64,3"], "--warm-up takes numbers of tokens, from 4"),
+    (["classify", "x", *LABELS, "--threads", "100000"], "threads (--threads) must be at most"),
+    (
+        ["classify", "x", *LABELS, "--dtype", "half", "--quantization", "int8"],
+        "computes in float32, not half",
+    ),
     (["info", "--device", "nonsense"], "unknown device"),
     (["info", "--model", "nowhere"], "nowhere does not exist"),
     (["check", "nowhere/at/all"], "does not exist"),

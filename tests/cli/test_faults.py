@@ -15,11 +15,15 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from gliclass_fast.cli import classify
+from gliclass_fast.cli.results import Outcome
+from gliclass_fast.cli.resume import RunNote
+from gliclass_fast.cli.writers import OUTPUT_SUFFIXES, open_writer
 from tests.cli.test_cli import LABELS, kept, run
 
 TEXTS = [f"{number}: a film, a song, a bank" for number in range(40)]
@@ -84,6 +88,43 @@ def test_a_note_stays_whole_where_no_other_can_be_written(texts: Path, tmp_path:
         result = run(*command, "--resume")
     assert result.exit_code == 2 and "Add --resume" in words(result)
     assert note.read_bytes() == before and output.read_bytes() == held and not json.loads(before)["finished"]
+
+
+class Killed(BaseException):
+    """Ends a run as SIGKILL does: nothing of the command handles it."""
+
+
+def killed(*_: Any, **__: Any) -> None:
+    raise Killed
+
+
+@pytest.mark.parametrize("step", ["begin", "write", "start", "close"])
+@pytest.mark.parametrize("suffix", OUTPUT_SUFFIXES)
+def test_a_run_that_is_killed_early_leaves_no_results_of_the_run_before(
+    texts: Path, tmp_path: Path, suffix: str, step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def scorer(scoring: Any, *_: Any) -> Any:
+        found = Outcome([{"label": label, "score": 1.0} for label in scoring.labels])
+        return lambda rows, first: [found] * len(rows)
+
+    monkeypatch.setattr(classify, "_scorer", scorer)
+    monkeypatch.setattr(classify.GLiClassModel, "from_pretrained", lambda *_, **__: SimpleNamespace(dtype=""))
+    output = tmp_path / f"out{suffix}"
+    output.symlink_to(tmp_path / "elsewhere")
+    command = ["classify", str(texts), "--output", str(output), "--labels"]
+    assert run(*command, "music,cooking").exit_code == 0
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        writer = type(open_writer(output, resume=False))
+        patch.setattr(RunNote if step in ("begin", "write") else writer, step, killed)
+        run(*command, "sport,banking")
+    result = run(*command, "sport,banking", "--resume")
+    if step == "begin":  # the run before is whole still
+        assert result.exit_code == 2 and "with the same: labels" in words(result)
+    else:
+        assert result.exit_code == 0, result.stderr
+    found = output.read_bytes()
+    assert (b"music" in found, b"sport" in found) == (step == "begin", step != "begin")
+    assert kept(output) == TEXTS and output.is_symlink() == (suffix != ".parquet")
 
 
 def test_a_folder_that_cannot_be_written_to(texts: Path) -> None:

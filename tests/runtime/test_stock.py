@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
+import inspect
 import pickle
 from pathlib import Path
 from typing import Any
@@ -13,8 +15,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from gliclass_fast import CheckpointError, GLiClassModel, demo
-from gliclass_fast.config import GLiClassModelConfig
+from gliclass_fast import ArgumentError, CheckpointError, GLiClassModel, demo
+from gliclass_fast.config import STOCK_DEFAULTS, GLiClassModelConfig
+from gliclass_fast.model import GLiClassOutput
+from gliclass_fast.runtime.stock import POSITIONS
 from tests import families
 from tests.accuracy import assert_same_results
 from tests.adapters import backbone_of
@@ -62,9 +66,64 @@ def test_configurations_are_those_of_the_reference(tmp_path: Path) -> None:
     ours, theirs = GLiClassModelConfig(**new), gliclass.GLiClassModelConfig(**new)
     ours.save_pretrained(tmp_path)
     for mine in (ours, GLiClassModelConfig.from_pretrained(tmp_path)):
-        for name, value in theirs.to_dict().items():  # the reference adds options of decoder-kv
-            assert mine.to_dict().get(name, value) == value, name
+        assert mine.to_dict() == theirs.to_dict()
     assert ours.class_token_index == ours.vocab_size == theirs.class_token_index
+
+
+def test_a_new_configuration_has_every_attribute_of_the_reference() -> None:
+    ours, theirs = GLiClassModelConfig(), gliclass.GLiClassModelConfig()
+    names = [name for name in dir(theirs) if not name.startswith("_") and hasattr(theirs, name)]
+    assert len(names) > 60 and [name for name in names if not hasattr(ours, name)] == []
+    assert ours.to_dict() == theirs.to_dict() and ours.is_composition is theirs.is_composition
+    parameters = inspect.signature(type(theirs)).parameters
+    assert list(parameters)[4:-1] == list(STOCK_DEFAULTS)
+    values = [each.default for each in parameters.values()][:-1]
+    values[4:7], values[-1] = [7, 8, 9], True
+    by_place = GLiClassModelConfig(*values)
+    assert by_place.to_dict() == gliclass.GLiClassModelConfig(*values).to_dict()
+    assert (by_place.example_token_index, by_place.use_embedding_projection) == (9, True)
+    with pytest.raises(TypeError, match="57 arguments are given by position, but only 55 have one"):
+        GLiClassModelConfig(*values, 1, 2)
+    with pytest.raises(TypeError, match="class_token_index is given by position and by name"):
+        GLiClassModelConfig(None, None, None, None, 7, class_token_index=7)
+
+
+@pytest.mark.parametrize("kind", [None, *families.GLICLASS])
+def test_calls_take_positions_and_give_the_fields_of_the_reference(kind: str | None) -> None:
+    model = reference_model() if kind is None else families.reference(kind)
+    ours = loaded(model)
+    names = [name for name in inspect.signature(type(model.model).forward).parameters if name != "self"]
+    assert list(POSITIONS[model.config.architecture_type]) == names[:-1]
+    inputs: Any = dict(reference_pipeline(model).pipe.prepare_inputs(["hello", "x"], ["a", "b"], True))
+    ask = {"output_text_embeddings": True, "return_dict": True}
+    with torch.no_grad():
+        expected, mine = (each(**inputs, **ask) for each in (model, ours))
+    given = {**dict.fromkeys(names[:-1]), **inputs, **ask}
+    by_place = ours(*(given[name] for name in names[:-1]))
+    assert torch.equal(by_place.logits, mine.logits)
+    left_out = {"recurrent_num_steps"} if kind == "decoder-kv" else set()
+    assert set(expected) - left_out == set(mine)
+    found = ours(**inputs, return_dict=False)
+    assert isinstance(found, tuple) and [each.shape for each in found] == [mine.logits.shape]
+    if kind in ("bi-encoder", "bi-encoder-fused", "decoder-kv"):
+        with torch.no_grad():
+            assert len(model(**inputs, return_dict=False)) == 1
+    fields = {each.name for each in dataclasses.fields(expected)}
+    assert {each.name for each in dataclasses.fields(GLiClassOutput)} == fields
+    assert mine.recurrent_logits is None and mine.inverse_temperatures is None
+    with pytest.raises(TypeError, match="arguments are given by position"):
+        ours(*given.values(), None, None, None, None, None)
+    with pytest.raises(TypeError, match="input_ids is given by position and by name"):
+        ours(inputs["input_ids"], input_ids=inputs["input_ids"])
+
+
+def test_a_calibrated_model_gives_no_tuple() -> None:
+    model = reference_model(use_calibrator=True)
+    inputs = reference_pipeline(model).pipe.prepare_inputs(["hello"], ["a", "b"], True)
+    for each in (model, loaded(model)):
+        with torch.no_grad():
+            found = each(**inputs, return_dict=False)
+        assert found.logits.shape == found.uncalibrated_logits.shape
 
 
 @pytest.mark.parametrize("kind", [None, *families.GLICLASS])
@@ -251,8 +310,9 @@ def test_calls_that_cannot_be_answered_say_why(change: Any, error: Any, message:
     ids = torch.tensor([[label, 9, sep, 9]])
     if (change_ids := change.get("input_ids")) is not None:
         change["input_ids"] = torch.cat((ids[:, :3], change_ids[:, 3:]), dim=1)
-    with pytest.raises(error, match=message):
+    with pytest.raises(error, match=message) as found:
         ours(**{"input_ids": ids, **change})
+    assert isinstance(found.value, ArgumentError) or "tokens" in message
     assert ours(ids, labels=None, output_hidden_states=False, max_num_classes=1).logits.shape == (1, 1)
 
 

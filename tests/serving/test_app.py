@@ -228,6 +228,7 @@ WRONG: list[tuple[str, Any, int, str]] = [
     ("/classify", {"texts": "a", "adapter_id": "mine"}, 404, "unknown_name"),
     ("/classify", {"texts": "a", "min_score": 0.5}, 422, "invalid"),
     ("/gliclass", {"labels": ["a"]}, 422, "invalid"),
+    ("/gliclass", {"text": "a", "texts": ["b"]}, 422, "invalid"),
     ("/gliclass", {"text": "a", "multi_label": "yes"}, 422, "invalid"),
     ("/", {"inputs": "a", "parameters": {"candidate_labels": []}}, 422, "invalid"),
     ("/", {"inputs": "a", "parameters": {"hypothesis_template": "x"}}, 422, "invalid"),
@@ -308,6 +309,7 @@ def test_a_request_names_its_model(
 
 def test_information_and_metrics(client: TestClient) -> None:
     info = ok(client.get("/info"))
+    assert info["limits"]["queue_tokens"] == 8 * info["batch_tokens"]
     assert info["labels"] == LABELS and info["device"] == "cpu" and info["max_length"] == 512
     assert ok(client.get("/gliclass/adapter-cache?adapter_id=x")) == ok(client.get("/adapter-cache"))
     before = _metrics(client)

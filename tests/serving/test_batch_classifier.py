@@ -150,8 +150,22 @@ def test_a_text_that_fails_is_alone_and_a_mistake_is_raised(
     assert len({tuple(each) for each in found["scores"] if each}) == 1
     with pytest.raises(ValueError, match="threshold must be between 0 and 1"):
         Classifier(labels=LABELS, device="cpu", call={"threshold": 2})({"text": ["one"]})
-    with pytest.raises(KeyError, match="text"):
-        classifier({"body": ["one"]})
+
+
+def test_a_column_or_an_option_that_is_not_there_is_named(classifier: Classifier) -> None:
+    table = pyarrow.table({"id": [1], "body": ["one"]})
+    for batch in (table, table.to_pydict(), table.slice(1)):
+        with pytest.raises(ValueError, match=r"no column 'text' but: id, body. Choose one with column="):
+            classifier(batch)
+    twice = pyarrow.Table.from_arrays([pyarrow.array(["a"])] * 2, names=["text", "text"])
+    with pytest.raises(ValueError, match="the batch has 2 columns named 'text'"):
+        classifier(twice)
+    with pytest.raises(
+        ValueError, match="call got an unexpected keyword argument 'foo'; it takes threshold,"
+    ):
+        Classifier(labels=LABELS, device="cpu", call={"foo": 1})
+    with pytest.raises(ValueError, match="must be at most"):
+        Classifier(labels=LABELS, device="cpu", threads=100_000)
 
 
 def test_an_actor_has_the_threads_it_is_given(monkeypatch: pytest.MonkeyPatch) -> None:

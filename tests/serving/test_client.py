@@ -236,7 +236,7 @@ def test_what_is_no_address_is_said_at_once() -> None:
                 kind(url)
 
 
-@pytest.mark.parametrize("timeout", [-1.0, float("nan"), float("inf")])
+@pytest.mark.parametrize("timeout", [-1.0, 0, float("nan"), float("inf")])
 def test_what_is_no_time_is_said_at_once(timeout: float) -> None:
     for kind in (GLiClassClient, AsyncGLiClassClient):
         with pytest.raises(ValueError, match="timeout is a number of seconds"):
@@ -260,6 +260,34 @@ def test_a_key_is_sent_as_the_service_reads_it() -> None:
     both = Both([A], api_key=" kéy\n")
     assert both(lambda client: client.classify("one", ["a"])) == A
     assert (b"Authorization", "Bearer kéy".encode()) in both.requests[0].headers.raw
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"api_key": "secret\nkey"}, "api_key has a control character"),
+        ({"api_key": "secret\x7f"}, "api_key has a control character"),
+        ({"api_key": "secret\ud800"}, "api_key is not valid text"),
+        ({"api_key": " \n"}, "api_key is empty"),
+        (
+            {"headers": {"x-team": "secret\n"}},
+            r"headers\['x-team'\] has a control character, as a line end, or",
+        ),
+        ({"headers": {"x team": "secret"}}, "headers: 'x team' is no name of a header"),
+    ],
+)
+def test_a_header_that_cannot_be_sent_is_said_at_once(options: dict[str, Any], message: str) -> None:
+    for kind in (GLiClassClient, AsyncGLiClassClient):
+        with pytest.raises(ValueError, match=message) as caught:
+            kind(URL, **options)
+        assert "secret" not in str(caught.value)
+
+
+def test_headers_of_all_kinds_are_sent() -> None:
+    both = Both([A], headers={"x-empty": "", "x-text": "a\tb é", "x-bytes": b"\xff"})
+    assert both(lambda client: client.classify("one", ["a"])) == A
+    sent = dict(both.requests[0].headers.raw)
+    assert [sent[name] for name in (b"x-empty", b"x-text", b"x-bytes")] == [b"", "a\tb é".encode(), b"\xff"]
 
 
 def test_an_error_names_the_request() -> None:

@@ -1,9 +1,11 @@
-"""Clients that a process shares with its fork: each process has its own connection."""
+"""Clients that a process shares with its fork, or that are copied: each has its own connection."""
 
 from __future__ import annotations
 
 import asyncio
+import copy
 import multiprocessing
+import pickle
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -95,6 +97,37 @@ def test_a_fork_of_an_asynchronous_client_has_its_own_connection(url: str) -> No
 
     own, theirs, later = asyncio.run(before_and_after())
     assert own == later != theirs and theirs.isdecimal()
+
+
+@pytest.mark.parametrize(
+    "copied", [lambda client: pickle.loads(pickle.dumps(client)), copy.deepcopy, copy.copy]
+)
+def test_a_copy_has_its_own_connection(url: str, copied: Callable[[Any], Any]) -> None:
+    with GLiClassClient(url, timeout=5.0, retries=3, api_key="key") as client:
+        own = client.classify("one", ["a"])
+        with copied(client) as other:
+            assert other.classify("one", ["a"]) != own and other.retries == client.retries
+        assert client.classify("one", ["a"]) == own, "the copy has not closed it"
+    asynchronous = copied(AsyncGLiClassClient(url, timeout=5.0))
+    assert asyncio.run(asynchronous.classify("one", ["a"])) != own
+
+
+def test_every_event_loop_has_its_own_connection(url: str) -> None:
+    client = AsyncGLiClassClient(url, timeout=5.0, retries=0)
+
+    async def port() -> Any:
+        return (await client.classify("one", ["a"]))[0]["label"]
+
+    async def both() -> tuple[Any, ...]:
+        return await port(), await asyncio.to_thread(lambda: asyncio.run(port())), await port()
+
+    first, other, again = asyncio.run(both())
+    assert first == again != other
+    assert asyncio.run(port()) not in (first, other), "the loops of these have ended"
+    assert len(client._sessions) == 1
+    asyncio.run(client.close())
+    with pytest.raises(RuntimeError, match="the client is closed"):
+        asyncio.run(port())
 
 
 def in_a_thread(call: Callable[[], Any]) -> Any:

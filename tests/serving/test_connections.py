@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import signal
 import socket
 import threading
@@ -24,7 +25,8 @@ from gliclass_fast.serving.settings import Placement, ServeSettings
 from tests.serving.running import in_a_thread
 from tests.serving.test_serve import lines_until, started
 
-HALF = b"POST /classify HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{"
+JSON = b"Content-Type: application/json"
+HALF = b"POST /classify HTTP/1.1\r\nHost: x\r\n" + JSON + b"\r\nContent-Length: 100\r\n\r\n{"
 BODY = {"texts": "a", "labels": ["b"]}
 LONG = b"a" * 70_000
 
@@ -82,7 +84,39 @@ def test_a_head_has_a_bound(port: int, parts: list[bytes]) -> None:
 
 def test_a_first_line_has_a_bound_and_other_mistakes_stay_400(port: int) -> None:
     assert sent(port, b"GET /" + LONG + b" HTTP/1.1\r\nHost: x\r\n\r\n").startswith(b"HTTP/1.1 431 ")
-    assert sent(port, b"no request\r\n\r\n").startswith(b"HTTP/1.1 400 ")
+    longer = HALF.replace(b"100", b"1") + b"}}}}"  # than its length, as a client's mistake may be
+    for mistake in (
+        longer,
+        b"no request\r\n\r\n",
+        b"CONNECT x:1 HTTP/1.1\r\n\r\n",
+        b"CONNECT / HTTP/1.1\r\n\r\n",
+    ):
+        answer = sent(port, mistake)
+        assert answer.startswith(b"HTTP/1.1 400 ") and answer.count(b"HTTP/1.1") == 1
+        assert json.loads(answer.rsplit(b"\r\n", 1)[1])["error_type"] == "invalid"
+
+
+@pytest.mark.parametrize("protocol", ["h2c", "websocket"])
+def test_a_request_that_asks_for_another_protocol_is_answered_as_any_other(port: int, protocol: str) -> None:
+    """Java's client asks for HTTP/2 in this way, and curl with --http2."""
+    body, chunked = json.dumps(BODY).encode(), b"transfer-encoding: chunked"
+
+    def head(length: bytes, *more: bytes) -> bytes:
+        asked = b"Upgrade: " + protocol.encode(), b"Connection: Upgrade, HTTP2-Settings", b"Host: x", length
+        return b"\r\n".join((b"POST /classify HTTP/1.1", JSON, *asked, *more, b"", b""))
+
+    whole, last = b"content-length: %d" % len(body), b"x-request-id: last\r\nexpect: 100-continue"
+    pieces = b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
+    get = b"GET /health HTTP/1.1\r\nConnection: "
+    got = sent(
+        port, head(whole), body, head(whole) + body[:5], body[5:], head(whole) + body,
+        head(chunked) + pieces + head(whole, last)[:150], head(whole, last)[150:],
+        body + get + b"Upgrade\r\nUpgrade: websocket\r\n\r\n" + get + b"close\r\n\r\n",
+    )  # fmt: skip
+    found = re.findall(rb"HTTP/1.1 (\d+)|x-request-id: (last)|{\"(results|status)\"", got)
+    found = [b"".join(each) for each in found]
+    answers = [b"200", b"results"] * 4 + [b"100", b"200", b"last", b"results"] + [b"200", b"status"] * 2
+    assert found == answers, got
 
 
 def test_large_heads_and_bodies_below_the_bound_are_answered(port: int) -> None:

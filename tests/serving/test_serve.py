@@ -14,8 +14,11 @@ from typing import Any
 
 import httpx2
 import pytest
+from typer.testing import CliRunner
 
+from gliclass_fast.cli.app import app
 from gliclass_fast.cli.options import labels_in
+from gliclass_fast.runtime.device import MOST_THREADS
 from gliclass_fast.serving.ray_service import RayService
 from gliclass_fast.serving.server import run
 from gliclass_fast.serving.settings import Placement, ServeSettings, address_of
@@ -76,6 +79,25 @@ def test_what_is_no_port_and_labels_of_each_text_are_mistakes(tmp_path: Path) ->
     file.write_text('[["a", "b"], ["c"]]')
     with pytest.raises(ValueError, match="must hold a list of strings"):
         labels_in(file)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--add-model", "m=a", "--add-model", "m=b"], "--add-model names 'm' twice"),
+        (["--add-model", "m"], "--add-model takes NAME=FOLDER, not 'm'"),
+        (["a/b", "--add-model", "a/b=c"], "a further model has the name of the first, 'a/b'"),
+        (["--threads", "100000"], f"(--threads) must be at most {MOST_THREADS} here, not 100000"),
+        (["--tokenizer-threads", "100000"], "(--tokenizer-threads) must be at most"),
+        (["--log-level", "foo"], "'--log-level'"),
+    ],
+)
+def test_a_mistake_in_an_option_is_named(
+    options: list[str], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gliclass_fast.serving.logs.use_json", lambda level: None)
+    result = CliRunner().invoke(app, ["serve", *options])
+    assert result.exit_code == 2 and message in " ".join(result.stderr.split()), result.stderr
 
 
 def test_an_address_that_is_taken_is_a_mistake() -> None:

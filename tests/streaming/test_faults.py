@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from gliclass_fast import ArgumentError
 from gliclass_fast import streaming as ours
 from gliclass_fast.models import rotary
 from tests.streaming.scripts import streaming
@@ -149,8 +150,9 @@ def test_a_strategy_that_cannot_be_copied_is_named() -> None:
 
     pipeline = streaming()
     pipeline("a", LABELS, session_ids="s", strategies=Locked())
-    with pytest.raises(TypeError, match=r"the strategy Locked of session 's', or the .* cannot"):
+    with pytest.raises(TypeError, match=r"the strategy Locked of session 's', or the .* cannot") as found:
         pipeline("b", LABELS, session_ids="s")
+    assert isinstance(found.value, ArgumentError)
 
 
 def test_strategies_write_down_metadata_and_leave_positions() -> None:

@@ -13,6 +13,7 @@ import pytest
 import torch
 from gliclass import streaming as reference
 
+from gliclass_fast import ArgumentError
 from gliclass_fast import streaming as ours
 from gliclass_fast.streaming import StreamingZeroShotClassificationPipeline
 from tests.accuracy import assert_same_results
@@ -147,10 +148,11 @@ def test_least_recently_used_sessions_make_room_and_say_so() -> None:
         pipeline("0123456789", LABELS, session_ids=name)
     pipeline("x", LABELS, session_ids="a")  # 31 tokens: b leaves, which was used the least recently
     assert pipeline.active_sessions == ["a", "c"]
-    with pytest.raises(ValueError, match="session 'b' left to make room within max_cached_tokens=30"):
+    with pytest.raises(ValueError, match="session 'b' left to make room within max_cached_tokens=30") as left:
         pipeline("x", LABELS, session_ids="b")
-    with pytest.raises(ValueError, match="would keep 33 tokens, more than max_cached_tokens=30"):
+    with pytest.raises(ValueError, match="would keep 33 tokens, more than max_cached_tokens=30") as over:
         pipeline(["0" * 22, ""], LABELS, session_ids=["a", "d"])
+    assert isinstance(left.value, ArgumentError) and isinstance(over.value, ArgumentError)
     assert pipeline.active_sessions == ["a", "c"]
     pipeline.delete_session("b")
     assert pipeline("x", LABELS, session_ids="b")[0]["cached_length"] == 1
@@ -276,8 +278,11 @@ def test_a_call_that_fails_changes_nothing(
     for each in pipelines:
         each(["begin", "other"], LABELS, session_ids=["a", "gone"], prompt="P: ")
     arguments = {"labels": LABELS, "session_ids": ["a", "new"], **changes}
-    with pytest.raises(error, match=message):
+    with pytest.raises(error, match=message) as found:
         pipelines[0](["abc", "def"], **arguments)
+    assert isinstance(found.value, ArgumentError) == (
+        "get_window" not in message and error is not RuntimeError
+    )
     assert pipelines[0].active_sessions == ["a", "gone"]
     assert pipelines[0].sessions.pool.used_pages == pipelines[1].sessions.pool.used_pages
     answers = [each(["x", "y"], LABELS, session_ids=["a", "gone"]) for each in pipelines]
@@ -372,8 +377,9 @@ def test_in_triton() -> None:
     ],
 )
 def test_wrong_settings(settings: dict[str, Any], error: type[Exception], message: str) -> None:
-    with pytest.raises(error, match=message):
+    with pytest.raises(error, match=message) as found:
         streaming(**settings)
+    assert isinstance(found.value, ArgumentError)
 
 
 def test_models_that_cannot_stream() -> None:

@@ -243,9 +243,26 @@ def test_labels_become_shorter_before_texts(window: int) -> None:
         assert text == window - 2 - 3 - 6 and kept == [2, 2, 1]
 
 
+def test_settings_that_are_changed_count_from_the_next_call() -> None:
+    tokens = gliznet_tokenizer()
+    lengths = []
+    for most in (64, 3, 5):
+        tokens.max_tokens_per_span = most
+        lengths.append(
+            [int(end - start - 1) for start, end in tokens.encode(["t"], [("abcdef",)])[0].label_spans]
+        )
+    assert lengths == [[6], [3], [5]]
+
+
+def test_a_loaded_tokenizer_takes_no_options_of_loading() -> None:
+    with pytest.raises(TypeError, match="model_max_length: options of loading do nothing"):
+        gliznet_tokenizer(model_max_length=16)
+
+
 MANY = (
     r"^40 label\(s\) do not fit the window of 64 tokens: with at most \d+ tokens each and \d+ of text they "
-    r"need \d+. Use several passes: labels_per_pass='auto', or raise max_length where the model allows it$"
+    r"need \d+. Give fewer, or let a call score them in several passes \(labels_per_pass='auto'; in the "
+    r"chunking pipeline a smaller labels_chunk_size\), or raise max_length where the model allows it$"
 )
 
 

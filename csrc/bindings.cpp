@@ -128,10 +128,19 @@ void linear_int8_cpu(int instruction_set, const Int8Linear& arguments) {
 // Returns whether int8 adds two neighbouring products up in 16 bits.
 bool int8_adds_pairs(int instruction_set) { return INSTRUCTION_SETS[instruction_set].int8_adds_pairs; }
 
-void feed_forward_cpu(int instruction_set, const FeedForward& layer, uintptr_t x, uintptr_t attended, int rows,
-                      uintptr_t sum, uintptr_t last, uintptr_t memory, int threads) {
+// updates: of the maps out, up and down, each (address of a, address of b, rank), or none of them.
+void feed_forward_cpu(int instruction_set, const FeedForward& layer,
+                      const std::vector<std::tuple<uintptr_t, uintptr_t, int>>& updates, uintptr_t x,
+                      uintptr_t attended, int rows, uintptr_t sum, uintptr_t last, uintptr_t memory,
+                      int threads) {
   const auto floats = [](uintptr_t address) { return reinterpret_cast<float*>(address); };
-  feed_forward(INSTRUCTION_SETS[instruction_set], layer, floats(x), floats(attended), rows, floats(sum),
+  Updates own;
+  LowRank* const maps[] = {&own.out, &own.up, &own.down};
+  for (size_t n = 0; n < updates.size() && n < std::size(maps); n++) {
+    const auto& [a, b, rank] = updates[n];
+    *maps[n] = {floats(a), floats(b), rank};
+  }
+  feed_forward(INSTRUCTION_SETS[instruction_set], layer, own, floats(x), floats(attended), rows, floats(sum),
                floats(last), floats(memory), threads);
 }
 

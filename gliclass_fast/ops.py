@@ -311,7 +311,8 @@ def choose_ops(
     order = (*rounding, *order)
     usable = [backend for backend in order if unavailable_reason(backend, device, dtype, head_width) is None]
     chosen = {op: next(b for b in usable if b in rows) for op, rows in IMPLEMENTATIONS.items()}
-    if chosen["bind_feed_forward"] != chosen["pack_linear"]:  # It reads the layout that this one writes.
+    # It reads the layouts that these write; adapters have one layout beside both of the compiled ones.
+    if chosen["bind_feed_forward"] != chosen["pack_linear"] or chosen["lora_store"] != "cpp":
         chosen["bind_feed_forward"] = "reference"
     logger.info("operations on %s: %s", kind, chosen)
     return Ops(**{op: implementation(op, backend) for op, backend in chosen.items()}, chosen=chosen)

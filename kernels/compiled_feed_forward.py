@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from gliclass_fast.kernels import compiled_cpu
+from gliclass_fast.kernels._adapter_rows import AdapterRows
 from gliclass_fast.kernels._extension import address, extension
 from gliclass_fast.kernels._threads import thread_count
 from gliclass_fast.kernels.compiled_int8 import NORMS, bytes_per_output
 from gliclass_fast.kernels.compiled_linear import FUSED
+from gliclass_fast.kernels.compiled_lora import PackedStore
 from gliclass_fast.kernels.feed_forward import BoundFeedForward, FeedForward
+
+Update = tuple[int, int, int]  # the addresses of a and b, and the rank
 
 
 class _Bound:
@@ -61,24 +67,57 @@ class _Bound:
     def read_addresses(self) -> list[int]:
         return [tensor.data_ptr() for tensor in self.tensors.values()]
 
-    def __call__(self, x: Tensor, attended: Tensor) -> tuple[Tensor, Tensor]:
-        layer, rows = self.layer, x.shape[0]
+    def __call__(
+        self,
+        x: Tensor,
+        attended: Tensor,
+        rows: AdapterRows | None = None,
+        stores: Sequence[PackedStore | None] = (),
+    ) -> tuple[Tensor, Tensor]:
+        layer = self.layer
         if self.read_addresses() != self.addresses:
             self.bind()
         x, attended = x.contiguous(), attended.contiguous()
-        _check_tensor(x, torch.float32, (rows, layer.width))
-        _check_tensor(attended, torch.float32, (rows, layer.depth))
+        _check_tensor(x, torch.float32, (len(x), layer.width))
+        _check_tensor(attended, torch.float32, (len(x), layer.depth))
         apart = layer.last_norm is not None and layer.first_norm is None
         total = torch.empty(x.shape, dtype=x.dtype, device=x.device)
         last = torch.empty(x.shape, dtype=x.dtype, device=x.device) if apart else total
-        threads = thread_count()
-        floats = extension().feed_forward_memory(self.bound, rows, threads)
+        if rows is None:
+            self._run((), x, attended, total, last)
+            return total, last
+        for slot, start, end in rows.runs:
+            updates = [self._update(store, slot, number) for number, store in enumerate(stores)]
+            self._run(updates, *(each[start:end] for each in (x, attended, total, last)))
+        return total, last
+
+    def _run(
+        self, updates: Sequence[Update], x: Tensor, attended: Tensor, total: Tensor, last: Tensor
+    ) -> None:
+        threads, most = thread_count(), max((rank for _, _, rank in updates), default=0)
+        floats = extension().feed_forward_memory(self.bound, len(x), threads, most)
         memory = torch.empty(floats, dtype=x.dtype, device=x.device)
         extension().feed_forward_cpu(
-            compiled_cpu.instruction_set()[0], self.bound, address(x), address(attended), rows,
+            compiled_cpu.instruction_set()[0], self.bound, updates, address(x), address(attended), len(x),
             address(total), address(last), address(memory), threads,
         )  # fmt: skip
-        return total, last
+
+    def _update(self, store: PackedStore | None, slot: int, number: int) -> Update:
+        """Returns what the kernel is told of the adapter of a slot, for a map by its number."""
+        if store is None or slot not in store.updates:
+            return 0, 0, 0
+        layer = self.layer
+        if layer.gated or layer.up_norm is not None:
+            raise ValueError("a layer with gates, or with a norm before them, takes no adapters in one call")
+        a, [(_, _, b)] = store.updates[slot]
+        inputs, outputs = (
+            (layer.depth, layer.width),
+            (layer.width, layer.inner),
+            (layer.inner, layer.width),
+        )[number]
+        _check_tensor(a, torch.float32, (len(a), inputs))
+        _check_tensor(b, torch.float32, (outputs, len(a)))
+        return address(a), address(b), len(a)
 
 
 def _check(layer: FeedForward, int8: bool) -> None:

@@ -7,10 +7,14 @@ With x [T, C], which goes into the layer, and `attended` [T, A], which comes out
     sum    = first + inner @ down.T + down_bias,     [T, C]
     last   = the norm of sum where `last_norm` is given, or else sum
 
-`bind_feed_forward(layer)` returns a function of (x, attended) -> (sum, last). Nothing reads the sum where
-both norms are given: both are `last` there. It returns None where the backend has no such call: the layer
-then runs one operation after the other, with the same result. With few rows, much of the time would pass
-between them.
+`bind_feed_forward(layer)` returns a function of (x, attended, rows, stores) -> (sum, last). Nothing reads the
+sum where both norms are given: both are `last` there. It returns None where the backend has no such call: the
+layer then runs one operation after the other, with the same result. With few rows, much of the time would
+pass between them.
+
+rows, an `AdapterRows`, says which adapter every row has: its updates, which the `stores` of the maps out, up
+and down hold (None for a map without any), are added to the maps as by `lora_add` (lora.py). This is for maps
+up that are neither gated nor behind a norm; without adapters both are left out.
 """
 
 from __future__ import annotations
@@ -20,7 +24,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-BoundFeedForward = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+BoundFeedForward = Callable[..., tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)

@@ -11,9 +11,10 @@ constexpr int PADDING = 64 / 4;  // Rounded values of a row end where a vector o
 
 // How many floats each part of a block's memory has; one follows the other.
 struct Parts {
-  size_t first, inner, normed = 0, ranges = 0, values = 0;
+  size_t first, inner, reduced, normed = 0, ranges = 0, values = 0;
 
-  Parts(const FeedForward& layer, size_t rows) : first(rows * layer.width), inner(rows * layer.inner) {
+  Parts(const FeedForward& layer, size_t rows, int rank)
+      : first(rows * layer.width), inner(rows * layer.inner), reduced(rows * rank) {
     const int deepest = std::max({layer.depth, layer.width, layer.inner});
     if (layer.int8)
       ranges = rows * sizeof(Int8Range) / sizeof(float), values = rows * (deepest / 4 + PADDING);
@@ -21,7 +22,7 @@ struct Parts {
       normed = first;
   }
 
-  size_t total() const { return first + inner + normed + ranges + values; }
+  size_t total() const { return first + inner + reduced + normed + ranges + values; }
 };
 
 // Threads with rows of their own take blocks of them; else all share every map of one block.
@@ -35,42 +36,60 @@ struct Split {
 
 class Block {
  public:
-  Block(const InstructionSet& set, const FeedForward& layer, int rows, float* memory, int threads)
-      : set(set), layer(layer), rows(rows), threads(threads) {
-    const Parts parts(layer, rows);
-    first = memory, inner = first + parts.first, normed = inner + parts.inner;
+  Block(const InstructionSet& set, const FeedForward& layer, const Updates& updates, int rows, float* memory,
+        int threads)
+      : set(set), layer(layer), updates(updates), rows(rows), threads(threads) {
+    const Parts parts(layer, rows, updates.most());
+    first = memory, inner = first + parts.first, reduced = inner + parts.inner;
+    normed = reduced + parts.reduced;
     ranges = reinterpret_cast<Int8Range*>(normed + parts.normed);
     values = reinterpret_cast<uint8_t*>(normed + parts.normed + parts.ranges);
   }
 
   void run(const float* x, const float* attended, float* sum, float* last) const {
-    map(layer.out, layer.out_bias, attended, layer.depth, layer.width, first, x);
+    map(layer.out, layer.out_bias, attended, layer.depth, layer.width, first, x, updates.out);
     if (layer.first_weight) norm(layer.first_weight, layer.first_bias, false, first, first);
     const bool apart = layer.norm != Int8Linear::NONE && !layer.int8;  // The int8 map norms its rows itself.
     if (apart) norm(nullptr, nullptr, layer.norm == Int8Linear::RMS, first, normed);
-    map(layer.up, layer.up_bias, apart ? normed : first, layer.width, layer.inner, inner, nullptr, true);
-    map(layer.down, layer.down_bias, inner, layer.inner, layer.width, sum, first);
+    map(layer.up, layer.up_bias, apart ? normed : first, layer.width, layer.inner, inner, nullptr, updates.up,
+        true);
+    map(layer.down, layer.down_bias, inner, layer.inner, layer.width, sum, first, updates.down);
     if (layer.last_weight) norm(layer.last_weight, layer.last_bias, layer.rms, sum, last);
   }
 
  private:
   // `up` says that the map is the one in the middle, with what comes before and after it.
   void map(const void* weight, const float* bias, const float* x, int depth, int width, float* out,
-           const float* residual, bool up = false) const {
+           const float* residual, const LowRank& update, bool up = false) const {
+    const int activation = up ? layer.activation : Linear::NONE;
+    map_base(weight, bias, x, depth, width, out, residual, update.rank ? Linear::NONE : activation, up);
+    if (!update.rank) return;
+    Linear a;
+    a.x = x, a.x_stride = depth, a.weight = update.a, a.out = reduced, a.out_stride = update.rank;
+    a.rows = rows, a.depth = depth, a.width = update.rank, a.threads = threads;
+    set.linear(a);
+    a.x = reduced, a.x_stride = update.rank, a.weight = update.b, a.out = out, a.out_stride = width;
+    a.depth = update.rank, a.width = width, a.accumulate = true, a.activation = activation;
+    set.linear(a);
+  }
+
+  void map_base(const void* weight, const float* bias, const float* x, int depth, int width, float* out,
+                const float* residual, int activation, bool up) const {
     if (layer.int8) {
       Int8Linear a;
       a.x = x, a.x_stride = depth, a.weight = static_cast<const uint8_t*>(weight);
       a.bias = bias, a.residual = residual, a.out = out;
       a.values = values, a.ranges = ranges;
       a.rows = rows, a.depth = depth, a.width = up && layer.gated ? 2 * width : width, a.threads = threads;
-      if (up) a.norm = layer.norm, a.eps = layer.eps, a.activation = layer.activation, a.gated = layer.gated;
+      a.activation = activation;
+      if (up) a.norm = layer.norm, a.eps = layer.eps, a.gated = layer.gated;
       return set.linear_int8(a);
     }
     Linear a;
     a.x = x, a.x_stride = depth, a.weight = static_cast<const float*>(weight), a.bias = bias;
     a.residual = residual, a.out = out, a.out_stride = width;
-    a.rows = rows, a.depth = depth, a.width = width, a.threads = threads;
-    if (up) a.activation = layer.activation, a.gated = layer.gated;
+    a.rows = rows, a.depth = depth, a.width = width, a.activation = activation, a.threads = threads;
+    if (up) a.gated = layer.gated;
     set.linear(a);
   }
 
@@ -83,27 +102,30 @@ class Block {
 
   const InstructionSet& set;
   const FeedForward& layer;
+  const Updates& updates;
   const int rows, threads;
-  float *first, *inner, *normed;
+  float *first, *inner, *reduced, *normed;
   Int8Range* ranges;
   uint8_t* values;  // rounded inputs
 };
 
 }  // namespace
 
-size_t feed_forward_memory(const FeedForward& layer, int rows, int threads) {
+int Updates::most() const { return std::max({out.rank, up.rank, down.rank}); }
+
+size_t feed_forward_memory(const FeedForward& layer, int rows, int threads, int rank) {
   const Split split(rows, threads);
-  return split.workers * Parts(layer, split.block).total();
+  return split.workers * Parts(layer, split.block, rank).total();
 }
 
-void feed_forward(const InstructionSet& set, const FeedForward& layer, const float* x, const float* attended,
-                  int rows, float* sum, float* last, float* memory, int threads) {
+void feed_forward(const InstructionSet& set, const FeedForward& layer, const Updates& updates, const float* x,
+                  const float* attended, int rows, float* sum, float* last, float* memory, int threads) {
   const Split split(rows, threads);
-  const size_t own = Parts(layer, split.block).total();
+  const size_t own = Parts(layer, split.block, updates.most()).total();
   parallel_for_workers((rows + split.block - 1) / split.block, split.workers, [&](int task, int worker) {
     const int row = task * split.block, end = std::min(rows, row + split.block);
     const ptrdiff_t at = ptrdiff_t(row) * layer.width;
-    const Block block(set, layer, end - row, memory + worker * own, threads / split.workers);
+    const Block block(set, layer, updates, end - row, memory + worker * own, threads / split.workers);
     block.run(x + at, attended + ptrdiff_t(row) * layer.depth, sum + at, last + at);
   });
 }

@@ -20,10 +20,24 @@ struct FeedForward {
   float eps = 0;
 };
 
-// Returns how many floats of memory `feed_forward` needs for so many rows and threads.
-size_t feed_forward_memory(const FeedForward& layer, int rows, int threads);
+// What an adapter adds to a map: (x a^T) b^T, before its activation; nothing where the rank is 0. Both are
+// packed as in linear.h. The map up takes one where it is neither gated nor behind a norm.
+struct LowRank {
+  const float *a = nullptr, *b = nullptr;  // [rank, inputs], [outputs, rank]
+  int rank = 0;
+};
+
+struct Updates {
+  LowRank out, up, down;
+
+  int most() const;  // the largest rank
+};
+
+// Returns how many floats of memory `feed_forward` needs for so many rows and threads, with updates of at most
+// this rank.
+size_t feed_forward_memory(const FeedForward& layer, int rows, int threads, int rank);
 
 // x [rows, width], attended [rows, depth]; sum and, where there is a last norm, last [rows, width], which may
 // be the same memory.
-void feed_forward(const InstructionSet& set, const FeedForward& layer, const float* x, const float* attended,
-                  int rows, float* sum, float* last, float* memory, int threads);
+void feed_forward(const InstructionSet& set, const FeedForward& layer, const Updates& updates, const float* x,
+                  const float* attended, int rows, float* sum, float* last, float* memory, int threads);

@@ -47,8 +47,8 @@ class PostNormLayer(nn.Module):
 
     def finish(self, x: Tensor, attended: Tensor, rows: AdapterRows | None) -> Tensor:
         """Runs the part that treats every row alone, from the layer's input and `mix` of it."""
-        if rows is None and self.bound is not None:
-            return self.bound(x, attended)[1]
+        if self.bound is not None:
+            return self.bound(x, attended, rows, (self.out.lora, self.up.lora, self.down.lora))[1]
         return self.feed(self.add(x, attended, rows), rows)
 
     def add(self, x: Tensor, attended: Tensor, rows: AdapterRows | None) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import pickle
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from gliclass_fast.kernels import compiled_cpu
 from gliclass_fast.kernels._extension import extension
-from gliclass_fast.ops import FeedForward, Ops, choose_ops
+from gliclass_fast.ops import AdapterRows, FeedForward, Ops, Part, choose_ops
 from tests.tiny import loaded, reference_model
 
 SETS = extension().instruction_sets()
@@ -96,6 +97,56 @@ def test_it_is_what_its_operations_are(
             x, attended = torch.randn(rows, WIDTH), torch.randn(rows, DEPTH)
             found, expected = bound(x, attended), apart(ops, layer, sums, x.clone(), attended)
             assert all(map(torch.equal, found, expected)), (kind, rows)
+
+
+def adapted(ops: Ops, ranks: dict[int, int], inputs: int, outputs: int) -> Any:
+    """Returns the store of a map with updates of these ranks, by slot."""
+    store = ops.lora_store((0, outputs), inputs, torch.empty(0))
+    for slot, rank in ranks.items():
+        store.put(slot, [Part(0, torch.randn(rank, inputs), torch.randn(outputs, rank) / 10)])
+    return store
+
+
+@pytest.mark.parametrize("quantization", [None, "int8"])
+@pytest.mark.parametrize("number", SETS, ids=[name for name, _ in SETS.values()])
+def test_rows_with_adapters(number: int, quantization: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of them has what its adapter adds to its maps; some adapters leave some maps as they are."""
+    monkeypatch.setattr(compiled_cpu, "instruction_set", lambda: (number, SETS[number][1]))
+    ops = choose_ops("cpu", quantization=quantization)
+    layer, _ = layer_of(ops, "post-norm")
+    bound = ops.bind_feed_forward(layer)
+    assert bound is not None and layer.first_norm is not None and layer.last_norm is not None
+    slots = torch.tensor([-1] * 3 + [2] * 90 + [0] * 5 + [1] * 2, dtype=torch.int32)
+    rows, count = AdapterRows(slots), len(slots)
+    out = adapted(ops, {0: 3, 1: 8}, DEPTH, WIDTH)
+    up, down = adapted(ops, {0: 17, 2: 1}, WIDTH, INNER), adapted(ops, {2: 4}, INNER, WIDTH)
+    x, attended = torch.randn(count, WIDTH), torch.randn(count, DEPTH)
+    mapped = ops.lora_add(ops.linear(attended, layer.out, layer.out_bias), attended, rows, out)
+    first = ops.add_norm(mapped, x, *layer.first_norm, layer.eps)
+    inner = ops.lora_add(ops.linear(first, layer.up, layer.up_bias), first, rows, up, layer.activation)
+    mapped = ops.lora_add(ops.linear(inner, layer.down, layer.down_bias), inner, rows, down)
+    expected = ops.add_norm(mapped, first, *layer.last_norm, layer.eps)
+    # int8 rounds the inputs of a map, whose last bits differ: a step more or less is no fault
+    allowed = 1e-5 if quantization is None else 2e-2
+    found = bound(x, attended, rows, (out, up, down))[1]
+    assert (found - expected).abs().max() <= allowed * expected.abs().max()
+    assert torch.equal(found[:3], bound(x, attended)[1][:3])
+    assert not torch.allclose(found[3:], bound(x, attended)[1][3:], atol=1e-2)
+    alone = bound(x[93:98], attended[93:98], AdapterRows(slots[93:98]), (out, up, down))[1]
+    assert torch.equal(alone, found[93:98])
+
+
+def test_gates_take_no_adapters() -> None:
+    ops = choose_ops("cpu")
+    layer, _ = layer_of(ops, "pre-norm")
+    bound = ops.bind_feed_forward(layer)
+    assert bound is not None
+    rows, stores = (
+        AdapterRows(torch.zeros(2, dtype=torch.int32)),
+        (adapted(ops, {0: 2}, DEPTH, WIDTH), None, None),
+    )
+    with pytest.raises(ValueError, match="takes no adapters in one call"):
+        bound(torch.randn(2, WIDTH), torch.randn(2, DEPTH), rows, stores)
 
 
 @pytest.mark.parametrize("quantization", [None, "int8"])

@@ -69,6 +69,7 @@ class LoadedNetwork:
         self.config, self.dtype = config, dtype
         self.device: torch.device = settings.device
         self.ops = ops_of(config.backbone_config, None)
+        self._own_threads = self.ops.own_threads
         self.graphs: GraphRunner | None = None
         checkpoint = Checkpoint(tensors, source, self.device, dtype)
         _check_layers(config, len(tensors), source)
@@ -130,7 +131,7 @@ class LoadedNetwork:
 
     def inference(self) -> AbstractContextManager[None]:
         """Enters what the network runs in, as `inference_on` describes it."""
-        return inference_on(self.device, self.ops.own_threads)
+        return inference_on(self.device, self._own_threads)
 
     def __call__(self, batch: PackedBatch) -> Output:
         """Runs a packed batch, which is on the host or on the device, without CUDA graphs."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -62,20 +63,35 @@ def layer_of(
     return layer, up.sum(1)
 
 
-def apart(ops: Ops, layer: FeedForward, sums: Tensor, x: Tensor, attended: Tensor) -> tuple[Tensor, Tensor]:
+def apart(
+    ops: Ops,
+    layer: FeedForward,
+    sums: Tensor,
+    x: Tensor,
+    attended: Tensor,
+    rows: AdapterRows | None = None,
+    stores: Sequence[Any] = (None, None, None),
+) -> tuple[Tensor, Tensor]:
     """Does one operation after the other."""
+
+    def changed(y: Tensor, given: Tensor, store: Any, activation: str = "none") -> Tensor:
+        return y if rows is None or store is None else ops.lora_add(y, given, rows, store, activation)
+
     if layer.first_norm is None:
-        first = ops.linear_add(attended, layer.out, layer.out_bias, x)
+        first = changed(ops.linear_add(attended, layer.out, layer.out_bias, x), attended, stores[0])
     else:
-        first = ops.add_norm(ops.linear(attended, layer.out, layer.out_bias), x, *layer.first_norm, layer.eps)
+        mapped = changed(ops.linear(attended, layer.out, layer.out_bias), attended, stores[0])
+        first = ops.add_norm(mapped, x, *layer.first_norm, layer.eps)
     if layer.up_norm is None:
-        inner = ops.linear(first, layer.up, layer.up_bias, layer.activation)
+        plain = rows is None or stores[1] is None
+        inner = ops.linear(first, layer.up, layer.up_bias, layer.activation if plain else "none")
+        inner = changed(inner, first, stores[1], layer.activation)
     else:
         known = None if layer.up_norm == "rms" else sums
         inner = ops.norm_linear(
             first, layer.up, layer.up_bias, known, layer.eps, layer.activation, layer.gated
         )
-    total = ops.linear_add(inner, layer.down, layer.down_bias, first)
+    total = changed(ops.linear_add(inner, layer.down, layer.down_bias, first), inner, stores[2])
     if layer.last_norm is None:
         return total, total
     last = ops.layer_norm(total, *layer.last_norm, layer.eps, layer.rms)
@@ -113,19 +129,15 @@ def test_rows_with_adapters(number: int, quantization: str | None, monkeypatch: 
     """Each of them has what its adapter adds to its maps; some adapters leave some maps as they are."""
     monkeypatch.setattr(compiled_cpu, "instruction_set", lambda: (number, SETS[number][1]))
     ops = choose_ops("cpu", quantization=quantization)
-    layer, _ = layer_of(ops, "post-norm")
+    layer, sums = layer_of(ops, "post-norm")
     bound = ops.bind_feed_forward(layer)
-    assert bound is not None and layer.first_norm is not None and layer.last_norm is not None
+    assert bound is not None
     slots = torch.tensor([-1] * 3 + [2] * 90 + [0] * 5 + [1] * 2, dtype=torch.int32)
     rows, count = AdapterRows(slots), len(slots)
     out = adapted(ops, {0: 3, 1: 8}, DEPTH, WIDTH)
     up, down = adapted(ops, {0: 17, 2: 1}, WIDTH, INNER), adapted(ops, {2: 4}, INNER, WIDTH)
     x, attended = torch.randn(count, WIDTH), torch.randn(count, DEPTH)
-    mapped = ops.lora_add(ops.linear(attended, layer.out, layer.out_bias), attended, rows, out)
-    first = ops.add_norm(mapped, x, *layer.first_norm, layer.eps)
-    inner = ops.lora_add(ops.linear(first, layer.up, layer.up_bias), first, rows, up, layer.activation)
-    mapped = ops.lora_add(ops.linear(inner, layer.down, layer.down_bias), inner, rows, down)
-    expected = ops.add_norm(mapped, first, *layer.last_norm, layer.eps)
+    expected = apart(ops, layer, sums, x, attended, rows, (out, up, down))[1]
     # int8 rounds the inputs of a map, whose last bits differ: a step more or less is no fault
     allowed = 1e-5 if quantization is None else 2e-2
     found = bound(x, attended, rows, (out, up, down))[1]

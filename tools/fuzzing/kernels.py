@@ -167,11 +167,11 @@ def _int8(operation: str, arguments: tuple[Any, ...], in_pairs: bool) -> str | N
 
 
 def _feed_forward(chance: Random) -> str | None:
-    """Compares the bits of a bound layer with those of its operations, and returns how they differ."""
+    """Compares a bound layer with its operations, bit by bit without adapters, and returns how they differ."""
     import torch
 
     from gliclass_fast.kernels.compiled_linear import FUSED
-    from gliclass_fast.ops import choose_ops
+    from gliclass_fast.ops import AdapterRows, choose_ops
     from tests.kernels import test_feed_forward as layers
 
     ops = choose_ops("cpu", quantization=chance.choice((None, "int8")))
@@ -187,8 +187,27 @@ def _feed_forward(chance: Random) -> str | None:
     x, attended = torch.randn(rows, width), torch.randn(rows, depth)
     assert bound is not None
     found, expected = bound(x, attended), layers.apart(ops, layer, sums, x.clone(), attended)
-    same = all(map(torch.equal, found, expected))
-    return None if same else f"{kind} {sizes}, {rows} rows: other bits than its operations"
+    if not all(map(torch.equal, found, expected)):
+        return f"{kind} {sizes}, {rows} rows: other bits than its operations"
+    if kind != "post-norm" or ops.chosen["linear"] != "cpp":
+        return None
+    slots = AdapterRows(torch.randint(-1, 3, (rows,), dtype=torch.int32).sort().values)
+    ranks = {slot: chance.choice((1, 8, 15, 16, 17, 64)) for slot in range(2)}
+    stores = [
+        layers.adapted(ops, ranks, inputs, outputs) if chance.random() < 0.8 else None
+        for inputs, outputs in ((depth, width), (width, inner), (inner, width))
+    ]
+    last, exact = (
+        each[1]
+        for each in (
+            bound(x, attended, slots, stores),
+            layers.apart(ops, layer, sums, x.clone(), attended, slots, stores),
+        )
+    )
+    error = float((last - exact).abs().max() / exact.abs().max())
+    return (
+        None if error < 1e-4 else f"{kind} {sizes}, {rows} rows, adapters of ranks {ranks}: {error:.1e} off"
+    )
 
 
 def _norm(chance: Random) -> tuple[str, Any]:

@@ -167,7 +167,7 @@ def _int8(operation: str, arguments: tuple[Any, ...], in_pairs: bool) -> str | N
 
 
 def _feed_forward(chance: Random) -> str | None:
-    """Compares a bound layer with its operations, bit by bit without adapters, and returns how they differ."""
+    """Compares a bound layer with its operations, without adapters bit by bit; returns how they differ."""
     import torch
 
     from gliclass_fast.kernels.compiled_linear import FUSED

@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <iterator>
 #include <stdexcept>
 #include <string>
 #include <tuple>
@@ -131,8 +132,7 @@ bool int8_adds_pairs(int instruction_set) { return INSTRUCTION_SETS[instruction_
 // updates: of the maps out, up and down, each (address of a, address of b, rank), or none of them.
 void feed_forward_cpu(int instruction_set, const FeedForward& layer,
                       const std::vector<std::tuple<uintptr_t, uintptr_t, int>>& updates, uintptr_t x,
-                      uintptr_t attended, int rows, uintptr_t sum, uintptr_t last, uintptr_t memory,
-                      int threads) {
+                      uintptr_t attended, int rows, uintptr_t sum, uintptr_t last, int threads) {
   const auto floats = [](uintptr_t address) { return reinterpret_cast<float*>(address); };
   Updates own;
   LowRank* const maps[] = {&own.out, &own.up, &own.down};
@@ -141,7 +141,7 @@ void feed_forward_cpu(int instruction_set, const FeedForward& layer,
     *maps[n] = {floats(a), floats(b), rank};
   }
   feed_forward(INSTRUCTION_SETS[instruction_set], layer, own, floats(x), floats(attended), rows, floats(sum),
-               floats(last), floats(memory), threads);
+               floats(last), threads);
 }
 
 #ifdef WITH_CUDA
@@ -163,7 +163,6 @@ PYBIND11_MODULE(_compiled, module) {
   module.def("int8_adds_pairs", &int8_adds_pairs);
   module.def("linear_int8_cpu", &linear_int8_cpu, py::call_guard<py::gil_scoped_release>());
   module.def("feed_forward_cpu", &feed_forward_cpu, py::call_guard<py::gil_scoped_release>());
-  module.def("feed_forward_memory", &feed_forward_memory);
   {
     using Struct = Attention;
     Fields<Struct>(module, "Attention", FIELD(q), FIELD(k), FIELD(v), FIELD(q_stride), FIELD(kv_stride),

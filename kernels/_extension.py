@@ -26,8 +26,8 @@ def extension() -> Any:
 # what each part has that is called; a build of an older version has only some of it
 _NAMES = {
     "cpu": (
-        "instruction_sets", "Attention", "attention_cpu", "FeedForward", "feed_forward_memory",
-        "feed_forward_cpu", "HeadNorm", "head_norm_cpu", "Int8Linear", "int8_adds_pairs", "linear_int8_cpu",
+        "instruction_sets", "Attention", "attention_cpu", "FeedForward", "feed_forward_cpu",
+        "HeadNorm", "head_norm_cpu", "Int8Linear", "int8_adds_pairs", "linear_int8_cpu",
         "linear_cpu", "norm_cpu", "PairAdd", "pair_add_cpu",
     ),
     "cuda": ("check_device", "DisentangledAttention", "disentangled_attention_cuda"),

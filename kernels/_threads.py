@@ -11,9 +11,12 @@ import ctypes
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
+from pathlib import Path
 from threading import Thread, local
 
 import torch
+
+SetCount = Callable[[int], int]
 
 _kept = local()  # `count`: torch's number of threads, while torch itself has one
 
@@ -27,41 +30,52 @@ def thread_count() -> int:
 def torch_on_one_thread() -> Iterator[None]:
     """Has torch's operations run on the thread that calls them; `thread_count` stays what it was.
 
-    Other threads of the process keep torch's setting. This does nothing where OpenMP cannot be reached.
+    Other threads of the process keep torch's setting. This does nothing where that cannot be done.
     """
-    count, set_count = torch.get_num_threads(), _openmp_setter()
-    if count == 1 or set_count is None:
+    count = torch.get_num_threads()
+    setters = _setters() if count > 1 else None
+    if setters is None:
         yield
         return
-    try:  # an interrupt may come at any time
+    set_openmp, set_mkl = setters
+    of_mkl = 0  # none of the thread's own
+    try:
         _kept.count = count
-        set_count(1)
+        set_openmp(1)
+        of_mkl = set_mkl(1)
         yield
     finally:
-        set_count(count)
+        set_openmp(count)
+        set_mkl(of_mkl)
         _kept.count = 0
 
 
 @cache
-def _openmp_setter() -> Callable[[int], None] | None:
-    """Returns what sets the number of the calling thread alone, in the OpenMP that this torch uses.
+def _setters() -> tuple[SetCount, SetCount] | None:
+    """Returns what sets the numbers of the calling thread alone, in this torch's OpenMP and in its MKL.
 
-    torch.set_num_threads is none: threads that start later follow it too.
+    torch.set_num_threads is neither: threads that start later follow it too. It also gives MKL, which
+    computes torch's products, a number of its own, which OpenMP's does not change.
     """
-    found: list[Callable[[int], None]] = []
+    try:
+        library = ctypes.CDLL(str(next((Path(torch.__file__).parent / "lib").glob("libtorch_cpu.*"))))
+        set_openmp = library.omp_set_num_threads
+        has_mkl = torch.backends.mkl.is_available()  # type: ignore[no-untyped-call]
+        set_mkl = library.MKL_Set_Num_Threads_Local if has_mkl else lambda count: 0
+    except (StopIteration, OSError, AttributeError):
+        return None
+    found: list[bool] = []
 
     def look() -> None:  # on a thread of its own, as its number is changed
-        try:
-            setter = ctypes.CDLL(None).omp_set_num_threads
-        except (OSError, AttributeError, TypeError):  # TypeError: Windows has no library of all names
-            return
-        setter.argtypes, setter.restype = [ctypes.c_int], None
-        wanted = torch.get_num_threads() + 1
-        setter(wanted)
-        if torch.get_num_threads() == wanted:  # else this is the OpenMP of another library
-            found.append(setter)
+        before = torch.get_num_threads()
+        set_openmp(before + 1)
+        found.append(torch.get_num_threads() == before + 1)
+        set_openmp(before)
 
     thread = Thread(target=look)
-    thread.start()
-    thread.join()
-    return found[0] if found else None
+    try:
+        thread.start()
+        thread.join()
+    except RuntimeError:  # there are no more threads
+        return None
+    return (set_openmp, set_mkl) if found == [True] else None

@@ -94,12 +94,9 @@ class _Bound:
     def _run(
         self, updates: Sequence[Update], x: Tensor, attended: Tensor, total: Tensor, last: Tensor
     ) -> None:
-        threads, most = thread_count(), max((rank for _, _, rank in updates), default=0)
-        floats = extension().feed_forward_memory(self.bound, len(x), threads, most)
-        memory = torch.empty(floats, dtype=x.dtype, device=x.device)
         extension().feed_forward_cpu(
             compiled_cpu.instruction_set()[0], self.bound, updates, address(x), address(attended), len(x),
-            address(total), address(last), address(memory), threads,
+            address(total), address(last), thread_count(),
         )  # fmt: skip
 
     def _update(self, store: PackedStore | None, slot: int, number: int) -> Update:

@@ -109,7 +109,10 @@ def test_more_errors(ours: Any) -> None:
             {"threshold": 0.5},
             "unknown argument 'threshold'; known: candidate_labels, .*Hugging Face's shape",
         ),
-        *(({"hypothesis_template": wrong}, "where the label goes") for wrong in ("", "{a}", "{} {}", "{", 3)),
+        *(
+            ({"hypothesis_template": wrong}, "where the label goes")
+            for wrong in ("", "{a}", "{} {}", "{", "{{}}", "{0[a]}", 3)
+        ),
         ({"top_k": 0}, "top_k must be at least 1"),
         ({"batch_size": 0}, "batch_size must be at least 1"),
     ):

@@ -30,5 +30,6 @@ struct Attention {
   int threads = 1;
 };
 
-// Returns memory of the calling thread that lasts until the thread ends, aligned to cache lines.
-float* workspace(size_t floats);
+// Returns memory of the calling thread that lasts until the thread ends, aligned to cache lines. A layer, which
+// calls kernels, has its own.
+float* workspace(size_t floats, bool of_layer = false);

@@ -7,6 +7,7 @@
 
 namespace {
 
+constexpr int SHARED = 512;      // rows at most, of which all threads share every map
 constexpr int PADDING = 64 / 4;  // Rounded values of a row end where a vector of any set may.
 
 // How many floats each part of a block's memory has; one follows the other.
@@ -25,22 +26,12 @@ struct Parts {
   size_t total() const { return first + inner + reduced + normed + ranges + values; }
 };
 
-// Threads with rows of their own take blocks of them; else all share every map of one block.
-struct Split {
-  int workers = 1, block;
-
-  Split(int rows, int threads) : block(std::max(rows, 1)) {
-    if (has_own_rows(rows, threads)) workers = threads, block = even_block(rows, threads);
-  }
-};
-
 class Block {
  public:
-  Block(const InstructionSet& set, const FeedForward& layer, const Updates& updates, int rows, float* memory,
-        int threads)
+  Block(const InstructionSet& set, const FeedForward& layer, const Updates& updates, int rows, int threads)
       : set(set), layer(layer), updates(updates), rows(rows), threads(threads) {
     const Parts parts(layer, rows, updates.most());
-    first = memory, inner = first + parts.first, reduced = inner + parts.inner;
+    first = workspace(parts.total(), true), inner = first + parts.first, reduced = inner + parts.inner;
     normed = reduced + parts.reduced;
     ranges = reinterpret_cast<Int8Range*>(normed + parts.normed);
     values = reinterpret_cast<uint8_t*>(normed + parts.normed + parts.ranges);
@@ -113,19 +104,16 @@ class Block {
 
 int Updates::most() const { return std::max({out.rank, up.rank, down.rank}); }
 
-size_t feed_forward_memory(const FeedForward& layer, int rows, int threads, int rank) {
-  const Split split(rows, threads);
-  return split.workers * Parts(layer, split.block, rank).total();
-}
-
 void feed_forward(const InstructionSet& set, const FeedForward& layer, const Updates& updates, const float* x,
-                  const float* attended, int rows, float* sum, float* last, float* memory, int threads) {
-  const Split split(rows, threads);
-  const size_t own = Parts(layer, split.block, updates.most()).total();
-  parallel_for_workers((rows + split.block - 1) / split.block, split.workers, [&](int task, int worker) {
-    const int row = task * split.block, end = std::min(rows, row + split.block);
-    const ptrdiff_t at = ptrdiff_t(row) * layer.width;
-    const Block block(set, layer, updates, end - row, memory + worker * own, threads / split.workers);
-    block.run(x + at, attended + ptrdiff_t(row) * layer.depth, sum + at, last + at);
-  });
+                  const float* attended, int rows, float* sum, float* last, int threads) {
+  const auto run = [&](int first, int end, int own_threads) {
+    const ptrdiff_t at = ptrdiff_t(first) * layer.width;
+    const Block block(set, layer, updates, end - first, own_threads);
+    block.run(x + at, attended + ptrdiff_t(first) * layer.depth, sum + at, last + at);
+  };
+  if (RowBlocks::suit(rows, threads)) {
+    const RowBlocks blocks(rows, threads);
+    return parallel_for(blocks.count, threads, [&](int n) { run(blocks.start(n), blocks.start(n + 1), 1); });
+  }
+  for (int row = 0; row < rows; row += SHARED) run(row, std::min(rows, row + SHARED), threads);
 }

@@ -33,11 +33,7 @@ struct Updates {
   int most() const;  // the largest rank
 };
 
-// Returns how many floats of memory `feed_forward` needs for so many rows and threads, with updates of at most
-// this rank.
-size_t feed_forward_memory(const FeedForward& layer, int rows, int threads, int rank);
-
 // x [rows, width], attended [rows, depth]; sum and, where there is a last norm, last [rows, width], which may
 // be the same memory.
 void feed_forward(const InstructionSet& set, const FeedForward& layer, const Updates& updates, const float* x,
-                  const float* attended, int rows, float* sum, float* last, float* memory, int threads);
+                  const float* attended, int rows, float* sum, float* last, int threads);

@@ -58,20 +58,24 @@ const InstructionSet INSTRUCTION_SETS[] = {
 };
 const int INSTRUCTION_SET_COUNT = sizeof(INSTRUCTION_SETS) / sizeof(InstructionSet);
 
-float* workspace(size_t floats) {
+float* workspace(size_t floats, bool of_layer) {
   struct Free {
     void operator()(float* memory) const { std::free(memory); }
   };
-  static thread_local std::unique_ptr<float, Free> memory;
-  static thread_local size_t size = 0;
-  if (floats > size) {
+  struct Kept {
+    std::unique_ptr<float, Free> memory;
+    size_t size = 0;
+  };
+  static thread_local Kept all[2];
+  Kept& kept = all[of_layer];
+  if (floats > kept.size) {
     constexpr size_t LINE = 64;
-    size = 0;
-    memory.reset();
-    memory.reset(
+    kept.size = 0;
+    kept.memory.reset();
+    kept.memory.reset(
         static_cast<float*>(std::aligned_alloc(LINE, (floats * sizeof(float) + LINE - 1) / LINE * LINE)));
-    if (!memory) throw std::bad_alloc();
-    size = floats;
+    if (!kept.memory) throw std::bad_alloc();
+    kept.size = floats;
   }
-  return memory.get();
+  return kept.memory.get();
 }

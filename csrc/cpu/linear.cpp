@@ -14,7 +14,7 @@ namespace {
 constexpr int DEPTH = 4096 / LANES;  // inputs of a step: weights of 48 KiB
 constexpr int SMALL = 1 << 17;       // So many multiplications take less time than a second thread to wake up.
 
-static_assert(BLOCK_ROWS % ROWS == 0);
+static_assert(RowBlocks::ROWS % ROWS == 0);
 
 // Calls multiply_block for a number of rows and of panels that the compiler does not know.
 template <int HEIGHT, int COUNT>
@@ -66,7 +66,7 @@ inline void multiply_panels(const Linear& a, int first, int end, int panel, int 
 // Does rows first .. end - 1 of the panels from `panel` on: product, bias, activation, gate, residual.
 void map_panels(const Linear& a, int first, int end, int panel, int count, int step) {
   constexpr int STRIDE = COLUMNS * LANES;
-  float gates[BLOCK_ROWS * STRIDE];
+  float gates[RowBlocks::ROWS * STRIDE];
   const int column = panel * LANES, gate_panel = a.width / LANES + panel;
   if (a.gated) multiply_panels(a, first, end, gate_panel, count, step, gates, STRIDE, false, [](int, int) {});
   float* const out = a.out + first * a.out_stride + column;

@@ -44,7 +44,7 @@ struct alignas(64) Job {
   std::atomic<int> helpers{0};      // Those of lower numbers may help.
   std::atomic<bool> no_memory{false};
   int tasks = 0;
-  void (*work)(const void*, int, int) = nullptr;
+  void (*work)(const void*, int) = nullptr;
   const void* context = nullptr;
 };
 
@@ -110,7 +110,7 @@ int take_tasks(Job& job, int number) {
     if (!job.ticket.compare_exchange_weak(ticket, ticket - 1)) continue;
     taken++;
     try {
-      job.work(job.context, job.tasks - int(left), number + 1);
+      job.work(job.context, job.tasks - int(left));
     } catch (const std::bad_alloc&) {
       job.no_memory = true;
     }
@@ -172,12 +172,12 @@ Job* free_slot() {
 
 }  // namespace
 
-void share(int tasks, int threads, void (*work)(const void*, int, int), const void* context) {
+void share(int tasks, int threads, void (*work)(const void*, int), const void* context) {
   int helpers = (threads < tasks ? threads : tasks) - 1;
   if (helpers > most) helpers = most;
   Job* const job = helpers > 0 ? free_slot() : nullptr;
   if (!job) {
-    for (int task = 0; task < tasks; task++) work(context, task, 0);
+    for (int task = 0; task < tasks; task++) work(context, task);
     return;
   }
   start_helpers(helpers);

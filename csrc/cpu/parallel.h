@@ -3,55 +3,66 @@
 // alone, and waits for nobody but those that are within a task.
 #pragma once
 
-// Calls work(context, task, worker) for task = 0 .. tasks - 1, about in this order, on this thread and on up to
-// threads - 1 others. worker: the number of the thread among these, from 0 on. Throws std::bad_alloc where a
-// task had no memory.
-void share(int tasks, int threads, void (*work)(const void* context, int task, int worker),
-           const void* context);
+#include <cstdint>
 
-// Calls work(task, worker) likewise.
-template <typename Work>
-inline void parallel_for_workers(int tasks, int threads, const Work& work) {
-  share(
-      tasks, threads,
-      [](const void* context, int task, int worker) { (*static_cast<const Work*>(context))(task, worker); },
-      &work);
-}
+// Calls work(context, task) for task = 0 .. tasks - 1, about in this order, on this thread and on up to
+// threads - 1 others. Throws std::bad_alloc where a task had no memory.
+void share(int tasks, int threads, void (*work)(const void* context, int task), const void* context);
 
 // Calls work(task) likewise.
 template <typename Work>
 inline void parallel_for(int tasks, int threads, const Work& work) {
-  parallel_for_workers(tasks, threads, [&work](int task, int) { work(task); });
+  share(
+      tasks, threads, [](const void* context, int task) { (*static_cast<const Work*>(context))(task); }, &work);
 }
 
-// Where every thread has so many rows, it takes blocks of them through whole maps: what it reads there it has
-// mostly computed itself, so that it lies in its own caches. With fewer rows the weights, which every thread
-// then reads, would cost more than that saves.
-constexpr int OWN_ROWS = 32;
-constexpr int BLOCK_ROWS = 64;  // of a block at most
+namespace {  // Every instruction set compiles its own.
 
-// Functions that are no templates are static, as every instruction set compiles its own.
-static inline bool has_own_rows(int rows, int threads) { return rows >= threads * OWN_ROWS; }
+// Rows of many, which threads take through whole maps in blocks: what a thread reads there it has mostly
+// computed itself, so that it lies in its own caches. Every thread has as many blocks as every other, and at
+// least two, as one whose processor is busy leaves some to the others. With fewer rows the weights, which every
+// thread then reads, would cost more than that saves.
+struct RowBlocks {
+  static constexpr int ROWS = 64;  // of a block at most
+  static constexpr int STEP = 8;   // A block has a multiple of it, but for the last one.
 
-// Returns how many rows a block has where every thread gets as many blocks.
-static inline int even_block(int rows, int threads) {
-  constexpr int STEP = 8;  // What a product does at a time divides it.
-  const int blocks = (rows + threads * BLOCK_ROWS - 1) / (threads * BLOCK_ROWS) * threads;
-  return ((rows + blocks - 1) / blocks + STEP - 1) / STEP * STEP;
-}
+  const int rows, steps, count;
+
+  RowBlocks(int rows, int threads)
+      : rows(rows), steps((rows + STEP - 1) / STEP), count(threads * blocks_of_thread(rows, threads)) {}
+
+  static bool suit(int rows, int threads) { return rows >= threads * ROWS; }
+
+  int start(int block) const {
+    const int row = int(int64_t(steps) * block / count) * STEP;
+    return row < rows ? row : rows;
+  }
+
+ private:
+  static int blocks_of_thread(int rows, int threads) {
+    const int blocks = (rows + threads * ROWS - 1) / (threads * ROWS);
+    return blocks < 2 ? 2 : blocks;
+  }
+};
+
+}  // namespace
 
 // Calls work(first, end, part, step) for blocks of rows and every part of a weight. A task is a block with all
-// parts where threads have rows of their own; else it is a block with one part, and blocks have fewer rows,
-// `least` at least, where there would be too few tasks. The thread probably does part + step next.
+// parts where there are many rows; else it is a block with one part, and blocks have fewer rows, though not
+// fewer than `least`, where there would be too few tasks. The thread probably does part + step next.
 template <typename Work>
 inline void share_parts(int rows, int parts, int threads, int least, const Work& work) {
-  const bool own = has_own_rows(rows, threads);
-  int block = own ? even_block(rows, threads) : BLOCK_ROWS;
-  while (!own && block > least && (rows + block - 1) / block * parts < 4 * threads) block /= 2;
-  const int tasks_of_block = own ? 1 : parts, step = own ? 1 : threads;
-  parallel_for((rows + block - 1) / block * tasks_of_block, threads, [=, &work](int task) {
-    const int first = task / tasks_of_block * block, end = first + block < rows ? first + block : rows;
-    for (int part = task % tasks_of_block; part < parts; part += tasks_of_block) work(first, end, part, step);
+  if (RowBlocks::suit(rows, threads)) {
+    const RowBlocks blocks(rows, threads);
+    return parallel_for(blocks.count, threads, [=, &work](int task) {
+      for (int part = 0; part < parts; part++) work(blocks.start(task), blocks.start(task + 1), part, 1);
+    });
+  }
+  int block = RowBlocks::ROWS;
+  while (block / 2 >= least && (rows + block - 1) / block * parts < 4 * threads) block /= 2;
+  parallel_for((rows + block - 1) / block * parts, threads, [=, &work](int task) {
+    const int first = task / parts * block, end = first + block < rows ? first + block : rows;
+    work(first, end, task % parts, threads);
   });
 }
 

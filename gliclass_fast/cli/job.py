@@ -97,13 +97,15 @@ class Job:
 
     def _part(self, rows: list[Row], first: int, writer: Writer, note: RunNote | None) -> None:
         found = self.score(rows, first)
+        # An earlier result is lost here: not before, as a mistake must not cost it, and not after the note of
+        # this run, which must not stand beside the results of another one.
+        writer.start()
         if note is not None:
             failed = (number for number, outcome in enumerate(found, first) if outcome.error is not None)
             without = tuple(failed) if self.on_error == "skip" else ()
             note.done = Done(first, len(writer.kept) + self._written, without)
             note.begin()
             note.write()
-        writer.start()  # not before, as a mistake must not cost an earlier result
         try:
             self._write(rows, found, writer)
         finally:

@@ -82,7 +82,7 @@ class RunNote:
         self._path, self._options = output.with_name(f"{output.name}.options.json"), options
         self._output, self._source, self._dtypes = output, source, [dtype]
         self.skips, self.done = skips, Done()
-        self._anew = False  # whether what the file holds is of an earlier run
+        self._anew = True
 
     def check(self, resume: bool) -> None:
         """Raises ValueError where an unfinished run would be lost, or resumed with other options."""
@@ -114,7 +114,10 @@ class RunNote:
         return None if before is None else bool(before["finished"])
 
     def _before(self) -> dict[str, Any] | None:
-        """Returns what is noted of the run before, or None where there is none, or no result of it."""
+        """Returns what is noted of the run before, or None where there is none, or its results are gone.
+
+        They are gone where another run began anew, and ended before it could write a note.
+        """
         if not (self._path.exists() and self._output.exists()):
             return None
         try:
@@ -122,18 +125,16 @@ class RunNote:
             noted = {name: before[name] for name in ("finished", "options", "dtypes")}
             rows, results, without = (before.get(name, 0) for name in ("rows", "results", "without"))
             done = Done(int(rows), int(results), tuple(map(int, without or ())))
+            if done.results and not self._output.stat().st_size:
+                return None
             return {**noted, "skips": before.get("skips"), "done": done}
         except (ValueError, KeyError, TypeError):
             raise FileFormatError(f"{self._path} is damaged: delete it, or {self._output} as well") from None
 
     def begin(self) -> None:
-        """Removes the results of an earlier run that this one does not continue; further calls do nothing.
-
-        They must not stand beside the note of this run: where it ends before it writes a result, the next one
-        would take them for its own. A note without a file counts for nothing, whichever run wrote it.
-        """
+        """Forgets an earlier run that this one does not continue, once its results are gone."""
         if self._anew:
-            self._output.resolve().unlink(missing_ok=True)  # a link stays, as what it leads to is made anew
+            self._path.unlink(missing_ok=True)
             self._anew = False
 
     def write(self, finished: bool = False) -> None:

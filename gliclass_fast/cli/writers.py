@@ -149,11 +149,13 @@ class ParquetWriter:
     def __init__(self, path: Path, resume: bool, layout: Layout) -> None:
         self._parquet = pyarrow_parquet()
         self._path, self._layout, self._started = path, layout, False
-        kept = resume and path.exists()
-        self._rows: list[Record] = self._parquet.read_table(path).to_pylist() if kept else []
+        self._anew = not (resume and path.exists())
+        self._rows: list[Record] = [] if self._anew else self._parquet.read_table(path).to_pylist()
         self.kept = [layout.kept(row) for row in self._rows]
 
     def start(self) -> None:
+        if self._anew and not self._started:
+            self._path.unlink(missing_ok=True)
         self._started = True
 
     def write(self, record: Record) -> None:

@@ -205,9 +205,9 @@ def _hypotheses(template: Any, names: list[str]) -> dict[str, str] | None:
     if template is None or template == "{}":
         return None
     try:
-        if template.format("") != template:
+        if template.format("a") != template.format("b"):
             return {name: template.format(name) for name in names}
-    except (AttributeError, IndexError, KeyError, ValueError):
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError):
         pass
     raise WrongValue(f"hypothesis_template {template!r} needs {{}} where the label goes")
 

@@ -44,10 +44,10 @@ class GLiClassOutput(SequenceClassifierOutput):  # type: ignore[misc]
     recurrent_losses: Tensor | None = None
     recurrent_entropies: Tensor | None = None
     recurrent_num_steps: Tensor | None = None
-    inverse_temperatures: Tensor | None = None
-    calibration_biases: Tensor | None = None
     class_mask: Tensor | None = None  # int64 [N, K], 1 for labels
     uncalibrated_logits: Tensor | None = None  # [N, K], for models with a calibrator only
+    inverse_temperatures: Tensor | None = None
+    calibration_biases: Tensor | None = None
 
 
 def forward(

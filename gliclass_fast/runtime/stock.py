@@ -81,7 +81,11 @@ def in_stock_order(method: Callable[..., Any]) -> Callable[..., Any]:
     def by_name(model: Any, *positional: Any, **named: Any) -> Any:
         # GliZNet has no architecture_type, and is not called with tensors
         names = POSITIONS.get(getattr(model.origin.config, "architecture_type", ""), _IDS)
-        return method(model, **all_by_name(names, positional, named))
+        try:
+            given = all_by_name(names, positional, named)
+        except TypeError as error:
+            raise WrongType(str(error)) from None
+        return method(model, **given)
 
     return by_name
 

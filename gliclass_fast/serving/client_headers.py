@@ -24,8 +24,10 @@ def checked_headers(api_key: str | None, headers: Mapping[str, str | bytes]) -> 
             raise ValueError("api_key is empty: give a key, or None")
         found["Authorization"] = b"Bearer " + key
     for name, value in headers.items():
-        if not _NAME.fullmatch(name):
+        if not isinstance(name, str) or not _NAME.fullmatch(name):
             raise ValueError(f"headers: {name!r} is no name of a header")
+        if name.lower() == "authorization":
+            found.pop("Authorization", None)
         found[name] = _value(value, f"headers[{name!r}]")
     return found
 

@@ -98,9 +98,9 @@ class GLiClassBody(Body):
         return answer.results[0] if isinstance(self._given(), str) else answer.results
 
     def _given(self) -> Texts:
-        if self.text is not None and self.texts is not None:
+        if self.text and self.texts is not None:  # clients may send both fields, with an empty text
             raise Invalid("give text or texts, not both")
-        given = self.texts if self.text is None else self.text
+        given = self.text if self.texts is None else self.texts
         if given is None:
             raise Invalid("give text or texts")
         return given

@@ -7,6 +7,7 @@ is a range of its pages, and pages that it leaves serve others: nothing is stack
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
 
 import numpy as np
 import torch
@@ -52,15 +53,19 @@ class PagePool:
         """Returns the size of the pages that sessions have."""
         return self.used_pages * PAGE_ROWS * self.bytes_per_token
 
+    def _copying(self) -> AbstractContextManager[None]:
+        """Enters what rows are copied in, which needs no threads."""
+        return inference_on(self._device, own_threads=True)
+
     def stow(self, rows: np.ndarray, pinned: bool) -> Tensor:
         """Returns a copy of some rows in host memory, [layers, 2, R, G, D]; pinned: in page-locked memory."""
-        with inference_on(self._device):
+        with self._copying():
             host = self.rows[:, :, torch.from_numpy(rows).to(self._device)].cpu()
             return host.pin_memory() if pinned else host
 
     def restore(self, rows: np.ndarray, stowed: Tensor) -> None:
         """Writes rows that `stow` returned."""
-        with inference_on(self._device):
+        with self._copying():
             places = torch.from_numpy(rows).to(self._device)
             self.rows.index_copy_(2, places, stowed.to(self._device, non_blocking=True))
 
@@ -87,7 +92,7 @@ class PagePool:
         old, more = self.pages, max(missing, FIRST_PAGES, self.pages // GROWTH)
         layers, both, rows, heads, width = self.rows.shape
         shape = layers, both, rows + more * PAGE_ROWS, heads, width
-        with inference_on(self._device):
+        with self._copying():
             grown = torch.empty(shape, dtype=self._dtype, device=self._device)
             grown[:, :, :rows] = self.rows
         self.rows = grown

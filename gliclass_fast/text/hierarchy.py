@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gliclass_fast.text.examples import format_examples
@@ -37,8 +37,8 @@ def build_hierarchical_output(
 
     Args:
         predictions: {"label", "score"} each; for a label that stands there twice the last score counts.
-        original_labels: a list of labels, or a dict of such structures. What is neither holds no labels, as
-            in the reference: {"topic": None} gives {"topic": {}}.
+        original_labels: a label, a list of labels, or a dict of such structures. Anything else holds no
+            labels, as in the reference: {"topic": None} gives {"topic": {}}, and so does a tuple.
         separator: what joins the levels in the predictions' labels.
         all_scores: the scores of labels without a prediction; 0 where a label is missing here too.
     """
@@ -47,7 +47,7 @@ def build_hierarchical_output(
     def shaped(part: Any, path: str) -> dict[str, Any]:
         if isinstance(part, Mapping):
             return {key: shaped(value, below(path, key, separator)) for key, value in part.items()}
-        names = [part] if isinstance(part, str) else part if isinstance(part, Iterable) else ()
+        names = [part] if isinstance(part, str) else part if isinstance(part, list) else ()
         return {name: known.get(below(path, name, separator), 0.0) for name in names}
 
     return shaped(original_labels, "")

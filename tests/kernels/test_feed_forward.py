@@ -148,6 +148,26 @@ def test_rows_with_adapters(number: int, quantization: str | None, monkeypatch: 
     assert torch.equal(alone, found[93:98])
 
 
+@pytest.mark.parametrize("quantization", [None, "int8"])
+def test_threads_change_nothing(quantization: str | None) -> None:
+    """Threads that share every map, those that take two blocks of rows each, and those that take more."""
+    ops, before = choose_ops("cpu", quantization=quantization), torch.get_num_threads()
+    layer, _ = layer_of(ops, "post-norm")
+    bound = ops.bind_feed_forward(layer)
+    assert bound is not None
+    x, attended = torch.randn(650, WIDTH), torch.randn(650, DEPTH)
+    outs = []
+    try:
+        for threads in (1, 2, 3, 5, 7):
+            torch.set_num_threads(threads)
+            outs.append([bound(x[:rows], attended[:rows])[1] for rows in (63, 129, 350, 650)])
+    finally:
+        torch.set_num_threads(before)
+    for several in zip(*outs, strict=True):
+        assert all(torch.equal(several[0], other) for other in several[1:])
+    assert torch.equal(outs[0][0], outs[0][-1][:63])
+
+
 def test_gates_take_no_adapters() -> None:
     ops = choose_ops("cpu")
     layer, _ = layer_of(ops, "pre-norm")

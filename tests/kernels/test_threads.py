@@ -16,13 +16,18 @@ from gliclass_fast.kernels._threads import thread_count, torch_on_one_thread
 CALLS = """
 import os
 import torch
+from gliclass_fast.ops import torch_on_one_thread
 from tests import families
+from tests.streaming.scripts import streaming
 torch.set_num_threads(2)
 texts, labels = ["some words " * 20] * 50, [f"label {number}" for number in range(12)]
 pipelines = [families.pipeline(kind) for kind in ("bi-encoder", "encoder-decoder, BART", "GliZNet D")]
 before = len(os.listdir("/proc/self/task"))
 for pipeline in pipelines:
     pipeline(texts, labels)
+streaming()(texts[:2], labels, session_ids=["a", "b"])
+with torch_on_one_thread():  # what the tiny models are too small for
+    torch.ones(2000, 2000).exp() @ torch.ones(2000, 9)
 print(len(os.listdir("/proc/self/task")) - before)
 """
 

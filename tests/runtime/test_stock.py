@@ -108,8 +108,8 @@ def test_calls_take_positions_and_give_the_fields_of_the_reference(kind: str | N
     if kind in ("bi-encoder", "bi-encoder-fused", "decoder-kv"):
         with torch.no_grad():
             assert len(model(**inputs, return_dict=False)) == 1
-    fields = {each.name for each in dataclasses.fields(expected)}
-    assert {each.name for each in dataclasses.fields(GLiClassOutput)} == fields
+    fields = [each.name for each in dataclasses.fields(expected)]
+    assert [each.name for each in dataclasses.fields(GLiClassOutput)] == fields
     assert mine.recurrent_logits is None and mine.inverse_temperatures is None
     with pytest.raises(TypeError, match="arguments are given by position"):
         ours(*given.values(), None, None, None, None, None)

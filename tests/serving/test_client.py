@@ -274,6 +274,7 @@ def test_a_key_is_sent_as_the_service_reads_it() -> None:
             r"headers\['x-team'\] has a control character, as a line end, or",
         ),
         ({"headers": {"x team": "secret"}}, "headers: 'x team' is no name of a header"),
+        ({"headers": {b"x-team": "secret"}}, "headers: b'x-team' is no name of a header"),
     ],
 )
 def test_a_header_that_cannot_be_sent_is_said_at_once(options: dict[str, Any], message: str) -> None:
@@ -288,6 +289,9 @@ def test_headers_of_all_kinds_are_sent() -> None:
     assert both(lambda client: client.classify("one", ["a"])) == A
     sent = dict(both.requests[0].headers.raw)
     assert [sent[name] for name in (b"x-empty", b"x-text", b"x-bytes")] == [b"", "a\tb é".encode(), b"\xff"]
+    both = Both([A], api_key="mine", headers={"authorization": "theirs"})
+    assert both(lambda client: client.classify("one", ["a"])) == A
+    assert both.requests[0].headers.get_list("authorization") == ["theirs"]
 
 
 def test_an_error_names_the_request() -> None:

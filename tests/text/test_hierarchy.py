@@ -50,7 +50,10 @@ CALLS: dict[str, tuple[str, tuple[Any, ...]]] = {
         "build_hierarchical_output",
         (FOUND, UNNAMED, ".", {"other": 0.4, "topic..chess": 0.5, "deep...a": 0.6}),
     ),
-    "output of what holds no labels": ("build_hierarchical_output", (FOUND, {"a": 5, "b": None, "c": ["x"]})),
+    "output of what holds no labels": (
+        "build_hierarchical_output",
+        (FOUND, {"a": 5, "b": None, "c": ("x",), "d": ["x"]}),
+    ),
     "output of nothing": ("build_hierarchical_output", (FOUND, None)),
     "output of a list": ("build_hierarchical_output", (FOUND, ["plain", "other"])),
     "parse": ("parse_hierarchical_prediction", ("a.b.c",)),

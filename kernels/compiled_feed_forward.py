@@ -107,13 +107,9 @@ class _Bound:
         if layer.gated or layer.up_norm is not None:
             raise ValueError("a layer with gates, or with a norm before them, takes no adapters in one call")
         a, [(_, _, b)] = store.updates[slot]
-        inputs, outputs = (
-            (layer.depth, layer.width),
-            (layer.width, layer.inner),
-            (layer.inner, layer.width),
-        )[number]
-        _check_tensor(a, torch.float32, (len(a), inputs))
-        _check_tensor(b, torch.float32, (outputs, len(a)))
+        widths = layer.depth, layer.width, layer.inner, layer.width
+        _check_tensor(a, torch.float32, (len(a), widths[number]))
+        _check_tensor(b, torch.float32, (widths[number + 1], len(a)))
         return address(a), address(b), len(a)
 
 

@@ -28,7 +28,7 @@ WANTED = {"auto": ("cpu", "cuda"), "cpu": ("cpu",), "cuda": ("cpu", "cuda"), "no
 MODE = os.environ.get("GLICLASS_FAST_BUILD", "auto")
 BUILDING = {"bdist_wheel", "build", "build_ext", "develop", "editable_wheel", "install"}
 GPUS = ("80", "86", "89", "90")  # Later ones take the PTX of the last.
-KERNELS = ("attention", "linear", "norm", "pairs", "int8")  # VNNI is for the last one alone.
+KERNELS = ("attention", "linear", "norm", "pairs", "tables", "int8")  # VNNI is for the last one alone.
 INSTRUCTION_SETS: dict[str, list[str]] = {"portable": []}
 if platform.machine() in ("x86_64", "AMD64"):
     INSTRUCTION_SETS["avx2"] = ["-mavx2", "-mfma"]

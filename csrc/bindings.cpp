@@ -122,6 +122,10 @@ void pair_add_cpu(int instruction_set, const PairAdd& arguments, int texts) {
   INSTRUCTION_SETS[instruction_set].pair_add(arguments);
 }
 
+void change_table_cpu(int instruction_set, const TableChange& arguments) {
+  INSTRUCTION_SETS[instruction_set].change_table(arguments);
+}
+
 void linear_int8_cpu(int instruction_set, const Int8Linear& arguments) {
   INSTRUCTION_SETS[instruction_set].linear_int8(arguments);
 }
@@ -160,6 +164,7 @@ PYBIND11_MODULE(_compiled, module) {
   module.def("norm_cpu", &norm_cpu, py::call_guard<py::gil_scoped_release>());
   module.def("head_norm_cpu", &head_norm_cpu, py::call_guard<py::gil_scoped_release>());
   module.def("pair_add_cpu", &pair_add_cpu, py::call_guard<py::gil_scoped_release>());
+  module.def("change_table_cpu", &change_table_cpu, py::call_guard<py::gil_scoped_release>());
   module.def("int8_adds_pairs", &int8_adds_pairs);
   module.def("linear_int8_cpu", &linear_int8_cpu, py::call_guard<py::gil_scoped_release>());
   module.def("feed_forward_cpu", &feed_forward_cpu, py::call_guard<py::gil_scoped_release>());
@@ -175,6 +180,11 @@ PYBIND11_MODULE(_compiled, module) {
     using Struct = HeadNorm;
     Fields<Struct>(module, "HeadNorm", FIELD(x), FIELD(stride), FIELD(weight), FIELD(cosines), FIELD(sines),
                    FIELD(out), FIELD(rows), FIELD(heads), FIELD(width), FIELD(eps), FIELD(threads));
+  }
+  {
+    using Struct = TableChange;
+    Fields<Struct>(module, "TableChange", FIELD(table), FIELD(head_stride), FIELD(b), FIELD(inner), FIELD(out),
+                   FIELD(heads), FIELD(panels), FIELD(width), FIELD(rank), FIELD(threads));
   }
   {
     using Struct = PairAdd;

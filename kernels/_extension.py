@@ -28,7 +28,7 @@ _NAMES = {
     "cpu": (
         "instruction_sets", "Attention", "attention_cpu", "FeedForward", "feed_forward_cpu",
         "HeadNorm", "head_norm_cpu", "Int8Linear", "int8_adds_pairs", "linear_int8_cpu",
-        "linear_cpu", "norm_cpu", "PairAdd", "pair_add_cpu",
+        "linear_cpu", "norm_cpu", "PairAdd", "pair_add_cpu", "TableChange", "change_table_cpu",
     ),
     "cuda": ("check_device", "DisentangledAttention", "disentangled_attention_cuda"),
 }  # fmt: skip

@@ -27,11 +27,10 @@ from gliclass_fast.kernels._adapter_rows import AdapterRows
 from gliclass_fast.kernels._sequences import DistanceTables, Sequences
 from gliclass_fast.kernels._updates import Factors, TableUpdate
 from gliclass_fast.kernels.compiled_cpu import (
+    changed_panels,
     disentangled_attention_cpp,
     near_panels,
-    update_panels,
 )
-from gliclass_fast.kernels.compiled_lora import table_change
 from gliclass_fast.kernels.disentangled_attention import (
     disentangled_attention_reference,
     disentangled_attention_triton,
@@ -142,10 +141,12 @@ def _tables_cpp(tables: DistanceTables, update: TableUpdate, longest: int) -> Di
     ):
         table: Tensor | None = getattr(tables, name)
         if table is not None:
-            table = near_panels(table, longest)
-            if factors is not None:
-                table = table + update_panels(factors.inner, factors.b, bucket_of, table, table_change)
-        found[name] = None if table is None else table.contiguous()
+            near = near_panels(table, longest)
+            if factors is None:
+                table = near.contiguous()
+            else:
+                table = changed_panels(near, factors.inner, factors.b, bucket_of)
+        found[name] = table
     return replace(tables, **found)
 
 

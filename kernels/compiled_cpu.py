@@ -74,16 +74,23 @@ def near_panels(panels: Tensor, longest: int) -> Tensor:
     return panels[:, count // 2 - half : count // 2 + half]
 
 
-def update_panels(
-    inner: Tensor, b: Tensor, bucket_of: Tensor, like: Tensor, product: Callable[[Tensor, Tensor], Tensor]
-) -> Tensor:
-    """Lays the table b @ inner, [H * D, r] x [r, buckets], out as panels of the shape of `like`; a view.
-
-    product: makes b @ inner of the columns that are needed.
-    """
-    heads, count, width, lanes = like.shape
-    columns = product(inner.index_select(1, _buckets(bucket_of, count // 2)), b)
-    return columns.view(heads, width, count, lanes).transpose(1, 2)
+def changed_panels(near: Tensor, inner: Tensor, b: Tensor, bucket_of: Tensor) -> Tensor:
+    """Returns what `near_panels` did with b @ inner added, [H * D, r] x [r, buckets]; contiguous."""
+    heads, count, width, _ = near.shape
+    number, lanes = instruction_set()
+    columns = inner.index_select(1, _buckets(bucket_of, count // 2))
+    if b.shape != (heads * width, len(inner)) or near.stride()[1:] != (width * lanes, lanes, 1):
+        raise ValueError(f"a change of shape {list(b.shape)} does not fit a table of {list(near.shape)}")
+    for each in (near, columns, b):
+        if each.dtype is not torch.float32:
+            raise ValueError(f"needs float32, got {each.dtype}")
+    out = torch.empty(near.shape, dtype=torch.float32, device=near.device)
+    arguments = extension().TableChange(
+        table=address(near[0]), head_stride=near.stride(0), b=address(b), inner=address(columns),
+        out=address(out), heads=heads, panels=count, width=width, rank=len(inner), threads=thread_count(),
+    )  # fmt: skip
+    extension().change_table_cpu(number, arguments)
+    return out
 
 
 def _attend(

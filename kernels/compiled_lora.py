@@ -6,7 +6,6 @@ pass over its rows.
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from gliclass_fast.kernels._adapter_rows import AdapterRows
@@ -43,8 +42,3 @@ def lora_add_cpp(
         if fused and not whole and activation != "none":
             own.copy_(ACTIVATIONS[activation](own))
     return y if fused else ACTIVATIONS[activation](y)
-
-
-def table_change(inner: Tensor, b: Tensor) -> Tensor:
-    """Returns b @ inner, [H * D, r] x [r, columns], by the same kernel."""
-    return map_rows(b, pack_cpp(inner.T, torch.empty))

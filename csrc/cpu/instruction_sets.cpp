@@ -6,15 +6,16 @@
 #include <memory>
 #include <new>
 
-#define DECLARE(name)              \
-  namespace name {                 \
-  extern const int lanes;          \
-  void attend(const Attention&);   \
-  void linear(const Linear&);      \
-  void norm(const Norm&);          \
-  void head_norm(const HeadNorm&); \
-  void pair_add(const PairAdd&);   \
-  }                                \
+#define DECLARE(name)                    \
+  namespace name {                       \
+  extern const int lanes;                \
+  void attend(const Attention&);         \
+  void linear(const Linear&);            \
+  void norm(const Norm&);                \
+  void head_norm(const HeadNorm&);       \
+  void pair_add(const PairAdd&);         \
+  void change_table(const TableChange&); \
+  }                                      \
   DECLARE_INT8(name)
 #define DECLARE_INT8(name)             \
   namespace name {                     \
@@ -43,18 +44,20 @@ static bool has_avx512vnni() { return has_avx512() && __builtin_cpu_supports("av
 const InstructionSet INSTRUCTION_SETS[] = {
 #ifdef __x86_64__
     {"avx512vnni", avx512::lanes, has_avx512vnni, avx512::attend, avx512::linear, avx512::norm,
-     avx512::head_norm, avx512::pair_add, avx512vnni::linear_int8, avx512vnni::adds_pairs},
+     avx512::head_norm, avx512::pair_add, avx512::change_table, avx512vnni::linear_int8,
+     avx512vnni::adds_pairs},
     {"avx512", avx512::lanes, has_avx512, avx512::attend, avx512::linear, avx512::norm, avx512::head_norm,
-     avx512::pair_add, avx512::linear_int8, avx512::adds_pairs},
+     avx512::pair_add, avx512::change_table, avx512::linear_int8, avx512::adds_pairs},
 #ifdef WITH_avxvnni
     {"avxvnni", avx2::lanes, has_avxvnni, avx2::attend, avx2::linear, avx2::norm, avx2::head_norm,
-     avx2::pair_add, avxvnni::linear_int8, avxvnni::adds_pairs},
+     avx2::pair_add, avx2::change_table, avxvnni::linear_int8, avxvnni::adds_pairs},
 #endif
     {"avx2", avx2::lanes, has_avx2, avx2::attend, avx2::linear, avx2::norm, avx2::head_norm, avx2::pair_add,
-     avx2::linear_int8, avx2::adds_pairs},
+     avx2::change_table, avx2::linear_int8, avx2::adds_pairs},
 #endif
     {"portable", portable::lanes, [] { return true; }, portable::attend, portable::linear, portable::norm,
-     portable::head_norm, portable::pair_add, portable::linear_int8, portable::adds_pairs},
+     portable::head_norm, portable::pair_add, portable::change_table, portable::linear_int8,
+     portable::adds_pairs},
 };
 const int INSTRUCTION_SET_COUNT = sizeof(INSTRUCTION_SETS) / sizeof(InstructionSet);
 

@@ -6,6 +6,7 @@
 #include "linear.h"
 #include "norm.h"
 #include "pairs.h"
+#include "tables.h"
 
 struct InstructionSet {
   const char* name;
@@ -16,6 +17,7 @@ struct InstructionSet {
   void (*norm)(const Norm&);
   void (*head_norm)(const HeadNorm&);
   void (*pair_add)(const PairAdd&);
+  void (*change_table)(const TableChange&);
   void (*linear_int8)(const Int8Linear&);
   bool int8_adds_pairs;  // It adds two neighbouring products up in 16 bits.
 };

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import sys
 import threading
 from types import FrameType
 from typing import Any
@@ -21,6 +22,9 @@ logger = logging.getLogger(__name__)
 
 # once all that waited is answered: for clients that still read an answer, or have sent half a request
 LAST_SECONDS = 5
+# Between two kernels the engine's thread needs Python's lock, which the event loop may have: for so long at
+# most. In Python's 5 ms the cores would have nothing to do while requests are read and answers written.
+SWITCH_SECONDS = 0.0005
 
 
 class Server(uvicorn.Server):
@@ -72,6 +76,7 @@ def run(settings: ServeSettings, placement: Placement) -> None:
     Raises OSError where the address cannot be bound.
     """
     app = create_app(settings)
+    sys.setswitchinterval(SWITCH_SECONDS)
     Server(config_of(app, placement), app.state.service).run()
 
 

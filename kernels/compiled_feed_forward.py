@@ -16,7 +16,8 @@ from gliclass_fast.kernels.compiled_linear import FUSED
 from gliclass_fast.kernels.compiled_lora import PackedStore
 from gliclass_fast.kernels.feed_forward import BoundFeedForward, FeedForward
 
-Update = tuple[int, int, int]  # the addresses of a and b, and the rank
+Update = tuple[Tensor, list[tuple[slice, slice, Tensor]]]  # as a `PackedStore` has it
+NO_UPDATES: list[Update | None] = []
 
 
 class _Bound:
@@ -83,34 +84,50 @@ class _Bound:
         apart = layer.last_norm is not None and layer.first_norm is None
         total = torch.empty(x.shape, dtype=x.dtype, device=x.device)
         last = torch.empty(x.shape, dtype=x.dtype, device=x.device) if apart else total
-        if rows is None:
-            self._run((), x, attended, total, last)
-            return total, last
-        for slot, start, end in rows.runs:
-            updates = [self._update(store, slot, number) for number, store in enumerate(stores)]
-            self._run(updates, *(each[start:end] for each in (x, attended, total, last)))
+        runs = [(0, len(x), NO_UPDATES)] if rows is None else _changes(rows, stores)
+        if runs and runs[-1][1] != len(x):
+            raise ValueError(f"needs an adapter, or none, for {len(x)} rows, got {runs[-1][1]}")
+        for start, end, held in runs:
+            self._run(held, *(each[start:end] for each in (x, attended, total, last)))
         return total, last
 
     def _run(
-        self, updates: Sequence[Update], x: Tensor, attended: Tensor, total: Tensor, last: Tensor
+        self, held: Sequence[Update | None], x: Tensor, attended: Tensor, total: Tensor, last: Tensor
     ) -> None:
+        updates = [self._read(update, number) for number, update in enumerate(held)]
         extension().feed_forward_cpu(
             compiled_cpu.instruction_set()[0], self.bound, updates, address(x), address(attended), len(x),
             address(total), address(last), thread_count(),
         )  # fmt: skip
 
-    def _update(self, store: PackedStore | None, slot: int, number: int) -> Update:
-        """Returns what the kernel is told of the adapter of a slot, for a map by its number."""
-        if store is None or slot not in store.updates:
+    def _read(self, update: Update | None, number: int) -> tuple[int, int, int]:
+        """Returns what the kernel is told of an update, for a map by its number: addresses and rank."""
+        if update is None:
             return 0, 0, 0
         layer = self.layer
         if layer.gated or layer.up_norm is not None:
             raise ValueError("a layer with gates, or with a norm before them, takes no adapters in one call")
-        a, [(_, _, b)] = store.updates[slot]
+        a, [(_, _, b)] = update
         widths = layer.depth, layer.width, layer.inner, layer.width
         _check_tensor(a, torch.float32, (len(a), widths[number]))
         _check_tensor(b, torch.float32, (widths[number + 1], len(a)))
         return address(a), address(b), len(a)
+
+
+def _changes(
+    rows: AdapterRows, stores: Sequence[PackedStore | None]
+) -> list[tuple[int, int, list[Update | None]]]:
+    """Returns (first row, end, updates of the maps) of neighbours whose maps are changed alike.
+
+    The updates are held here while the kernel reads them, as a store may exchange them meanwhile.
+    """
+    runs: list[tuple[int, int, list[Update | None]]] = []
+    for slot, start, end in rows.runs:
+        held = [None if store is None else store.updates.get(slot) for store in stores]
+        if runs and not any(held) and not any(runs[-1][2]):
+            start = runs.pop()[0]
+        runs.append((start, end, held))
+    return runs
 
 
 def _check(layer: FeedForward, int8: bool) -> None:

@@ -20,8 +20,8 @@ namespace {  // Every instruction set compiles its own.
 
 // Rows of many, which threads take through whole maps in blocks: what a thread reads there it has mostly
 // computed itself, so that it lies in its own caches. Every thread has as many blocks as every other, and at
-// least two, as one whose processor is busy leaves some to the others. With fewer rows the weights, which every
-// thread then reads, would cost more than that saves.
+// least two where there are several, as one whose processor is busy leaves some to the others. With fewer rows
+// the weights, which every thread then reads, would cost more than that saves.
 struct RowBlocks {
   static constexpr int ROWS = 64;  // of a block at most
   static constexpr int STEP = 8;   // A block has a multiple of it, but for the last one.
@@ -41,7 +41,7 @@ struct RowBlocks {
  private:
   static int blocks_of_thread(int rows, int threads) {
     const int blocks = (rows + threads * ROWS - 1) / (threads * ROWS);
-    return blocks < 2 ? 2 : blocks;
+    return blocks < 2 && threads > 1 ? 2 : blocks;
   }
 };
 

@@ -28,7 +28,7 @@ def bound_feed_forward(
     first_norm: Norm | None = None,
     last_norm: Norm | None = None,
 ) -> BoundFeedForward | None:
-    """Returns what `bind_feed_forward` in kernels/feed_forward.py makes of packed maps without adapters."""
+    """Returns what `bind_feed_forward` in kernels/feed_forward.py makes of packed maps."""
     to, up_norm = up, None
     if isinstance(up, NormLinear):
         to, up_norm = up.linear, "rms" if up.sums is None else "layer"

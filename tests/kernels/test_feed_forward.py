@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -123,6 +123,15 @@ def adapted(ops: Ops, ranks: dict[int, int], inputs: int, outputs: int) -> Any:
     return store
 
 
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("two_threads")
 @pytest.mark.parametrize("quantization", [None, "int8"])
 @pytest.mark.parametrize("number", SETS, ids=[name for name, _ in SETS.values()])
 def test_rows_with_adapters(number: int, quantization: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -132,7 +141,7 @@ def test_rows_with_adapters(number: int, quantization: str | None, monkeypatch: 
     layer, sums = layer_of(ops, "post-norm")
     bound = ops.bind_feed_forward(layer)
     assert bound is not None
-    slots = torch.tensor([-1] * 3 + [2] * 90 + [0] * 5 + [1] * 2, dtype=torch.int32)
+    slots = torch.tensor([-1] * 3 + [2] * 290 + [0] * 5 + [1] * 2, dtype=torch.int32)
     rows, count = AdapterRows(slots), len(slots)
     out = adapted(ops, {0: 3, 1: 8}, DEPTH, WIDTH)
     up, down = adapted(ops, {0: 17, 2: 1}, WIDTH, INNER), adapted(ops, {2: 4}, INNER, WIDTH)
@@ -144,8 +153,12 @@ def test_rows_with_adapters(number: int, quantization: str | None, monkeypatch: 
     assert (found - expected).abs().max() <= allowed * expected.abs().max()
     assert torch.equal(found[:3], bound(x, attended)[1][:3])
     assert not torch.allclose(found[3:], bound(x, attended)[1][3:], atol=1e-2)
-    alone = bound(x[93:98], attended[93:98], AdapterRows(slots[93:98]), (out, up, down))[1]
-    assert torch.equal(alone, found[93:98])
+    alone = bound(x[293:298], attended[293:298], AdapterRows(slots[293:298]), (out, up, down))[1]
+    assert torch.equal(alone, found[293:298])
+    unchanged = bound(x, attended, rows, (None, None, None))
+    assert torch.equal(unchanged[1], bound(x, attended)[1])
+    with pytest.raises(ValueError, match="for 299 rows, got 300"):
+        bound(x[:299], attended[:299], rows, (out, up, down))
 
 
 @pytest.mark.parametrize("quantization", [None, "int8"])
@@ -158,7 +171,7 @@ def test_threads_change_nothing(quantization: str | None) -> None:
     x, attended = torch.randn(650, WIDTH), torch.randn(650, DEPTH)
     outs = []
     try:
-        for threads in (1, 2, 3, 5, 7):
+        for threads in (1, 2, 3, 5, 7, 11):
             torch.set_num_threads(threads)
             outs.append([bound(x[:rows], attended[:rows])[1] for rows in (63, 129, 350, 650)])
     finally:

@@ -125,7 +125,7 @@ class RunNote:
             noted = {name: before[name] for name in ("finished", "options", "dtypes")}
             rows, results, without = (before.get(name, 0) for name in ("rows", "results", "without"))
             done = Done(int(rows), int(results), tuple(map(int, without or ())))
-            if not self._output.stat().st_size:
+            if done.results and not self._output.stat().st_size:
                 return None
             return {**noted, "skips": before.get("skips"), "done": done}
         except (ValueError, KeyError, TypeError):

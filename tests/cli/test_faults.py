@@ -117,7 +117,6 @@ def test_a_run_that_is_killed_early_leaves_no_results_of_the_run_before(
     elsewhere = tmp_path / f"elsewhere{suffix}"
     output.symlink_to(elsewhere)
     elsewhere.touch()
-    monkeypatch.setattr(classify, "TEXTS_AT_A_TIME", 128)  # so that the run before notes no results
     command = ["classify", str(texts), "--output", str(output), "--labels"]
     assert run(*command, "music,cooking").exit_code == 0
     with monkeypatch.context() as patch, pytest.raises(Killed):

@@ -7,8 +7,8 @@ packed, and nobody may change them.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
-from functools import partial, wraps
+from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,11 +16,11 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from gliclass_fast.checkpoint.live import tied_to
-from gliclass_fast.config import all_by_name
 from gliclass_fast.runtime.adapters import AdapterLibrary
 from gliclass_fast.runtime.forward import GLiClassOutput, forward
 from gliclass_fast.runtime.loaded import LoadedNetwork
 from gliclass_fast.runtime.origin import Origin
+from gliclass_fast.runtime.positions import by_position_too
 from gliclass_fast.text.arguments import adapters_per_text
 from gliclass_fast.text.errors import WrongType
 from gliclass_fast.text.padded import PaddedInputs
@@ -43,51 +43,11 @@ _OF_TRANSFORMERS = (  # people use these of its models, whose class takes a seco
     "add_calibrator", "remove_calibrator", "update_decoder_cache", "classify_from_decoder_cache", "generate",
 )  # fmt: skip
 _STEPS = ("use_recurrence",)  # False does not mean that it is left out
-_IDS = ("input_ids", "attention_mask")
-_IDS_OF_LABELS = ("class_input_ids", "class_attention_mask")
-_STATES = ("output_attentions", "output_hidden_states")
-_EMBEDDINGS = ("output_text_embeddings", "output_class_embeddings")
-_POSITIONS_OF_BI_ENCODERS = (
-    *_IDS, *_IDS_OF_LABELS, "labels_mask", "labels", *_EMBEDDINGS, "return_dict", "adapter_ids",
-)  # fmt: skip
-_POSITIONS_OF_ENCODER_DECODERS = (
-    *_IDS, *_IDS_OF_LABELS, "inputs_embeds", "labels", *_STATES, *_EMBEDDINGS, "return_dict",
-)  # fmt: skip
-# the order in which the reference's models take the arguments of a call, by architecture_type
-POSITIONS: dict[str, tuple[str, ...]] = {
-    "uni-encoder": (
-        *_IDS, "inputs_embeds", "labels", *_STATES, *_EMBEDDINGS, "return_dict", "max_num_classes",
-    ),
-    "bi-encoder": _POSITIONS_OF_BI_ENCODERS,
-    "bi-encoder-fused": _POSITIONS_OF_BI_ENCODERS,
-    "encoder-decoder": _POSITIONS_OF_ENCODER_DECODERS,
-    "encoder-decoder-cls": _POSITIONS_OF_ENCODER_DECODERS,
-    "decoder-kv": (
-        *_IDS, "past_key_values", "labels", "return_dict", "use_cache", "use_recurrence",
-        "max_recurrent_steps", "halt_threshold", "output_recurrent_logits", *_EMBEDDINGS, "max_num_classes",
-    ),
-}  # fmt: skip
 _SAVED_ALIKE = ("max_shard_size", "token", "save_peft_format", "save_original_format")  # change nothing here
 
 
 def _copied(tensor: Tensor) -> Tensor:
     return tensor.detach().to("cpu", copy=True)
-
-
-def in_stock_order(method: Callable[..., Any]) -> Callable[..., Any]:
-    """Has a method of a model take arguments by position too, where the reference has them."""
-
-    @wraps(method)
-    def by_name(model: Any, *positional: Any, **named: Any) -> Any:
-        # GliZNet has no architecture_type, and is not called with tensors
-        names = POSITIONS.get(getattr(model.origin.config, "architecture_type", ""), _IDS)
-        try:
-            given = all_by_name(names, positional, named)
-        except TypeError as error:
-            raise WrongType(str(error)) from None
-        return method(model, **given)
-
-    return by_name
 
 
 class StockModel:
@@ -104,7 +64,7 @@ class StockModel:
     def refresh(self) -> None:
         raise NotImplementedError
 
-    @in_stock_order
+    @by_position_too
     def __call__(
         self,
         *,
@@ -123,7 +83,7 @@ class StockModel:
     ) -> GLiClassOutput | tuple[Tensor, ...]:
         """Runs padded inputs, as `prepare_inputs` of a pipeline makes them; N texts, S tokens, K label slots.
 
-        Arguments may come by position, in the reference's order for the model's architecture (`POSITIONS`).
+        Arguments may come by position, in the reference's order for the model's architecture (positions.py).
 
         Args:
             input_ids: int [N, S].

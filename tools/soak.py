@@ -5,8 +5,8 @@ python -m tools.soak models [--models 100] [--engine ...] [--record]
 python -m tools.soak loading [--shape deberta-v3-base] [--engine ...] [--record]
 python -m tools.soak sessions [--sessions 200] [--chunks 20000] [--record]
 
-calls: the demo checkpoint, one thread, a text of 1 to 100 words and 1 to 25 labels a call. The first tenth is
-the warm-up; growth is the median of the last tenth over that of the second.
+calls: the demo checkpoint, one thread, a text of 1 to 100 words and 1 to 25 labels a call, small numbers more
+often than large ones. The first tenth is the warm-up; growth is the median of the last tenth over that of the second.
 models: the demo checkpoint is loaded, called once and dropped; the first ten do not count.
 loading: the peak of the resident memory while a checkpoint of random weights is loaded and called once, less
 what was held before, over the size of the file. Each figure is of a process of its own.
@@ -43,9 +43,11 @@ def load():
         loaded, model, max_length=512, device="cpu", progress_bar=False
     )
 chance, words = random.Random(0), [f"w{n}" for n in range(5000)]
+def drawn(most):
+    return round(most ** chance.random())  # half are at most the root of the largest
 def call(pipeline):
-    text = " ".join(chance.choices(words, k=chance.randint(1, 100)))
-    pipeline(text, chance.sample(words, chance.randint(1, 25)))
+    text = " ".join(chance.choices(words, k=drawn(100)))
+    pipeline(text, chance.sample(words, drawn(25)))
 seen = []
 if what == "loading":
     wanted, model = model, sys.argv[5]

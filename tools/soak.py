@@ -6,7 +6,8 @@ python -m tools.soak loading [--shape deberta-v3-base] [--engine ...] [--record]
 python -m tools.soak sessions [--sessions 200] [--chunks 20000] [--record]
 
 calls: the demo checkpoint, one thread, a text of 1 to 100 words and 1 to 25 labels a call, small numbers more
-often than large ones. The first tenth is the warm-up; growth is the median of the last tenth over that of the second.
+often than large ones. The first tenth is the warm-up; growth is the median of the last tenth over that of the
+second.
 models: the demo checkpoint is loaded, called once and dropped; the first ten do not count.
 loading: the peak of the resident memory while a checkpoint of random weights is loaded and called once, less
 what was held before, over the size of the file. Each figure is of a process of its own.

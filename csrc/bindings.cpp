@@ -76,13 +76,14 @@ void attention_cpu(int instruction_set, const Attention& arguments) {
 }
 
 void linear_cpu(int instruction_set, uintptr_t x, ptrdiff_t x_stride, uintptr_t weight, uintptr_t bias,
-                uintptr_t residual, uintptr_t out, ptrdiff_t out_stride, bool accumulate, int rows, int depth,
+                uintptr_t residual, uintptr_t out, ptrdiff_t out_stride, bool onto, int rows, int depth,
                 int width, int activation, bool gated, int threads) {
   Linear a;
   a.x = reinterpret_cast<const float*>(x), a.x_stride = x_stride;
   a.weight = reinterpret_cast<const float*>(weight), a.bias = reinterpret_cast<const float*>(bias);
   a.residual = reinterpret_cast<const float*>(residual), a.out = reinterpret_cast<float*>(out);
-  a.out_stride = out_stride, a.accumulate = accumulate;
+  a.out_stride = out_stride;
+  if (onto) a.onto = a.out, a.onto_stride = out_stride;
   a.rows = rows, a.depth = depth, a.width = width, a.activation = activation, a.gated = gated;
   a.threads = threads;
   INSTRUCTION_SETS[instruction_set].linear(a);
@@ -201,8 +202,8 @@ PYBIND11_MODULE(_compiled, module) {
     using Struct = FeedForward;
     Fields<Struct>(module, "FeedForward", FIELD(int8), FIELD(depth), FIELD(width), FIELD(inner), FIELD(out),
                    FIELD(out_bias), FIELD(up), FIELD(up_bias), FIELD(down), FIELD(down_bias), FIELD(activation),
-                   FIELD(gated), FIELD(norm), FIELD(first_weight), FIELD(first_bias), FIELD(last_weight),
-                   FIELD(last_bias), FIELD(rms), FIELD(eps));
+                   FIELD(gated), FIELD(norm), FIELD(up_norm_weight), FIELD(up_norm_bias), FIELD(first_weight),
+                   FIELD(first_bias), FIELD(last_weight), FIELD(last_bias), FIELD(rms), FIELD(eps));
   }
 #ifdef WITH_CUDA
   using disentangled::Launch;

@@ -29,7 +29,9 @@ class _Bound:
 
     def __init__(self, layer: FeedForward, int8: bool) -> None:
         self.layer, self.int8 = layer, int8
-        first, last = layer.first_norm or (None, None), layer.last_norm or (None, None)
+        none = None, None
+        first, last = layer.first_norm or none, layer.last_norm or none
+        before_up = layer.up_norm_parameters or none
         given = {
             "out": layer.out,
             "out_bias": layer.out_bias,
@@ -37,6 +39,8 @@ class _Bound:
             "up_bias": layer.up_bias,
             "down": layer.down,
             "down_bias": layer.down_bias,
+            "up_norm_weight": before_up[0],
+            "up_norm_bias": before_up[1],
             "first_weight": first[0],
             "first_bias": first[1],
             "last_weight": last[0],
@@ -104,13 +108,11 @@ class _Bound:
         """Returns what the kernel is told of an update, for a map by its number: addresses and rank."""
         if update is None:
             return 0, 0, 0
-        layer = self.layer
-        if layer.gated or layer.up_norm is not None:
-            raise ValueError("a layer with gates, or with a norm before them, takes no adapters in one call")
-        a, [(_, _, b)] = update
-        widths = layer.depth, layer.width, layer.inner, layer.width
-        _check_tensor(a, torch.float32, (len(a), widths[number]))
-        _check_tensor(b, torch.float32, (widths[number + 1], len(a)))
+        layer, (a, [(_, _, b)]) = self.layer, update
+        inputs = layer.depth, layer.width, layer.inner
+        outputs = layer.width, _up_outputs(layer), layer.width
+        _check_tensor(a, torch.float32, (len(a), inputs[number]))
+        _check_tensor(b, torch.float32, (outputs[number], len(a)))
         return address(a), address(b), len(a)
 
 
@@ -132,10 +134,9 @@ def _changes(
 
 def _check(layer: FeedForward, int8: bool) -> None:
     """Raises ValueError where the kernel would read something other than what it is given."""
-    up = (2 if layer.gated else 1) * layer.inner
     maps = (
         (layer.out, layer.out_bias, layer.width, layer.depth),
-        (layer.up, layer.up_bias, up, layer.width),
+        (layer.up, layer.up_bias, _up_outputs(layer), layer.width),
         (layer.down, layer.down_bias, layer.width, layer.inner),
     )
     for weight, bias, outputs, inputs in maps:
@@ -143,10 +144,14 @@ def _check(layer: FeedForward, int8: bool) -> None:
         _check_tensor(weight, torch.uint8 if int8 else torch.float32, packed)
         if bias is not None:
             _check_tensor(bias, torch.float32, (outputs,))
-    for norm in (layer.first_norm, layer.last_norm):
+    for norm in (layer.first_norm, layer.last_norm, layer.up_norm_parameters):
         for given in norm or ():
             if given is not None:
                 _check_tensor(given, torch.float32, (layer.width,))
+
+
+def _up_outputs(layer: FeedForward) -> int:
+    return (2 if layer.gated else 1) * layer.inner
 
 
 def _check_tensor(given: Tensor, dtype: torch.dtype, shape: tuple[int, ...]) -> None:

@@ -6,6 +6,8 @@ pass over its rows.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor
 
 from gliclass_fast.kernels._adapter_rows import AdapterRows
@@ -16,10 +18,23 @@ from gliclass_fast.kernels.lora import ListedStore
 
 
 class PackedStore(ListedStore):
-    """Keeps the update of every slot in the kernel's layout."""
+    """Keeps the update of every slot in the kernel's layout.
+
+    That of a map of two parts, which are values and gates, is one piece: B has zeros between the parts. Of
+    more parts, the zeros would cost more than a product for each part.
+    """
+
+    def __init__(self, bounds: Sequence[int], depth: int, like: Tensor) -> None:
+        super().__init__(bounds, depth, like)
+        self._whole = bounds[-1] if len(bounds) == 3 else None
 
     def packed(self, update: Update) -> tuple[Tensor, list[tuple[slice, slice, Tensor]]]:
         a, pieces = super().packed(update)
+        if self._whole is not None:
+            whole = a.new_zeros(self._whole, len(a))
+            for columns, ranks, b in pieces:
+                whole[columns, ranks] = b
+            pieces = [(slice(self._whole), slice(len(a)), whole)]
         return pack_cpp(a), [(columns, ranks, pack_cpp(b)) for columns, ranks, b in pieces]
 
 

@@ -13,8 +13,8 @@ layer then runs one operation after the other, with the same result. With few ro
 pass between them.
 
 rows, an `AdapterRows`, says which adapter every row has: its updates, which the `stores` of the maps out, up
-and down hold (None for a map without any), are added to the maps as by `lora_add` (lora.py). This is for maps
-up that are neither gated nor behind a norm; without adapters both are left out.
+and down hold (None for a map without any), are added to the maps as by `lora_add` (lora.py). Without adapters
+both are left out.
 """
 
 from __future__ import annotations
@@ -43,6 +43,7 @@ class FeedForward:
     activation: str
     gated: bool = False  # The map up has 2 * inner outputs.
     up_norm: str | None = None  # "layer" or "rms", whose weights are part of the map up
+    up_norm_parameters: tuple[Tensor, Tensor | None] | None = None  # these weights, which adapters need
     first_norm: tuple[Tensor, Tensor | None] | None = None  # (weight, bias)
     last_norm: tuple[Tensor, Tensor | None] | None = None
     rms: bool = False  # The last norm is an RMSNorm.

@@ -13,15 +13,16 @@ struct FeedForward {
   const float *out_bias = nullptr, *up_bias = nullptr, *down_bias = nullptr;  // or null
   int activation = 0;                                                         // as in linear.h
   bool gated = false;  // The map up has 2 * inner outputs.
-  int norm = 0;        // what is done to rows before they go up, as in int8.h
-  const float *first_weight = nullptr, *first_bias = nullptr;  // the first sum's norm, or null
-  const float *last_weight = nullptr, *last_bias = nullptr;    // the second sum's norm, or null
-  bool rms = false;                                            // The last one is an RMSNorm.
+  int norm = 0;        // what is done to rows before they go up, as in int8.h; its weights are part of the map
+  const float *up_norm_weight = nullptr, *up_norm_bias = nullptr;  // these weights, which adapters need
+  const float *first_weight = nullptr, *first_bias = nullptr;      // the first sum's norm, or null
+  const float *last_weight = nullptr, *last_bias = nullptr;        // the second sum's norm, or null
+  bool rms = false;                                                // The last one is an RMSNorm.
   float eps = 0;
 };
 
 // What an adapter adds to a map: (x a^T) b^T, before its activation; nothing where the rank is 0. Both are
-// packed as in linear.h. The map up takes one where it is neither gated nor behind a norm.
+// packed as in linear.h. Where the map up is behind a norm, x is the normed row with the norm's weights.
 struct LowRank {
   const float *a = nullptr, *b = nullptr;  // [rank, inputs], [outputs, rank]
   int rank = 0;

@@ -63,14 +63,28 @@ inline void multiply_panels(const Linear& a, int first, int end, int panel, int 
   }
 }
 
+// Copies what is added to the product of rows first .. end - 1 for some outputs to where the product goes.
+inline void begin_with(const Linear& a, int first, int end, int output, int count, float* out,
+                       ptrdiff_t out_stride) {
+  const float* const from = a.onto + first * a.onto_stride + output;
+  if (from == out) return;
+  for (int row = 0; row < end - first; row++)
+    for (int n = 0; n < count; n += LANES)
+      store(out + row * out_stride + n, load(from + row * a.onto_stride + n));
+}
+
 // Does rows first .. end - 1 of the panels from `panel` on: product, bias, activation, gate, residual.
 void map_panels(const Linear& a, int first, int end, int panel, int count, int step) {
   constexpr int STRIDE = COLUMNS * LANES;
   float gates[RowBlocks::ROWS * STRIDE];
   const int column = panel * LANES, gate_panel = a.width / LANES + panel;
-  if (a.gated) multiply_panels(a, first, end, gate_panel, count, step, gates, STRIDE, false, [](int, int) {});
+  if (a.gated) {
+    if (a.onto) begin_with(a, first, end, a.width + column, count * LANES, gates, STRIDE);
+    multiply_panels(a, first, end, gate_panel, count, step, gates, STRIDE, a.onto, [](int, int) {});
+  }
   float* const out = a.out + first * a.out_stride + column;
-  multiply_panels(a, first, end, panel, count, step, out, a.out_stride, a.accumulate, [&](int row, int rows) {
+  if (a.onto) begin_with(a, first, end, column, count * LANES, out, a.out_stride);
+  multiply_panels(a, first, end, panel, count, step, out, a.out_stride, a.onto, [&](int row, int rows) {
     for (int r = row; r < row + rows; r++)
       for (int n = 0; n < count * LANES; n += LANES) {
         float* const to = a.out + r * a.out_stride + column + n;
@@ -93,7 +107,7 @@ void map_rest(const Linear& a, int first, int end) {
     for (int row = first; row < end; row++) {
       float* const to = a.out + row * a.out_stride + column;
       float value = dot(a.x + row * a.x_stride, a.weight + ptrdiff_t(column) * a.depth, a.depth);
-      if (a.accumulate) value += *to;
+      if (a.onto) value += a.onto[row * a.onto_stride + column];
       value = activated(a.activation, a.bias ? value + a.bias[column] : value);
       *to = a.residual ? a.residual[ptrdiff_t(row) * a.width + column] + value : value;
     }

@@ -16,7 +16,9 @@ struct Linear {
   const float* residual = nullptr;  // [rows, width], or null
   float* out = nullptr;             // [rows, width]
   ptrdiff_t out_stride = 0;         // Its rows are so many values apart.
-  bool accumulate = false;          // What out holds is added before the activation.
+  // [rows, outputs], or null; it is added before the activation, and may be out where the map is not gated.
+  const float* onto = nullptr;
+  ptrdiff_t onto_stride = 0;  // Its rows are so many values apart.
   int rows = 0, depth = 0, width = 0;
   int activation = NONE;
   bool gated = false;  // Activated values are multiplied with their gates.

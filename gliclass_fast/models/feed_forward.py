@@ -29,9 +29,9 @@ def bound_feed_forward(
     last_norm: Norm | None = None,
 ) -> BoundFeedForward | None:
     """Returns what `bind_feed_forward` in kernels/feed_forward.py makes of packed maps."""
-    to, up_norm = up, None
+    to, up_norm, before_up = up, None, None
     if isinstance(up, NormLinear):
-        to, up_norm = up.linear, "rms" if up.sums is None else "layer"
+        to, up_norm, before_up = up.linear, "rms" if up.sums is None else "layer", up.norm
     assert isinstance(to, Linear)
     assert first_norm is None or not first_norm.rms
     eps, *others = {part.eps for part in (up, first_norm, last_norm) if isinstance(part, Norm | NormLinear)}
@@ -51,6 +51,7 @@ def bound_feed_forward(
             activation=activation,
             gated=gated,
             up_norm=up_norm,
+            up_norm_parameters=_parameters(before_up),
             first_norm=_parameters(first_norm),
             last_norm=_parameters(last_norm),
             rms=last_norm is not None and last_norm.rms,

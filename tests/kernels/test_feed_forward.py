@@ -24,10 +24,12 @@ NORM = 0.1 + torch.arange(WIDEST) / WIDTH, torch.arange(WIDEST) / 7  # A layer t
 # The table gives the fields of a layer: which norms it has, and whether it is gated.
 KINDS = {
     "post-norm": {"first_norm": NORM, "last_norm": NORM},
-    "pre-norm": {"up_norm": "layer", "gated": True, "last_norm": (NORM[0], None)},
-    "pre-RMSNorm": {"up_norm": "rms", "gated": True},
-    "pre-RMSNorm without gates, normed": {"up_norm": "rms", "last_norm": (NORM[0], None), "rms": True},
-}
+    "pre-norm": {"up_norm": "layer", "up_norm_parameters": NORM, "gated": True, "last_norm": (NORM[0], None)},
+    "pre-RMSNorm": {"up_norm": "rms", "up_norm_parameters": (NORM[0], None), "gated": True},
+    "pre-RMSNorm without gates, normed": {
+        "up_norm": "rms", "up_norm_parameters": (NORM[0], None), "last_norm": (NORM[0], None), "rms": True,
+    },
+}  # fmt: skip
 ROWS = 1, 7, 600  # The last are more than a block.
 
 
@@ -46,7 +48,7 @@ def layer_of(
     norms = {
         name: tuple(None if part is None else part[:width] for part in parts)
         for name, parts in KINDS[kind].items()
-        if name in ("first_norm", "last_norm")
+        if name in ("first_norm", "last_norm", "up_norm_parameters")
     }
     biases = [torch.randn(len(weight)) if biased else None for weight in (out, up, down)]
     names = "out_bias", "up_bias", "down_bias"
@@ -82,15 +84,21 @@ def apart(
     else:
         mapped = changed(ops.linear(attended, layer.out, layer.out_bias), attended, stores[0])
         first = ops.add_norm(mapped, x, *layer.first_norm, layer.eps)
+    plain, rms = rows is None or stores[1] is None, layer.up_norm == "rms"
     if layer.up_norm is None:
-        plain = rows is None or stores[1] is None
         inner = ops.linear(first, layer.up, layer.up_bias, layer.activation if plain else "none")
         inner = changed(inner, first, stores[1], layer.activation)
     else:
-        known = None if layer.up_norm == "rms" else sums
-        inner = ops.norm_linear(
-            first, layer.up, layer.up_bias, known, layer.eps, layer.activation, layer.gated
-        )
+        given = first, layer.up, layer.up_bias, None if rms else sums, layer.eps
+        if plain:
+            inner = ops.norm_linear(*given, layer.activation, layer.gated)
+        else:
+            normed = ops.layer_norm(first, *layer.up_norm_parameters, layer.eps, rms)
+            activation = "none" if layer.gated else layer.activation
+            inner = changed(ops.norm_linear(*given), normed, stores[1], activation)
+            if layer.gated:
+                value, gate = inner.chunk(2, 1)
+                inner = ops.activation(value, layer.activation) * gate
     total = changed(ops.linear_add(inner, layer.down, layer.down_bias, first), inner, stores[2])
     if layer.last_norm is None:
         return total, total
@@ -119,7 +127,20 @@ def adapted(ops: Ops, ranks: dict[int, int], inputs: int, outputs: int) -> Any:
     """Returns the store of a map with updates of these ranks, by slot."""
     store = ops.lora_store((0, outputs), inputs, torch.empty(0))
     for slot, rank in ranks.items():
-        store.put(slot, [Part(0, torch.randn(rank, inputs), torch.randn(outputs, rank) / 10)])
+        store.put(slot, [part_of(rank, inputs, outputs)])
+    return store
+
+
+def part_of(rank: int, inputs: int, outputs: int, start: int = 0) -> Part:
+    return Part(start, torch.randn(rank, inputs), torch.randn(outputs, rank) / 10)
+
+
+def gates_adapted(ops: Ops) -> Any:
+    """Returns the store of a map to values and gates: adapters change both, or one of them."""
+    store = ops.lora_store((0, INNER, 2 * INNER), WIDTH, torch.empty(0))
+    store.put(0, [part_of(3, WIDTH, INNER), part_of(2, WIDTH, INNER, INNER)])
+    store.put(1, [part_of(9, WIDTH, INNER)])
+    store.put(2, [part_of(1, WIDTH, INNER, INNER)])
     return store
 
 
@@ -132,21 +153,25 @@ def two_threads() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("two_threads")
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("quantization", [None, "int8"])
 @pytest.mark.parametrize("number", SETS, ids=[name for name, _ in SETS.values()])
-def test_rows_with_adapters(number: int, quantization: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_with_adapters(
+    number: int, quantization: str | None, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Each of them has what its adapter adds to its maps; some adapters leave some maps as they are."""
     monkeypatch.setattr(compiled_cpu, "instruction_set", lambda: (number, SETS[number][1]))
     ops = choose_ops("cpu", quantization=quantization)
-    layer, sums = layer_of(ops, "post-norm")
+    layer, sums = layer_of(ops, kind)
     bound = ops.bind_feed_forward(layer)
     assert bound is not None
     slots = torch.tensor([-1] * 3 + [2] * 290 + [0] * 5 + [1] * 2, dtype=torch.int32)
     rows, count = AdapterRows(slots), len(slots)
     out = adapted(ops, {0: 3, 1: 8}, DEPTH, WIDTH)
-    up, down = adapted(ops, {0: 17, 2: 1}, WIDTH, INNER), adapted(ops, {2: 4}, INNER, WIDTH)
+    up = gates_adapted(ops) if layer.gated else adapted(ops, {0: 17, 2: 1}, WIDTH, INNER)
+    down = adapted(ops, {2: 4}, INNER, WIDTH)
     x, attended = torch.randn(count, WIDTH), torch.randn(count, DEPTH)
-    expected = apart(ops, layer, sums, x, attended, rows, (out, up, down))[1]
+    expected = apart(ops, layer, sums, x.clone(), attended, rows, (out, up, down))[1]
     # int8 rounds the inputs of a map, whose last bits differ: a step more or less is no fault
     allowed = 1e-5 if quantization is None else 2e-2
     found = bound(x, attended, rows, (out, up, down))[1]
@@ -181,17 +206,14 @@ def test_threads_change_nothing(quantization: str | None) -> None:
     assert torch.equal(outs[0][0], outs[0][-1][:63])
 
 
-def test_gates_take_no_adapters() -> None:
+def test_an_update_of_another_width_raises() -> None:
     ops = choose_ops("cpu")
     layer, _ = layer_of(ops, "pre-norm")
     bound = ops.bind_feed_forward(layer)
     assert bound is not None
-    rows, stores = (
-        AdapterRows(torch.zeros(2, dtype=torch.int32)),
-        (adapted(ops, {0: 2}, DEPTH, WIDTH), None, None),
-    )
-    with pytest.raises(ValueError, match="takes no adapters in one call"):
-        bound(torch.randn(2, WIDTH), torch.randn(2, DEPTH), rows, stores)
+    rows, store = AdapterRows(torch.zeros(2, dtype=torch.int32)), adapted(ops, {0: 2}, WIDTH, INNER)
+    with pytest.raises(ValueError, match=rf"needs torch.float32 \[{2 * INNER}, 2\], got"):
+        bound(torch.randn(2, WIDTH), torch.randn(2, DEPTH), rows, (None, store, None))
 
 
 @pytest.mark.parametrize("quantization", [None, "int8"])

@@ -189,13 +189,13 @@ def _feed_forward(chance: Random) -> str | None:
     found, expected = bound(x, attended), layers.apart(ops, layer, sums, x.clone(), attended)
     if not all(map(torch.equal, found, expected)):
         return f"{kind} {sizes}, {rows} rows: other bits than its operations"
-    if kind != "post-norm" or ops.chosen["linear"] != "cpp":
+    if ops.chosen["linear"] != "cpp":
         return None
     slots = AdapterRows(torch.randint(-1, 3, (rows,), dtype=torch.int32).sort().values)
     ranks = {slot: chance.choice((1, 8, 15, 16, 17, 64)) for slot in range(2)}
     stores = [
         layers.adapted(ops, ranks, inputs, outputs) if chance.random() < 0.8 else None
-        for inputs, outputs in ((depth, width), (width, inner), (inner, width))
+        for inputs, outputs in ((depth, width), (width, 2 * inner if layer.gated else inner), (inner, width))
     ]
     last, exact = (
         each[1]

@@ -122,8 +122,8 @@ class Layer(nn.Module):
 
     def finish(self, x: Tensor, attended: Tensor, rows: AdapterRows | None) -> Tensor:
         """Runs the part that treats every row alone; it may overwrite x."""
-        if rows is None and self.bound is not None:
-            return self.bound(x, attended)[1]
+        if self.bound is not None:
+            return self.bound(x, attended, rows, (self.out.lora, self.up.linear.lora, self.down.lora))[1]
         x = self.out.add(attended, x, rows)
         return self.down.add(self.up(x, self.config.activation, gated=True, rows=rows), x, rows)
 

@@ -94,8 +94,8 @@ class Layer(nn.Module):
         self, x: Tensor, attended: Tensor, norm: Norm, rows: AdapterRows | None
     ) -> tuple[Tensor, Tensor]:
         """Treats every row alone and returns (residual stream, `norm` of it); it may overwrite x."""
-        if rows is None and self.bound is not None:
-            return self.bound(x, attended)
+        if self.bound is not None:
+            return self.bound(x, attended, rows, (self.out.lora, self.up.linear.lora, self.down.lora))
         x = self.out.add(attended, x, rows)
         x = self.down.add(self.up(x, self.config.activation, gated=True, rows=rows), x, rows)
         return x, norm(x)

@@ -133,8 +133,10 @@ class Layer(nn.Module):
 
     def finish(self, x: Tensor, attended: Tensor, rows: AdapterRows | None) -> Tensor:
         """Runs the part that treats every row alone; it may overwrite x."""
-        if rows is None and self.bound is not None:
-            return self.bound(x, attended)[1]
+        if self.bound is not None:
+            up = self.gated_up or self.up
+            assert up is not None
+            return self.bound(x, attended, rows, (self.out.lora, up.linear.lora, self.down.lora))[1]
         return self.feed(self.out.add(attended, x, rows), rows)
 
     def feed(self, x: Tensor, rows: AdapterRows | None) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 from threading import RLock
 from typing import Any
@@ -12,6 +12,7 @@ import numpy as np
 from gliclass_fast.batch import EncodedPrompt
 from gliclass_fast.engine.given import Setting
 from gliclass_fast.pipeline import BasePipeline
+from gliclass_fast.runtime.packing import run_batches
 from gliclass_fast.runtime.transfer import PendingLogits
 from gliclass_fast.streaming.calls import (
     Chunk,
@@ -176,7 +177,8 @@ class StreamingZeroShotClassificationPipeline(BasePipeline):
             TypeError, ValueError: an argument is not as described above, a session left to make room, the
                 sessions of the call exceed `max_cached_tokens`, or the model changed or moved while there are
                 sessions.
-            FloatingPointError: a logit is not finite.
+            FloatingPointError: a logit is not finite; a stream does not run again in float32.
+            torch.OutOfMemoryError: the device has no memory for one of the chunks alone.
         """
         with self._alone():
             self._follow_model()
@@ -186,11 +188,10 @@ class StreamingZeroShotClassificationPipeline(BasePipeline):
             )  # fmt: skip
             if not self.sessions.settled:
                 self.sessions.settle()
-            staged: list[Staged] = []
             self.sessions.settled = False
             try:
-                pending = [self._launch(part) for part in self._parts(chunks, staged)]
-                logits = self._wait(staged, pending)
+                staged = self._staged(chunks)
+                logits = self._run(staged)
                 sessions = [each.session for each in staged]
                 limit = self.max_cache_len
                 found = answers(staged, logits, return_hierarchical, self.label_separator, limit)
@@ -254,22 +255,13 @@ class StreamingZeroShotClassificationPipeline(BasePipeline):
             raise RuntimeError("a call of this pipeline is under way in this thread: do this after it")
         return self._lock
 
-    def _parts(self, chunks: list[Chunk], staged: list[Staged]) -> Iterator[list[Staged]]:
-        """Stages all chunks, then yields groups of them within the token budget, in order."""
-        ids = self._tokenize(chunks)
-        for chunk, own in zip(chunks, ids, strict=True):
-            self._stage(chunk, own, staged)
+    def _staged(self, chunks: list[Chunk]) -> list[Staged]:
+        """Returns all chunks with their sessions, which have the pages for them."""
+        staged = [self._stage(*each) for each in zip(chunks, self._tokenize(chunks), strict=True)]
         self._check_room(staged)
-        part: list[Staged] = []
-        rows = 0
-        for each in staged:
-            if part and rows + each.turn.rows > self.engine.batch_tokens:
-                yield part
-                part, rows = [], 0
-            part.append(each)
-            rows += each.turn.rows
-        if part:
-            yield part
+        for each in staged:  # a call that is refused has taken no memory
+            self._give_pages(each.turn)
+        return staged
 
     def _tokenize(self, chunks: list[Chunk]) -> list[np.ndarray]:
         """Returns the ids of every chunk, with prompt and examples where nothing was read yet."""
@@ -291,7 +283,7 @@ class StreamingZeroShotClassificationPipeline(BasePipeline):
         found: list[np.ndarray] = self._reader.contexts(texts)
         return found
 
-    def _stage(self, chunk: Chunk, token_ids: np.ndarray, staged: list[Staged]) -> None:
+    def _stage(self, chunk: Chunk, token_ids: np.ndarray) -> Staged:
         known = self.sessions.get(chunk.session_id)
         if known is None:
             given = self.default_strategy if chunk.strategy is None else chunk.strategy
@@ -301,13 +293,16 @@ class StreamingZeroShotClassificationPipeline(BasePipeline):
             session = known.copy(*copy_of(known.strategy, known.metadata, chunk.session_id))
             if known.cached_length == 0 and chunk.prefix:
                 session.prefix = chunk.prefix
-        stowed, session.stowed = session.stowed, None
         session.append(token_ids)
         session.last_used = self.sessions.calls
         asked = self._asked(chunk, session, len(token_ids))
-        more_rows = 0 if asked is None else len(asked.token_ids)
-        session.pages += self._pool.take(max(0, session.pages_missing(more_rows)))
-        staged.append(Staged(chunk, session, Turn(session, len(token_ids), asked)))
+        return Staged(chunk, session, Turn(session, len(token_ids), asked))
+
+    def _give_pages(self, turn: Turn) -> None:
+        """Takes the pages that a session lacks, and brings back what waits in host memory."""
+        session = turn.session
+        stowed, session.stowed = session.stowed, None
+        session.pages += self._pool.take(max(0, session.pages_missing(turn.rows - turn.added)))
         if stowed is not None:
             self._pool.restore(session.rows(0, stowed.shape[2]), stowed)
 
@@ -330,23 +325,33 @@ class StreamingZeroShotClassificationPipeline(BasePipeline):
                 f"{self.max_cached_tokens}"
             )
 
-    def _launch(self, part: list[Staged]) -> PendingLogits | None:
-        return run_step(self._bound[0], self._pool, [each.turn for each in part])
+    def _run(self, staged: list[Staged]) -> list[np.ndarray]:
+        """Runs all chunks within the token budget; returns the logits of those that are classified."""
+        turns = [each.turn for each in staged]
 
-    def _wait(self, staged: list[Staged], pending: list[PendingLogits | None]) -> list[np.ndarray]:
-        """Returns the logits of every chunk that is classified, in order."""
-        columns = [each.wait() for each in pending if each is not None]
-        names = [each.session.session_id for each in staged if each.turn.asked is not None]
-        if not columns:
-            return []
-        everything = np.concatenate(columns, axis=1)
-        counts = [each.turn.asked.section.num_labels for each in staged if each.turn.asked is not None]
-        logits = np.split(everything, np.cumsum(counts)[:-1], axis=1)
-        for name, own in zip(names, logits, strict=True):
+        def run(group: list[int]) -> PendingLogits | None:
+            return run_step(self._bound[0], self._pool, [turns[n] for n in group])
+
+        costs = [each.rows for each in turns]
+        # all groups are launched before the first is waited for
+        launched = list(run_batches(costs, self.engine.batch_tokens, run, self.engine.relieve))
+        found: dict[int, np.ndarray] = {}
+        for group, pending in launched:
+            if pending is not None:
+                counts = {n: asked.section.num_labels for n in group if (asked := turns[n].asked)}
+                ends = np.cumsum(list(counts.values()))[:-1]
+                found |= zip(counts, np.split(pending.wait(), ends, axis=1), strict=True)
+        logits = []
+        for number, own in sorted(found.items()):
             if not np.isfinite(own).all():
-                raise FloatingPointError(f"session {name!r} has a logit that is not finite")
+                raise FloatingPointError(_NOT_FINITE.format(turns[number].session.session_id))
+            logits.append(own)
         return logits
 
 
 _OF_THIS_PROCESS = ("_lock", "_bound", "_pool", "_reader")
 _NEEDS_DECODER = "streaming needs architecture_type='decoder-kv', got {!r}"
+_NOT_FINITE = (
+    "session {!r} has a logit that is not finite. A stream does not run again in float32: load the model "
+    "with dtype='float32', or 'bfloat16'"
+)

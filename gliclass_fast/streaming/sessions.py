@@ -43,7 +43,7 @@ class Sessions(Mapping[str, Session]):
         found = [name for name in dict.fromkeys(names) if name in self._held]
         self.settled = False
         for name in found:
-            self.pool.give(self._held.pop(name).pages)
+            self._give(self._held.pop(name).pages)
         self.settled = True
         return found
 
@@ -54,6 +54,13 @@ class Sessions(Mapping[str, Session]):
         self._held = {}
         self.pool.empty()
         self.settled = True
+
+    def _give(self, pages: Sequence[int]) -> None:
+        """Gives pages back, and all memory where no session is left."""
+        if self._held:
+            self.pool.give(pages)
+        else:
+            self.pool.empty()
 
     def settle(self) -> None:
         """Gives back what a call took that has failed, or that was interrupted wherever it was."""
@@ -115,7 +122,7 @@ class Sessions(Mapping[str, Session]):
         while len(self._left) > MOST_REMEMBERED:
             self._left.pop(next(iter(self._left)))
         self._held, self.calls = held, self.calls + 1
-        self.pool.give([page for pages in free for page in pages])
+        self._give([page for pages in free for page in pages])
         self.settled = True
 
     @staticmethod

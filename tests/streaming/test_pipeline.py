@@ -296,15 +296,16 @@ def test_a_pass_that_fails_or_overflows_changes_nothing(monkeypatch: pytest.Monk
     network = pipeline.model.loaded.network
     score, calls = network.score_sections, []
 
-    def once(*given: Any) -> Any:
+    def fails_later(*given: Any) -> Any:
         calls.append(len(calls))
-        if len(calls) == 2:
+        if len(calls) > 1:
             raise torch.OutOfMemoryError
         return score(*given)
 
-    monkeypatch.setattr(network, "score_sections", once)
-    with pytest.raises(torch.OutOfMemoryError):
-        pipeline(["more", "text"], LABELS, session_ids=["b", "c"])
+    with monkeypatch.context() as patched:
+        patched.setattr(network, "score_sections", fails_later)
+        with pytest.raises(torch.OutOfMemoryError, match="on one text alone"):
+            pipeline(["more", "text"], LABELS, session_ids=["b", "c"])
     last, kept = network.scorer.heads.last, network.scorer.heads.last.bias
     last.bias = torch.nn.Parameter(torch.full_like(kept, float("nan")), requires_grad=False)
     with pytest.raises(FloatingPointError, match="session 'a' has a logit that is not finite"):
@@ -313,6 +314,36 @@ def test_a_pass_that_fails_or_overflows_changes_nothing(monkeypatch: pytest.Monk
     assert pipeline.active_sessions == ["a", "b"]
     answers = [each(["x", "y"], LABELS, session_ids=["a", "b"]) for each in (pipeline, twin)]
     assert_same_answers(*answers)
+
+
+def test_sessions_that_do_not_fit_together_run_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    pipeline, twin = streaming(), streaming()
+    network = pipeline.model.loaded.network
+    score = network.score_sections
+
+    def of_two_at_most(rows: Any, sections: Any) -> Any:
+        if sections.num_prompts > 2:
+            raise torch.OutOfMemoryError
+        return score(rows, sections)
+
+    monkeypatch.setattr(network, "score_sections", of_two_at_most)
+    texts, names = ["", "begin", "here", "and there", "longer than others", ""], list("abcdef")
+    for _ in range(2):
+        assert_same_answers(*(each(texts, LABELS, session_ids=names) for each in (pipeline, twin)))
+
+
+def test_memory_is_taken_by_no_refused_call_and_given_back_by_the_last_session() -> None:
+    pipeline = streaming(max_cached_tokens=50)
+    pipeline("begin", LABELS, session_ids="a")
+    before = pipeline.sessions.pool.pages
+    with pytest.raises(ValueError, match="more than max_cached_tokens=50"):
+        pipeline("x" * 10_000, LABELS, session_ids="b")
+    assert pipeline.sessions.pool.pages == before > 0
+    pipeline.delete_session("a")
+    assert pipeline.sessions.pool.pages == 0
+    pipeline("begin", LABELS, session_ids="a")
+    pipeline([], LABELS, session_ids=[])
+    assert pipeline.sessions.pool.pages == 0
 
 
 def test_sessions_do_not_move_with_their_model() -> None:

@@ -1,9 +1,10 @@
 """Fuzzing: random requests, damaged files or random sizes of kernels, for which what is documented must hold.
 
-python -m tools.fuzz --minutes 10 --seed 1 [--target pipelines|files|kernels] [--number N] [--record]
+python -m tools.fuzz --minutes 10 --seed 1 [--target TARGET] [--number N] [--record]
 
 pipelines: calls of tiny pipelines of every kind (tools/fuzzing/requests.py). A request is one call.
 files: damaged config.json, safetensors, tokenizer.json, adapters, CSV, JSON and JSON lines.
+guided: the same, led by what new lines of the readers a file reaches (atheris). Numbers name no case there.
 kernels: the compiled CPU kernels at random sizes, built with AddressSanitizer and UndefinedBehaviorSanitizer.
 
 A seed and a number name a case: --number runs that one alone. The exit code is 1 where there are faults.
@@ -24,7 +25,7 @@ from typing import Any
 
 from tools.reliability import record
 
-TARGETS = ("pipelines", "files", "kernels")
+TARGETS = ("pipelines", "files", "guided", "kernels")
 
 
 def worker(target: str, seed: int, minutes: float, first: int, step: int) -> dict[str, Any]:
@@ -34,6 +35,8 @@ def worker(target: str, seed: int, minutes: float, first: int, step: int) -> dic
         from tools.fuzzing.pipelines import fuzz
     elif target == "files":
         from tools.fuzzing.files import fuzz
+    elif target == "guided":
+        from tools.fuzzing.guided import fuzz
     else:
         from tools.fuzzing.kernels import fuzz
     return fuzz(seed, minutes, count(first, step))

@@ -81,6 +81,10 @@ SECTIONS: dict[str, tuple[str, str, Callable[[Runs], str]]] = {
         "Damaged files", "Whole files with bytes or values changed: they are read, or refused in a line.",
         _fuzzed("files", "by_file", "files"),
     ),
+    "fuzz guided": (
+        "Damaged files, led by coverage", "As above; atheris goes on with the files that reach new lines of "
+        "a reader.", _fuzzed("files", "by_file", "files"),
+    ),
     "fuzz kernels": (
         "Kernels", "The C++ kernels at random sizes, under AddressSanitizer and UndefinedBehaviorSanitizer, "
         "beside float64.", _fuzzed("cases", "by_kernel", "cases"),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import sys
+from itertools import count as numbers_from
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,7 @@ from gliclass_fast import CheckpointError
 from gliclass_fast.checkpoint.files import load_tokenizer
 from tests.tiny import byte_tokenizer
 from tools import invariance, matrix, soak, streams, stress
-from tools.fuzzing import files
+from tools.fuzzing import files, guided
 from tools.reliability import record
 from tools.reliability_page import SECTIONS, render
 
@@ -31,6 +33,15 @@ def test_an_error_of_another_kind_is_a_fault(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(files, "READERS", {"in/in.csv": (fails, (ValueError,))})
     found = files.fuzz(0, 1.0, iter(range(3)))
     assert len(found["faults"]) == 3 and "KeyError: 'in.csv'" in found["faults"][0]["error"]
+
+
+@pytest.mark.long
+@pytest.mark.skipif(sys.version_info < (3, 11) or sys.platform != "linux", reason="atheris has no build")
+def test_coverage_leads_to_damaged_files_that_are_read_or_refused() -> None:
+    number = list(files.READERS).index("in/in.jsonl")
+    found = guided.fuzz(0, 0.05, numbers_from(number, len(files.READERS)))
+    assert found["faults"] == [] and 0 < found["refused"] < found["files"]
+    assert found["by_file"] == {"in/in.jsonl": found["files"]}
 
 
 @pytest.mark.parametrize("value", ["x", [], {}, [1]])

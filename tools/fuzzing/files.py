@@ -148,7 +148,7 @@ def fuzz(seed: int, minutes: float, numbers: Iterator[int]) -> dict[str, Any]:
             chance = Random(f"{seed}/{number}")
             name = chance.choice(list(READERS))
             content = damaged(whole[name], name.endswith(".json"), chance)
-            error, problem = _read(folder / name, whole[name], content, *READERS[name])
+            error, problem = outcome(folder / name, whole[name], content, *READERS[name])
             read[name] += 1
             refused += error
             if problem is not None:
@@ -160,7 +160,7 @@ def fuzz(seed: int, minutes: float, numbers: Iterator[int]) -> dict[str, Any]:
     return {"files": sum(read.values()), "refused": refused, "by_file": read, "faults": faults}
 
 
-def _read(
+def outcome(
     file: Path, whole: bytes, content: bytes, reader: Read, allowed: tuple[type[Exception], ...]
 ) -> tuple[bool, str | None]:
     """Reads a damaged file; returns whether it was refused as it may be, and what is wrong otherwise."""

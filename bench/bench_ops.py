@@ -2,13 +2,15 @@
 
     python -m gliclass_fast.bench.bench_ops [--device cuda] [--output FILE.json]
 
-For attention on a GPU it also gives the clocks that a multiprocessor spends per 64 x 64 tile of scores.
+A GPU is timed while it replays a CUDA graph of several calls, as launching a short call takes longer than the
+call. For attention it also gives the clocks that a multiprocessor spends per 64 x 64 tile of scores there.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -34,7 +36,8 @@ WIDTH = HEADS * DIM
 LENGTHS = (64, 128, 256, 512, 1024)
 LARGEST_ERROR = 0.02  # Only a wrong kernel exceeds it, not a rounding one; tests/ hold the real bounds.
 TOKENS = {"cuda": 16384, "cpu": 1024}
-CALLS = {"cuda": 20, "cpu": 1}  # This number of calls is timed as one, so that waiting for a GPU is not.
+CALLS = {"cuda": 50, "cpu": 1}  # This number of calls is timed as one, so that waiting for a GPU is not.
+Run = Callable[[], Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,9 +91,9 @@ def attentions(device: str, dtype: torch.dtype, count: int, length: int) -> list
     ]
 
 
-def implementations(case: Case, device: str, dtype: torch.dtype) -> dict[str, Callable[[], Any]]:
+def implementations(case: Case, device: str, dtype: torch.dtype) -> dict[str, Run]:
     """Maps a backend to a call of the case, with weights and tables as that backend keeps them."""
-    found: dict[str, Callable[[], Any]] = {}
+    found: dict[str, Run] = {}
     for backend in IMPLEMENTATIONS[case.operation]:
         if unavailable_reason(backend, device, dtype, DIM) is not None:
             continue
@@ -108,7 +111,7 @@ def _function(operation: str, backend: str) -> Callable[..., Any]:
     return implementation(operation, backend if backend in IMPLEMENTATIONS[operation] else "reference")
 
 
-def errors(functions: dict[str, Callable[[], Any]]) -> dict[str, float]:
+def errors(functions: dict[str, Run]) -> dict[str, float]:
     """Returns every implementation's error, as a share of the reference's norm; int8 rounds on purpose."""
     exact = functions["reference"]().double()
     found = {name: float((run().double() - exact).norm() / exact.norm()) for name, run in functions.items()}
@@ -118,22 +121,53 @@ def errors(functions: dict[str, Callable[[], Any]]) -> dict[str, float]:
     return found
 
 
-def repeated(run: Callable[[], Any], calls: int) -> None:
-    for _ in range(calls):
-        run()
+def recorded(run: Run, device: str) -> Run:
+    """Returns a call that makes CALLS calls, on a GPU by replaying a graph of them."""
+
+    def many() -> None:
+        for _ in range(CALLS[device]):
+            run()
+
+    if device == "cpu":
+        return many
+    many()  # This compiles the kernels.
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        many()
+    return graph.replay
 
 
-def per_call(times: Times, calls: int) -> Times:
-    return Times(times.median / calls, times.p20 / calls, times.p80 / calls, times.p99 / calls, times.runs)
+def per_call(runs: dict[str, Run], repeats: int, device: str) -> dict[str, Times]:
+    """Times what `recorded` returned; the times are those of one call."""
+    calls = CALLS[device]
+    return {
+        name: Times(t.median / calls, t.p20 / calls, t.p80 / calls, t.p99 / calls, t.runs)
+        for name, t in alternate(runs, repeats, device=device).items()
+    }
 
 
-def clocks_per_tile(case: Case, milliseconds: float) -> float | None:
-    properties = torch.cuda.get_device_properties(0)
-    kilohertz = getattr(properties, "clock_rate", None)  # Some versions of PyTorch lack it.
-    if not case.tiles or kilohertz is None:
+def clocks_per_tile(case: Case, times: dict[str, Times], run: Run) -> dict[str, Any]:
+    """Returns the clock rate during a run and the clocks at that rate, or nothing where no rate is told."""
+    if (megahertz := sm_megahertz(run)) is None:
+        return {}
+    processors = torch.cuda.get_device_properties(0).multi_processor_count
+    per_millisecond = 1e3 * megahertz * processors / case.tiles
+    clocks = {name: round(each.median * per_millisecond, 1) for name, each in times.items()}
+    return {"sm_mhz": megahertz, "clocks_per_tile": clocks}
+
+
+def sm_megahertz(run: Run) -> float | None:
+    """Returns the clock of the multiprocessors while a run is repeated; None if nvidia-smi does not tell."""
+    command = ["nvidia-smi", "--query-gpu=clocks.sm", "--format=csv,noheader,nounits", "--id=0"]
+    try:
+        reading = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        while reading.poll() is None:
+            run()
+            torch.cuda.synchronize()
+        return float(reading.communicate()[0])
+    except (OSError, ValueError):
         return None
-    clocks: float = round(milliseconds * kilohertz * properties.multi_processor_count / case.tiles, 1)
-    return clocks
 
 
 @torch.inference_mode()
@@ -144,18 +178,16 @@ def measure(
     for case in cases(device, dtype, tokens):
         functions = implementations(case, device, dtype)
         row: dict[str, Any] = {"case": case.name, "error": errors(functions)}
-        calls = CALLS[device]
-        many = {name: partial(repeated, run, calls) for name, run in functions.items()}
-        slow = functions["reference"]
-        if len(many) > 1:  # The reference walks through sequences on the host: two runs of it are enough.
-            del many["reference"]
-        times = {name: per_call(t, calls) for name, t in alternate(many, repeats, device=device).items()}
-        if "reference" not in times:
-            times |= alternate({"reference": slow}, repeats=2, warmup=0, device=device)
+        # The reference walks through sequences on the host, so no graph holds it, and two runs are enough.
+        slow = {"reference": functions.pop("reference")}
+        runs = {name: recorded(run, device) for name, run in functions.items()}
+        times = per_call(runs, repeats, device)
+        if device == "cuda" and case.tiles and times:
+            fastest = min(times, key=lambda name: times[name].median)
+            row |= clocks_per_tile(case, times, runs[fastest])
+        times |= alternate(slow, repeats=2, warmup=0, device=device)
         row["ms"] = as_record(times)
         row["tflop_per_s"] = {name: round(case.flops / t.median / 1e9, 2) for name, t in times.items()}
-        if device == "cuda":
-            row["clocks_per_tile"] = {name: clocks_per_tile(case, t.median) for name, t in times.items()}
         shown = (f"{name} {t.median:.3f} ms {row['tflop_per_s'][name]} TFLOP/s" for name, t in times.items())
         print(f"{case.name}:", *shown, row.get("clocks_per_tile", ""), sep="  ", flush=True)
         yield row

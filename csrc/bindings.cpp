@@ -218,8 +218,8 @@ PYBIND11_MODULE(_compiled, module) {
   {
     using Struct = Launch;
     Fields<Struct>(module, "DisentangledAttention", FIELD(qkv), FIELD(key_table), FIELD(query_table),
-                   FIELD(tiles), FIELD(out), FIELD(heads), FIELD(reach), FIELD(parts), FIELD(scale),
-                   FIELD(bf16), FIELD(rows), FIELD(stream));
+                   FIELD(tiles), FIELD(slots), FIELD(out), FIELD(heads), FIELD(reach), FIELD(held),
+                   FIELD(parts), FIELD(scale), FIELD(bf16), FIELD(rows), FIELD(stream));
   }
 #endif
 }

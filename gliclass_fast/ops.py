@@ -116,12 +116,13 @@ IMPLEMENTATIONS: dict[str, dict[str, str]] = {
         }
         for operation in ("lora_store", "lora_add")
     },
-    **{
-        operation: {
-            **_rows(f"adapted_attention:{operation}", "reference", "cpp", "triton"),
-            "cuda": f"adapted_attention:{operation}_triton",
-        }
-        for operation in ("table_store", "adapted_attention")
+    "table_store": {
+        **_rows("adapted_attention:table_store", "reference", "cpp", "triton"),
+        "cuda": "adapted_attention:table_store_triton",
+    },
+    "adapted_attention": {
+        **_rows("adapted_attention:adapted_attention", "reference", "cpp", "triton"),
+        **_rows("compiled_cuda:adapted_attention", "cuda"),
     },
     "attention_pool": _rows("attention_pool:attention_pool", "reference", "triton"),
     "pair_dot": _rows("pairs:pair_dot", "reference", "triton"),

@@ -19,7 +19,7 @@ Run = tuple[int, int, int]
 class AdapterRows:
     """Every row has the adapter in a slot of the stores, or none; rows with one adapter stand together.
 
-    The references and the CPU kernels walk through runs of rows; Triton reads the slots alone.
+    The references and the CPU kernels walk through runs of rows; GPU kernels read the slots alone.
     """
 
     slots: Tensor  # int32 [T], -1 for rows without an adapter

@@ -10,8 +10,9 @@
   tables.
 
 On a CPU a store keeps the factors, which are small, and every call makes the tables that it needs: of one
-adapter at a time, and only for the distances that its texts have. Triton's store keeps whole tables, those of
-the layer first, then one copy per slot, so that a recording finds them by the slot of a row.
+adapter at a time, and only for the distances that its texts have. A GPU's store keeps whole tables, those of
+the layer first, then one copy per slot, so that a recording finds them by the slot of a row. There a tile has
+rows of one text, so a kernel reads the slot of its first row alone.
 """
 
 from __future__ import annotations
@@ -177,12 +178,14 @@ adapted_attention_reference = _by_run(disentangled_attention_reference, _tables_
 adapted_attention_cpp = _by_run(disentangled_attention_cpp, _tables_cpp)
 
 
-def adapted_attention_triton(
-    qkv: Tensor,
-    sequences: Sequences,
-    scale: float,
-    tables: DistanceTables,
-    rows: AdapterRows,
-    store: TableStore,
-) -> Tensor:
-    return disentangled_attention_triton(qkv, sequences, scale, store.tables, rows.slots)
+def with_whole_tables(attend: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Returns `adapted_attention` by a kernel that takes the tables of all slots, and every row's slot."""
+
+    def adapted_attention(qkv: Tensor, sequences: Sequences, scale: float, *given: Any) -> Tensor:
+        _, rows, store = given  # the store holds the layer's own tables too
+        return attend(qkv, sequences, scale, store.tables, rows.slots)
+
+    return adapted_attention
+
+
+adapted_attention_triton = with_whole_tables(disentangled_attention_triton)

@@ -1,4 +1,4 @@
-"""The CUDA kernel of csrc/cuda as a PyTorch operation: its contract stands in disentangled_attention.py."""
+"""The CUDA kernel of csrc/cuda: contracts stand in disentangled_attention.py and adapted_attention.py."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from torch import Tensor
 from gliclass_fast.kernels._extension import address, extension
 from gliclass_fast.kernels._sequences import TILE_ROWS, DistanceTables, Sequences
 from gliclass_fast.kernels._triton import ceil_div, processors
+from gliclass_fast.kernels.adapted_attention import with_whole_tables
 
 DTYPES = (torch.float16, torch.bfloat16)
 HEAD_WIDTH = 64
@@ -30,12 +31,12 @@ def block_rows(tokens: int, heads: int, longest: int, device: torch.device) -> i
     return 64 if ceil_div(tokens, TILE_ROWS) * heads < processors(device) else TILE_ROWS
 
 
-@torch.library.custom_op("gliclass_fast::disentangled_attention", mutates_args=(), device_types="cuda")
-def _disentangled_attention(
+def _attend(
     qkv: Tensor,
     key_table: Tensor | None,
     query_table: Tensor | None,
     tiles: Tensor,
+    slots: Tensor | None,
     reach: int,
     scale: float,
     longest: int,
@@ -46,14 +47,17 @@ def _disentangled_attention(
     qkv, tiles = qkv.contiguous(), tiles.contiguous()
     out = torch.empty(count, heads * width, dtype=qkv.dtype, device=qkv.device)
     rows = block_rows(count, heads, longest, qkv.device)
+    stacked = query_table if key_table is None else key_table
     launch = extension().DisentangledAttention(
         qkv=address(qkv, "cuda"),
         key_table=address(key_table, "cuda"),
         query_table=address(query_table, "cuda"),
         tiles=address(tiles, "cuda"),
+        slots=address(slots, "cuda"),
         out=address(out, "cuda"),
         heads=heads,
         reach=reach,
+        held=0 if slots is None or stacked is None else len(stacked) - 1,
         parts=ceil_div(min(longest, TILE_ROWS), rows),
         scale=scale,
         bf16=qkv.dtype is torch.bfloat16,
@@ -64,15 +68,27 @@ def _disentangled_attention(
     return out
 
 
-@_disentangled_attention.register_fake
+_operator = torch.library.custom_op(
+    "gliclass_fast::disentangled_attention", _attend, mutates_args=(), device_types="cuda"
+)
+
+
+@_operator.register_fake
 def _(qkv, *_):
     return qkv.new_empty(qkv.shape[0], qkv.shape[2] * qkv.shape[3])
 
 
 def disentangled_attention_cuda(
-    qkv: Tensor, sequences: Sequences, scale: float, tables: DistanceTables
+    qkv: Tensor, sequences: Sequences, scale: float, tables: DistanceTables, slots: Tensor | None = None
 ) -> Tensor:
-    out: Tensor = _disentangled_attention(
-        qkv, tables.key_table, tables.query_table, sequences.tiles, tables.reach, scale, sequences.longest
-    )
+    """Computes `disentangled_attention`; slots: as in `disentangled_attention_triton`."""
+    # An operator's dispatch takes longer than the launch, so only what traces or fakes the call passes it.
+    watched = torch.compiler.is_compiling() or type(qkv) is not Tensor
+    out: Tensor = (_operator if watched else _attend)(
+        qkv, tables.key_table, tables.query_table, sequences.tiles, slots,
+        tables.reach, scale, sequences.longest,
+    )  # fmt: skip
     return out
+
+
+adapted_attention_cuda = with_whole_tables(disentangled_attention_cuda)

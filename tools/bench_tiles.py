@@ -66,9 +66,8 @@ def block_rows(device: str, dtype: torch.dtype, sequences: int, tokens: int, rep
             runs[str(rows)] = bench_ops.recorded(run, device)
     finally:
         compiled_cuda.block_rows = chosen
-    times, clock = bench_ops.per_call(runs, repeats, device), bench_ops.sm_megahertz(runs["128"])
-    clocks = bench_ops.clocks_per_tile(case, times, clock)
-    return {"us": microseconds(times), "sm_mhz": clock, "clocks_per_tile": clocks}
+    times = bench_ops.per_call(runs, repeats, device)
+    return {"us": microseconds(times), **bench_ops.clocks_per_tile(case, times, runs["128"])}
 
 
 def _always(rows: int, *_: Any) -> int:

@@ -5,10 +5,16 @@
 
 FOLDER/gpu_check.json exists from the first second and is written again after every step; whatever is
 measured is appended to FOLDER/rows.jsonl at once. A later call writes over both. The plan takes M minutes, 8
-by default. A step that fails, hangs or finds no time is a failure there, and the next ones run; --only spends
-another call on steps or phases that it names. It needs torch, transformers, nvcc, a C++ compiler, pybind11;
---wheels names a folder of wheels (gliclass, the peers, and pytest where it is absent) to install first, for
-machines without a network.
+by default. A step that fails, hangs or finds no time is a failure there, and the next ones run. It needs
+torch, transformers, nvcc, a C++ compiler, pybind11; --wheels names a folder of wheels (gliclass, the peers,
+and pytest where it is absent) to install first, for machines without a network.
+
+The longest tests come last, and may find no time. The last line of a call names what failed; another call
+runs that alone, and each step then has all of M minutes:
+
+    python tools/gpu_check.py --output OTHER --minutes 4 --only test_parity,test_kernels
+
+It needs the extension, so where a machine is new, --only names `build` first (and `wheels`, with --wheels).
 """
 
 from __future__ import annotations
@@ -19,6 +25,7 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -30,6 +37,7 @@ from tools.supervise import Journal, Phase, Step, follow  # noqa: E402
 SHAPES = "deberta-v3-base,modernbert-base,ettin-32m,bert-base,mdeberta-v3-base"
 MINUTES = 8.0
 A_SHAPE = 35.0  # seconds that one shape may take
+TILES = 20.0  # seconds that `tiles` may take, so that `operations` has as many
 PYTEST = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider"]
 
 
@@ -57,8 +65,13 @@ def plan(options: argparse.Namespace, folder: Path) -> list[Phase]:
         return Step(name, [*PYTEST, f"tests/gpu/{name}.py", f"--junitxml={folder / name}.xml", *more])
 
     check = [*(_sanitizers() if on_gpu else []), tests("test_compiled"), tests("test_graphs")]
-    rest = [
-        tests(name, *workers) for name in ("test_overflow", "test_kernels", "test_parity", "test_streaming")
+    rest = [  # The shortest come first, so that the fewest are left where the time ends.
+        tests(name, *workers) for name in ("test_streaming", "test_overflow", "test_parity", "test_kernels")
+    ]
+    operations = [
+        Step("ceilings", measure("ceilings")),
+        Step("tiles", measure("tiles"), TILES * options.minutes / MINUTES),
+        Step("operations", measure("operations")),
     ]
     phases = [
         Phase("install", [_install(options.wheels)] if options.wheels else [], 0.6 * minute),
@@ -67,14 +80,12 @@ def plan(options: argparse.Namespace, folder: Path) -> list[Phase]:
         Phase("prepare", of_shapes("warm"), 2.3 * minute, side_by_side=True),
         Phase("check", check, 3.3 * minute, side_by_side=True),
         Phase("shapes", of_shapes("shape", A_SHAPE * options.minutes / MINUTES), 6.2 * minute),
-        Phase(
-            "operations",
-            [Step(name, measure(name)) for name in ("ceilings", "tiles", "operations")],
-            7 * minute,
-        ),
+        Phase("operations", operations, 7 * minute),
         Phase("rest", rest, MINUTES * minute),
     ]
-    return phases if options.only is None else _only(phases, set(options.only.split(",")), MINUTES * minute)
+    if options.only is None:
+        return phases
+    return _only(phases, {name.strip() for name in options.only.split(",")}, MINUTES * minute)
 
 
 def _only(phases: list[Phase], wanted: set[str], seconds: float) -> list[Phase]:
@@ -90,7 +101,7 @@ def _only(phases: list[Phase], wanted: set[str], seconds: float) -> list[Phase]:
             names = {phase.name, step.name, step.name.split()[0]}
             known |= names
             if wanted & names:
-                steps.append(step)
+                steps.append(replace(step, seconds=float("inf")))
         chosen.append(Phase(phase.name, steps, seconds, phase.side_by_side))
     if unknown := wanted - known:
         raise ValueError(

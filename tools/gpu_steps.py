@@ -38,7 +38,7 @@ GPU_FACTS = "name,driver_version,clocks.sm,clocks.max.sm,clocks.mem,power.draw,p
 def facts(options: argparse.Namespace) -> Rows:
     yield {"machine": machine(options.device)}
     if options.device == "cuda":
-        command = ["nvidia-smi", f"--query-gpu={GPU_FACTS}", "--format=csv,noheader"]
+        command = ["nvidia-smi", f"--query-gpu={GPU_FACTS}", "--format=csv,noheader", "--id=0"]
         answer = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
         found = dict(zip(GPU_FACTS.split(","), answer.split(", "), strict=True))
         yield {"gpu": found, "cuda": torch.version.cuda}

@@ -76,6 +76,14 @@ struct Item {
   }
 };
 
+// Returns which of the tables, all heads of one adapter after those of another, the rows from `first` on see.
+// The first row tells: rows of a tile are of one prompt, so of one adapter.
+DEVICE int table_of(const Arguments& arguments, int head, int first) {
+  if (!arguments.slots) return head;
+  const int slot = arguments.slots[first];
+  return head + (slot < arguments.held ? 1 + slot : 0) * arguments.heads;
+}
+
 // Writes two neighbours of a band row; they may straddle a 4 byte boundary.
 DEVICE void store_pair(uint16_t* to, int step, uint32_t pair) {
   to[0] = uint16_t(pair);
@@ -147,7 +155,8 @@ attend(Arguments arguments, float scale_log2) {
     if (load.rows <= 0) continue;
     const int first_key = load.first_key, length = load.length;
     const uint16_t* const qkv = arguments.qkv + load.head * HEAD + copied_chunk * CHUNK;
-    const size_t table = size_t(load.head) * (2 * reach + 1) * HEAD + copied_chunk * CHUNK;
+    const size_t table =
+        size_t(table_of(arguments, load.head, load.first)) * (2 * reach + 1) * HEAD + copied_chunk * CHUNK;
     const int farthest = load.first - first_key - (KEYS - 1);  // u = 0 is this distance in the first step.
 
     block_sync();  // The previous item is done with shared memory.

@@ -12,6 +12,7 @@ from gliclass_fast.kernels import compiled_cuda
 from gliclass_fast.ops import implementation
 from tests.accuracy import assert_accurate
 from tests.kernels import cases
+from tests.kernels.adapter_cases import COMPILED, adapted_attention
 from tests.parity import assert_parity
 from tests.tiny import random_prompt, reference_model
 
@@ -37,22 +38,46 @@ def test_contract(dtype: torch.dtype, rows: int, shape: str, monkeypatch: pytest
     assert_accurate(out.cpu(), slow(torch.float64), slow(dtype))
 
 
-def test_pytorch_accepts_the_operation() -> None:
-    arguments, _ = cases.disentangled_attention(torch.float16, width=64)
-    moved = cases.packed("disentangled_attention", "cuda", cases.moved(arguments, "cuda"))
-    qkv, sequences, scale, tables = moved
+@pytest.mark.parametrize("shape", COMPILED)
+@pytest.mark.parametrize("rows", [16, 64, 128])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_contract_with_adapters(
+    dtype: torch.dtype, rows: int, shape: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compiled_cuda, "block_rows", lambda *_: rows)
+    arguments, slow = adapted_attention(dtype, width=64, **COMPILED[shape])
+    run = implementation("adapted_attention", "cuda")
+    out = run(*cases.packed("adapted_attention", "cuda", cases.moved(arguments, "cuda")))
+    assert_accurate(out.cpu(), slow(torch.float64), slow(dtype))
+
+
+@pytest.mark.parametrize("with_adapters", [False, True])
+def test_pytorch_accepts_the_operation(with_adapters: bool) -> None:
+    arguments, _ = adapted_attention(torch.float16, width=64, **COMPILED["edges"])
+    moved = cases.packed("adapted_attention", "cuda", cases.moved(arguments, "cuda"))
+    qkv, sequences, scale, own, rows, store = moved
+    tables, slots = (store.tables, rows.slots) if with_adapters else (own, None)
+    given = (qkv, tables.key_table, tables.query_table, sequences.tiles, slots)
     torch.library.opcheck(
         torch.ops.gliclass_fast.disentangled_attention.default,
-        (qkv, tables.key_table, tables.query_table, sequences.tiles, tables.reach, scale, sequences.longest),
+        (*given, tables.reach, scale, sequences.longest),
         test_utils=("test_schema", "test_faketensor"),
     )
+
+
+def test_a_compiled_call_is_the_same() -> None:
+    arguments, _ = cases.disentangled_attention(torch.float16, width=64)
+    moved = cases.packed("disentangled_attention", "cuda", cases.moved(arguments, "cuda"))
+    run = implementation("disentangled_attention", "cuda")
+    compiled = torch.compile(run, backend="aot_eager", fullgraph=True)
+    assert torch.equal(compiled(*moved), run(*moved))
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_a_model_with_heads_64_wide_runs_on_them(dtype: torch.dtype) -> None:
     reference = reference_model("deberta-v2", WIDE, scorer_type="mlp", extract_text_features=True)
     model = assert_parity(reference, dtype=dtype, device="cuda").model
-    assert model.ops.chosen["disentangled_attention"] == "cuda"
+    assert model.ops.chosen["disentangled_attention"] == model.ops.chosen["adapted_attention"] == "cuda"
     eager, *replayed = (
         model.loaded.score([random_prompt(150, 3), random_prompt(9, 2)]).wait() for _ in range(4)
     )

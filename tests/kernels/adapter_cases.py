@@ -55,18 +55,23 @@ def lora_add(
 
 
 def adapted_attention(
-    dtype: torch.dtype, slots: Sequence[int], without: str = "", reach: int = 40
+    dtype: torch.dtype,
+    slots: Sequence[int],
+    lengths: Sequence[int] = LENGTHS,
+    without: str = "",
+    reach: int = 40,
+    width: int = WIDTH,
 ) -> tuple[Any, Any]:
-    """Sequences of LENGTHS rows have these slots: 0 changes both tables, 1 the keys', 2 the queries'."""
-    total, cu = sum(LENGTHS), cumulative(LENGTHS)
+    """Sequences of so many rows have these slots: 0 changes both tables, 1 the keys', 2 the queries'."""
+    total, cu = sum(lengths), cumulative(lengths)
     ends = torch.tensor([0]), torch.tensor([reach + 1])
     bucket_of = torch.cat((ends[0], 1 + torch.arange(2 * reach - 1) // 2, ends[1]))
-    qkv, scale = torch.randn(total, 3, HEADS, WIDTH).to(dtype), (3 * WIDTH) ** -0.5
-    tables = [torch.randn(HEADS, WIDTH, reach + 2).to(dtype) for _ in range(2)]
+    qkv, scale = torch.randn(total, 3, HEADS, width).to(dtype), (3 * width) ** -0.5
+    tables = [torch.randn(HEADS, width, reach + 2).to(dtype) for _ in range(2)]
     keys, queries = (None if name == without else t for name, t in zip(("c2p", "p2c"), tables, strict=True))
 
     def factors() -> Factors:
-        return Factors(torch.randn(3, reach + 2), torch.randn(HEADS * WIDTH, 3))
+        return Factors(torch.randn(3, reach + 2), torch.randn(HEADS * width, 3))
 
     changes = [TableUpdate(factors(), factors()), TableUpdate(factors(), None), TableUpdate(None, factors())]
     updates: dict[int, Any] = dict(enumerate(changes))
@@ -94,7 +99,7 @@ def adapted_attention(
 
     padded = with_spare(qkv)
     spare = len(padded) - total
-    of_rows = torch.tensor([*slots, -1]).repeat_interleave(torch.tensor([*LENGTHS, spare])).int()
+    of_rows = torch.tensor([*slots, -1]).repeat_interleave(torch.tensor([*lengths, spare])).int()
     distance_tables = DistanceTables(keys, queries, bucket_of)
     return (padded, sequences(cu, spare=spare), scale, distance_tables, AdapterRows(of_rows), updates), slow
 
@@ -116,6 +121,14 @@ def filled(operation: str, backend: str, values: list[Any]) -> Any:
     return store
 
 
+# Cases of the compiled kernel for GPUs: the store of an adapter has eight slots, most of them empty here.
+COMPILED: dict[str, dict[str, Any]] = {
+    "ragged, every kind": {"slots": [-1, 0, 1, 2, 7, 8, 1 << 20, 0], "lengths": [1, 17, 63, 35, 3, 9, 5, 66]},
+    # prompts that fill a tile or a part of one, or have a row beyond it
+    "edges": {"slots": [2, 0, 1, -1, 0], "lengths": [16, 64, 129, 17, 1], "reach": 90},
+    "c2p alone": {"slots": [0, 2, 1, -1], "lengths": [7, 20, 2, 16], "without": "p2c"},
+    "p2c alone": {"slots": [0, 2, 1, -1], "lengths": [7, 20, 2, 16], "without": "c2p"},
+}
 CASES: dict[str, Any] = {
     **{
         f"lora add, {name}": ("lora_add", partial(lora_add, **given))

@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -62,17 +63,32 @@ def test_a_launch_that_fails_raises_what_cuda_says() -> None:
     assert done.returncode != 0 and "RuntimeError" in done.stderr and "CUDA" in done.stderr
 
 
+def fakes() -> tuple[torch.Tensor, Sequences, float, DistanceTables]:
+    qkv = torch.empty(7, 3, 12, 64, dtype=torch.float16, device="cuda")
+    tiles = torch.empty(3, 4, dtype=torch.int32, device="cuda")
+    bucket_of = torch.empty(1025, dtype=torch.int64, device="cuda")
+    tables = DistanceTables(torch.empty(12, 1025, 64, dtype=torch.float16, device="cuda"), None, bucket_of)
+    return qkv, Sequences(tiles, None, tiles, longest=7), 0.1, tables
+
+
 def test_the_operation_has_a_shape_without_running() -> None:
     with FakeTensorMode():
-        qkv = torch.empty(7, 3, 12, 64, dtype=torch.float16, device="cuda")
-        tiles = torch.empty(3, 4, dtype=torch.int32, device="cuda")
-        bucket_of = torch.empty(1025, dtype=torch.int64, device="cuda")
-        tables = DistanceTables(
-            torch.empty(12, 1025, 64, dtype=torch.float16, device="cuda"), None, bucket_of
-        )
-        sequences = Sequences(tiles, None, tiles, longest=7)
-        out = compiled_cuda.disentangled_attention_cuda(qkv, sequences, 0.1, tables)
+        out = compiled_cuda.disentangled_attention_cuda(*fakes())
         assert out.shape == (7, 768) and out.dtype is torch.float16 and out.device.type == "cuda"
+
+
+@pytest.mark.slow
+def test_a_compiled_call_is_one_operator() -> None:
+    targets: list[object] = []
+
+    def backend(module: torch.fx.GraphModule, _: object) -> Callable[..., object]:
+        targets.extend(node.target for node in module.graph.nodes if node.op == "call_function")
+        return module.forward
+
+    with FakeTensorMode():
+        call = torch.compile(compiled_cuda.disentangled_attention_cuda, backend=backend, fullgraph=True)
+        assert call(*fakes()).shape == (7, 768)
+    assert targets == [torch.ops.gliclass_fast.disentangled_attention.default]
 
 
 def test_where_it_runs(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,7 +104,8 @@ def test_where_it_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compiled_cuda, "problem", lambda device: None)
     assert unavailable_reason("cuda", "cuda", half, 64) is None
     chosen = choose_ops("cuda", half, head_width=64)
-    assert chosen.chosen["disentangled_attention"] == chosen.chosen["pack_distances"] == "cuda"
+    for operation in ("disentangled_attention", "pack_distances", "adapted_attention", "table_store"):
+        assert chosen.chosen[operation] == "cuda"
     assert chosen.chosen["attention"] == "triton" and chosen.recordable
     assert choose_ops("cuda", half, head_width=32).chosen["disentangled_attention"] == "triton"
     assert choose_ops("cuda", torch.float32, head_width=64).chosen["disentangled_attention"] == "triton"

@@ -8,18 +8,21 @@ import os
 import shutil
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
+from gliclass_fast.kernels import compiled_cuda
 from gliclass_fast.kernels._extension import address
 from gliclass_fast.kernels._triton import ceil_div
 from gliclass_fast.kernels.disentangled_attention import pack_distances_by_row
 from gliclass_fast.ops import TILE_ROWS, DistanceTables, implementation
 from tests.accuracy import assert_accurate
 from tests.kernels import cases
+from tests.kernels.adapter_cases import COMPILED, adapted_attention
 from tests.pairwise import Row, in_words, pairwise
 
 pytestmark = pytest.mark.slow
@@ -53,8 +56,8 @@ class Launch(ctypes.Structure):
     """The struct of csrc/cuda/disentangled_attention.h."""
 
     _fields_ = (
-        *((name, ctypes.c_void_p) for name in ("qkv", "key_table", "query_table", "tiles", "out")),
-        *((name, ctypes.c_int) for name in ("heads", "reach", "parts")),
+        *((name, ctypes.c_void_p) for name in ("qkv", "key_table", "query_table", "tiles", "slots", "out")),
+        *((name, ctypes.c_int) for name in ("heads", "reach", "held", "parts")),
         ("scale", ctypes.c_float),
         ("bf16", ctypes.c_bool),
         ("rows", ctypes.c_int),
@@ -104,6 +107,28 @@ def test_contract(library: Path, row: Row) -> None:
     arguments, slow = cases.disentangled_attention(dtype, width=64, **SHAPES[shape])
     out, exact = attend(library, arguments, rows), slow(torch.float64)
     assert_accurate(out, exact, slow(dtype))
+
+
+@pytest.mark.parametrize(
+    "row",
+    pairwise(shape=tuple(COMPILED), rows=(16, 64, 128), dtype=(torch.float16, torch.bfloat16)),
+    ids=in_words,
+)
+def test_contract_with_adapters(library: Path, row: Row, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The call that a GPU gets runs in the emulator, so what it makes of the store is tested too."""
+    stand_in = SimpleNamespace(
+        DisentangledAttention=Launch,
+        disentangled_attention_cuda=lambda launch: run_emulated(library, launch),
+    )
+    monkeypatch.setattr(compiled_cuda, "extension", lambda: stand_in)
+    monkeypatch.setattr(compiled_cuda, "address", lambda tensor, device: address(tensor))
+    monkeypatch.setattr(compiled_cuda, "block_rows", lambda *_: row["rows"])
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: SimpleNamespace(cuda_stream=None))
+    torch.manual_seed(0)
+    arguments, slow = adapted_attention(row["dtype"], width=64, **COMPILED[row["shape"]])
+    run = implementation("adapted_attention", "cuda")
+    out = run(*cases.packed("adapted_attention", "cuda", arguments))
+    assert_accurate(out, slow(torch.float64), slow(row["dtype"]))
 
 
 @pytest.mark.parametrize("dtype", RELATIVE_ERROR)

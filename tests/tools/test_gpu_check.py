@@ -67,7 +67,7 @@ def check(folder: Path, *options: str, **environment: str) -> subprocess.Complet
 
 
 SHAPE = f"{demo.PATH} float32"
-TESTS = ("test_compiled", "test_graphs", "test_overflow", "test_kernels", "test_parity", "test_streaming")
+TESTS = ("test_compiled", "test_graphs", "test_streaming", "test_overflow", "test_parity", "test_kernels")
 MEASURED = ("facts", f"warm {SHAPE}", f"shape {SHAPE}", "ceilings", "tiles", "operations")
 
 
@@ -84,6 +84,24 @@ def test_the_whole_plan(tmp_path: Path) -> None:
     options.device = "cuda"
     on_gpu = {step.name for phase in gpu_check.plan(options, tmp_path) for step in phase.steps}
     assert on_gpu == {*order, "build", "memcheck", "racecheck"}
+
+
+def test_what_was_left_runs_in_another_call(tmp_path: Path) -> None:
+    """What the last line of a call names goes to the next one as it is, and has no limits of its own."""
+    failed = ", ".join((f"shape {SHAPE}", "tiles", "test_kernels"))
+    options = Namespace(
+        device="cuda",
+        dtypes="float32",
+        shapes=str(demo.PATH),
+        repeats=1,
+        minutes=4.0,
+        only=failed,
+        wheels=None,
+    )
+    phases = gpu_check.plan(options, tmp_path)
+    assert [step.name for phase in phases for step in phase.steps] == failed.split(", ")
+    assert all(step.seconds == float("inf") for phase in phases for step in phase.steps)
+    assert all(phase.until == 240 for phase in phases)
 
 
 @pytest.mark.nightly

@@ -16,6 +16,7 @@ from gliclass_fast.models.layers import Linear
 from gliclass_fast.models.places import Adaptable, Places
 from gliclass_fast.ops import Part, Update
 from gliclass_fast.runtime.adapters import Adapter, Updates
+from gliclass_fast.runtime.slot_turns import SlotTurns
 
 logger = logging.getLogger(__name__)
 
@@ -25,8 +26,8 @@ MOST_SLOTS = 64
 class AdapterSlots:
     """Brings adapters to a network's stores when a batch needs them. Threads may share it.
 
-    Where all slots are taken, the adapter that was used least recently leaves; one that a running batch reads
-    stays until that batch has run.
+    Where all slots are taken, the adapter that was used least recently leaves. One that is leased stays, and
+    no slot changes before a GPU has run the batches that were launched under leases.
     """
 
     def __init__(
@@ -44,8 +45,9 @@ class AdapterSlots:
         """
         self._network, self._places, self._like, self.most = network, places, like, most
         self._on_move = WeakMethod(on_move)
+        self._turns = SlotTurns(like.device)
         self._slots: OrderedDict[Adapter, int] = OrderedDict()  # the least recently used first
-        self._readers: dict[Adapter, int] = {}  # how many running batches read an adapter, 1 or more
+        self._readers: dict[Adapter, int] = {}  # how many leases an adapter has, 1 or more
         self._changed = Condition()
         bounds: dict[str, list[int]] = {}
         for place in places.of.values():
@@ -63,7 +65,7 @@ class AdapterSlots:
     def drop(self, adapter: Adapter) -> None:
         """Empties the slot of an adapter that is not loaded any more.
 
-        Where running batches read it, the last of them does so when it ends.
+        Where it is leased, the last of its leases does so when it ends.
         """
         with self._changed:
             if adapter in self._slots and adapter not in self._readers:
@@ -97,6 +99,7 @@ class AdapterSlots:
                     if not self._readers[each]:
                         del self._readers[each]
                 self._changed.notify_all()
+                self._turns.note_read()
                 for each in adapters:
                     if not each.is_loaded:  # it was unloaded meanwhile, or while its texts waited
                         self.drop(each)
@@ -132,6 +135,10 @@ class AdapterSlots:
 
     def _fill_with(self, updates: Updates, slot: int) -> None:
         """Sets what the stores hold in a slot, which is nothing where there are no updates."""
+        with self._turns.write():
+            self._write(updates, slot)
+
+    def _write(self, updates: Updates, slot: int) -> None:
         of_layers: dict[str, list[Part]] = {}
         for weight, (a, b) in updates.items():
             place = self._places.of[weight]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 
 import torch
@@ -30,6 +30,9 @@ class Streams:
 
 streams_of = cache(Streams)
 
+# Recordings that could not end. Allocators keep a pointer to each, and ask it about streams that record.
+_unended: list[torch.cuda.CUDAGraph] = []
+
 
 class CudaRecorder:
     """Records launches as CUDA graphs, in a memory pool of their own."""
@@ -51,24 +54,26 @@ class CudaRecorder:
 
     def record(self, run: Run) -> Run:
         graph = torch.cuda.CUDAGraph()
+        failure: BaseException | None = None  # the first error; the end of the recording may raise another
+        # also because `torch.cuda.graph` leaves its stream the current one where the recording cannot end
         with torch.cuda.stream(self._streams.first):
             # Every thread has a handle of its own, and none can be made during a recording. The handle's
             # workspace for the other stream is made then, in the pool, which keeps it after the thread ends.
             torch.cuda.current_blas_handle()  # type: ignore[no-untyped-call]
-        recording = torch.cuda.graph(
-            graph, self._pool, self._streams.first, capture_error_mode="thread_local"
-        )
-        failure: BaseException | None = None  # the first error; the end of the recording may raise another
-        try:
-            with recording, self._launches_joined():
-                try:
-                    out = run()
-                except BaseException as error:
-                    failure = error
-        except RuntimeError as error:
-            failure = failure or error
+            recording = torch.cuda.graph(
+                graph, self._pool, self._streams.first, capture_error_mode="thread_local"
+            )
+            try:
+                with recording, self._launches_joined():
+                    try:
+                        out = run()
+                    except BaseException as error:
+                        failure = error
+            except RuntimeError as error:
+                failure = failure or error
         if failure is not None:
             graph.reset()
+            forget_allocation(graph, self._pool)
             try:
                 raise failure
             finally:
@@ -97,3 +102,24 @@ class CudaRecorder:
     def memory(self) -> int:
         segments = torch.cuda.memory_snapshot(self._pool)  # type: ignore[no-untyped-call]
         return sum(segment["total_size"] for segment in segments)
+
+
+def forget_allocation(graph: torch.cuda.CUDAGraph, pool: tuple[int, int]) -> None:
+    """Ends a failed recording's part in the allocation of memory, where `torch` could not end it.
+
+    Where CUDA cannot end a recording, `CUDAGraph.capture_end` raises before it tells the allocator, and
+    `reset` does not. The allocator would take the recording for one under way until the process ends: no
+    memory of the cache would be freed, and no other recording could begin. The allocator of pinned memory
+    cannot be told, so that the pool may not be recorded into again.
+    """
+    end = getattr(torch._C, "_cuda_endAllocateToPool", None)
+    release = getattr(torch._C, "_cuda_releasePool", None)
+    if end is not None and release is not None:  # they are private
+        try:
+            device = torch.cuda.current_device()
+            end(device, pool)
+        except Exception:
+            return  # the recording had ended
+        with suppress(Exception):
+            release(device, pool)  # as `reset` does for a recording that ended
+    _unended.append(graph)

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from gliclass_fast.ops import ORDER
+from gliclass_fast.text.arguments import whole_number
 
 logger = logging.getLogger(__name__)
 
@@ -54,12 +55,14 @@ def use_threads(threads: int | None, of_tokenizers: int | None = None) -> None:
 
     None leaves that to them. The tokenizers' number counts only before they first work.
 
-    Raises ValueError for more than MOST_THREADS: where the system refuses a thread, the process would end.
+    Raises ValueError for less than 1, and for more than MOST_THREADS: where the system refuses a thread, the
+    process would end. Raises TypeError for what is no whole number.
     """
     for name, number in (("threads", threads), ("tokenizer_threads", of_tokenizers)):
-        if number is not None and number > MOST_THREADS:
-            option = f"--{name.replace('_', '-')}"
-            raise ValueError(f"{name} ({option}) must be at most {MOST_THREADS} here, not {number}")
+        if number is not None:
+            option = f"{name} (--{name.replace('_', '-')})"
+            if whole_number(number, option) > MOST_THREADS:
+                raise ValueError(f"{option} must be at most {MOST_THREADS} here, not {number}")
     if threads is not None:
         torch.set_num_threads(threads)
     if (number := threads if of_tokenizers is None else of_tokenizers) is not None:

@@ -22,6 +22,7 @@ from gliclass_fast.runtime.adapters import Adapter
 from gliclass_fast.runtime.graphs import MAX_TOKENS
 from gliclass_fast.runtime.loaded import Embedded, LoadedNetwork
 from gliclass_fast.runtime.packing import run_batches
+from gliclass_fast.text.errors import WrongValue
 from gliclass_fast.text.padded import PaddedInputs
 
 EMPTY_SLOT = -1000.0  # the logit of a slot without a label: its score is 0 (the reference's bi-encoders too)
@@ -61,19 +62,12 @@ def forward(
 
     slots: the number K of label slots of the output, where the architecture has a fixed one; further labels
     are left out. embeddings: whether to return text_embeddings and class_embeddings. adapters: those of the
-    texts. Raises ValueError for a text without a label, and for texts and labels with more tokens than the
-    model reads.
+    texts. Raises WrongValue for a text without a label.
     """
-    config = loaded.config
-    _check_lengths("input_ids", inputs.input_ids, inputs.attention_mask, config.backbone_config)
-    if (of_labels := config.label_backbone_config or config.decoder_config) is not None:
-        ids, mask = inputs.class_input_ids, inputs.class_attention_mask
-        _check_lengths("class_input_ids", ids, mask, of_labels, inputs.labels_mask)
     prompts = loaded.padded_prompts(inputs, slots)
-    if not prompts:
-        raise ValueError("input_ids holds no text")
     if without := [place for place, prompt in enumerate(prompts) if prompt.num_labels == 0]:
-        raise ValueError(f"input_ids[{without[0]}] holds no label: was its label marker cut off?")
+        name = "input_ids" if inputs.label_rows is None else "class_input_ids"
+        raise WrongValue(f"{name}[{without[0]}] holds no label: was its label marker cut off?")
 
     if not loaded.network.fixed_slots:
         slots = max(prompt.num_labels for prompt in prompts)
@@ -112,23 +106,6 @@ def forward(
         class_mask=mask.to(loaded.device),
         uncalibrated_logits=on_device(logits[1]) if len(logits) > 1 else None,
     )
-
-
-def _check_lengths(
-    name: str, ids: Tensor | None, mask: Tensor | None, backbone: Any, used: Tensor | None = None
-) -> None:
-    """Raises ValueError for the first row of ids [..., S] that has more tokens than positions have rows.
-
-    used: 0 for the rows that nothing reads.
-    """
-    longest = None if backbone.positions_grow else backbone.max_positions
-    if ids is None or ids.dim() < 2 or longest is None:
-        return
-    counts = (torch.ones_like(ids) if mask is None else mask).count_nonzero(-1)
-    counts = counts if used is None else counts * used.to(counts)
-    if len(over := (counts > longest).nonzero().tolist()):
-        count = int(counts[tuple(over[0])])
-        raise ValueError(f"{name}{over[0]} has {count} tokens: this model reads up to {longest}")
 
 
 def _scored(loaded: LoadedNetwork, prompts: Sequence[EncodedPrompt]) -> list[Embedded]:

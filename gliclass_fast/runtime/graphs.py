@@ -9,11 +9,13 @@ find them. Batches run one at a time on one stream, so all graphs of a model sha
 
 The first batch of a bucket runs without a graph, which also compiles what it needs; the second is recorded.
 Where there are too many graphs, the least recently used one is dropped. Where they hold too much memory, all
-are dropped, as they share it.
+are dropped, as they share it. Where a recording fails, and not for want of memory, it is the last one: the
+graphs that are there stay, and all other batches run without.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -25,7 +27,10 @@ from torch import Tensor
 from gliclass_fast.batch import Capacity, EncodedPrompt, Layout, PackedBatch
 from gliclass_fast.models.architectures import Network
 from gliclass_fast.ops import TILE_ROWS
+from gliclass_fast.runtime.shortage import is_shortage
 from gliclass_fast.runtime.transfer import LAUNCH_LOCK, PendingLogits
+
+logger = logging.getLogger(__name__)
 
 MAX_TOKENS = 16384  # longer batches run without graphs
 MIN_BUCKET = 16
@@ -81,6 +86,7 @@ class GraphRunner:
         self._graphs: dict[Bucket, Run] = {}  # the least recently used first
         self._met: set[Bucket] = set()
         self.record_others = True  # whether to record batches of sizes that were not recorded yet
+        self._recordable = True  # until a recording fails
 
     def capacity_for(self, prompts: Sequence[EncodedPrompt]) -> Capacity | None:
         """Returns what a batch of these prompts is padded to, or None where it is too large for graphs."""
@@ -145,21 +151,33 @@ class GraphRunner:
         return PendingLogits.copy(logits[:, : batch.num_labels])
 
     def _run(self, bucket: Bucket, run: Run) -> Tensor:
-        if bucket not in self._met or not (self.record_others or bucket in self._graphs):
-            out = run()
-            self._met.add(bucket)
-            return out
-        replay = self._graphs.pop(bucket, None) or self._record(run)
-        self._graphs[bucket] = replay
-        return replay()
+        if bucket in self._met and (self.record_others or bucket in self._graphs):
+            replay = self._graphs.pop(bucket, None) or self._record(run)
+            if replay is not None:
+                self._graphs[bucket] = replay
+                return replay()
+        out = run()
+        self._met.add(bucket)
+        return out
 
-    def _record(self, run: Run) -> Run:
+    def _record(self, run: Run) -> Run | None:
+        """Returns a recording, or None where nothing can be recorded."""
+        if not self._recordable:
+            return None
         if self._recorder.memory() > self._recorder.memory_limit:
             self._drop_graphs()
         elif len(self._graphs) >= self._max_graphs:
             self._recorder.synchronize()
             del self._graphs[next(iter(self._graphs))]
-        return self._recorder.record(run)
+        try:
+            return self._recorder.record(run)
+        except Exception as error:
+            if is_shortage(error):
+                raise
+            self._recordable = False
+            # not the error itself, as who keeps the line would keep what its frames hold
+            logger.warning(_NO_MORE_GRAPHS, type(error).__name__, str(error).partition("\n")[0])
+            return None
 
     def _encode(self, batch: PackedBatch) -> Tensor:
         states = self._network.encode(batch)
@@ -188,6 +206,13 @@ class GraphRunner:
         self._drop_graphs()
         self._arenas.clear()
         self._met.clear()
+
+
+_NO_MORE_GRAPHS = (
+    "a CUDA graph could not be recorded, so that none will be from now on, and batches of other sizes than "
+    "were recorded before run more slowly (%s: %s). Another thread may have waited for the whole GPU "
+    "meanwhile; `warm_up` with record_others=False avoids that"
+)
 
 
 def _power_of_2(count: int) -> int:

@@ -100,13 +100,16 @@ class LoadedNetwork:
         prompts: Sequence[EncodedPrompt],
         capacity: Capacity | None = None,
         slots: Sequence[int] | None = None,
+        of_labels: bool = False,
     ) -> PackedBatch:
         """Lays prompts end to end on the host, as the network takes them, and pads to a given capacity.
 
-        slots: those of the prompts' adapters, as `AdapterSlots.lease` gives them.
+        slots: those of the prompts' adapters, as `AdapterSlots.lease` gives them. of_labels: they are
+        labels, which a tower of their own reads. Raises IndexError for a token that has no embedding.
         """
         if slots is not None and capacity is not None:
             capacity = replace(capacity, adapted=True)
+        read_by = self.config.label_backbone_config if of_labels else self.config.backbone_config
         return pack(
             prompts,
             capacity,
@@ -114,6 +117,7 @@ class LoadedNetwork:
             whole_text=self.network.whole_text,
             label_offset=self.network.label_offset,
             pinned=self.device.type == "cuda",
+            vocabulary=read_by.vocab_size,
         )
 
     def owners(self, prompts: Sequence[EncodedPrompt]) -> tuple[list[int] | None, int]:
@@ -151,10 +155,12 @@ class LoadedNetwork:
             batch = self.pack(prompts, slots=slots)
             output = self(batch)
             vectors = (output.stacked_logits(), output.text_vectors, output.label_vectors)
-            logits, rows, labels = (each.float().cpu() for each in vectors)
-            texts = self.network.text_embeddings(rows, batch)
+            copies = [PendingLogits.copy(each) for each in vectors]
+        logits, rows, labels = (each.wait() for each in copies)  # while other threads give a GPU work
+        with self.inference():
+            texts = self.network.text_embeddings(torch.from_numpy(rows), batch)
         return [
-            Embedded(logits[:, start:end].numpy(), text.numpy(), labels[start:end].numpy())
+            Embedded(logits[:, start:end], text.numpy(), labels[start:end])
             for text, (start, end) in zip(texts, pairwise(batch.cu_labels.tolist()), strict=True)
         ]
 
@@ -167,7 +173,7 @@ class LoadedNetwork:
         """Returns what a label tower makes of labels, each a sequence of its own: [labels, C], in order."""
 
         def run(group: list[int]) -> Tensor:
-            batch = self.pack([prompts[index] for index in group])
+            batch = self.pack([prompts[index] for index in group], of_labels=True)
             return self.network.label_vectors(batch.to(self.device))
 
         with self.inference():

@@ -29,13 +29,16 @@ def pack(
     label_offset: int = 0,
     pinned: bool = False,
     slots: Sequence[int] | None = None,
+    vocabulary: int | None = None,
 ) -> PackedBatch:
     """Lays prompts end to end, in order, on the host.
 
     capacity: what to pad to; default: no padding. whole_text: labels are compared with their whole prompt,
     not with its text part. label_offset: the place, in a label's span, of the token that stands for it.
     pinned: the batch is in page-locked memory, for asynchronous copies to a GPU. slots: the slot of every
-    prompt's adapter, -1 for none.
+    prompt's adapter, -1 for none. vocabulary: the rows of the embedding table; None: ids are not checked.
+
+    Raises IndexError for a token that has no embedding.
     """
     tokens, count = sum([len(prompt.token_ids) for prompt in prompts]), len(prompts)
     spare = 0 if capacity is None else capacity.tokens - tokens
@@ -70,6 +73,8 @@ def pack(
         rows[: len(found)] = found
         if name in after:
             rows[len(found) :] = after[name]
+    if vocabulary is not None:
+        check_tokens(values[layout.places["token_ids"][0]], vocabulary)
 
     vectors = [prompt.label_vectors for prompt in prompts if prompt.label_vectors is not None]
     of_labels = [prompt.label_prompt for prompt in prompts if prompt.label_prompt is not None]
@@ -80,8 +85,24 @@ def pack(
         num_prompts=count,
         num_labels=labels,
         label_vectors=torch.cat(vectors) if vectors else None,
-        label_prompts=pack(of_labels, pinned=pinned, slots=slots) if of_labels else None,
+        label_prompts=pack(of_labels, pinned=pinned, slots=slots, vocabulary=vocabulary)
+        if of_labels
+        else None,
     )
+
+
+def check_tokens(token_ids: np.ndarray, vocabulary: int) -> None:
+    """Raises IndexError where an id of these, int32, is no row of an embedding table with so many rows.
+
+    A GPU would read whatever is in memory there, or lose its context.
+    """
+    # as unsigned numbers, negative ids are larger than all others, so that one look is enough
+    if token_ids.view(np.uint32).max(initial=0) >= vocabulary:
+        foreign = token_ids[(token_ids < 0) | (token_ids >= vocabulary)][0]
+        raise IndexError(
+            f"token {foreign} has no embedding, as the model has {vocabulary} of them: the tokenizer does "
+            "not belong to the checkpoint"
+        )
 
 
 def _many(

@@ -23,7 +23,7 @@ from gliclass_fast.runtime.origin import Origin
 from gliclass_fast.runtime.positions import by_position_too
 from gliclass_fast.text.arguments import adapters_per_text
 from gliclass_fast.text.errors import WrongType
-from gliclass_fast.text.padded import PaddedInputs
+from gliclass_fast.text.tensors import check_slots, read_tensors
 
 
 class IncompatibleKeys(NamedTuple):
@@ -86,15 +86,17 @@ class StockModel:
         Arguments may come by position, in the reference's order for the model's architecture (positions.py).
 
         Args:
-            input_ids: int [N, S].
-            attention_mask: [N, S], 0 for padding, on either side; default: no padding.
+            input_ids: int [N, S]; plain bi-encoders take [N, 1, S] too, as in the reference.
+            attention_mask: as input_ids, of any dtype, 0 for padding, on either side; default: no padding.
+                Ids that are padding may have any value; the others are tokens of the vocabulary.
             class_input_ids: for bi-encoders the labels, int [N, K, S']; for encoder-decoders the sequence of
-                all labels, int [N, S'].
-            class_attention_mask: as class_input_ids.
-            labels_mask: [N, K], for bi-encoders, 1 for the slots that hold a label.
-            max_num_classes: K, where labels are in input_ids; default: that of the configuration, which
-                counts alone for encoder-decoders. With `decoder-kv` it has no effect, and K is the largest
-                number of labels of a text.
+                all labels, int [N, S']. Elsewhere it has no effect, as in the reference.
+            class_attention_mask: as attention_mask, of the shape of class_input_ids.
+            labels_mask: [N, K], for bi-encoders, 1 for the slots that hold a label, of which every text has
+                one; default: every slot does. Elsewhere it has no effect, as in the reference.
+            max_num_classes: K, from 1 to 2**20, where labels are in input_ids; default: that of the
+                configuration, which counts alone for encoder-decoders. For bi-encoders, and with
+                `decoder-kv`, where K is the largest number of labels of a text, it has no effect.
             output_text_embeddings: whether the output has those of the texts.
             output_class_embeddings: whether it has those of the labels.
             return_dict: False gives a tuple that holds the logits alone; of a model with a calibrator the
@@ -103,9 +105,9 @@ class StockModel:
             adapter_ids: the id of every text's adapter, None for the model without one; see `load_adapter`.
 
         Raises:
-            TypeError: an argument is not supported, or tensors are missing.
-            ValueError: a text has no label, no token, or more tokens than the model reads; a mask does not
-                fit its ids; or an adapter is not loaded.
+            TypeError: an argument is not supported, is missing, or is no tensor of the kind above.
+            ValueError: a text has no label, no token, or more tokens than the model reads; an id is no token;
+                a tensor has another shape; or an adapter is not loaded.
         """
         off = {name: None if name in _STEPS else False for name in refused}
         if wrong := [name for name, value in refused.items() if value is not None and value is not off[name]]:
@@ -114,16 +116,22 @@ class StockModel:
                 "that the checkpoint asks for, and does not train; for other steps, hidden states, "
                 "attentions, losses and gradients use the gliclass package"
             )
-        if input_ids is None:
-            raise WrongType("input_ids is missing: `prepare_inputs` of a pipeline makes it")
-        adapters = self.adapters_per_text(adapter_ids, len(input_ids))
-        inputs = PaddedInputs(input_ids, attention_mask, class_input_ids, class_attention_mask, labels_mask)
-        asked = None if class_input_ids is not None else max_num_classes
-        slots: Any = asked or getattr(self.origin.config, "max_num_classes", 0)
-        slots = int(slots) if labels_mask is None else labels_mask.shape[1]
+        self._follow_adapters(adapter_ids)
+        loaded, asked = self.loaded, check_slots(max_num_classes)
+        with loaded.inference():  # tensors may come from a GPU, which another thread may be recording on
+            inputs = read_tensors(
+                loaded.config, input_ids, attention_mask, class_input_ids, class_attention_mask, labels_mask
+            )
+        adapters = adapters_per_text(adapter_ids, len(inputs.text_rows.kept), self.adapters)
+        if inputs.labels_mask is not None:
+            slots = inputs.labels_mask.shape[1]
+        elif inputs.label_rows is None and asked is not None:
+            slots = asked
+        else:
+            slots = int(getattr(self.origin.config, "max_num_classes", 0))
         wanted = {"text_embeddings": output_text_embeddings, "class_embeddings": output_class_embeddings}
         of_texts = [None if each is None else self.adapters[each] for each in adapters]
-        found = forward(self.loaded, inputs, slots, any(wanted.values()), of_texts)
+        found = forward(loaded, inputs, slots, any(wanted.values()), of_texts)
         output = GLiClassOutput(**{name: each for name, each in found.items() if wanted.get(name, True)})
         whole = return_dict is not False or output.uncalibrated_logits is not None
         return output if whole else (output.logits,)
@@ -135,9 +143,13 @@ class StockModel:
 
         Raises TypeError, or ValueError for an id that is not among them.
         """
-        if adapter_ids is not None and self.origin.changed():  # a live model may have others
-            self.follow_origin()
+        self._follow_adapters(adapter_ids)
         return adapters_per_text(adapter_ids, count, self.adapters)
+
+    def _follow_adapters(self, adapter_ids: Any) -> None:
+        """Follows the origin where a call names adapters, as a live model may have others by now."""
+        if adapter_ids is not None and self.origin.changed():
+            self.follow_origin()
 
     def __getattr__(self, name: str) -> Any:
         """Raises AttributeError, which says what stands in for what torch's and transformers' models have."""

@@ -63,9 +63,9 @@ def inference_on(device: torch.device, own_threads: bool = False) -> Iterator[No
 
 @dataclass(frozen=True, slots=True)
 class PendingLogits:
-    """Holds logits that a device may still be computing."""
+    """Holds logits, or vectors, that a device may still be computing."""
 
-    host: Tensor  # float32 [1 or 2, L], as `Output.stacked_logits` gives them
+    host: Tensor  # float32; logits are [1 or 2, L], as `Output.stacked_logits` gives them
     copied: torch.cuda.Event | None  # None where the copy was made at once
 
     @classmethod
@@ -76,8 +76,9 @@ class PendingLogits:
         return cls(host, torch.cuda.current_stream(logits.device).record_event() if logits.is_cuda else None)
 
     def wait(self) -> np.ndarray:
-        """Waits until the values are there and returns them, float32 [1 or 2, L]."""
+        """Waits until the values are there and returns them, float32."""
+        values: np.ndarray = self.host.numpy()
         if self.copied is not None:
             self.copied.synchronize()
-        values: np.ndarray = self.host.numpy()
+            values = values.copy()  # page-locked memory is for the next batch, not for who keeps results
         return values

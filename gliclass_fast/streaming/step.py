@@ -18,7 +18,7 @@ from gliclass_fast.batch import EncodedPrompt
 from gliclass_fast.models.decoders import Tokens
 from gliclass_fast.ops import PAGE_ROWS, Sequences
 from gliclass_fast.runtime.loaded import LoadedNetwork
-from gliclass_fast.runtime.packing import work_list
+from gliclass_fast.runtime.packing import check_tokens, work_list
 from gliclass_fast.runtime.transfer import PendingLogits
 from gliclass_fast.streaming.pool import Extension, PagePool
 from gliclass_fast.streaming.session import Session
@@ -97,6 +97,8 @@ def run_step(loaded: LoadedNetwork, pool: PagePool, turns: Sequence[Turn]) -> Pe
 
     Returns the logits of all that is asked for, in order, or None where nothing is asked for. Only rows
     behind what the sessions held before are written: a step that fails leaves them as they were.
+
+    Raises IndexError for a token that has no embedding.
     """
     rows = StepRows()
     for turn in turns:
@@ -123,8 +125,9 @@ def _read(loaded: LoadedNetwork, pool: PagePool, rows: StepRows) -> tuple[Tensor
     # a tile's keys end where those of its last row do
     owner = bounds.searchsorted(tiles[1:, 0], side="right") - 1
     tiles[1:, 3] -= bounds[1:][owner] - tiles[1:, 1]
-    positions = np.concatenate(rows.positions)
-    fields = [np.concatenate(rows.token_ids), positions, bounds, keys, tiles, np.array(rows.pages)]
+    token_ids, positions = np.concatenate(rows.token_ids), np.concatenate(rows.positions)
+    check_tokens(token_ids, loaded.config.backbone_config.vocab_size)
+    fields = [token_ids, positions, bounds, keys, tiles, np.array(rows.pages)]
     ids, places, cu, spans, work, pages = (_on(each, loaded.device, torch.int32) for each in fields)
     kept = Extension(pool, pages, _on(np.concatenate(rows.slots), loaded.device))
     sequences = Sequences(cu, spans, work, int(np.diff(bounds).max()))

@@ -17,69 +17,59 @@ from torch import Tensor
 
 from gliclass_fast.batch import EncodedPrompt
 from gliclass_fast.config import ModelConfig
-from gliclass_fast.text.errors import WrongType, WrongValue
+
+
+@dataclass(frozen=True, slots=True)
+class PaddedRows:
+    """Holds rows of token ids on the host, with what is padding among them."""
+
+    token_ids: np.ndarray  # int32 [..., S]
+    kept: np.ndarray  # bool [..., S], False for padding
+
+    def unpadded(self, *place: int) -> np.ndarray:
+        """Returns the token ids of one row without padding, int32."""
+        row: np.ndarray = self.token_ids[place][self.kept[place]]
+        return row
 
 
 @dataclass(frozen=True, slots=True)
 class PaddedInputs:
-    """Holds what a stock model is called with; N texts, S tokens, K label slots."""
+    """Holds what a stock model is called with, as `read_tensors` checks it; N texts, S tokens, K label slots.
 
-    input_ids: Tensor  # [N, S]
-    attention_mask: Tensor | None = None  # [N, S], default: no padding
-    class_input_ids: Tensor | None = None  # [N, K, S] for bi-encoders, [N, S] for encoder-decoders
-    class_attention_mask: Tensor | None = None  # as class_input_ids
-    labels_mask: Tensor | None = None  # [N, K], for bi-encoders only
+    Every text has a token, and so has every label, and every text a label slot in `labels_mask`.
+    """
+
+    text_rows: PaddedRows  # [N, S]
+    # [N, K, S] for bi-encoders, [N, S] for encoder-decoders, None where the labels are in the texts' rows
+    label_rows: PaddedRows | None = None
+    labels_mask: np.ndarray | None = None  # bool [N, K], for bi-encoders only
 
     def texts(self) -> list[np.ndarray]:
         """Returns the token ids of every text without padding, int32."""
-        return unpadded(self.input_ids, self.attention_mask)
+        return [self.text_rows.unpadded(text) for text in range(len(self.text_rows.kept))]
 
     def label_prompts(self) -> list[np.ndarray]:
-        """Returns the token ids of every text's labels where they are one sequence; else raises WrongType."""
-        if self.class_input_ids is None:
-            raise WrongType("this architecture is called with class_input_ids and class_attention_mask")
-        return unpadded(self.class_input_ids, self.class_attention_mask)
+        """Returns the token ids of every text's labels where they are one sequence, int32."""
+        assert self.label_rows is not None
+        return [self.label_rows.unpadded(text) for text in range(len(self.label_rows.kept))]
 
     def slots(self) -> list[np.ndarray] | None:
         """Returns the label slots that every text uses; None where these are the first ones."""
-        if self.labels_mask is None:
-            return None
-        return [np.flatnonzero(row) for row in self.labels_mask.cpu().numpy()]
+        return None if self.labels_mask is None else [np.flatnonzero(row) for row in self.labels_mask]
 
     def labels(self) -> tuple[list[np.ndarray], list[list[int]]]:
         """Returns the different labels that are sequences of their own, and the places of every text's."""
-        if self.class_input_ids is None:
-            raise WrongType("this architecture is called with class_input_ids and class_attention_mask")
-        count, slots = self.class_input_ids.shape[:2]
-        used = self.slots() or [np.arange(slots)] * count
-        mask = self.class_attention_mask
+        assert self.label_rows is not None and self.labels_mask is not None
         places: dict[bytes, int] = {}
         found: list[np.ndarray] = []
-        of_text: list[list[int]] = []
-        for text in range(count):
-            rows = unpadded(self.class_input_ids[text], None if mask is None else mask[text])
-            of_text.append([])
-            for slot in used[text]:
-                key = rows[slot].tobytes()
-                if places.setdefault(key, len(found)) == len(found):
-                    found.append(rows[slot])
-                of_text[-1].append(places[key])
+        of_text: list[list[int]] = [[] for _ in self.labels_mask]
+        for text, slot in np.argwhere(self.labels_mask).tolist():
+            ids = self.label_rows.unpadded(text, slot)
+            key = ids.tobytes()
+            if places.setdefault(key, len(found)) == len(found):
+                found.append(ids)
+            of_text[text].append(places[key])
         return found, of_text
-
-
-def unpadded(token_ids: Tensor, mask: Tensor | None) -> list[np.ndarray]:
-    """Returns the rows of [N, S] ids where the mask is set, int32.
-
-    Raises WrongValue for an empty row, and where the mask has another shape than the ids.
-    """
-    if mask is not None and mask.shape != token_ids.shape:
-        raise WrongValue(f"attention_mask {list(mask.shape)} does not fit input_ids {list(token_ids.shape)}")
-    ids = token_ids.cpu().numpy().astype(np.int32)
-    kept = np.ones(ids.shape, dtype=bool) if mask is None else mask.cpu().numpy().astype(bool)
-    rows = [row[own] for row, own in zip(ids, kept, strict=True)]
-    if any(len(row) == 0 for row in rows):
-        raise WrongValue("attention_mask leaves a text no token")
-    return rows
 
 
 def marked_prompt(ids: np.ndarray, config: ModelConfig, most: int) -> EncodedPrompt:

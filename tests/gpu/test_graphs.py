@@ -5,20 +5,26 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from gliclass_fast import GLiClassModel, ZeroShotClassificationPipeline
+from gliclass_fast.batch import EncodedPrompt, PackedBatch
+from gliclass_fast.models.configuration import read_config
 from gliclass_fast.runtime.cuda_graphs import CudaRecorder
+from gliclass_fast.runtime.dtype import dtype_candidates
 from gliclass_fast.runtime.graphs import GraphRunner
 from gliclass_fast.text.prompts import Request
 from tests import families
 from tests.accuracy import assert_same_logits
+from tests.adapters import adapted
 from tests.sentences import DISTINCT, LABELS, TEXTS
-from tests.tiny import ALL_SCORERS, ENCODERS, byte_tokenizer, random_prompt, reference_model
+from tests.tiny import ALL_SCORERS, ENCODERS, VOCABULARY, byte_tokenizer, random_prompt, reference_model
 
 
 def gpu_model(
@@ -105,7 +111,7 @@ def test_threads_share_a_model() -> None:
         prompts = batches[number % 12]
         with torch.cuda.stream(torch.cuda.Stream()):
             if number % 5 == 0:
-                return bool(model.loaded(model.loaded.pack(prompts)).logits.isfinite().all())
+                return all(np.isfinite(each.logits).all() for each in model.loaded.embed(prompts))
             return np.array_equal(model.loaded.score(prompts).wait(), expected[number % 12])
 
     with ThreadPoolExecutor(4) as threads:
@@ -178,6 +184,88 @@ def test_after_warming_up_another_thread_may_wait_for_the_gpu() -> None:
     assert model.loaded.graphs.count == 4
 
 
+@pytest.mark.parametrize("thread", ["its own", "another"])
+def test_a_recording_that_breaks_costs_no_other_model_its_graphs(
+    thread: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A wait for the whole device breaks it; torch and the allocators work on."""
+    model, prompts = gpu_model("deberta-v2"), [random_prompt(50, 3)]
+    expected, encode = model.loaded.score(prompts).wait(), model.loaded.network.encode
+
+    def wait() -> None:
+        with suppress(RuntimeError):
+            torch.cuda.synchronize()
+
+    def waiting(batch: PackedBatch) -> tuple[torch.Tensor, ...]:
+        if thread == "its own":
+            torch.cuda.synchronize()
+        else:
+            with ThreadPoolExecutor(1) as other:
+                other.submit(wait).result()
+        return encode(batch)
+
+    with monkeypatch.context() as inside:
+        inside.setattr(model.loaded.network, "encode", waiting)
+        assert np.array_equal(model.loaded.score(prompts).wait(), expected)
+    for _ in range(3):
+        assert np.array_equal(model.loaded.score(prompts).wait(), expected)
+    assert model.loaded.graphs is not None and model.loaded.graphs.count == 0
+    assert caplog.text.count("a CUDA graph could not be recorded") == 1
+    assert torch.cuda.current_stream() == torch.cuda.default_stream()
+    torch.cuda.empty_cache()
+    torch.ones(1 << 20, pin_memory=True).cuda(non_blocking=True)
+    other_model = gpu_model("bert")
+    eager, *replayed = (other_model.loaded.score(prompts).wait() for _ in range(3))
+    assert other_model.loaded.graphs is not None and other_model.loaded.graphs.count == 2
+    assert all(np.array_equal(each, eager) for each in replayed)
+
+
+def test_results_are_no_views_of_page_locked_memory() -> None:
+    model = gpu_model("bert")
+    for _ in range(3):
+        assert not torch.from_numpy(model.loaded.score([random_prompt(20, 2)]).wait()).is_pinned()
+
+
+@pytest.mark.parametrize("encoder", ENCODERS)
+def test_a_token_without_an_embedding_does_not_reach_the_gpu(encoder: str) -> None:
+    model = gpu_model(encoder)
+    foreign = random_prompt(20, 2)
+    foreign.token_ids[7] = VOCABULARY
+    for _ in range(3):
+        with pytest.raises(IndexError, match="has no embedding"):
+            model.loaded.score([foreign])
+        assert np.isfinite(model.loaded.score([random_prompt(20, 2)]).wait()).all()
+
+
+@pytest.mark.parametrize("encoder", ["bert", "deberta-v2"])
+def test_a_slot_is_not_filled_while_another_stream_reads_it(encoder: str, tmp_path: Path) -> None:
+    """Streams that are far behind the host take turns, with more adapters than slots, and ranks that grow."""
+    reference, names = reference_model(encoder, scorer_type="mlp", extract_text_features=True), "abcde"
+    alone, shared = (
+        GLiClassModel.from_gliclass(reference, device="cuda", dtype=torch.float32) for _ in range(2)
+    )
+    for number, name in enumerate(names):
+        adapted(reference, tmp_path / name, number, r=4 << number)
+        for model in (alone, shared):
+            model.load_adapter(name, tmp_path / name)
+
+    def prompt(model: GLiClassModel, name: str) -> list[EncodedPrompt]:
+        return [replace(random_prompt(40, 3), adapter=model.adapters[name])]
+
+    expected = {name: alone.loaded.score(prompt(alone, name)).wait() for name in names}
+    assert np.ptp(np.stack(list(expected.values())), axis=0).min() > 1e-3
+    shared.loaded.adapter_slots.most = 2
+    streams, pending = [torch.cuda.Stream() for _ in range(3)], []
+    for turn in range(30):
+        name = names[(3 * turn + turn // 5) % 5]
+        with torch.cuda.stream(streams[turn % 3]):
+            torch.cuda._sleep(20_000_000)
+            pending.append((name, shared.loaded.score(prompt(shared, name))))
+    for name, found in pending:
+        np.testing.assert_allclose(found.wait(), expected[name], atol=1e-5)
+    assert shared.loaded.graphs is not None and shared.loaded.graphs.count == 2
+
+
 def test_out_of_memory_splits_and_continues(caplog: pytest.LogCaptureFixture) -> None:
     model = gpu_model("bert", dtype=torch.float32, intermediate_size=16384)
     pipeline = gpu_pipeline(model)
@@ -200,5 +288,8 @@ def test_out_of_memory_splits_and_continues(caplog: pytest.LogCaptureFixture) ->
 def test_sixteen_bit_is_the_default(encoder: str) -> None:
     reference = reference_model(encoder)
     model = GLiClassModel(reference.config.to_dict(), reference.state_dict, "a model")
-    assert model.device.type == "cuda" and model.dtype is torch.float16 and model.loaded.graphs is not None
+    config = read_config(reference.config.to_dict())
+    first, *_ = dtype_candidates(None, torch.device("cuda"), config, {})  # no tiny model overflows
+    assert model.device.type == "cuda" and model.dtype is first and first.itemsize == 2
+    assert model.loaded.graphs is not None
     assert model.to("cpu").dtype is torch.float32 and model.loaded.graphs is None

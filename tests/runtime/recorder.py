@@ -20,7 +20,7 @@ class Again:
         self.memory_limit = memory_limit
         self.recorded = self.renewed = self.held = 0
         self.busy = threading.Lock()
-        self.failures: list[Exception] = []
+        self.failures: list[BaseException] = []
         self.recordings: WeakSet[Callable[[], Tensor]] = WeakSet()
 
     @contextmanager

@@ -140,7 +140,7 @@ def test_what_the_model_does_not_do_is_named() -> None:
     ids = torch.tensor([byte_tokenizer()("no label here")["input_ids"]])
     with pytest.raises(ValueError, match=r"input_ids\[0\] holds no label"):
         model(ids)
-    with pytest.raises(ValueError, match="leaves a text no token"):
+    with pytest.raises(ValueError, match=r"input_ids\[0\] has no token that attention_mask counts"):
         model(ids, torch.zeros_like(ids))
     with pytest.raises(TypeError, match=r"labels, output_hidden_states is not supported.*gliclass package"):
         model(ids, labels=torch.ones(1), output_hidden_states=True)

@@ -155,12 +155,28 @@ def test_a_prompt_that_does_not_fit_alone_is_an_error() -> None:
         list(run_batches([5, 5, 5], 15, run, lambda: None))
 
 
-def test_a_failed_recording_leaves_a_runner_that_works() -> None:
+def test_a_recording_that_fails_is_the_last_one(caplog: pytest.LogCaptureFixture) -> None:
+    """Its batch has its scores, what was recorded is replayed, and one line says why there is no more."""
+    recorder = Again()
+    model = with_graphs(tiny_model(), recorder)
+    for _ in range(2):
+        check_equal(model, [random_prompt(64, 1)])
+    recorder.failures = [RuntimeError("captures_underway.empty() INTERNAL ASSERT FAILED\nStack")] * 9
+    for seed in range(4):
+        check_equal(model, [random_prompt(64, 20, seed)])  # where the encoder is replayed, the tail fails
+        check_equal(model, [random_prompt(16, 1, seed)])
+        check_equal(model, [random_prompt(64, 1, seed)])
+    assert recorder.recorded == recorder.alive() == 2 and len(recorder.failures) == 8
+    [line] = caplog.messages
+    assert "(RuntimeError: captures_underway.empty() INTERNAL ASSERT FAILED)" in line
+
+
+def test_a_recording_that_is_interrupted_leaves_a_runner_that_records() -> None:
     recorder = Again()
     model = with_graphs(tiny_model(), recorder)
     check_equal(model, [random_prompt(16, 1)])
-    recorder.failures = [RuntimeError("capture failed")]
-    with pytest.raises(RuntimeError, match="capture failed"):
+    recorder.failures = [KeyboardInterrupt()]
+    with pytest.raises(KeyboardInterrupt):
         model.loaded.score([random_prompt(16, 1)])
     for seed in range(3):
         check_equal(model, [random_prompt(16, 1, seed)])

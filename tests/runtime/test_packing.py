@@ -9,7 +9,10 @@ import pytest
 import torch
 
 from gliclass_fast.batch import Capacity, EncodedPrompt, Layout, PackedBatch
+from gliclass_fast.runtime.graphs import GraphRunner
 from gliclass_fast.runtime.packing import pack, plan_batches, work_list
+from tests import families
+from tests.tiny import VOCABULARY, fast_pipeline, random_prompt, reference_model
 
 
 def prompt(
@@ -122,3 +125,36 @@ def tiles_of(batch: PackedBatch, name: str, rows: int) -> list[list[int]]:
 
 def label_rows(batch: PackedBatch) -> torch.Tensor:
     return batch.first_rows[batch.capacity.prompts :]
+
+
+@pytest.mark.parametrize("foreign", [VOCABULARY, 1 << 30, -1, -(1 << 31)])
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_token_without_an_embedding(foreign: int, count: int) -> None:
+    """A GPU would read it from beyond the table."""
+    prompts = [random_prompt(20, 2, seed) for seed in range(count)]
+    prompts[-1].token_ids[7] = VOCABULARY - 1
+    for room in (None, GraphRunner.bucket(20 * count, count, 2 * count)):
+        prompts[-1].token_ids[7] = VOCABULARY - 1
+        pack(prompts, room, vocabulary=VOCABULARY)
+        prompts[-1].token_ids[7] = foreign
+        with pytest.raises(IndexError, match=f"token {foreign} has no embedding.* {VOCABULARY} of them"):
+            pack(prompts, room, vocabulary=VOCABULARY)
+
+
+@pytest.mark.parametrize("kind", ["bert", *families.KINDS])
+def test_every_way_into_a_network_looks_at_its_tokens(kind: str) -> None:
+    """Texts, labels that are read with them, and labels that have a tower."""
+    pipeline = fast_pipeline(reference_model("bert")) if kind == "bert" else families.pipeline(kind)
+    ours, message = pipeline.model.loaded, "has no embedding.*the tokenizer does not belong to the checkpoint"
+    for prompt in ours.probe([(30, 2)]):
+        for read in filter(None, (prompt.label_prompt, prompt)):
+            before, read.token_ids[3] = read.token_ids[3], ours.config.backbone_config.vocab_size
+            for run in (ours.score, ours.embed):
+                with pytest.raises(IndexError, match=message):
+                    run([prompt])
+            read.token_ids[3] = before
+        ours.score([prompt]).wait()
+    if ours.config.label_backbone_config is not None:
+        ids = np.array([1, ours.config.label_backbone_config.vocab_size], dtype=np.int32)
+        with pytest.raises(IndexError, match=message):
+            ours.label_vectors([EncodedPrompt.of_text(ids, 1)])

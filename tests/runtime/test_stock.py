@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from gliclass_fast import ArgumentError, CheckpointError, GLiClassModel, demo
 from gliclass_fast.config import STOCK_DEFAULTS, GLiClassModelConfig
 from gliclass_fast.model import GLiClassOutput
-from gliclass_fast.runtime.stock import POSITIONS
+from gliclass_fast.runtime.positions import POSITIONS
 from tests import families
 from tests.accuracy import assert_same_results
 from tests.adapters import backbone_of

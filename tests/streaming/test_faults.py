@@ -8,13 +8,14 @@ import threading
 from collections import Counter
 from typing import Any
 
+import numpy as np
 import pytest
 
 from gliclass_fast import ArgumentError
 from gliclass_fast import streaming as ours
 from gliclass_fast.models import rotary
 from tests.streaming.scripts import streaming
-from tests.tiny import SHOT
+from tests.tiny import SHOT, VOCABULARY
 
 LABELS = ["sport", "art"]
 
@@ -223,3 +224,18 @@ def test_sessions_that_are_all_gone_take_no_memory() -> None:
     assert pipeline.sessions.pool.pages == 0 == pipeline.sessions.pool.rows.numel()
     answers = [each("abc", LABELS, session_ids="s", threshold=0.0) for each in (pipeline, twin)]
     assert answers[0] == answers[1]
+
+
+def test_a_token_without_an_embedding(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A GPU would read it from beyond the table. The session stays as it was."""
+    pipeline, twin = streaming(), streaming()
+    for each in (pipeline, twin):
+        each("good", LABELS, session_ids="s")
+    with monkeypatch.context() as inside:
+        foreign = np.array([VOCABULARY], dtype=np.int32)
+        inside.setattr(pipeline._reader, "contexts", lambda texts: [foreign for _ in texts])
+        with pytest.raises(IndexError, match=f"token {VOCABULARY} has no embedding"):
+            pipeline("bad", LABELS, session_ids="s")
+    found, expected = (each("more", LABELS, session_ids="s", threshold=0.0) for each in (pipeline, twin))
+    assert scores(found) == scores(expected)
+    assert_whole(pipeline)

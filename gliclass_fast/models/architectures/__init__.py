@@ -17,6 +17,7 @@ from gliclass_fast.batch import EncodedPrompt, PackedBatch
 from gliclass_fast.checkpoint.weights import Checkpoint
 from gliclass_fast.models.registry import Registry
 from gliclass_fast.ops import Ops
+from gliclass_fast.text.errors import WrongType
 from gliclass_fast.text.padded import PaddedInputs
 from gliclass_fast.text.readers import LabelVectors, Reader
 
@@ -113,7 +114,7 @@ class Network(nn.Module):
 
         Raises TypeError where tensors are missing that the architecture needs.
         """
-        raise TypeError("this model is called through its pipeline, not with tensors")
+        raise WrongType("this model is called through its pipeline, not with tensors")
 
     def text_embeddings(self, rows: Tensor, batch: PackedBatch) -> list[Tensor]:
         """Returns the embedding of every text, each [C], or [rows, C] where a text keeps several.

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from gliclass_fast.batch import EncodedPrompt, PackedBatch
 from gliclass_fast.models.architectures import Output, bi_encoder
+from gliclass_fast.text.errors import WrongValue
 from gliclass_fast.text.padded import PaddedInputs, marked_prompt
 from gliclass_fast.text.readers import FusedSequence, LabelVectors, Reader
 
@@ -36,5 +37,5 @@ class Architecture(bi_encoder.Architecture):
     def _padded_texts(self, inputs: PaddedInputs, counts: list[int]) -> list[EncodedPrompt]:
         texts = [marked_prompt(ids, self.config, len(ids)) for ids in inputs.texts()]
         if [text.num_labels for text in texts] != counts:
-            raise ValueError("input_ids needs one label marker for every label that labels_mask counts")
+            raise WrongValue("input_ids needs one label marker for every label that labels_mask counts")
         return texts

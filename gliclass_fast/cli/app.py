@@ -16,6 +16,7 @@ from gliclass_fast.bench.command import bench
 from gliclass_fast.cli import console
 from gliclass_fast.cli.batch import batch
 from gliclass_fast.cli.options import classify
+from gliclass_fast.cli.rows import TEXT_COLUMN
 from gliclass_fast.cli.serve import REFERENCE_OPTIONS, serve
 
 app = typer.Typer(
@@ -73,11 +74,14 @@ def check(
         Path | None, Option(help="With --quantization: a file of texts, as classify reads.")
     ] = None,
     labels: Annotated[str | None, Option(help="With --quantization: labels, separated by commas.")] = None,
-    column: console.Column = "text",
+    column: console.Column = TEXT_COLUMN,
 ) -> None:
     """Load a checkpoint in float32, print its configuration, compare its scores with the reference's."""
-    if quantization is None and (texts or labels):
+    if quantization is None and not (texts is None and labels is None):
         raise ValueError("--texts and --labels go with --quantization")
+    if texts is None and column != TEXT_COLUMN:
+        raise ValueError("--column names a column of --texts FILE; give that as well")
+    console.check_device(device)
     from gliclass_fast.cli import checking
 
     if quantization is None:

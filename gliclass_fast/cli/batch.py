@@ -9,6 +9,7 @@ from typer import Argument, Option
 
 from gliclass_fast.cli import console
 from gliclass_fast.cli.options import labels_of, reading_of
+from gliclass_fast.cli.rows import TEXT_COLUMN
 
 FOUND_COLUMNS = ("row_id", "file", "row", "text", "labels", "scores", "tokens_cut", "error")
 
@@ -26,7 +27,7 @@ def batch(
     top_k: console.TopK = None,
     single: console.Single = False,
     prompt: console.Prompt = None,
-    column: console.Column = "text",
+    column: console.Column = TEXT_COLUMN,
     keep: console.Keep = None,
     encoding: console.Encoding = None,
     delimiter: console.Delimiter = None,
@@ -58,6 +59,9 @@ def batch(
     ] = None,
 ) -> None:
     """Score files of texts in several processes or machines; a killed job goes on where it was."""
+    console.check_device(device)
+    if num_gpus and device.startswith("cpu"):
+        raise ValueError(f"--num-gpus {num_gpus:g} goes with --device cuda, not with {device}")
     given = labels_of(labels, labels_file)
     reading = reading_of(column, keep, encoding, delimiter)
     if taken := [name for name in reading.keep if name in FOUND_COLUMNS]:
@@ -81,6 +85,6 @@ def batch(
     }  # fmt: skip
     place = {
         "address": address, "count": concurrency, "cpus": num_cpus,
-        "gpus": 0.0 if device == "cpu" else num_gpus,
+        "gpus": 0.0 if device.startswith("cpu") else num_gpus,
     }  # fmt: skip
     BatchRun(source, output, reading, options, place, block_rows, text=not no_text).run(resume)

@@ -5,12 +5,20 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
-from gliclass_fast.cli.readers import check_columns, kind_of, parquet_faults, pyarrow_parquet, read_rows
+from gliclass_fast.cli.readers import (
+    check_columns,
+    check_options,
+    hint_of_pattern,
+    kind_of,
+    parquet_faults,
+    pyarrow_parquet,
+    read_rows,
+)
 from gliclass_fast.cli.rows import FileFormatError, Reading, Row, checked, shown
 from gliclass_fast.serving.ray_data import values_of
 
@@ -27,6 +35,7 @@ class Piece:
     number: int  # of the file
     group: int | None = None
     first: int = 0  # rows of the file before these
+    kinds: Mapping[str, Any] = field(default_factory=dict)  # types of columns to keep, over all row groups
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +59,7 @@ def files_of(source: Path, reading: Reading, output: Path) -> Files:
     paths = _paths(source, output.resolve())
     root = source if source.is_dir() else source.parent
     pieces: list[Piece] = []
-    kinds: dict[str, tuple[str, str]] = {}  # of the columns to keep, and the file that has them first
+    kinds: dict[str, tuple[Any, str]] = {}  # of the columns to keep, and the file that tells
     rows = 0
     for number, path in enumerate(paths):
         name = shown(path.relative_to(root).as_posix())
@@ -64,13 +73,14 @@ def files_of(source: Path, reading: Reading, output: Path) -> Files:
             pieces.append(Piece(path, name, number))
     if not rows:
         raise FileFormatError(f"{source} has no texts")
-    return Files(tuple(pieces), rows, _state(paths, root))
+    of_all = {column: kind for column, (kind, _) in kinds.items()}
+    return Files(tuple(replace(piece, kinds=of_all) for piece in pieces), rows, _state(paths, root))
 
 
 def _paths(source: Path, output: Path) -> list[Path]:
     """Returns the files in the order of their names; what begins with . or _ is not data."""
     if not source.exists():
-        raise FileFormatError(f"{source}: No such file or folder")
+        raise FileFormatError(f"{source}: No such file or folder{hint_of_pattern(source)}")
     if not source.is_dir():
         kinds, paths = {kind_of(source.name)}, [source]
     else:
@@ -112,18 +122,35 @@ def _unreadable(error: OSError) -> NoReturn:
     raise FileFormatError(f"{error.filename} is a folder that cannot be read: {error.strerror}") from None
 
 
-def _groups(path: Path, name: str, reading: Reading, kinds: dict[str, tuple[str, str]]) -> list[int]:
+def _groups(path: Path, name: str, reading: Reading, kinds: dict[str, tuple[Any, str]]) -> list[int]:
     """Returns the numbers of rows of a parquet file's row groups, and notes the kinds of columns to keep."""
+    check_options(path, reading)
     parquet = pyarrow_parquet()
     with parquet_faults(f"{path} is not a parquet file that can be read"):
         metadata, schema = parquet.read_metadata(path), parquet.read_schema(path)
     check_columns(path, schema.names, reading)
     for column in reading.keep:
-        own = str(_plain(schema.empty_table()[column].combine_chunks()).type)
-        kind, first = kinds.setdefault(column, (own, name))
-        if own != kind:
+        own = _plain(schema.empty_table()[column].combine_chunks()).type
+        kind, first = kinds.get(column, (own, name))
+        common = _common(own, kind)
+        if common is None:
             raise FileFormatError(f"column {column!r} is {own} in {name}, but {kind} in {first}")
+        kinds[column] = (common, first if common == kind else name)
     return [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
+
+
+def _common(one: Any, other: Any) -> Any:
+    """Returns the type of pyarrow that the values of both have, or None.
+
+    A column without any value has the type null, which fits every other, also as the type of lists' values.
+    """
+    import pyarrow
+
+    try:
+        both = pyarrow.unify_schemas([pyarrow.schema([("", each)]) for each in (one, other)])
+    except pyarrow.ArrowException:
+        return None
+    return both.field(0).type
 
 
 def _state(paths: Sequence[Path], root: Path) -> dict[str, Any]:
@@ -146,7 +173,14 @@ def tables(piece: Piece, reading: Reading) -> Iterator[Any]:
 def _parquet(piece: Piece, reading: Reading) -> Iterator[tuple[list[Row], dict[str, Any]]]:
     for batch in _batches(piece, list(dict.fromkeys([reading.column, *reading.keep]))):
         rows = [checked("", text) for text in values_of(batch[reading.column])]
-        yield rows, {name: _valid(_plain(batch[name]), name, piece) for name in reading.keep}
+        kept = {name: _valid(_plain(batch[name]), name, piece) for name in reading.keep}
+        yield (
+            rows,
+            {
+                name: column if column.type == piece.kinds[name] else column.cast(piece.kinds[name])
+                for name, column in kept.items()
+            },
+        )
 
 
 def _batches(piece: Piece, columns: list[str]) -> Iterator[Any]:

@@ -13,6 +13,7 @@ import typer
 from gliclass_fast.cli.batch_files import Files, files_of, tables
 from gliclass_fast.cli.console import errors, fail
 from gliclass_fast.cli.job import FAILED_ROWS, INTERRUPTED, MOST_NAMED
+from gliclass_fast.cli.lock import alone
 from gliclass_fast.cli.progress import interruptible
 from gliclass_fast.cli.resume import RunNote
 from gliclass_fast.cli.rows import Reading
@@ -42,8 +43,13 @@ class BatchRun:
         """Scores what is not scored yet, and says what there is then.
 
         Raises ValueError for input that cannot be read, a mistake in the options, or an output of other
-        options. Ends with the exit code 3 where rows failed, and 130 after an interrupt.
+        options or of another job that runs. Ends with the exit code 3 where rows failed, and 130 after an
+        interrupt.
         """
+        with alone(self.output):
+            self._run(resume)
+
+    def _run(self, resume: bool) -> None:
         files = files_of(
             self.source.absolute(), self.reading, self.output
         )  # a link's own name tells the kind of file
@@ -51,7 +57,7 @@ class BatchRun:
         if goes_on := self._goes_on(note, resume):
             note.write()
             self.score(files)
-        failed, said = self._summary(files)
+        failed, said = self._summary(files, note)
         note.write(finished=True)
         shutil.rmtree(self.checkpoint, ignore_errors=True)  # not before, as it is what a resumed job goes by
         for line in said:
@@ -111,13 +117,19 @@ class BatchRun:
                 raise ValueError(f"{error}. Add --resume to continue {self.output}") from error
             raise
 
-    def _summary(self, files: Files) -> tuple[int, list[str]]:
+    def _summary(self, files: Files, note: RunNote) -> tuple[int, list[str]]:
         """Returns how many rows failed, and what to say of the results; ValueError where rows are missing."""
         from pyarrow import dataset
 
         results = dataset.dataset(self.output, format="parquet")
         if (rows := results.count_rows()) != files.rows:
-            raise ValueError(f"{self.output} holds {rows} results of {files.rows} texts of {self.source}")
+            held = f"{self.output} holds {rows} results of {files.rows} texts of {self.source}"
+            if rows > files.rows:
+                raise ValueError(
+                    f"{held}, so rows are there more than once: delete {self.output}, {self.checkpoint} and "
+                    f"{note.path}, and begin anew"
+                )
+            raise ValueError(held)
         said = [f"{rows} texts of {self.source} classified into {self.output}"]
         if cut := results.count_rows(dataset.field("tokens_cut") > 0):
             said.append(f"the window cut {cut} of {rows} texts; --max-length may have them read whole")

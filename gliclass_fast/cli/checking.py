@@ -26,7 +26,7 @@ def check_quantized(
     """Compares decisions in `quantization` with those in float32; ends with 1 where too many differ."""
     quiet()
     rows = _texts(texts, column) if texts else list(selfcheck.TEXTS)
-    given = labels_of(labels, None) if labels else list(selfcheck.LABELS)
+    given = list(selfcheck.LABELS) if labels is None else labels_of(labels, None)
     with errors.status(f"scoring {len(rows)} texts in float32 and in {quantization}"):
         found = selfcheck.compare_quantized(model, model, quantization, rows, given)
     share = found.changed / found.pairs

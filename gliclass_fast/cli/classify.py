@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from gliclass_fast.chunking import ZeroShotClassificationWithChunkingPipeline
 from gliclass_fast.cli.device import quiet, usable
 from gliclass_fast.cli.inputs import Source
 from gliclass_fast.cli.job import INTERRUPTED, Job
+from gliclass_fast.cli.lock import alone
 from gliclass_fast.cli.printers import JsonLines, Tables
 from gliclass_fast.cli.results import Layout, Outcome
 from gliclass_fast.cli.resume import RunNote
@@ -80,26 +82,31 @@ def run(
     source: Source, scoring: Scoring, running: Running, layout: Layout, on_error: str,
     output: Path | None, resume: bool, table: bool,
 ) -> None:  # fmt: skip
-    """Scores a source into a file, or on the screen; it ends as `Job.run` does."""
-    if output is not None:
-        _check_output(output, scoring.labels)
-    quiet()
-    use_threads(running.threads)
-    loaded = GLiClassModel.from_pretrained(
-        scoring.model, running.dtype, usable(running.device), quantization=scoring.quantization
-    )
-    for name, folder in scoring.adapters.items():
-        loaded.load_adapter(name, folder)
-    job = Job(source, _scorer(scoring, running, loaded), layout, on_error, scoring.checked)
-    if output is None:
-        writer: Writer = Tables(layout) if table else JsonLines()
-        job.run(writer, TEXTS_AT_A_TIME)
-        return
-    note = RunNote(
-        output, source.name, _noted(scoring, layout, source), str(loaded.dtype), skips=on_error == "skip"
-    )
-    note.check(resume)
-    job.run(open_writer(output, resume, layout), TEXTS_AT_A_TIME, output, note)
+    """Scores a source into a file, or on the screen; it ends as `Job.run` does.
+
+    Raises ValueError for a mistake in the options, and where another job writes the file.
+    """
+    with ExitStack() as held:
+        if output is not None:
+            _check_output(output, scoring.labels)
+            held.enter_context(alone(output))
+        quiet()
+        use_threads(running.threads)
+        loaded = GLiClassModel.from_pretrained(
+            scoring.model, running.dtype, usable(running.device), quantization=scoring.quantization
+        )
+        for name, folder in scoring.adapters.items():
+            loaded.load_adapter(name, folder)
+        job = Job(source, _scorer(scoring, running, loaded), layout, on_error, scoring.checked)
+        if output is None:
+            writer: Writer = Tables(layout) if table else JsonLines()
+            job.run(writer, TEXTS_AT_A_TIME)
+            return
+        note = RunNote(
+            output, source.name, _noted(scoring, layout, source), str(loaded.dtype), skips=on_error == "skip"
+        )
+        note.check(resume)
+        job.run(open_writer(output, resume, layout), TEXTS_AT_A_TIME, output, note)
 
 
 def _check_output(output: Path, labels: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import sys
 from collections.abc import Callable
 from functools import wraps
@@ -61,6 +62,7 @@ Dtype = Annotated[
 ]
 Threads = Annotated[int | None, Option(help="Threads of the CPU.", show_default="torch's", min=1)]
 DEMO_MODEL = str(PATH)
+DEVICES = ("cuda", "cpu")  # the keys of ops.ORDER, which imports torch
 _MISTAKES = (ValueError, TypeError, OSError, FloatingPointError)
 
 
@@ -71,6 +73,12 @@ def let_threads_sleep() -> None:
     bit, these would stay awake between its operations, and keep other work from the cores.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+
+def check_device(device: str) -> None:
+    """Raises ValueError for what is no device of the engine's, as cuda, cuda:1 and cpu are."""
+    if re.fullmatch(rf"({'|'.join(DEVICES)})(:\d+)?", device) is None:
+        raise ValueError(f"unknown device {device!r}; choose one of: {', '.join(DEVICES)}")
 
 
 def fail(message: str, code: int = 2) -> NoReturn:

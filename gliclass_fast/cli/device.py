@@ -5,14 +5,13 @@ from __future__ import annotations
 import torch
 import transformers
 
-from gliclass_fast.ops import ORDER
+from gliclass_fast.cli.console import check_device
 from gliclass_fast.runtime.device import resolve_device
 
 
 def usable(device: str) -> torch.device:
     """Returns the device that --device means, or the CPU without a GPU; ValueError for an unknown name."""
-    if device.split(":")[0] not in ORDER:
-        raise ValueError(f"unknown device {device!r}; choose one of: {', '.join(ORDER)}")
+    check_device(device)
     return resolve_device(device, fall_back=True)
 
 

@@ -10,8 +10,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from gliclass_fast.cli.readers import kind_of, read_rows
-from gliclass_fast.cli.rows import FileFormatError, Reading, Row, checked
+from gliclass_fast.cli.readers import hint_of_pattern, kind_of, read_rows
+from gliclass_fast.cli.rows import OF_COLUMNS, FileFormatError, Reading, Row, checked
 
 STANDARD_INPUT = ("-", "/dev/stdin")
 BYTES_AT_A_TIME = 1 << 16
@@ -104,14 +104,16 @@ def source_of(texts: Sequence[str] | None, reading: Reading) -> Source:
     if names and len(texts) > 1:
         raise ValueError(f"{names[0]} is a file: give one file, or texts only")
     if not names:
-        if reading.other_columns:
-            raise ValueError(f"{reading.option_of_others} is for the columns of a file")
+        if option := reading.given(*OF_COLUMNS):
+            raise ValueError(f"{option} is for the columns of a file")
+        if option := reading.given("--encoding", "--delimiter"):
+            raise ValueError(f"{option} says how a file is read, and the arguments are the texts themselves")
         return Known("arguments", [checked(f"text {number}", text) for number, text in enumerate(texts, 1)])
     path = path_of(names[0])
     if not path.exists():
         raise FileFormatError(
-            f"{path}: No such file. What looks like a file's name must be one; a text that looks like it can "
-            "be piped into standard input"
+            f"{path}: No such file{hint_of_pattern(path)}. What looks like a file's name must be one; a text "
+            "that looks like it can be piped into standard input"
         )
     if path.is_dir():
         raise FileFormatError(f"{path} is a folder: give one file")
@@ -119,8 +121,7 @@ def source_of(texts: Sequence[str] | None, reading: Reading) -> Source:
 
 
 def _standard_input(reading: Reading, asked_for: bool) -> Lines:
-    if reading.other_columns:
-        option = reading.option_of_others
+    if option := reading.given(*OF_COLUMNS, "--delimiter"):
         raise ValueError(f"{option} is for the columns of a file; standard input has a text per line")
     if sys.stdin is None:
         raise ValueError("standard input is closed: give texts or a file")

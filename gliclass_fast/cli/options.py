@@ -13,7 +13,7 @@ from typer import Argument, Option
 from gliclass_fast.cli import console
 from gliclass_fast.cli.inputs import path_of, source_of
 from gliclass_fast.cli.results import Layout
-from gliclass_fast.cli.rows import Reading
+from gliclass_fast.cli.rows import TEXT_COLUMN, Reading
 
 LEAST_WARM_UP = 4  # tokens of the shortest prompt there is, which has one label
 
@@ -42,7 +42,7 @@ def classify(
     single: console.Single = False,
     prompt: console.Prompt = None,
     examples: Annotated[Path | None, Option(help='JSON file: a list of {"text", "labels"} examples.')] = None,
-    column: console.Column = "text",
+    column: console.Column = TEXT_COLUMN,
     keep: console.Keep = None,
     encoding: console.Encoding = None,
     delimiter: console.Delimiter = None,
@@ -97,6 +97,7 @@ def classify(
     ] = None,
 ) -> None:
     """Score texts against any labels."""
+    console.check_device(device)
     given = labels_of(labels, labels_file)
     shots = read_json(examples) if examples else None
     sizes = warm_up.split(",") if warm_up else []
@@ -106,6 +107,10 @@ def classify(
         )
     if resume and output is None:
         raise ValueError("--resume continues an --output file; give one")
+    if output is not None and table is not None:
+        raise ValueError(
+            "--table and --json say how results are printed; --output writes them to a file instead"
+        )
     if output is not None and texts and output.resolve() == path_of(texts[0]).resolve():
         raise ValueError(f"--output {output} is the input file")
     if text_chunk_overlap is not None and text_chunk_size is None:

@@ -13,7 +13,7 @@ from math import isnan
 from pathlib import Path
 from typing import Any, TextIO
 
-from gliclass_fast.cli.rows import FileFormatError, Reading, Row, checked, shown
+from gliclass_fast.cli.rows import OF_COLUMNS, FileFormatError, Reading, Row, checked, shown
 
 INPUT_SUFFIXES = (".txt", ".csv", ".tsv", ".json", ".jsonl", ".parquet")
 
@@ -30,16 +30,15 @@ def read_rows(path: Path, reading: Reading) -> list[Row]:
     """Reads a whole file, so that a mistake in its last row shows before the first is scored.
 
     A row whose text is null or no string is a row with an error. Raises FileFormatError for another suffix,
-    a missing or duplicated column, bytes that are not in the encoding, JSON or CSV that is not well formed.
+    an option that such a file has no use for, a missing or duplicated column, bytes that are not in the
+    encoding, JSON or CSV that is not well formed.
     """
     kind = kind_of(path.name)
     if kind is None:
         raise FileFormatError(
             f"{path}: unknown file type; supported: {', '.join(INPUT_SUFFIXES)}, and .gz of all but .parquet"
         )
-    if kind == ".txt" and reading.other_columns:
-        option = reading.option_of_others
-        raise FileFormatError(f"{path} has no columns; {option} is for files that have them")
+    check_options(path, reading)
     if kind == ".parquet":
         return list(_parquet(path, reading))
     readers: dict[str, Callable[[TextIO, Path, Reading], Iterator[Row]]] = {
@@ -54,6 +53,25 @@ def read_rows(path: Path, reading: Reading) -> list[Row]:
         ) from None
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise FileFormatError(f"{path} is not a whole gzip file: {error}") from None
+
+
+def check_options(path: Path, reading: Reading) -> None:
+    """Raises FileFormatError where an option would change nothing, as files of this kind are without it."""
+    kind = kind_of(path.name)
+    if kind == ".txt" and (option := reading.given(*OF_COLUMNS)):
+        raise FileFormatError(f"{path} has no columns; {option} is for files that have them")
+    if kind not in (".csv", ".tsv") and reading.given("--delimiter"):
+        raise FileFormatError(f"{path} is no .csv or .tsv file, which --delimiter is for")
+    if kind == ".parquet" and reading.given("--encoding"):
+        raise FileFormatError(
+            f"{path} is a parquet file, whose texts are UTF-8; --encoding is for other files"
+        )
+
+
+def hint_of_pattern(path: Path) -> str:
+    """Returns what to add to a message about a path that is not there: patterns are for the shell."""
+    is_pattern = any(sign in str(path) for sign in "*?[")
+    return " (a pattern in quotes is not resolved: name a file, or for batch a folder)" if is_pattern else ""
 
 
 def _open(path: Path, codec: str) -> TextIO:
@@ -78,6 +96,8 @@ def _csv(file: TextIO, path: Path, reading: Reading) -> Iterator[Row]:
         for cells in lines:
             if not header:
                 header = cells
+                if not header:
+                    raise FileFormatError(f"{path}, line 1 is empty, but should name the columns")
                 check_columns(path, header, reading)
             elif cells and len(cells) != len(header):
                 raise FileFormatError(
@@ -91,7 +111,7 @@ def _csv(file: TextIO, path: Path, reading: Reading) -> Iterator[Row]:
         reason = "a quote is never closed" if "end of data" in str(error) else str(error)
         raise FileFormatError(f"{path}, line {first} is not valid CSV: {reason}") from None
     if not header:
-        check_columns(path, header, reading)
+        raise FileFormatError(f"{path} is empty: its first line should name the columns")
 
 
 def _jsonl(file: TextIO, path: Path, reading: Reading) -> Iterator[Row]:
@@ -107,10 +127,10 @@ def _jsonl(file: TextIO, path: Path, reading: Reading) -> Iterator[Row]:
 
 
 def _json(file: TextIO, path: Path, reading: Reading) -> Iterator[Row]:
+    if not (content := file.read()):
+        raise FileFormatError(f"{path} is empty: it must hold a list of strings or of objects")
     try:
-        records = json.load(file)
-    except UnicodeError:
-        raise
+        records = json.loads(content)
     except (ValueError, RecursionError) as error:
         hint = "; a value per line is .jsonl" if "Extra data" in str(error) else ""
         raise FileFormatError(f"{path} is not valid JSON: {error}{hint}") from None

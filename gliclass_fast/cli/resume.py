@@ -79,7 +79,7 @@ class RunNote:
             options: JSON values by name; None is the value of an option that is not given.
             skips: whether rows that fail have no result.
         """
-        self._path, self._options = output.with_name(f"{output.name}.options.json"), options
+        self.path, self._options = output.with_name(f"{output.name}.options.json"), options
         self._output, self._source, self._dtypes = output, source, [dtype]
         self.skips, self.done = skips, Done()
         self._anew = True
@@ -100,7 +100,7 @@ class RunNote:
         if resume and other:
             raise ValueError(
                 f"{self._output} was made with other options; --resume continues with the same: "
-                f"{', '.join(other)} (see {self._path.name})"
+                f"{', '.join(other)} (see {self.path.name})"
             )
         if resume:
             self._dtypes = list(dict.fromkeys([*dtypes, *self._dtypes]))
@@ -118,10 +118,10 @@ class RunNote:
 
         They are gone where another run began anew, and ended before it could write a note.
         """
-        if not (self._path.exists() and self._output.exists()):
+        if not (self.path.exists() and self._output.exists()):
             return None
         try:
-            before = json.loads(self._path.read_text(encoding="utf-8"))
+            before = json.loads(self.path.read_text(encoding="utf-8"))
             noted = {name: before[name] for name in ("finished", "options", "dtypes")}
             rows, results, without = (before.get(name, 0) for name in ("rows", "results", "without"))
             done = Done(int(rows), int(results), tuple(map(int, without or ())))
@@ -129,12 +129,12 @@ class RunNote:
                 return None
             return {**noted, "skips": before.get("skips"), "done": done}
         except (ValueError, KeyError, TypeError):
-            raise FileFormatError(f"{self._path} is damaged: delete it, or {self._output} as well") from None
+            raise FileFormatError(f"{self.path} is damaged: delete it, or {self._output} as well") from None
 
     def begin(self) -> None:
         """Forgets an earlier run that this one does not continue, once its results are gone."""
         if self._anew:
-            self._path.unlink(missing_ok=True)
+            self.path.unlink(missing_ok=True)
             self._anew = False
 
     def write(self, finished: bool = False) -> None:
@@ -143,10 +143,10 @@ class RunNote:
             "skips": self.skips, **asdict(self.done),
         }  # fmt: skip
         # exchanged whole, as a run that ends in the middle must leave a note to go on with
-        new = self._path.with_name(f"{self._path.name}.new")
+        new = self.path.with_name(f"{self.path.name}.new")
         try:
             new.write_text(shown(json.dumps(note, ensure_ascii=False)) + "\n", encoding="utf-8")
-            new.replace(self._path)
+            new.replace(self.path)
         except BaseException:
             new.unlink(missing_ok=True)
             raise

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+TEXT_COLUMN = "text"  # unless another one is asked for
+OF_COLUMNS = ("--keep", "--adapter-column", "--column")  # options that need a file with columns
 RESULT_COLUMNS = ("text", "predictions", "labels", "scores", "error")
 
 
@@ -33,7 +35,7 @@ class Reading:
     names the adapter of every row, or None.
     """
 
-    column: str = "text"
+    column: str = TEXT_COLUMN
     keep: tuple[str, ...] = ()
     encoding: str | None = None
     delimiter: str | None = None
@@ -56,10 +58,14 @@ class Reading:
         asked_for = self.keep if self.adapter_column is None else (*self.keep, self.adapter_column)
         return tuple(dict.fromkeys(asked_for))
 
-    @property
-    def option_of_others(self) -> str:
-        """Names the option that asks for such columns."""
-        return "--keep" if self.keep else "--adapter-column"
+    def given(self, *options: str) -> str | None:
+        """Names the first of some options that asks for something, or returns None."""
+        asks = {
+            "--keep": bool(self.keep), "--adapter-column": self.adapter_column is not None,
+            "--column": self.column != TEXT_COLUMN, "--encoding": self.encoding is not None,
+            "--delimiter": self.delimiter is not None,
+        }  # fmt: skip
+        return next((option for option in options if asks[option]), None)
 
     def option_of(self, column: str) -> str:
         """Names the option that asks for a column."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Mapping
 from dataclasses import replace
 from enum import Enum
 from pathlib import Path
@@ -11,10 +13,13 @@ from typer import Argument, Option
 
 from gliclass_fast.cli import console
 from gliclass_fast.cli.options import folders_of, labels_in
-from gliclass_fast.serving.settings import Placement, ServeSettings
+
+logger = logging.getLogger(__name__)
 
 # options that serve itself does not have are keys of the reference's configuration
 REFERENCE_OPTIONS = {"ignore_unknown_options": True}
+# keys that do nothing without --ray
+_FOR_RAY = ("num_cpus_per_replica", "num_gpus_per_replica", "max_ongoing_requests")
 
 
 class LogLevel(str, Enum):
@@ -82,17 +87,24 @@ def serve(
     Any other option, as --max-model-len 512, is a key of gliclass's GLiClassServeConfig.
     """
     console.let_threads_sleep()
+    from gliclass_fast.serving.config import values_of
+    from gliclass_fast.serving.from_config import configured, placed_by
     from gliclass_fast.serving.logs import use_json  # what follows may take seconds to import
 
     use_json(log_level.value)
-    settings, placement, rest = ServeSettings(), Placement(), list(arguments or ())
+    rest = list(arguments or ())
     model = rest.pop(0) if rest and not rest[0].startswith("--") else None
-    if config is not None or rest:
-        from gliclass_fast.serving.from_config import configured
-
-        settings, placement = configured(config, rest, model)
+    keys = values_of(rest)
+    _check_once(
+        keys, model=("MODEL", model), max_model_len=("--max-length", max_length), http_port=("--port", port),
+        default_threshold=("--threshold", threshold), request_timeout_s=("--timeout", timeout),
+        num_replicas=("--replicas", replicas),
+    )  # fmt: skip
+    own = {"model": model, "device": device}  # the meaning of other keys depends on the device
+    keys |= {key: value for key, value in own.items() if value is not None}
+    settings, placement = configured(config, keys)
     settings = _set(
-        settings, model=model, more_models=folders_of(more_models, "--add-model", "NAME"), device=device,
+        settings, more_models=folders_of(more_models, "--add-model", "NAME"),
         adapters=folders_of(adapters) or None,
         dtype=dtype, quantization=quantization, threads=threads, batch_tokens=batch_tokens,
         max_length=max_length, threshold=threshold,
@@ -101,20 +113,35 @@ def serve(
         limits=_set(settings.limits, queue_tokens=max_queue_tokens, seconds=timeout),
     )  # fmt: skip
     placement = _set(placement, host=host, port=port, replicas=replicas)
+    console.check_device(settings.device)
+    if settings.device.startswith("cpu") and keys.get("num_gpus_per_replica"):
+        raise ValueError(f"--num-gpus-per-replica goes with --device cuda, not with {settings.device}")
     if ray:
         from gliclass_fast.serving.ray_service import RayService, run_until_signal, shared_out
 
-        if config is None and not rest:
-            placement = shared_out(placement, settings)
+        if config is None:
+            placement = shared_out(placement, settings, placed_by(keys))
         run_until_signal(RayService(settings, placement, log_level=log_level.value))
         return
     if placement.replicas > 1:
         raise ValueError("several replicas need --ray")
     if placement.ray_address is not None:
         raise ValueError("ray_address, the address of a cluster, needs --ray")
+    for key in (each for each in _FOR_RAY if each in keys):
+        logger.warning("%s has no effect: it is for replicas, with --ray", key)
     from gliclass_fast.serving.server import run
 
     run(settings, placement)
+
+
+def _check_once(keys: Mapping[str, Any], **own: tuple[str, Any]) -> None:
+    """Raises ValueError where a key and our own option for the same are both given.
+
+    own: the name of such an option, and its value or None, by the key.
+    """
+    for key, (option, value) in own.items():
+        if key in keys and value is not None:
+            raise ValueError(f"{option} and --{key.replace('_', '-')} mean the same: give one of them")
 
 
 def _set(settings: Any, **given: Any) -> Any:

@@ -2,66 +2,84 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping
 from pathlib import Path
+from typing import Any
 
-from gliclass_fast.serving.config import GLiClassServeConfig, values_of
+from gliclass_fast.serving.config import GLiClassServeConfig
+from gliclass_fast.serving.config_keys import EFFECTS
 from gliclass_fast.serving.settings import Limits, Placement, ServeSettings
 
+# {key: the field of ours that it sets}
+_OF_SETTINGS = {
+    "model": "model", "device": "device", "dtype": "dtype", "quantization": "quantization",
+    "max_model_len": "max_length", "max_batch_size": "batch_texts", "tokenizer_threads": "tokenizer_threads",
+    "default_threshold": "threshold", "route_prefix": "route_prefix",
+}  # fmt: skip
+_OF_LIMITS = {"max_labels": "labels", "queue_capacity": "queue_texts", "request_timeout_s": "seconds"}
+_OF_PLACEMENT = {
+    "http_port": "port", "num_replicas": "replicas", "num_cpus_per_replica": "cpus",
+    "num_gpus_per_replica": "gpus", "max_ongoing_requests": "ongoing_requests", "ray_address": "ray_address",
+}  # fmt: skip
 
-def configured(
-    path: Path | None, arguments: Sequence[str], model: str | None
-) -> tuple[ServeSettings, Placement]:
-    """Reads a YAML file and options of a command line, which count more; `model` counts most.
+
+def configured(path: Path | None, given: Mapping[str, Any]) -> tuple[ServeSettings, Placement]:
+    """Reads a YAML file, and keys that count more.
+
+    With a file, the reference's defaults hold for the keys that nothing sets; without one, ours do.
 
     Raises ArgumentError as `GLiClassServeConfig` does, and OSError for a file that cannot be read.
     """
-    given = {**values_of(arguments), **({} if model is None else {"model": model})}
     if path is not None:
         config = GLiClassServeConfig.from_yaml(path, **given)
-    else:
-        config = GLiClassServeConfig.from_mapping({"model": ServeSettings().model, **given})
-    return settings_of(config), placement_of(config)
+        return settings_of(config), placement_of(config)
+    config = GLiClassServeConfig.from_mapping({"model": ServeSettings().model, **given})
+    # a cluster may have the GPUs that are asked for where this machine has none
+    on_gpu = None if config.ray_address is None else config.device.startswith("cuda")
+    return settings_of(config, on_gpu, given), placement_of(config, on_gpu, given)
 
 
-def settings_of(config: GLiClassServeConfig, on_gpu: bool | None = None) -> ServeSettings:
+def settings_of(
+    config: GLiClassServeConfig, on_gpu: bool | None = None, keys: Collection[str] = EFFECTS
+) -> ServeSettings:
     """Returns what a configuration says of a service, in our terms.
 
-    on_gpu: whether it runs on a GPU; None: whether it would on this machine.
+    on_gpu: whether it runs on a GPU; None: whether it would on this machine. keys: those that count; what the
+    others would set has our defaults.
     """
-    on_gpu = _on_gpu(config) if on_gpu is None else on_gpu
-    return ServeSettings(
-        model=config.model,
-        device=config.device,
-        dtype=config.dtype if on_gpu else None,  # 16 bit is for a GPU; a CPU computes in float32
-        quantization=config.quantization,
-        max_length=config.max_model_len,
-        batch_texts=config.max_batch_size,
-        tokenizer_threads=config.tokenizer_threads or None,
-        threshold=config.default_threshold,
-        route_prefix=config.route_prefix,
-        limits=Limits(
-            labels=config.max_labels if config.max_labels > 0 else Limits().labels,
-            queue_texts=config.queue_capacity,
-            seconds=config.request_timeout_s,
-        ),
-    )
+    values = {
+        **vars(config),
+        "tokenizer_threads": config.tokenizer_threads or None,
+        "max_labels": config.max_labels if config.max_labels > 0 else Limits().labels,
+    }
+    if "dtype" in keys and not _on_gpu(config, on_gpu):
+        values["dtype"] = None  # 16 bit is for a GPU; a CPU computes in float32
+    limits = Limits(**_fields(_OF_LIMITS, values, keys))
+    return ServeSettings(**_fields(_OF_SETTINGS, values, keys), limits=limits)
 
 
-def placement_of(config: GLiClassServeConfig, on_gpu: bool | None = None) -> Placement:
-    """Returns what a configuration says of where a service runs; `on_gpu` is that of `settings_of`."""
-    on_gpu = _on_gpu(config) if on_gpu is None else on_gpu
-    return Placement(
-        port=config.http_port,
-        replicas=config.num_replicas,
-        cpus=config.num_cpus_per_replica,
-        gpus=config.num_gpus_per_replica if on_gpu else 0.0,
-        ongoing_requests=config.max_ongoing_requests,
-        ray_address=config.ray_address,
-    )
+def placement_of(
+    config: GLiClassServeConfig, on_gpu: bool | None = None, keys: Collection[str] = EFFECTS
+) -> Placement:
+    """Returns what a configuration says of where a service runs, by the arguments of `settings_of`."""
+    values = dict(vars(config))
+    if "num_gpus_per_replica" in keys and not _on_gpu(config, on_gpu):
+        values["num_gpus_per_replica"] = 0.0
+    return Placement(**_fields(_OF_PLACEMENT, values, keys))
 
 
-def _on_gpu(config: GLiClassServeConfig) -> bool:
+def placed_by(keys: Collection[str]) -> set[str]:
+    """Returns the fields of a placement that keys set."""
+    return {field for key, field in _OF_PLACEMENT.items() if key in keys}
+
+
+def _fields(fields: Mapping[str, str], values: Mapping[str, Any], keys: Collection[str]) -> dict[str, Any]:
+    return {field: values[key] for key, field in fields.items() if key in keys}
+
+
+def _on_gpu(config: GLiClassServeConfig, known: bool | None) -> bool:
+    if known is not None:
+        return known
     from gliclass_fast.runtime.device import resolve_device  # imports torch: mistakes are found before
 
     return resolve_device(config.device, fall_back=True).type == "cuda"

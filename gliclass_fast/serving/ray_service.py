@@ -7,7 +7,7 @@ import math
 import os
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -151,17 +151,18 @@ class RayService:
         self.stop()
 
 
-def shared_out(placement: Placement, settings: ServeSettings) -> Placement:
+def shared_out(placement: Placement, settings: ServeSettings, given: Collection[str] = ()) -> Placement:
     """Returns a placement whose replicas share out the cores of this machine, each with a queue of its own.
 
-    Ray sends a replica what its queue and a batch hold, so that the queue says what is too much.
+    Ray sends a replica what its queue and a batch hold, so that the queue says what is too much. given: the
+    fields that stay as they are.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return replace(
-        placement,
-        cpus=float(max(1, cores // placement.replicas)),
-        ongoing_requests=settings.limits.queue_texts + settings.batch_texts,
-    )
+    shares: dict[str, Any] = {
+        "cpus": float(max(1, cores // placement.replicas)),
+        "ongoing_requests": settings.limits.queue_texts + settings.batch_texts,
+    }
+    return replace(placement, **{name: share for name, share in shares.items() if name not in given})
 
 
 def run_until_signal(service: RayService) -> None:

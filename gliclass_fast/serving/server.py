@@ -6,8 +6,10 @@ import asyncio
 import contextlib
 import logging
 import os
+import signal
 import sys
 import threading
+from collections.abc import Iterator
 from types import FrameType
 from typing import Any
 
@@ -47,6 +49,20 @@ class Server(uvicorn.Server):
             facts = {"address": address_of(host, port), "service": self._service.information()}
             logger.info("ready", extra=facts)
 
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Handles SIGHUP as SIGTERM, as the terminal may close, unless it is ignored, as under nohup."""
+        with super().capture_signals():
+            known = hasattr(signal, "SIGHUP") and threading.current_thread() is threading.main_thread()
+            if not known or signal.getsignal(signal.SIGHUP) != signal.SIG_DFL:
+                yield
+                return
+            signal.signal(signal.SIGHUP, self.handle_exit)
+            try:
+                yield
+            finally:
+                signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Drains at the first signal, and ends the process at once at the second."""
         if self._ending is None:
@@ -71,7 +87,7 @@ class Server(uvicorn.Server):
 
 
 def run(settings: ServeSettings, placement: Placement) -> None:
-    """Loads the model and serves it until SIGTERM or SIGINT; raises what `create_app` raises.
+    """Loads the model and serves it until SIGTERM, SIGINT or SIGHUP; raises what `create_app` raises.
 
     Raises OSError where the address cannot be bound.
     """

@@ -9,6 +9,10 @@ from typing import Any
 
 from gliclass_fast.demo import PATH
 
+_OPTIONS = {  # that set a limit, as a person knows them
+    "labels": "max_labels", "queue_tokens": "--max-queue-tokens", "queue_texts": "queue_capacity",
+    "seconds": "--timeout, request_timeout_s",
+}  # fmt: skip
 MOST_PORT = 65_535
 BATCHES_WAITING = 8  # the queue holds so many batches of tokens unless a setting says otherwise
 
@@ -30,7 +34,8 @@ class Limits:
         """Raises ValueError where a limit would let nothing through."""
         for name, value in asdict(self).items():
             if value is not None and not 0 < value < math.inf:
-                raise ValueError(f"{name} must be positive, not {value}")
+                option = f" ({_OPTIONS[name]})" if name in _OPTIONS else ""
+                raise ValueError(f"{name}{option} must be positive, not {value}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +61,13 @@ class ServeSettings:
     route_prefix: str = "/gliclass"  # of the routes that gliclass's client asks
     limits: Limits = Limits()
 
+    def __post_init__(self) -> None:
+        """Raises ValueError for a threshold that no request could name."""
+        if not 0 <= self.threshold <= 1:
+            raise ValueError(
+                f"threshold (--threshold, default_threshold) must be from 0 to 1, not {self.threshold}"
+            )
+
 
 @dataclass(frozen=True, slots=True)
 class Placement:
@@ -70,7 +82,12 @@ class Placement:
     ray_address: str | None = None  # of a cluster; None: a local one is started
 
     def __post_init__(self) -> None:
-        """Raises ValueError for a port that there is not: the system would take another one instead."""
+        """Raises ValueError for an address that there is not, for which the system would take another one.
+
+        For a host without a name it would take every address of the machine.
+        """
+        if not self.host.strip():
+            raise ValueError("the host (--host) must be an address, as 127.0.0.1, or 0.0.0.0 for all of them")
         if not 0 <= self.port <= MOST_PORT:
             raise ValueError(f"a port is from 0 to {MOST_PORT}, not {self.port}")
 

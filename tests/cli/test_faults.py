@@ -136,9 +136,8 @@ def test_a_run_that_is_killed_early_leaves_no_results_of_the_run_before(
 
 def test_a_folder_that_cannot_be_written_to(texts: Path) -> None:
     result = run("classify", str(texts), *LABELS, "--output", "/sys/out.jsonl")  # not by root either
-    assert (
-        result.exit_code == 2 and "Permission denied" in words(result) and "stopped after 0" in words(result)
-    )
+    assert result.exit_code == 2
+    assert "/sys/out.jsonl: no file can be made beside it: Permission denied" in words(result)
 
 
 def started(*arguments: str, **options: Any) -> subprocess.Popen[str]:

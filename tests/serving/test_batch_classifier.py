@@ -166,6 +166,9 @@ def test_a_column_or_an_option_that_is_not_there_is_named(classifier: Classifier
         Classifier(labels=LABELS, device="cpu", call={"foo": 1})
     with pytest.raises(ValueError, match="must be at most"):
         Classifier(labels=LABELS, device="cpu", threads=100_000)
+    for threads in (0, -1):
+        with pytest.raises(ValueError, match=rf"^threads \(--threads\) must be at least 1, got {threads}"):
+            Classifier(labels=LABELS, device="cpu", threads=threads)
 
 
 def test_an_actor_has_the_threads_it_is_given(monkeypatch: pytest.MonkeyPatch) -> None:

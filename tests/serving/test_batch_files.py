@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +125,28 @@ def test_what_cannot_be_opened_in_a_folder_is_named(tmp_path: Path, monkeypatch:
     (tmp_path / "secret/b.csv").symlink_to("nothing.csv")
     with pytest.raises(FileFormatError, match=r"secret/b\.csv is no file that can be opened: is it a link"):
         files_of(tmp_path, Reading(), OUTPUT)
+
+
+def test_a_column_without_values_fits_every_type(tmp_path: Path) -> None:
+    """Blocks have one type all the same, which is that of the files with values, also within lists."""
+    inside = {
+        "a": pyarrow.array([None], pyarrow.null()), "b": pyarrow.array([2**60]),
+        "c": pyarrow.array([None], pyarrow.null()),
+    }  # fmt: skip
+    for name, keys in inside.items():
+        tags = pyarrow.array([[]] if keys.null_count else [["x"]])
+        write_parquet(tmp_path / f"{name}.parquet", ["one"], key=keys, tags=tags)
+    reading = Reading(keep=("key", "tags"))
+    files = files_of(tmp_path, reading, OUTPUT)
+    found = [each for piece in files.pieces for each in tables(pickle.loads(pickle.dumps(piece)), reading)]
+    assert [each.to_pylist()[0]["key"] for each in found] == [None, 2**60, None]
+    assert [each.to_pylist()[0]["tags"] for each in found] == [[], ["x"], []]
+    for each in found:
+        assert each.schema.field("key").type == pyarrow.int64()
+        assert each.schema.field("tags").type == pyarrow.list_(pyarrow.string())
+    write_parquet(tmp_path / "d.parquet", ["one"], key=["1"], tags=[["x"]])
+    with pytest.raises(FileFormatError, match=r"'key' is string in d\.parquet, but int64 in b\.parquet"):
+        files_of(tmp_path, reading, OUTPUT)
 
 
 def not_utf_8(*values: bytes | None) -> Any:

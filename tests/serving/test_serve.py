@@ -9,19 +9,23 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
+from fastapi import FastAPI
 from typer.testing import CliRunner
+from uvicorn import Config
 
 from gliclass_fast.cli.app import app
 from gliclass_fast.cli.options import labels_in
 from gliclass_fast.runtime.device import MOST_THREADS
 from gliclass_fast.serving.ray_service import RayService
-from gliclass_fast.serving.server import run
-from gliclass_fast.serving.settings import Placement, ServeSettings, address_of
+from gliclass_fast.serving.server import Server, run
+from gliclass_fast.serving.settings import Limits, Placement, ServeSettings, address_of
 
 READY_WITHIN = 10  # seconds, on a machine that does little else; a busy one may take three times as long
 
@@ -90,6 +94,19 @@ def test_what_is_no_port_and_labels_of_each_text_are_mistakes(tmp_path: Path) ->
         (["--threads", "100000"], f"(--threads) must be at most {MOST_THREADS} here, not 100000"),
         (["--tokenizer-threads", "100000"], "(--tokenizer-threads) must be at most"),
         (["--log-level", "foo"], "'--log-level'"),
+        (["--host", ""], "the host (--host) must be an address"),
+        (["--host", " "], "the host (--host) must be an address"),
+        (["--timeout", "0"], "seconds (--timeout, request_timeout_s) must be positive, not 0.0"),
+        (["--request-timeout-s", "0"], "seconds (--timeout, request_timeout_s) must be positive, not 0.0"),
+        (["--threshold", "5"], "threshold (--threshold, default_threshold) must be from 0 to 1, not 5.0"),
+        (["a", "--model", "b"], "MODEL and --model mean the same"),
+        (["--port", "0", "--http-port", "1"], "--port and --http-port mean the same"),
+        (["--replicas", "1", "--num-replicas", "2"], "--replicas and --num-replicas mean the same"),
+        (["--max-length", "9", "--max-model-len", "8"], "--max-length and --max-model-len mean the same"),
+        (
+            ["--device", "cpu", "--num-gpus-per-replica", "1"],
+            "--num-gpus-per-replica goes with --device cuda",
+        ),
     ],
 )
 def test_a_mistake_in_an_option_is_named(
@@ -98,6 +115,98 @@ def test_a_mistake_in_an_option_is_named(
     monkeypatch.setattr("gliclass_fast.serving.logs.use_json", lambda level: None)
     result = CliRunner().invoke(app, ["serve", *options])
     assert result.exit_code == 2 and message in " ".join(result.stderr.split()), result.stderr
+
+
+@pytest.fixture
+def starts(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[ServeSettings, Placement]]:
+    """Returns what `serve` would start, in one process or with --ray, from its options."""
+    found: list[tuple[ServeSettings, Placement]] = []
+    monkeypatch.setattr("gliclass_fast.serving.logs.use_json", lambda level: None)
+    monkeypatch.setattr("gliclass_fast.serving.server.run", lambda *given: found.append(given))
+    monkeypatch.setattr(
+        "gliclass_fast.serving.ray_service.run_until_signal",
+        lambda service: found.append((service.settings, service.placement)),
+    )
+
+    def call(*options: str) -> tuple[ServeSettings, Placement]:
+        result = CliRunner().invoke(app, ["serve", *options])
+        assert result.exit_code == 0, result.output
+        return found.pop()
+
+    return call
+
+
+def test_a_key_on_the_command_line_changes_nothing_else(
+    starts: Callable[..., tuple[ServeSettings, Placement]], caplog: pytest.LogCaptureFixture
+) -> None:
+    ours, place = starts()
+    assert (ours, place) == (ServeSettings(), Placement())
+    for options, settings, placement in (
+        (["--max-ongoing-requests", "5"], {}, {"ongoing_requests": 5}),
+        (["--num-cpus-per-replica", "2", "--http-port", "9"], {}, {"cpus": 2.0, "port": 9}),
+        (["--default-threshold", "0.25"], {"threshold": 0.25}, {}),
+        (
+            ["--max-batch-size", "8", "--tokenizer-threads", "3"],
+            {"batch_texts": 8, "tokenizer_threads": 3},
+            {},
+        ),
+        (["m", "--max-model-len", "9"], {"model": "m", "max_length": 9}, {}),
+        (["--queue-capacity", "7"], {"limits": Limits(queue_texts=7)}, {}),
+    ):
+        assert starts(*options) == (replace(ours, **settings), replace(place, **placement))
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{key} has no effect: it is for replicas, with --ray"
+        for key in ("max_ongoing_requests", "num_cpus_per_replica")
+    ]
+
+
+def test_with_ray_what_no_key_sets_is_shared_out(
+    starts: Callable[..., tuple[ServeSettings, Placement]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: range(8))
+    whole = ServeSettings().limits.queue_texts + ServeSettings().batch_texts
+    for options, threads, placement in (
+        (["--replicas", "2"], 4, Placement(replicas=2, cpus=4.0, ongoing_requests=whole)),
+        (["--num-replicas", "2"], 4, Placement(replicas=2, cpus=4.0, ongoing_requests=whole)),
+        (["--max-ongoing-requests", "5"], 8, Placement(cpus=8.0, ongoing_requests=5)),
+        (["--num-cpus-per-replica", "2"], 2, Placement(cpus=2.0, ongoing_requests=whole)),
+        (
+            ["--ray-address", "auto", "--num-gpus-per-replica", "0.5"],
+            8,
+            Placement(cpus=8.0, gpus=0.5, ongoing_requests=whole, ray_address="auto"),
+        ),
+    ):
+        assert starts("--ray", *options) == (ServeSettings(threads=threads), placement)
+
+
+def test_a_file_has_the_references_defaults_and_options_count_more(
+    starts: Callable[..., tuple[ServeSettings, Placement]], tmp_path: Path
+) -> None:
+    config = tmp_path / "service.yaml"
+    config.write_text("model: m\ndevice: cuda\nmax_labels: 3\n")
+    read = {"device": "cpu", "batch_texts": 32, "tokenizer_threads": 4, "limits": Limits(labels=3)}
+    settings, placement = starts("--config", str(config), "--device", "cpu", "--max-model-len", "9")
+    assert settings == ServeSettings(model="m", max_length=9, **read)  # and no 16 bit on a CPU
+    assert placement == Placement(gpus=0.0)
+    settings, _ = starts("n", "--config", str(config), "--device", "cpu")
+    assert settings == ServeSettings(model="n", max_length=2048, **read)
+    config.write_text("model: m\ndevice: tpu\n")
+    result = CliRunner().invoke(app, ["serve", "--config", str(config)])
+    assert result.exit_code == 2 and "unknown device 'tpu'" in result.stderr
+
+
+def test_the_end_of_a_terminal_ends_the_service_in_order() -> None:
+    server = Server(Config(FastAPI()), None)  # type: ignore[arg-type]
+    before = signal.getsignal(signal.SIGHUP)
+    try:
+        for usual, within in ((signal.SIG_DFL, server.handle_exit), (signal.SIG_IGN, signal.SIG_IGN)):
+            signal.signal(signal.SIGHUP, usual)
+            with server.capture_signals():
+                assert signal.getsignal(signal.SIGHUP) == within
+                assert signal.getsignal(signal.SIGTERM) == server.handle_exit
+            assert signal.getsignal(signal.SIGHUP) == usual
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_an_address_that_is_taken_is_a_mistake() -> None:

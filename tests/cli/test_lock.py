@@ -1,0 +1,126 @@
+"""An output has one job at a time: another one is refused at once, and a job that was killed stops nobody."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+from typer.testing import CliRunner
+
+from gliclass_fast.cli import app
+from gliclass_fast.cli.batch_run import BatchRun
+from gliclass_fast.cli.lock import alone
+from gliclass_fast.cli.rows import Reading
+
+LABELS = ["--labels", "a,b", "--device", "cpu"]
+
+
+def run(*arguments: str) -> Any:
+    return CliRunner().invoke(app.app, list(arguments))
+
+
+@pytest.mark.parametrize("command", ["classify", "batch"])
+@pytest.mark.parametrize("resume", [True, False])
+def test_the_second_job_of_an_output_is_refused_at_once(command: str, resume: bool, tmp_path: Path) -> None:
+    source, output = tmp_path / "in.csv", tmp_path / "out.jsonl"
+    source.write_text("text\none\n")
+    options = [command, str(source), "--output", str(output), *LABELS, *(["--resume"] if resume else [])]
+    with alone(output):
+        held = sorted(tmp_path.iterdir())
+        result = run(*options)
+        assert result.exit_code == 2 and f"error: another job writes {output}: wait" in result.stderr
+        assert len(result.stderr.splitlines()) == 1 and sorted(tmp_path.iterdir()) == held
+    assert list(tmp_path.iterdir()) == [source]
+
+
+def test_a_link_and_what_it_leads_to_are_one_output(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "out")
+    with alone(tmp_path / "out"):
+        with pytest.raises(ValueError, match="another job writes"), alone(tmp_path / "link"):
+            pass
+        with alone(tmp_path / "other"):
+            pass
+    with alone(tmp_path / "link"):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == ["link"]
+
+
+def test_a_job_that_was_killed_stops_nobody(tmp_path: Path) -> None:
+    program = """
+import sys, time
+from pathlib import Path
+from gliclass_fast.cli.lock import alone
+with alone(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+    output = tmp_path / "out"
+    line = [sys.executable, "-c", program, str(output)]
+    with subprocess.Popen(line, stdout=subprocess.PIPE, text=True) as job:
+        assert job.stdout is not None and job.stdout.readline() == "held\n"
+        with pytest.raises(ValueError, match="another job writes"), alone(output):
+            pass
+        job.send_signal(signal.SIGKILL)
+    assert [path.name for path in tmp_path.iterdir()] == [".out.lock"]  # which no reader takes for data
+    with alone(output):
+        pass
+    assert not list(tmp_path.iterdir())
+
+
+def batch_of(folder: Path) -> BatchRun:
+    (folder / "in.csv").write_text("text\none\ntwo\n")
+    options = {"model": "m", "labels": ["a"], "dtype": None, "call": {"threshold": 0.5}}
+    return BatchRun(folder / "in.csv", folder / "out", Reading(), options, {})
+
+
+def scored(run: BatchRun, copies: int) -> None:
+    """Writes results as a job does, each of them so many times."""
+    run.output.mkdir()
+    run.checkpoint.mkdir()
+    rows = {"tokens_cut": pyarrow.array([0, 0] * copies, pyarrow.int32())}
+    rows["error"] = pyarrow.nulls(2 * copies, pyarrow.string())
+    pyarrow.parquet.write_table(pyarrow.table(rows), run.output / "a.parquet")
+
+
+def test_a_batch_job_holds_its_output_from_the_first_look_to_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job, steps = batch_of(tmp_path), []
+
+    def while_held(step: str, then: Any) -> Any:
+        def call(*arguments: Any, **options: Any) -> Any:
+            with pytest.raises(ValueError, match="another job writes"):
+                job.run(resume=True)
+            steps.append(step)
+            return then(*arguments, **options)
+
+        return call
+
+    monkeypatch.setattr(BatchRun, "score", while_held("score", lambda run, files: scored(run, 1)))
+    for step in ("_goes_on", "_summary"):
+        monkeypatch.setattr(BatchRun, step, while_held(step, getattr(BatchRun, step)))
+    job.run()
+    assert steps == ["_goes_on", "score", "_summary"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.csv", "out", "out.options.json"]
+    assert json.loads((tmp_path / "out.options.json").read_text())["finished"]
+
+
+def test_results_that_are_there_twice_say_how_to_begin_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = batch_of(tmp_path)
+    monkeypatch.setattr(BatchRun, "score", lambda run, files: scored(run, 2))
+    out = tmp_path / "out"
+    with pytest.raises(ValueError) as error:
+        job.run()
+    assert str(error.value) == (
+        f"{out} holds 4 results of 2 texts of {tmp_path / 'in.csv'}, so rows are there more than once: "
+        f"delete {out}, {out}.checkpoint and {out}.options.json, and begin anew"
+    )

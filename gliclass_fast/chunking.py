@@ -33,6 +33,8 @@ class ZeroShotClassificationWithChunkingPipeline(BasePipeline):
     text_chunk_size: Setting[int] = Setting(partial(whole_number, name="text_chunk_size", least=0))
     text_chunk_overlap: Setting[int] = Setting(partial(whole_number, name="text_chunk_overlap", least=0))
     labels_chunk_size: Setting[int] = Setting(partial(whole_number, name="labels_chunk_size"))
+    chunk_tokens: Setting[ChunkTokens] = Setting(lambda given: _chunk_tokens(given))
+    overlap_tokens: Setting[int | None] = Setting(lambda given: _overlap_tokens(given))
 
     def __init__(
         self,
@@ -73,10 +75,13 @@ class ZeroShotClassificationWithChunkingPipeline(BasePipeline):
     def chunk_text(self, text: str, chunk_size: int | None = None, overlap: int | None = None) -> list[str]:
         """Cuts a text into pieces of `chunk_size` characters, of which neighbours share `overlap` characters.
 
-        Raises ValueError unless 0 <= overlap < chunk_size, where a text is longer than a chunk.
+        Raises TypeError for arguments of another type, and ValueError unless 0 <= overlap < chunk_size, where
+        a text is longer than a chunk.
         """
-        size = self.text_chunk_size if chunk_size is None else chunk_size
-        return chunks.by_characters(text, size, self.text_chunk_overlap if overlap is None else overlap)
+        text = arguments.plain_string(text, "text")
+        size = self.text_chunk_size if chunk_size is None else whole_number(chunk_size, "chunk_size", 0)
+        shared = self.text_chunk_overlap if overlap is None else whole_number(overlap, "overlap", 0)
+        return chunks.by_characters(text, size, shared)
 
     def __call__(
         self,
@@ -107,7 +112,8 @@ class ZeroShotClassificationWithChunkingPipeline(BasePipeline):
         Those of a call that raises an error do not stay.
 
         Arguments that `ZeroShotClassificationPipeline` has too mean the same here. `chunk_tokens` and
-        `overlap_tokens` count for this call; the default is what the constructor was given.
+        `overlap_tokens` count for this call; the default is what the constructor was given. A call that has
+        `text_chunk_size` cuts by characters, whatever that was; only there `text_chunk_overlap` has a place.
 
         Returns a list of predictions per text: for single-label the best label, for multi-label the labels at
         or above the threshold, best first. A text of several chunks gets the best score of each label over
@@ -116,8 +122,12 @@ class ZeroShotClassificationWithChunkingPipeline(BasePipeline):
 
         Raises TypeError, ValueError and FloatingPointError as `ZeroShotClassificationPipeline` does.
         """
-        if text_chunk_size is not None and (chunk_tokens, overlap_tokens) != (None, None):
-            raise WrongValue("give text_chunk_size, or chunk_tokens and overlap_tokens, not both")
+        by_characters = text_chunk_size is not None or text_chunk_overlap is not None
+        if by_characters and (chunk_tokens is not None or overlap_tokens is not None):
+            raise WrongValue(
+                "give text_chunk_size and text_chunk_overlap, or chunk_tokens and overlap_tokens, not both"
+            )
+        arguments.check_switches(return_hierarchical=return_hierarchical, return_info=return_info)
         to_stay = {
             name: whole_number(value, name, least=lowest)
             for name, value, lowest in (
@@ -135,6 +145,10 @@ class ZeroShotClassificationWithChunkingPipeline(BasePipeline):
         )
         if text_chunk_size is not None:  # of this call, so it counts and not the constructor's tokens
             size = shared = None
+        elif text_chunk_overlap is not None and size is not None:
+            raise WrongValue(
+                "text_chunk_overlap is for chunks of characters: give text_chunk_size too, or overlap_tokens"
+            )
         orders = whole_number(label_permutations, "label_permutations")
         cuts = self.on_truncation if on_truncation is None else arguments.check_on_truncation(on_truncation)
         call = self.prepare(
@@ -248,12 +262,20 @@ class ZeroShotClassificationWithChunkingPipeline(BasePipeline):
 
 def _token_sizes(size: Any, shared: Any) -> tuple[ChunkTokens, int | None]:
     """Returns both sizes in tokens, checked."""
-    if size is not None and not (isinstance(size, str) and size == "auto"):
-        size = whole_number(size, "chunk_tokens")
+    size, shared = _chunk_tokens(size), _overlap_tokens(shared)
     if shared is not None:
-        shared = whole_number(shared, "overlap_tokens", least=0)
         if size is None:
             raise WrongValue("overlap_tokens is for chunks of tokens: give chunk_tokens too")
         if size != "auto" and shared >= size:
             raise WrongValue(f"overlap_tokens must be below chunk_tokens, got {shared} and {size}")
     return size, shared
+
+
+def _chunk_tokens(value: Any) -> ChunkTokens:
+    if value is None:
+        return None
+    return "auto" if isinstance(value, str) and value == "auto" else whole_number(value, "chunk_tokens")
+
+
+def _overlap_tokens(value: Any) -> int | None:
+    return None if value is None else whole_number(value, "overlap_tokens", least=0)

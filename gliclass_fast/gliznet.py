@@ -11,14 +11,14 @@ import torch
 
 from gliclass_fast.config import UnsupportedConfigError
 from gliclass_fast.engine.engine import Engine
-from gliclass_fast.engine.given import Setting
+from gliclass_fast.engine.given import Setting, tokenizer_of
 from gliclass_fast.engine.passes import LabelsPerPass
 from gliclass_fast.models.gliznet.config import GliznetConfig
 from gliclass_fast.runtime.device import resolve_device
 from gliclass_fast.runtime.model import GLiClassModel
 from gliclass_fast.runtime.pretrained import PLACES, find_pretrained
 from gliclass_fast.text import arguments, results
-from gliclass_fast.text.errors import WrongType
+from gliclass_fast.text.errors import WrongType, WrongValue
 from gliclass_fast.text.gliznet_tokenizer import GliZNETTokenizer
 from gliclass_fast.text.labels import labels_per_text
 from gliclass_fast.text.prompts import Request
@@ -72,9 +72,8 @@ class ZeroShotClassificationPipeline:
     """Does zero-shot classification with the author's arguments and results."""
 
     model: Setting[GLiClassModel] = Setting(lambda model: _checked_model(model))
-    tokenizer: Setting[GliZNETTokenizer] = Setting(
-        lambda given: given if isinstance(given, GliZNETTokenizer) else GliZNETTokenizer(given)
-    )
+    tokenizer: Setting[GliZNETTokenizer] = Setting(lambda given: _own_tokenizer(given))
+    classification_type: Setting[str] = Setting(lambda given: _checked_kind(given))
     batch_tokens: Setting[int | None] = Setting(arguments.tokens_per_batch)
     _engine: Engine | None = None
 
@@ -97,13 +96,13 @@ class ZeroShotClassificationPipeline:
             batch_tokens: tokens per batch.
 
         Raises:
-            TypeError: `model` is not a loaded model.
+            TypeError: `model` is not a loaded model, or `tokenizer` is no tokenizer.
             ValueError: the classification type or the device is unknown, or the tokenizer does not fit.
         """
         self.model, self.tokenizer, self.batch_tokens = model, tokenizer, batch_tokens
         if device is not None:
             self.model.to(resolve_device(device))
-        self.classification_type = _kind(classification_type) and classification_type
+        self.classification_type = classification_type
         self._engine = self.engine  # the tokenizer is checked now
 
     @property
@@ -163,7 +162,7 @@ class ZeroShotClassificationPipeline:
         texts = arguments.check_texts(text)
         given = labels_per_text(labels, len(texts), ".")
         labels_per_pass = arguments.check_labels_per_pass(labels_per_pass)
-        kind = _kind(self.classification_type if classification_type is None else classification_type)
+        kind = self.classification_type if classification_type is None else _checked_kind(classification_type)
         requests = [Request(own, each.read) for own, each in zip(texts, given, strict=True)]
         if isinstance(threshold, (list, tuple)):
             raise WrongType("threshold must be one number for all texts")
@@ -172,7 +171,7 @@ class ZeroShotClassificationPipeline:
         )
         scored = self.engine.score(requests, labels_per_pass)
         names = [each.names for each in given]
-        scores = results.scores_of(names, [each.logits for each in scored], [kind] * len(scored))
+        scores = results.scores_of(names, [each.logits for each in scored], [_KINDS[kind]] * len(scored))
         found = []
         for own, each in zip(texts, scores, strict=True):
             pairs = each.predictions("multi-label", lowest)  # every label counts, in either kind
@@ -190,9 +189,14 @@ def _checked_model(model: Any) -> GLiClassModel:
     return model
 
 
-def _kind(classification_type: Any) -> str:
-    if classification_type not in _KINDS:
-        raise ValueError(
-            f"unsupported classification type {classification_type!r}: choose 'multi-label' or 'multi-class'"
-        )
-    return _KINDS[classification_type]
+def _own_tokenizer(given: Any) -> GliZNETTokenizer:
+    tokenizer = tokenizer_of(given)
+    return tokenizer if isinstance(tokenizer, GliZNETTokenizer) else GliZNETTokenizer(tokenizer)
+
+
+def _checked_kind(given: Any) -> str:
+    kind = str.__str__(given) if isinstance(given, str) else None
+    if kind not in _KINDS:
+        known = "choose 'multi-label' or 'multi-class'"
+        raise WrongValue(f"unsupported classification type {arguments.said(given)}: {known}")
+    return kind

@@ -141,7 +141,8 @@ def test_no_answer_of_mixed_types(pipeline: Any) -> None:
 WRONG: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"label_descriptions": {"sport": "x"}}, ValueError, "label_descriptions has 'sport', which is no label"),
     ({"label_descriptions": ["x"]}, TypeError, "label_descriptions must be a dict of strings, got list"),
-    ({"label_descriptions": {"music": 3}}, TypeError, "the description of 'music' must be a string"),
+    ({"label_descriptions": {"music": 3}}, TypeError, "label_descriptions: the description of 'music' must"),
+    ({"label_descriptions": {3: "x"}}, TypeError, "a label of label_descriptions must be a string"),
     ({"labels": {"a": "b"}, "label_descriptions": {"a": "c"}}, ValueError, "has descriptions already"),
     ({"threshold": {"sport": 0.5}}, ValueError, r"threshold has 'sport', which is no label; .*'music'"),
     ({"threshold": [{"sport": 0.5}, 0.5]}, ValueError, r"threshold\[0\] has 'sport'"),
@@ -167,8 +168,9 @@ def test_wrong_options(
     for face in (pipeline, chunking):
         if face is chunking and "classification_type" in arguments:
             continue
-        with pytest.raises(error, match=message):
+        with pytest.raises(error, match=message) as raised:
             face(**given)
+        assert isinstance(raised.value, ArgumentError)
 
 
 @pytest.mark.parametrize("labels", [1, 2, 3, 4, 7, 20])
@@ -184,6 +186,21 @@ def test_orders_are_permutations_that_depend_on_the_set_alone(labels: int, count
     if count % 2 == 0 and len(made) == count:  # every label has the same mean place
         places = np.argsort(made, axis=1).mean(axis=0)
         assert np.allclose(places, (labels - 1) / 2)
+
+
+@pytest.mark.parametrize("labels", [1, 2, 3, 7])
+@pytest.mark.parametrize("count", [400, 10**400], ids=["400", "a googol to the fourth"])
+def test_more_orders_than_there_are_are_all_of_them(labels: int, count: int) -> None:
+    own = [chr(ord("a") + number) for number in range(labels)]
+    turned = [(*range(start, labels), *range(start)) for start in range(labels)]
+    assert set(orders(own, count)) == {*turned, *(order[::-1] for order in turned)}
+
+
+def test_more_orders_than_there_are_cost_no_more(tiny: list[Any]) -> None:
+    for face in tiny:
+        found, [info] = face(TEXTS[0], LABELS, 0.0, label_permutations=10**400, return_info=True)
+        assert info.passes == 2 * len(LABELS)
+        assert found == face(TEXTS[0], LABELS, 0.0, label_permutations=2 * len(LABELS))
 
 
 @pytest.fixture(scope="module")

@@ -7,9 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tokenizers import normalizers
 
 import gliclass_fast
 from gliclass_fast import (
+    ArgumentError,
     ZeroShotClassificationPipeline,
     ZeroShotClassificationWithChunkingPipeline,
     demo,
@@ -31,7 +33,7 @@ from tests.tiny import (
 )
 
 OTHER = new_byte_tokenizer()
-OTHER.backend_tokenizer.normalizer = __import__("tokenizers").normalizers.Lowercase()
+OTHER.backend_tokenizer.normalizer = normalizers.Lowercase()
 SETTINGS: dict[str, Any] = {
     "max_length": 60,
     "tokenizer": OTHER,
@@ -97,6 +99,12 @@ def test_another_model_counts_from_the_next_call() -> None:
         ("text_chunk_size", None, TypeError),
         ("text_chunk_overlap", -1, ValueError),
         ("labels_chunk_size", 0, ValueError),
+        ("chunk_tokens", "all", TypeError),
+        ("overlap_tokens", -1, ValueError),
+        ("tokenizer", 5, TypeError),
+        ("tokenizer", None, TypeError),
+        ("tokenizer", object(), TypeError),
+        ("labels_tokenizer", 5, ValueError),
     ],
 )
 def test_what_cannot_be_set_raises_and_changes_nothing(name: str, value: Any, error: type[Exception]) -> None:
@@ -107,6 +115,17 @@ def test_what_cannot_be_set_raises_and_changes_nothing(name: str, value: Any, er
     setattr(pipeline, name, getattr(pipeline, name))  # what it has may be set
     with pytest.raises(error, match=name.replace("classification_type", "classification type")):
         setattr(pipeline, name, value)
+    assert pipeline(TEXTS[0], LABELS[0], threshold=0.0) == before
+
+
+@pytest.mark.parametrize("value", [5, object(), gliznet_tokenizer()], ids=["5", "an object", "GliZNET's"])
+@pytest.mark.parametrize("kind", ["bi-encoder", "bi-encoder-fused"])
+def test_what_is_no_labels_tokenizer_raises_and_changes_nothing(kind: str, value: Any) -> None:
+    pipeline = fast_pipeline(families.reference(kind))
+    before, own = pipeline(TEXTS[0], LABELS[0], threshold=0.0), pipeline.labels_tokenizer
+    with pytest.raises(ArgumentError, match=r"labels_tokenizer: .* is not a fast tokenizer") as raised:
+        pipeline.labels_tokenizer = value
+    assert isinstance(raised.value, TypeError) and pipeline.labels_tokenizer is own
     assert pipeline(TEXTS[0], LABELS[0], threshold=0.0) == before
 
 
@@ -123,6 +142,19 @@ def test_a_tokenizer_that_was_changed_in_place_counts_once_it_is_set_again() -> 
     pipeline.tokenizer = pipeline.tokenizer
     pipeline.max_length = pipeline.max_length
     assert pipeline.engine is not before and pipeline.engine is pipeline.engine
+
+
+@pytest.mark.parametrize("kind", ["bi-encoder", "bi-encoder-fused"])
+def test_a_labels_tokenizer_that_was_changed_in_place_counts_once_it_is_set_again(kind: str) -> None:
+    own, tokenizer = families.reference(kind), new_byte_tokenizer()
+    pipeline = fast_pipeline(own, labels_tokenizer=tokenizer)
+    before = pipeline(TEXTS[0], ["WORD"], threshold=0.0)
+    tokenizer.backend_tokenizer.normalizer = normalizers.Lowercase()
+    assert pipeline(TEXTS[0], ["WORD"], threshold=0.0) == before
+    pipeline.labels_tokenizer = tokenizer
+    found = pipeline(TEXTS[0], ["WORD"], threshold=0.0)
+    assert found != before
+    assert found == fast_pipeline(own, labels_tokenizer=tokenizer)(TEXTS[0], ["WORD"], threshold=0.0)
 
 
 def test_another_model_keeps_the_options_and_finds_its_label_tokenizer() -> None:
@@ -160,6 +192,55 @@ def test_settings_of_gliznet_count_or_raise() -> None:
     ):
         with pytest.raises((TypeError, ValueError), match=error):
             setattr(pipeline, name, value)
+
+
+WRONG_KINDS = [5, True, [], {}, object(), "both", "single-label", np.array(["a", "b"]), 10**5000]
+
+
+@pytest.mark.parametrize("value", WRONG_KINDS, ids=lambda value: type(value).__name__)
+def test_a_wrong_kind_of_gliznet_raises_and_changes_nothing(value: Any) -> None:
+    ours = families.loaded(families.reference("GliZNet D"))
+    message = "unsupported classification type .* choose 'multi-label' or 'multi-class'"
+    with pytest.raises(ArgumentError, match=message):
+        gliznet.ZeroShotClassificationPipeline(ours, gliznet_tokenizer(), classification_type=value)
+    pipeline = gliznet.ZeroShotClassificationPipeline(ours, gliznet_tokenizer(), "multi-class")
+    before = pipeline(TEXTS[0], LABELS[0])
+    with pytest.raises(ArgumentError, match=message):
+        pipeline(TEXTS[0], LABELS[0], classification_type=value)
+    for name in ("classification_type", "tokenizer"):
+        with pytest.raises(ArgumentError):
+            setattr(pipeline, name, value if name == "classification_type" else object())
+    assert pipeline.classification_type == "multi-class" and pipeline(TEXTS[0], LABELS[0]) == before
+
+
+@pytest.mark.parametrize("wrapped", [True, False])
+def test_the_window_is_that_of_the_tokenizer_of_now(wrapped: bool) -> None:
+    ours, tokenizer = families.loaded(families.reference("GliZNet D")), new_byte_tokenizer(lab=True)
+    tokenizer.model_max_length = 60
+    given = gliznet.GliZNETTokenizer(tokenizer) if wrapped else tokenizer
+    text, labels = "some text " * 12, ["sports", "the arts"]
+    pipelines = [
+        face(ours, given, device="cpu", progress_bar=False, max_length=1024)
+        for face in (ZeroShotClassificationPipeline, ZeroShotClassificationWithChunkingPipeline)
+    ]
+    for longest in (60, 100, 1 << 40, 40):
+        tokenizer.model_max_length = longest
+        fresh = fast_pipeline(ours, given, max_length=1024)
+        for pipeline in pipelines:
+            for run in (pipeline, fresh):
+                run.on_truncation = "ignore"
+            [found], [info] = pipeline(text, labels, 0.0, return_info=True)
+            [expected], [its_info] = fresh(text, labels, 0.0, return_info=True)
+            assert sorted(map(str, found)) == sorted(map(str, expected))
+            assert info == its_info and (info.tokens_cut > 0) == (longest <= 100)
+        _, [info] = pipelines[1](text, labels, chunk_tokens="auto", return_info=True)
+        assert info.tokens_cut == 0 and (info.passes > 1) == (longest <= 100)
+        for mine, its in zip(
+            pipelines[0].get_embeddings(text, labels), fresh.get_embeddings(text, labels), strict=True
+        ):
+            assert np.array_equal(mine["logits"], its["logits"])
+        inputs = pipelines[0].prepare_inputs([text], [labels])
+        assert inputs["input_ids"].shape == fresh.prepare_inputs([text], [labels])["input_ids"].shape
 
 
 def test_options_of_the_model_go_through_the_constructor() -> None:

@@ -101,7 +101,6 @@ class Engine:
         """Chooses the reader, the window and the budget for the model as it is now."""
         _, tokenizer, max_length, batch_tokens, labels_tokenizer = self.made_of
         loaded = self.model.loaded
-        self._bound = (loaded.config, loaded.device)
         self._twin: Engine | None = None
         self.batch_tokens = batch_tokens or BATCH_TOKENS[loaded.device.type]
         if loaded.graphs is not None:
@@ -113,18 +112,19 @@ class Engine:
             self.reader = self._narrow.reader
         else:
             self.reader = loaded.network.reader(tokenizer, None)
-        limits = (loaded.config.backbone_config.max_positions, self.reader.longest)
+        self._bound = (loaded.config, loaded.device, self.reader.longest)
+        limits = (loaded.config.backbone_config.max_positions, self._bound[2])
         longest = min((limit for limit in limits if limit is not None), default=None)
         self.window = max_length if longest is None else min(max_length, longest)
         self._cuts = CutReports(self.window, max_length, longest)
 
     def follow_model(self) -> None:
-        """Brings the model up to date, and the rest where its configuration or device is another one now."""
+        """Brings the model up to date, and the rest where it or the tokenizer's limit is another one now."""
         if self.model.origin.changed():
             self.model.follow_origin()
         with self._lock:
             now = self.model.loaded
-            if (now.config, now.device) != self._bound:
+            if (now.config, now.device, self.reader.longest) != self._bound:
                 self._bind()
 
     def _with_one_network(self, run: Callable[[], Result]) -> Result:

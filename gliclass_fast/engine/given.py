@@ -13,6 +13,9 @@ from gliclass_fast.checkpoint.files import load_tokenizer, resolve_folder
 from gliclass_fast.checkpoint.live import unwrapped
 from gliclass_fast.runtime.model import GLiClassModel
 from gliclass_fast.runtime.pretrained import PLACES
+from gliclass_fast.text.errors import WrongTokenizer, WrongValue
+from gliclass_fast.text.gliznet_tokenizer import GliZNETTokenizer
+from gliclass_fast.text.tokenizer import backend_of
 
 Value = TypeVar("Value")
 
@@ -86,8 +89,21 @@ def fitting_labels_tokenizer(model: GLiClassModel, known: Any) -> Any:
 
 
 def tokenizer_of(given: Any) -> Any:
-    """Returns a tokenizer, loaded where a path or a repository id is given."""
-    return load_tokenizer(given) if is_name(given) else given
+    """Returns the tokenizer of texts: a GliZNETTokenizer, or what `fast_tokenizer` makes of anything else."""
+    return given if isinstance(given, GliZNETTokenizer) else fast_tokenizer(given, "tokenizer")
+
+
+def fast_tokenizer(given: Any, name: str) -> Any:
+    """Returns a fast tokenizer, loaded where a path or a repository id is given.
+
+    Raises WrongTokenizer, which says the name of the argument, for anything else.
+    """
+    tokenizer = load_tokenizer(given) if is_name(given) else given
+    try:
+        backend_of(tokenizer)
+    except ValueError as error:
+        raise WrongTokenizer(f"{name}: {error}") from None
+    return tokenizer
 
 
 def tokenizer_beside(model: Any, options: Mapping[str, Any]) -> Any:
@@ -108,17 +124,19 @@ def labels_tokenizer_of(config: Any, given: Any) -> Any:
 
     config: the model's `ModelConfig`. given: a tokenizer or its name; default: what config.json names.
 
-    Raises ValueError where it is given without a tower, or is missing, and CheckpointError where it cannot be
-    loaded.
+    Raises WrongValue where it is given without a tower, ValueError where it is missing, WrongTokenizer where
+    it is no fast one, and CheckpointError where it cannot be loaded.
     """
-    if given is not None and config.label_backbone_config is None:
-        raise ValueError("labels_tokenizer is for bi-encoders: this model has no label tower")
-    if given is None and config.label_backbone_config is not None:
+    if config.label_backbone_config is None:
+        if given is not None:
+            raise WrongValue("labels_tokenizer is for bi-encoders: this model has no label tower")
+        return None
+    if given is None:
         given = config.label_model_name
         if given is None:
             raise ValueError("config.json names no 'label_model_name': give labels_tokenizer")
     try:
-        return tokenizer_of(given)
+        return fast_tokenizer(given, "labels_tokenizer")
     except CheckpointError as error:
         raise CheckpointError(
             "the label tower's tokenizer, which config.json's "

@@ -27,6 +27,7 @@ def orders(labels: Sequence[str], count: int) -> list[tuple[int, ...]]:
     They depend on the set of labels and on `count`, which is at least 2.
     """
     by_name = sorted(range(len(labels)), key=labels.__getitem__)
+    count = min(count, 4 * len(labels))  # which has every rotation with its reverse: a larger one adds none
     rotations = (count + 1) // 2
     found: list[tuple[int, ...]] = []
     for turn in range(rotations):

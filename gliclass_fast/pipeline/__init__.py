@@ -148,12 +148,12 @@ class BasePipeline:
 
     @property
     def labels_tokenizer(self) -> Any:
-        """Returns the tokenizer of a bi-encoder's label tower, or None."""
+        """Returns the tokenizer of a bi-encoder's label tower, or None; to set one makes another engine."""
         return self._labels_tokenizer
 
     @labels_tokenizer.setter
     def labels_tokenizer(self, given: Any) -> None:
-        self._labels_tokenizer = labels_tokenizer_of(self.model.loaded.config, given)
+        self._labels_tokenizer, self._engine = labels_tokenizer_of(self.model.loaded.config, given), None
 
     @property
     def engine(self) -> Engine:
@@ -232,11 +232,11 @@ class BasePipeline:
         same_labels: has no effect. Raises TypeError and ValueError as a call of the pipeline does.
         """
         requests, _ = self._requests(texts, labels, prompt, examples, None)
-        prompts, pad_id = self.engine.encode(requests), self.tokenizer.pad_token_id or 0
-        inputs = padded_prompts(prompts, pad_id)
+        arguments.refuse_no_texts(requests)
+        prompts = [each.prompts[0] for each in self.engine.prepare(requests)]
+        inputs = padded_prompts(prompts, self.tokenizer.pad_token_id or 0)
         if self.labels_tokenizer is not None:
-            own = [request.labels for request in requests]
-            inputs |= padded_labels(own, self.labels_tokenizer, self.max_length)
+            inputs |= padded_labels([own.labels for own in requests], self.labels_tokenizer, self.max_length)
         return BatchEncoding(inputs).to(self.device)
 
     def prepare(
@@ -266,9 +266,8 @@ class BasePipeline:
         types = arguments.classification_types_per_text(
             classification_type, len(requests), self.classification_type
         )
-        abstention = None
-        if min_score is not None or none_label is not None:
-            abstention = Abstention.checked(min_score, none_label, types)
+        abstains = min_score is not None or none_label is not None
+        abstention = Abstention.checked(min_score, none_label, types) if abstains else None
         return Classification(
             requests, given, types, thresholds, abstention, return_hierarchical, self.label_separator
         )
@@ -372,6 +371,7 @@ class ZeroShotClassificationPipeline(BasePipeline):
                 overflows 16 bit runs again in float32, with a warning.)
         """
         arguments.refuse_unsupported(images=images, audio=audio)
+        arguments.check_switches(return_hierarchical=return_hierarchical, return_info=return_info)
         passes = arguments.check_labels_per_pass(labels_per_pass)
         orders = arguments.whole_number(label_permutations, "label_permutations")
         cuts = self.on_truncation if on_truncation is None else arguments.check_on_truncation(on_truncation)
@@ -381,7 +381,7 @@ class ZeroShotClassificationPipeline(BasePipeline):
         )  # fmt: skip
         score = self.engine.score if orders == 1 else partial(score_in_orders, self.engine, orders)
         scored = score(
-            call.requests, numbers=range(first_text, first_text + len(call.requests)),
+            call.requests, numbers=range(int(first_text), int(first_text) + len(call.requests)),
             labels_per_pass=passes, progress=self.progress_bar, on_truncation=cuts,
         )  # fmt: skip
         found = call.answers([each.logits for each in scored])

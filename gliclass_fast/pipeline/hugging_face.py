@@ -14,7 +14,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from gliclass_fast.runtime.model import GLiClassModel
-from gliclass_fast.text.arguments import CONVERSIONS, as_list, check_texts, plain_strings, whole_number
+from gliclass_fast.text.arguments import (
+    CONVERSIONS,
+    as_list,
+    check_switches,
+    check_texts,
+    plain_strings,
+    said,
+    whole_number,
+)
 from gliclass_fast.text.errors import WrongType, WrongValue
 
 if TYPE_CHECKING:
@@ -101,6 +109,7 @@ class HuggingFacePipeline:
             )
         names = _candidates(given["candidate_labels"])
         top = None if given["top_k"] is None else whole_number(given["top_k"], "top_k")
+        check_switches(multi_label=given["multi_label"])
         kind = "multi-label" if given["multi_label"] or len(names) == 1 else "single-label"
         arguments |= {
             "classification_type": kind,
@@ -202,14 +211,14 @@ def _candidates(labels: Any) -> list[str]:
 
 
 def _hypotheses(template: Any, names: list[str]) -> dict[str, str] | None:
-    if template is None or template == "{}":
+    if template is None or (isinstance(template, str) and template == "{}"):
         return None
     try:
         if template.format("a") != template.format("b"):
             return {name: template.format(name) for name in names}
     except (AttributeError, IndexError, KeyError, TypeError, ValueError):
         pass
-    raise WrongValue(f"hypothesis_template {template!r} needs {{}} where the label goes")
+    raise WrongValue(f"hypothesis_template {said(template)} needs {{}} where the label goes")
 
 
 def _result(text: str, names: list[str], scores: dict[str, float], top: int | None) -> dict[str, Any]:

@@ -30,6 +30,7 @@ DEFAULT_THRESHOLD = 0.5
 BYTES = (bytes, bytearray, memoryview)
 Method = TypeVar("Method", bound=Callable[..., Any])
 CONVERSIONS = ("to_pylist", "tolist", "to_list")  # of pyarrow, of NumPy and pandas, of polars
+_MOST_BITS = 10_000  # of an integer: Python writes out none of more than 4300 digits, as messages do
 
 
 def plain_string(value: Any, name: str) -> str:
@@ -95,16 +96,26 @@ def per_text(value: Any, count: int, name: str, one: Callable[[Any], bool]) -> l
 
 
 def whole_number(value: Any, name: str, least: int = 1) -> int:
-    """Returns an int, also of NumPy's; raises WrongType, or WrongValue below `least`."""
+    """Returns an int, also of NumPy's; raises WrongType, or WrongValue below `least` or of absurd length."""
     try:
         if isinstance(value, bool):
             raise TypeError
         number = operator.index(value)
     except TypeError:
         raise WrongType(f"{name} must be a whole number, got {type(value).__name__}") from None
+    if number.bit_length() > _MOST_BITS:
+        raise WrongValue(f"{name} must be a whole number, got one of {number.bit_length()} bits")
     if number < least:
         raise WrongValue(f"{name} must be at least {least}, got {number}")
     return number
+
+
+def said(value: Any) -> str:
+    """Returns what a message says of a value of any type; an integer of very many digits has no repr."""
+    try:
+        return repr(value)
+    except ValueError:
+        return f"<{type(value).__name__}>"
 
 
 def tokens_per_batch(value: Any) -> int | None:
@@ -127,10 +138,17 @@ def score_between_0_and_1(value: Any, name: str, where: str = "") -> float:
 
 
 def check_texts(texts: Any, first: int = 0) -> list[str]:
-    """Returns one or several texts as a list of strings; messages count them from `first`."""
+    """Returns one or several texts as a list of strings; messages count them from `first`, `first_text`."""
+    first = whole_number(first, "first_text", least=0)
     if isinstance(texts, str):
         texts = [texts]
     return plain_strings(as_list(texts, "texts", "a string or a list of strings"), "texts", first)
+
+
+def refuse_no_texts(given: Sequence[Any]) -> None:
+    """Raises WrongValue where there is nothing for a text: a stock model takes no empty batch."""
+    if not given:
+        raise WrongValue("texts is empty: give at least one text")
 
 
 def thresholds_per_text(threshold: Any, names: Sequence[tuple[str, ...]]) -> list[float | list[float]]:
@@ -178,7 +196,9 @@ def classification_types_per_text(value: Any, count: int, default: str) -> list[
 def check_classification_type(value: Any) -> str:
     name = CLASSIFICATION_TYPES.get(str.__str__(value).strip().lower()) if isinstance(value, str) else None
     if name is None:
-        raise WrongValue(f"unsupported classification type {value!r}: choose 'single-label' or 'multi-label'")
+        raise WrongValue(
+            f"unsupported classification type {said(value)}: choose 'single-label' or 'multi-label'"
+        )
     return name
 
 
@@ -191,14 +211,15 @@ def check_labels_per_pass(value: Any) -> int | Literal["auto"] | None:
         return whole_number(value, "labels_per_pass")
     except (WrongType, WrongValue):
         raise WrongValue(
-            f"labels_per_pass must be a positive number, 'auto' or None, got {value!r}"
+            f"labels_per_pass must be a positive number, 'auto' or None, got {said(value)}"
         ) from None
 
 
 def check_on_truncation(value: Any) -> OnTruncation:
-    if value not in ON_TRUNCATION:
-        raise WrongValue(f"on_truncation must be one of {', '.join(ON_TRUNCATION)}, got {value!r}")
-    return value  # type: ignore[no-any-return]
+    plain = str.__str__(value) if isinstance(value, str) else None
+    if plain not in ON_TRUNCATION:
+        raise WrongValue(f"on_truncation must be one of {', '.join(ON_TRUNCATION)}, got {said(value)}")
+    return cast(OnTruncation, plain)
 
 
 def refuse_unsupported(**given: Any) -> None:
@@ -209,6 +230,15 @@ def refuse_unsupported(**given: Any) -> None:
     for name, value in given.items():
         if not _is_absent(value):
             raise WrongType(f"{name} is not supported: this engine reads text alone")
+
+
+def check_switches(**given: Any) -> None:
+    """Raises WrongType for what is neither true nor false, as an array of several values."""
+    for name, value in given.items():
+        try:
+            bool(value)
+        except (TypeError, ValueError, RuntimeError):  # of NumPy, and the last of torch
+            raise WrongType(f"{name} must be true or false, got {type(value).__name__}") from None
 
 
 def adapters_per_text(value: Any, count: int, loaded: Container[str]) -> list[str | None]:

@@ -27,6 +27,10 @@ class WrongLabels(WrongType, ValueError):
     """A part of the labels is no string, list or dict, which the reference reports as a ValueError."""
 
 
+class WrongTokenizer(WrongType, ValueError):
+    """A tokenizer is no fast one; a ValueError too, as a checkpoint may be what holds none."""
+
+
 class LabelsDoNotFit(WrongValue):
     """The labels of a text take more tokens than a window has."""
 

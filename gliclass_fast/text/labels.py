@@ -53,7 +53,7 @@ def with_descriptions(labels: list[Labels], descriptions: Any) -> list[Labels]:
         raise WrongValue("labels has descriptions already: give them there or in label_descriptions")
     own = {
         plain_string(name, "a label of label_descriptions"): plain_string(
-            text, f"the description of {name!r}"
+            text, f"label_descriptions: the description of {name!r}"
         )
         for name, text in descriptions.items()
     }
@@ -86,7 +86,7 @@ def _labels(given: Any, name: str, separator: str) -> Labels:
 def _plain(given: Any, name: str) -> list[Any] | dict[Any, Any]:
     """Returns a structure of labels with plain lists, dicts and strings; a flat list is checked here."""
     if isinstance(given, Mapping):
-        return {_part(key, name): _part(value, name, 1) for key, value in given.items()}
+        return {_key(key): _part(value, name, 1) for key, value in given.items()}
     return plain_strings(as_list(given, name, "a list of strings or a nested dict"), name)
 
 
@@ -97,11 +97,16 @@ def _part(part: Any, name: str, depth: int = 0) -> Any:
     if depth > DEEPEST:
         raise WrongValue(f"{name} has more than {DEEPEST} levels")
     if isinstance(part, Mapping):
-        return {_part(key, name): _part(value, name, depth + 1) for key, value in part.items()}
+        return {_key(key): _part(value, name, depth + 1) for key, value in part.items()}
     if hasattr(part, "__iter__"):
         entries = as_list(part, f"a list of {name}", "a list of strings")
         return [_part(each, name, depth + 1) for each in entries]
     return part
+
+
+def _key(key: Any) -> Any:
+    """Returns the plain string of a key; one of another type is refused where the structure is flattened."""
+    return str.__str__(key) if isinstance(key, str) else key
 
 
 def flatten_labels(labels: Any, separator: str = ".") -> list[str]:

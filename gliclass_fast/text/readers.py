@@ -36,8 +36,10 @@ LabelVectors = Callable[[Sequence[tuple[str, ...]]], list[Tensor]]
 class Reader(Protocol):
     """Says what an engine asks of a reader."""
 
-    # tokens of the longest sequence that the tokenizer allows, None where it says nothing
-    longest: int | None
+    @property
+    def longest(self) -> int | None:
+        """Returns the tokens of the longest sequence that the tokenizer allows now, None for any number."""
+        ...
 
     def encode(self, requests: Sequence[Request], window: int) -> list[EncodedPrompt]:
         """Returns sequences of at most `window` tokens; raises ValueError where labels do not fit."""
@@ -94,13 +96,16 @@ class SeparatedLabels:
         """
         given = isinstance(tokenizer, GliZNETTokenizer)
         self._tokenizer = tokenizer if given else GliZNETTokenizer(tokenizer)
-        self.longest: int | None = self._tokenizer.max_length
         self._needs_label_tokens = needs_label_tokens
         if self._tokenizer.lab_token_id != lab_token_id:
             raise ValueError(
                 f"the tokenizer does not belong to this checkpoint: its {self._tokenizer.lab_token} has id "
                 f"{self._tokenizer.lab_token_id}, but config.json says lab_token_id={lab_token_id}"
             )
+
+    @property
+    def longest(self) -> int | None:
+        return self._tokenizer.max_length  # it may be set between calls
 
     def encode(self, requests: Sequence[Request], window: int) -> list[EncodedPrompt]:
         if any(each.task or each.examples or each.retrieved for each in requests):

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
-from gliclass_fast import ZeroShotClassificationPipeline
+from gliclass_fast import (
+    ArgumentError,
+    ZeroShotClassificationPipeline,
+    ZeroShotClassificationWithChunkingPipeline,
+)
+from gliclass_fast.pipeline import hugging_face
+from tests import families
 from tests.tiny import byte_tokenizer, fast_pipeline, reference_model
 
 
@@ -74,8 +82,94 @@ WRONG: list[tuple[Any, Any, dict[str, Any], type[Exception], str]] = [
 def test_wrong_arguments(
     pipeline: Any, texts: Any, labels: Any, arguments: dict[str, Any], error: type[Exception], message: str
 ) -> None:
-    with pytest.raises(error, match=message):
+    with pytest.raises(error, match=message) as raised:
         pipeline(texts, labels, **arguments)
+    assert isinstance(raised.value, ArgumentError)
+
+
+MANY_TRUTHS = (np.array([True, False]), torch.tensor([1, 2]))
+NO_WHOLE_NUMBER = (
+    True,
+    -1,
+    1.5,
+    "abc",
+    [],
+    {},
+    object(),
+    np.array([1, 2]),
+    float("nan"),
+    -(10**400),
+    10**5000,
+)
+# what is wrong of each argument, in every method that has it
+WRONG_VALUES: dict[str, tuple[Any, ...]] = {
+    "texts": (None, True, -1, 1.5, {}, object(), [None], np.array([1]), 10**400),
+    "labels": (None, True, -1, 1.5, "abc", [], {}, object(), [None], {(1, 2): ["x"]}, {"a": {(1,): ["x"]}}),
+    "threshold": (None, True, -1, 1.5, "abc", [], object(), float("nan"), 10**400, 10**5000),
+    "classification_type": (True, -1, 1.5, "abc", [], {}, object(), np.array(["x"]), 10**400, 10**5000),
+    "rac_examples": (True, -1, 1.5, "abc", {}, object(), np.array([1]), 10**400),
+    "examples": (True, -1, 1.5, "abc", {}, object(), np.array([1]), 10**400),
+    "prompt": (True, -1, 1.5, {}, object(), np.array([1, 2]), 10**400),
+    "adapter_ids": (True, -1, 1.5, "abc", [], {}, object(), np.array([1]), 10**400),
+    "images": (True, "abc", object(), np.array([1, 2]), np.array([1])),
+    "labels_per_pass": NO_WHOLE_NUMBER[:-1],
+    "first_text": NO_WHOLE_NUMBER,
+    "label_descriptions": (True, 1.5, "abc", [], object(), {"a": 1}, {"a": None}, {1: "a"}, {"b": "c"}),
+    "min_score": (True, -1, 1.5, "abc", [], {}, object(), float("nan"), 10**5000),
+    "label_permutations": (0, None, *NO_WHOLE_NUMBER),
+    "on_truncation": (True, -1, "abc", [], {}, object(), np.array(["warn", "error"]), 10**5000),
+    "return_hierarchical": MANY_TRUTHS,
+    "return_info": MANY_TRUTHS,
+    "multi_label": MANY_TRUTHS,
+    "hypothesis_template": (True, -1, "abc", object(), np.array(["{}", "x{}"]), 10**5000),
+    "top_k": (0, *NO_WHOLE_NUMBER),
+    "labels_chunk_size": (0, *NO_WHOLE_NUMBER),
+    "text_chunk_size": NO_WHOLE_NUMBER,
+    "text_chunk_overlap": NO_WHOLE_NUMBER,
+    "chunk_tokens": (0, *NO_WHOLE_NUMBER),
+    "overlap_tokens": NO_WHOLE_NUMBER,
+}
+IN_WORDS = {"classification_type": "classification.type", "adapter_ids": "adapter"}
+
+
+@pytest.mark.parametrize("name", WRONG_VALUES)
+def test_wrong_values_are_named_and_change_nothing(pipeline: Any, name: str) -> None:
+    chunking = ZeroShotClassificationWithChunkingPipeline(pipeline.model, pipeline.tokenizer, device="cpu")
+    given = {"texts": ["a text"], "labels": ["a"]}
+    before = [face(**given, threshold=0.0) for face in (pipeline, chunking)]
+    methods = [pipeline, pipeline.prepare, pipeline.get_embeddings, pipeline.prepare_inputs, chunking]
+    tried = 0
+    for method in methods:
+        its_own = inspect.signature(method).parameters
+        if name not in its_own and not (method is pipeline and name in hugging_face.ITS_OWN):
+            continue
+        if method == pipeline.prepare and name == "return_hierarchical":  # the answer asks for it
+            continue
+        beside = {"min_score": {"classification_type": "single"}, "overlap_tokens": {"chunk_tokens": 9}}
+        more = {key: each for key, each in beside.get(name, {}).items() if key in its_own}
+        for value in WRONG_VALUES[name]:
+            with pytest.raises(ArgumentError, match=IN_WORDS.get(name, name)):
+                method(**{**given, **more, name: value})
+            tried += 1
+    assert tried
+    assert [face(**given, threshold=0.0) for face in (pipeline, chunking)] == before
+
+
+@pytest.mark.parametrize("first", [5, np.int64(5), np.uint8(250), 10**400], ids=lambda first: str(first)[:5])
+def test_texts_are_counted_from_the_first(pipeline: Any, first: Any) -> None:
+    texts = ["a"] * 9 + ["x" * 2000]
+    with pytest.raises(ValueError, match=rf"in text {int(first) + 9} \(counted"):
+        pipeline(texts, ["a"], on_truncation="error", first_text=first)
+    with pytest.raises(TypeError, match=rf"texts\[{int(first) + 1}\] must be a string"):
+        pipeline(["a", None], ["a"], first_text=first)
+
+
+@pytest.mark.parametrize("kind", ["bi-encoder", "encoder-decoder, umT5", "GliZNet A"])
+def test_a_stock_model_takes_no_empty_batch(kind: str) -> None:
+    pipeline = families.pipeline(kind)
+    for empty in ([], (), np.array([])):
+        with pytest.raises(ArgumentError, match="texts is empty"):
+            pipeline.prepare_inputs(empty, ["a"])
 
 
 def test_wrong_settings() -> None:

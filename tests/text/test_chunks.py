@@ -6,9 +6,10 @@ from itertools import pairwise
 from typing import Any
 
 import gliclass
+import numpy as np
 import pytest
 
-from gliclass_fast import ZeroShotClassificationWithChunkingPipeline, demo
+from gliclass_fast import ArgumentError, ZeroShotClassificationWithChunkingPipeline, demo
 from gliclass_fast.text.chunks import by_tokens
 from tests.accuracy import assert_same_results
 from tests.sentences import LABELS as LABEL_LISTS
@@ -118,13 +119,45 @@ def test_a_real_tokenizer_and_every_option() -> None:
         ({"chunk_tokens": 5, "overlap_tokens": 5}, ValueError, "overlap_tokens must be below chunk_tokens"),
         ({"chunk_tokens": 5, "overlap_tokens": -1}, ValueError, "overlap_tokens must be at least 0"),
         ({"chunk_tokens": 5, "text_chunk_size": 5}, ValueError, "not both"),
+        ({"chunk_tokens": 5, "text_chunk_overlap": 0}, ValueError, "text_chunk_overlap, or .* not both"),
+        ({"overlap_tokens": 1, "text_chunk_overlap": 0}, ValueError, "text_chunk_overlap, or .* not both"),
+        ({"chunk_tokens": np.array([1, 2]), "text_chunk_size": 5}, ValueError, "not both"),
         ({"chunk_tokens": "auto", "prompt": "x" * 50}, ValueError, "finds no room for text"),
     ],
 )
 def test_wrong_sizes(settings: dict[str, Any], error: type[Exception], message: str) -> None:
     ours = pipeline(reference_model(), byte_tokenizer(), max_length=40)
-    with pytest.raises(error, match=message):
+    with pytest.raises(error, match=message) as raised:
         ours(PROSE, ["a"], **settings)
+    assert isinstance(raised.value, ArgumentError)
+    assert (ours.text_chunk_size, ours.text_chunk_overlap) == (8192, 256)
+
+
+@pytest.mark.parametrize("size", [5, "auto"])
+def test_an_overlap_of_characters_goes_with_chunks_of_characters(size: Any) -> None:
+    ours = pipeline(reference_model(), byte_tokenizer(), max_length=40, chunk_tokens=size)
+    with pytest.raises(ArgumentError, match="text_chunk_overlap is for chunks of characters"):
+        ours(PROSE, ["a"], text_chunk_overlap=7)
+    assert ours.text_chunk_overlap == 256
+    _, [info] = ours("x" * 30, ["a"], text_chunk_size=10, text_chunk_overlap=5, return_info=True)
+    assert info.passes == 5 and ours.text_chunk_overlap == 5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"text": None}, "text must be a string"),
+        ({"chunk_size": "5"}, "chunk_size must be a whole number"),
+        ({"chunk_size": np.array([1, 2])}, "chunk_size must be a whole number"),
+        ({"chunk_size": -1}, "chunk_size must be at least 0"),
+        ({"overlap": 1.5}, "overlap must be a whole number"),
+        ({"chunk_size": 3, "overlap": 3}, "cannot overlap by 3"),
+    ],
+)
+def test_wrong_arguments_of_a_cut(arguments: dict[str, Any], message: str) -> None:
+    ours = pipeline(reference_model(), byte_tokenizer())
+    with pytest.raises(ArgumentError, match=message):
+        ours.chunk_text(**{"text": "abcdefgh", **arguments})
 
 
 def test_sizes_of_a_call_count_for_it_and_wrong_ones_change_nothing() -> None:

@@ -32,7 +32,9 @@ class Fields {
   template <typename... Places>
   Fields(py::module_& module, const char* name, std::pair<const char*, Places>... fields) {
     (add(fields.first, fields.second), ...);
-    py::class_<Struct>(module, name).def(py::init([](const py::kwargs& given) {
+    py::class_<Struct> made(module, name);
+    made.attr("fields") = py::make_tuple(fields.first...);
+    made.def(py::init([](const py::kwargs& given) {
       Struct made;
       for (const auto& [key, value] : given) {
         const auto name = py::cast<std::string>(key);
@@ -159,6 +161,7 @@ void check(int error) {
 
 PYBIND11_MODULE(_compiled, module) {
   module.doc() = "Compiled kernels; their contracts stand in the files of the operations.";
+  module.attr("layout") = 1;  // It is another number wherever a field or an argument is another one.
   module.def("instruction_sets", &instruction_sets);
   module.def("attention_cpu", &attention_cpu, py::call_guard<py::gil_scoped_release>());
   module.def("linear_cpu", &linear_cpu, py::call_guard<py::gil_scoped_release>());

@@ -139,13 +139,13 @@ class ZeroShotClassificationWithChunkingPipeline(BasePipeline):
         }
         group = to_stay.get("labels_chunk_size", self.labels_chunk_size)
         characters = to_stay.get("text_chunk_size"), to_stay.get("text_chunk_overlap")
-        size, shared = _token_sizes(
-            self.chunk_tokens if chunk_tokens is None else chunk_tokens,
-            self.overlap_tokens if overlap_tokens is None else overlap_tokens,
-        )
-        if text_chunk_size is not None:  # of this call, so it counts and not the constructor's tokens
-            size = shared = None
-        elif text_chunk_overlap is not None and size is not None:
+        size, shared = None, None
+        if text_chunk_size is None:  # one of this call counts, and not the constructor's tokens
+            size, shared = _token_sizes(
+                self.chunk_tokens if chunk_tokens is None else chunk_tokens,
+                self.overlap_tokens if overlap_tokens is None else overlap_tokens,
+            )
+        if text_chunk_overlap is not None and size is not None:
             raise WrongValue(
                 "text_chunk_overlap is for chunks of characters: give text_chunk_size too, or overlap_tokens"
             )

@@ -23,7 +23,8 @@ def extension() -> Any:
     return compiled
 
 
-# what each part has that is called; a build of an older version has only some of it
+LAYOUT = 1  # the number of csrc/bindings.cpp; a build of other fields or arguments has another one
+# what each part has that is called
 _NAMES = {
     "cpu": (
         "instruction_sets", "Attention", "attention_cpu", "FeedForward", "feed_forward_cpu",
@@ -36,7 +37,8 @@ _NAMES = {
 
 def absence(part: str) -> str | None:
     """Returns why a part, "cpu" or "cuda", has no compiled kernels, or None where it has them."""
-    if all(hasattr(compiled, name) for name in _NAMES[part]):
+    is_of_this_version = getattr(compiled, "layout", None) == LAYOUT
+    if is_of_this_version and all(hasattr(compiled, name) for name in _NAMES[part]):
         return None
     note = Path(__file__).with_name("_not_built.txt")
     if note.exists():

@@ -20,8 +20,8 @@ from gliclass_fast.kernels.lora import ListedStore
 class PackedStore(ListedStore):
     """Keeps the update of every slot in the kernel's layout.
 
-    That of a map of two parts, which are values and gates, is one piece: B has zeros between the parts. Of
-    more parts, the zeros would cost more than a product for each part.
+    That of a map of two parts, such as values and gates, is one piece, as a bound layer takes it: B has zeros
+    between the parts. Of more parts, the zeros would cost more than a product for each part.
     """
 
     def __init__(self, bounds: Sequence[int], depth: int, like: Tensor) -> None:

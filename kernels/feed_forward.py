@@ -43,7 +43,7 @@ class FeedForward:
     activation: str
     gated: bool = False  # The map up has 2 * inner outputs.
     up_norm: str | None = None  # "layer" or "rms", whose weights are part of the map up
-    up_norm_parameters: tuple[Tensor, Tensor | None] | None = None  # these weights, which adapters need
+    up_norm_parameters: tuple[Tensor, Tensor | None] | None = None  # that norm's, for what adapters add
     first_norm: tuple[Tensor, Tensor | None] | None = None  # (weight, bias)
     last_norm: tuple[Tensor, Tensor | None] | None = None
     rms: bool = False  # The last norm is an RMSNorm.

@@ -66,6 +66,8 @@ def main() -> None:
     parser.add_argument("--number", type=int, help="This case alone.")
     parser.add_argument("--record", action="store_true", help="Write the result down, under its seed.")
     options = parser.parse_args()
+    if options.number is not None and options.target == "guided":
+        parser.error("--number names no case of --target guided")
     os.environ |= {"TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
     began, seed, target = time.monotonic(), options.seed, options.target
     processes = options.processes or (1 if target == "kernels" else os.cpu_count() or 1)

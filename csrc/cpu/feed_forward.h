@@ -14,7 +14,7 @@ struct FeedForward {
   int activation = 0;                                                         // as in linear.h
   bool gated = false;  // The map up has 2 * inner outputs.
   int norm = 0;        // what is done to rows before they go up, as in int8.h; its weights are part of the map
-  const float *up_norm_weight = nullptr, *up_norm_bias = nullptr;  // these weights, which adapters need
+  const float *up_norm_weight = nullptr, *up_norm_bias = nullptr;  // That norm's, for updates alone.
   const float *first_weight = nullptr, *first_bias = nullptr;      // the first sum's norm, or null
   const float *last_weight = nullptr, *last_bias = nullptr;        // the second sum's norm, or null
   bool rms = false;                                                // The last one is an RMSNorm.

@@ -140,17 +140,20 @@ def _groups(path: Path, name: str, reading: Reading, kinds: dict[str, tuple[Any,
 
 
 def _common(one: Any, other: Any) -> Any:
-    """Returns the type of pyarrow that the values of both have, or None.
+    """Returns the type of pyarrow that the values of both can be cast to, or None.
 
     A column without any value has the type null, which fits every other, also as the type of lists' values.
     """
     import pyarrow
 
+    schemas = [pyarrow.schema([("", each)]) for each in (one, other)]
     try:
-        both = pyarrow.unify_schemas([pyarrow.schema([("", each)]) for each in (one, other)])
+        both = pyarrow.unify_schemas(schemas).field(0).type
+        for each in (one, other):  # older versions of pyarrow unite structs that they cannot cast
+            pyarrow.nulls(0, each).cast(both)
     except pyarrow.ArrowException:
         return None
-    return both.field(0).type
+    return both
 
 
 def _state(paths: Sequence[Path], root: Path) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from gliclass_fast.cli.results import Layout, Outcome
 from gliclass_fast.cli.resume import RunNote
 from gliclass_fast.cli.rows import Row
 from gliclass_fast.cli.scoring import Call, outcomes, score
-from gliclass_fast.cli.writers import Writer, open_writer
+from gliclass_fast.cli.writers import Writer, check_suffix, open_writer
 from gliclass_fast.pipeline import ZeroShotClassificationPipeline
 from gliclass_fast.runtime.device import use_threads
 from gliclass_fast.runtime.model import GLiClassModel
@@ -115,6 +115,7 @@ def _check_output(output: Path, labels: Any) -> None:
         raise ValueError(f"--output {output}: there is no folder {output.parent}")
     if output.is_dir():
         raise ValueError(f"--output {output} is a folder: give a file")
+    check_suffix(output)
     if output.suffix.lower() == ".csv" and any("|" in label for label in flatten_labels(labels)):
         raise ValueError("a label contains '|', which separates labels in .csv: write .jsonl or .parquet")
 

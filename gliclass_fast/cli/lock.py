@@ -2,36 +2,49 @@
 
 from __future__ import annotations
 
+import errno
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+logger = logging.getLogger(__name__)
+
+_NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)  # of file systems without locks
+
 
 @contextmanager
 def alone(output: Path) -> Iterator[None]:
-    """Keeps an output from other jobs, on this machine and on those that share its folder.
+    """Keeps an output from other jobs, on this machine and on those that share its folder and its locks.
 
     The system itself holds the lock of a file beside the output, and lets go of it where a job is killed. The
-    file's name begins with a dot, as nothing reads such a file as data; it goes when the job ends.
+    file's name begins with a dot, as nothing reads such a file as data; it goes when the job ends. Where the
+    file system has no locks, a warning says so.
 
-    Raises ValueError, at once, where another job writes the output, and where nothing can be written there.
+    Raises ValueError, at once, where another job writes the output, and where the file cannot be opened.
     """
     place = output.resolve()  # a link and what it leads to are one output
     path = place.with_name(f".{place.name}.lock")
     lock = FileLock(path)
     try:
         lock.acquire(timeout=0)
+        while not path.exists():  # older versions of filelock may hold a file that another job just removed
+            lock.release()
+            lock.acquire(timeout=0)
     except Timeout:
         raise ValueError(
             f"another job writes {output}: wait until it has ended, or give another --output"
         ) from None
     except OSError as error:
-        raise ValueError(f"{output}: no file can be made beside it: {error.strerror or error}") from None
+        if error.errno not in _NO_LOCKS:
+            reason = error.strerror or error
+            raise ValueError(f"{output} cannot be locked by the file {path}: {reason}") from None
+        logger.warning("the folder of %s has no locks: no other job must write it meanwhile", output)
     try:
         yield
     finally:
         with suppress(OSError):  # a file that is left stops nobody
-            path.unlink()  # while it is locked: whoever has opened it by now is refused
+            path.unlink()  # while it is locked
         lock.release()

@@ -34,21 +34,25 @@ class Writer(Protocol):
     def close(self) -> None: ...
 
 
+def check_suffix(path: Path) -> None:
+    """Raises FileFormatError for a file of results whose suffix is not supported."""
+    if path.suffix.lower() not in OUTPUT_SUFFIXES:
+        raise FileFormatError(f"{path}: unknown result type; supported: {', '.join(OUTPUT_SUFFIXES)}")
+
+
 def open_writer(path: Path, resume: bool, layout: Layout | None = None) -> Writer:
     """Returns a writer for `path`, which continues what is there with `resume`, else starts anew.
 
     Raises FileFormatError for a suffix that is not supported, or a file that is not a result to continue.
     """
+    check_suffix(path)
     writers: dict[str, type[JsonlWriter] | type[CsvWriter] | type[ParquetWriter]] = {
         ".jsonl": JsonlWriter,
         ".csv": CsvWriter,
         ".parquet": ParquetWriter,
     }
-    writer = writers.get(path.suffix.lower())
-    if writer is None:
-        raise FileFormatError(f"{path}: unknown result type; supported: {', '.join(OUTPUT_SUFFIXES)}")
     try:
-        return writer(path, resume, layout or Layout())
+        return writers[path.suffix.lower()](path, resume, layout or Layout())
     except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, IndexError, csv.Error):
         raise FileFormatError(
             f"{path} is not a result of this command with these columns: it cannot be continued"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
@@ -29,6 +30,8 @@ class Streams:
 
 
 streams_of = cache(Streams)
+
+logger = logging.getLogger(__name__)
 
 # Recordings that could not end. Allocators keep a pointer to each, and ask it about streams that record.
 _unended: list[torch.cuda.CUDAGraph] = []
@@ -118,8 +121,11 @@ def forget_allocation(graph: torch.cuda.CUDAGraph, pool: tuple[int, int]) -> Non
         try:
             device = torch.cuda.current_device()
             end(device, pool)
-        except Exception:
+        except RuntimeError:
             return  # the recording had ended
-        with suppress(Exception):
-            release(device, pool)  # as `reset` does for a recording that ended
+        except Exception as error:  # another torch has them otherwise
+            logger.warning("the allocator was not told that a recording has ended: %r", error)
+        else:
+            with suppress(Exception):
+                release(device, pool)  # as `reset` does for a recording that ended
     _unended.append(graph)

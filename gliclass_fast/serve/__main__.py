@@ -42,7 +42,7 @@ def arguments_of(arguments: Sequence[str]) -> tuple[GLiClassServeConfig, str]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Serves until SIGTERM or SIGINT; a mistake ends it with its message and exit code 2."""
+    """Serves until SIGTERM, SIGINT or SIGHUP; a mistake ends it with its message and exit code 2."""
     from gliclass_fast.serving.logs import use_json
 
     use_json("info")

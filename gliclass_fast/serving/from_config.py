@@ -34,9 +34,7 @@ def configured(path: Path | None, given: Mapping[str, Any]) -> tuple[ServeSettin
         config = GLiClassServeConfig.from_yaml(path, **given)
         return settings_of(config), placement_of(config)
     config = GLiClassServeConfig.from_mapping({"model": ServeSettings().model, **given})
-    # a cluster may have the GPUs that are asked for where this machine has none
-    on_gpu = None if config.ray_address is None else config.device.startswith("cuda")
-    return settings_of(config, on_gpu, given), placement_of(config, on_gpu, given)
+    return settings_of(config, keys=given), placement_of(config, keys=given)
 
 
 def settings_of(
@@ -44,8 +42,8 @@ def settings_of(
 ) -> ServeSettings:
     """Returns what a configuration says of a service, in our terms.
 
-    on_gpu: whether it runs on a GPU; None: whether it would on this machine. keys: those that count; what the
-    others would set has our defaults.
+    on_gpu: whether it runs on a GPU; None: whether it would on this machine, or in a cluster whether it is
+    asked to. keys: those that count; what the others would set has our defaults.
     """
     values = {
         **vars(config),
@@ -80,6 +78,8 @@ def _fields(fields: Mapping[str, str], values: Mapping[str, Any], keys: Collecti
 def _on_gpu(config: GLiClassServeConfig, known: bool | None) -> bool:
     if known is not None:
         return known
+    if config.ray_address is not None:  # a cluster may have GPUs where this machine has none
+        return config.device.startswith("cuda")
     from gliclass_fast.runtime.device import resolve_device  # imports torch: mistakes are found before
 
     return resolve_device(config.device, fall_back=True).type == "cuda"

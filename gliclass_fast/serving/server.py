@@ -64,11 +64,15 @@ class Server(uvicorn.Server):
                 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Drains at the first signal, and ends the process at once at the second."""
+        """Drains at the first signal, and ends the process at once at a second SIGTERM or SIGINT."""
         if self._ending is None:
             # before the line of the log, during which the second signal may come
             self._ending = asyncio.get_running_loop().create_task(self._drain())
             logger.info("draining", extra={"signal": sig})
+            return
+        if sig == getattr(
+            signal, "SIGHUP", None
+        ):  # of a terminal that closes, both a shell and the system send one
             return
         # the interpreter must not end in order, as the engine's thread may be in the midst of a batch; and to
         # write a log that nobody reads may last for ever

@@ -8,11 +8,13 @@ from threading import RLock
 from typing import Any
 
 import numpy as np
+import torch
 
 from gliclass_fast.batch import EncodedPrompt
 from gliclass_fast.engine.given import Setting
 from gliclass_fast.pipeline import BasePipeline
 from gliclass_fast.runtime.packing import run_batches
+from gliclass_fast.runtime.shortage import is_shortage
 from gliclass_fast.runtime.transfer import PendingLogits
 from gliclass_fast.streaming.calls import (
     Chunk,
@@ -178,7 +180,8 @@ class StreamingZeroShotClassificationPipeline(BasePipeline):
                 sessions of the call exceed `max_cached_tokens`, or the model changed or moved while there are
                 sessions.
             FloatingPointError: a logit is not finite; a stream does not run again in float32.
-            torch.OutOfMemoryError: the device has no memory for one of the chunks alone.
+            torch.OutOfMemoryError: the device has no memory for the keys and values of all chunks, or for the
+                pass of one of them alone.
         """
         with self._alone():
             self._follow_model()
@@ -258,10 +261,23 @@ class StreamingZeroShotClassificationPipeline(BasePipeline):
     def _staged(self, chunks: list[Chunk]) -> list[Staged]:
         """Returns all chunks with their sessions, which have the pages for them."""
         staged = [self._stage(*each) for each in zip(chunks, self._tokenize(chunks), strict=True)]
-        self._check_room(staged)
-        for each in staged:  # a call that is refused has taken no memory
+        self._check_room(staged)  # a call that is refused has taken no memory
+        self._reserve(sum(each.turn.pages_missing for each in staged))
+        for each in staged:
             self._give_pages(each.turn)
         return staged
+
+    def _reserve(self, pages: int) -> None:
+        """Makes room for the keys and values of a call; raises torch.OutOfMemoryError where there is none."""
+        for relieved in (False, True):
+            try:
+                return self._pool.reserve(pages)
+            except (RuntimeError, MemoryError) as error:
+                if not is_shortage(error):
+                    raise
+                if relieved:
+                    raise torch.OutOfMemoryError(f"no memory for the keys and values: {error}") from error
+                self.engine.relieve()
 
     def _tokenize(self, chunks: list[Chunk]) -> list[np.ndarray]:
         """Returns the ids of every chunk, with prompt and examples where nothing was read yet."""
@@ -302,7 +318,7 @@ class StreamingZeroShotClassificationPipeline(BasePipeline):
         """Takes the pages that a session lacks, and brings back what waits in host memory."""
         session = turn.session
         stowed, session.stowed = session.stowed, None
-        session.pages += self._pool.take(max(0, session.pages_missing(turn.rows - turn.added)))
+        session.pages += self._pool.take(turn.pages_missing)
         if stowed is not None:
             self._pool.restore(session.rows(0, stowed.shape[2]), stowed)
 
@@ -344,14 +360,13 @@ class StreamingZeroShotClassificationPipeline(BasePipeline):
         logits = []
         for number, own in sorted(found.items()):
             if not np.isfinite(own).all():
-                raise FloatingPointError(_NOT_FINITE.format(turns[number].session.session_id))
+                name, narrow = turns[number].session.session_id, self.model.dtype is not torch.float32
+                raise FloatingPointError(_NOT_FINITE.format(name) + (_LOAD_WIDER if narrow else ""))
             logits.append(own)
         return logits
 
 
 _OF_THIS_PROCESS = ("_lock", "_bound", "_pool", "_reader")
 _NEEDS_DECODER = "streaming needs architecture_type='decoder-kv', got {!r}"
-_NOT_FINITE = (
-    "session {!r} has a logit that is not finite. A stream does not run again in float32: load the model "
-    "with dtype='float32', or 'bfloat16'"
-)
+_NOT_FINITE = "session {!r} has a logit that is not finite"
+_LOAD_WIDER = ". A stream does not run again in float32: load the model with dtype='float32', or 'bfloat16'"

@@ -6,8 +6,8 @@ is a range of its pages, and pages that it leaves serve others: nothing is stack
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ class PagePool:
     def __init__(self, layers: int, heads: int, width: int, dtype: torch.dtype, device: torch.device) -> None:
         """Takes the layers of a language model, its heads of keys and their width; no memory yet."""
         self._shape, self._dtype, self._device = (layers, 2, 0, heads, width), dtype, device
+        self._last: torch.cuda.Event | None = None  # the end of what was done with the rows last
         self.empty()
 
     def empty(self) -> None:
@@ -53,9 +54,29 @@ class PagePool:
         """Returns the size of the pages that sessions have."""
         return self.used_pages * PAGE_ROWS * self.bytes_per_token
 
-    def _copying(self) -> AbstractContextManager[None]:
+    @contextmanager
+    def in_turn(self) -> Iterator[None]:
+        """Orders what is done with the rows behind what was done before, on whatever stream of a GPU.
+
+        Calls may come on different streams, and a later one may give memory back that an earlier one uses.
+        """
+        if self._device.type != "cuda":
+            yield
+            return
+        stream = torch.cuda.current_stream(self._device)
+        if self._last is not None:
+            stream.wait_event(self._last)
+        self.rows.record_stream(stream)
+        try:
+            yield
+        finally:
+            self._last = stream.record_event()
+
+    @contextmanager
+    def _copying(self) -> Iterator[None]:
         """Enters what rows are copied in, which needs no threads."""
-        return inference_on(self._device, own_threads=True)
+        with inference_on(self._device, own_threads=True), self.in_turn():
+            yield
 
     def stow(self, rows: np.ndarray, pinned: bool) -> Tensor:
         """Returns a copy of some rows in host memory, [layers, 2, R, G, D]; pinned: in page-locked memory."""
@@ -69,10 +90,14 @@ class PagePool:
             places = torch.from_numpy(rows).to(self._device)
             self.rows.index_copy_(2, places, stowed.to(self._device, non_blocking=True))
 
-    def take(self, count: int) -> list[int]:
-        """Returns the numbers of `count` pages that were free; the pool grows where they do not suffice."""
+    def reserve(self, count: int) -> None:
+        """Has so many pages free; the pool grows where they are not."""
         if count > len(self.free):
             self._grow(count - len(self.free))
+
+    def take(self, count: int) -> list[int]:
+        """Returns the numbers of `count` pages that were free; the pool grows where they do not suffice."""
+        self.reserve(count)
         taken = self.free[len(self.free) - count :]
         del self.free[len(self.free) - count :]
         return taken

@@ -64,7 +64,10 @@ class Sessions(Mapping[str, Session]):
 
     def settle(self) -> None:
         """Gives back what a call took that has failed, or that was interrupted wherever it was."""
-        self.pool.keep_only([session.pages for session in self._held.values()])
+        if self._held:
+            self.pool.keep_only([session.pages for session in self._held.values()])
+        else:
+            self.pool.empty()
         self.settled = True
 
     def copy(self) -> Sessions:

@@ -44,7 +44,17 @@ class Turn:
     @property
     def rows(self) -> int:
         """Counts the tokens to run."""
-        return self.added + (0 if self.asked is None else len(self.asked.token_ids))
+        return self.added + self._behind
+
+    @property
+    def _behind(self) -> int:
+        """Counts the tokens of the label section."""
+        return 0 if self.asked is None else len(self.asked.token_ids)
+
+    @property
+    def pages_missing(self) -> int:
+        """Counts the pages that the session lacks for what it does."""
+        return max(0, self.session.pages_missing(self._behind))
 
 
 @dataclass(slots=True)
@@ -106,7 +116,7 @@ def run_step(loaded: LoadedNetwork, pool: PagePool, turns: Sequence[Turn]) -> Pe
     if not rows.token_ids:
         return None
     asked = [turn.asked.section for turn in turns if turn.asked is not None]
-    with loaded.inference():
+    with loaded.inference(), pool.in_turn():
         read = _read(loaded, pool, rows)
         if not asked:
             return None

@@ -16,7 +16,7 @@ from gliclass_fast.text.arguments import whole_number
 from gliclass_fast.text.errors import WrongType, WrongValue
 from gliclass_fast.text.padded import PaddedInputs, PaddedRows
 
-MOST_SLOTS = 2**20  # label slots of a text; no window has room for so many labels
+MOST_LABEL_SLOTS = 2**20  # label slots of a text; no window has room for so many labels
 WHOLE_NUMBERS = (
     torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.uint16, torch.uint32, torch.uint64,
 )  # fmt: skip
@@ -27,8 +27,8 @@ def check_slots(value: Any) -> int | None:
     if value is None:
         return None
     slots = whole_number(value, "max_num_classes")
-    if slots > MOST_SLOTS:
-        raise WrongValue(f"max_num_classes must be at most {MOST_SLOTS}")
+    if slots > MOST_LABEL_SLOTS:
+        raise WrongValue(f"max_num_classes must be at most {MOST_LABEL_SLOTS}")
     return slots
 
 
@@ -66,13 +66,10 @@ def read_tensors(
     if input_ids is None:
         raise WrongType("input_ids is missing: `prepare_inputs` of a pipeline makes it")
 
-    one_row = config.architecture_type == "bi-encoder" and input_ids.shape[1:-1] == (1,)
-    if not one_row:
-        _check_shape("input_ids", input_ids, "N, S")
+    if config.architecture_type == "bi-encoder":
+        input_ids, attention_mask = (_squeezed(each) for each in (input_ids, attention_mask))
+    _check_shape("input_ids", input_ids, "N, S")
     _check_mask("attention_mask", attention_mask, "input_ids", input_ids)
-    if one_row:
-        input_ids = input_ids[:, 0]
-        attention_mask = None if attention_mask is None else attention_mask[:, 0]
     if len(input_ids) == 0:
         raise WrongValue("input_ids holds no text")
     text_rows = _read_rows("input_ids", input_ids, "attention_mask", attention_mask, config.backbone_config)
@@ -97,6 +94,11 @@ def read_tensors(
         "class_input_ids", class_input_ids, "class_attention_mask", class_attention_mask, labels_config, used
     )
     return PaddedInputs(text_rows, label_rows, used)
+
+
+def _squeezed(tensor: Any) -> Any:
+    """Returns [N, S] of [N, 1, S], and everything else as it is."""
+    return tensor[:, 0] if tensor is not None and tensor.shape[1:-1] == (1,) else tensor
 
 
 def _check_kind(name: str, value: Any) -> None:

@@ -137,7 +137,9 @@ def test_a_run_that_is_killed_early_leaves_no_results_of_the_run_before(
 def test_a_folder_that_cannot_be_written_to(texts: Path) -> None:
     result = run("classify", str(texts), *LABELS, "--output", "/sys/out.jsonl")  # not by root either
     assert result.exit_code == 2
-    assert "/sys/out.jsonl: no file can be made beside it: Permission denied" in words(result)
+    assert "/sys/out.jsonl cannot be locked by the file /sys/.out.jsonl.lock: Permission denied" in words(
+        result
+    )
 
 
 def started(*arguments: str, **options: Any) -> subprocess.Popen[str]:

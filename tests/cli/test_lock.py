@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import signal
 import subprocess
@@ -14,8 +15,9 @@ import pyarrow.parquet
 import pytest
 from typer.testing import CliRunner
 
-from gliclass_fast.cli import app
+from gliclass_fast.cli import app, lock
 from gliclass_fast.cli.batch_run import BatchRun
+from gliclass_fast.cli.job import Job
 from gliclass_fast.cli.lock import alone
 from gliclass_fast.cli.rows import Reading
 
@@ -38,6 +40,52 @@ def test_the_second_job_of_an_output_is_refused_at_once(command: str, resume: bo
         assert result.exit_code == 2 and f"error: another job writes {output}: wait" in result.stderr
         assert len(result.stderr.splitlines()) == 1 and sorted(tmp_path.iterdir()) == held
     assert list(tmp_path.iterdir()) == [source]
+
+
+def test_classify_holds_its_output_while_it_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, output, refused = tmp_path / "in.csv", tmp_path / "out.jsonl", []
+    source.write_text("text\none\n")
+    works = Job.run
+
+    def while_held(*arguments: Any) -> None:
+        with pytest.raises(ValueError, match="another job writes"), alone(output):
+            pass
+        refused.append(output)
+        works(*arguments)
+
+    monkeypatch.setattr(Job, "run", while_held)
+    result = run("classify", str(source), "--output", str(output), *LABELS)
+    assert result.exit_code == 0, result.stderr
+    assert refused == [output] and output.exists()
+
+
+def test_a_folder_without_locks_costs_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fails(*_: Any, **options: Any) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(lock.FileLock, "acquire", fails)
+    with alone(tmp_path / "out"):
+        pass
+    assert "has no locks: no other job must write it" in caplog.text
+
+
+def test_the_file_of_a_lock_that_is_gone_is_made_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where another job ended between this one's open and its lock, in older versions of filelock."""
+    acquire, path, times = lock.FileLock.acquire, tmp_path / ".out.lock", []
+
+    def acquires(held: Any, **options: Any) -> None:
+        acquire(held, **options)
+        times.append(path)
+        if len(times) == 1:
+            path.unlink()
+
+    monkeypatch.setattr(lock.FileLock, "acquire", acquires)
+    with alone(tmp_path / "out"):
+        assert path.exists() and len(times) == 2
 
 
 def test_a_link_and_what_it_leads_to_are_one_output(tmp_path: Path) -> None:

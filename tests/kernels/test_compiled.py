@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -122,6 +123,21 @@ def test_without_the_extension(monkeypatch: pytest.MonkeyPatch) -> None:
     for backend, device, dtype in (("cuda", "cuda", torch.float16), ("cpp", "cpu", torch.float32)):
         assert "cannot be imported" in str(unavailable_reason(backend, device, dtype, 64))
     assert choose_ops("cpu").chosen["attention"] == "reference"
+
+
+def test_other_fields_or_arguments_have_another_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever changes them raises `layout` in csrc/bindings.cpp and LAYOUT, and puts the new sums here."""
+    sums = {}
+    built = {part: names for part, names in _extension._NAMES.items() if _extension.absence(part) is None}
+    for part, names in built.items():
+        known = [getattr(_extension.compiled, name) for name in names]
+        # of a function, the number of arguments
+        found = [getattr(each, "fields", len(re.findall(r"\barg\d+", each.__doc__ or ""))) for each in known]
+        sums[part] = zlib.crc32(repr(found).encode())
+    assert _extension.LAYOUT == 1 and "cpu" in sums
+    assert sums.items() <= {"cpu": 2350755376, "cuda": 3504237501}.items()
+    monkeypatch.setattr(_extension.compiled, "layout", 0)
+    assert all("another version" in str(_extension.absence(part)) for part in built)
 
 
 def test_a_build_of_another_version(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -135,12 +135,12 @@ def part_of(rank: int, inputs: int, outputs: int, start: int = 0) -> Part:
     return Part(start, torch.randn(rank, inputs), torch.randn(outputs, rank) / 10)
 
 
-def gates_adapted(ops: Ops) -> Any:
+def gates_adapted(ops: Ops, width: int, inner: int) -> Any:
     """Returns the store of a map to values and gates: adapters change both, or one of them."""
-    store = ops.lora_store((0, INNER, 2 * INNER), WIDTH, torch.empty(0))
-    store.put(0, [part_of(3, WIDTH, INNER), part_of(2, WIDTH, INNER, INNER)])
-    store.put(1, [part_of(9, WIDTH, INNER)])
-    store.put(2, [part_of(1, WIDTH, INNER, INNER)])
+    store = ops.lora_store((0, inner, 2 * inner), width, torch.empty(0))
+    store.put(0, [part_of(3, width, inner), part_of(2, width, inner, inner)])
+    store.put(1, [part_of(9, width, inner)])
+    store.put(2, [part_of(1, width, inner, inner)])
     return store
 
 
@@ -168,7 +168,7 @@ def test_rows_with_adapters(
     slots = torch.tensor([-1] * 3 + [2] * 290 + [0] * 5 + [1] * 2, dtype=torch.int32)
     rows, count = AdapterRows(slots), len(slots)
     out = adapted(ops, {0: 3, 1: 8}, DEPTH, WIDTH)
-    up = gates_adapted(ops) if layer.gated else adapted(ops, {0: 17, 2: 1}, WIDTH, INNER)
+    up = gates_adapted(ops, WIDTH, INNER) if layer.gated else adapted(ops, {0: 17, 2: 1}, WIDTH, INNER)
     down = adapted(ops, {2: 4}, INNER, WIDTH)
     x, attended = torch.randn(count, WIDTH), torch.randn(count, DEPTH)
     expected = apart(ops, layer, sums, x.clone(), attended, rows, (out, up, down))[1]

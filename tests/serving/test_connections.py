@@ -173,24 +173,43 @@ def test_a_request_that_is_cancelled_while_the_service_goes_on_is_499() -> None:
     assert f'{{route="none",status="{CLIENT_LEFT}"}} 1.0' in metrics.exposition().decode()
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_second_signal_ends_the_process_at_once(number: signal.Signals) -> None:
-    process = started("--threads", "1")
-    ready = lines_until(process, "ready")[-1]
+def busy(process: Any, requests: int) -> tuple[list[threading.Thread], list[Any]]:
+    """Has a service in the midst of a batch; returns who asks, and what they find."""
+    address = lines_until(process, "ready")[-1]["address"]
     body = {"texts": ["some words here " * 100] * 25, "labels": ["a", "b", "c"]}
     found: list[Any] = []
 
     def ask() -> None:
         try:
-            found.append(httpx2.post(ready["address"] + "/classify", json=body, timeout=60).text)
+            found.append(httpx2.post(address + "/classify", json=body, timeout=60))
         except httpx2.TransportError as error:
             found.append(error)
 
-    asking = [threading.Thread(target=ask) for _ in range(8)]
+    asking = [threading.Thread(target=ask) for _ in range(requests)]
     for each in asking:
         each.start()
-    time.sleep(0.5)  # the engine is in the midst of a batch
+    time.sleep(0.5)
+    return asking, found
+
+
+@pytest.mark.slow
+def test_a_terminal_that_closes_sends_two_signals_and_all_is_answered() -> None:
+    process = started("--threads", "1")
+    asking, found = busy(process, 2)
+    process.send_signal(signal.SIGHUP)
+    lines_until(process, "draining")
+    process.send_signal(signal.SIGHUP)
+    for each in asking:
+        each.join()
+    assert [each.status_code for each in found] == [200, 200]
+    assert process.wait(20) == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_second_signal_ends_the_process_at_once(number: signal.Signals) -> None:
+    process = started("--threads", "1")
+    asking, found = busy(process, 8)
     process.send_signal(number)
     lines_until(process, "draining")
     start = time.monotonic()

@@ -190,6 +190,9 @@ def test_a_file_has_the_references_defaults_and_options_count_more(
     assert placement == Placement(gpus=0.0)
     settings, _ = starts("n", "--config", str(config), "--device", "cpu")
     assert settings == ServeSettings(model="n", max_length=2048, **read)
+    config.write_text("model: m\nray_address: auto\nnum_gpus_per_replica: 0.5\n")
+    settings, placement = starts("--ray", "--config", str(config))
+    assert placement.gpus == 0.5 and settings.dtype == "bfloat16"  # the cluster has the GPUs
     config.write_text("model: m\ndevice: tpu\n")
     result = CliRunner().invoke(app, ["serve", "--config", str(config)])
     assert result.exit_code == 2 and "unknown device 'tpu'" in result.stderr

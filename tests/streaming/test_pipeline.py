@@ -346,6 +346,31 @@ def test_memory_is_taken_by_no_refused_call_and_given_back_by_the_last_session()
     assert pipeline.sessions.pool.pages == 0
 
 
+def test_memory_for_keys_and_values_is_made_or_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where there is none, that of CUDA graphs is given back first; a first call that fails keeps nothing."""
+    pipeline, twin, relieved = streaming(), streaming(), []
+    grow, short = pipeline.sessions.pool._grow, [True, True]
+
+    def grows(pages: int) -> None:
+        if short and short.pop():
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+        grow(pages)
+
+    monkeypatch.setattr(pipeline.sessions.pool, "_grow", grows)
+    monkeypatch.setattr(pipeline.engine, "relieve", lambda: relieved.append(True))
+    with pytest.raises(torch.OutOfMemoryError, match="no memory for the keys and values: Default"):
+        pipeline("begin", LABELS, session_ids="a")
+    assert relieved == [True] and pipeline.sessions.pool.pages == 0
+    short[:] = [True]
+    assert_same_answers(*(each("begin", LABELS, session_ids="a") for each in (pipeline, twin)))
+    assert relieved == [True, True]
+    pipeline.delete_session("a")
+    monkeypatch.setattr(pipeline.model.loaded.network, "score_sections", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        pipeline("begin", LABELS, session_ids="a")
+    assert pipeline.sessions.pool.pages == 0
+
+
 def test_sessions_do_not_move_with_their_model() -> None:
     pipeline = streaming()
     pipeline("begin", LABELS, session_ids="a")

@@ -197,6 +197,8 @@ def _feed_forward(chance: Random) -> str | None:
         layers.adapted(ops, ranks, inputs, outputs) if chance.random() < 0.8 else None
         for inputs, outputs in ((depth, width), (width, 2 * inner if layer.gated else inner), (inner, width))
     ]
+    if layer.gated and chance.random() < 0.5:
+        stores[1] = layers.gates_adapted(ops, width, inner)
     last, exact = (
         each[1]
         for each in (

@@ -115,9 +115,14 @@ class Layer(nn.Module):
         self.down = Linear(inner, width, ops, bias=False)
 
     def bind(self) -> None:
-        up, activation, gated = self.gated_up or self.up, self.config.activation, self.gated_up is not None
+        activation, gated = self.config.activation, self.gated_up is not None
+        self.bound = bound_feed_forward(self.out, self._goes_up, self.down, activation, gated)
+
+    @property
+    def _goes_up(self) -> NormLinear:
+        up = self.gated_up or self.up
         assert up is not None
-        self.bound = bound_feed_forward(self.out, up, self.down, activation, gated)
+        return up
 
     def fold_biases(self, buckets: Tensor) -> Tensor | None:
         """Takes out this layer's biases by distance, float32 [H, 2 * max_distance + 1]."""
@@ -134,19 +139,13 @@ class Layer(nn.Module):
     def finish(self, x: Tensor, attended: Tensor, rows: AdapterRows | None) -> Tensor:
         """Runs the part that treats every row alone; it may overwrite x."""
         if self.bound is not None:
-            up = self.gated_up or self.up
-            assert up is not None
-            return self.bound(x, attended, rows, (self.out.lora, up.linear.lora, self.down.lora))[1]
+            stores = self.out.lora, self._goes_up.linear.lora, self.down.lora
+            return self.bound(x, attended, rows, stores)[1]
         return self.feed(self.out.add(attended, x, rows), rows)
 
     def feed(self, x: Tensor, rows: AdapterRows | None) -> Tensor:
         """Runs the feed-forward half; it may overwrite x."""
-        activation = self.config.activation
-        if self.gated_up is not None:
-            inner = self.gated_up(x, activation, gated=True, rows=rows)
-        else:
-            assert self.up is not None
-            inner = self.up(x, activation, rows=rows)
+        inner = self._goes_up(x, self.config.activation, gated=self.gated_up is not None, rows=rows)
         return self.down.add(inner, x, rows)
 
 

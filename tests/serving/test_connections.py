@@ -194,7 +194,11 @@ def busy(process: Any, requests: int) -> tuple[list[threading.Thread], list[Any]
 
 @pytest.mark.slow
 def test_a_terminal_that_closes_sends_two_signals_and_all_is_answered() -> None:
-    process = started("--threads", "1")
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests may run under nohup, which is inherited
+    try:
+        process = started("--threads", "1")
+    finally:
+        signal.signal(signal.SIGHUP, before)
     asking, found = busy(process, 2)
     process.send_signal(signal.SIGHUP)
     lines_until(process, "draining")

@@ -341,12 +341,15 @@ class StreamingZeroShotClassificationPipeline(BasePipeline):
                 f"{self.max_cached_tokens}"
             )
 
+    def _launch(self, turns: Sequence[Turn]) -> PendingLogits | None:
+        return run_step(self._bound[0], self._pool, turns)
+
     def _run(self, staged: list[Staged]) -> list[np.ndarray]:
         """Runs all chunks within the token budget; returns the logits of those that are classified."""
         turns = [each.turn for each in staged]
 
         def run(group: list[int]) -> PendingLogits | None:
-            return run_step(self._bound[0], self._pool, [turns[n] for n in group])
+            return self._launch([turns[n] for n in group])
 
         costs = [each.rows for each in turns]
         # all groups are launched before the first is waited for

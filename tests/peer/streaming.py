@@ -4,6 +4,7 @@ answers are ours, and the pass of the network is theirs.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -17,6 +18,7 @@ from gliclass_fast import streaming
 from gliclass_fast.batch import consecutive_spans
 from gliclass_fast.config import GLiClassModelConfig
 from gliclass_fast.runtime.transfer import PendingLogits
+from gliclass_fast.streaming.step import Turn
 from gliclass_fast.text.label_section import Section
 from gliclass_fast.text.prompts import Markers
 from tests.peer.models import GLiClassModel
@@ -61,9 +63,9 @@ class StreamingZeroShotClassificationPipeline(streaming.StreamingZeroShotClassif
     def _follow_model(self) -> None:
         """Their model has no device."""
 
-    def _launch(self, part: list[Any]) -> PendingLogits | None:
+    def _launch(self, turns: Sequence[Turn]) -> PendingLogits | None:
         found = []
-        for turn in (each.turn for each in part):
+        for turn in turns:
             if turn.added:
                 new = turn.session.token_ids[turn.session.cached_length - turn.added :]
                 last = turn.session.next_position

@@ -13,6 +13,7 @@ import torch
 from transformers import PreTrainedTokenizerFast
 
 from gliclass_fast.streaming import StreamingZeroShotClassificationPipeline
+from tests.accuracy import assert_same_results
 from tests.tiny import QWEN3, byte_tokenizer, loaded, reference_model
 
 
@@ -25,6 +26,13 @@ def streaming(model: Any = None, **settings: Any) -> StreamingZeroShotClassifica
     """Builds our pipeline over the weights of a reference model."""
     ours = loaded(tiny_reference() if model is None else model)
     return StreamingZeroShotClassificationPipeline(ours, byte_tokenizer(), device="cpu", **settings)
+
+
+def assert_same_answers(found: list[dict[str, Any]], expected: list[dict[str, Any]]) -> None:
+    assert len(found) == len(expected)
+    for mine, theirs in zip(found, expected, strict=True):
+        assert {**mine, "predictions": None} == {**theirs, "predictions": None}
+        assert_same_results(mine["predictions"], theirs["predictions"])
 
 
 @dataclass

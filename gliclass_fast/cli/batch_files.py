@@ -177,13 +177,8 @@ def _parquet(piece: Piece, reading: Reading) -> Iterator[tuple[list[Row], dict[s
     for batch in _batches(piece, list(dict.fromkeys([reading.column, *reading.keep]))):
         rows = [checked("", text) for text in values_of(batch[reading.column])]
         kept = {name: _valid(_plain(batch[name]), name, piece) for name in reading.keep}
-        yield (
-            rows,
-            {
-                name: column if column.type == piece.kinds[name] else column.cast(piece.kinds[name])
-                for name, column in kept.items()
-            },
-        )
+        # null in this piece alone, perhaps; a cast to its own type copies nothing
+        yield rows, {name: column.cast(piece.kinds[name]) for name, column in kept.items()}
 
 
 def _batches(piece: Piece, columns: list[str]) -> Iterator[Any]:

@@ -70,9 +70,8 @@ class Server(uvicorn.Server):
             self._ending = asyncio.get_running_loop().create_task(self._drain())
             logger.info("draining", extra={"signal": sig})
             return
-        if sig == getattr(
-            signal, "SIGHUP", None
-        ):  # of a terminal that closes, both a shell and the system send one
+        # of a terminal that closes, both a shell and the system send one
+        if sig == getattr(signal, "SIGHUP", None):
             return
         # the interpreter must not end in order, as the engine's thread may be in the midst of a batch; and to
         # write a log that nobody reads may last for ever

@@ -74,6 +74,17 @@ class Tally:
             self._remember(f"status {reply.status}: {reply.body[:200]!r}")
         return False
 
+    def add(self, other: Tally) -> None:
+        """Counts what another stretch of the same load found, too."""
+        self.seconds += other.seconds
+        self.client_cpu += other.client_cpu
+        self.latencies += other.latencies
+        self.statuses += other.statuses
+        self.wrong += other.wrong
+        self.lost += other.lost
+        self.without_retry_after += other.without_retry_after
+        self.faults = (self.faults + other.faults)[:SHOWN]
+
     def lose(self, reason: Exception) -> None:
         """Counts a request without an answer."""
         self.lost += 1

@@ -26,13 +26,21 @@ from gliclass_fast.bench.serving_process import Server
 from gliclass_fast.bench.serving_tasks import CLIENTS, IN_FLIGHT, LEAVERS, Load
 from gliclass_fast.serving.ray_environment import free_port
 
-SECONDS = 8.0  # of each load
+SECONDS = 12.0  # of each load
+TURNS = 4  # stretches of a round's load: the loads take turns, so that a host that slows down slows all alike
 QUESTIONS = 256
 LONG = 450  # words that keep a server busy
 PEER_TOLERANCE = 1e-3  # of the reference's scores, which depend a little on what shares their batch
 SHARE, OVERLOAD = 0.7, 2.0  # of saturation
 CODE = [sys.executable, "-m"]
 SERVE = "gliclass-fast serve"
+COMPARED = (
+    "the library itself, batches of 32",
+    SERVE,
+    f"{SERVE}, equal labels",
+    f"{SERVE}, at 70 % of saturation",
+    f"{SERVE}, 2x overload",
+)
 CPU = "CPU a request, ms"
 NULL = "CPU a request of Ray over FastAPI, engine that does nothing"
 
@@ -76,12 +84,14 @@ class Found:
     def add(self, figure: str, value: float) -> None:
         self.figures[figure].append(round(value, 4))
 
-    def load(self, name: str, tally: Tally, **facts: float) -> None:
-        """Notes what a contender answered, and what else is known of it."""
+    def load(self, name: str, load: Load) -> None:
+        """Notes what a contender answered, and what that cost it."""
+        tally = load.tally
         self.contenders[name].append(
             {
                 "requests/s": round(tally.rate, 2),
-                **{key: round(value, 3) for key, value in facts.items()},
+                **({CPU: round(load.cpu_ms, 3)} if load.cpu else {}),
+                **({"mean batch": round(load.mean_batch, 3)} if load.batches else {}),
                 "p50, ms": round(1e3 * tally.percentile(0.5), 1),
                 "p99, ms": round(1e3 * tally.percentile(0.99), 1),
                 "refused": tally.refused,
@@ -89,12 +99,6 @@ class Found:
             }
         )
         self.check(name, tally)
-
-    def full(self, name: str, load: Load) -> Load:
-        """Notes the load of 32 clients, and returns it."""
-        facts = {CPU: load.cpu_ms, **({"mean batch": load.mean_batch} if load.mean_batch else {})}
-        self.load(name, load.tally, **facts)
-        return load
 
     def check(self, name: str, tally: Tally) -> None:
         """Counts what nobody should see."""
@@ -142,38 +146,37 @@ class Bench:
 
     def round(self, number: int) -> None:
         """Starts a server, puts every kind of load on it, and ends it while requests are in flight."""
-        found, seconds = self.found, self.seconds
+        self.step(f"round {number + 1}")
         with server(serve_command) as running:
             target = Target(running.port)
-            found.add("seconds until ready", running.ready_after)
+            self.found.add("seconds until ready", running.ready_after)
             asyncio.run(burst(target, self.mixed[:CLIENTS]))
-            self.step(f"round {number + 1}: 32 clients")
-            rate, cpu_ms = serving_tasks.direct(self.pipeline, self.mixed, seconds)
-            found.contenders["the library itself, batches of 32"].append(
-                {"requests/s": round(rate, 2), CPU: round(cpu_ms, 3)}
-            )
-            mixed = found.full(SERVE, serving_tasks.loaded(running, target, self.mixed, seconds))
-            equal = found.full(
-                f"{SERVE}, equal labels", serving_tasks.loaded(running, target, self.equal, seconds)
-            )
-            found.add("requests/s over the library itself", mixed.tally.rate / rate)
-            found.add("CPU a text over the library itself", mixed.cpu_ms / cpu_ms)
-            found.add("mean batch over clients", mixed.mean_batch / CLIENTS)
-            found.add("mixed labels over equal ones, requests/s", mixed.tally.rate / equal.tally.rate)
-            self._pace(target, mixed.tally.rate, number)
+            self._compare(running, target, number)
             self._leave(running, target)
 
-    def _pace(self, target: Target, saturation: float, number: int) -> None:
-        self.step(f"round {number + 1}: below and above saturation")
-        found = self.found
-        calm = serving_tasks.paced(target, self.mixed, SHARE * saturation, self.seconds, number)
-        found.load(f"{SERVE}, at 70 % of saturation", calm)
-        found.add("p99 over p50 at 70 % of saturation", calm.percentile(0.99) / calm.percentile(0.5))
-        full = serving_tasks.paced(target, self.mixed, OVERLOAD * saturation, self.seconds, number)
-        found.load(f"{SERVE}, 2x overload", full)
-        found.add("2x overload: right answers over saturation", full.rate / saturation)
-        unkind = full.errors + full.without_retry_after
-        found.add("2x overload: neither right nor 429 with Retry-After", unkind)
+    def _compare(self, running: Server, target: Target, number: int) -> None:
+        """Puts loads on the library and on the server in turn; the paced ones follow the server's speed."""
+        direct, mixed, equal, calm, full = loads = [Load() for _ in range(5)]
+        seconds = self.seconds / TURNS
+        for turn in range(TURNS):
+            seed = number * TURNS + turn
+            direct.add(serving_tasks.direct(self.pipeline, self.mixed, seconds))
+            mixed.add(latest := serving_tasks.loaded(running, target, self.mixed, seconds))
+            equal.add(serving_tasks.loaded(running, target, self.equal, seconds))
+            for load, share in ((calm, SHARE), (full, OVERLOAD)):
+                rate = share * latest.tally.rate
+                load.tally.add(serving_tasks.paced(target, self.mixed, rate, seconds, seed))
+        for name, load in zip(COMPARED, loads, strict=True):
+            self.found.load(name, load)
+        add, rate = self.found.add, mixed.tally.rate
+        add("requests/s over the library itself", rate / direct.tally.rate)
+        add("CPU a text over the library itself", mixed.cpu_ms / direct.cpu_ms)
+        add("mean batch over clients", mixed.mean_batch / CLIENTS)
+        add("mixed labels over equal ones, requests/s", rate / equal.tally.rate)
+        add("p99 over p50 at 70 % of saturation", calm.tally.percentile(0.99) / calm.tally.percentile(0.5))
+        add("2x overload: right answers over saturation", full.tally.rate / rate)
+        unkind = full.tally.errors + full.tally.without_retry_after
+        add("2x overload: neither right nor 429 with Retry-After", unkind)
 
     def _leave(self, running: Server, target: Target) -> None:
         """Lets clients leave, then the server, which it has to be able to do."""
@@ -195,8 +198,8 @@ class Bench:
                 self.step(f"beside the reference's deployment, round {number + 1}")
                 mine = serving_tasks.loaded(ours, targets[0], self.mixed, self.seconds)
                 other = serving_tasks.loaded(theirs, targets[1], self.mixed, self.seconds, counted=False)
-                self.found.full(f"{SERVE}, beside Ray", mine)
-                self.found.full(f"{deployment.NAME} on Ray", other)
+                self.found.load(f"{SERVE}, beside Ray", mine)
+                self.found.load(f"{deployment.NAME} on Ray", other)
                 ratio = mine.tally.rate / other.tally.rate
                 self.found.add("requests/s over the reference's deployment", ratio)
 
@@ -213,7 +216,7 @@ class Bench:
                 for name, each in (("FastAPI", alone), ("Ray", on_ray)):
                     seconds = self.seconds / 2
                     load = serving_tasks.loaded(each, Target(each.port), one, seconds, counted=False)
-                    self.found.full(f"{name}, engine that does nothing", load)
+                    self.found.load(f"{name}, engine that does nothing", load)
                     costs.append(load.cpu_ms)
                 self.found.add(NULL, costs[1] / costs[0])
 

@@ -6,7 +6,7 @@ import asyncio
 import signal
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from gliclass_fast.bench.load import Tally, burst, closed_loop, open_loop
@@ -20,25 +20,42 @@ LEAVERS = 64  # clients that leave
 BEFORE, AFTER = 0.03, 0.1  # seconds until they ask, and until they leave
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Load:
-    """A load is what a contender answered, and what that cost it. mean_batch is 0 where it does not tell."""
+    """A load is what a contender answered, and what that cost it. batches is 0 where it does not tell."""
 
-    tally: Tally
-    cpu_ms: float  # of the server's process and its children, per right answer
-    mean_batch: float = 0.0
+    tally: Tally = field(default_factory=Tally)
+    cpu: float = 0.0  # seconds, of the server's process and its children
+    batches: float = 0.0
+    texts: float = 0.0  # of all batches
+
+    @property
+    def cpu_ms(self) -> float:
+        """Returns milliseconds of processor time per right answer."""
+        return 1e3 * self.cpu / max(self.tally.right, 1)
+
+    @property
+    def mean_batch(self) -> float:
+        """Returns the texts of a batch."""
+        return self.texts / max(self.batches, 1)
+
+    def add(self, other: Load) -> None:
+        """Counts another stretch of the same load, too."""
+        self.tally.add(other.tally)
+        self.cpu += other.cpu
+        self.batches += other.batches
+        self.texts += other.texts
 
 
-def direct(
-    pipeline: Callable[..., Any], questions: Sequence[Question], seconds: float
-) -> tuple[float, float]:
-    """Returns texts per second of the library itself in batches of 32, and milliseconds of CPU a text."""
-    began, cpu, texts = time.perf_counter(), time.process_time(), 0
-    while time.perf_counter() - began < seconds:
-        batch = [questions[(texts + place) % len(questions)] for place in range(BATCH)]
+def direct(pipeline: Callable[..., Any], questions: Sequence[Question], seconds: float) -> Load:
+    """Asks the library itself, in batches of 32, whose time is the latency of each of their texts."""
+    load, began, cpu = Load(), time.perf_counter(), time.process_time()
+    while (now := time.perf_counter()) - began < seconds:
+        batch = [questions[(load.tally.right + place) % len(questions)] for place in range(BATCH)]
         pipeline([each.text for each in batch], [each.labels for each in batch], threshold=0.0)
-        texts += len(batch)
-    return texts / (time.perf_counter() - began), 1e3 * (time.process_time() - cpu) / texts
+        load.tally.latencies += BATCH * [time.perf_counter() - now]
+    load.tally.seconds, load.cpu = time.perf_counter() - began, time.process_time() - cpu
+    return load
 
 
 def batches(server: Server) -> tuple[float, float]:
@@ -52,12 +69,10 @@ def loaded(
 ) -> Load:
     """Puts 32 clients on a server. counted: whether it tells its batches."""
     ran, cpu = batches(server) if counted else (0.0, 0.0), server.cpu()
-    tally = asyncio.run(closed_loop(target, questions, CLIENTS, seconds))
-    cpu_ms = 1e3 * (server.cpu() - cpu) / max(tally.right, 1)
-    if not counted:
-        return Load(tally, cpu_ms)
-    count, texts = (now - before for now, before in zip(batches(server), ran, strict=True))
-    return Load(tally, cpu_ms, texts / max(count, 1))
+    load = Load(asyncio.run(closed_loop(target, questions, CLIENTS, seconds)), server.cpu() - cpu)
+    if counted:
+        load.batches, load.texts = (now - then for now, then in zip(batches(server), ran, strict=True))
+    return load
 
 
 def paced(target: Target, questions: Sequence[Question], rate: float, seconds: float, seed: int) -> Tally:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from gliclass_fast.bench.cases import CPU_CASES, GPU_CASES, RAGGED, Case, label_cases
 
@@ -23,6 +23,8 @@ class Preset:
     repeats: int = 9
     peers: tuple[str, ...] = ("gliclass", "ONNX Runtime")
     by_label_count: bool = False  # A grid's table has a column per number of labels.
+    options: ClassVar = ("--repeats", "--model", "--threads", "--dtype", "--peers", "--report")
+    devices: ClassVar = ("cpu", "cuda")
 
 
 def _grid(tokenizer: Any, batch: int, counts: tuple[int, ...]) -> list[Case]:

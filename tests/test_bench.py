@@ -280,6 +280,13 @@ def test_the_command_writes_what_it_measured(tmp_path: Path) -> None:
         (("--model", "no/such/folder"), "does not exist"),
         (("--preset", "quality", "--data", ".", "--model", "bert-base"), "has random weights"),
         (("--device", "mps"), "choose cpu or cuda"),
+        (("--json", "no/folder/x.json"), "--json: there is no folder no/folder"),
+        (("--threads", "0"), "Invalid value for '--threads'"),
+        (("--data", "."), "--preset quick has no use for --data"),
+        (("--preset", "memory", "--model", DEMO), "--preset memory has no use for --model"),
+        (("--preset", "serving", "--threads", "1"), "--preset serving has no use for --threads"),
+        (("--preset", "ops", "--report", "out"), "--preset ops has no use for --report"),
+        (("--preset", "streaming", "--device", "cuda"), "--preset streaming is for cpu alone, not for cuda"),
     ],
 )
 def test_mistakes(options: tuple[str, ...], message: str) -> None:

@@ -6,6 +6,7 @@ pipelines: calls of tiny pipelines of every kind (tools/fuzzing/requests.py). A 
 files: damaged config.json, safetensors, tokenizer.json, adapters, CSV, JSON and JSON lines.
 guided: the same, led by what new lines of the readers a file reaches (atheris). Numbers name no case there.
 kernels: the compiled CPU kernels at random sizes, built with AddressSanitizer and UndefinedBehaviorSanitizer.
+guided-kernels: the same, led by what new code of the kernels a case reaches (atheris). It has no numbers.
 
 A seed and a number name a case: --number runs that one alone. The exit code is 1 where there are faults.
 """
@@ -25,7 +26,9 @@ from typing import Any
 
 from tools.reliability import record
 
-TARGETS = ("pipelines", "files", "guided", "kernels")
+GUIDED = ("guided", "guided-kernels")
+TARGETS = ("pipelines", "files", "kernels", *GUIDED)
+KERNELS = ("kernels", "guided-kernels")
 
 
 def worker(target: str, seed: int, minutes: float, first: int, step: int) -> dict[str, Any]:
@@ -37,6 +40,8 @@ def worker(target: str, seed: int, minutes: float, first: int, step: int) -> dic
         from tools.fuzzing.files import fuzz
     elif target == "guided":
         from tools.fuzzing.guided import fuzz
+    elif target == "guided-kernels":
+        from tools.fuzzing.guided_kernels import fuzz
     else:
         from tools.fuzzing.kernels import fuzz
     return fuzz(seed, minutes, count(first, step))
@@ -66,11 +71,11 @@ def main() -> None:
     parser.add_argument("--number", type=int, help="This case alone.")
     parser.add_argument("--record", action="store_true", help="Write the result down, under its seed.")
     options = parser.parse_args()
-    if options.number is not None and options.target == "guided":
-        parser.error("--number names no case of --target guided")
+    if options.number is not None and options.target in GUIDED:
+        parser.error(f"--number names no case of --target {options.target}")
     os.environ |= {"TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
     began, seed, target = time.monotonic(), options.seed, options.target
-    processes = options.processes or (1 if target == "kernels" else os.cpu_count() or 1)
+    processes = options.processes or (1 if target in KERNELS else os.cpu_count() or 1)
     if options.number is not None:
         found = worker(target, seed, 1e-9, options.number, 1)
     else:

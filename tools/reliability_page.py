@@ -89,6 +89,10 @@ SECTIONS: dict[str, tuple[str, str, Callable[[Runs], str]]] = {
         "Kernels", "The C++ kernels at random sizes, under AddressSanitizer and UndefinedBehaviorSanitizer, "
         "beside float64.", _fuzzed("cases", "by_kernel", "cases"),
     ),
+    "fuzz guided-kernels": (
+        "Kernels, led by coverage", "As above; libFuzzer draws the sizes, and goes on with those that reach "
+        "new code of the kernels.", _fuzzed("cases", "by_kernel", "cases"),
+    ),
     "stress": ("Threads and processes", "Every answer is checked.", _stressed),
     "memory, calls": ("Memory of very many calls", "The demo checkpoint, lengths at random.", _columns),
     "memory, sessions": (

@@ -223,9 +223,11 @@ def norm_linear(
     return (x, weight, bias, None if rms else weight.float().sum(1), 1e-7, activation, gated, add), slow
 
 
-def pair(dtype: torch.dtype, activation: str | None = None) -> tuple[Any, Slow]:
-    text, labels = torch.randn(3, 45).to(dtype), torch.randn(9, 45).to(dtype)
-    owner = torch.tensor([0, 0, 0, 1, 2, 2, 2, 2, 2]).int()
+def pair(
+    dtype: torch.dtype, activation: str | None = None, counts: Sequence[int] = (3, 1, 5), width: int = 45
+) -> tuple[Any, Slow]:
+    text, labels = torch.randn(len(counts), width).to(dtype), torch.randn(sum(counts), width).to(dtype)
+    owner = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts)).int()
 
     def slow(precision: torch.dtype) -> Tensor:
         a, b = text.to(precision)[owner.long()], labels.to(precision)

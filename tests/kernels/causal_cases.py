@@ -69,9 +69,9 @@ def in_pages(cu: Tensor, rows: Sequence[Tensor], counts: Sequence[int]) -> tuple
     return (*pools, found, torch.cat(pages))
 
 
-def head_norm(dtype: torch.dtype, width: int = WIDTH) -> tuple[Any, Slow]:
-    x, weight = torch.randn(17, 5, width).to(dtype)[:, :3], torch.randn(3, width).to(dtype)
-    angles = torch.randn(17, width // 2)
+def head_norm(dtype: torch.dtype, width: int = WIDTH, rows: int = 17) -> tuple[Any, Slow]:
+    x, weight = torch.randn(rows, 5, width).to(dtype)[:, :3], torch.randn(3, width).to(dtype)
+    angles = torch.randn(rows, width // 2)
     cos, sin = angles.cos(), angles.sin()
 
     def slow(precision: torch.dtype) -> Tensor:

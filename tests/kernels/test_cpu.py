@@ -115,9 +115,10 @@ for number in test_cpu.SETS:
         test_int8.test_threads_and_other_rows_change_nothing(run)
         for width in (24, 96):
             test_int8.test_what_comes_before_and_after_the_product("gelu", True, width, run)
+from random import Random
 from tools.fuzzing import kernels
 for number in range(60):
-    operation, wrong = kernels.run(0, number, test_cpu.SETS)
+    operation, wrong = kernels.run(Random(f"0/{number}"), test_cpu.SETS)
     assert wrong is None, (number, operation, wrong)
 print("clean")
 """

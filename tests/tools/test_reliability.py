@@ -15,7 +15,8 @@ from gliclass_fast import CheckpointError
 from gliclass_fast.checkpoint.files import load_tokenizer
 from tests.tiny import byte_tokenizer
 from tools import invariance, matrix, soak, streams, stress
-from tools.fuzzing import files, guided
+from tools.fuzzing import files, guided, kernels
+from tools.fuzzing.guided_kernels import Drawn
 from tools.reliability import record
 from tools.reliability_page import SECTIONS, render
 
@@ -42,6 +43,15 @@ def test_coverage_leads_to_damaged_files_that_are_read_or_refused() -> None:
     found = guided.fuzz(0, 0.05, numbers_from(number, len(files.READERS)))
     assert found["faults"] == [] and 0 < found["refused"] < found["files"]
     assert found["by_file"] == {"in/in.jsonl": found["files"]}
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11) or sys.platform != "linux", reason="atheris has no build")
+def test_a_case_of_a_kernel_is_drawn_from_bytes() -> None:
+    first, again, other = (Drawn(content) for content in (bytes(range(99)), bytes(range(99)), b"\7" * 99))
+    assert len({tuple(each.randrange(1000) for _ in range(9)) for each in (first, again, other)}) == 2
+    assert 0 <= first.random() < 1 and Drawn(b"").random() == 0 and Drawn(b"").choice("abc") == "a"
+    drawn = {each(Drawn(bytes([n] * 99)))[0] for each in kernels.CASES for n in range(0, 256, 16)}
+    assert {"attention", "linear", "linear_add", "norm_linear", "head_norm"} <= drawn
 
 
 @pytest.mark.parametrize("value", ["x", [], {}, [1]])

@@ -1,10 +1,9 @@
-"""The compiled CPU kernels at sizes that libFuzzer chooses: it goes on with those that reach new code of ours.
+"""The compiled CPU kernels at sizes that libFuzzer draws: it goes on with those that reach new code of them.
 
 python -m tools.fuzzing.guided_kernels LIBRARY SECONDS SEED RESULT
 
-The cases are those of kernels.py. They draw from the bytes of libFuzzer (atheris) instead of from chance, and
-clang writes down in the extension which lines and branches run. It needs clang, and atheris (Linux, Python
-3.11 or newer).
+The cases are those of kernels.py, but they draw from the bytes of libFuzzer (atheris) instead of from chance.
+It needs atheris: Linux, Python 3.11 or newer.
 """
 
 from __future__ import annotations
@@ -24,6 +23,7 @@ from tools.fuzzing import sanitized
 
 LONGEST = 256  # bytes of a case, of which most draw fewer
 MOST_FAULTS = 20
+MOST_MEMORY = 4096  # MiB of the process; AddressSanitizer keeps what was freed for a while
 
 
 class Drawn(Random):
@@ -49,12 +49,12 @@ def fuzz(seed: int, minutes: float, numbers: Iterator[int]) -> dict[str, Any]:
     del numbers  # no number names a case here
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        library = sanitized.build(folder, sanitized.CLANG)
+        library = sanitized.build(folder, guided=True)
         result = folder / "result.json"
         given = [str(each) for each in (library, 60 * minutes, seed, result)]
         done = subprocess.run(
             [sys.executable, "-m", __name__, *given],
-            env=sanitized.environment(sanitized.CLANG),
+            env=sanitized.environment(guided=True),
             cwd=sanitized.ROOT,
             stderr=subprocess.PIPE,
             text=True,
@@ -89,7 +89,10 @@ def _run(library: str, seconds: float, seed: int, result: Path) -> None:
             result.write_text(json.dumps(found), encoding="utf-8")
             os._exit(0)  # libFuzzer has no other end
 
-    options = (f"-seed={seed}", f"-max_len={LONGEST}", "-len_control=0", f"-artifact_prefix={result.parent}/")
+    options = (
+        f"-seed={seed}", f"-max_len={LONGEST}", "-len_control=0", f"-rss_limit_mb={MOST_MEMORY}",
+        f"-artifact_prefix={result.parent}/",
+    )  # fmt: skip
     atheris.Setup([sys.argv[0], *options], run)
     atheris.Fuzz()
 

@@ -226,14 +226,16 @@ def _norm(chance: Random) -> tuple[str, Any]:
 def _head_norm(chance: Random) -> tuple[str, Any]:
     from tests.kernels.causal_cases import head_norm
 
-    return "head_norm", head_norm(_float32(), _width(chance))
+    return "head_norm", head_norm(_float32(), _width(chance), chance.randint(1, 300))
 
 
 def _pair_add(chance: Random) -> tuple[str, Any]:
     from gliclass_fast.kernels.linear import ACTIVATIONS
     from tests.kernels import cases
 
-    return "pair_add", cases.pair(_float32(), chance.choice(list(ACTIVATIONS)))
+    counts = [chance.randint(0, 60) for _ in range(chance.randint(1, 9))]
+    activation, width = chance.choice(list(ACTIVATIONS)), chance.randint(1, 300)
+    return "pair_add", cases.pair(_float32(), activation, [*counts, 1], width)
 
 
 CASES: tuple[Callable[[Random], tuple[str, Any]], ...] = (
@@ -247,13 +249,12 @@ def _float32() -> Any:
     return torch.float32
 
 
-def run(seed: int, number: int, sets: dict[int, tuple[str, int]]) -> tuple[str, str | None]:
+def run(chance: Random, sets: dict[int, tuple[str, int]]) -> tuple[str, str | None]:
     """Runs a case on a random instruction set; returns the operation, and what is wrong with its result."""
     import torch
 
     from gliclass_fast.kernels import compiled_cpu
 
-    chance = Random(f"{seed}/{number}")
     torch.manual_seed(chance.getrandbits(32))
     chosen = chance.choice(list(sets))
     compiled_cpu.instruction_set = lambda: (chosen, sets[chosen][1])  # type: ignore[assignment]
@@ -303,7 +304,7 @@ def main() -> None:
     end = time.monotonic() + 60 * minutes
     for number in count(first, step):
         print(f"{NUMBERED}{seed}/{number}", file=sys.stderr, flush=True)
-        operation, wrong = run(seed, number, sets)
+        operation, wrong = run(Random(f"{seed}/{number}"), sets)
         done[operation] = done.get(operation, 0) + 1
         if wrong is not None:
             faults.append({"number": number, "operation": operation, "error": wrong})

@@ -11,27 +11,41 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 SANITIZERS = "-fsanitize=address,undefined -fno-sanitize-recover=all"
+COVERAGE = "-fsanitize-coverage=trace-pc,trace-cmp -fno-sanitize=vptr"  # GCC's own library alone has vptr's
 _FILLED = "max_malloc_fill_size=1000000000:malloc_fill_byte=255"  # float32 NaN, where nothing was written
+COUNTERS = Path(__file__).parent / "counters.cpp"
 MODULE = "gliclass_fast.kernels._compiled"
 
 
-def build(folder: Path) -> Path:
-    """Compiles the extension in a folder, which takes about a minute, and returns its file."""
+def build(folder: Path, guided: bool = False) -> Path:
+    """Compiles the extension in a folder, which takes about a minute, and returns its file.
+
+    guided: whether libFuzzer can see what runs.
+    """
     source = folder / "source"
     shutil.copytree(ROOT / "csrc", source / "csrc")
     shutil.copy(ROOT / "setup.py", source)
     command = [sys.executable, "setup.py", "--quiet", "build_ext"]
     command += ["--build-lib", str(folder), "--build-temp", str(folder / "objects")]
-    environment = {**os.environ, "CXX": "g++", "CXXFLAGS": f"{SANITIZERS} -O1 -g1", "LDFLAGS": SANITIZERS}
+    compiled, linked = f"{SANITIZERS} -O1 -g1", SANITIZERS
+    if guided:
+        counters = str(folder / "counters.o")
+        subprocess.run(["g++", "-fPIC", "-c", str(COUNTERS), "-o", counters], check=True)
+        compiled, linked = f"{compiled} {COVERAGE}", counters
+    environment = {**os.environ, "CXX": "g++", "CXXFLAGS": compiled, "LDFLAGS": linked}
     subprocess.run(command, check=True, cwd=source, env={**environment, "GLICLASS_FAST_BUILD": "cpu"})
     (library,) = folder.glob("gliclass_fast/kernels/_compiled*.so")
     return library
 
 
-def environment() -> dict[str, str]:
+def environment(guided: bool = False) -> dict[str, str]:
     """Returns the environment of a process that loads the extension."""
     find = ["g++", "-print-file-name=libasan.so"]
     preload = subprocess.run(find, capture_output=True, text=True, check=True).stdout.strip()
+    if guided:  # atheris has AddressSanitizer together with libFuzzer
+        found = importlib.util.find_spec("atheris")
+        assert found is not None and found.origin is not None, "atheris is not installed"
+        preload = str(Path(found.origin).parent.parent / "asan_with_fuzzer.so")
     return {**os.environ, "LD_PRELOAD": preload, "ASAN_OPTIONS": f"detect_leaks=0:{_FILLED}"}
 
 

@@ -22,7 +22,12 @@ def main() -> None:
         sys.exit(f"the command line needs {' and '.join(missing)}: pip install 'gliclass-fast[cli]'")
     from gliclass_fast.cli.app import app
 
-    app()
+    try:
+        app()
+    except OSError as error:  # a help that cannot be written; commands say themselves what failed
+        print(f"error: {error}", file=sys.stderr)
+        sys.stdout = None  # type: ignore[assignment]  # else Python would fail on it when it ends
+        sys.exit(2)
 
 
 if __name__ == "__main__":

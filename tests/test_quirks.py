@@ -223,13 +223,17 @@ def test_17_squeeze_layers(with_embeddings: bool) -> None:
 
 @torch.no_grad()
 def logits_of_states(model: Any, choose: Any) -> np.ndarray:
-    """Runs the reference's heads over hidden states chosen from all of the encoder's."""
+    """Runs the reference's heads over hidden states chosen from all of the encoder's.
+
+    The last one is the encoder's output: transformers 5.0 lists ModernBERT's before the norm at the end.
+    """
     inputs = reference_pipeline(model).pipe.prepare_inputs([TEXTS[2]], [LABELS[2]])
-    states = model.model.encoder_model(
+    out = model.model.encoder_model(
         inputs["input_ids"], inputs["attention_mask"], output_hidden_states=True, return_dict=True
-    ).hidden_states
+    )
+    states = choose((*out.hidden_states[:-1], out.last_hidden_state))
     logits, *_ = model.model.process_encoder_output(
-        inputs["input_ids"], inputs["attention_mask"], choose(states), max_num_classes=len(LABELS[2])
+        inputs["input_ids"], inputs["attention_mask"], states, max_num_classes=len(LABELS[2])
     )
     return logits[0].numpy()
 

@@ -46,6 +46,7 @@ TESTING = (
     "pyarrow",
     "pybind11",
     "pytest",
+    "requests",
     "rich",
     "scikit-learn",
     "setuptools>=77",

@@ -27,11 +27,12 @@ app = typer.Typer(
 
 
 @app.callback()
+@console.without_traceback
 def _version(
     version: Annotated[bool, Option("--version", help="Print the version and exit.", is_eager=True)] = False,
 ) -> None:
     if version:
-        print(__version__)
+        print(__version__, flush=True)
         raise typer.Exit
 
 

@@ -16,6 +16,7 @@ from gliclass_fast.cli.device import quiet, usable
 from gliclass_fast.cli.options import labels_of
 from gliclass_fast.cli.readers import read_rows
 from gliclass_fast.cli.rows import Reading
+from gliclass_fast.cli.tables import cell, table
 from gliclass_fast.pipeline import ZeroShotClassificationPipeline
 from gliclass_fast.runtime.model import GLiClassModel
 
@@ -36,7 +37,7 @@ def check_quantized(
     )
     if share > selfcheck.ALLOWED_CHANGES:
         fail(f"{quantization} is not good enough here: {verdict}", code=1)
-    screen.print(f"{quantization} holds on these texts: {verdict}", markup=False)
+    screen.print(f"{quantization} holds on these texts: {verdict}", markup=False, soft_wrap=True)
 
 
 def _texts(path: Path, column: str) -> list[str]:
@@ -52,7 +53,7 @@ def _texts(path: Path, column: str) -> list[str]:
 def check_with_reference(model: str, device: str) -> None:
     """Prints a checkpoint's configuration and compares its scores; ends with 1 where they differ."""
     quiet()
-    with errors.status(f"loading {model}"):
+    with errors.status(cell(f"loading {model}")):
         loaded = GLiClassModel.from_pretrained(model, dtype="float32", device=usable(device))
         pipeline = ZeroShotClassificationPipeline(loaded, model, device=loaded.device, progress_bar=False)
     screen.print(_configuration(model, loaded))
@@ -60,24 +61,23 @@ def check_with_reference(model: str, device: str) -> None:
         with errors.status("comparing with the reference"):
             found = selfcheck.compare_with_reference(pipeline, model)
     except selfcheck.ReferenceMissingError as error:
-        screen.print(f"loads; not compared: {error}", markup=False)
+        screen.print(f"loads; not compared: {error}", markup=False, soft_wrap=True)
         return
     verdict = f"largest logit error {found.error:.1e}, {found.changed} of {found.pairs} decisions differ"
     if not found.error <= selfcheck.ALLOWED_ERROR or found.changed:
         fail(f"does not match the reference: {verdict}", code=1)
-    screen.print(f"matches the reference: {verdict}", markup=False)
+    screen.print(f"matches the reference: {verdict}", markup=False, soft_wrap=True)
 
 
 def _configuration(model: str, loaded: GLiClassModel) -> Table:
-    table = Table("option", "value", title=model)
     adapter = adapter_place(resolve_folder(model))
-    row: dict[str, Any] = loaded.loaded.network.description()
+    facts: dict[str, Any] = loaded.loaded.network.description()
     if adapter is not None:
-        row["adapter"] = f"LoRA, merged, of {adapter}"
-    for key, value in row.items():
-        table.add_row(key, value, style="bold")
+        facts["adapter"] = f"LoRA, merged, of {adapter}"
+    own = len(facts)
     for key, value in asdict(loaded.loaded.config).items():
-        rows = {f"{key}.{k}": v for k, v in value.items()} if isinstance(value, dict) else {key: value}
-        for name, each in rows.items():
-            table.add_row(name, str(each))
-    return table
+        facts |= {f"{key}.{k}": v for k, v in value.items()} if isinstance(value, dict) else {key: value}
+    made = table(["option", "value"], [[key, str(value)] for key, value in facts.items()], title=cell(model))
+    for row in made.rows[:own]:
+        row.style = "bold"
+    return made

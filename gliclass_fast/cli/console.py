@@ -15,6 +15,7 @@ import typer
 from rich.console import Console
 from typer import Option
 
+from gliclass_fast.cli.tables import visible
 from gliclass_fast.demo import PATH
 from gliclass_fast.runtime.shortage import is_shortage
 
@@ -35,8 +36,18 @@ class _Errors(Console):
         os.dup2(os.open(os.devnull, os.O_WRONLY), self.file.fileno())
 
 
+class _Visible(logging.Formatter):
+    """Shows what would act on a terminal: a message may repeat a part of what was read."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return visible(super().format(record))
+
+
 screen = _Screen()
 errors = _Errors(stderr=True)
+for _console in (screen, errors):
+    if not _console.width:  # as COLUMNS=0 says, with which nothing would be shown
+        _console.width = 80
 
 Device = Annotated[str, Option(help="cuda or cpu; a GPU is used where there is one.")]
 Model = Annotated[str, Option(help="Checkpoint folder or repository id.", show_default="the demo checkpoint")]
@@ -82,7 +93,7 @@ def check_device(device: str) -> None:
 
 
 def fail(message: str, code: int = 2) -> NoReturn:
-    errors.print("error:", message, style="bold red", markup=False, highlight=False, soft_wrap=True)
+    errors.print("error:", visible(message), style="bold red", markup=False, highlight=False, soft_wrap=True)
     raise typer.Exit(code)
 
 
@@ -113,7 +124,8 @@ def without_traceback(command: Callable[..., None]) -> Callable[..., None]:
 
         handler = RichHandler(console=errors, show_path=False, show_time=False)
         handler.addFilter(_Once())
-        logging.basicConfig(handlers=[handler], format="%(message)s")
+        handler.setFormatter(_Visible("%(message)s"))
+        logging.basicConfig(handlers=[handler])
         try:
             command(*args, **kwargs)
         except BrokenPipeError:  # the reader of a pipe has ended, which is no mistake

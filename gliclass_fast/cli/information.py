@@ -12,6 +12,7 @@ from gliclass_fast import __version__
 from gliclass_fast.checkpoint.files import read_json, resolve_folder
 from gliclass_fast.cli.console import screen
 from gliclass_fast.cli.device import usable
+from gliclass_fast.cli.tables import table
 from gliclass_fast.models.configuration import read_config
 from gliclass_fast.ops import IMPLEMENTATIONS, ORDER, choose_ops, compiled_kernels, unavailable_reason
 
@@ -22,10 +23,10 @@ _INT8_INSTRUCTIONS = {"VNNI": ("avx512_vnni", "avx_vnni"), "AMX": ("amx_int8",)}
 def info(device: str, model: str | None) -> None:
     """Prints two tables; ValueError for an unknown device or a checkpoint that is not there."""
     kind = usable(device).type
-    screen.print(_facts(kind))
     width = (
         None if model is None else read_config(read_json(resolve_folder(model))).backbone_config.head_width
     )
+    screen.print(_facts(kind))
     screen.print(_operations(kind, width))
 
 
@@ -41,10 +42,7 @@ def _facts(kind: str) -> Table:
         "threads": str(torch.get_num_threads()),
         **{f"compiled for {part}": description for part, description in compiled_kernels().items()},
     }
-    table = Table(show_header=False)
-    for key, value in facts.items():
-        table.add_row(key, value)
-    return table
+    return table(["", ""], facts.items(), show_header=False)
 
 
 def _instructions() -> str:
@@ -59,7 +57,7 @@ def _instructions() -> str:
 
 
 def _operations(kind: str, width: int | None) -> Table:
-    table = Table("operation", "runs", "why", title=f"operations on {kind}")
+    rows = []
     dtype = torch.float16 if kind == "cuda" else torch.float32
     for operation, chosen in choose_ops(kind, dtype, head_width=width).chosen.items():
         order = [backend for backend in ORDER[kind] if backend in IMPLEMENTATIONS[operation]]
@@ -68,5 +66,5 @@ def _operations(kind: str, width: int | None) -> Table:
             for backend in order[: order.index(chosen)]
         ]
         first = "the only one" if len(order) == 1 else f"first choice of {', '.join(order)}"
-        table.add_row(operation, chosen, "; ".join(reasons) or first)
-    return table
+        rows.append([operation, chosen, "; ".join(reasons) or first])
+    return table(["operation", "runs", "why"], rows, title=f"operations on {kind}")

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import sys
 
-from rich.table import Table
-from rich.text import Text as plain
-
 from gliclass_fast.cli.console import screen
 from gliclass_fast.cli.results import Kept, Layout, Record, json_line
+from gliclass_fast.cli.tables import table
 
 
 class _Screen:
@@ -49,8 +47,5 @@ class Tables(_Screen):
         self._rows.append([*own, shown])
 
     def flush(self) -> None:
-        table = Table(*self._columns, "labels", show_lines=True)
-        for row in self._rows:
-            table.add_row(*map(plain, row))
-        screen.print(table)
+        screen.print(table([*self._columns, "labels"], self._rows, show_lines=True))
         self._rows = []

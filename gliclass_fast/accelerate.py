@@ -119,7 +119,7 @@ class Accelerated:
         return self._in_step().get_embeddings(*args, **kwargs)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Has a copy made of the old class, as the new one has no name that can be imported."""
+        """Makes a copy of the old class, as the new one has no name that can be imported."""
         state = {name: value for name, value in vars(self).items() if name not in ("_fast", "_known")}
         return _restore, (type(self).__base__, state, self._fast)
 

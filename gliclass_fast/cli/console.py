@@ -77,7 +77,7 @@ _MISTAKES = (ValueError, TypeError, OSError, FloatingPointError)
 
 
 def let_threads_sleep() -> None:
-    """Has OpenMP's threads sleep where they wait, unless the environment has them do something else.
+    """Lets OpenMP's threads sleep where they wait, unless the environment says something else.
 
     This counts only before torch is imported. Where torch computes something on threads of its own, as in 16
     bit, these would stay awake between its operations, and keep other work from the cores.

@@ -307,7 +307,7 @@ class GLiClassClient(_Client):
 
 
 class AsyncGLiClassClient(_Client):
-    """Has the methods of `GLiClassClient` as coroutines: `await client.classify(...)`.
+    """Offers the methods of `GLiClassClient` as coroutines: `await client.classify(...)`.
 
     Many calls may wait at once, which lets the service batch them. Also an asynchronous context manager.
     """

@@ -82,7 +82,7 @@ class StreamingZeroShotClassificationPipeline(BasePipeline):
             score_leading_sep: gives the scorer the <<SEP>> between text and labels, as the reference does in
                 streams and not elsewhere. False: scores equal those of `ZeroShotClassificationPipeline`.
             offload_to_cpu: keeps sessions in host memory between calls, where the model is on a GPU.
-            use_pinned_memory: has them in page-locked memory there.
+            use_pinned_memory: keeps them in page-locked memory there.
             max_classes, max_length, default_batch_size, score_on_cpu: have no effect. A chunk is never cut.
 
         Raises the errors of `ZeroShotClassificationPipeline`, and ValueError for a model that is no
@@ -136,7 +136,7 @@ class StreamingZeroShotClassificationPipeline(BasePipeline):
         self._bind()
 
     def __getstate__(self) -> dict[str, Any]:
-        """Has a copy, in another process too, go on with the same sessions; ValueError as for a call."""
+        """Lets a copy, in another process too, go on with the same sessions; ValueError as for a call."""
         with self._alone():
             self._follow_model()
             kept = {name: each for name, each in vars(self).items() if name not in _OF_THIS_PROCESS}

@@ -35,7 +35,7 @@ def run(*arguments: str, **options: Any) -> Result:
 
 @pytest.fixture(autouse=True)
 def one_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Has the demo checkpoint loaded once, as these tests load it many times in the same way."""
+    """Loads the demo checkpoint once, as these tests load it many times in the same way."""
     monkeypatch.setattr(GLiClassModel, "from_pretrained", LOAD)
 
 

@@ -169,9 +169,8 @@ def _feed_forward(chance: Random) -> str | None:
     from tests.kernels import test_feed_forward as layers
 
     ops = choose_ops("cpu", quantization=chance.choice((None, "int8")))
-    depth, width, inner = (
-        16 * chance.randint(1, most) - chance.choice((0, 0, 1, 9)) for most in (20, 25, 40)
-    )
+    bounds = (20, 25, 40)
+    depth, width, inner = (16 * chance.randint(1, most) - chance.choice((0, 0, 1, 9)) for most in bounds)
     kind = chance.choice(list(layers.KINDS))
     if layers.KINDS[kind].get("gated"):
         inner = 16 * (inner // 16 + 1)
@@ -193,13 +192,8 @@ def _feed_forward(chance: Random) -> str | None:
     ]
     if layer.gated and chance.random() < 0.5:
         stores[1] = layers.gates_adapted(ops, width, inner)
-    last, exact = (
-        each[1]
-        for each in (
-            bound(x, attended, slots, stores),
-            layers.apart(ops, layer, sums, x.clone(), attended, slots, stores),
-        )
-    )
+    last = bound(x, attended, slots, stores)[1]
+    exact = layers.apart(ops, layer, sums, x.clone(), attended, slots, stores)[1]
     error = float((last - exact).abs().max() / exact.abs().max())
     if error < 1e-4:
         return None

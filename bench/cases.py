@@ -143,9 +143,8 @@ def load(name: str) -> tuple[Any, Any]:
 @lru_cache(maxsize=4)
 def words(tokenizer: Any) -> list[str]:
     """Returns words that are one token each inside a sentence."""
-    pieces = {
-        piece.lstrip("\u2581\u0120") for piece in tokenizer.get_vocab()
-    }  # SentencePiece and byte-level BPE mark words like this.
+    # SentencePiece and byte-level BPE mark the start of a word like this.
+    pieces = {piece.lstrip("\u2581\u0120") for piece in tokenizer.get_vocab()}
     known = sorted(word for word in pieces if word.isalpha() and word.isascii() and len(word) > 2)
     ids = tokenizer([f"a {word}" for word in known], add_special_tokens=False)["input_ids"]
     shortest = min(map(len, ids))

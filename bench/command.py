@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gliclass_fast.bench import cases
-from gliclass_fast.bench.others import OTHERS, Asked, Other
+from gliclass_fast.bench.measurements import MEASUREMENTS, Measurement, Options
 from gliclass_fast.bench.presets import PRESETS, Preset
 from gliclass_fast.bench.screen import progress, screen, show
 from gliclass_fast.bench.tables import CASE_COLUMNS, case_rows, grid_table, machine_line
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import torch  # which takes seconds, and the command line imports this file for its help
 
 DTYPES = {"cpu": "float32", "cuda": "float16"}
-KNOWN: dict[str, Preset | Other] = {**PRESETS, **OTHERS}
+KNOWN: dict[str, Preset | Measurement] = {**PRESETS, **MEASUREMENTS}
 PRESET_HELP = "; ".join(f"{name}: {each.about}" for name, each in KNOWN.items())
 
 
@@ -82,7 +82,7 @@ def bench(
         result |= _compare(chosen, models, names, precision, device, repeats)
     else:
         own = model or chosen.model, repeats or chosen.repeats
-        result |= chosen.measure(Asked(*own, device, precision, data, rows))
+        result |= chosen.measure(Options(*own, device, precision, data, rows))
     if json_file:
         json_file.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     if report:

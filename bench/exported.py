@@ -79,6 +79,11 @@ class Exported(Stock):
         return None
 
 
+def unless_float32_on_cpu(setting: Setting) -> str | None:
+    """Returns why an engine for CPUs, in float32, cannot run a setting, or None where it can."""
+    return None if setting.device == "cpu" and setting.dtype is torch.float32 else "for CPUs, in float32"
+
+
 def export(model: Any, inputs: dict[str, Tensor], file: Path, labels: int) -> None:
     """Writes a reference model for as many texts as `inputs` holds, of any length."""
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):

@@ -24,12 +24,12 @@ NEWS = ("world politics", "sports", "business", "science and technology")
 def _column(file: str, label: str) -> Callable[[Path], Rows]:
     def read(data: Path) -> Rows:
         with (data / file).open(encoding="utf-8", newline="") as opened:
-            return [(row["text"], _spoken(row[label])) for row in csv.DictReader(opened)]
+            return [(row["text"], spoken_name(row[label])) for row in csv.DictReader(opened)]
 
     return read
 
 
-def _spoken(label: str) -> str:
+def spoken_name(label: str) -> str:
     """Writes a label as words: `AddToPlaylist` -> `add to playlist`, `card_arrival` -> `card arrival`."""
     return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", label).replace("_", " ").lower()
 

@@ -15,6 +15,7 @@ from gliclass_fast.bench.contenders import Contender, Engine, Setting, Stock
 from gliclass_fast.bench.peers import Absent
 from gliclass_fast.bench.selfcheck import ALLOWED_ERROR, logit_error
 from gliclass_fast.bench.timing import alternate, as_record
+from gliclass_fast.config import dtype_name
 
 ENGINE = "gliclass-fast"
 CHECKED = 2  # texts of a case that the reference scores one by one, to compare with
@@ -71,7 +72,7 @@ class Bench:
             int8 = Engine(self._setting, quantization="int8")
             self.entrants[f"{ENGINE}, int8"] = Entrant(int8, rounds=True)
         absent = self.invite(peer_names)
-        found: dict[str, Any] = {"shape": self.model, "dtype": str(self.dtype).removeprefix("torch.")}
+        found: dict[str, Any] = {"shape": self.model, "dtype": dtype_name(self.dtype)}
         found |= {"ops": engine.model.ops.chosen, "absent": absent}
         found["rows"] = [self.row(case, parts) for case in chosen]
         for case in too_long:

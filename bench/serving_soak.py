@@ -86,7 +86,7 @@ class Soak:
                 self.killed.append(found[-1])
 
     async def _deploy(self) -> None:
-        """Has the server replace its replicas, as it does at SIGHUP."""
+        """Makes the server replace its replicas, as it does at SIGHUP."""
         if self.redeploys:
             await asyncio.sleep(30 * self.minutes)
             self.before, done = replicas(self.server), self.server.count("redeployed")

@@ -91,7 +91,7 @@ def make_lazy(module: str, names: Mapping[str, str] | None = None, call: str | N
             return sorted({*super().__dir__(), *(names or {})})
 
         def __reduce__(self) -> tuple[Any, ...]:
-            """Has a copy be the module of that name, in another process too, as a copy of a function is."""
+            """Makes a copy the module of that name, in another process too, as a copy of a function is."""
             return importlib.import_module, (module,)
 
     if call is not None:

@@ -6,7 +6,8 @@ from typing import Any
 
 from gliclass_fast import make_lazy
 from gliclass_fast.chunking import ZeroShotClassificationWithChunkingPipeline
-from gliclass_fast.pipeline import BasePipeline, ZeroShotClassificationPipeline
+from gliclass_fast.pipeline import ZeroShotClassificationPipeline
+from gliclass_fast.pipeline.base import BasePipeline
 
 _SETTINGS = ("max_classes", "max_length", "classification_type", "progress_bar", "label_separator")
 _FIXED = ("label_token", "sep_token", "example_token")  # of ours: another value raises
@@ -118,7 +119,7 @@ class Accelerated:
         return self._in_step().get_embeddings(*args, **kwargs)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Has a copy made of the old class, as the new one has no name that can be imported."""
+        """Makes a copy of the old class, as the new one has no name that can be imported."""
         state = {name: value for name, value in vars(self).items() if name not in ("_fast", "_known")}
         return _restore, (type(self).__base__, state, self._fast)
 

@@ -8,7 +8,7 @@ part of).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, Literal
@@ -16,8 +16,8 @@ from typing import Any, Literal
 import numpy as np
 
 from gliclass_fast.engine.given import Setting
-from gliclass_fast.engine.permutations import in_orders, score_in_orders
-from gliclass_fast.pipeline import BasePipeline
+from gliclass_fast.engine.permutations import in_orders
+from gliclass_fast.pipeline.base import BasePipeline
 from gliclass_fast.text import arguments, chunks, results
 from gliclass_fast.text.abstention import Prediction
 from gliclass_fast.text.arguments import OnTruncation, whole_number
@@ -27,14 +27,24 @@ from gliclass_fast.text.prompts import Request
 ChunkTokens = int | Literal["auto"] | None
 
 
+def _chunk_tokens(value: Any) -> ChunkTokens:
+    if value is None:
+        return None
+    return "auto" if isinstance(value, str) and value == "auto" else whole_number(value, "chunk_tokens")
+
+
+def _overlap_tokens(value: Any) -> int | None:
+    return None if value is None else whole_number(value, "overlap_tokens", least=0)
+
+
 class ZeroShotClassificationWithChunkingPipeline(BasePipeline):
     """Classifies texts of any length, with the reference's names, arguments and results."""
 
     text_chunk_size: Setting[int] = Setting(partial(whole_number, name="text_chunk_size", least=0))
     text_chunk_overlap: Setting[int] = Setting(partial(whole_number, name="text_chunk_overlap", least=0))
     labels_chunk_size: Setting[int] = Setting(partial(whole_number, name="labels_chunk_size"))
-    chunk_tokens: Setting[ChunkTokens] = Setting(lambda given: _chunk_tokens(given))
-    overlap_tokens: Setting[int | None] = Setting(lambda given: _overlap_tokens(given))
+    chunk_tokens: Setting[ChunkTokens] = Setting(_chunk_tokens)
+    overlap_tokens: Setting[int | None] = Setting(_overlap_tokens)
 
     def __init__(
         self,
@@ -127,7 +137,6 @@ class ZeroShotClassificationWithChunkingPipeline(BasePipeline):
             raise WrongValue(
                 "give text_chunk_size and text_chunk_overlap, or chunk_tokens and overlap_tokens, not both"
             )
-        arguments.check_switches(return_hierarchical=return_hierarchical, return_info=return_info)
         to_stay = {
             name: whole_number(value, name, least=lowest)
             for name, value, lowest in (
@@ -149,23 +158,18 @@ class ZeroShotClassificationWithChunkingPipeline(BasePipeline):
             raise WrongValue(
                 "text_chunk_overlap is for chunks of characters: give text_chunk_size too, or overlap_tokens"
             )
-        orders = whole_number(label_permutations, "label_permutations")
-        cuts = self.on_truncation if on_truncation is None else arguments.check_on_truncation(on_truncation)
-        call = self.prepare(
-            texts, labels, threshold, None, rac_examples, examples, prompt, return_hierarchical,
-            0, label_descriptions, min_score, none_label, adapter_ids,
-        )  # fmt: skip
-        self.engine.follow_model()  # the chunks are made by its tokenizer and window
-        pieces = [
-            (index, replace(request, text=piece))
-            for index, request in enumerate(call.requests)
-            for piece in self._pieces(request, characters, size, shared, group, orders)
-        ]
-        places = [index for index, _ in pieces]
-        score = self.engine.score if orders == 1 else partial(score_in_orders, self.engine, orders)
-        scored = score(
-            [request for _, request in pieces], numbers=places, labels_per_pass=group,
-            progress=self.progress_bar, on_truncation=cuts,
+
+        def pieces(requests: list[Request], orders: int) -> Iterator[tuple[int, Request]]:
+            self.engine.follow_model()  # the chunks are made by its tokenizer and window
+            for index, request in enumerate(requests):
+                for piece in self._pieces(request, characters, size, shared, group, orders):
+                    yield index, replace(request, text=piece)
+
+        call, places, scored = self._scored(
+            label_permutations, on_truncation, group, return_info, pieces, texts=texts, labels=labels,
+            threshold=threshold, rac_examples=rac_examples, examples=examples, prompt=prompt,
+            return_hierarchical=return_hierarchical, label_descriptions=label_descriptions,
+            min_score=min_score, none_label=none_label, adapter_ids=adapter_ids,
         )  # fmt: skip
         vars(self).update(to_stay)  # only now, so that those of a refused call do not stay
         scores = results.scores_of(
@@ -269,13 +273,3 @@ def _token_sizes(size: Any, shared: Any) -> tuple[ChunkTokens, int | None]:
         if size != "auto" and shared >= size:
             raise WrongValue(f"overlap_tokens must be below chunk_tokens, got {shared} and {size}")
     return size, shared
-
-
-def _chunk_tokens(value: Any) -> ChunkTokens:
-    if value is None:
-        return None
-    return "auto" if isinstance(value, str) and value == "auto" else whole_number(value, "chunk_tokens")
-
-
-def _overlap_tokens(value: Any) -> int | None:
-    return None if value is None else whole_number(value, "overlap_tokens", least=0)

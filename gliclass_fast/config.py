@@ -215,9 +215,10 @@ def _backbone(given: Any) -> PretrainedConfig:
 
 @contextmanager
 def valid_options(source: str) -> Iterator[None]:
-    """Has every error of who reads options become an UnsupportedConfigError of one line about `source`.
+    """Turns every error within the block into an UnsupportedConfigError of one line about `source`.
 
-    transformers reads them too, and raises errors of many types for options of a wrong type.
+    The block reads the options of a checkpoint. transformers reads them too, and raises errors of many types
+    for options of a wrong type.
     """
     try:
         yield

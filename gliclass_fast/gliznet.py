@@ -14,6 +14,7 @@ from gliclass_fast.engine.engine import Engine
 from gliclass_fast.engine.given import Setting, tokenizer_of
 from gliclass_fast.engine.passes import LabelsPerPass
 from gliclass_fast.models.gliznet.config import GliznetConfig
+from gliclass_fast.pipeline.base import current_engine
 from gliclass_fast.runtime.device import resolve_device
 from gliclass_fast.runtime.model import GLiClassModel
 from gliclass_fast.runtime.pretrained import PLACES, find_pretrained
@@ -68,12 +69,34 @@ class GliZNetForSequenceClassification(GLiClassModel):
         return cls.from_pretrained(path_or_repo_id, **kwargs), GliZNETTokenizer(found.folder)
 
 
+def _checked_model(model: Any) -> GLiClassModel:
+    if not isinstance(model, GLiClassModel):
+        raise TypeError(
+            f"model must be a loaded one, got {type(model).__name__}; for a path or a repository id use "
+            "ZeroShotClassificationPipeline.from_pretrained"
+        )
+    return model
+
+
+def _own_tokenizer(given: Any) -> GliZNETTokenizer:
+    tokenizer = tokenizer_of(given)
+    return tokenizer if isinstance(tokenizer, GliZNETTokenizer) else GliZNETTokenizer(tokenizer)
+
+
+def _checked_kind(given: Any) -> str:
+    kind = str.__str__(given) if isinstance(given, str) else None
+    if kind not in _KINDS:
+        known = "choose 'multi-label' or 'multi-class'"
+        raise WrongValue(f"unsupported classification type {arguments.said(given)}: {known}")
+    return kind
+
+
 class ZeroShotClassificationPipeline:
     """Does zero-shot classification with the author's arguments and results."""
 
-    model: Setting[GLiClassModel] = Setting(lambda model: _checked_model(model))
-    tokenizer: Setting[GliZNETTokenizer] = Setting(lambda given: _own_tokenizer(given))
-    classification_type: Setting[str] = Setting(lambda given: _checked_kind(given))
+    model: Setting[GLiClassModel] = Setting(_checked_model)
+    tokenizer: Setting[GliZNETTokenizer] = Setting(_own_tokenizer)
+    classification_type: Setting[str] = Setting(_checked_kind)
     batch_tokens: Setting[int | None] = Setting(arguments.tokens_per_batch)
     _engine: Engine | None = None
 
@@ -109,10 +132,7 @@ class ZeroShotClassificationPipeline:
     def engine(self) -> Engine:
         """Returns the engine for the settings of now."""
         given = (self.model, self.tokenizer, self.tokenizer.max_length, self.batch_tokens, None)
-        engine = self._engine  # another thread may change a setting now
-        if engine is None or engine.made_of != given:
-            engine = self._engine = Engine(*given)
-        return engine
+        return current_engine(self, *given)
 
     @classmethod
     def from_pretrained(
@@ -178,25 +198,3 @@ class ZeroShotClassificationPipeline:
             pairs.sort(key=lambda pair: pair["score"], reverse=True)
             found.append(PredictionOutput(own, [LabelScore(**pair) for pair in pairs]))
         return found[0] if isinstance(text, str) else found
-
-
-def _checked_model(model: Any) -> GLiClassModel:
-    if not isinstance(model, GLiClassModel):
-        raise TypeError(
-            f"model must be a loaded one, got {type(model).__name__}; for a path or a repository id use "
-            "ZeroShotClassificationPipeline.from_pretrained"
-        )
-    return model
-
-
-def _own_tokenizer(given: Any) -> GliZNETTokenizer:
-    tokenizer = tokenizer_of(given)
-    return tokenizer if isinstance(tokenizer, GliZNETTokenizer) else GliZNETTokenizer(tokenizer)
-
-
-def _checked_kind(given: Any) -> str:
-    kind = str.__str__(given) if isinstance(given, str) else None
-    if kind not in _KINDS:
-        known = "choose 'multi-label' or 'multi-class'"
-        raise WrongValue(f"unsupported classification type {arguments.said(given)}: {known}")
-    return kind

@@ -16,7 +16,7 @@ import torch
 from typer.testing import CliRunner, Result
 
 from gliclass_fast import demo
-from gliclass_fast.bench import bench_ops, cases, peers, plots, refresh, tables, threads
+from gliclass_fast.bench import cases, operations, peers, plots, refresh, tables, threads
 from gliclass_fast.bench.cases import Case
 from gliclass_fast.bench.contenders import Setting, Stock
 from gliclass_fast.bench.presets import PRESETS
@@ -160,26 +160,26 @@ def test_a_gpu_is_timed_by_replays_of_a_graph(monkeypatch: pytest.MonkeyPatch, t
     monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
     properties = SimpleNamespace(multi_processor_count=2)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: properties)
-    case = bench_ops.Case("attention", "attention", (), flops=1.0, tiles=4)
+    case = operations.Case("attention", "attention", (), flops=1.0, tiles=4)
     functions = {name: partial(calls.append, name) for name in ("reference", "triton")}
-    monkeypatch.setattr(bench_ops, "cases", lambda *_: [case])
-    monkeypatch.setattr(bench_ops, "implementations", lambda *_: dict(functions))
-    monkeypatch.setattr(bench_ops, "errors", lambda _: {})
+    monkeypatch.setattr(operations, "cases", lambda *_: [case])
+    monkeypatch.setattr(operations, "implementations", lambda *_: dict(functions))
+    monkeypatch.setattr(operations, "errors", lambda _: {})
     times = Times(3.0, 2.0, 4.0, 5.0, 9)
-    monkeypatch.setattr(bench_ops, "alternate", lambda runs, *_, **__: dict.fromkeys(runs, times))
+    monkeypatch.setattr(operations, "alternate", lambda runs, *_, **__: dict.fromkeys(runs, times))
     smi = tmp_path / "nvidia-smi"
     smi.write_text("#!/bin/sh\necho 1500\n", encoding="utf-8")
     smi.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
-    [row] = bench_ops.measure("cuda", torch.float16, 9)
-    once = bench_ops.CALLS["cuda"]
+    [row] = operations.measure("cuda", torch.float16, 9)
+    once = operations.CALLS["cuda"]
     assert calls[: 2 * once + 1] == ["triton"] * once + ["graph"] + ["triton"] * once
     assert set(calls[2 * once + 1 :]) <= {"replay"}
     assert row["ms"]["triton"]["median"] == 3 / once and row["ms"]["reference"]["median"] == 3
     # 1500 million clocks a second on two multiprocessors, for four tiles
     assert row["sm_mhz"] == 1500 and row["clocks_per_tile"] == {"triton": 3 / once * 1.5e6 * 2 / 4}
     smi.write_text("#!/bin/sh\necho '[N/A]'\n", encoding="utf-8")
-    [row] = bench_ops.measure("cuda", torch.float16, 9)
+    [row] = operations.measure("cuda", torch.float16, 9)
     assert "sm_mhz" not in row and "clocks_per_tile" not in row
 
 

@@ -1,6 +1,6 @@
 """Choices inside the kernels: a GPU times rows of a block of attention, tiles of GEMMs and GELU side by side.
 
-Everything is timed as bench_ops times it, by replays of CUDA graphs. A CPU only tries this out.
+Everything is timed as operations times it, by replays of CUDA graphs. A CPU only tries this out.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
-from gliclass_fast.bench import bench_ops
-from gliclass_fast.bench.bench_ops import Run
+from gliclass_fast.bench import operations
+from gliclass_fast.bench.operations import Run
 from gliclass_fast.bench.timing import Times
 from gliclass_fast.kernels import compiled_cuda
 from gliclass_fast.kernels.linear import linear_triton
@@ -29,10 +29,10 @@ def measure(device: str, dtype: torch.dtype, repeats: int) -> Iterator[dict[str,
     for name, (width, depth) in GEMMS.items():
         for rows in ROWS[device]:
             runs = gemms(device, dtype, rows, width, depth)
-            graphs = {each: bench_ops.recorded(run, device) for each, run in runs.items()}
-            times = bench_ops.per_call(graphs, repeats, device)
+            graphs = {each: operations.recorded(run, device) for each, run in runs.items()}
+            times = operations.per_call(graphs, repeats, device)
             yield {"gemm": name, "rows": rows, "us": microseconds(times)}
-    if unavailable_reason("cuda", device, dtype, bench_ops.DIM) is None:
+    if unavailable_reason("cuda", device, dtype, operations.DIM) is None:
         for sequences, tokens in BATCHES:
             found = block_rows(device, dtype, sequences, tokens, repeats)
             yield {"attention": f"{sequences} x {tokens}", **found}
@@ -57,17 +57,17 @@ def gemms(device: str, dtype: torch.dtype, rows: int, width: int, depth: int) ->
 
 def block_rows(device: str, dtype: torch.dtype, sequences: int, tokens: int, repeats: int) -> dict[str, Any]:
     """Times compiled disentangled attention in blocks of 64 and 128 queries, with clocks per 64 x 64 tile."""
-    _, case = bench_ops.attentions(device, dtype, sequences, tokens)
-    run = bench_ops.implementations(case, device, dtype)["cuda"]
+    _, case = operations.attentions(device, dtype, sequences, tokens)
+    run = operations.implementations(case, device, dtype)["cuda"]
     chosen, runs = compiled_cuda.block_rows, {}
     try:
         for rows in (64, 128):
             compiled_cuda.block_rows = partial(_always, rows)  # The recorded call reads it.
-            runs[str(rows)] = bench_ops.recorded(run, device)
+            runs[str(rows)] = operations.recorded(run, device)
     finally:
         compiled_cuda.block_rows = chosen
-    times = bench_ops.per_call(runs, repeats, device)
-    return {"us": microseconds(times), **bench_ops.clocks_per_tile(case, times, runs["128"])}
+    times = operations.per_call(runs, repeats, device)
+    return {"us": microseconds(times), **operations.clocks_per_tile(case, times, runs["128"])}
 
 
 def _always(rows: int, *_: Any) -> int:

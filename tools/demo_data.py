@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from gliclass_fast.bench.quality import spoken_name
+
 Request = tuple[str, list[str], list[float]]
 
 SENTIMENT_NAMES = (
@@ -46,11 +48,6 @@ def read_csv(path: Path, label_column: str) -> list[tuple[str, str]]:
 def read_rated(path: Path) -> list[tuple[str, int]]:
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     return [(line[2:].strip(), int(line[0])) for line in lines if line[2:].strip()]
-
-
-def spoken_name(label: str) -> str:
-    """Writes a label as words: `AddToPlaylist` -> `add to playlist`, `card_arrival` -> `card arrival`."""
-    return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", label).replace("_", " ").lower()
 
 
 class IntentSource:

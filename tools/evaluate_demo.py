@@ -12,9 +12,10 @@ import csv
 import json
 from pathlib import Path
 
-from demo_data import read_csv, read_rated, spoken_name
+from demo_data import read_csv, read_rated
 
 from gliclass_fast import ZeroShotClassificationPipeline, demo
+from gliclass_fast.bench.quality import spoken_name
 
 NEWS = ["world politics", "sports", "business", "science and technology"]
 

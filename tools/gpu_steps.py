@@ -2,7 +2,7 @@
 
 `facts` and `ceilings` describe the machine. `warm` compiles what a shape needs, without timing. `shape` times
 the engine in every case first and then beside the peers, with the kernels of a replay. `operations` runs
-bench_ops and `tiles` runs bench_tiles. Every result is a line of FILE as soon as it is there.
+operations and `tiles` runs bench_tiles. Every result is a line of FILE as soon as it is there.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ from typing import Any
 
 import torch
 
-from gliclass_fast.bench import bench_ops, peers
+from gliclass_fast.bench import peers
 from gliclass_fast.bench.cases import CPU_CASES, GPU_CASES, Case, label_cases
+from gliclass_fast.bench.operations import measure as measure_operations
 from gliclass_fast.bench.run import ENGINE, Bench
 from gliclass_fast.bench.timing import alternate, machine
 from tools import bench_tiles
@@ -99,7 +100,7 @@ def tried(about: dict[str, Any], find: Callable[[], dict[str, Any]]) -> dict[str
 def operations(options: argparse.Namespace) -> Rows:
     dtype = torch.float16 if options.device == "cuda" else torch.float32
     tokens = None if options.device == "cuda" else TRIED_TOKENS
-    yield from bench_ops.measure(options.device, dtype, options.repeats, tokens)
+    yield from measure_operations(options.device, dtype, options.repeats, tokens)
 
 
 def tiles(options: argparse.Namespace) -> Rows:

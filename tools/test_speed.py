@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import torch
 
-from gliclass_fast.bench import bench_ops
+from gliclass_fast.bench import operations
 from gliclass_fast.bench.timing import alternate, machine
 from gliclass_fast.ops import choose_ops, compiled_kernels
 from tools import host_path
@@ -27,8 +27,8 @@ REPEATS = 15
 Pair = tuple[Callable[[], Any], Callable[[], Any]]  # A pair is (ours, the reference).
 
 
-def operation(case: bench_ops.Case) -> Pair:
-    found = bench_ops.implementations(case, "cpu", torch.float32)
+def operation(case: operations.Case) -> Pair:
+    found = operations.implementations(case, "cpu", torch.float32)
     return found[choose_ops("cpu").chosen[case.operation]], found["reference"]
 
 
@@ -45,7 +45,7 @@ def launch(count: int, tokens: int) -> Pair:
 PAIRS: dict[str, Callable[[], Pair]] = {
     **{
         case.name: partial(operation, case)
-        for case in bench_ops.cases("cpu", torch.float32)
+        for case in operations.cases("cpu", torch.float32)
         if choose_ops("cpu").chosen[case.operation] != "reference"
     },
     **{

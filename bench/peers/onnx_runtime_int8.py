@@ -7,17 +7,14 @@ from pathlib import Path
 import torch
 
 from gliclass_fast.bench.contenders import Contender, Setting
-from gliclass_fast.bench.exported import Exported, Feeds, Graph
+from gliclass_fast.bench.exported import Exported, Feeds, Graph, unless_float32_on_cpu
 from gliclass_fast.bench.peers.onnx_runtime import open_graph
 
 NAME = "ONNX Runtime, int8"
 PACKAGES = ("gliclass", "onnx", "onnxruntime")
 SAME_MODEL = True
 ROUNDS = True
-
-
-def unsuitable(setting: Setting) -> str | None:
-    return None if setting.device == "cpu" and setting.dtype is torch.float32 else "for CPUs, in float32"
+unsuitable = unless_float32_on_cpu
 
 
 def _open_rounded(file: Path, like: Feeds) -> Graph:

@@ -8,15 +8,12 @@ from typing import Any
 import torch
 
 from gliclass_fast.bench.contenders import Contender, Setting
-from gliclass_fast.bench.exported import Exported, Feeds, Graph
+from gliclass_fast.bench.exported import Exported, Feeds, Graph, unless_float32_on_cpu
 
 NAME = "OpenVINO"
 PACKAGES = ("gliclass", "onnx", "openvino")
 SAME_MODEL = True
-
-
-def unsuitable(setting: Setting) -> str | None:
-    return None if setting.device == "cpu" and setting.dtype is torch.float32 else "for CPUs, in float32"
+unsuitable = unless_float32_on_cpu
 
 
 def compiled(model: Any) -> Graph:

@@ -6,15 +6,14 @@ import logging
 from pathlib import Path
 
 from gliclass_fast.bench.contenders import Contender, Setting
-from gliclass_fast.bench.exported import Exported, Feeds, Graph
-from gliclass_fast.bench.peers.openvino_float32 import compiled, unsuitable
+from gliclass_fast.bench.exported import Exported, Feeds, Graph, unless_float32_on_cpu
+from gliclass_fast.bench.peers.openvino_float32 import compiled
 
 NAME = "OpenVINO, int8"
 PACKAGES = ("gliclass", "onnx", "openvino", "nncf")
 SAME_MODEL = True
 ROUNDS = True
-
-__all__ = ["NAME", "PACKAGES", "ROUNDS", "SAME_MODEL", "build", "unsuitable"]
+unsuitable = unless_float32_on_cpu
 
 
 def _open_rounded(file: Path, like: Feeds) -> Graph:

@@ -140,7 +140,7 @@ def _raise_interrupt(error: BaseException) -> None:
 def _check_long_ids(folder: Path) -> None:
     """Raises CheckpointError for ids of eight digits: older versions of transformers take memory for all ids.
 
-    Those up to 5.17 do, up to the largest one.
+    The versions up to 5.17 take memory for every id up to the largest one.
     """
     file = folder / "tokenizer.json"
     if not file.exists() or _LONG_INTEGER not in file.read_bytes().translate(_DIGITS):

@@ -44,11 +44,6 @@ class Memory:
         """Returns a contiguous copy."""
         return self.empty(*tensor.shape, dtype=tensor.dtype, device=tensor.device).copy_(tensor)
 
-    @property
-    def idle_bytes(self) -> int:
-        """Counts the bytes that no tensor has, and that are kept for the next."""
-        return sum(block.nbytes for blocks in list(self._idle.values()) for block in list(blocks))
-
     def trim(self) -> None:
         """Gives what nobody uses back to the system."""
         for blocks in list(self._idle.values()):

@@ -1,1 +1,1 @@
-"""The command line: gliclass-fast classify | info | check | bench."""
+"""The command line, gliclass-fast: one module per command, and what they share."""

@@ -23,7 +23,7 @@ def batch(
     labels: console.Labels = None,
     labels_file: console.LabelsFile = None,
     model: console.Model = console.DEMO_MODEL,
-    threshold: Annotated[float, Option(help="Lowest score that counts, 0 to 1.", min=0, max=1)] = 0.5,
+    threshold: console.Threshold = 0.5,
     top_k: console.TopK = None,
     single: console.Single = False,
     prompt: console.Prompt = None,
@@ -33,10 +33,8 @@ def batch(
     delimiter: console.Delimiter = None,
     resume: Annotated[bool, Option("--resume", help="Continue the killed job of this --output.")] = False,
     no_text: console.NoText = False,
-    max_length: Annotated[int, Option(help="Window in tokens.", min=1)] = 1024,
-    batch_tokens: Annotated[
-        int | None, Option(help="Tokens per batch.", show_default="by device", min=1)
-    ] = None,
+    max_length: console.MaxLength = 1024,
+    batch_tokens: console.BatchTokens = None,
     block_rows: Annotated[
         int, Option(help="Rows per file of results, which is what a kill may cost an actor.", min=1)
     ] = 128,
@@ -54,9 +52,7 @@ def batch(
     ] = None,
     device: console.Device = "cuda",
     dtype: console.Dtype = None,
-    quantization: Annotated[
-        str | None, Option(help="int8: faster on a CPU, and less exact; see `check --quantization`.")
-    ] = None,
+    quantization: console.Quantization = None,
 ) -> None:
     """Score files of texts in several processes or machines; a killed job goes on where it was."""
     console.check_device(device)
@@ -83,8 +79,8 @@ def batch(
         "classification_type": "single-label" if single else "multi-label",
         "call": {"threshold": threshold, "prompt": prompt},
     }  # fmt: skip
-    place = {
+    cluster = {
         "address": address, "count": concurrency, "cpus": num_cpus,
         "gpus": 0.0 if device.startswith("cpu") else num_gpus,
     }  # fmt: skip
-    BatchRun(source, output, reading, options, place, block_rows, text=not no_text).run(resume)
+    BatchRun(source, output, reading, options, cluster, block_rows, text=not no_text).run(resume)

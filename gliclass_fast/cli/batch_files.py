@@ -20,7 +20,7 @@ from gliclass_fast.cli.readers import (
     read_rows,
 )
 from gliclass_fast.cli.rows import FileFormatError, Reading, Row, checked, shown
-from gliclass_fast.serving.ray_data import values_of
+from gliclass_fast.text.arrow import values_of
 
 ROWS_AT_A_TIME = 1024
 ROWS_PER_FILE = 1 << 40  # more than any file has, so that ids of rows never meet

@@ -23,14 +23,14 @@ from gliclass_fast.cli.rows import Reading
 class BatchRun:
     """Says what is scored, how and where.
 
-    options: of `Classifier`. place: of `Place`. text: whether results have the text.
+    options: of `Classifier`. cluster: of `Cluster`. text: whether results have the text.
     """
 
     source: Path
     output: Path
     reading: Reading
     options: dict[str, Any]
-    place: dict[str, Any]
+    cluster: dict[str, Any]
     block_rows: int = 128
     text: bool = True
 
@@ -50,9 +50,8 @@ class BatchRun:
             self._run(resume)
 
     def _run(self, resume: bool) -> None:
-        files = files_of(
-            self.source.absolute(), self.reading, self.output
-        )  # a link's own name tells the kind of file
+        # a link's own name tells the kind of file, so it is not followed
+        files = files_of(self.source.absolute(), self.reading, self.output)
         note = self._note(files)
         if goes_on := self._goes_on(note, resume):
             note.write()
@@ -98,7 +97,7 @@ class BatchRun:
     def score(self, files: Files) -> None:
         """Scores what has no results yet, on actors of Ray."""
         try:
-            from gliclass_fast.serving.ray_cluster import Place, connected
+            from gliclass_fast.serving.ray_cluster import Cluster, connected
             from gliclass_fast.serving.ray_job import BatchJob, Rows
         except ImportError:
             raise ValueError("a batch job needs Ray: pip install 'gliclass-fast[ray]'") from None
@@ -108,7 +107,7 @@ class BatchRun:
             dropped=() if self.text else ("text",),
         )  # fmt: skip
         try:
-            with interruptible(), connected(Place(**self.place)) as actors:
+            with interruptible(), connected(Cluster(**self.cluster)) as actors:
                 job.run(actors)
         except KeyboardInterrupt:
             fail(f"interrupted; add --resume to continue {self.output}", INTERRUPTED)

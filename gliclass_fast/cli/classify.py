@@ -10,7 +10,7 @@ from typing import Any
 from gliclass_fast.chunking import ZeroShotClassificationWithChunkingPipeline
 from gliclass_fast.cli.device import quiet, usable
 from gliclass_fast.cli.inputs import Source
-from gliclass_fast.cli.job import INTERRUPTED, Job
+from gliclass_fast.cli.job import Job
 from gliclass_fast.cli.lock import alone
 from gliclass_fast.cli.printers import JsonLines, Tables
 from gliclass_fast.cli.results import Layout, Outcome
@@ -22,8 +22,6 @@ from gliclass_fast.pipeline import ZeroShotClassificationPipeline
 from gliclass_fast.runtime.device import use_threads
 from gliclass_fast.runtime.model import GLiClassModel
 from gliclass_fast.text.labels import flatten_labels
-
-__all__ = ["INTERRUPTED", "TEXTS_AT_A_TIME", "Running", "Scoring", "ZeroShotClassificationPipeline", "run"]
 
 TEXTS_AT_A_TIME = 128
 OVERLAP = 256  # characters that two chunks of a text share; at most a quarter of a chunk

@@ -58,6 +58,16 @@ Adapters = Annotated[
 ]
 Labels = Annotated[str | None, Option(help="Labels, separated by commas.")]
 LabelsFile = Annotated[Path | None, Option(help="JSON file: a list of labels or nested objects.")]
+Threshold = Annotated[float, Option(help="Lowest score that counts, 0 to 1.", min=0, max=1)]
+MaxLength = Annotated[int, Option(help="Window in tokens.", min=1)]
+# where None leaves it to what else is configured
+ConfiguredThreshold = Annotated[
+    float | None, Option(help="For requests that name none, 0 to 1.", show_default="0.5", min=0, max=1)
+]
+ConfiguredMaxLength = Annotated[int | None, Option(help="Window in tokens.", show_default="1024", min=1)]
+BatchTokens = Annotated[int | None, Option(help="Tokens per batch.", show_default="by device", min=1)]
+QUANTIZATION_HELP = "int8: faster on a CPU, and less exact; see `check --quantization`."
+Quantization = Annotated[str | None, Option(help=QUANTIZATION_HELP)]
 TopK = Annotated[int | None, Option(help="At most so many labels per text, the best.", min=1)]
 Single = Annotated[bool, Option("--single", help="One label per text: the best, scores sum to 1.")]
 Prompt = Annotated[str | None, Option(help="Task description put before the text.")]
@@ -78,7 +88,7 @@ _MISTAKES = (ValueError, TypeError, OSError, FloatingPointError)
 
 
 def let_threads_sleep() -> None:
-    """Has OpenMP's threads sleep where they wait, unless the environment has them do something else.
+    """Lets OpenMP's threads sleep where they wait, unless the environment says something else.
 
     This counts only before torch is imported. Where torch computes something on threads of its own, as in 16
     bit, these would stay awake between its operations, and keep other work from the cores.

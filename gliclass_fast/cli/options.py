@@ -14,6 +14,7 @@ from gliclass_fast.cli import console
 from gliclass_fast.cli.inputs import path_of, source_of
 from gliclass_fast.cli.results import Layout
 from gliclass_fast.cli.rows import TEXT_COLUMN, Reading
+from gliclass_fast.text.hypotheses import split_labels
 
 LEAST_WARM_UP = 4  # tokens of the shortest prompt there is, which has one label
 
@@ -37,7 +38,7 @@ def classify(
     labels: console.Labels = None,
     labels_file: console.LabelsFile = None,
     model: console.Model = console.DEMO_MODEL,
-    threshold: Annotated[float, Option(help="Lowest score that counts, 0 to 1.")] = 0.5,
+    threshold: console.Threshold = 0.5,
     top_k: console.TopK = None,
     single: console.Single = False,
     prompt: console.Prompt = None,
@@ -61,7 +62,7 @@ def classify(
         str | None,
         Option(help="Score so many labels at a time, or 'auto'.", show_default="all at once"),
     ] = None,
-    max_length: Annotated[int, Option(help="Window in tokens.")] = 1024,
+    max_length: console.MaxLength = 1024,
     text_chunk_size: Annotated[
         int | None,
         Option(help="Read texts in chunks of so many characters.", show_default="cut", min=1),
@@ -75,7 +76,7 @@ def classify(
         str | None,
         Option(help="Column of the id of a row's adapter; empty: none.", show_default="one for all"),
     ] = None,
-    batch_tokens: Annotated[int | None, Option(help="Tokens per batch.", show_default="by device")] = None,
+    batch_tokens: console.BatchTokens = None,
     warm_up: Annotated[
         str | None,
         Option(help="Tokens of batches to record as CUDA graphs before the first text, as 128,1024."),
@@ -88,12 +89,7 @@ def classify(
     threads: console.Threads = None,
     dtype: console.Dtype = None,
     quantization: Annotated[
-        str | None,
-        Option(
-            "--quantization",
-            "--precision",
-            help="int8: faster on a CPU, and less exact; see `check --quantization`.",
-        ),
+        str | None, Option("--quantization", "--precision", help=console.QUANTIZATION_HELP)
     ] = None,
 ) -> None:
     """Score texts against any labels."""
@@ -169,7 +165,7 @@ def labels_of(labels: str | None, labels_file: Path | None) -> Any:
         raise ValueError("give the labels either as --labels a,b,c or as --labels-file FILE.json")
     if labels_file is not None:
         return labels_in(labels_file)
-    return [label.strip() for label in (labels or "").split(",") if label.strip()]
+    return split_labels(labels or "")
 
 
 def labels_in(path: Path) -> Any:

@@ -37,7 +37,7 @@ def progress(total: int | None, shown: bool) -> Iterator[Callable[[int], None]]:
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Has the signals that end a process interrupt it as ctrl-C does, so that what there is gets written."""
+    """Lets the signals that end a process interrupt it as ctrl-C does, so that what there is gets written."""
     if threading.current_thread() is not threading.main_thread():  # others cannot set handlers
         yield
         return

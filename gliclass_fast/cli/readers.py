@@ -161,7 +161,7 @@ def _rows_of_records(records: Iterator[tuple[str, Any]], path: Path, reading: Re
 
 def _parquet(path: Path, reading: Reading) -> Iterator[Row]:
     parquet = pyarrow_parquet()
-    from gliclass_fast.serving.ray_data import values_of
+    from gliclass_fast.text.arrow import values_of
 
     columns = list(dict.fromkeys((reading.column, *reading.other_columns)))
     with parquet_faults(f"{path} is not a parquet file that can be read"):

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from gliclass_fast.cli.rows import Row, shown
+from gliclass_fast.text.abstention import Prediction
 
-Prediction = dict[str, Any]
 Record = dict[str, Any]
 
 

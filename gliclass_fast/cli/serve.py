@@ -52,24 +52,20 @@ def serve(
     api_key_file: Annotated[
         Path | None, Option(help="File with a key per line; a request must have one of them.")
     ] = None,
-    threshold: Annotated[
-        float | None, Option(help="For requests that name none.", show_default="0.5")
-    ] = None,
-    batch_tokens: Annotated[
-        int | None, Option(help="Tokens per batch.", show_default="by device", min=1)
-    ] = None,
+    threshold: console.ConfiguredThreshold = None,
+    batch_tokens: console.BatchTokens = None,
     max_queue_tokens: Annotated[
         int | None, Option(help="Tokens that may wait.", show_default="8 batches", min=1)
     ] = None,
     timeout: Annotated[
         float | None, Option(help="Seconds until a request has failed.", show_default="30")
     ] = None,
-    max_length: Annotated[int | None, Option(help="Window in tokens.", show_default="1024", min=1)] = None,
+    max_length: console.ConfiguredMaxLength = None,
     device: Annotated[
         str | None, Option(help="cuda or cpu.", show_default="a GPU where there is one")
     ] = None,
     dtype: console.Dtype = None,
-    quantization: Annotated[str | None, Option(help="int8: faster on a CPU, less exact.")] = None,
+    quantization: console.Quantization = None,
     threads: console.Threads = None,
     ray: Annotated[bool, Option("--ray", help="Run on Ray Serve: replicas behind one address.")] = False,
     replicas: Annotated[
@@ -87,14 +83,14 @@ def serve(
     Any other option, as --max-model-len 512, is a key of gliclass's GLiClassServeConfig.
     """
     console.let_threads_sleep()
-    from gliclass_fast.serving.config import values_of
+    from gliclass_fast.serving.config import options_of
     from gliclass_fast.serving.from_config import configured, placed_by
     from gliclass_fast.serving.logs import use_json  # what follows may take seconds to import
 
     use_json(log_level.value)
     rest = list(arguments or ())
     model = rest.pop(0) if rest and not rest[0].startswith("--") else None
-    keys = values_of(rest)
+    keys = options_of(rest)
     _check_once(
         keys, model=("MODEL", model), max_model_len=("--max-length", max_length), http_port=("--port", port),
         default_threshold=("--threshold", threshold), request_timeout_s=("--timeout", timeout),

@@ -20,10 +20,10 @@ from gliclass_fast.text.arguments import (
     check_switches,
     check_texts,
     plain_strings,
-    said,
     whole_number,
 )
 from gliclass_fast.text.errors import WrongType, WrongValue
+from gliclass_fast.text.hypotheses import LABEL_ALONE, hypotheses, kind_for, split_labels
 
 if TYPE_CHECKING:
     from gliclass_fast.pipeline import ZeroShotClassificationPipeline
@@ -33,13 +33,14 @@ PASSED_ON = ("prompt", "examples", "rac_examples", "labels_per_pass", "label_per
 MOST_AT_A_TIME = 256  # texts of a stream that are read before their results are given
 # what transformers' pipelines take beside this, and what changes nothing here
 _WITHOUT_EFFECT = ("framework", "use_fast", "num_workers", "truncation", "padding", "trust_remote_code")
-_DEFAULTS = {"candidate_labels": None, "multi_label": False, "hypothesis_template": "{}", "top_k": None}
-_OTHER_INPUTS = (
-    "feature_extractor",
-    "image_processor",
-    "processor",
-    "pipeline_class",
-)  # only None
+_DEFAULTS = {
+    "candidate_labels": None,
+    "multi_label": False,
+    "hypothesis_template": LABEL_ALONE,
+    "top_k": None,
+}
+# these may be given as None alone
+_OTHER_INPUTS = ("feature_extractor", "image_processor", "processor", "pipeline_class")
 _PER_TEXT = ("prompt", "examples", "rac_examples")  # in a list of texts
 ITS_OWN = frozenset({*_DEFAULTS, "multi_class"})  # one of these in a call makes it one of this shape
 
@@ -98,10 +99,8 @@ class HuggingFacePipeline:
                 raise WrongType(f"the labels are given twice, or more than texts and labels: {labels}")
             arguments["candidate_labels"] = labels[0]
         arguments = _understood({**self._defaults, **arguments})
-        given, batch_size = (
-            {name: arguments.pop(name) for name in _DEFAULTS},
-            arguments.pop("batch_size", None),
-        )
+        given = {name: arguments.pop(name) for name in _DEFAULTS}
+        batch_size = arguments.pop("batch_size", None)
         if unknown := [name for name in arguments if name not in PASSED_ON]:
             raise WrongType(
                 f"unknown argument {unknown[0]!r}; known: {', '.join((*_DEFAULTS, *PASSED_ON))}. (The call "
@@ -110,10 +109,10 @@ class HuggingFacePipeline:
         names = _candidates(given["candidate_labels"])
         top = None if given["top_k"] is None else whole_number(given["top_k"], "top_k")
         check_switches(multi_label=given["multi_label"])
-        kind = "multi-label" if given["multi_label"] or len(names) == 1 else "single-label"
+        kind = kind_for(len(names), bool(given["multi_label"]))
         arguments |= {
             "classification_type": kind,
-            "label_descriptions": _hypotheses(given["hypothesis_template"], names),
+            "label_descriptions": hypotheses(given["hypothesis_template"], names),
         }
 
         def run(part: list[Any], first: int = 0) -> list[dict[str, Any]]:
@@ -201,24 +200,13 @@ def _understood(arguments: dict[str, Any]) -> dict[str, Any]:
 
 def _candidates(labels: Any) -> list[str]:
     if isinstance(labels, str):
-        labels = [label.strip() for label in labels.split(",") if label.strip()]
+        labels = split_labels(labels)
     names = plain_strings(
         as_list(labels, "candidate_labels", "a list, or a string with commas"), "candidate_labels"
     )
     if not names:
         raise WrongValue("you must include at least one label in candidate_labels")
     return names
-
-
-def _hypotheses(template: Any, names: list[str]) -> dict[str, str] | None:
-    if template is None or (isinstance(template, str) and template == "{}"):
-        return None
-    try:
-        if template.format("a") != template.format("b"):
-            return {name: template.format(name) for name in names}
-    except (AttributeError, IndexError, KeyError, TypeError, ValueError):
-        pass
-    raise WrongValue(f"hypothesis_template {said(template)} needs {{}} where the label goes")
 
 
 def _result(text: str, names: list[str], scores: dict[str, float], top: int | None) -> dict[str, Any]:

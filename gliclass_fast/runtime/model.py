@@ -18,7 +18,7 @@ from transformers import PretrainedConfig
 from gliclass_fast.checkpoint.adapter_folder import resolve_adapter
 from gliclass_fast.checkpoint.live import LiveModel, whole
 from gliclass_fast.checkpoint.lora import open_checkpoint
-from gliclass_fast.config import valid_options
+from gliclass_fast.config import dtype_name, valid_options
 from gliclass_fast.models.configuration import read_config
 from gliclass_fast.ops import Ops, unavailable_reason
 from gliclass_fast.runtime.adapters import Adapter, AdapterLibrary
@@ -162,7 +162,7 @@ class GLiClassModel(StockModel):
         self._exchange(self.loaded, self.settings)
 
     def __repr__(self) -> str:
-        where = f"{str(self.dtype).removeprefix('torch.')} on {self.device}"
+        where = f"{dtype_name(self.dtype)} on {self.device}"
         return f"{type(self).__name__}({self.origin.name!r}, {where})"
 
     @property

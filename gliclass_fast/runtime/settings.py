@@ -10,11 +10,12 @@ from typing import Any
 
 import torch
 
+from gliclass_fast.config import dtype_name
 from gliclass_fast.ops import QUANTIZED
 from gliclass_fast.runtime.device import resolve_device
 
 OLDER_NAMES = {"precision": "quantization"}
-_AS_FLOAT32 = ("None", "auto", "float32", "float")  # what dtypes are on a CPU
+_AS_FLOAT32 = (None, "auto", "float32", "float")  # what dtypes are on a CPU
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +39,7 @@ class Settings:
             raise ValueError("int8 is asked for as quantization='int8', without a backend")
         if self.quantization is not None and self.device.type != "cpu":
             raise ValueError(f"quantization {self.quantization!r} runs on CPUs; give device='cpu'")
-        if self.quantization is not None and str(self.dtype).removeprefix("torch.") not in _AS_FLOAT32:
+        if self.quantization is not None and dtype_name(self.dtype) not in _AS_FLOAT32:
             raise ValueError(
                 f"quantization {self.quantization!r} computes in float32, not {self.dtype}: give one of "
                 "dtype and quantization"

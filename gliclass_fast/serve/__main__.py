@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 
-from gliclass_fast.serving.config import GLiClassServeConfig, values_of
+from gliclass_fast.serving.config import GLiClassServeConfig, options_of
 from gliclass_fast.serving.config_keys import EFFECTS, WITHOUT_EFFECT
 from gliclass_fast.text.errors import ArgumentError
 
@@ -35,7 +35,7 @@ def arguments_of(arguments: Sequence[str]) -> tuple[GLiClassServeConfig, str]:
     parser.add_argument("--config", help="YAML file; options count more")
     parser.add_argument("--host", default="127.0.0.1", help="address to bind (default: %(default)s)")
     own, rest = parser.parse_known_args(arguments)
-    values = values_of(rest)
+    values = options_of(rest)
     if own.config is not None:
         return GLiClassServeConfig.from_yaml(own.config, **values), own.host
     return GLiClassServeConfig.from_mapping({"model": DEFAULT_MODEL, **values}), own.host

@@ -19,6 +19,7 @@ from typing import Any
 from gliclass_fast.serving.answers import TRY_AGAIN, Retries, ServeError, error_of, json_of, seconds_until
 from gliclass_fast.serving.client_headers import checked_headers
 from gliclass_fast.serving.settings import MOST_PORT
+from gliclass_fast.serving.sizes import are_per_text
 
 CONNECTIONS = 256  # of a client, at a time; further requests wait for one
 
@@ -205,16 +206,12 @@ class _Client:
         texts, found = payload["texts"], list(done)
         for index in range(len(found), len(texts)):
             own = {"texts": texts[index], "labels": payload["labels"], "prompt": payload.get("prompt")}
-            for name in ("labels", "prompt"):  # of all texts, or of each
+            per_text = {"labels": are_per_text(own["labels"]), "prompt": isinstance(own["prompt"], list)}
+            for name in (name for name, given in per_text.items() if given):
                 value = own[name]
-                if isinstance(value, list) and (
-                    name == "prompt" or isinstance((value or [None])[0], (list, dict))
-                ):
-                    if len(value) != len(texts):
-                        raise ServeError(
-                            None, "invalid", f"there are {len(value)} {name} for {len(texts)} texts"
-                        )
-                    own[name] = value[index]
+                if len(value) != len(texts):
+                    raise ServeError(None, "invalid", f"there are {len(value)} {name} for {len(texts)} texts")
+                own[name] = value[index]
             found.append((yield from self._exchange("POST", self.url, json={**payload, **own})))
         return found
 
@@ -310,7 +307,7 @@ class GLiClassClient(_Client):
 
 
 class AsyncGLiClassClient(_Client):
-    """Has the methods of `GLiClassClient` as coroutines: `await client.classify(...)`.
+    """Offers the methods of `GLiClassClient` as coroutines: `await client.classify(...)`.
 
     Many calls may wait at once, which lets the service batch them. Also an asynchronous context manager.
     """

@@ -130,8 +130,8 @@ class GLiClassServeConfig:
         return self._set({key: value for key, value in values.items() if value is not None})
 
     def override(self, arguments: Sequence[str]) -> GLiClassServeConfig:
-        """Sets keys in place as a command line writes them, and returns itself; see `values_of`."""
-        return self._set(values_of(arguments))
+        """Sets keys in place as a command line writes them, and returns itself; see `options_of`."""
+        return self._set(options_of(arguments))
 
     def _set(self, values: Mapping[str, Any]) -> GLiClassServeConfig:
         vars(self).update(_checked(values))
@@ -149,7 +149,7 @@ class GLiClassServeConfig:
         return {key: why for key, why in WITHOUT_EFFECT.items() if getattr(self, key) != usual[key]}
 
 
-def values_of(arguments: Sequence[str]) -> dict[str, Any]:
+def options_of(arguments: Sequence[str]) -> dict[str, Any]:
     """Reads keys and values as a command line writes them.
 
     Args:

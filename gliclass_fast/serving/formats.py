@@ -17,6 +17,8 @@ from gliclass_fast.serving.errors import Invalid, TooLarge
 from gliclass_fast.serving.service import Answer
 from gliclass_fast.serving.settings import Limits, ServeSettings
 from gliclass_fast.serving.sizes import label_sizes
+from gliclass_fast.text.errors import WrongValue
+from gliclass_fast.text.hypotheses import LABEL_ALONE, hypotheses, kind_for, places_in, split_labels
 from gliclass_fast.text.results import Scores, TextInfo
 
 # one wrong entry is enough of an answer: a body may have very many
@@ -174,7 +176,7 @@ class HuggingFaceParameters(Body):
 
     candidate_labels: Texts | None = Field(default=None, examples=[["sports", "politics"]])
     multi_label: bool = False
-    hypothesis_template: Annotated[str, Field(max_length=LONGEST_TEMPLATE)] = "{}"
+    hypothesis_template: Annotated[str, Field(max_length=LONGEST_TEMPLATE)] = LABEL_ALONE
 
 
 class HuggingFaceBody(Body):
@@ -188,23 +190,12 @@ class HuggingFaceBody(Body):
         given, template = self.parameters.candidate_labels, self.parameters.hypothesis_template
         if given is not None:
             given = _candidates(given, settings.limits)
-        descriptions = None
-        if template != "{}":
-            if given is None or template.count("{}") != 1:
-                raise Invalid("hypothesis_template needs one {} where the label goes, and candidate_labels")
-            characters, most = len(given) * len(template), settings.limits.characters
-            if characters > most:
-                raise TooLarge(
-                    f"hypothesis_template has {characters} characters for {len(given)} labels; at most "
-                    f"{most} are allowed"
-                )
-            descriptions = {label: template.replace("{}", label) for label in given}
         labels = settings.labels if given is None else given
         return {
             "texts": self.inputs,
             "labels": given,
-            "label_descriptions": descriptions,
-            "classification_type": MULTI_LABEL if self.parameters.multi_label else _best_of(labels),
+            "label_descriptions": _hypotheses(template, given, settings.limits),
+            "classification_type": kind_for(label_sizes(labels)[0], self.parameters.multi_label),
         }
 
     def answered(self, answer: Answer) -> Any:
@@ -228,7 +219,7 @@ class PredictBody(Body):
         """Returns the arguments of the classification."""
         if settings.labels is None:
             raise Invalid("/predict needs labels of the service: start it with --labels-file")
-        kind = _best_of(settings.labels)
+        kind = kind_for(label_sizes(settings.labels)[0])
         return {"texts": self._texts(), "labels": settings.labels, "classification_type": kind}
 
     def answered(self, answer: Answer) -> Any:
@@ -280,14 +271,26 @@ def _candidates(given: str | list[str], limits: Limits) -> list[str]:
     count = given.count(",") if isinstance(given, str) else len(given)  # a comma may end the last label
     if count > limits.labels:
         raise Invalid(f"candidate_labels has more than the {limits.labels} labels that are allowed")
-    if isinstance(given, str):
-        return [label.strip() for label in given.split(",") if label.strip()]
-    return given
+    return split_labels(given) if isinstance(given, str) else given
 
 
-def _best_of(labels: Any) -> str:
-    """Returns the kind that picks one of several labels; the score of a single one is no share of 1."""
-    return MULTI_LABEL if label_sizes(labels)[0] == 1 else SINGLE_LABEL
+def _hypotheses(template: str, labels: list[str] | None, limits: Limits) -> dict[str, str] | None:
+    """Returns what is read for every label, None for the label alone; raises Invalid or TooLarge."""
+    if template == LABEL_ALONE:
+        return None
+    if labels is None:
+        raise Invalid("hypothesis_template goes with candidate_labels")
+    try:
+        further = max(0, places_in(template) - 1)  # a place takes about the characters of its braces
+        characters = len(labels) * len(template) + further * sum(map(len, labels))
+        if characters > limits.characters:
+            raise TooLarge(
+                f"hypothesis_template has {characters} characters for {len(labels)} labels; at most "
+                f"{limits.characters} are allowed"
+            )
+        return hypotheses(template, labels)
+    except WrongValue as error:
+        raise Invalid(str(error)) from None
 
 
 def _raw(answer: Answer, raw: bool) -> list[Scores]:

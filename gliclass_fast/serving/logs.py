@@ -29,7 +29,7 @@ class JsonLines(logging.Formatter):
 
 
 def use_json(level: str) -> None:
-    """Has everything that is logged in this process written as JSON; replaces other handlers."""
+    """Writes everything that is logged in this process as JSON; replaces other handlers."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)

@@ -27,8 +27,8 @@ class Actors:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """Says where to run; None is a default.
+class Cluster:
+    """Says which cluster a job runs on, and with what there; None is a default.
 
     address: of a running cluster, as "auto" or "host:6379"; None starts one for this job. count: actors;
     default: as many as there is room for. cpus: threads of an actor. gpus: GPUs of an actor, which may be a
@@ -42,13 +42,13 @@ class Place:
 
 
 @contextmanager
-def connected(place: Place) -> Iterator[Actors]:
+def connected(cluster: Cluster) -> Iterator[Actors]:
     """Connects this process with a cluster and yields the actors that a job may have there.
 
     Raises ValueError where no cluster answers or starts, or where it has no room for the actors.
     """
     if ray.is_initialized():  # by who calls this, and the cluster is theirs
-        yield _actors(place)
+        yield _actors(cluster)
         return
     # what Ray's own processes log goes to files, and a count of users nowhere
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -58,16 +58,16 @@ def connected(place: Place) -> Iterator[Actors]:
             handler.setLevel(logging.CRITICAL)
     logging.getLogger("ray").setLevel(logging.ERROR)
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
-    count = place.count or max(1, (os.cpu_count() or 1) // place.cpus)
-    own = {"num_cpus": count * place.cpus + HELPERS, "include_dashboard": False}
+    count = cluster.count or max(1, (os.cpu_count() or 1) // cluster.cpus)
+    own = {"num_cpus": count * cluster.cpus + HELPERS, "include_dashboard": False}
     try:
-        _knock(place.address or "local")
-        ray.init(place.address or "local", **({} if place.address else own), **quiet)
+        _knock(cluster.address or "local")
+        ray.init(cluster.address or "local", **({} if cluster.address else own), **quiet)
     except Exception as error:  # Ray raises all kinds, as Exception itself where it takes too long to start
-        where = f"no cluster of Ray answers at {place.address}" if place.address else "Ray did not start"
+        where = f"no cluster of Ray answers at {cluster.address}" if cluster.address else "Ray did not start"
         raise ValueError(f"{where}: {' '.join(str(error).split())}") from error
     try:
-        yield _actors(place)
+        yield _actors(cluster)
     finally:
         ray.shutdown()
 
@@ -79,16 +79,16 @@ def _knock(address: str) -> None:
         socket.create_connection((there.hostname, there.port), SECONDS_TO_ANSWER).close()
 
 
-def _actors(place: Place) -> Actors:
+def _actors(cluster: Cluster) -> Actors:
     there = ray.cluster_resources()
     cpus, gpus = int(there.get("CPU", 0)), there.get("GPU", 0)
-    each = place.gpus if place.gpus is not None else float(gpus > 0)
-    room = (cpus - HELPERS) // place.cpus
+    each = cluster.gpus if cluster.gpus is not None else float(gpus > 0)
+    room = (cpus - HELPERS) // cluster.cpus
     if each:
         room = min(room, int(gpus / each))
-    if room < (place.count or 1):
+    if room < (cluster.count or 1):
         raise ValueError(
-            f"the cluster has {cpus} CPUs and {gpus:g} GPUs: {place.count or 1} actors need "
-            f"{(place.count or 1) * place.cpus + HELPERS} CPUs and {(place.count or 1) * each:g} GPUs"
+            f"the cluster has {cpus} CPUs and {gpus:g} GPUs: {cluster.count or 1} actors need "
+            f"{(cluster.count or 1) * cluster.cpus + HELPERS} CPUs and {(cluster.count or 1) * each:g} GPUs"
         )
-    return Actors(place.count or room, place.cpus, each)
+    return Actors(cluster.count or room, cluster.cpus, each)

@@ -22,6 +22,7 @@ import numpy as np
 
 from gliclass_fast.demo import PATH
 from gliclass_fast.text.arguments import as_list, plain_string, whole_number
+from gliclass_fast.text.arrow import values_of
 from gliclass_fast.text.errors import ArgumentError, WrongValue
 
 FOUND = ("labels", "scores", "tokens_cut", "error")  # the columns that a batch gets
@@ -148,30 +149,6 @@ class Classifier:
     def _found(self, predictions: list[dict[str, Any]], cut: int) -> Found:
         best = sorted(predictions, key=lambda each: -each["score"])[: self._top_k]
         return Found([each["label"] for each in best], [each["score"] for each in best], cut)
-
-
-def values_of(column: Any) -> list[Any]:
-    """Returns the values of a column of pyarrow, which may hold strings that are not UTF-8.
-
-    Bytes of these become surrogates, which no valid text has, so that such a text fails alone. Raises
-    UnicodeDecodeError where such strings stand within other values, as in lists.
-    """
-    try:
-        return list(column.to_pylist())
-    except UnicodeDecodeError:
-        from pyarrow import types
-
-        kind = column.type.value_type if types.is_dictionary(column.type) else column.type
-        if not str(kind).startswith(("string", "large_string")):
-            raise
-        return [_value_of(each) for each in column]
-
-
-def _value_of(value: Any) -> Any:
-    try:
-        return value.as_py()
-    except UnicodeDecodeError as error:
-        return error.object.decode("utf-8", "surrogateescape")
 
 
 def _shared_labels(labels: Any) -> Any:

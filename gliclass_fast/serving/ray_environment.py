@@ -42,7 +42,7 @@ FAST_AND_SAFE = {
 
 @contextmanager
 def local_environment(host: str) -> Iterator[Path]:
-    """Has the variables set, for a cluster that this process starts within the block.
+    """Sets the variables for a cluster that this process starts within the block.
 
     host: where the service listens; HAProxy's statistics and metrics listen there too, and not everywhere.
     Yields a folder of this user alone, which holds HAProxy's files and is needed as long as the cluster.

@@ -61,7 +61,7 @@ class _ToSocket(logging.Handler):
 
 
 def use_json_of_replica(logs: Logs) -> None:
-    """Has everything that a replica logs written as JSON, each line with the id of its process."""
+    """Writes everything that a replica logs as JSON, each line with the id of its process."""
     use_json(logs.level)
     if logs.socket is not None:
         logging.basicConfig(level=logs.level.upper(), handlers=[_ToSocket(logs.socket)], force=True)

@@ -12,6 +12,7 @@ from typing import Any
 from gliclass_fast.serving.config import GLiClassServeConfig
 from gliclass_fast.serving.ray_application import application
 from gliclass_fast.serving.ray_service import RayService, run_until_signal
+from gliclass_fast.serving.sizes import are_per_text
 from gliclass_fast.text.errors import WrongValue
 
 __all__ = ["GLiClassFactory", "application", "serve_gliclass", "shutdown"]
@@ -133,7 +134,7 @@ def _service(config: GLiClassServeConfig, host: str) -> RayService:
 
 def parts(texts: list[str], labels: Any, prompt: Any) -> Iterator[tuple[list[str], Any, Any]]:
     """Yields the texts of a call after another, with their labels and prompts."""
-    own_labels = isinstance(labels, list) and bool(labels) and isinstance(labels[0], (list, dict))
+    own_labels = are_per_text(labels)
     if own_labels and len(labels) != len(texts):
         raise WrongValue(f"there are {len(texts)} texts and {len(labels)} lists of labels")
     own_prompts = isinstance(prompt, list)

@@ -212,7 +212,7 @@ def _gpus(settings: ServeSettings, placement: Placement) -> float:
 
 
 def _log_through_root(level: str) -> None:
-    """Has Ray log in this process as everything else does, and only what is wrong.
+    """Makes Ray log in this process as everything else does, and only what is wrong.
 
     Ray sets up its loggers at more than one import.
     """

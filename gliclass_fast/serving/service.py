@@ -14,6 +14,7 @@ from torch import OutOfMemoryError
 
 from gliclass_fast import __version__
 from gliclass_fast.checkpoint.errors import CheckpointError
+from gliclass_fast.config import dtype_name
 from gliclass_fast.engine.engine import Engine, Prepared
 from gliclass_fast.pipeline import ZeroShotClassificationPipeline
 from gliclass_fast.runtime.device import use_threads
@@ -32,14 +33,15 @@ from gliclass_fast.serving.metrics import Metrics
 from gliclass_fast.serving.settings import BATCHES_WAITING, ServeSettings
 from gliclass_fast.serving.sizes import checked_size
 from gliclass_fast.text.errors import ArgumentError, LabelsDoNotFit
-from gliclass_fast.text.results import Classification, Scores
+from gliclass_fast.text.results import CheckedCall, Scores
 
 logger = logging.getLogger(__name__)
 
 # the event loop itself reads requests up to so many characters: a thread would cost more than it saves
 READ_AT_ONCE = 20_000
 BASE_ADAPTER = "__base__"  # gliclass's id of the model without an adapter
-READERS, MOST_READ = 2, 16  # threads that read larger ones; requests that are read or wait for it
+READERS = 2  # threads that read larger ones
+MOST_READ = 16  # larger ones that are read, or wait for it
 POLL = 0.02  # seconds between two looks at whether all is answered
 # tokens of the batches that run before the start: a GPU compiles and records what it needs for each
 WARM_UP = {"cpu": (), "cuda": (128, 512, 2048, 8192)}
@@ -49,7 +51,7 @@ WARM_UP = {"cpu": (), "cuda": (128, 512, 2048, 8192)}
 class Answer:
     """Holds the answer to one request, and how it came about."""
 
-    call: Classification
+    call: CheckedCall
     done: list[Done]  # per text
     tokenize_seconds: float
     total_seconds: float
@@ -126,7 +128,7 @@ class Service:
             "name": "gliclass-fast", "version": __version__, "model": settings.model,
             "more_models": dict(settings.more_models),
             "architecture": model.loaded.config.architecture_type, "device": str(model.device),
-            "dtype": str(model.loaded.dtype).removeprefix("torch."), "quantization": settings.quantization,
+            "dtype": dtype_name(model.loaded.dtype), "quantization": settings.quantization,
             "max_length": self.engine.window, "batch_tokens": self.engine.batch_tokens,
             "labels": settings.labels, "route_prefix": settings.route_prefix,
             "limits": {**asdict(settings.limits), "queue_tokens": self.queue_tokens},
@@ -224,7 +226,7 @@ class Service:
 
     async def _read_aside(
         self, pipeline: ZeroShotClassificationPipeline, arguments: dict[str, Any], truncate: bool
-    ) -> tuple[Classification, list[Prepared]]:
+    ) -> tuple[CheckedCall, list[Prepared]]:
         """Reads a large request in a thread; raises QueueFull where many are read or wait for it."""
         if self._reading == MOST_READ:
             raise QueueFull(f"{MOST_READ} large requests are read already: try again later", retry_after=1)
@@ -254,7 +256,7 @@ class Service:
 
 def _read(
     pipeline: ZeroShotClassificationPipeline, arguments: dict[str, Any], truncate: bool
-) -> tuple[Classification, list[Prepared]]:
+) -> tuple[CheckedCall, list[Prepared]]:
     call = pipeline.prepare(**arguments)
     prepared = pipeline.engine.prepare(call.requests)
     if not truncate and (cut := max((each.tokens_cut for each in prepared), default=0)):

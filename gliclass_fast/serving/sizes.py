@@ -28,7 +28,7 @@ def checked_size(arguments: Mapping[str, Any], limits: Limits) -> int:
     total = sum(map(len, texts))
     longest = max(map(len, texts), default=0)
     labels = arguments["labels"]
-    own_labels = isinstance(labels, list) and bool(labels) and isinstance(labels[0], (list, dict))
+    own_labels = are_per_text(labels)
     sizes = [label_sizes(each) for each in (labels if own_labels else [labels])]
     if (most := max(count for count, _ in sizes)) > limits.labels:
         raise Invalid(f"a text has {most} labels; at most {limits.labels} are allowed")
@@ -52,6 +52,11 @@ def checked_size(arguments: Mapping[str, Any], limits: Limits) -> int:
             f"examples; at most {limits.request_characters} are allowed: send fewer texts at a time"
         )
     return total
+
+
+def are_per_text(labels: Any) -> bool:
+    """Tells whether labels are a list with an entry per text, and not those of all texts."""
+    return isinstance(labels, list) and bool(labels) and isinstance(labels[0], (list, dict))
 
 
 def label_sizes(labels: Any) -> tuple[int, int]:

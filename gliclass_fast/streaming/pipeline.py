@@ -12,7 +12,7 @@ import torch
 
 from gliclass_fast.batch import EncodedPrompt
 from gliclass_fast.engine.given import Setting
-from gliclass_fast.pipeline import BasePipeline
+from gliclass_fast.pipeline.base import BasePipeline
 from gliclass_fast.runtime.packing import run_batches
 from gliclass_fast.runtime.shortage import is_shortage
 from gliclass_fast.runtime.transfer import PendingLogits
@@ -28,7 +28,7 @@ from gliclass_fast.streaming.pool import PagePool
 from gliclass_fast.streaming.session import Session
 from gliclass_fast.streaming.sessions import Sessions
 from gliclass_fast.streaming.staged import Answer, Staged, answers
-from gliclass_fast.streaming.step import Classification, Turn, run_step
+from gliclass_fast.streaming.step import LabelPass, SessionStep, run_step
 from gliclass_fast.streaming.strategies import ClassificationStrategy, EveryChunkStrategy
 from gliclass_fast.text.errors import WrongValue
 
@@ -82,7 +82,7 @@ class StreamingZeroShotClassificationPipeline(BasePipeline):
             score_leading_sep: gives the scorer the <<SEP>> between text and labels, as the reference does in
                 streams and not elsewhere. False: scores equal those of `ZeroShotClassificationPipeline`.
             offload_to_cpu: keeps sessions in host memory between calls, where the model is on a GPU.
-            use_pinned_memory: has them in page-locked memory there.
+            use_pinned_memory: keeps them in page-locked memory there.
             max_classes, max_length, default_batch_size, score_on_cpu: have no effect. A chunk is never cut.
 
         Raises the errors of `ZeroShotClassificationPipeline`, and ValueError for a model that is no
@@ -136,7 +136,7 @@ class StreamingZeroShotClassificationPipeline(BasePipeline):
         self._bind()
 
     def __getstate__(self) -> dict[str, Any]:
-        """Has a copy, in another process too, go on with the same sessions; ValueError as for a call."""
+        """Lets a copy, in another process too, go on with the same sessions; ValueError as for a call."""
         with self._alone():
             self._follow_model()
             kept = {name: each for name, each in vars(self).items() if name not in _OF_THIS_PROCESS}
@@ -262,9 +262,9 @@ class StreamingZeroShotClassificationPipeline(BasePipeline):
         """Returns all chunks with their sessions, which have the pages for them."""
         staged = [self._stage(*each) for each in zip(chunks, self._tokenize(chunks), strict=True)]
         self._check_room(staged)  # a call that is refused has taken no memory
-        self._reserve(sum(each.turn.pages_missing for each in staged))
+        self._reserve(sum(each.step.pages_missing for each in staged))
         for each in staged:
-            self._give_pages(each.turn)
+            self._give_pages(each.step)
         return staged
 
     def _reserve(self, pages: int) -> None:
@@ -312,17 +312,17 @@ class StreamingZeroShotClassificationPipeline(BasePipeline):
         session.append(token_ids)
         session.last_used = self.sessions.calls
         asked = self._asked(chunk, session, len(token_ids))
-        return Staged(chunk, session, Turn(session, len(token_ids), asked))
+        return Staged(chunk, session, SessionStep(session, len(token_ids), asked))
 
-    def _give_pages(self, turn: Turn) -> None:
+    def _give_pages(self, step: SessionStep) -> None:
         """Takes the pages that a session lacks, and brings back what waits in host memory."""
-        session = turn.session
+        session = step.session
         stowed, session.stowed = session.stowed, None
-        session.pages += self._pool.take(turn.pages_missing)
+        session.pages += self._pool.take(step.pages_missing)
         if stowed is not None:
             self._pool.restore(session.rows(0, stowed.shape[2]), stowed)
 
-    def _asked(self, chunk: Chunk, session: Session, added: int) -> Classification | None:
+    def _asked(self, chunk: Chunk, session: Session, added: int) -> LabelPass | None:
         visible = session.kept_length(self.max_cache_len)
         if not (chunk.text and added and session.strategy.should_classify(added, visible, chunk.text)):
             return None
@@ -331,7 +331,7 @@ class StreamingZeroShotClassificationPipeline(BasePipeline):
         read = EncodedPrompt(section.token_ids, 0, section.spans)
         if self.score_leading_sep:
             read = EncodedPrompt(ids, 0, section.spans + 1)
-        return Classification(ids, read, session.window(visible, self.device))
+        return LabelPass(ids, read, session.window(visible, self.device))
 
     def _check_room(self, staged: list[Staged]) -> None:
         needed = sum(each.session.kept_length(self.max_cache_len) for each in staged)
@@ -341,29 +341,29 @@ class StreamingZeroShotClassificationPipeline(BasePipeline):
                 f"{self.max_cached_tokens}"
             )
 
-    def _launch(self, turns: Sequence[Turn]) -> PendingLogits | None:
-        return run_step(self._bound[0], self._pool, turns)
+    def _launch(self, steps: Sequence[SessionStep]) -> PendingLogits | None:
+        return run_step(self._bound[0], self._pool, steps)
 
     def _run(self, staged: list[Staged]) -> list[np.ndarray]:
         """Runs all chunks within the token budget; returns the logits of those that are classified."""
-        turns = [each.turn for each in staged]
+        steps = [each.step for each in staged]
 
         def run(group: list[int]) -> PendingLogits | None:
-            return self._launch([turns[n] for n in group])
+            return self._launch([steps[n] for n in group])
 
-        costs = [each.rows for each in turns]
+        costs = [each.rows for each in steps]
         # all groups are launched before the first is waited for
         launched = list(run_batches(costs, self.engine.batch_tokens, run, self.engine.relieve))
         found: dict[int, np.ndarray] = {}
         for group, pending in launched:
             if pending is not None:
-                counts = {n: asked.section.num_labels for n in group if (asked := turns[n].asked)}
+                counts = {n: asked.section.num_labels for n in group if (asked := steps[n].asked)}
                 ends = np.cumsum(list(counts.values()))[:-1]
                 found |= zip(counts, np.split(pending.wait(), ends, axis=1), strict=True)
         logits = []
         for number, own in sorted(found.items()):
             if not np.isfinite(own).all():
-                name, narrow = turns[number].session.session_id, self.model.dtype is not torch.float32
+                name, narrow = steps[number].session.session_id, self.model.dtype is not torch.float32
                 raise FloatingPointError(_NOT_FINITE.format(name) + (_LOAD_WIDER if narrow else ""))
             logits.append(own)
         return logits

@@ -10,7 +10,7 @@ import numpy as np
 
 from gliclass_fast.streaming.calls import Chunk
 from gliclass_fast.streaming.session import Session
-from gliclass_fast.streaming.step import Turn
+from gliclass_fast.streaming.step import SessionStep
 from gliclass_fast.text import results
 
 Answer = dict[str, Any]
@@ -22,7 +22,7 @@ class Staged:
 
     chunk: Chunk
     session: Session
-    turn: Turn
+    step: SessionStep
 
 
 def answers(
@@ -33,7 +33,7 @@ def answers(
     max_cache_len: int | None,
 ) -> list[Answer]:
     """Returns what a call returns; the logits are those of the chunks that are classified, in order."""
-    asked = [each.chunk for each in staged if each.turn.asked is not None]
+    asked = [each.chunk for each in staged if each.step.asked is not None]
     scores = iter(
         results.scores_of([each.labels.names for each in asked], logits, [each.kind for each in asked])
     )
@@ -41,7 +41,7 @@ def answers(
     for each in staged:
         chunk = each.chunk
         found: Any = None
-        if each.turn.asked is not None:
+        if each.step.asked is not None:
             own = next(scores)
             found = own.predictions(chunk.kind, chunk.threshold)
             if hierarchical:
@@ -49,10 +49,10 @@ def answers(
         made.append(
             {
                 "session_id": chunk.session_id,
-                "triggered": each.turn.asked is not None,
+                "triggered": each.step.asked is not None,
                 "predictions": found,
                 "cached_length": each.session.kept_length(max_cache_len),
-                "tokens_added": each.turn.added,
+                "tokens_added": each.step.added,
             }
         )
     return made

@@ -25,7 +25,7 @@ from gliclass_fast.streaming.session import Session
 
 
 @dataclass(frozen=True, slots=True)
-class Classification:
+class LabelPass:
     """Asks for the scores of labels."""
 
     token_ids: np.ndarray  # int32: the label section with the <<SEP>> in front of it
@@ -34,12 +34,12 @@ class Classification:
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
+class SessionStep:
     """Holds what one session does in a step; the session counts its new tokens already."""
 
     session: Session
     added: int  # how many of its tokens are new
-    asked: Classification | None
+    asked: LabelPass | None
 
     @property
     def rows(self) -> int:
@@ -68,26 +68,26 @@ class StepRows:
     pages: list[int] = field(default_factory=list)  # the pages of all sessions
     scored: list[np.ndarray] = field(default_factory=list)  # the rows that the scorer reads
 
-    def add_turn(self, turn: Turn) -> None:
+    def add_step(self, step: SessionStep) -> None:
         """Adds the new tokens and the label section of a session.
 
         They are one sequence where they see the same tokens, which is faster than two.
         """
-        session, base = turn.session, len(self.pages) * PAGE_ROWS
+        session, base = step.session, len(self.pages) * PAGE_ROWS
         self.pages += session.pages
-        new = session.token_ids[session.cached_length - turn.added :]
-        place, first_key = session.end - turn.added, session.skipped
-        if turn.asked is None:
+        new = session.token_ids[session.cached_length - step.added :]
+        place, first_key = session.end - step.added, session.skipped
+        if step.asked is None:
             self._add(session, new, place, first_key, base)
             return
-        labels, window_start = turn.asked.token_ids, session.end - turn.asked.window
+        labels, window_start = step.asked.token_ids, session.end - step.asked.window
         if window_start == first_key:
             self._add(session, np.concatenate((new, labels)), place, first_key, base)
         else:
             self._add(session, new, place, first_key, base)
             self._add(session, labels, session.end, window_start, base)
         total = sum(map(len, self.token_ids))
-        self.scored.append(np.arange(total - len(turn.asked.section.token_ids), total))
+        self.scored.append(np.arange(total - len(step.asked.section.token_ids), total))
 
     def _add(self, session: Session, ids: np.ndarray, place: int, first_key: int, base: int) -> None:
         """Adds a sequence whose first token is in row `place` of the session's pages.
@@ -102,8 +102,8 @@ class StepRows:
         self.keys.append((base + first_key, base + place + len(ids)))
 
 
-def run_step(loaded: LoadedNetwork, pool: PagePool, turns: Sequence[Turn]) -> PendingLogits | None:
-    """Runs the turns, whose sessions have the pages for it.
+def run_step(loaded: LoadedNetwork, pool: PagePool, steps: Sequence[SessionStep]) -> PendingLogits | None:
+    """Runs the steps, whose sessions have the pages for it.
 
     Returns the logits of all that is asked for, in order, or None where nothing is asked for. Only rows
     behind what the sessions held before are written: a step that fails leaves them as they were.
@@ -111,11 +111,11 @@ def run_step(loaded: LoadedNetwork, pool: PagePool, turns: Sequence[Turn]) -> Pe
     Raises IndexError for a token that has no embedding.
     """
     rows = StepRows()
-    for turn in turns:
-        rows.add_turn(turn)
+    for step in steps:
+        rows.add_step(step)
     if not rows.token_ids:
         return None
-    asked = [turn.asked.section for turn in turns if turn.asked is not None]
+    asked = [step.asked.section for step in steps if step.asked is not None]
     with loaded.inference(), pool.in_turn():
         read = _read(loaded, pool, rows)
         if not asked:

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import numbers
 import operator
-from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
-from functools import partial, wraps
-from typing import Any, Literal, TypeVar, cast
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from typing import Any, Literal, cast, get_args
 
 from gliclass_fast.text import by_label
 from gliclass_fast.text.errors import WrongType, WrongValue
@@ -25,10 +24,8 @@ CLASSIFICATION_TYPES = {
     "multi_label": "multi-label",
 }
 OnTruncation = Literal["warn", "error", "ignore"]
-ON_TRUNCATION = ("warn", "error", "ignore")
 DEFAULT_THRESHOLD = 0.5
 BYTES = (bytes, bytearray, memoryview)
-Method = TypeVar("Method", bound=Callable[..., Any])
 CONVERSIONS = ("to_pylist", "tolist", "to_list")  # of pyarrow, of NumPy and pandas, of polars
 _MOST_BITS = 10_000  # of an integer: Python writes out none of more than 4300 digits, as messages do
 
@@ -217,8 +214,9 @@ def check_labels_per_pass(value: Any) -> int | Literal["auto"] | None:
 
 def check_on_truncation(value: Any) -> OnTruncation:
     plain = str.__str__(value) if isinstance(value, str) else None
-    if plain not in ON_TRUNCATION:
-        raise WrongValue(f"on_truncation must be one of {', '.join(ON_TRUNCATION)}, got {said(value)}")
+    if plain not in get_args(OnTruncation):
+        known = ", ".join(get_args(OnTruncation))
+        raise WrongValue(f"on_truncation must be one of {known}, got {said(value)}")
     return cast(OnTruncation, plain)
 
 
@@ -273,17 +271,3 @@ def tasks_per_text(prompt: Any, count: int) -> list[str]:
     return [
         "" if each is None else plain_string(each, f"prompt (for text {n})") for n, each in enumerate(values)
     ]
-
-
-def passed_on(names: Collection[str], to: Callable[..., Any]) -> Callable[[Method], Method]:
-    """Has `to` answer the calls of a method that have one of these arguments; it takes the method first."""
-
-    def decorate(method: Method) -> Method:
-        @wraps(method)
-        def either(self: Any, *positional: Any, **named: Any) -> Any:
-            asked = any(name in names for name in named)
-            return (partial(to, method) if asked else method)(self, *positional, **named)
-
-        return cast(Method, either)
-
-    return decorate

@@ -14,9 +14,8 @@ from torch import Tensor
 from gliclass_fast.batch import EncodedPrompt, consecutive_spans
 from gliclass_fast.checkpoint.files import load_tokenizer
 from gliclass_fast.text.errors import LabelsDoNotFit, WrongType, WrongValue
-from gliclass_fast.text.tokenizer import SequenceTokenizer, backend_of
+from gliclass_fast.text.tokenizer import CACHED_LABEL_LISTS, SequenceTokenizer, backend_of
 
-_CACHED_LABEL_LISTS = 256
 Pieces = list[list[int]]
 
 
@@ -68,7 +67,7 @@ class GliZNETTokenizer:
         self.pad_token_id = self.tokenizer.pad_token_id
         sequences = SequenceTokenizer(self.tokenizer, [lab_token])
         self._pieces, self.token_starts = sequences.pieces, sequences.token_starts
-        self._whole_labels = lru_cache(maxsize=_CACHED_LABEL_LISTS)(lambda labels: self._pieces(list(labels)))
+        self._whole_labels = lru_cache(maxsize=CACHED_LABEL_LISTS)(lambda labels: self._pieces(list(labels)))
 
     def __reduce__(self) -> tuple[Any, ...]:
         least = self.min_text_tokens, self.min_label_tokens

@@ -9,8 +9,6 @@ from gliclass_fast.text.examples import format_examples
 from gliclass_fast.text.labels import below, flatten_nested
 from gliclass_fast.text.prompts import Markers
 
-Prediction = Mapping[str, Any]
-
 
 def flatten_hierarchical_labels(labels: Any, prefix: str = "", separator: str = ".") -> list[str]:
     """Flattens labels of any depth: {"topic": ["sport"]} gives ["topic.sport"]; a dict of strings too.
@@ -28,7 +26,7 @@ def format_examples_prompt(
 
 
 def build_hierarchical_output(
-    predictions: Sequence[Prediction],
+    predictions: Sequence[Mapping[str, Any]],
     original_labels: Any,
     separator: str = ".",
     all_scores: Mapping[str, float] | None = None,
@@ -60,17 +58,19 @@ def parse_hierarchical_prediction(prediction: str, separator: str = ".") -> dict
 
 
 def group_predictions_by_hierarchy(
-    predictions: Sequence[Prediction], separator: str = "."
-) -> dict[str, list[Prediction]]:
+    predictions: Sequence[Mapping[str, Any]], separator: str = "."
+) -> dict[str, list[Mapping[str, Any]]]:
     """Returns the predictions by the first level of their labels, the best first."""
-    groups: dict[str, list[Prediction]] = {}
+    groups: dict[str, list[Mapping[str, Any]]] = {}
     for each in sorted(predictions, key=lambda prediction: -prediction["score"]):
         groups.setdefault(each["label"].split(separator)[0], []).append(each)
     order = dict.fromkeys(each["label"].split(separator)[0] for each in predictions)
     return {name: groups[name] for name in order}
 
 
-def get_best_per_category(predictions: Sequence[Prediction], separator: str = ".") -> dict[str, Prediction]:
+def get_best_per_category(
+    predictions: Sequence[Mapping[str, Any]], separator: str = "."
+) -> dict[str, Mapping[str, Any]]:
     """Returns the best prediction of every first level."""
     groups = group_predictions_by_hierarchy(predictions, separator)
     return {name: group[0] for name, group in groups.items()}

@@ -21,10 +21,9 @@ from gliclass_fast.config import ModelConfig
 from gliclass_fast.text.errors import LabelsDoNotFit
 from gliclass_fast.text.examples import format_examples, format_retrieved
 from gliclass_fast.text.prompts import Markers, Request
-from gliclass_fast.text.tokenizer import MarkedTokenizer
+from gliclass_fast.text.tokenizer import CACHED_LABEL_LISTS, MarkedTokenizer
 
 LEAST_CONTEXT = 1  # tokens
-_CACHED_LABEL_LISTS = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +75,7 @@ class LabelsLast:
         ):
             self._tokenizer.check_marker(marker, option, getattr(config, option))
         self.sep_id = config.sep_token_index
-        self.section = lru_cache(maxsize=_CACHED_LABEL_LISTS)(self._tokenize_section)
+        self.section = lru_cache(maxsize=CACHED_LABEL_LISTS)(self._tokenize_section)
 
     def encode(self, requests: Sequence[Request], window: int) -> list[EncodedPrompt]:
         """Returns sequences of at most `window` tokens: what does not fit shortens the context."""

@@ -113,7 +113,7 @@ def merged(
 
 
 @dataclass(frozen=True, slots=True)
-class Classification:
+class CheckedCall:
     """Holds a call's arguments, checked: the requests for an engine, and what becomes of their logits."""
 
     requests: list[Request]

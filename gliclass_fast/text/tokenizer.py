@@ -25,7 +25,7 @@ from gliclass_fast.text.errors import LabelsDoNotFit
 from gliclass_fast.text.prompts import Markers, Prompt
 
 LEAST_TEXT = 2  # tokens: <<SEP>> and one of the text
-_CACHED_LABEL_LISTS = 256
+CACHED_LABEL_LISTS = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +117,7 @@ class PromptTokenizer(MarkedTokenizer):
         self.sep_id = self.check_marker(self.markers.sep, "text_token_index", config.text_token_index)
         example_id = self._backend.token_to_id(self.markers.example)
         self._example_counts = example_id is not None and example_id == config.example_token_index
-        self._block = lru_cache(maxsize=_CACHED_LABEL_LISTS)(self._tokenize_labels)
+        self._block = lru_cache(maxsize=CACHED_LABEL_LISTS)(self._tokenize_labels)
 
     def encode(self, prompts: Sequence[Prompt], window: int) -> list[EncodedPrompt]:
         """Returns token ids within `window` tokens. What does not fit shortens the text part, never a label.

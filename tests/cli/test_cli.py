@@ -16,9 +16,10 @@ import torch
 from typer.testing import CliRunner, Result
 
 import gliclass_fast
-from gliclass_fast import demo
+from gliclass_fast import ZeroShotClassificationPipeline, demo
 from gliclass_fast.bench import selfcheck
 from gliclass_fast.cli import app, classify
+from gliclass_fast.cli.job import INTERRUPTED
 from gliclass_fast.cli.readers import INPUT_SUFFIXES
 from gliclass_fast.cli.writers import OUTPUT_SUFFIXES, open_writer
 from gliclass_fast.ops import IMPLEMENTATIONS
@@ -98,7 +99,7 @@ def test_a_signal_to_end_leaves_a_file_to_resume(tmp_path: Path) -> None:
             time.sleep(0.05)
         process.terminate()
         assert "add --resume" in process.communicate(timeout=60)[1]
-    assert process.returncode == classify.INTERRUPTED
+    assert process.returncode == INTERRUPTED
     texts_done = len(kept(output))
     assert 0 < texts_done < 100_000 and texts_done % classify.TEXTS_AT_A_TIME == 0
 
@@ -133,13 +134,9 @@ def test_an_interrupted_run_leaves_a_valid_file_and_resumes(
             raise KeyboardInterrupt
         return original(self, *args, **kwargs)
 
-    monkeypatch.setattr(classify.ZeroShotClassificationPipeline, "__call__", interrupted)
+    monkeypatch.setattr(ZeroShotClassificationPipeline, "__call__", interrupted)
     result = run(*command)
-    assert (
-        result.exit_code == classify.INTERRUPTED
-        and "2 of 4 texts" in result.stderr
-        and "--resume" in result.stderr
-    )
+    assert result.exit_code == INTERRUPTED and "2 of 4 texts" in result.stderr and "--resume" in result.stderr
     assert kept(output) == TEXTS[:2]
     result = run(*command)
     assert result.exit_code == 2 and "unfinished run: add --resume" in " ".join(result.stderr.split())
@@ -245,7 +242,10 @@ def test_labels_prompt_and_examples_from_files(tmp_path: Path) -> None:
 MISTAKES = [
     (["classify", "x"], "either as --labels"),
     (["classify", "x", "--labels", " , "], "labels is empty"),
-    (["classify", "x", *LABELS, "--threshold", "3"], "between 0 and 1"),
+    (["classify", "x", *LABELS, "--threshold", "2"], "Invalid value for '--threshold'"),
+    (["classify", "x", *LABELS, "--max-length", "0"], "Invalid value for '--max-length'"),
+    (["classify", "x", *LABELS, "--batch-tokens", "0"], "Invalid value for '--batch-tokens'"),
+    (["serve", "--threshold", "2"], "Invalid value for '--threshold'"),
     (["classify", "x", *LABELS, "--resume"], "--resume continues an --output file"),
     (["classify", "x", *LABELS, "--model", "nowhere/at/all"], "does not exist"),
     (["classify", "x", *LABELS, "--output", "out.docx"], "supported: .jsonl, .csv, .parquet"),

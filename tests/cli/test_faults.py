@@ -21,7 +21,9 @@ from typing import Any
 
 import pytest
 
+from gliclass_fast import GLiClassModel
 from gliclass_fast.cli import classify
+from gliclass_fast.cli.job import INTERRUPTED
 from gliclass_fast.cli.results import Outcome
 from gliclass_fast.cli.resume import RunNote
 from gliclass_fast.cli.writers import OUTPUT_SUFFIXES, open_writer
@@ -112,7 +114,7 @@ def test_a_run_that_is_killed_early_leaves_no_results_of_the_run_before(
         return lambda rows, first: [found] * len(rows)
 
     monkeypatch.setattr(classify, "_scorer", scorer)
-    monkeypatch.setattr(classify.GLiClassModel, "from_pretrained", lambda *_, **__: SimpleNamespace(dtype=""))
+    monkeypatch.setattr(GLiClassModel, "from_pretrained", lambda *_, **__: SimpleNamespace(dtype=""))
     output = tmp_path / f"out{suffix}"
     elsewhere = tmp_path / f"elsewhere{suffix}"
     output.symlink_to(elsewhere)
@@ -189,7 +191,7 @@ def test_a_pipe_that_nobody_reads_does_not_hold_a_job_that_shall_end() -> None:
                 if not _moves(process.pid):
                     break
         process.send_signal(signal.SIGTERM)
-        assert process.wait(20) == classify.INTERRUPTED
+        assert process.wait(20) == INTERRUPTED
 
 
 def _moves(pid: int) -> bool:

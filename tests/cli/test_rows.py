@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
+from gliclass_fast import GLiClassModel
 from gliclass_fast.cli import app, classify, console
 from gliclass_fast.cli.job import FAILED_ROWS, MOST_NAMED
 from gliclass_fast.cli.readers import read_rows
@@ -34,11 +35,11 @@ def run(*arguments: str, **options: Any) -> Result:
 
 @pytest.fixture(autouse=True)
 def one_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Has the demo checkpoint loaded once, as these tests load it many times in the same way."""
-    monkeypatch.setattr(classify.GLiClassModel, "from_pretrained", LOAD)
+    """Loads the demo checkpoint once, as these tests load it many times in the same way."""
+    monkeypatch.setattr(GLiClassModel, "from_pretrained", LOAD)
 
 
-LOAD = cache(classify.GLiClassModel.from_pretrained)
+LOAD = cache(GLiClassModel.from_pretrained)
 
 
 def read(path: Path) -> list[dict[str, Any]]:

@@ -28,6 +28,7 @@ from gliclass_fast import (
     gliznet,
 )
 from gliclass_fast.cli import app, classify
+from gliclass_fast.cli.job import INTERRUPTED
 from gliclass_fast.runtime import model
 from gliclass_fast.runtime.loaded import LoadedNetwork
 from gliclass_fast.text.prompts import Request
@@ -316,8 +317,8 @@ def test_a_run_resumes_in_another_dtype(loud_demo: Path, monkeypatch: pytest.Mon
         return original(self, texts, *args, **kwargs)
 
     with monkeypatch.context() as patch:
-        patch.setattr(classify.ZeroShotClassificationPipeline, "__call__", interrupted)
-        assert run_classify(loud_demo, "--dtype", "float16").exit_code == classify.INTERRUPTED
+        patch.setattr(ZeroShotClassificationPipeline, "__call__", interrupted)
+        assert run_classify(loud_demo, "--dtype", "float16").exit_code == INTERRUPTED
     output = loud_demo.parent / "out.jsonl"
     before = output.read_text().splitlines()
     assert len(before) == 2

@@ -20,7 +20,7 @@ from gliclass_fast.batch import EncodedPrompt
 from gliclass_fast.streaming import CacheState, EveryChunkStrategy
 from gliclass_fast.streaming.pool import Extension, PagePool
 from gliclass_fast.streaming.session import Session
-from gliclass_fast.streaming.step import Classification, StepRows, Turn
+from gliclass_fast.streaming.step import LabelPass, SessionStep, StepRows
 
 
 def rows_of(cache: Any, number: int = 0) -> Tensor:
@@ -64,7 +64,7 @@ class Step:
     """Holds sessions with what a step adds to each."""
 
     pool: PagePool
-    turns: list[Turn]
+    steps: list[SessionStep]
     rows: StepRows
 
     @classmethod
@@ -77,12 +77,12 @@ class Step:
             if labels:
                 section = new.numpy().astype(np.int32)
                 read = EncodedPrompt(section, 0, np.zeros((0, 2), dtype=np.int32))
-                asked = Classification(section, read, session.cached_length)
+                asked = LabelPass(section, read, session.cached_length)
             else:
                 session.append(new.numpy().astype(np.int32))
             session.pages += step.pool.take(session.pages_missing(len(new) if labels else 0))
-            step.turns.append(Turn(session, 0 if labels else len(new), asked))
-            step.rows.add_turn(step.turns[-1])
+            step.steps.append(SessionStep(session, 0 if labels else len(new), asked))
+            step.rows.add_step(step.steps[-1])
         return step
 
     def padded(self) -> dict[str, Any]:
@@ -93,8 +93,8 @@ class Step:
         mask = torch.zeros(len(new), most + max(new), dtype=torch.long)
         for own, before, count in zip(mask, cached, new, strict=True):
             own[most - before : most + count] = 1
-        turns = zip(self.turns, cached, strict=True)
-        held = [held_by(self.pool, turn.session, 0, count) for turn, count in turns]
+        steps = zip(self.steps, cached, strict=True)
+        held = [held_by(self.pool, step.session, 0, count) for step, count in steps]
         return {
             "input_ids": rectangle(self.rows.token_ids), "position_ids": rectangle(self.rows.positions),
             "attention_mask": mask, "past_key_values": padded_cache(held) if most else None,
@@ -143,7 +143,7 @@ class BatchedKVHelper:
             for layer, (keys, values) in enumerate(torch.cat(new, dim=2)):
                 kept.extend(layer, keys, values)
         found = []
-        for session in (turn.session for turn in step.turns):
+        for session in (step.session for step in step.steps):
             held = held_by(step.pool, session, 0, session.cached_length)
             state = session.state(session.cached_length, held.device)
             found.append(replace(state, past_key_values=padded_cache([held])))

@@ -88,7 +88,7 @@ class Seen:
 
 
 def reset(ours: Calibrator, base_beta: float, base_bias: float) -> None:
-    """Has a calibrator give the same scale and shift for every pair."""
+    """Makes a calibrator give the same scale and shift for every pair."""
     with torch.no_grad():
         ours.last.weight.zero_()
         ours.last.bias[0] = output_of(base_beta, ours.beta_max)

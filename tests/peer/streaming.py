@@ -18,7 +18,7 @@ from gliclass_fast import streaming
 from gliclass_fast.batch import consecutive_spans
 from gliclass_fast.config import GLiClassModelConfig
 from gliclass_fast.runtime.transfer import PendingLogits
-from gliclass_fast.streaming.step import Turn
+from gliclass_fast.streaming.step import SessionStep
 from gliclass_fast.text.label_section import Section
 from gliclass_fast.text.prompts import Markers
 from tests.peer.models import GLiClassModel
@@ -63,17 +63,17 @@ class StreamingZeroShotClassificationPipeline(streaming.StreamingZeroShotClassif
     def _follow_model(self) -> None:
         """Their model has no device."""
 
-    def _launch(self, turns: Sequence[Turn]) -> PendingLogits | None:
+    def _launch(self, steps: Sequence[SessionStep]) -> PendingLogits | None:
         found = []
-        for turn in turns:
-            if turn.added:
-                new = turn.session.token_ids[turn.session.cached_length - turn.added :]
-                last = turn.session.next_position
+        for step in steps:
+            if step.added:
+                new = step.session.token_ids[step.session.cached_length - step.added :]
+                last = step.session.next_position
                 self.model.update_decoder_cache(
-                    torch.from_numpy(new)[None], None, torch.arange(last - turn.added, last)[None], None
+                    torch.from_numpy(new)[None], None, torch.arange(last - step.added, last)[None], None
                 )
-            if turn.asked is not None:
-                ids = torch.from_numpy(turn.asked.token_ids)[None]
+            if step.asked is not None:
+                ids = torch.from_numpy(step.asked.token_ids)[None]
                 found.append(self.model.classify_from_decoder_cache(ids, None, None, None, None).logits)
         return PendingLogits.copy(torch.cat(found, dim=1)) if found else None
 

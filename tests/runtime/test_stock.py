@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import inspect
 import pickle
+from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import torch
 from safetensors.torch import load_file
 
 from gliclass_fast import ArgumentError, CheckpointError, GLiClassModel, demo
-from gliclass_fast.config import STOCK_DEFAULTS, GLiClassModelConfig
+from gliclass_fast.config import STOCK_DEFAULTS, GLiClassModelConfig, ModelConfig
 from gliclass_fast.model import GLiClassOutput
 from gliclass_fast.runtime.positions import POSITIONS
 from tests import families
@@ -86,6 +87,14 @@ def test_a_new_configuration_has_every_attribute_of_the_reference() -> None:
         GLiClassModelConfig(*values, 1, 2)
     with pytest.raises(TypeError, match="class_token_index is given by position and by name"):
         GLiClassModelConfig(None, None, None, None, 7, class_token_index=7)
+
+
+def test_what_the_engine_reads_has_the_defaults_of_the_whole_file() -> None:
+    own = {each.name: each.default for each in fields(ModelConfig) if each.default is not MISSING}
+    shared = own.keys() & STOCK_DEFAULTS.keys()
+    assert len(shared) >= 20
+    differ = {name: own[name] for name in shared if own[name] != STOCK_DEFAULTS[name]}
+    assert differ == {"recurrent_inference_max_steps": 0}  # which means there what None does here
 
 
 @pytest.mark.parametrize("kind", [None, *families.GLICLASS])

@@ -44,7 +44,7 @@ class Counting(Classifier):
 
 
 def counted(log: Path, pause: float, **job: Any) -> Any:
-    """Has the jobs of this process count and pause, seconds a batch, and takes other fields of theirs."""
+    """Makes the jobs of this process count and pause, seconds a batch, and sets other fields of theirs."""
     counting = partial(ray_job.BatchJob, classifier=partial(Counting, log, pause))
     return patch.object(ray_job, "BatchJob", lambda *args, **kwargs: counting(*args, **{**kwargs, **job}))
 

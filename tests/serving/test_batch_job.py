@@ -26,7 +26,7 @@ from typer.testing import CliRunner
 from gliclass_fast import ZeroShotClassificationPipeline, demo
 from gliclass_fast.cli.batch_files import files_of, tables
 from gliclass_fast.cli.rows import Reading
-from gliclass_fast.serving.ray_cluster import Actors, Place, connected
+from gliclass_fast.serving.ray_cluster import Actors, Cluster, connected
 from gliclass_fast.serving.ray_data import Classifier
 from gliclass_fast.serving.ray_job import BatchJob, Rows
 from tests.serving import counted
@@ -41,7 +41,7 @@ PAUSE = 0.3  # seconds
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[str]:
     """Starts a cluster and yields its address."""
-    with connected(Place(count=1)):
+    with connected(Cluster(count=1)):
         yield ray.get_runtime_context().gcs_address
 
 
@@ -193,29 +193,33 @@ def test_a_mistake_that_only_an_actor_finds_is_one_line(tmp_path: Path, cluster:
 
 
 @pytest.mark.parametrize(
-    ("place", "there", "expected"),
+    ("cluster", "there", "expected"),
     [
-        (Place(), {"CPU": 10.0}, Actors(8, 1, 0)),
-        (Place(cpus=3), {"CPU": 10.0}, Actors(2, 3, 0)),
-        (Place(cpus=3), {"CPU": 64.0, "GPU": 4.0}, Actors(4, 3, 1)),
-        (Place(gpus=0.5), {"CPU": 64.0, "GPU": 4.0}, Actors(8, 1, 0.5)),
-        (Place(gpus=0), {"CPU": 6.0, "GPU": 4.0}, Actors(4, 1, 0)),
-        (Place(count=2), {"CPU": 64.0}, Actors(2, 1, 0)),
-        (Place(count=2), {"CPU": 3.0}, "the cluster has 3 CPUs and 0 GPUs: 2 actors need 4 CPUs and 0 GPUs"),
-        (Place(gpus=1), {"CPU": 8.0}, "the cluster has 8 CPUs and 0 GPUs: 1 actors need 3 CPUs and 1 GPUs"),
+        (Cluster(), {"CPU": 10.0}, Actors(8, 1, 0)),
+        (Cluster(cpus=3), {"CPU": 10.0}, Actors(2, 3, 0)),
+        (Cluster(cpus=3), {"CPU": 64.0, "GPU": 4.0}, Actors(4, 3, 1)),
+        (Cluster(gpus=0.5), {"CPU": 64.0, "GPU": 4.0}, Actors(8, 1, 0.5)),
+        (Cluster(gpus=0), {"CPU": 6.0, "GPU": 4.0}, Actors(4, 1, 0)),
+        (Cluster(count=2), {"CPU": 64.0}, Actors(2, 1, 0)),
+        (
+            Cluster(count=2),
+            {"CPU": 3.0},
+            "the cluster has 3 CPUs and 0 GPUs: 2 actors need 4 CPUs and 0 GPUs",
+        ),
+        (Cluster(gpus=1), {"CPU": 8.0}, "the cluster has 8 CPUs and 0 GPUs: 1 actors need 3 CPUs and 1 GPUs"),
     ],
 )
 def test_actors_are_as_many_as_fit(
-    monkeypatch: pytest.MonkeyPatch, place: Place, there: dict[str, float], expected: Actors | str
+    monkeypatch: pytest.MonkeyPatch, cluster: Cluster, there: dict[str, float], expected: Actors | str
 ) -> None:
     """A job that has no room is refused, as Ray would wait for it without an end."""
     monkeypatch.setattr(ray, "is_initialized", lambda: True)
     monkeypatch.setattr(ray, "cluster_resources", lambda: there)
     if isinstance(expected, Actors):
-        with connected(place) as actors:
+        with connected(cluster) as actors:
             assert actors == expected
     else:
-        with pytest.raises(ValueError, match=expected), connected(place):
+        with pytest.raises(ValueError, match=expected), connected(cluster):
             pass
 
 
@@ -231,11 +235,11 @@ def test_an_address_where_nobody_listens_is_refused_at_once(monkeypatch: pytest.
     with socket.create_server(("127.0.0.1", 0)) as server:
         there = f"127.0.0.1:{server.getsockname()[1]}"
         for address in (there, f"ray://{there}", "auto", None):
-            with connected(Place(address=address, count=1)):
+            with connected(Cluster(address=address, count=1)):
                 pass
     assert asked == [there, f"ray://{there}", "auto", "local"]
     for address in (there, f"ray://{there}"):
         message = f"no cluster of Ray answers at {address}: .*refused"
-        with pytest.raises(ValueError, match=message), connected(Place(address=address)):
+        with pytest.raises(ValueError, match=message), connected(Cluster(address=address)):
             pass
     assert len(asked) == 4

@@ -61,7 +61,7 @@ def served(
 
 
 async def held(engine: Engine, batcher: Batcher) -> list[asyncio.Future[Done]]:
-    """Has the engine stuck in a batch of one, so that whatever comes next waits."""
+    """Keeps the engine in a batch of one, so that whatever comes next waits."""
     engine.free.clear()
     futures = batcher.submit(engine, [text("first")])
     while not engine.batches:

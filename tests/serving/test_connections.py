@@ -174,7 +174,7 @@ def test_a_request_that_is_cancelled_while_the_service_goes_on_is_499() -> None:
 
 
 def busy(process: Any, requests: int) -> tuple[list[threading.Thread], list[Any]]:
-    """Has a service in the midst of a batch; returns who asks, and what they find."""
+    """Brings a service into the midst of a batch; returns who asks, and what they find."""
     address = lines_until(process, "ready")[-1]["address"]
     body = {"texts": ["some words here " * 100] * 25, "labels": ["a", "b", "c"]}
     found: list[Any] = []

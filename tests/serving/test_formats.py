@@ -40,6 +40,7 @@ MANY = [f"{index:x}" for index in range(50_000)]
         (asked(MANY), Invalid),
         (asked(",".join(MANY)), Invalid),
         (asked(MANY[:900], "{}" + "é" * 990), TooLarge),
+        (asked([9_000 * "a"], "{0}" * 300), TooLarge),
     ],
 )
 def test_labels_are_counted_before_anything_is_made_of_them(
@@ -59,6 +60,26 @@ def test_as_many_labels_as_allowed_are_taken() -> None:
     for labels in (["a", "b", "c"], "a, b,c", "a,b,c,"):
         found = asked(labels, "is {}.").arguments(settings)
         assert found["labels"] == ["a", "b", "c"] and found["label_descriptions"]["c"] == "is c."
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{0.__class__}", "{.__class__}", "{0[0]}", "{0.__class__.__mro__[1]} {0}", "{label}", "{1}", "{} {}",
+        "{} {0}", "{:1000000000}", "{:{}}", "{!r}", "{", "a } b {}", "nothing", "{{}}", "",
+    ],
+)  # fmt: skip
+def test_a_template_has_places_for_the_label_alone(template: str) -> None:
+    """Fields of `str.format` may read attributes of what they show, or have any width."""
+    with pytest.raises(Invalid, match="hypothesis_template"):
+        asked(["a", "b"], template).arguments(ServeSettings())
+
+
+@pytest.mark.parametrize("template", ["about {}", "about {0}", "{0}, that is {0}", "{{}} is {}", "{}", "{}%"])
+def test_a_template_means_what_it_means_in_transformers(template: str) -> None:
+    found = asked(["a {x}", "b"], template).arguments(ServeSettings())["label_descriptions"]
+    wanted = {label: template.format(label) for label in ("a {x}", "b")}
+    assert (found or {label: label for label in wanted}) == wanted
 
 
 def test_only_a_few_of_the_unknown_keys_are_errors() -> None:

@@ -69,10 +69,8 @@ def _attention(chance: Random) -> tuple[str, Any]:
 def _disentangled(chance: Random) -> tuple[str, Any]:
     from tests.kernels import cases
 
-    reach, without = (
-        chance.choice((1, 2, 15, 16, 17, chance.randint(1, 200))),
-        chance.choice(("", "c2p", "p2c")),
-    )
+    reach = chance.choice((1, 2, 15, 16, 17, chance.randint(1, 200)))
+    without = chance.choice(("", "c2p", "p2c"))
     lengths, width = _lengths(chance, 4), _width(chance)
     return "disentangled_attention", cases.disentangled_attention(_float32(), reach, lengths, without, width)
 
@@ -90,12 +88,8 @@ def _cross(chance: Random) -> tuple[str, Any]:
 
     from tests.kernels.layouts import cumulative, sequences
 
-    lengths, rows, heads, width = (
-        _lengths(chance, 4),
-        chance.randint(1, 200),
-        chance.randint(1, 4),
-        _width(chance),
-    )
+    lengths = _lengths(chance, 4)
+    rows, heads, width = chance.randint(1, 200), chance.randint(1, 4), _width(chance)
     starts = [chance.randrange(rows) for _ in lengths]
     spans = torch.tensor([[start, chance.randint(start + 1, rows)] for start in starts]).int()
     q, k, v = (torch.randn(n, heads, width) for n in (sum(lengths), rows, rows))
@@ -175,9 +169,8 @@ def _feed_forward(chance: Random) -> str | None:
     from tests.kernels import test_feed_forward as layers
 
     ops = choose_ops("cpu", quantization=chance.choice((None, "int8")))
-    depth, width, inner = (
-        16 * chance.randint(1, most) - chance.choice((0, 0, 1, 9)) for most in (20, 25, 40)
-    )
+    bounds = (20, 25, 40)
+    depth, width, inner = (16 * chance.randint(1, most) - chance.choice((0, 0, 1, 9)) for most in bounds)
     kind = chance.choice(list(layers.KINDS))
     if layers.KINDS[kind].get("gated"):
         inner = 16 * (inner // 16 + 1)
@@ -199,17 +192,12 @@ def _feed_forward(chance: Random) -> str | None:
     ]
     if layer.gated and chance.random() < 0.5:
         stores[1] = layers.gates_adapted(ops, width, inner)
-    last, exact = (
-        each[1]
-        for each in (
-            bound(x, attended, slots, stores),
-            layers.apart(ops, layer, sums, x.clone(), attended, slots, stores),
-        )
-    )
+    last = bound(x, attended, slots, stores)[1]
+    exact = layers.apart(ops, layer, sums, x.clone(), attended, slots, stores)[1]
     error = float((last - exact).abs().max() / exact.abs().max())
-    return (
-        None if error < 1e-4 else f"{kind} {sizes}, {rows} rows, adapters of ranks {ranks}: {error:.1e} off"
-    )
+    if error < 1e-4:
+        return None
+    return f"{kind} {sizes}, {rows} rows, adapters of ranks {ranks}: {error:.1e} off"
 
 
 def _norm(chance: Random) -> tuple[str, Any]:
@@ -289,12 +277,9 @@ def _run(chance: Random, chosen: int) -> tuple[str, str | None]:
 
 
 def main() -> None:
-    library, seed, minutes, first, step = (
-        sys.argv[1],
-        int(sys.argv[2]),
-        float(sys.argv[3]),
-        *map(int, sys.argv[4:]),
-    )
+    library, *given = sys.argv[1:]
+    seed, minutes = int(given[0]), float(given[1])
+    first, step = map(int, given[2:])
     sanitized.load(library)
     from gliclass_fast.kernels._extension import extension
 

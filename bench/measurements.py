@@ -1,4 +1,4 @@
-"""The presets that compare no engines case by case: each says what it measures, with which options."""
+"""The presets that measure one thing each, such as memory or a server: what it is, and its options."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class Options:
     """Holds what the command line asks for."""
 
     model: str
@@ -28,57 +28,58 @@ class Asked:
     rows: int | None = None
 
 
-def _ops(asked: Asked) -> dict[str, Any]:
-    from gliclass_fast.bench.bench_ops import measure
+def _ops(options: Options) -> dict[str, Any]:
+    from gliclass_fast.bench.operations import measure
 
-    return {"rows": list(measure(asked.device, asked.dtype, asked.repeats))}
+    return {"rows": list(measure(options.device, options.dtype, options.repeats))}
 
 
-def _cold_start(asked: Asked) -> dict[str, Any]:
+def _cold_start(options: Options) -> dict[str, Any]:
     from gliclass_fast.bench import cold_start
 
     with progress(None) as step:
         step("starting engines in processes of their own")
-        found = cold_start.measure(asked.model, asked.device, asked.repeats)
+        found = cold_start.measure(options.model, options.device, options.repeats)
     steps = list(next(iter(found.values())))
-    show(["engine", *steps], [[name, *map(str, each.values())] for name, each in found.items()], asked.model)
-    return {"model": asked.model, "engines": found}
+    rows = [[name, *map(str, each.values())] for name, each in found.items()]
+    show(["engine", *steps], rows, options.model)
+    return {"model": options.model, "engines": found}
 
 
-def _memory(asked: Asked) -> dict[str, Any]:
+def _memory(options: Options) -> dict[str, Any]:
     from gliclass_fast.bench import memory
 
     with progress(len(memory.ENGINES) * len(memory.CALLERS) + 1) as step:
         found = memory.measure(step=step)
         step("what it costs")
-        times = memory.cost(asked.repeats)
+        times = memory.cost(options.repeats)
     show(list(found[0]), [[str(value) for value in row.values()] for row in found])
     show(list(times), [[str(each["median"]) for each in times.values()]], "50 calls, ms")
     return {"rows": found, "times": times}
 
 
-def _threads(asked: Asked) -> dict[str, Any]:
+def _threads(options: Options) -> dict[str, Any]:
     from gliclass_fast.bench import threads
 
     with progress(1 + len(threads.CASES)) as step:
-        found = threads.measure(asked.model, asked.repeats, step)
-    show(*thread_table(found), asked.model)
-    return {"model": asked.model, "rows": found}
+        found = threads.measure(options.model, options.repeats, step)
+    show(*thread_table(found), options.model)
+    return {"model": options.model, "rows": found}
 
 
-def _refresh(asked: Asked) -> dict[str, Any]:
+def _refresh(options: Options) -> dict[str, Any]:
     from gliclass_fast.bench import refresh
 
-    found = refresh.measure(asked.model, asked.repeats)
-    show(list(found), [[str(each) for each in found.values()]], asked.model)
-    return {"model": asked.model, "steps": found}
+    found = refresh.measure(options.model, options.repeats)
+    show(list(found), [[str(each) for each in found.values()]], options.model)
+    return {"model": options.model, "steps": found}
 
 
-def _families(asked: Asked) -> dict[str, Any]:
+def _families(options: Options) -> dict[str, Any]:
     from gliclass_fast.bench import families
 
     with progress(len(families.FAMILIES)) as step:
-        found = list(families.measure(list(families.FAMILIES), asked.repeats, step))
+        found = list(families.measure(list(families.FAMILIES), options.repeats, step))
     medians = [
         [f"{row['times'][name]['median']:.0f}" for name in ("gliclass", "gliclass-fast")] for row in found
     ]
@@ -90,11 +91,11 @@ def _families(asked: Asked) -> dict[str, Any]:
     return {"rows": found}
 
 
-def _adapters(asked: Asked) -> dict[str, Any]:
+def _adapters(options: Options) -> dict[str, Any]:
     from gliclass_fast.bench import adapters
 
     with progress(1 + len(adapters.COUNTS)) as step:
-        found = list(adapters.measure(asked.repeats, step))
+        found = list(adapters.measure(options.repeats, step))
     columns = list(found[0]["times"])
     times = [
         [f"{row['times'][name]['median']:.0f}" if name in row["times"] else "" for name in columns]
@@ -106,12 +107,12 @@ def _adapters(asked: Asked) -> dict[str, Any]:
     return {"rows": found}
 
 
-def _streaming(asked: Asked) -> dict[str, Any]:
+def _streaming(options: Options) -> dict[str, Any]:
     from gliclass_fast.bench import streaming
 
     with progress(len(streaming.SESSIONS)) as step:
-        found = list(streaming.measure(asked.repeats, step))
-        growth = streaming.growth(asked.repeats)
+        found = list(streaming.measure(options.repeats, step))
+        growth = streaming.growth(options.repeats)
     rows = [
         [
             str(row["sessions"]),
@@ -124,11 +125,11 @@ def _streaming(asked: Asked) -> dict[str, Any]:
     return {"rows": found, "growth": growth}
 
 
-def _serving(asked: Asked) -> dict[str, Any]:
+def _serving(options: Options) -> dict[str, Any]:
     from gliclass_fast.bench import serving
 
     with progress(None) as step:
-        found = serving.measure(asked.repeats, step)
+        found = serving.measure(options.repeats, step)
     for columns, rows in serving_tables(found):
         show(columns, rows)
     for fault in found["faults"]:
@@ -136,18 +137,18 @@ def _serving(asked: Asked) -> dict[str, Any]:
     return found
 
 
-def _quality(asked: Asked) -> dict[str, Any]:
+def _quality(options: Options) -> dict[str, Any]:
     from gliclass_fast.bench import quality
 
-    if asked.data is None:
+    if options.data is None:
         raise ValueError(f"--data FOLDER is needed; {str(quality.__doc__).splitlines()[-1]}")
-    if asked.model in cases.SHAPES:
-        raise ValueError(f"{asked.model} has random weights, which decide nothing; give a checkpoint")
-    with progress(len(quality.SETS) * (1 + len(quality.precisions(asked.device)))) as step:
-        found = list(quality.measure(asked.data, asked.model, asked.device, asked.rows, step))
+    if options.model in cases.SHAPES:
+        raise ValueError(f"{options.model} has random weights, which decide nothing; give a checkpoint")
+    with progress(len(quality.SETS) * (1 + len(quality.precisions(options.device)))) as step:
+        found = list(quality.measure(options.data, options.model, options.device, options.rows, step))
     columns = list(found[0])
     show(columns, [[_short(row[key]) for key in columns] for row in found])
-    return {"model": Path(asked.model).name, "rows": found}
+    return {"model": Path(options.model).name, "rows": found}
 
 
 def _short(value: Any) -> str:
@@ -155,71 +156,71 @@ def _short(value: Any) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Other:
-    """An option that is not among `options` has no use for it, as every process has threads of its own."""
+class Measurement:
+    """Says what a preset measures; an option of the command that is not in `options` would change nothing."""
 
     about: str
-    measure: Callable[[Asked], dict[str, Any]]
+    measure: Callable[[Options], dict[str, Any]]
     repeats: int = 0
     options: tuple[str, ...] = ("--repeats",)
     devices: tuple[str, ...] = ("cpu",)
     model: str = "deberta-v3-base"
 
 
-OTHERS = {
-    "ops": Other(
+MEASUREMENTS = {
+    "ops": Measurement(
         "every implementation of the operations that take the time",
         _ops,
         repeats=9,
         options=("--repeats", "--dtype", "--threads"),
         devices=("cpu", "cuda"),
     ),
-    "cold-start": Other(
+    "cold-start": Measurement(
         "from nothing to a first result, and peak memory",
         _cold_start,
         repeats=4,
         options=("--repeats", "--model", "--threads"),
         devices=("cpu", "cuda"),
     ),
-    "memory": Other(
+    "memory": Measurement(
         "what a process grows by that meets texts of many lengths, on the CPU", _memory, repeats=9
     ),
-    "threads": Other(
+    "threads": Measurement(
         "what a second thread gains, and what a busy neighbour costs, on the CPU",
         _threads,
         repeats=15,
         options=("--repeats", "--model"),
     ),
-    "refresh": Other(
+    "refresh": Measurement(
         "what it costs to follow a model in training, on the CPU",
         _refresh,
         repeats=8,
         options=("--repeats", "--model", "--threads"),
     ),
-    "families": Other(
+    "families": Measurement(
         "every kind of checkpoint beside its reference, at stock shapes on the CPU",
         _families,
         repeats=5,
         options=("--repeats", "--threads"),
     ),
-    "adapters": Other(
+    "adapters": Measurement(
         "32 texts with 8 and 64 LoRA adapters beside the model alone, on the CPU",
         _adapters,
         repeats=5,
         options=("--repeats", "--threads"),
     ),
-    "streaming": Other(
+    "streaming": Measurement(
         "chunks of streams beside the reference, on the CPU",
         _streaming,
         repeats=7,
         options=("--repeats", "--threads"),
     ),
-    "serving": Other(
+    "serving": Measurement(
         "a server under load beside the library and the reference's deployment, on the CPU",
         _serving,
         repeats=5,
     ),
-    "quality": Other(
+    "quality": Measurement(
         "decisions on labelled sentences in every precision (needs --data)",
         _quality,
         options=("--model", "--threads", "--data", "--rows"),

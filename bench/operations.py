@@ -1,6 +1,6 @@
 """Every implementation of the operations that take the time: shapes are DeBERTa-v3-base and ModernBERT-base.
 
-    python -m gliclass_fast.bench.bench_ops [--device cuda] [--output FILE.json]
+    python -m gliclass_fast.bench.operations [--device cuda] [--output FILE.json]
 
 A GPU is timed while it replays a CUDA graph of several calls, as launching a short call takes longer than the
 call. For attention it also gives the clocks that a multiprocessor spends per 64 x 64 tile of scores there.
@@ -204,7 +204,7 @@ def main() -> None:
     dtype = torch.float16 if options.device == "cuda" else torch.float32
     rows = list(measure(options.device, dtype, options.repeats))
     if options.output:
-        result = {"benchmark": "bench_ops", "machine": machine(options.device), "rows": rows}
+        result = {"benchmark": "operations", "machine": machine(options.device), "rows": rows}
         options.output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
 

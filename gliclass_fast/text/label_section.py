@@ -46,6 +46,7 @@ def labels_last(
         label_spans=spans + start,
         text_end=start,
         label_prompt=EncodedPrompt(section, 0, spans),
+        holds_label_prompt=True,
         **rest,
     )
 

@@ -18,7 +18,7 @@ from gliclass_fast.batch import EncodedPrompt, PackedBatch
 from gliclass_fast.checkpoint.weights import Checkpoint, Weights, affine
 from gliclass_fast.config import ModelConfig
 from gliclass_fast.models.architectures import OpsOf, Output, Size, VectorsOf
-from gliclass_fast.models.architectures.base import GLiClassArchitecture
+from gliclass_fast.models.architectures.base import EMBEDDINGS, IDS, IDS_OF_LABELS, GLiClassArchitecture
 from gliclass_fast.models.decoders import DECODERS
 from gliclass_fast.models.encoders import ENCODERS
 from gliclass_fast.models.pooling import Projector
@@ -53,6 +53,10 @@ class Heads(nn.Module):
 
 class Architecture(GLiClassArchitecture):
     parts = ("label_backbone",)
+    call_positions = (
+        *IDS, *IDS_OF_LABELS, "labels_mask", "labels", *EMBEDDINGS, "return_dict", "adapter_ids",
+    )  # fmt: skip
+    takes_slot_axis = True
     needs_markers = False
     adapted = ("texts",)
     ignored = ("use_lstm", "squeeze_layers", "encoder_layer_id", "use_segment_embeddings")

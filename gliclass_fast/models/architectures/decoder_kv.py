@@ -18,7 +18,7 @@ from gliclass_fast.checkpoint.weights import Checkpoint
 from gliclass_fast.config import ModelConfig, UnsupportedConfigError
 from gliclass_fast.models import calibrator
 from gliclass_fast.models.architectures import OpsOf, Output, Size, VectorsOf
-from gliclass_fast.models.architectures.base import GLiClassArchitecture, random_prompts
+from gliclass_fast.models.architectures.base import EMBEDDINGS, IDS, GLiClassArchitecture, random_prompts
 from gliclass_fast.models.decoders import LANGUAGE_MODELS, Tokens
 from gliclass_fast.models.scorers.decoder_kv import HEAD_WIDTH, Scorer
 from gliclass_fast.models.scorers.reasoning import Text
@@ -40,6 +40,10 @@ FIXED = {
 
 class Architecture(GLiClassArchitecture):
     registry = LANGUAGE_MODELS
+    call_positions = (
+        *IDS, "past_key_values", "labels", "return_dict", "use_cache", "use_recurrence",
+        "max_recurrent_steps", "halt_threshold", "output_recurrent_logits", *EMBEDDINGS, "max_num_classes",
+    )  # fmt: skip
     adapted = ("decoder",)
     fixed_slots = False
     fixed = FIXED

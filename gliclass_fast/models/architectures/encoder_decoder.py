@@ -15,7 +15,13 @@ from gliclass_fast.batch import EncodedPrompt, PackedBatch
 from gliclass_fast.checkpoint.weights import Checkpoint
 from gliclass_fast.config import ModelConfig
 from gliclass_fast.models.architectures import OpsOf, Output, Size, VectorsOf
-from gliclass_fast.models.architectures.base import GLiClassArchitecture
+from gliclass_fast.models.architectures.base import (
+    EMBEDDINGS,
+    IDS,
+    IDS_OF_LABELS,
+    STATES,
+    GLiClassArchitecture,
+)
 from gliclass_fast.models.architectures.uni_encoder import HEAD_WEIGHTS, Heads
 from gliclass_fast.models.decoders import DECODERS, Encoded
 from gliclass_fast.models.encoders import ENCODERS, last_state
@@ -30,6 +36,9 @@ _PREFIX = "model.encoder_decoder_model."
 
 class Architecture(GLiClassArchitecture):
     parts = ("decoder",)
+    call_positions = (
+        *IDS, *IDS_OF_LABELS, "inputs_embeds", "labels", *STATES, *EMBEDDINGS, "return_dict",
+    )  # fmt: skip
     adapted = ("encoder", "decoder")
     ignored: tuple[str, ...] = ("squeeze_layers", "encoder_layer_id", "use_segment_embeddings")
     score_recordable = False  # labels come as a batch of their own

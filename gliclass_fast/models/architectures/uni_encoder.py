@@ -12,7 +12,7 @@ from gliclass_fast.batch import EncodedPrompt, PackedBatch
 from gliclass_fast.checkpoint.weights import Checkpoint, Weights, affine
 from gliclass_fast.config import ModelConfig
 from gliclass_fast.models.architectures import OpsOf, Output, VectorsOf
-from gliclass_fast.models.architectures.base import GLiClassArchitecture
+from gliclass_fast.models.architectures.base import EMBEDDINGS, IDS, STATES, GLiClassArchitecture
 from gliclass_fast.models.encoders import ENCODERS
 from gliclass_fast.models.pooling import (
     LayerMixer,
@@ -72,6 +72,9 @@ class Heads(nn.Module):
 
 class Architecture(GLiClassArchitecture):
     resizes_vocabulary = True
+    call_positions = (
+        *IDS, "inputs_embeds", "labels", *STATES, *EMBEDDINGS, "return_dict", "max_num_classes",
+    )  # fmt: skip
 
     def __init__(self, config: ModelConfig, ops: Ops, checkpoint: Checkpoint, ops_of: OpsOf) -> None:
         """Asks the checkpoint only for the number of layers that the mixer was made for."""

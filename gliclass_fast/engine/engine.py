@@ -17,14 +17,12 @@ from gliclass_fast.engine import overflow
 from gliclass_fast.engine.label_cache import LabelCache
 from gliclass_fast.engine.passes import LabelsPerPass, split
 from gliclass_fast.engine.truncation import CutReports
-from gliclass_fast.runtime.graphs import MAX_TOKENS
+from gliclass_fast.runtime.batches import run_batches
 from gliclass_fast.runtime.model import GLiClassModel
-from gliclass_fast.runtime.packing import run_batches
 from gliclass_fast.runtime.transfer import PendingLogits
 from gliclass_fast.text.arguments import OnTruncation
 from gliclass_fast.text.prompts import Request
 
-BATCH_TOKENS = {"cpu": 2048, "cuda": MAX_TOKENS}
 CHUNK = 256  # prompts that are tokenised at a time, while a GPU works on those before
 # A GPU waits for the first prompts only, so these are few; a CPU tokenises and computes in turn.
 FIRST_CHUNK = {"cuda": 32}
@@ -102,9 +100,7 @@ class Engine:
         _, tokenizer, max_length, batch_tokens, labels_tokenizer = self.made_of
         loaded = self.model.loaded
         self._twin: Engine | None = None
-        self.batch_tokens = batch_tokens or BATCH_TOKENS[loaded.device.type]
-        if loaded.graphs is not None:
-            self.batch_tokens = min(self.batch_tokens, MAX_TOKENS)
+        self.batch_tokens = loaded.batch_tokens(batch_tokens)
         if labels_tokenizer is not None:
             label_cache = LabelCache(self.model, labels_tokenizer, max_length, self.batch_tokens)
             self.reader = loaded.network.reader(tokenizer, label_cache.vectors)

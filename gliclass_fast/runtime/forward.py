@@ -19,9 +19,8 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 
 from gliclass_fast.batch import EncodedPrompt
 from gliclass_fast.runtime.adapters import Adapter
-from gliclass_fast.runtime.graphs import MAX_TOKENS
+from gliclass_fast.runtime.batches import run_batches
 from gliclass_fast.runtime.loaded import Embedded, LoadedNetwork
-from gliclass_fast.runtime.packing import run_batches
 from gliclass_fast.text.errors import WrongValue
 from gliclass_fast.text.padded import PaddedInputs
 
@@ -78,9 +77,8 @@ def forward(
 
     prompts = [replace(prompt, adapter=own) for prompt, own in zip(prompts, adapters, strict=True)]
     rows: list[Embedded] = [NOTHING] * len(prompts)
-    batches = run_batches(
-        [prompt.cost for prompt in prompts], MAX_TOKENS, run, loaded.free_graphs, *loaded.owners(prompts)
-    )
+    costs, budget = [prompt.cost for prompt in prompts], loaded.batch_tokens()
+    batches = run_batches(costs, budget, run, loaded.free_graphs, *loaded.owners(prompts))
     for group, found in batches:
         for place, row in zip(group, found, strict=True):
             rows[place] = row

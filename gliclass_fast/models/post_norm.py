@@ -69,14 +69,20 @@ class PostNormEncoder(nn.Module):
     layers: nn.ModuleList
 
     def hidden_states(
-        self, batch: PackedBatch, segments: Tensor | None = None, inputs_embeds: Tensor | None = None
+        self,
+        batch: PackedBatch,
+        segment_embeddings: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
     ) -> Iterator[Tensor]:
         raise NotImplementedError
 
     def last_attention(
-        self, batch: PackedBatch, segments: Tensor | None = None, inputs_embeds: Tensor | None = None
+        self,
+        batch: PackedBatch,
+        segment_embeddings: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        states = self.hidden_states(batch, segments, inputs_embeds)
+        states = self.hidden_states(batch, segment_embeddings, inputs_embeds)
         x = next(islice(states, len(self.layers) - 1, None))
         return x, self.layers[-1].mix(x, batch)  # type: ignore[operator]
 

@@ -32,21 +32,27 @@ class PreNormEncoder(nn.Module):
         return finished if number < len(self.layers) - 1 else self.final_norm(finished)
 
     def hidden_states(
-        self, batch: PackedBatch, segments: Tensor | None = None, inputs_embeds: Tensor | None = None
+        self,
+        batch: PackedBatch,
+        segment_embeddings: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
     ) -> Iterator[Tensor]:
         x: Tensor = self.word_embeddings(batch.token_ids) if inputs_embeds is None else inputs_embeds
-        if segments is not None:
-            x = x + segments[batch.segments]
+        if segment_embeddings is not None:
+            x = x + segment_embeddings[batch.segments]
         yield x
         for number in range(len(self.layers)):
             x = self._finish(number, x, self.mix(number, x, batch), batch.adapter_rows)
             yield x
 
     def last_attention(
-        self, batch: PackedBatch, segments: Tensor | None = None, inputs_embeds: Tensor | None = None
+        self,
+        batch: PackedBatch,
+        segment_embeddings: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         last = len(self.layers) - 1
-        x = next(islice(self.hidden_states(batch, segments, inputs_embeds), last, None))
+        x = next(islice(self.hidden_states(batch, segment_embeddings, inputs_embeds), last, None))
         return x, self.mix(last, x, batch)
 
     def last_feed_forward(self, x: Tensor, attended: Tensor, rows: AdapterRows | None = None) -> Tensor:

@@ -42,7 +42,7 @@ from gliclass_fast.text.hierarchy import (
     parse_hierarchical_prediction,
 )
 from gliclass_fast.text.labels import Labels, flatten_labels, labels_per_text, with_descriptions
-from gliclass_fast.text.padded import padded_labels, padded_prompts
+from gliclass_fast.text.padded import pad_prompts, padded_labels
 from gliclass_fast.text.prompts import Markers, Request
 from gliclass_fast.text.results import Classification, TextInfo
 
@@ -234,7 +234,7 @@ class BasePipeline:
         requests, _ = self._requests(texts, labels, prompt, examples, None)
         arguments.refuse_no_texts(requests)
         prompts = [each.prompts[0] for each in self.engine.prepare(requests)]
-        inputs = padded_prompts(prompts, self.tokenizer.pad_token_id or 0)
+        inputs = pad_prompts(prompts, self.tokenizer.pad_token_id or 0)
         if self.labels_tokenizer is not None:
             inputs |= padded_labels([own.labels for own in requests], self.labels_tokenizer, self.max_length)
         return BatchEncoding(inputs).to(self.device)

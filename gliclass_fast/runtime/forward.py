@@ -63,7 +63,7 @@ def forward(
     are left out. embeddings: whether to return text_embeddings and class_embeddings. adapters: those of the
     texts. Raises WrongValue for a text without a label.
     """
-    prompts = loaded.padded_prompts(inputs, slots)
+    prompts = loaded.prompts_of_padded(inputs, slots)
     if without := [place for place, prompt in enumerate(prompts) if prompt.num_labels == 0]:
         name = "input_ids" if inputs.label_rows is None else "class_input_ids"
         raise WrongValue(f"{name}[{without[0]}] holds no label: was its label marker cut off?")

@@ -173,10 +173,10 @@ class LoadedNetwork:
             for text, (start, end) in zip(texts, pairwise(batch.cu_labels.tolist()), strict=True)
         ]
 
-    def padded_prompts(self, inputs: PaddedInputs, most_labels: int) -> list[EncodedPrompt]:
+    def prompts_of_padded(self, inputs: PaddedInputs, most_labels: int) -> list[EncodedPrompt]:
         """Returns the prompts of what a stock model is called with, as the architecture makes them."""
         with self.inference():
-            return self.network.padded_prompts(inputs, most_labels, self.label_vectors)
+            return self.network.prompts_of_padded(inputs, most_labels, self.label_vectors)
 
     def label_vectors(self, prompts: Sequence[EncodedPrompt], batch_tokens: int | None = None) -> Tensor:
         """Returns what a label tower makes of labels, each a sequence of its own: [labels, C], in order.

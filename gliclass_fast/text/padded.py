@@ -98,7 +98,7 @@ def padded(rows: Sequence[np.ndarray], pad_id: int) -> dict[str, Tensor]:
     return {"input_ids": ids, "attention_mask": mask}
 
 
-def padded_prompts(prompts: Sequence[EncodedPrompt], pad_id: int) -> dict[str, Tensor]:
+def pad_prompts(prompts: Sequence[EncodedPrompt], pad_id: int) -> dict[str, Tensor]:
     """Returns prompts as a stock model takes them; labels that are one sequence are `class_input_ids`."""
     inputs = padded([prompt.token_ids for prompt in prompts], pad_id)
     apart = [prompt.label_prompt for prompt in prompts if not prompt.holds_label_prompt]

@@ -109,7 +109,7 @@ class Network(nn.Module):
         """
         raise NotImplementedError
 
-    def padded_prompts(
+    def prompts_of_padded(
         self, inputs: PaddedInputs, most_labels: int, label_vectors: VectorsOf
     ) -> list[EncodedPrompt]:
         """Returns the prompts of what a stock model is called with.

@@ -110,7 +110,7 @@ class Architecture(GLiClassArchitecture):
         assert label_vectors is not None
         return TextAlone(tokenizer, label_vectors)
 
-    def padded_prompts(
+    def prompts_of_padded(
         self, inputs: PaddedInputs, most_labels: int, label_vectors: VectorsOf
     ) -> list[EncodedPrompt]:
         labels, of_text = inputs.labels()

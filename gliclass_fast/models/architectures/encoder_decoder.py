@@ -97,7 +97,7 @@ class Architecture(GLiClassArchitecture):
     def reader(self, tokenizer: Any, label_vectors: LabelVectors | None) -> Reader:
         return TwoSequences(tokenizer, self.config)
 
-    def padded_prompts(
+    def prompts_of_padded(
         self, inputs: PaddedInputs, most_labels: int, label_vectors: VectorsOf
     ) -> list[EncodedPrompt]:
         labels = [marked_prompt(ids, self.config, most_labels) for ids in inputs.label_prompts()]

@@ -30,7 +30,7 @@ from gliclass_fast.text.readers import LabelVectors, OneSequence, Reader
 
 HEAD_WEIGHTS: Weights = {
     "logit_scale": ("logit_scale",),
-    "segments": ("segment_embeddings.weight",),
+    "segment_embeddings": ("segment_embeddings.weight",),
     **affine(
         {
             f"{ours}_projector.{linear}": f"{theirs}_projector.{linear}"
@@ -61,9 +61,9 @@ class Heads(nn.Module):
         self.text_projector = Projector(config, ops)
         self.label_projector = Projector(config, ops)
         self.logit_scale = nn.Parameter(torch.empty(()), requires_grad=False)
-        self.segments = None
+        self.segment_embeddings = None
         if config.use_segment_embeddings:
-            self.segments = nn.Parameter(
+            self.segment_embeddings = nn.Parameter(
                 torch.empty(3, config.backbone_config.hidden_size), requires_grad=False
             )
         self.mixer = LayerMixer(config, ops, mixed_layers) if config.squeeze_layers else None
@@ -123,9 +123,9 @@ class Architecture(GLiClassArchitecture):
     def encode(self, batch: PackedBatch) -> tuple[Tensor, ...]:
         """Returns what `score` needs of the backbone, [T, C] each; reads no field of labels or prompts."""
         if self.prunes_last_layer:
-            x, attended = self.backbone.last_attention(batch, self.heads.segments)
+            x, attended = self.backbone.last_attention(batch, self.heads.segment_embeddings)
             return x, attended
-        states = self.backbone.hidden_states(batch, self.heads.segments)
+        states = self.backbone.hidden_states(batch, self.heads.segment_embeddings)
         if self.mixer is not None:
             return tuple(state.clone() for state in states)
         wanted = self.config.encoder_layer_id % (self.config.backbone_config.num_hidden_layers + 1)
@@ -175,7 +175,7 @@ class Architecture(GLiClassArchitecture):
     def reader(self, tokenizer: Any, label_vectors: LabelVectors | None) -> Reader:
         return OneSequence(tokenizer, self.config)
 
-    def padded_prompts(
+    def prompts_of_padded(
         self, inputs: PaddedInputs, most_labels: int, label_vectors: VectorsOf
     ) -> list[EncodedPrompt]:
         return [marked_prompt(ids, self.config, most_labels) for ids in inputs.texts()]

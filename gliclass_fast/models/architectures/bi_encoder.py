@@ -19,8 +19,7 @@ from gliclass_fast.checkpoint.weights import Checkpoint, Weights, affine
 from gliclass_fast.config import ModelConfig
 from gliclass_fast.models.architectures import OpsOf, Output, Size, VectorsOf
 from gliclass_fast.models.architectures.base import EMBEDDINGS, IDS, IDS_OF_LABELS, GLiClassArchitecture
-from gliclass_fast.models.decoders import DECODERS
-from gliclass_fast.models.encoders import ENCODERS
+from gliclass_fast.models.encoders import ENCODER_ONLY
 from gliclass_fast.models.pooling import Projector
 from gliclass_fast.models.scorers import SCORERS
 from gliclass_fast.models.tower import Tower
@@ -74,8 +73,8 @@ class Architecture(GLiClassArchitecture):
 
     @classmethod
     def backbones(cls) -> list[str]:
-        """Lists the backbones of both towers: none with a decoder, which the reference would run as one."""
-        return [name for name in ENCODERS if name not in (*DECODERS, "llama", "qwen2")]
+        """Lists the backbones of both towers."""
+        return list(ENCODER_ONLY)
 
     @classmethod
     def scorers(cls) -> list[str]:

@@ -22,9 +22,9 @@ from gliclass_fast.models.architectures.base import (
     STATES,
     GLiClassArchitecture,
 )
-from gliclass_fast.models.architectures.uni_encoder import HEAD_WEIGHTS, Heads
 from gliclass_fast.models.decoders import DECODERS, Encoded
 from gliclass_fast.models.encoders import ENCODERS, last_state
+from gliclass_fast.models.heads import HEAD_WEIGHTS, Heads
 from gliclass_fast.models.pooling import pool_labels, pool_whole, whole
 from gliclass_fast.models.scorers import SCORERS
 from gliclass_fast.ops import Ops

@@ -6,18 +6,17 @@ from itertools import islice
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from gliclass_fast.batch import EncodedPrompt, PackedBatch
-from gliclass_fast.checkpoint.weights import Checkpoint, Weights, affine
+from gliclass_fast.checkpoint.weights import Checkpoint
 from gliclass_fast.config import ModelConfig
 from gliclass_fast.models.architectures import OpsOf, Output, VectorsOf
 from gliclass_fast.models.architectures.base import EMBEDDINGS, IDS, STATES, GLiClassArchitecture
 from gliclass_fast.models.encoders import ENCODERS
+from gliclass_fast.models.heads import HEAD_WEIGHTS, Heads
 from gliclass_fast.models.pooling import (
     LayerMixer,
-    Projector,
-    TextLstm,
     normalize,
     pool_labels,
     pool_text,
@@ -27,47 +26,6 @@ from gliclass_fast.models.scorers import SCORERS
 from gliclass_fast.ops import Ops
 from gliclass_fast.text.padded import PaddedInputs, marked_prompt
 from gliclass_fast.text.readers import LabelVectors, OneSequence, Reader
-
-HEAD_WEIGHTS: Weights = {
-    "logit_scale": ("logit_scale",),
-    "segment_embeddings": ("segment_embeddings.weight",),
-    **affine(
-        {
-            f"{ours}_projector.{linear}": f"{theirs}_projector.{linear}"
-            for ours, theirs in (("text", "text"), ("label", "classes"))
-            for linear in ("linear_1", "linear_2")
-        }
-    ),
-    **affine(
-        {
-            f"mixer.{part}": f"layer_wise_attention.{part}"
-            for part in ("squeeze", "W1", "W2", "output_projection")
-        }
-    ),
-    **{
-        f"lstm.lstm.{kind}_{side}_l0{way}": (f"lstm.lstm.{kind}_{side}_l0{way}",)
-        for kind in ("weight", "bias")
-        for side in ("ih", "hh")
-        for way in ("", "_reverse")
-    },
-}
-
-
-class Heads(nn.Module):
-    """Holds everything between backbone and scorer that has weights."""
-
-    def __init__(self, config: ModelConfig, ops: Ops, mixed_layers: int) -> None:
-        super().__init__()
-        self.text_projector = Projector(config, ops)
-        self.label_projector = Projector(config, ops)
-        self.logit_scale = nn.Parameter(torch.empty(()), requires_grad=False)
-        self.segment_embeddings = None
-        if config.use_segment_embeddings:
-            self.segment_embeddings = nn.Parameter(
-                torch.empty(3, config.backbone_config.hidden_size), requires_grad=False
-            )
-        self.mixer = LayerMixer(config, ops, mixed_layers) if config.squeeze_layers else None
-        self.lstm = TextLstm(config) if config.use_lstm else None
 
 
 class Architecture(GLiClassArchitecture):

@@ -82,6 +82,8 @@ ENCODERS: Registry[Backbone] = Registry(
     ),
     {"mt5": ".t5", "umt5": ".t5", "xlm-roberta": ".roberta"},
 )
+# the encoder-only models; of the others, the reference would run a decoder
+ENCODER_ONLY = tuple(name for name in ENCODERS if name not in ("bart", "llama", "mt5", "qwen2", "t5", "umt5"))
 
 
 def word_source(table: Tensor, batch: PackedBatch, inputs_embeds: Tensor | None) -> tuple[Tensor, Tensor]:

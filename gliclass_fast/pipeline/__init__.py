@@ -13,9 +13,7 @@ from transformers import BatchEncoding
 
 from gliclass_fast import make_lazy
 from gliclass_fast.engine.engine import Engine
-from gliclass_fast.engine.given import (
-    Fixed,
-    Setting,
+from gliclass_fast.engine.loading import (
     fitting_labels_tokenizer,
     is_name,
     labels_tokenizer_of,
@@ -25,6 +23,7 @@ from gliclass_fast.engine.given import (
 )
 from gliclass_fast.engine.passes import LabelsPerPass
 from gliclass_fast.engine.permutations import score_in_orders
+from gliclass_fast.engine.setting import Fixed, Setting
 from gliclass_fast.pipeline import hugging_face
 from gliclass_fast.runtime.adapters import AdapterInfo
 from gliclass_fast.runtime.device import resolve_device

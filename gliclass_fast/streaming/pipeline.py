@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from gliclass_fast.batch import EncodedPrompt
-from gliclass_fast.engine.given import Setting
+from gliclass_fast.engine.setting import Setting
 from gliclass_fast.pipeline import BasePipeline
 from gliclass_fast.runtime.batches import run_batches
 from gliclass_fast.runtime.shortage import is_shortage

@@ -135,7 +135,7 @@ class Engine:
                 return result
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Has a copy, in another process too, made anew from the model and the tokenizers."""
+        """Pickles as what it was made of, which is the model and the tokenizers; the rest is made anew."""
         return Engine, self.made_of
 
     def relieve(self) -> None:

@@ -35,7 +35,9 @@ class EncodedPrompt:
     tokens_cut: int = 0  # tokens that the window left no room for
     text_end: int | None = None  # where the text part ends; None: where the prompt ends
     label_vectors: Tensor | None = None  # [labels, C], for bi-encoders only
-    label_prompt: EncodedPrompt | None = None  # the labels' own sequence, for encoder-decoders only
+    # the labels as a sequence: for encoder-decoders one of its own, for decoder-kv the end of this one
+    label_prompt: EncodedPrompt | None = None
+    holds_label_prompt: bool = False  # token_ids ends with the tokens of label_prompt
     adapter: Any = None  # an `Adapter` of runtime/adapters.py, whose update the prompt is read with
 
     @classmethod
@@ -49,13 +51,21 @@ class EncodedPrompt:
 
     @property
     def tokens(self) -> int:
-        """Counts the tokens to run, those of the labels' own sequence included."""
-        return len(self.token_ids) + (0 if self.label_prompt is None else self.label_prompt.tokens)
+        """Counts the tokens to run, each once, those of labels in a sequence of their own included."""
+        if self.label_prompt is None or self.holds_label_prompt:
+            return len(self.token_ids)
+        return len(self.token_ids) + self.label_prompt.tokens
 
     @property
     def cost(self) -> int:
-        """Counts what the prompt takes of a batch's token budget; four labels given as vectors take one."""
-        return self.tokens + (0 if self.label_vectors is None else len(self.label_vectors) // 4)
+        """Counts what the prompt takes of a batch's token budget.
+
+        A row of label_prompt takes one, also where its token is one of token_ids: layers of the scorer then
+        run over it once more. Four labels given as vectors take one.
+        """
+        of_labels = 0 if self.label_prompt is None else self.label_prompt.tokens
+        vectors = 0 if self.label_vectors is None else len(self.label_vectors)
+        return len(self.token_ids) + of_labels + vectors // 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +133,7 @@ class PackedBatch:
 
     The fields are views of the block, and each view is made when it is first read: the replay of a CUDA graph
     reads none. Bi-encoders add the vectors of labels, which are always on the model's device, and
-    encoder-decoders add a second batch; no CUDA graph may read either.
+    encoder-decoders and decoder-kv add a second batch; no CUDA graph may read either.
 
     Padding, where there is any, follows the real prompts. Padded entries of cu_seqlens, cu_labels, text_spans
     and label_spans repeat the number of real tokens or labels, so that a padded span is empty and may start
@@ -141,7 +151,7 @@ class PackedBatch:
     num_prompts: int  # how many of the N are real
     num_labels: int  # how many of the L are real
     label_vectors: Tensor | None = None  # [L, C], for bi-encoders only
-    label_prompts: PackedBatch | None = None  # the labels' own sequences, for encoder-decoders only
+    label_prompts: PackedBatch | None = None  # the label_prompt of every prompt that has one
 
     token_ids: Tensor = field(init=False)  # [T]
     positions: Tensor = field(init=False)  # [T]     counted from 0 within each prompt

@@ -15,8 +15,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from gliclass_fast.engine.given import Setting
 from gliclass_fast.engine.permutations import in_orders
+from gliclass_fast.engine.setting import Setting
 from gliclass_fast.pipeline.base import BasePipeline
 from gliclass_fast.text import arguments, chunks, results
 from gliclass_fast.text.abstention import Prediction

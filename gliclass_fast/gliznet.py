@@ -11,8 +11,9 @@ import torch
 
 from gliclass_fast.config import UnsupportedConfigError
 from gliclass_fast.engine.engine import Engine
-from gliclass_fast.engine.given import Setting, tokenizer_of
+from gliclass_fast.engine.loading import tokenizer_of
 from gliclass_fast.engine.passes import LabelsPerPass
+from gliclass_fast.engine.setting import Setting
 from gliclass_fast.models.gliznet.config import GliznetConfig
 from gliclass_fast.pipeline.base import current_engine
 from gliclass_fast.runtime.device import resolve_device

@@ -87,27 +87,27 @@ IMPLEMENTATIONS: dict[str, dict[str, str]] = {
     },
     "attention": {
         **_rows("attention:attention", "reference", "triton"),
-        **_rows("compiled_cpu:attention", "cpp"),
+        **_rows("compiled_attention:attention", "cpp"),
         **_rows("flash_attention:attention", "flash"),
     },
     "cross_attention": {
         **_rows("attention:cross_attention", "reference", "triton"),
-        **_rows("compiled_cpu:cross_attention", "cpp"),
+        **_rows("compiled_attention:cross_attention", "cpp"),
     },
     "causal_attention": {
         **_rows("causal_attention:causal_attention", "reference", "triton"),
-        **_rows("compiled_cpu:causal_attention", "cpp"),
+        **_rows("compiled_attention:causal_attention", "cpp"),
     },
     "pack_distances": {
         "reference": "disentangled_attention:pack_distances_reference",
         "triton": "disentangled_attention:pack_distances_by_row",
         "cuda": "disentangled_attention:pack_distances_by_row",
-        "cpp": "compiled_cpu:pack_distances_cpp",
+        "cpp": "compiled_attention:pack_distances_cpp",
     },
     "disentangled_attention": {
         **_rows("disentangled_attention:disentangled_attention", "reference", "triton"),
-        **_rows("compiled_cuda:disentangled_attention", "cuda"),
-        **_rows("compiled_cpu:disentangled_attention", "cpp"),
+        **_rows("compiled_disentangled_attention:disentangled_attention", "cuda"),
+        **_rows("compiled_attention:disentangled_attention", "cpp"),
     },
     **{
         operation: {
@@ -122,7 +122,7 @@ IMPLEMENTATIONS: dict[str, dict[str, str]] = {
     },
     "adapted_attention": {
         **_rows("adapted_attention:adapted_attention", "reference", "cpp", "triton"),
-        **_rows("compiled_cuda:adapted_attention", "cuda"),
+        **_rows("compiled_disentangled_attention:adapted_attention", "cuda"),
     },
     "attention_pool": _rows("attention_pool:attention_pool", "reference", "triton"),
     "pair_dot": _rows("pairs:pair_dot", "reference", "triton"),
@@ -259,7 +259,7 @@ def has_operator(name: str) -> bool:
 
 
 def _cuda_reason(device: torch.device, dtype: torch.dtype, head_width: int | None) -> str | None:
-    compiled = importlib.import_module("gliclass_fast.kernels.compiled_cuda")
+    compiled = importlib.import_module("gliclass_fast.kernels.compiled_disentangled_attention")
     if device.type != "cuda":
         return "compiled CUDA kernels run on GPUs"
     if reason := absence("cuda"):

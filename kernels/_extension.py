@@ -5,6 +5,7 @@ The extension knows nothing of PyTorch: it takes addresses, sizes and a stream.
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,13 @@ except ImportError as error:
 def extension() -> Any:
     """Returns the module of csrc/bindings.cpp, or None where it cannot be imported."""
     return compiled
+
+
+@cache
+def instruction_set() -> tuple[int, int]:
+    """Returns the extension's number of the fastest set the processor has, and its floats per vector."""
+    number, (_, lanes) = next(iter(compiled.instruction_sets().items()))
+    return number, lanes
 
 
 LAYOUT = 1  # the number of csrc/bindings.cpp; a build of other fields or arguments has another one

@@ -28,7 +28,7 @@ def thread_count() -> int:
 
 @contextmanager
 def torch_on_one_thread() -> Iterator[None]:
-    """Has torch's operations run on the thread that calls them; `thread_count` stays what it was.
+    """Runs torch's operations on the thread that calls them; `thread_count` stays what it was.
 
     Other threads of the process keep torch's setting. This does nothing where that cannot be done.
     """

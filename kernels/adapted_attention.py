@@ -27,7 +27,7 @@ from torch import Tensor
 from gliclass_fast.kernels._adapter_rows import AdapterRows
 from gliclass_fast.kernels._sequences import DistanceTables, Sequences
 from gliclass_fast.kernels._updates import Factors, TableUpdate
-from gliclass_fast.kernels.compiled_cpu import (
+from gliclass_fast.kernels.compiled_attention import (
     changed_panels,
     disentangled_attention_cpp,
     near_panels,

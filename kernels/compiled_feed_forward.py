@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from gliclass_fast.kernels import compiled_cpu
+from gliclass_fast.kernels import _extension
 from gliclass_fast.kernels._adapter_rows import AdapterRows
 from gliclass_fast.kernels._extension import address, extension
 from gliclass_fast.kernels._threads import thread_count
@@ -100,7 +100,7 @@ class _Bound:
     ) -> None:
         updates = [self._read(update, number) for number, update in enumerate(held)]
         extension().feed_forward_cpu(
-            compiled_cpu.instruction_set()[0], self.bound, updates, address(x), address(attended), len(x),
+            _extension.instruction_set()[0], self.bound, updates, address(x), address(attended), len(x),
             address(total), address(last), thread_count(),
         )  # fmt: skip
 
@@ -160,7 +160,7 @@ def _check_tensor(given: Tensor, dtype: torch.dtype, shape: tuple[int, ...]) -> 
 
 
 def _bind(layer: FeedForward, int8: bool) -> BoundFeedForward | None:
-    _, lanes = compiled_cpu.instruction_set()
+    _, lanes = _extension.instruction_set()
     if layer.activation not in FUSED or (layer.gated and layer.inner % lanes):
         return None
     return _Bound(layer, int8)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from gliclass_fast.kernels import compiled_cpu
+from gliclass_fast.kernels import _extension
 from gliclass_fast.kernels._extension import address, extension
 from gliclass_fast.kernels._threads import thread_count
 from gliclass_fast.kernels._triton import ceil_div
@@ -34,7 +34,7 @@ def pack_int8(weight: Tensor, empty: Callable[..., Tensor] = torch.empty) -> Ten
 
     Raises ValueError for more inputs than the sums have bits for.
     """
-    number, lanes = compiled_cpu.instruction_set()
+    number, lanes = _extension.instruction_set()
     width, depth = weight.shape
     if depth > _DEEPEST:
         raise ValueError(f"int8 takes at most {_DEEPEST} inputs, got {depth}")
@@ -63,7 +63,7 @@ def _map(
 ) -> Tensor:
     """Returns activation(normed x @ weight.T + bias) + residual, or what is gated."""
     rows, depth = x.shape
-    number, lanes = compiled_cpu.instruction_set()
+    number, lanes = _extension.instruction_set()
     width, left = divmod(packed.numel(), bytes_per_output(depth))
     if left or not depth or packed.dtype is not torch.uint8:
         raise ValueError(f"rows of {depth} values do not fit {packed.numel()} values of {packed.dtype}")

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gliclass_fast.kernels import compiled_cpu
+from gliclass_fast.kernels import _extension
 from gliclass_fast.kernels._extension import address, extension
 from gliclass_fast.kernels._threads import thread_count
 from gliclass_fast.kernels.compiled_norm import normed_cpp
@@ -23,7 +23,7 @@ FUSED = {"none": 0, "gelu": 1, "relu": 2, "silu": 3, "gelu_tanh": 4}  # as csrc/
 
 def pack_cpp(weight: Tensor, empty: Callable[..., Tensor] = torch.empty) -> Tensor:
     """Packs [N, K] into panels [N // lanes, K, lanes], then the rows that fill no panel; the shape stays."""
-    _, lanes = compiled_cpu.instruction_set()
+    _, lanes = _extension.instruction_set()
     width, depth = weight.shape
     whole = width // lanes * lanes
     packed = empty(width, depth, dtype=weight.dtype, device=weight.device)
@@ -55,7 +55,7 @@ def map_rows(
     _check(x, weight, bias, residual, onto)
     out = torch.empty(rows, width, dtype=torch.float32, device=x.device) if onto is None else onto
     extension().linear_cpu(
-        compiled_cpu.instruction_set()[0], address(x, strided_rows=True), x.stride(0), address(weight),
+        _extension.instruction_set()[0], address(x, strided_rows=True), x.stride(0), address(weight),
         address(bias), address(residual), address(out, strided_rows=True), out.stride(0), onto is not None,
         rows, depth, width, FUSED[activation], gated, thread_count(),
     )  # fmt: skip
@@ -111,7 +111,7 @@ def operations_by(
         gated: bool = False,
         add: Tensor | None = None,
     ) -> Tensor:
-        _, lanes = compiled_cpu.instruction_set()
+        _, lanes = _extension.instruction_set()
         norm = "rms" if sums is None else "layer"
         whole = not gated or outputs(x, weight) % (2 * lanes) == 0  # Both halves fill vectors.
         if whole and add is None and activation in FUSED:

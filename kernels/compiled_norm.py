@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from gliclass_fast.kernels import compiled_cpu
+from gliclass_fast.kernels import _extension
 from gliclass_fast.kernels._extension import address, extension
 from gliclass_fast.kernels._threads import thread_count
 
@@ -38,7 +38,7 @@ def _norm(
     out = torch.empty(rows, width, dtype=torch.float32, device=table.device)
     addresses = [(address(table), len(table), address(places)) for table, places in sources]
     extension().norm_cpu(
-        compiled_cpu.instruction_set()[0], addresses, address(weight), address(bias), address(out), rows,
+        _extension.instruction_set()[0], addresses, address(weight), address(bias), address(out), rows,
         width, eps, rms, thread_count(),
     )  # fmt: skip
     return out
@@ -80,5 +80,5 @@ def head_norm_cpp(x: Tensor, weight: Tensor, eps: float, cos: Tensor, sin: Tenso
         sines=address(sin), out=address(out), rows=rows, heads=heads, width=width, eps=eps,
         threads=thread_count(),
     )  # fmt: skip
-    extension().head_norm_cpu(compiled_cpu.instruction_set()[0], arguments)
+    extension().head_norm_cpu(_extension.instruction_set()[0], arguments)
     return out

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from gliclass_fast.kernels import compiled_cpu
+from gliclass_fast.kernels import _extension
 from gliclass_fast.kernels._extension import address, extension
 from gliclass_fast.kernels._threads import thread_count
 from gliclass_fast.kernels.compiled_linear import FUSED
@@ -28,5 +28,5 @@ def pair_add_cpp(text: Tensor, labels: Tensor, owner: Tensor, activation: str = 
         text=address(text), labels=address(labels), owner=address(owner), out=address(out), rows=rows,
         width=width, activation=FUSED[activation], threads=thread_count(),
     )  # fmt: skip
-    extension().pair_add_cpu(compiled_cpu.instruction_set()[0], arguments, len(text))
+    extension().pair_add_cpu(_extension.instruction_set()[0], arguments, len(text))
     return out

@@ -34,5 +34,5 @@ def test_a_text_passes_thirteen_files() -> None:
     assert passed == {
         "pipeline/__init__.py", "pipeline/base.py", "engine/engine.py", "batch.py",
         *(f"text/{name}.py" for name in named),
-        *(f"runtime/{name}.py" for name in ("loaded", "origin", "packing", "transfer")),
+        *(f"runtime/{name}.py" for name in ("batches", "loaded", "origin", "packing", "transfer")),
     }  # fmt: skip

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from gliclass_fast.bench import operations
 from gliclass_fast.bench.operations import Run
 from gliclass_fast.bench.timing import Times
-from gliclass_fast.kernels import compiled_cuda
+from gliclass_fast.kernels import compiled_disentangled_attention
 from gliclass_fast.kernels.linear import linear_triton
 from gliclass_fast.ops import unavailable_reason
 
@@ -59,13 +59,13 @@ def block_rows(device: str, dtype: torch.dtype, sequences: int, tokens: int, rep
     """Times compiled disentangled attention in blocks of 64 and 128 queries, with clocks per 64 x 64 tile."""
     _, case = operations.attentions(device, dtype, sequences, tokens)
     run = operations.implementations(case, device, dtype)["cuda"]
-    chosen, runs = compiled_cuda.block_rows, {}
+    chosen, runs = compiled_disentangled_attention.block_rows, {}
     try:
         for rows in (64, 128):
-            compiled_cuda.block_rows = partial(_always, rows)  # The recorded call reads it.
+            compiled_disentangled_attention.block_rows = partial(_always, rows)  # The recorded call reads it.
             runs[str(rows)] = operations.recorded(run, device)
     finally:
-        compiled_cuda.block_rows = chosen
+        compiled_disentangled_attention.block_rows = chosen
     times = operations.per_call(runs, repeats, device)
     return {"us": microseconds(times), **operations.clocks_per_tile(case, times, runs["128"])}
 

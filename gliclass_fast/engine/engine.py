@@ -17,14 +17,13 @@ from gliclass_fast.engine import overflow
 from gliclass_fast.engine.label_cache import LabelCache
 from gliclass_fast.engine.passes import LabelsPerPass, split
 from gliclass_fast.engine.truncation import CutReports
-from gliclass_fast.runtime.graphs import MAX_TOKENS
+from gliclass_fast.runtime.batches import run_batches
+from gliclass_fast.runtime.loaded import LoadedNetwork
 from gliclass_fast.runtime.model import GLiClassModel
-from gliclass_fast.runtime.packing import run_batches
 from gliclass_fast.runtime.transfer import PendingLogits
 from gliclass_fast.text.arguments import OnTruncation
 from gliclass_fast.text.prompts import Request
 
-BATCH_TOKENS = {"cpu": 2048, "cuda": MAX_TOKENS}
 CHUNK = 256  # prompts that are tokenised at a time, while a GPU works on those before
 # A GPU waits for the first prompts only, so these are few; a CPU tokenises and computes in turn.
 FIRST_CHUNK = {"cuda": 32}
@@ -58,7 +57,8 @@ class Prepared:
 
     passes: list[Request]
     prompts: list[EncodedPrompt]
-    network: Any  # that was there: the vectors of labels that a tower reads are of it
+    # the network that they were read for, whose label vectors some prompts hold
+    loaded: LoadedNetwork
 
     @property
     def cost(self) -> int:
@@ -102,9 +102,7 @@ class Engine:
         _, tokenizer, max_length, batch_tokens, labels_tokenizer = self.made_of
         loaded = self.model.loaded
         self._twin: Engine | None = None
-        self.batch_tokens = batch_tokens or BATCH_TOKENS[loaded.device.type]
-        if loaded.graphs is not None:
-            self.batch_tokens = min(self.batch_tokens, MAX_TOKENS)
+        self.batch_tokens = loaded.batch_tokens(batch_tokens)
         if labels_tokenizer is not None:
             label_cache = LabelCache(self.model, labels_tokenizer, max_length, self.batch_tokens)
             self.reader = loaded.network.reader(tokenizer, label_cache.vectors)
@@ -137,7 +135,7 @@ class Engine:
                 return result
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Has a copy, in another process too, made anew from the model and the tokenizers."""
+        """Pickles as what it was made of, which is the model and the tokenizers; the rest is made anew."""
         return Engine, self.made_of
 
     def relieve(self) -> None:
@@ -170,10 +168,10 @@ class Engine:
     def prepare(self, requests: Sequence[Request], labels_per_pass: LabelsPerPass = None) -> list[Prepared]:
         """Reads requests for `score_prepared`; raises ValueError where labels do not fit the window."""
         self.follow_model()
-        network = self.model.loaded
+        loaded = self.model.loaded
         passes = [self.passes(request, labels_per_pass) for request in requests]
         prompts = iter(self.encode([part for own in passes for part in own]))
-        return [Prepared(own, list(islice(prompts, len(own))), network) for own in passes]
+        return [Prepared(own, list(islice(prompts, len(own))), loaded) for own in passes]
 
     def score_prepared(self, prepared: Sequence[Prepared]) -> list[Scored]:
         """Returns the logits of requests that were read before, in order, as `score` does.
@@ -184,13 +182,13 @@ class Engine:
         passes = [(index, part) for index, each in enumerate(prepared) for part in each.passes]
 
         def run() -> list[Scored]:
-            network = self.model.loaded
+            loaded = self.model.loaded
             prompts = [
                 prompt
                 for each in prepared
-                for prompt in (each.prompts if each.network is network else self.encode(each.passes))
+                for prompt in (each.prompts if each.loaded is loaded else self.encode(each.passes))
             ]
-            return self._joined(self._run(passes, encoded=prompts), len(prepared), range(len(prepared)))
+            return self._answers(self._run(passes, encoded=prompts), len(prepared), range(len(prepared)))
 
         return self._with_one_network(run)
 
@@ -215,16 +213,16 @@ class Engine:
             self._report_cuts(prompts, of_passes, on_truncation)
         rows = self._run(passes, progress, prompts)
         self._report_cuts([row.prompt for row in rows], of_passes, on_truncation)
-        return self._joined(rows, len(requests), numbers)
+        return self._answers(rows, len(requests), numbers)
 
-    def _joined(self, rows: list[Row], count: int, numbers: Sequence[int]) -> list[Scored]:
+    def _answers(self, rows: list[Row], count: int, numbers: Sequence[int]) -> list[Scored]:
         """Returns the answers to so many requests; rows without logits run again in float32."""
         if any(row.logits is None for row in rows):
             self._score_again(rows, [numbers[row.index] for row in rows])
         by_request: list[list[Row]] = [[] for _ in range(count)]
         for row in rows:
             by_request[row.index].append(row)
-        return [_joined(each) for each in by_request]
+        return [_join_passes(each) for each in by_request]
 
     def _score_again(self, rows: list[Row], numbers: list[int]) -> None:
         """Gives the rows without logits those of the twin in float32."""
@@ -387,7 +385,7 @@ def _collect(batches: Launched) -> int:
     return sum(len(rows) for rows, _ in batches)
 
 
-def _joined(passes: list[Row]) -> Scored:
+def _join_passes(passes: list[Row]) -> Scored:
     """Joins the passes of one request into one answer."""
     logits = [row.logits for row in passes if row.logits is not None]
     return Scored(

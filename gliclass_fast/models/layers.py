@@ -32,9 +32,8 @@ class Linear(nn.Linear):
     lora: Any = None
     # what was done to the rows of the weight after it was loaded, and has to be done to those of an adapter
     rearranged: Callable[[Tensor], Tensor] | None = None
-    row_parts: tuple[int, ...] | None = (
-        None  # outputs of the stock maps that it is made of, where they differ
-    )
+    # the outputs of the stock maps that it is made of, where they differ
+    row_parts: tuple[int, ...] | None = None
 
     def __init__(self, width: int, out: int, ops: Ops, bias: bool = True) -> None:
         super().__init__(width, out, bias)

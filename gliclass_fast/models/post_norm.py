@@ -19,7 +19,7 @@ from gliclass_fast.ops import AdapterRows, BoundFeedForward, Ops
 class PostNormLayer(nn.Module):
     """Holds what every layer of this kind has; subclasses supply `attend`."""
 
-    bound: BoundFeedForward | None = None  # `finish` in one call
+    bound: BoundFeedForward | None = None  # `after_attention` in one call
 
     def __init__(self, config: BackboneConfig, ops: Ops) -> None:
         super().__init__()
@@ -40,27 +40,27 @@ class PostNormLayer(nn.Module):
         """Runs attention, [T, 3, H, D] -> [T, C]."""
         raise NotImplementedError
 
-    def mix(self, x: Tensor, batch: PackedBatch) -> Tensor:
+    def attention(self, x: Tensor, batch: PackedBatch) -> Tensor:
         """Runs the part that looks at other tokens, [T, C] -> [T, C]."""
         qkv = self.qkv(x, rows=batch.adapter_rows)
         return self.attend(qkv.view(x.shape[0], 3, self.heads, -1), batch)
 
-    def finish(self, x: Tensor, attended: Tensor, rows: AdapterRows | None) -> Tensor:
-        """Runs the part that treats every row alone, from the layer's input and `mix` of it."""
+    def after_attention(self, x: Tensor, attended: Tensor, rows: AdapterRows | None) -> Tensor:
+        """Runs the part that treats every row alone, from the layer's input and `attention` of it."""
         if self.bound is not None:
             return self.bound(x, attended, rows, (self.out.lora, self.up.lora, self.down.lora))[1]
-        return self.feed(self.add(x, attended, rows), rows)
+        return self.feed_forward(self.add_attention(x, attended, rows), rows)
 
-    def add(self, x: Tensor, attended: Tensor, rows: AdapterRows | None) -> Tensor:
-        """Ends the attention half, [T, C] -> [T, C]."""
+    def add_attention(self, x: Tensor, attended: Tensor, rows: AdapterRows | None) -> Tensor:
+        """Ends the attention half: returns the norm of its sum with x, [T, C] -> [T, C]."""
         return self.attention_norm.add(self.out(attended, rows=rows), x)
 
-    def feed(self, x: Tensor, rows: AdapterRows | None) -> Tensor:
+    def feed_forward(self, x: Tensor, rows: AdapterRows | None) -> Tensor:
         """Runs the feed-forward half, [T, C] -> [T, C]."""
         return self.output_norm.add(self.down(self.up(x, self.activation, rows), rows=rows), x)
 
     def forward(self, x: Tensor, batch: PackedBatch) -> Tensor:
-        return self.finish(x, self.mix(x, batch), batch.adapter_rows)
+        return self.after_attention(x, self.attention(x, batch), batch.adapter_rows)
 
 
 class PostNormEncoder(nn.Module):
@@ -69,17 +69,23 @@ class PostNormEncoder(nn.Module):
     layers: nn.ModuleList
 
     def hidden_states(
-        self, batch: PackedBatch, segments: Tensor | None = None, inputs_embeds: Tensor | None = None
+        self,
+        batch: PackedBatch,
+        segment_embeddings: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
     ) -> Iterator[Tensor]:
         raise NotImplementedError
 
     def last_attention(
-        self, batch: PackedBatch, segments: Tensor | None = None, inputs_embeds: Tensor | None = None
+        self,
+        batch: PackedBatch,
+        segment_embeddings: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        states = self.hidden_states(batch, segments, inputs_embeds)
+        states = self.hidden_states(batch, segment_embeddings, inputs_embeds)
         x = next(islice(states, len(self.layers) - 1, None))
-        return x, self.layers[-1].mix(x, batch)  # type: ignore[operator]
+        return x, self.layers[-1].attention(x, batch)  # type: ignore[operator]
 
     def last_feed_forward(self, x: Tensor, attended: Tensor, rows: AdapterRows | None = None) -> Tensor:
-        finished: Tensor = self.layers[-1].finish(x, attended, rows)  # type: ignore[operator]
+        finished: Tensor = self.layers[-1].after_attention(x, attended, rows)  # type: ignore[operator]
         return finished

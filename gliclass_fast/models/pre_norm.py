@@ -14,7 +14,7 @@ from gliclass_fast.ops import AdapterRows, Ops
 
 
 class PreNormEncoder(nn.Module):
-    """Runs word embeddings, layers and a last norm; subclasses supply `layers` and `mix`."""
+    """Runs word embeddings, layers and a last norm; subclasses supply `layers` and `attention`."""
 
     layers: nn.ModuleList
 
@@ -23,31 +23,37 @@ class PreNormEncoder(nn.Module):
         self.word_embeddings = Embedding(config.vocab_size, config.hidden_size)
         self.final_norm = Norm(config.hidden_size, ops, config.norm_eps, rms=True)
 
-    def mix(self, number: int, x: Tensor, batch: PackedBatch) -> Tensor:
+    def attention(self, number: int, x: Tensor, batch: PackedBatch) -> Tensor:
         """Runs the part of a layer that looks at other tokens."""
         raise NotImplementedError
 
-    def _finish(self, number: int, x: Tensor, attended: Tensor, rows: AdapterRows | None) -> Tensor:
-        finished: Tensor = self.layers[number].finish(x, attended, rows)  # type: ignore[operator]
+    def _after_attention(self, number: int, x: Tensor, attended: Tensor, rows: AdapterRows | None) -> Tensor:
+        finished: Tensor = self.layers[number].after_attention(x, attended, rows)  # type: ignore[operator]
         return finished if number < len(self.layers) - 1 else self.final_norm(finished)
 
     def hidden_states(
-        self, batch: PackedBatch, segments: Tensor | None = None, inputs_embeds: Tensor | None = None
+        self,
+        batch: PackedBatch,
+        segment_embeddings: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
     ) -> Iterator[Tensor]:
         x: Tensor = self.word_embeddings(batch.token_ids) if inputs_embeds is None else inputs_embeds
-        if segments is not None:
-            x = x + segments[batch.segments]
+        if segment_embeddings is not None:
+            x = x + segment_embeddings[batch.segments]
         yield x
         for number in range(len(self.layers)):
-            x = self._finish(number, x, self.mix(number, x, batch), batch.adapter_rows)
+            x = self._after_attention(number, x, self.attention(number, x, batch), batch.adapter_rows)
             yield x
 
     def last_attention(
-        self, batch: PackedBatch, segments: Tensor | None = None, inputs_embeds: Tensor | None = None
+        self,
+        batch: PackedBatch,
+        segment_embeddings: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         last = len(self.layers) - 1
-        x = next(islice(self.hidden_states(batch, segments, inputs_embeds), last, None))
-        return x, self.mix(last, x, batch)
+        x = next(islice(self.hidden_states(batch, segment_embeddings, inputs_embeds), last, None))
+        return x, self.attention(last, x, batch)
 
     def last_feed_forward(self, x: Tensor, attended: Tensor, rows: AdapterRows | None = None) -> Tensor:
-        return self._finish(len(self.layers) - 1, x, attended, rows)
+        return self._after_attention(len(self.layers) - 1, x, attended, rows)

@@ -12,9 +12,7 @@ import torch
 from transformers import BatchEncoding
 
 from gliclass_fast.engine.engine import Engine, Scored
-from gliclass_fast.engine.given import (
-    Fixed,
-    Setting,
+from gliclass_fast.engine.loading import (
     fitting_labels_tokenizer,
     is_name,
     labels_tokenizer_of,
@@ -24,6 +22,7 @@ from gliclass_fast.engine.given import (
 )
 from gliclass_fast.engine.passes import LabelsPerPass
 from gliclass_fast.engine.permutations import score_in_orders
+from gliclass_fast.engine.setting import Fixed, Setting
 from gliclass_fast.runtime.adapters import AdapterInfo
 from gliclass_fast.runtime.device import resolve_device
 from gliclass_fast.runtime.model import GLiClassModel
@@ -32,7 +31,7 @@ from gliclass_fast.text.abstention import Abstention
 from gliclass_fast.text.arguments import OnTruncation
 from gliclass_fast.text.examples import examples_per_text
 from gliclass_fast.text.labels import Labels, flatten_labels, labels_per_text, with_descriptions
-from gliclass_fast.text.padded import padded_labels, padded_prompts
+from gliclass_fast.text.padded import pad_prompts, padded_labels
 from gliclass_fast.text.prompts import Markers, Request
 from gliclass_fast.text.results import CheckedCall
 
@@ -234,7 +233,7 @@ class BasePipeline:
         requests, _ = self._requests(texts, labels, prompt, examples, None)
         arguments.refuse_no_texts(requests)
         prompts = [each.prompts[0] for each in self.engine.prepare(requests)]
-        inputs = padded_prompts(prompts, self.tokenizer.pad_token_id or 0)
+        inputs = pad_prompts(prompts, self.tokenizer.pad_token_id or 0)
         if self.labels_tokenizer is not None:
             inputs |= padded_labels([own.labels for own in requests], self.labels_tokenizer, self.max_length)
         return BatchEncoding(inputs).to(self.device)

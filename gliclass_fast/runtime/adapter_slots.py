@@ -16,7 +16,7 @@ from gliclass_fast.models.layers import Linear
 from gliclass_fast.models.places import Adaptable, Places
 from gliclass_fast.ops import Part, Update
 from gliclass_fast.runtime.adapters import Adapter, Updates
-from gliclass_fast.runtime.slot_turns import SlotTurns
+from gliclass_fast.runtime.slot_fence import SlotFence
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ class AdapterSlots:
         """
         self._network, self._places, self._like, self.most = network, places, like, most
         self._on_move = WeakMethod(on_move)
-        self._turns = SlotTurns(like.device)
+        self._fence = SlotFence(like.device)
         self._slots: OrderedDict[Adapter, int] = OrderedDict()  # the least recently used first
         self._readers: dict[Adapter, int] = {}  # how many leases an adapter has, 1 or more
         self._changed = Condition()
@@ -99,7 +99,7 @@ class AdapterSlots:
                     if not self._readers[each]:
                         del self._readers[each]
                 self._changed.notify_all()
-                self._turns.note_read()
+                self._fence.note_read()
                 for each in adapters:
                     if not each.is_loaded:  # it was unloaded meanwhile, or while its texts waited
                         self.drop(each)
@@ -135,7 +135,7 @@ class AdapterSlots:
 
     def _fill_with(self, updates: Updates, slot: int) -> None:
         """Sets what the stores hold in a slot, which is nothing where there are no updates."""
-        with self._turns.write():
+        with self._fence.write():
             self._write(updates, slot)
 
     def _write(self, updates: Updates, slot: int) -> None:

@@ -62,7 +62,7 @@ class Adapter:
         self.left: Updates | None = None  # what a text reads that waits while its adapter is unloaded
 
     def __getstate__(self) -> dict[str, Any]:
-        """Has a copy take the folder's files as they are: on another machine they may be copies too."""
+        """Pickles without the stamp of the folder's files, which on another machine may be copies too."""
         return vars(self) | {"stamp": None, "left": None}
 
     @property
@@ -100,7 +100,7 @@ class AdapterLibrary:
         self._exchange = RLock()  # held for no longer than it takes to exchange what a live model has
 
     def __getstate__(self) -> dict[str, Any]:
-        """Has a copy, in another process too, read the folders anew and follow its own live model."""
+        """Pickles without tensors: a copy reads the folders anew, and follows a live model of its own."""
         state = {name: each for name, each in vars(self).items() if name not in ("_lock", "_exchange")}
         return state | {"_kept": OrderedDict(), "_folders": dict(self._folders), "_live": _NOTHING_LIVE}
 
@@ -157,7 +157,7 @@ class AdapterLibrary:
             return adapter
 
     def _leave(self, adapter: Adapter | None) -> None:
-        """Has an adapter that is not loaded any more hold its tensors as long as a text waits for it."""
+        """Leaves the tensors of an adapter that is not loaded any more to it, as a text may wait for it."""
         if adapter is not None:
             adapter.left = self._kept.pop(adapter, None)
 

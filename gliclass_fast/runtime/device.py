@@ -51,7 +51,7 @@ def resolve_device(device: Any = None, fall_back: bool = False) -> torch.device:
 
 
 def use_threads(threads: int | None, of_tokenizers: int | None = None) -> None:
-    """Has torch, and the tokenizers with it or as many as said, use so many threads of the CPU.
+    """Sets how many threads of the CPU torch uses, and the tokenizers, unless they get another number.
 
     None leaves that to them. The tokenizers' number counts only before they first work.
 

@@ -19,9 +19,8 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 
 from gliclass_fast.batch import EncodedPrompt
 from gliclass_fast.runtime.adapters import Adapter
-from gliclass_fast.runtime.graphs import MAX_TOKENS
+from gliclass_fast.runtime.batches import run_batches
 from gliclass_fast.runtime.loaded import Embedded, LoadedNetwork
-from gliclass_fast.runtime.packing import run_batches
 from gliclass_fast.text.errors import WrongValue
 from gliclass_fast.text.padded import PaddedInputs
 
@@ -64,7 +63,7 @@ def forward(
     are left out. embeddings: whether to return text_embeddings and class_embeddings. adapters: those of the
     texts. Raises WrongValue for a text without a label.
     """
-    prompts = loaded.padded_prompts(inputs, slots)
+    prompts = loaded.prompts_of_padded(inputs, slots)
     if without := [place for place, prompt in enumerate(prompts) if prompt.num_labels == 0]:
         name = "input_ids" if inputs.label_rows is None else "class_input_ids"
         raise WrongValue(f"{name}[{without[0]}] holds no label: was its label marker cut off?")
@@ -78,9 +77,8 @@ def forward(
 
     prompts = [replace(prompt, adapter=own) for prompt, own in zip(prompts, adapters, strict=True)]
     rows: list[Embedded] = [NOTHING] * len(prompts)
-    batches = run_batches(
-        [prompt.cost for prompt in prompts], MAX_TOKENS, run, loaded.free_graphs, *loaded.owners(prompts)
-    )
+    costs, budget = [prompt.cost for prompt in prompts], loaded.batch_tokens()
+    batches = run_batches(costs, budget, run, loaded.free_graphs, *loaded.owners(prompts))
     for group, found in batches:
         for place, row in zip(group, found, strict=True):
             rows[place] = row

@@ -24,10 +24,11 @@ from gliclass_fast.models.layers import Linear
 from gliclass_fast.models.places import Places
 from gliclass_fast.ops import Foldable, Ops, choose_ops
 from gliclass_fast.runtime.adapter_slots import AdapterSlots
+from gliclass_fast.runtime.batches import BATCH_TOKENS, run_batches
 from gliclass_fast.runtime.cuda_graphs import CudaRecorder
 from gliclass_fast.runtime.dtype import dtype_candidates
 from gliclass_fast.runtime.graphs import MAX_TOKENS, GraphRunner
-from gliclass_fast.runtime.packing import pack, run_batches
+from gliclass_fast.runtime.packing import pack
 from gliclass_fast.runtime.settings import Settings
 from gliclass_fast.runtime.transfer import PendingLogits, inference_on
 from gliclass_fast.text.padded import PaddedInputs
@@ -127,6 +128,14 @@ class LoadedNetwork:
         numbers = [0 if prompt.adapter is None else prompt.adapter.number for prompt in prompts]
         return numbers, self.adapter_slots.most
 
+    def batch_tokens(self, asked: int | None = None) -> int:
+        """Returns the token budget of a batch: the one that is asked for, or that of the device.
+
+        It is never more than CUDA graphs take, where there are any.
+        """
+        budget = asked or BATCH_TOKENS[self.device.type]
+        return budget if self.graphs is None else min(budget, MAX_TOKENS)
+
     def _lease(self, prompts: Sequence[EncodedPrompt]) -> AbstractContextManager[list[int] | None]:
         """Keeps the prompts' adapters in their slots, which it yields; None where no prompt has one."""
         if all(prompt.adapter is None for prompt in prompts):
@@ -164,13 +173,16 @@ class LoadedNetwork:
             for text, (start, end) in zip(texts, pairwise(batch.cu_labels.tolist()), strict=True)
         ]
 
-    def padded_prompts(self, inputs: PaddedInputs, most_labels: int) -> list[EncodedPrompt]:
+    def prompts_of_padded(self, inputs: PaddedInputs, most_labels: int) -> list[EncodedPrompt]:
         """Returns the prompts of what a stock model is called with, as the architecture makes them."""
         with self.inference():
-            return self.network.padded_prompts(inputs, most_labels, self.label_vectors)
+            return self.network.prompts_of_padded(inputs, most_labels, self.label_vectors)
 
-    def label_vectors(self, prompts: Sequence[EncodedPrompt], batch_tokens: int = MAX_TOKENS) -> Tensor:
-        """Returns what a label tower makes of labels, each a sequence of its own: [labels, C], in order."""
+    def label_vectors(self, prompts: Sequence[EncodedPrompt], batch_tokens: int | None = None) -> Tensor:
+        """Returns what a label tower makes of labels, each a sequence of its own: [labels, C], in order.
+
+        batch_tokens: the token budget of a batch; default: that of the device.
+        """
 
         def run(group: list[int]) -> Tensor:
             batch = self.pack([prompts[index] for index in group], of_labels=True)
@@ -178,7 +190,8 @@ class LoadedNetwork:
 
         with self.inference():
             costs = [prompt.tokens for prompt in prompts]
-            groups, vectors = zip(*run_batches(costs, batch_tokens, run, self.free_graphs), strict=True)
+            batches = run_batches(costs, self.batch_tokens(batch_tokens), run, self.free_graphs)
+            groups, vectors = zip(*batches, strict=True)
             return torch.cat(vectors)[np.argsort(np.concatenate(groups))]
 
     def probe(self, sizes: Sequence[Size] = PROBE_SIZES) -> list[EncodedPrompt]:

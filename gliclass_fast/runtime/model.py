@@ -151,7 +151,7 @@ class GLiClassModel(StockModel):
         return cls(model.config.to_dict(), LiveModel(model), "the gliclass model", **settings)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Has a copy, in another process too, built anew from the stock weights."""
+        """Pickles as what it was made of: a copy is built anew from the stock weights, in any process."""
         settings = {field.name: getattr(self.settings, field.name) for field in fields(Settings)}
         origin = self.origin
         given = (origin.options(), origin.read_tensors, origin.name, self.on_change)

@@ -83,7 +83,7 @@ class StockModel:
     ) -> GLiClassOutput | tuple[Tensor, ...]:
         """Runs padded inputs, as `prepare_inputs` of a pipeline makes them; N texts, S tokens, K label slots.
 
-        Arguments may come by position, in the reference's order for the model's architecture (positions.py).
+        Arguments may come by position, in the reference's order: `call_positions` of its architecture.
 
         Args:
             input_ids: int [N, S]; plain bi-encoders take [N, 1, S] too, as in the reference.
@@ -120,8 +120,9 @@ class StockModel:
         loaded, asked = self.loaded, check_slots(max_num_classes)
         with loaded.inference():  # tensors may come from a GPU, which another thread may be recording on
             inputs = read_tensors(
-                loaded.config, input_ids, attention_mask, class_input_ids, class_attention_mask, labels_mask
-            )
+                loaded.config, input_ids, attention_mask, class_input_ids, class_attention_mask, labels_mask,
+                loaded.network.takes_slot_axis,
+            )  # fmt: skip
         adapters = adapters_per_text(adapter_ids, len(inputs.text_rows.kept), self.adapters)
         if inputs.labels_mask is not None:
             slots = inputs.labels_mask.shape[1]

@@ -25,7 +25,7 @@ _ran = threading.Event()  # set once this process ran something on OpenMP's thre
 
 
 def _use_one_thread_after_fork() -> None:
-    """Has a forked process compute on one thread: it would wait for ever for those of its parent."""
+    """Sets torch to one thread in a forked child, which would wait for ever for its parent's threads."""
     if _ran.is_set():
         torch.set_num_threads(1)
         logger.warning(

@@ -55,7 +55,7 @@ class PagePool:
         return self.used_pages * PAGE_ROWS * self.bytes_per_token
 
     @contextmanager
-    def in_turn(self) -> Iterator[None]:
+    def stream_scope(self) -> Iterator[None]:
         """Orders what is done with the rows behind what was done before, on whatever stream of a GPU.
 
         Calls may come on different streams, and a later one may give memory back that an earlier one uses.
@@ -75,7 +75,7 @@ class PagePool:
     @contextmanager
     def _copying(self) -> Iterator[None]:
         """Enters what rows are copied in, which needs no threads."""
-        with inference_on(self._device, own_threads=True), self.in_turn():
+        with inference_on(self._device, own_threads=True), self.stream_scope():
             yield
 
     def stow(self, rows: np.ndarray, pinned: bool) -> Tensor:

@@ -116,7 +116,7 @@ def run_step(loaded: LoadedNetwork, pool: PagePool, steps: Sequence[SessionStep]
     if not rows.token_ids:
         return None
     asked = [step.asked.section for step in steps if step.asked is not None]
-    with loaded.inference(), pool.in_turn():
+    with loaded.inference(), pool.stream_scope():
         read = _read(loaded, pool, rows)
         if not asked:
             return None

@@ -45,11 +45,12 @@ def labels_last(
         label_spans=spans + start,
         text_end=start,
         label_prompt=EncodedPrompt(section, 0, spans),
+        holds_label_prompt=True,
         **rest,
     )
 
 
-def padded_prompt(ids: np.ndarray, config: ModelConfig) -> EncodedPrompt:
+def prompt_of_section_ids(ids: np.ndarray, config: ModelConfig) -> EncodedPrompt:
     """Returns the prompt of ids [tokens] whose label section follows the last <<SEP>> before the labels."""
     ends = np.flatnonzero(ids == config.class_token_index) + 1
     seps = np.flatnonzero(ids[: ends[0]] == config.sep_token_index) if len(ends) else ends

@@ -98,12 +98,11 @@ def padded(rows: Sequence[np.ndarray], pad_id: int) -> dict[str, Tensor]:
     return {"input_ids": ids, "attention_mask": mask}
 
 
-def padded_prompts(prompts: Sequence[EncodedPrompt], pad_id: int) -> dict[str, Tensor]:
+def pad_prompts(prompts: Sequence[EncodedPrompt], pad_id: int) -> dict[str, Tensor]:
     """Returns prompts as a stock model takes them; labels that are one sequence are `class_input_ids`."""
     inputs = padded([prompt.token_ids for prompt in prompts], pad_id)
-    # an architecture may read the labels' sequence as a part of the text's, whose spans then are not empty
-    apart = [prompt for prompt in prompts if not prompt.label_spans.any()]
-    of_labels = [prompt.label_prompt.token_ids for prompt in apart if prompt.label_prompt is not None]
+    apart = [prompt.label_prompt for prompt in prompts if not prompt.holds_label_prompt]
+    of_labels = [labels.token_ids for labels in apart if labels is not None]
     if of_labels:
         inputs |= {f"class_{name}": each for name, each in padded(of_labels, pad_id).items()}
     return inputs

@@ -39,6 +39,7 @@ def read_tensors(
     class_input_ids: Any = None,
     class_attention_mask: Any = None,
     labels_mask: Any = None,
+    takes_slot_axis: bool = False,
 ) -> PaddedInputs:
     """Returns what a model of this configuration is called with; N texts, S tokens, K label slots.
 
@@ -47,11 +48,12 @@ def read_tensors(
 
     Args:
         config: that of the model.
-        input_ids: int [N, S]; for plain bi-encoders [N, 1, S] as well, as the reference takes them.
+        input_ids: int [N, S], or [N, 1, S] with takes_slot_axis.
         attention_mask: of any dtype, as input_ids; default: no padding.
         class_input_ids: int [N, K, S'] for bi-encoders, [N, S'] for encoder-decoders.
         class_attention_mask: of any dtype, as class_input_ids; default: no padding.
         labels_mask: of any dtype, [N, K], for bi-encoders; default: every slot holds a label.
+        takes_slot_axis: whether the model's architecture takes that.
 
     Raises:
         WrongType: an argument is missing, is no dense tensor, or holds ids that are no whole numbers.
@@ -66,7 +68,7 @@ def read_tensors(
     if input_ids is None:
         raise WrongType("input_ids is missing: `prepare_inputs` of a pipeline makes it")
 
-    if config.architecture_type == "bi-encoder":
+    if takes_slot_axis:
         input_ids, attention_mask = (_squeezed(each) for each in (input_ids, attention_mask))
     _check_shape("input_ids", input_ids, "N, S")
     _check_mask("attention_mask", attention_mask, "input_ids", input_ids)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from gliclass_fast.kernels import compiled_cuda
+from gliclass_fast.kernels import compiled_disentangled_attention
 from gliclass_fast.ops import implementation
 from tests.accuracy import assert_accurate
 from tests.kernels import cases
@@ -31,7 +31,7 @@ WIDE = {"hidden_size": 128, "num_attention_heads": 2, "intermediate_size": 192}
 @pytest.mark.parametrize("rows", [16, 64, 128])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_contract(dtype: torch.dtype, rows: int, shape: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compiled_cuda, "block_rows", lambda *_: rows)
+    monkeypatch.setattr(compiled_disentangled_attention, "block_rows", lambda *_: rows)
     arguments, slow = cases.disentangled_attention(dtype, width=64, **SHAPES[shape])
     run = implementation("disentangled_attention", "cuda")
     out = run(*cases.packed("disentangled_attention", "cuda", cases.moved(arguments, "cuda")))
@@ -44,7 +44,7 @@ def test_contract(dtype: torch.dtype, rows: int, shape: str, monkeypatch: pytest
 def test_contract_with_adapters(
     dtype: torch.dtype, rows: int, shape: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(compiled_cuda, "block_rows", lambda *_: rows)
+    monkeypatch.setattr(compiled_disentangled_attention, "block_rows", lambda *_: rows)
     arguments, slow = adapted_attention(dtype, width=64, **COMPILED[shape])
     run = implementation("adapted_attention", "cuda")
     out = run(*cases.packed("adapted_attention", "cuda", cases.moved(arguments, "cuda")))

@@ -16,7 +16,7 @@ import pytest
 import torch
 from torch._subclasses import FakeTensorMode
 
-from gliclass_fast.kernels import _extension, compiled_cuda
+from gliclass_fast.kernels import _extension, compiled_disentangled_attention
 from gliclass_fast.ops import (
     DistanceTables,
     Sequences,
@@ -74,7 +74,7 @@ def fakes() -> tuple[torch.Tensor, Sequences, float, DistanceTables]:
 
 def test_the_operation_has_a_shape_without_running() -> None:
     with FakeTensorMode():
-        out = compiled_cuda.disentangled_attention_cuda(*fakes())
+        out = compiled_disentangled_attention.disentangled_attention_cuda(*fakes())
         assert out.shape == (7, 768) and out.dtype is torch.float16 and out.device.type == "cuda"
 
 
@@ -87,7 +87,9 @@ def test_a_compiled_call_is_one_operator() -> None:
         return module.forward
 
     with FakeTensorMode():
-        call = torch.compile(compiled_cuda.disentangled_attention_cuda, backend=backend, fullgraph=True)
+        call = torch.compile(
+            compiled_disentangled_attention.disentangled_attention_cuda, backend=backend, fullgraph=True
+        )
         assert call(*fakes()).shape == (7, 768)
     assert targets == [torch.ops.gliclass_fast.disentangled_attention.default]
 
@@ -98,11 +100,13 @@ def test_where_it_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValueError, match="'cuda' cannot run: compiled CUDA kernels run on GPUs"):
         choose_ops("cpu", half, only="cuda")
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
-    monkeypatch.setattr(compiled_cuda, "problem", lambda device: "CUDA driver version is insufficient")
+    monkeypatch.setattr(
+        compiled_disentangled_attention, "problem", lambda device: "CUDA driver version is insufficient"
+    )
     assert "does not take the compiled CUDA kernels: CUDA driver" in str(
         unavailable_reason("cuda", "cuda", half, 64)
     )
-    monkeypatch.setattr(compiled_cuda, "problem", lambda device: None)
+    monkeypatch.setattr(compiled_disentangled_attention, "problem", lambda device: None)
     assert unavailable_reason("cuda", "cuda", half, 64) is None
     chosen = choose_ops("cuda", half, head_width=64)
     for operation in ("disentangled_attention", "pack_distances", "adapted_attention", "table_store"):
@@ -149,4 +153,4 @@ def test_a_build_of_another_version(monkeypatch: pytest.MonkeyPatch) -> None:
             others = {each: value for each, value in vars(whole).items() if each != name}
             monkeypatch.setattr(_extension, "compiled", SimpleNamespace(**others))
             absent = [part for part in ("cpu", "cuda") if "another version" in str(_extension.absence(part))]
-            assert absent == ["cuda" if file.stem == "compiled_cuda" else "cpu"], name
+            assert absent == ["cuda" if file.stem == "compiled_disentangled_attention" else "cpu"], name

@@ -14,7 +14,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from gliclass_fast.kernels import compiled_cpu, compiled_linear, compiled_norm, compiled_pairs
+from gliclass_fast.kernels import (
+    _extension,
+    compiled_attention,
+    compiled_linear,
+    compiled_norm,
+    compiled_pairs,
+)
 from gliclass_fast.kernels._extension import extension
 from gliclass_fast.kernels.linear import ACTIVATIONS
 from gliclass_fast.ops import IMPLEMENTATIONS, DistanceTables, Positions, Sequences, implementation
@@ -32,7 +38,7 @@ SETS = extension().instruction_sets()
 @pytest.mark.slow
 @pytest.mark.parametrize("number", SETS, ids=[name for name, _ in SETS.values()])
 def test_every_instruction_set(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compiled_cpu, "instruction_set", lambda: (number, SETS[number][1]))
+    monkeypatch.setattr(_extension, "instruction_set", lambda: (number, SETS[number][1]))
     for name in NAMES:
         cases.check(name, "cpp", torch.float32)
     for width in WIDTHS:  # several steps, and widths that are no multiple of a vector
@@ -50,7 +56,7 @@ def test_activations_of_extreme_values(number: int, activation: str, monkeypatch
 
     Its float32 depends on the processor: GELU of infinity is NaN where it computes in Intel's library.
     """
-    monkeypatch.setattr(compiled_cpu, "instruction_set", lambda: (number, SETS[number][1]))
+    monkeypatch.setattr(_extension, "instruction_set", lambda: (number, SETS[number][1]))
     ends = torch.tensor(
         [math.inf, math.nan, 0.0, 3e38, 1e30, 1e5, 88.8, 17.0, 16.0, 15.9, 13.0, 1e-30, 1e-40]
     )
@@ -71,7 +77,7 @@ def test_activations_of_extreme_values(number: int, activation: str, monkeypatch
 @pytest.mark.parametrize("number", SETS, ids=[name for name, _ in SETS.values()])
 def test_scores_that_are_far_apart(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Weights may be as small as they like, and a row whose scores are all -infinity is NaN."""
-    monkeypatch.setattr(compiled_cpu, "instruction_set", lambda: (number, SETS[number][1]))
+    monkeypatch.setattr(_extension, "instruction_set", lambda: (number, SETS[number][1]))
     qkv, scale, lost = torch.randn(300, 3, 2, 20), 9.0, 7
     qkv[:, 1].abs_().neg_()
     qkv[lost, 0] = math.inf
@@ -82,7 +88,7 @@ def test_scores_that_are_far_apart(number: int, monkeypatch: pytest.MonkeyPatch)
         return torch.einsum("hij,jhd->ihd", weights, v).flatten(1)
 
     found, exact, low = (
-        compiled_cpu.attention_cpp(qkv, sequences(cumulative([300])), scale),
+        compiled_attention.attention_cpp(qkv, sequences(cumulative([300])), scale),
         slow(torch.float64),
         slow(torch.float32),
     )
@@ -93,7 +99,7 @@ def test_scores_that_are_far_apart(number: int, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_the_fastest_instruction_set_is_used() -> None:
-    assert compiled_cpu.instruction_set() == (min(SETS), max(lanes for _, lanes in SETS.values()))
+    assert _extension.instruction_set() == (min(SETS), max(lanes for _, lanes in SETS.values()))
 
 
 SANITIZED = """
@@ -147,7 +153,7 @@ def test_threads_change_nothing() -> None:
     try:
         for threads in (1, 2, 3):
             torch.set_num_threads(threads)
-            attended = compiled_cpu.disentangled_attention_cpp(*arguments)
+            attended = compiled_attention.disentangled_attention_cpp(*arguments)
             normed = compiled_norm.normed_cpp(x.repeat(9, 1), 1e-5, False)
             turned = compiled_norm.head_norm_cpp(*heads)
             outs.append((attended, compiled_linear.linear_cpp(x, weight, None), normed, turned))
@@ -201,9 +207,11 @@ def test_heads_of_another_form() -> None:
 
 def test_two_threads_of_python() -> None:
     arguments = [disentangled() for _ in range(8)]
-    alone = [compiled_cpu.disentangled_attention_cpp(*each) for each in arguments]
+    alone = [compiled_attention.disentangled_attention_cpp(*each) for each in arguments]
     with ThreadPoolExecutor(2) as pool:
-        together = list(pool.map(lambda each: compiled_cpu.disentangled_attention_cpp(*each), arguments * 4))
+        together = list(
+            pool.map(lambda each: compiled_attention.disentangled_attention_cpp(*each), arguments * 4)
+        )
     assert all(torch.equal(one, alone[number % 8]) for number, one in enumerate(together))
 
 
@@ -213,21 +221,21 @@ def test_what_is_not_finite_shows(
     number: int, part: int, value: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A bad value in q spoils its row, one in k every row of its sequence, as in the reference."""
-    monkeypatch.setattr(compiled_cpu, "instruction_set", lambda: (number, SETS[number][1]))
+    monkeypatch.setattr(_extension, "instruction_set", lambda: (number, SETS[number][1]))
     (qkv, *rest), _ = cases.attention(torch.float32)  # of lengths 1, 17, 63 and 130
     qkv = qkv.nan_to_num()
     qkv[20, part, 0, 3] = value
-    finite = compiled_cpu.attention_cpp(qkv, *rest)[:, : qkv.shape[3]].isfinite().all(1)
+    finite = compiled_attention.attention_cpp(qkv, *rest)[:, : qkv.shape[3]].isfinite().all(1)
     spoiled = slice(20, 21) if part == 0 else slice(18, 81)
     assert not finite[spoiled].any() and finite.sum() == len(finite) - (spoiled.stop - spoiled.start)
 
 
 def test_the_default_dtype_and_device_do_not_matter() -> None:
     arguments = disentangled()
-    expected = compiled_cpu.disentangled_attention_cpp(*arguments)
+    expected = compiled_attention.disentangled_attention_cpp(*arguments)
     try:
         torch.set_default_dtype(torch.float16)
-        found = compiled_cpu.disentangled_attention_cpp(*arguments)
+        found = compiled_attention.disentangled_attention_cpp(*arguments)
     finally:
         torch.set_default_dtype(torch.float32)
     assert found.dtype is torch.float32 and torch.equal(found, expected)
@@ -271,7 +279,7 @@ def test_packed_values_that_are_strided_raise() -> None:
     for name in ("key_table", "query_table"):
         with pytest.raises(ValueError, match="contiguous"):
             other = replace(tables, **{name: strided(getattr(tables, name))})
-            compiled_cpu.disentangled_attention_cpp(qkv, sequences, scale, other)
+            compiled_attention.disentangled_attention_cpp(qkv, sequences, scale, other)
     width = qkv.shape[3]
     tiles = torch.zeros(2 * len(sequences.tiles), 4, dtype=torch.int32)[::2].copy_(sequences.tiles)
     angles = strided(torch.ones(200, width // 2))
@@ -281,7 +289,7 @@ def test_packed_values_that_are_strided_raise() -> None:
         (sequences, Positions(distance_bias=strided(torch.ones(qkv.shape[2], 9)))),
     ):
         with pytest.raises(ValueError, match="contiguous"):
-            compiled_cpu.attention_cpp(qkv, other, scale, positions)
+            compiled_attention.attention_cpp(qkv, other, scale, positions)
     with pytest.raises(ValueError, match="on the cpu device"):
         compiled_linear.linear_cpp(torch.ones(2, 8), torch.ones(8, 8, device="meta"), None)
 
@@ -289,19 +297,19 @@ def test_packed_values_that_are_strided_raise() -> None:
 def test_what_the_kernel_cannot_read_raises() -> None:
     qkv, sequences, scale, tables = disentangled()
     with pytest.raises(ValueError, match="needs float32, got"):
-        compiled_cpu.disentangled_attention_cpp(qkv.half(), sequences, scale, tables)
+        compiled_attention.disentangled_attention_cpp(qkv.half(), sequences, scale, tables)
     with pytest.raises(ValueError, match="rows of q, k and v must be contiguous"):
-        compiled_cpu.attention_cpp(qkv.transpose(2, 3), sequences, scale)
+        compiled_attention.attention_cpp(qkv.transpose(2, 3), sequences, scale)
     with pytest.raises(ValueError, match="work list"):
-        compiled_cpu.attention_cpp(qkv, replace(sequences, tiles=sequences.tiles.long()), scale)
+        compiled_attention.attention_cpp(qkv, replace(sequences, tiles=sequences.tiles.long()), scale)
     with pytest.raises(ValueError, match="work list of 128 rows per tile"):
-        compiled_cpu.attention_cpp(qkv, replace(sequences, tiles=sequences.tiles // 2), scale)
+        compiled_attention.attention_cpp(qkv, replace(sequences, tiles=sequences.tiles // 2), scale)
     with pytest.raises(ValueError, match="work list"):
-        compiled_cpu.attention_cpp(qkv, replace(sequences, tiles=sequences.tiles[:0]), scale)
+        compiled_attention.attention_cpp(qkv, replace(sequences, tiles=sequences.tiles[:0]), scale)
     with pytest.raises(ValueError, match="as `pack_distances_cpp` returned them"):
         assert tables.key_table is not None
         narrow = replace(tables, key_table=tables.key_table[..., :1].contiguous())
-        compiled_cpu.disentangled_attention_cpp(qkv, sequences, scale, narrow)
+        compiled_attention.disentangled_attention_cpp(qkv, sequences, scale, narrow)
     with pytest.raises(ValueError, match="rotary tables"):
         angles = torch.ones(200, 24)
-        compiled_cpu.attention_cpp(qkv, sequences, scale, Positions((angles, angles)))
+        compiled_attention.attention_cpp(qkv, sequences, scale, Positions((angles, angles)))

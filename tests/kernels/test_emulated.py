@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from gliclass_fast.kernels import compiled_cuda
+from gliclass_fast.kernels import compiled_disentangled_attention
 from gliclass_fast.kernels._extension import address
 from gliclass_fast.kernels._triton import ceil_div
 from gliclass_fast.kernels.disentangled_attention import pack_distances_by_row
@@ -120,9 +120,9 @@ def test_contract_with_adapters(library: Path, row: Row, monkeypatch: pytest.Mon
         DisentangledAttention=Launch,
         disentangled_attention_cuda=lambda launch: run_emulated(library, launch),
     )
-    monkeypatch.setattr(compiled_cuda, "extension", lambda: stand_in)
-    monkeypatch.setattr(compiled_cuda, "address", lambda tensor, device: address(tensor))
-    monkeypatch.setattr(compiled_cuda, "block_rows", lambda *_: row["rows"])
+    monkeypatch.setattr(compiled_disentangled_attention, "extension", lambda: stand_in)
+    monkeypatch.setattr(compiled_disentangled_attention, "address", lambda tensor, device: address(tensor))
+    monkeypatch.setattr(compiled_disentangled_attention, "block_rows", lambda *_: row["rows"])
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: SimpleNamespace(cuda_stream=None))
     torch.manual_seed(0)
     arguments, slow = adapted_attention(row["dtype"], width=64, **COMPILED[row["shape"]])

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from gliclass_fast.kernels import compiled_cpu
+from gliclass_fast.kernels import _extension
 from gliclass_fast.kernels._extension import extension
 from gliclass_fast.ops import AdapterRows, FeedForward, Ops, Part, choose_ops
 from tests.tiny import loaded, reference_model
@@ -111,7 +111,7 @@ def apart(
 def test_it_is_what_its_operations_are(
     number: int, quantization: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(compiled_cpu, "instruction_set", lambda: (number, SETS[number][1]))
+    monkeypatch.setattr(_extension, "instruction_set", lambda: (number, SETS[number][1]))
     ops = choose_ops("cpu", quantization=quantization)
     for n, kind in enumerate(KINDS):
         layer, sums = layer_of(ops, kind, ("gelu", "silu", "gelu_tanh", "relu")[n], biased=n % 2 == 0)
@@ -160,7 +160,7 @@ def test_rows_with_adapters(
     number: int, quantization: str | None, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each of them has what its adapter adds to its maps; some adapters leave some maps as they are."""
-    monkeypatch.setattr(compiled_cpu, "instruction_set", lambda: (number, SETS[number][1]))
+    monkeypatch.setattr(_extension, "instruction_set", lambda: (number, SETS[number][1]))
     ops = choose_ops("cpu", quantization=quantization)
     layer, sums = layer_of(ops, kind)
     bound = ops.bind_feed_forward(layer)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from gliclass_fast.kernels import compiled_cpu, int8
+from gliclass_fast.kernels import _extension, int8
 from gliclass_fast.kernels._extension import extension
 from gliclass_fast.kernels.linear import ACTIVATIONS, normed
 from gliclass_fast.ops import implementation
@@ -40,7 +40,7 @@ def run(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Run:
     number = WAYS[request.param]
     if number is None:
         return Run("int8_reference", in_pairs=False)
-    monkeypatch.setattr(compiled_cpu, "instruction_set", lambda: (number, SETS[number][1]))
+    monkeypatch.setattr(_extension, "instruction_set", lambda: (number, SETS[number][1]))
     return Run("int8", extension().int8_adds_pairs(number))
 
 

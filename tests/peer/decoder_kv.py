@@ -18,7 +18,7 @@ from gliclass_fast.models.scorers import decoder_kv
 from gliclass_fast.models.scorers.reasoning import Text
 from gliclass_fast.ops import choose_ops
 from gliclass_fast.runtime.packing import pack
-from gliclass_fast.text.label_section import padded_prompt
+from gliclass_fast.text.label_section import prompt_of_section_ids
 from tests.peer.scorers import config_of, initialized, prepare
 
 OPTIONS = (
@@ -139,7 +139,7 @@ class GLiClassDecoderKV:
         """Returns the rows and the ids of label sections, padded, and what is not padding of them."""
         config: Any = SimpleNamespace(**vars(model.config), sep_token_index=model.sep_token_id)
         found = real(input_ids, attention_mask)
-        batch = pack([padded_prompt(ids.int().numpy(), config) for ids in found])
+        batch = pack([prompt_of_section_ids(ids.int().numpy(), config) for ids in found])
         assert batch.label_prompts is not None
         rows = torch.cat(real(hidden_states, attention_mask))
         lengths = batch.label_prompts.cu_seqlens.diff().tolist()

@@ -16,8 +16,8 @@ from gliclass_fast import (
 from gliclass_fast.batch import EncodedPrompt
 from gliclass_fast.engine.engine import Engine
 from gliclass_fast.runtime import graphs
+from gliclass_fast.runtime.batches import run_batches
 from gliclass_fast.runtime.graphs import MAX_TOKENS, GraphRunner
-from gliclass_fast.runtime.packing import run_batches
 from gliclass_fast.text.prompts import Request
 from tests import families
 from tests.accuracy import ALONE_TOLERANCE, assert_same_results, assert_unchanged
@@ -145,14 +145,6 @@ def test_graphs_are_freed_before_a_batch_runs_in_halves() -> None:
     assert tried == [([0, 1, 2, 3], 2), ([0, 1, 2, 3], 0), ([0, 1], 0), ([2, 3], 0)]
     assert found == [([0, 1], 2), ([2, 3], 2)]
     check_equal(model, [random_prompt(20, 2)])
-
-
-def test_a_prompt_that_does_not_fit_alone_is_an_error() -> None:
-    def run(group: list[int]) -> None:
-        raise torch.OutOfMemoryError("never")
-
-    with pytest.raises(torch.OutOfMemoryError, match="never"):
-        list(run_batches([5, 5, 5], 15, run, lambda: None))
 
 
 def test_a_recording_that_fails_is_the_last_one(caplog: pytest.LogCaptureFixture) -> None:

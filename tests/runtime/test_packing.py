@@ -1,4 +1,4 @@
-"""Batches are planned within their budget and packed as the contract says."""
+"""Batches are packed as the contract says."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 
 from gliclass_fast.batch import Capacity, EncodedPrompt, Layout, PackedBatch
 from gliclass_fast.runtime.graphs import GraphRunner
-from gliclass_fast.runtime.packing import pack, plan_batches, work_list
+from gliclass_fast.runtime.packing import pack, work_list
 from tests import families
 from tests.tiny import VOCABULARY, fast_pipeline, random_prompt, reference_model
 
@@ -40,20 +40,6 @@ def test_pack_by_hand() -> None:
     assert {getattr(batch, name).dtype for name in ("token_ids", "segments", "label_spans")} == {
         batch.positions.dtype
     }
-
-
-@pytest.mark.parametrize("budget", [1, 64, 100, 10_000])
-def test_batches_hold_every_prompt_once_within_the_budget(budget: int) -> None:
-    lengths = np.random.default_rng(0).integers(1, 90, 200).tolist()
-    groups = list(plan_batches(lengths, budget))
-    assert sorted(index for group in groups for index in group) == list(range(200))
-    assert all(len(group) == 1 or sum(lengths[i] for i in group) <= budget for group in groups)
-    flat = [lengths[index] for group in groups for index in group]
-    assert flat == sorted(flat, reverse=True)
-
-
-def test_no_prompts_no_batches() -> None:
-    assert list(plan_batches([], 100)) == []
 
 
 def test_the_work_list_by_hand() -> None:

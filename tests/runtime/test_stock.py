@@ -19,7 +19,6 @@ from safetensors.torch import load_file
 from gliclass_fast import ArgumentError, CheckpointError, GLiClassModel, demo
 from gliclass_fast.config import STOCK_DEFAULTS, GLiClassModelConfig, ModelConfig
 from gliclass_fast.model import GLiClassOutput
-from gliclass_fast.runtime.positions import POSITIONS
 from tests import families
 from tests.accuracy import assert_same_results
 from tests.adapters import backbone_of
@@ -102,7 +101,7 @@ def test_calls_take_positions_and_give_the_fields_of_the_reference(kind: str | N
     model = reference_model() if kind is None else families.reference(kind)
     ours = loaded(model)
     names = [name for name in inspect.signature(type(model.model).forward).parameters if name != "self"]
-    assert list(POSITIONS[model.config.architecture_type]) == names[:-1]
+    assert list(ours.loaded.network.call_positions) == names[:-1]
     inputs: Any = dict(reference_pipeline(model).pipe.prepare_inputs(["hello", "x"], ["a", "b"], True))
     ask = {"output_text_embeddings": True, "return_dict": True}
     with torch.no_grad():

@@ -34,7 +34,7 @@ def test_rows_are_used_in_turn_on_different_streams(monkeypatch: pytest.MonkeyPa
     def use(name: str, raises: bool = False) -> list[str]:
         happened.clear()
         monkeypatch.setattr(torch.cuda, "current_stream", lambda _: Stream(name, happened))
-        with pool.in_turn():
+        with pool.stream_scope():
             happened.append("used")
             if raises:
                 raise ValueError
@@ -50,6 +50,6 @@ def test_rows_are_used_in_turn_on_different_streams(monkeypatch: pytest.MonkeyPa
 def test_a_cpu_has_no_streams(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "current_stream", None)
     pool: Any = PagePool(1, 1, 8, torch.float32, torch.device("cpu"))
-    with pool.in_turn():
+    with pool.stream_scope():
         pool.reserve(1)
     assert pool.pages >= 1

@@ -241,11 +241,11 @@ def run(chance: Random, sets: dict[int, tuple[str, int]]) -> tuple[str, str | No
     """Runs a case on a random instruction set; returns the operation, and what is wrong with its result."""
     import torch
 
-    from gliclass_fast.kernels import compiled_cpu
+    from gliclass_fast.kernels import _extension
 
     torch.manual_seed(chance.getrandbits(32))
     chosen = chance.choice(list(sets))
-    compiled_cpu.instruction_set = lambda: (chosen, sets[chosen][1])  # type: ignore[assignment]
+    _extension.instruction_set = lambda: (chosen, sets[chosen][1])  # type: ignore[assignment]
     torch.set_num_threads(chance.randint(1, 3))
     operation, wrong = _run(chance, chosen)
     return operation, None if wrong is None else f"{wrong}, on {sets[chosen][0]}"

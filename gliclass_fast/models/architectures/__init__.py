@@ -51,6 +51,10 @@ class Network(nn.Module):
     score_recordable = False  # true only where `encode_recordable` is
     # The parts whose linear layers are told which adapter every row has; no adapter may change others.
     adapted: tuple[str, ...] = ("backbone",)
+    # The arguments of a call with tensors, in the order in which the reference takes them by position.
+    call_positions: tuple[str, ...] = ("input_ids", "attention_mask")
+    # Whether such a call takes texts as [N, 1, S] too, with an axis of slots as labels have it.
+    takes_slot_axis = False
     # Whether the logits of tensors have `max_num_classes` columns; otherwise they have those of the text with
     # the most labels, all of which count.
     fixed_slots = True
@@ -105,7 +109,7 @@ class Network(nn.Module):
         """
         raise NotImplementedError
 
-    def padded_prompts(
+    def prompts_of_padded(
         self, inputs: PaddedInputs, most_labels: int, label_vectors: VectorsOf
     ) -> list[EncodedPrompt]:
         """Returns the prompts of what a stock model is called with.

@@ -19,6 +19,11 @@ from gliclass_fast.models.pooling import unit
 from gliclass_fast.models.scorers import SCORERS
 from gliclass_fast.ops import Ops
 
+# arguments of calls with tensors, which the reference's models take one after another
+IDS = ("input_ids", "attention_mask")
+IDS_OF_LABELS = ("class_input_ids", "class_attention_mask")
+STATES = ("output_attentions", "output_hidden_states")
+EMBEDDINGS = ("output_text_embeddings", "output_class_embeddings")
 OPTIONS = ("normalize_features", "use_segment_embeddings", "use_lstm", "squeeze_layers", "use_calibrator")
 
 

@@ -18,9 +18,8 @@ from gliclass_fast.batch import EncodedPrompt, PackedBatch
 from gliclass_fast.checkpoint.weights import Checkpoint, Weights, affine
 from gliclass_fast.config import ModelConfig
 from gliclass_fast.models.architectures import OpsOf, Output, Size, VectorsOf
-from gliclass_fast.models.architectures.base import GLiClassArchitecture
-from gliclass_fast.models.decoders import DECODERS
-from gliclass_fast.models.encoders import ENCODERS
+from gliclass_fast.models.architectures.base import EMBEDDINGS, IDS, IDS_OF_LABELS, GLiClassArchitecture
+from gliclass_fast.models.encoders import ENCODER_ONLY
 from gliclass_fast.models.pooling import Projector
 from gliclass_fast.models.scorers import SCORERS
 from gliclass_fast.models.tower import Tower
@@ -53,6 +52,10 @@ class Heads(nn.Module):
 
 class Architecture(GLiClassArchitecture):
     parts = ("label_backbone",)
+    call_positions = (
+        *IDS, *IDS_OF_LABELS, "labels_mask", "labels", *EMBEDDINGS, "return_dict", "adapter_ids",
+    )  # fmt: skip
+    takes_slot_axis = True
     needs_markers = False
     adapted = ("texts",)
     ignored = ("use_lstm", "squeeze_layers", "encoder_layer_id", "use_segment_embeddings")
@@ -70,8 +73,8 @@ class Architecture(GLiClassArchitecture):
 
     @classmethod
     def backbones(cls) -> list[str]:
-        """Lists the backbones of both towers: none with a decoder, which the reference would run as one."""
-        return [name for name in ENCODERS if name not in (*DECODERS, "llama", "qwen2")]
+        """Lists the backbones of both towers."""
+        return list(ENCODER_ONLY)
 
     @classmethod
     def scorers(cls) -> list[str]:
@@ -106,7 +109,7 @@ class Architecture(GLiClassArchitecture):
         assert label_vectors is not None
         return TextAlone(tokenizer, label_vectors)
 
-    def padded_prompts(
+    def prompts_of_padded(
         self, inputs: PaddedInputs, most_labels: int, label_vectors: VectorsOf
     ) -> list[EncodedPrompt]:
         labels, of_text = inputs.labels()

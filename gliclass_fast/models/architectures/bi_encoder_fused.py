@@ -17,6 +17,7 @@ from gliclass_fast.text.readers import FusedSequence, LabelVectors, Reader
 
 
 class Architecture(bi_encoder.Architecture):
+    takes_slot_axis = False
     needs_markers = True
     encodes_labels = True
 

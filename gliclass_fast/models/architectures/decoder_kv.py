@@ -18,12 +18,12 @@ from gliclass_fast.checkpoint.weights import Checkpoint
 from gliclass_fast.config import ModelConfig, UnsupportedConfigError
 from gliclass_fast.models import calibrator
 from gliclass_fast.models.architectures import OpsOf, Output, Size, VectorsOf
-from gliclass_fast.models.architectures.base import GLiClassArchitecture, random_prompts
+from gliclass_fast.models.architectures.base import EMBEDDINGS, IDS, GLiClassArchitecture, random_prompts
 from gliclass_fast.models.decoders import LANGUAGE_MODELS, Tokens
 from gliclass_fast.models.scorers.decoder_kv import HEAD_WIDTH, Scorer
 from gliclass_fast.models.scorers.reasoning import Text
 from gliclass_fast.ops import Ops
-from gliclass_fast.text.label_section import LabelsLast, labels_last, padded_prompt
+from gliclass_fast.text.label_section import LabelsLast, labels_last, prompt_of_section_ids
 from gliclass_fast.text.padded import PaddedInputs
 from gliclass_fast.text.readers import LabelVectors, Reader
 
@@ -40,6 +40,10 @@ FIXED = {
 
 class Architecture(GLiClassArchitecture):
     registry = LANGUAGE_MODELS
+    call_positions = (
+        *IDS, "past_key_values", "labels", "return_dict", "use_cache", "use_recurrence",
+        "max_recurrent_steps", "halt_threshold", "output_recurrent_logits", *EMBEDDINGS, "max_num_classes",
+    )  # fmt: skip
     adapted = ("decoder",)
     fixed_slots = False
     fixed = FIXED
@@ -115,10 +119,10 @@ class Architecture(GLiClassArchitecture):
     def reader(self, tokenizer: Any, label_vectors: LabelVectors | None) -> Reader:
         return LabelsLast(tokenizer, self.config)
 
-    def padded_prompts(
+    def prompts_of_padded(
         self, inputs: PaddedInputs, most_labels: int, label_vectors: VectorsOf
     ) -> list[EncodedPrompt]:
-        return [padded_prompt(ids, self.config) for ids in inputs.texts()]
+        return [prompt_of_section_ids(ids, self.config) for ids in inputs.texts()]
 
     def probe(self, sizes: Sequence[Size], label_vectors: VectorsOf) -> list[EncodedPrompt]:
         markers = self.config.class_token_index, self.config.sep_token_index

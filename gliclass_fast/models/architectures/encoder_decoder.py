@@ -15,10 +15,16 @@ from gliclass_fast.batch import EncodedPrompt, PackedBatch
 from gliclass_fast.checkpoint.weights import Checkpoint
 from gliclass_fast.config import ModelConfig
 from gliclass_fast.models.architectures import OpsOf, Output, Size, VectorsOf
-from gliclass_fast.models.architectures.base import GLiClassArchitecture
-from gliclass_fast.models.architectures.uni_encoder import HEAD_WEIGHTS, Heads
+from gliclass_fast.models.architectures.base import (
+    EMBEDDINGS,
+    IDS,
+    IDS_OF_LABELS,
+    STATES,
+    GLiClassArchitecture,
+)
 from gliclass_fast.models.decoders import DECODERS, Encoded
 from gliclass_fast.models.encoders import ENCODERS, last_state
+from gliclass_fast.models.heads import HEAD_WEIGHTS, Heads
 from gliclass_fast.models.pooling import pool_labels, pool_whole, whole
 from gliclass_fast.models.scorers import SCORERS
 from gliclass_fast.ops import Ops
@@ -30,6 +36,9 @@ _PREFIX = "model.encoder_decoder_model."
 
 class Architecture(GLiClassArchitecture):
     parts = ("decoder",)
+    call_positions = (
+        *IDS, *IDS_OF_LABELS, "inputs_embeds", "labels", *STATES, *EMBEDDINGS, "return_dict",
+    )  # fmt: skip
     adapted = ("encoder", "decoder")
     ignored: tuple[str, ...] = ("squeeze_layers", "encoder_layer_id", "use_segment_embeddings")
     score_recordable = False  # labels come as a batch of their own
@@ -88,7 +97,7 @@ class Architecture(GLiClassArchitecture):
     def reader(self, tokenizer: Any, label_vectors: LabelVectors | None) -> Reader:
         return TwoSequences(tokenizer, self.config)
 
-    def padded_prompts(
+    def prompts_of_padded(
         self, inputs: PaddedInputs, most_labels: int, label_vectors: VectorsOf
     ) -> list[EncodedPrompt]:
         labels = [marked_prompt(ids, self.config, most_labels) for ids in inputs.label_prompts()]

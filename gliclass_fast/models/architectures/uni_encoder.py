@@ -6,18 +6,17 @@ from itertools import islice
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from gliclass_fast.batch import EncodedPrompt, PackedBatch
-from gliclass_fast.checkpoint.weights import Checkpoint, Weights, affine
+from gliclass_fast.checkpoint.weights import Checkpoint
 from gliclass_fast.config import ModelConfig
 from gliclass_fast.models.architectures import OpsOf, Output, VectorsOf
-from gliclass_fast.models.architectures.base import GLiClassArchitecture
+from gliclass_fast.models.architectures.base import EMBEDDINGS, IDS, STATES, GLiClassArchitecture
 from gliclass_fast.models.encoders import ENCODERS
+from gliclass_fast.models.heads import HEAD_WEIGHTS, Heads
 from gliclass_fast.models.pooling import (
     LayerMixer,
-    Projector,
-    TextLstm,
     normalize,
     pool_labels,
     pool_text,
@@ -28,50 +27,12 @@ from gliclass_fast.ops import Ops
 from gliclass_fast.text.padded import PaddedInputs, marked_prompt
 from gliclass_fast.text.readers import LabelVectors, OneSequence, Reader
 
-HEAD_WEIGHTS: Weights = {
-    "logit_scale": ("logit_scale",),
-    "segments": ("segment_embeddings.weight",),
-    **affine(
-        {
-            f"{ours}_projector.{linear}": f"{theirs}_projector.{linear}"
-            for ours, theirs in (("text", "text"), ("label", "classes"))
-            for linear in ("linear_1", "linear_2")
-        }
-    ),
-    **affine(
-        {
-            f"mixer.{part}": f"layer_wise_attention.{part}"
-            for part in ("squeeze", "W1", "W2", "output_projection")
-        }
-    ),
-    **{
-        f"lstm.lstm.{kind}_{side}_l0{way}": (f"lstm.lstm.{kind}_{side}_l0{way}",)
-        for kind in ("weight", "bias")
-        for side in ("ih", "hh")
-        for way in ("", "_reverse")
-    },
-}
-
-
-class Heads(nn.Module):
-    """Holds everything between backbone and scorer that has weights."""
-
-    def __init__(self, config: ModelConfig, ops: Ops, mixed_layers: int) -> None:
-        super().__init__()
-        self.text_projector = Projector(config, ops)
-        self.label_projector = Projector(config, ops)
-        self.logit_scale = nn.Parameter(torch.empty(()), requires_grad=False)
-        self.segments = None
-        if config.use_segment_embeddings:
-            self.segments = nn.Parameter(
-                torch.empty(3, config.backbone_config.hidden_size), requires_grad=False
-            )
-        self.mixer = LayerMixer(config, ops, mixed_layers) if config.squeeze_layers else None
-        self.lstm = TextLstm(config) if config.use_lstm else None
-
 
 class Architecture(GLiClassArchitecture):
     resizes_vocabulary = True
+    call_positions = (
+        *IDS, "inputs_embeds", "labels", *STATES, *EMBEDDINGS, "return_dict", "max_num_classes",
+    )  # fmt: skip
 
     def __init__(self, config: ModelConfig, ops: Ops, checkpoint: Checkpoint, ops_of: OpsOf) -> None:
         """Asks the checkpoint only for the number of layers that the mixer was made for."""
@@ -120,9 +81,9 @@ class Architecture(GLiClassArchitecture):
     def encode(self, batch: PackedBatch) -> tuple[Tensor, ...]:
         """Returns what `score` needs of the backbone, [T, C] each; reads no field of labels or prompts."""
         if self.prunes_last_layer:
-            x, attended = self.backbone.last_attention(batch, self.heads.segments)
+            x, attended = self.backbone.last_attention(batch, self.heads.segment_embeddings)
             return x, attended
-        states = self.backbone.hidden_states(batch, self.heads.segments)
+        states = self.backbone.hidden_states(batch, self.heads.segment_embeddings)
         if self.mixer is not None:
             return tuple(state.clone() for state in states)
         wanted = self.config.encoder_layer_id % (self.config.backbone_config.num_hidden_layers + 1)
@@ -172,7 +133,7 @@ class Architecture(GLiClassArchitecture):
     def reader(self, tokenizer: Any, label_vectors: LabelVectors | None) -> Reader:
         return OneSequence(tokenizer, self.config)
 
-    def padded_prompts(
+    def prompts_of_padded(
         self, inputs: PaddedInputs, most_labels: int, label_vectors: VectorsOf
     ) -> list[EncodedPrompt]:
         return [marked_prompt(ids, self.config, most_labels) for ids in inputs.texts()]

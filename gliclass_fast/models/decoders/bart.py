@@ -79,7 +79,7 @@ class Decoder(bart.Encoder):
         sequences, rows = batch.sequences.with_keys(encoded.spans), batch.adapter_rows
         for layer in self.layers:
             assert isinstance(layer, Layer)
-            x = layer.add(x, layer.mix(x, batch), rows)
+            x = layer.add_attention(x, layer.attention(x, batch), rows)
             x = layer.cross(x, encoded, sequences, rows)
-            x = layer.feed(x, rows)
+            x = layer.feed_forward(x, rows)
         return x

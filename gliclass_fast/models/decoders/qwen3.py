@@ -49,7 +49,7 @@ class Layer(llama.Layer):
         self.head_weights = torch.cat([norm.weight.expand(count, -1) for norm, count in norms])
         del self.q_norm, self.k_norm
 
-    def read(
+    def causal_attention(
         self,
         x: Tensor,
         angles: tuple[Tensor, Tensor],
@@ -89,11 +89,11 @@ class Decoder(nn.Module):
         cos, sin = self.rotary.at(tokens.positions, tokens.longest)
         for number, layer in enumerate(self.layers):
             assert isinstance(layer, Layer)
-            read = layer.read(x, (cos, sin), tokens.sequences, number, kept, tokens.adapters)
+            attended = layer.causal_attention(x, (cos, sin), tokens.sequences, number, kept, tokens.adapters)
             if number < len(self.layers) - 1:
-                x = layer.finish(x, read, tokens.adapters)
-        return x, read
+                x = layer.after_attention(x, attended, tokens.adapters)
+        return x, attended
 
     def last_feed_forward(self, x: Tensor, attended: Tensor, rows: AdapterRows | None = None) -> Tensor:
-        finished: Tensor = self.layers[-1].finish(x, attended, rows)  # type: ignore[operator]
+        finished: Tensor = self.layers[-1].after_attention(x, attended, rows)  # type: ignore[operator]
         return self.final_norm(finished)

@@ -87,6 +87,6 @@ class Decoder(nn.Module):
         sequences, rows = batch.sequences.with_keys(encoded.spans), batch.adapter_rows
         for layer, bias in zip(self.layers, self.biases, strict=True):
             assert isinstance(layer, Layer)
-            x = layer.out.add(layer.mix(x, batch, bias), x, rows)
-            x = layer.feed(layer.cross(x, encoded, sequences, rows), rows)
+            x = layer.out.add(layer.attention(x, batch, bias), x, rows)
+            x = layer.feed_forward(layer.cross(x, encoded, sequences, rows), rows)
         return self.final_norm(x)

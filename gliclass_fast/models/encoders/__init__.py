@@ -26,18 +26,26 @@ class Encoder(Protocol):
     word_embeddings: nn.Embedding
 
     def hidden_states(
-        self, batch: PackedBatch, segments: Tensor | None = None, inputs_embeds: Tensor | None = None
+        self,
+        batch: PackedBatch,
+        segment_embeddings: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
     ) -> Iterator[Tensor]:
         """Yields the embedding output, then every layer's output, [T, C] each.
 
-        A state may be overwritten once the next one is asked for. segments: a table [3, C], whose row
-        `batch.segments` is added to every token. inputs_embeds: what takes the place of the tokens' word
-        embeddings, [T, C], where something does; they may be overwritten.
+        A state may be overwritten once the next one is asked for.
+
+        segment_embeddings: a table [3, C], whose row `batch.segments` is added to every token. inputs_embeds:
+        what takes the place of the tokens' word embeddings, [T, C], where something does; they may be
+        overwritten.
         """
         ...
 
     def last_attention(
-        self, batch: PackedBatch, segments: Tensor | None = None, inputs_embeds: Tensor | None = None
+        self,
+        batch: PackedBatch,
+        segment_embeddings: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Returns the last layer's input and what its attention makes of it, [T, C] each."""
         ...
@@ -74,6 +82,8 @@ ENCODERS: Registry[Backbone] = Registry(
     ),
     {"mt5": ".t5", "umt5": ".t5", "xlm-roberta": ".roberta"},
 )
+# the encoder-only models; of the others, the reference would run a decoder
+ENCODER_ONLY = tuple(name for name in ENCODERS if name not in ("bart", "llama", "mt5", "qwen2", "t5", "umt5"))
 
 
 def word_source(table: Tensor, batch: PackedBatch, inputs_embeds: Tensor | None) -> tuple[Tensor, Tensor]:

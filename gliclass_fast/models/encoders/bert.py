@@ -86,22 +86,28 @@ class Encoder(PostNormEncoder):
         return batch.positions
 
     def embed(
-        self, batch: PackedBatch, segments: Tensor | None = None, inputs_embeds: Tensor | None = None
+        self,
+        batch: PackedBatch,
+        segment_embeddings: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
     ) -> Tensor:
         """Returns what the first layer reads, [T, C]."""
-        embedded = segments is not None or inputs_embeds is not None
+        embedded = segment_embeddings is not None or inputs_embeds is not None
         sources = [
             word_source(self.word_embeddings.weight, batch, inputs_embeds),
             (self.position_embeddings.weight, self.position_rows(batch, embedded)),
         ]
-        if segments is not None:
-            sources.append((segments, batch.segments))
+        if segment_embeddings is not None:
+            sources.append((segment_embeddings, batch.segments))
         return self.norm.embed(sources)
 
     def hidden_states(
-        self, batch: PackedBatch, segments: Tensor | None = None, inputs_embeds: Tensor | None = None
+        self,
+        batch: PackedBatch,
+        segment_embeddings: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
     ) -> Iterator[Tensor]:
-        x = self.embed(batch, segments, inputs_embeds)
+        x = self.embed(batch, segment_embeddings, inputs_embeds)
         yield x
         for layer in self.layers:
             x = layer(x, batch)

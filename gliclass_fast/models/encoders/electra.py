@@ -27,7 +27,10 @@ class Encoder(bert.Encoder):
         self.widen = Linear(narrow, width, ops) if narrow != width else None
 
     def embed(
-        self, batch: PackedBatch, segments: Tensor | None = None, inputs_embeds: Tensor | None = None
+        self,
+        batch: PackedBatch,
+        segment_embeddings: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
     ) -> Tensor:
-        x = super().embed(batch, segments, inputs_embeds)
+        x = super().embed(batch, segment_embeddings, inputs_embeds)
         return x if self.widen is None else self.widen(x, rows=batch.adapter_rows)

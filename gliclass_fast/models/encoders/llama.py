@@ -92,7 +92,7 @@ def rope(hf: Any, head_width: int) -> tuple[tuple[float, ...], float]:
 
 
 class Layer(nn.Module):
-    bound: BoundFeedForward | None = None  # `finish` in one call
+    bound: BoundFeedForward | None = None  # `after_attention` in one call
 
     def __init__(self, config: Config, ops: Ops) -> None:
         super().__init__()
@@ -109,7 +109,7 @@ class Layer(nn.Module):
     def bind(self) -> None:
         self.bound = bound_feed_forward(self.out, self.up, self.down, self.config.activation, gated=True)
 
-    def mix(self, x: Tensor, batch: PackedBatch, rotary: tuple[Tensor, Tensor]) -> Tensor:
+    def attention(self, x: Tensor, batch: PackedBatch, rotary: tuple[Tensor, Tensor]) -> Tensor:
         """Runs the part that looks at other tokens, [T, C] -> [T, H * D]."""
         width, heads = self.config.head_width, self.config.num_attention_heads
         tokens, shared = x.shape[0], self.config.num_key_value_heads
@@ -120,7 +120,7 @@ class Layer(nn.Module):
         qkv[:, 1:].view(tokens, 2, shared, -1, width)[:] = rows[:, heads:].view(tokens, 2, shared, 1, width)
         return self.ops.attention(qkv, batch.sequences, width**-0.5, Positions(rotary))
 
-    def finish(self, x: Tensor, attended: Tensor, rows: AdapterRows | None) -> Tensor:
+    def after_attention(self, x: Tensor, attended: Tensor, rows: AdapterRows | None) -> Tensor:
         """Runs the part that treats every row alone; it may overwrite x."""
         if self.bound is not None:
             return self.bound(x, attended, rows, (self.out.lora, self.up.linear.lora, self.down.lora))[1]
@@ -139,7 +139,7 @@ class Encoder(PreNormEncoder):
         config = self.config
         self.rotary = RotaryTable(config.frequencies, self.word_embeddings.weight, config.rotary_scale)
 
-    def mix(self, number: int, x: Tensor, batch: PackedBatch) -> Tensor:
+    def attention(self, number: int, x: Tensor, batch: PackedBatch) -> Tensor:
         rotary = self.rotary(batch.max_seqlen)
-        mixed: Tensor = self.layers[number].mix(x, batch, rotary)  # type: ignore[operator]
-        return mixed
+        attended: Tensor = self.layers[number].attention(x, batch, rotary)  # type: ignore[operator]
+        return attended

@@ -70,7 +70,7 @@ class Config(BackboneConfig):
 
 
 class Layer(nn.Module):
-    bound: BoundFeedForward | None = None  # `finish` in one call
+    bound: BoundFeedForward | None = None  # `after_attention` in one call
 
     def __init__(self, config: Config, ops: Ops, number: int) -> None:
         super().__init__()
@@ -83,14 +83,14 @@ class Layer(nn.Module):
         self.up = NormLinear(width, 2 * inner, ops, eps, config.norm_bias, config.mlp_bias)
         self.down = Linear(inner, width, ops, config.mlp_bias)
 
-    def mix(self, normed: Tensor, batch: PackedBatch, rotary: tuple[Tensor, Tensor]) -> Tensor:
+    def attention(self, normed: Tensor, batch: PackedBatch, rotary: tuple[Tensor, Tensor]) -> Tensor:
         """Runs the part that looks at other tokens, [T, C] -> [T, C]."""
         qkv = self.qkv(normed, rows=batch.adapter_rows)
         qkv = qkv.view(normed.shape[0], 3, self.config.num_attention_heads, -1)
         positions = Positions(rotary, self.window)
         return self.ops.attention(qkv, batch.sequences, qkv.shape[-1] ** -0.5, positions)
 
-    def finish(
+    def after_attention(
         self, x: Tensor, attended: Tensor, norm: Norm, rows: AdapterRows | None
     ) -> tuple[Tensor, Tensor]:
         """Treats every row alone and returns (residual stream, `norm` of it); it may overwrite x."""
@@ -127,38 +127,45 @@ class Encoder(nn.Module):
             layer.bound = bound_feed_forward(*maps, activation, gated=True, last_norm=norm)
 
     def _streams(
-        self, batch: PackedBatch, segments: Tensor | None, inputs_embeds: Tensor | None
+        self, batch: PackedBatch, segment_embeddings: Tensor | None, inputs_embeds: Tensor | None
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Yields the residual stream and its norm for the next layer, after the embedding and every layer."""
         sources = [word_source(self.word_embeddings.weight, batch, inputs_embeds)]
-        if segments is not None:
-            sources.append((segments, batch.segments))
+        if segment_embeddings is not None:
+            sources.append((segment_embeddings, batch.segments))
         x = normed = self.norm.embed(sources)
         yield x, normed
         for layer, norm in zip(self.layers, self.norms_after, strict=True):
             assert isinstance(layer, Layer)
-            x, normed = layer.finish(x, self._mix(layer, normed, batch), norm, batch.adapter_rows)
+            attended = self._attention(layer, normed, batch)
+            x, normed = layer.after_attention(x, attended, norm, batch.adapter_rows)
             yield x, normed
 
-    def _mix(self, layer: Layer, normed: Tensor, batch: PackedBatch) -> Tensor:
-        return layer.mix(normed, batch, self.rotary[layer.theta](batch.max_seqlen))
+    def _attention(self, layer: Layer, normed: Tensor, batch: PackedBatch) -> Tensor:
+        return layer.attention(normed, batch, self.rotary[layer.theta](batch.max_seqlen))
 
     def hidden_states(
-        self, batch: PackedBatch, segments: Tensor | None = None, inputs_embeds: Tensor | None = None
+        self,
+        batch: PackedBatch,
+        segment_embeddings: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
     ) -> Iterator[Tensor]:
-        for number, (x, normed) in enumerate(self._streams(batch, segments, inputs_embeds)):
+        for number, (x, normed) in enumerate(self._streams(batch, segment_embeddings, inputs_embeds)):
             yield normed if number == len(self.layers) else x
 
     def last_attention(
-        self, batch: PackedBatch, segments: Tensor | None = None, inputs_embeds: Tensor | None = None
+        self,
+        batch: PackedBatch,
+        segment_embeddings: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         last = len(self.layers) - 1
-        x, normed = next(islice(self._streams(batch, segments, inputs_embeds), last, None))
+        x, normed = next(islice(self._streams(batch, segment_embeddings, inputs_embeds), last, None))
         layer = self.layers[-1]
         assert isinstance(layer, Layer)
-        return x, self._mix(layer, normed, batch)
+        return x, self._attention(layer, normed, batch)
 
     def last_feed_forward(self, x: Tensor, attended: Tensor, rows: AdapterRows | None = None) -> Tensor:
         layer = self.layers[-1]
         assert isinstance(layer, Layer)
-        return layer.finish(x, attended, self.final_norm, rows)[1]
+        return layer.after_attention(x, attended, self.final_norm, rows)[1]

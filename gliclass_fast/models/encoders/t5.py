@@ -99,7 +99,7 @@ def distance_buckets(config: Config, of_decoder: bool = False) -> Tensor:
 
 
 class Layer(nn.Module):
-    bound: BoundFeedForward | None = None  # `finish` in one call
+    bound: BoundFeedForward | None = None  # `after_attention` in one call
 
     def __init__(self, config: Config, ops: Ops, number: int) -> None:
         super().__init__()
@@ -130,20 +130,20 @@ class Layer(nn.Module):
         self.biases = None
         return table
 
-    def mix(self, x: Tensor, batch: PackedBatch, bias: Tensor) -> Tensor:
+    def attention(self, x: Tensor, batch: PackedBatch, bias: Tensor) -> Tensor:
         """Runs the part that looks at other tokens, [T, C] -> [T, H * D]."""
         qkv = self.qkv(x, rows=batch.adapter_rows)
         qkv = qkv.view(x.shape[0], 3, self.config.num_attention_heads, -1)
         return self.ops.attention(qkv, batch.sequences, 1.0, Positions(distance_bias=bias))
 
-    def finish(self, x: Tensor, attended: Tensor, rows: AdapterRows | None) -> Tensor:
+    def after_attention(self, x: Tensor, attended: Tensor, rows: AdapterRows | None) -> Tensor:
         """Runs the part that treats every row alone; it may overwrite x."""
         if self.bound is not None:
             stores = self.out.lora, self._goes_up.linear.lora, self.down.lora
             return self.bound(x, attended, rows, stores)[1]
-        return self.feed(self.out.add(attended, x, rows), rows)
+        return self.feed_forward(self.out.add(attended, x, rows), rows)
 
-    def feed(self, x: Tensor, rows: AdapterRows | None) -> Tensor:
+    def feed_forward(self, x: Tensor, rows: AdapterRows | None) -> Tensor:
         """Runs the feed-forward half; it may overwrite x."""
         inner = self._goes_up(x, self.config.activation, gated=self.gated_up is not None, rows=rows)
         return self.down.add(inner, x, rows)
@@ -172,6 +172,6 @@ class Encoder(PreNormEncoder):
             self.layers, distance_buckets(self.config).to(self.word_embeddings.weight.device)
         )
 
-    def mix(self, number: int, x: Tensor, batch: PackedBatch) -> Tensor:
-        mixed: Tensor = self.layers[number].mix(x, batch, self.biases[number])  # type: ignore[operator]
-        return mixed
+    def attention(self, number: int, x: Tensor, batch: PackedBatch) -> Tensor:
+        attended: Tensor = self.layers[number].attention(x, batch, self.biases[number])  # type: ignore[operator]
+        return attended

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from gliclass_fast.config import UnsupportedConfigError, dtype_name
-from gliclass_fast.models.architectures import bi_encoder
 from gliclass_fast.models.backbone_config import backbone_of
-from gliclass_fast.models.encoders import ENCODERS
+from gliclass_fast.models.encoders import ENCODER_ONLY, ENCODERS
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,9 +34,7 @@ class GliznetConfig:
     @classmethod
     def from_hf(cls, raw: Mapping[str, Any]) -> GliznetConfig:
         """Reads the parsed config.json; raises UnsupportedConfigError, which names option and values."""
-        model_type, backbone = backbone_of(
-            raw, "backbone_config", raw.get("vocab_size"), bi_encoder.Architecture.backbones()
-        )
+        model_type, backbone = backbone_of(raw, "backbone_config", raw.get("vocab_size"), ENCODER_ONLY)
         backbone_config = ENCODERS[model_type].Config.from_hf(backbone)
         lab_token_id = raw.get("lab_token_id")
         if not isinstance(lab_token_id, int) or not 0 <= lab_token_id < backbone_config.vocab_size:

@@ -140,7 +140,7 @@ class Projection(nn.Module):
 
 
 class LabelContext(nn.Module):
-    """Has labels attend to the labels of their text, each fused with its text vector, [L, C] -> [L, C]."""
+    """Lets labels attend to the labels of their text, each fused with its text vector, [L, C] -> [L, C]."""
 
     def __init__(self, width: int, ops: Ops) -> None:
         super().__init__()

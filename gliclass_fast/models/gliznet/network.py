@@ -10,9 +10,9 @@ from torch import Tensor
 
 from gliclass_fast.batch import EncodedPrompt, PackedBatch
 from gliclass_fast.checkpoint.weights import Checkpoint
-from gliclass_fast.models.architectures import Network, OpsOf, Output, Size, VectorsOf, bi_encoder
+from gliclass_fast.models.architectures import Network, OpsOf, Output, Size, VectorsOf
 from gliclass_fast.models.architectures.base import random_prompts
-from gliclass_fast.models.encoders import ENCODERS, last_state
+from gliclass_fast.models.encoders import ENCODER_ONLY, ENCODERS, last_state
 from gliclass_fast.models.gliznet.config import GliznetConfig
 from gliclass_fast.models.gliznet.heads import Head, Parts
 from gliclass_fast.ops import Ops
@@ -36,7 +36,7 @@ class Architecture(Network):
 
     @classmethod
     def backbones(cls) -> list[str]:
-        return bi_encoder.Architecture.backbones()
+        return list(ENCODER_ONLY)
 
     @classmethod
     def scorers(cls) -> list[str]:

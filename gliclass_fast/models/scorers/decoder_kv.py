@@ -92,9 +92,11 @@ class SectionEncoder(nn.Module):
         *layers, last = self.layers
         for layer in layers:
             rows = layer(rows, sections)
-        kept = (torch.cat(represented(each, sections)) for each in (rows, last.mix(rows, sections)))  # type: ignore[operator]
-        texts, labels = last.finish(*kept, None).split((sections.capacity.prompts, sections.capacity.labels))  # type: ignore[operator]
-        return texts, labels
+        assert isinstance(last, deberta_v2.Layer)
+        attended = last.attention(rows, sections)
+        kept_rows, kept = (torch.cat(represented(each, sections)) for each in (rows, attended))
+        finished, count = last.after_attention(kept_rows, kept, None), sections.capacity.prompts
+        return finished[:count], finished[count:]
 
 
 def represented(rows: Tensor, sections: PackedBatch) -> tuple[Tensor, Tensor]:

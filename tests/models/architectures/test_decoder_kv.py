@@ -73,7 +73,7 @@ def test_many_labels_and_long_texts_are_cut_at_the_right() -> None:
     short = [labels[:2] for labels in LABELS]
     pipeline = assert_parity(tiny(), TEXTS, short, max_length=48)
     _, (info, whole) = pipeline(["t" * 60, "t"], ["a", "b"], return_info=True)
-    assert info.tokens_cut == 60 - (48 - 6) and whole.tokens_cut == 0
+    assert (info.tokens, info.tokens_cut, whole.tokens_cut) == (48, 60 - (48 - 6), 0)
     labels = [f"label{number}" for number in range(10)]  # 7 tokens each
     with pytest.raises(ValueError, match=r"10 label\(s\) do not fit the window of 48 tokens: .* need 73"):
         pipeline("text", labels)
@@ -100,6 +100,18 @@ def test_tensors_have_as_many_slots_as_labels(options: dict[str, Any]) -> None:
     for value in (True, False):
         with pytest.raises(TypeError, match=r"use_recurrence is not supported: .* steps"):
             loaded(model)(**inputs, use_recurrence=value)
+
+
+def test_every_token_counts_once() -> None:
+    """The scorer reads the hidden states of the label section: that costs more, but reads no token again."""
+    pipeline = fast_pipeline(tiny())
+    prompts = pipeline.engine.encode(pipeline.prepare(TEXTS, LABELS).requests)
+    _, infos = pipeline(TEXTS, LABELS, return_info=True)
+    assert [each.tokens for each in infos] == [len(prompt.token_ids) for prompt in prompts]
+    sections = [prompt.label_prompt for prompt in prompts if prompt.label_prompt is not None]
+    for info, prompt, section in zip(infos, prompts, sections, strict=True):
+        assert prompt.cost == info.tokens + len(section.token_ids)
+        assert (prompt.token_ids[-len(section.token_ids) :] == section.token_ids).all()
 
 
 def test_markers_in_a_text_or_a_label_are_ordinary_text() -> None:

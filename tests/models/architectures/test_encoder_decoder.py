@@ -33,6 +33,15 @@ def test_scorers_that_are_refused(kind: str) -> None:
             read_config(tiny(kind, scorer_type=scorer).config.to_dict())
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_tokens_of_text_and_labels_count(kind: str) -> None:
+    pipeline = fast_pipeline(tiny(kind))
+    [prompt] = pipeline.engine.encode(pipeline.prepare(SHORT_TEXTS[:1], ["a", "b"]).requests)
+    assert prompt.label_prompt is not None
+    _, (info,) = pipeline(SHORT_TEXTS[0], ["a", "b"], return_info=True)
+    assert info.tokens == prompt.cost == len(prompt.token_ids) + len(prompt.label_prompt.token_ids)
+
+
 def suits(row: Row) -> bool:
     return (row.get("kind"), row.get("scorer_type")) != ("encoder-decoder-cls", "cross-attn")
 

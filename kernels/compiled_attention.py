@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from functools import cache
 
 import torch
 from torch import Tensor
 
+from gliclass_fast.kernels import _extension
 from gliclass_fast.kernels._extension import address, extension
 from gliclass_fast.kernels._sequences import (
     NO_POSITIONS,
@@ -23,13 +23,6 @@ from gliclass_fast.kernels._sequences import (
 )
 from gliclass_fast.kernels._threads import thread_count
 from gliclass_fast.kernels._triton import ceil_div
-
-
-@cache
-def instruction_set() -> tuple[int, int]:
-    """Returns the extension's number of the fastest set the processor has, and its floats per vector."""
-    number, (_, lanes) = next(iter(extension().instruction_sets().items()))
-    return number, lanes
 
 
 def pack_distances_cpp(tables: DistanceTables, empty: Callable[..., Tensor] = torch.empty) -> DistanceTables:
@@ -50,7 +43,7 @@ def _panels(table: Tensor | None, bucket_of: Tensor, empty: Callable[..., Tensor
     if table is None:
         return None
     heads, width, _ = table.shape
-    _, lanes = instruction_set()
+    _, lanes = _extension.instruction_set()
     columns = table.index_select(2, _buckets(bucket_of, _half(bucket_of.numel() // 2)))
     panels = columns.view(heads, width, -1, lanes).transpose(1, 2)
     return empty(*panels.shape, dtype=table.dtype, device=table.device).copy_(panels)
@@ -58,12 +51,12 @@ def _panels(table: Tensor | None, bucket_of: Tensor, empty: Callable[..., Tensor
 
 def _half(reach: int) -> int:
     """Returns the number of panels for distances to one side, of which the last is for those beyond reach."""
-    return ceil_div(reach, instruction_set()[1]) + 1
+    return ceil_div(reach, _extension.instruction_set()[1]) + 1
 
 
 def _buckets(bucket_of: Tensor, half: int) -> Tensor:
     """Returns the column of a table for every lane of 2 * half panels."""
-    reach, side = bucket_of.numel() // 2, half * instruction_set()[1]
+    reach, side = bucket_of.numel() // 2, half * _extension.instruction_set()[1]
     return bucket_of[torch.arange(-side, side, device=bucket_of.device).clamp_(-reach, reach) + reach]
 
 
@@ -77,7 +70,7 @@ def near_panels(panels: Tensor, longest: int) -> Tensor:
 def changed_panels(near: Tensor, inner: Tensor, b: Tensor, bucket_of: Tensor) -> Tensor:
     """Returns what `near_panels` did with b @ inner added, [H * D, r] x [r, buckets]; contiguous."""
     heads, count, width, _ = near.shape
-    number, lanes = instruction_set()
+    number, lanes = _extension.instruction_set()
     columns = inner.index_select(1, _buckets(bucket_of, count // 2))
     if b.shape != (heads * width, len(inner)) or near.stride()[1:] != (width * lanes, lanes, 1):
         raise ValueError(f"a change of shape {list(b.shape)} does not fit a table of {list(near.shape)}")
@@ -110,7 +103,7 @@ def _attend(
 ) -> Tensor:
     """Takes q [R, H, D], k and v [T, G, D], where only the first dimension may be strided -> [R, H * D]."""
     count, heads, width = q.shape
-    number, lanes = instruction_set()
+    number, lanes = _extension.instruction_set()
     angles, tables = _given(cosines, sines), _given(key_table, query_table)
     _check((q, k, v), (*angles, *tables, *_given(distance_bias)))
     if heads % k.shape[1]:

@@ -1,4 +1,4 @@
-"""Turns: on a GPU, slots are written while nothing reads them, whatever streams the readers run on."""
+"""A fence: on a GPU, slots are written while nothing reads them, whatever streams the readers run on."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 
 
-class SlotTurns:
+class SlotFence:
     """Keeps what reads the slots of adapters apart from what writes them.
 
     A batch is launched and reads on, on the stream of its caller, and another caller may write on another

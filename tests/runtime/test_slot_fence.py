@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from gliclass_fast.runtime.slot_turns import SlotTurns
+from gliclass_fast.runtime.slot_fence import SlotFence
 from tests.adapters import LABELS, TEXTS, adapted
 from tests.tiny import fast_pipeline, reference_model
 
@@ -43,7 +43,7 @@ def test_a_slot_is_written_after_it_was_read(tmp_path: Path, monkeypatch: pytest
         adapted(reference, tmp_path / name, seed)
         pipeline.load_adapter(name, tmp_path / name)
     slots = pipeline.model.loaded.adapter_slots
-    slots.most, slots._turns, write = 1, SlotTurns(torch.device("cuda")), slots._write
+    slots.most, slots._fence, write = 1, SlotFence(torch.device("cuda")), slots._write
     monkeypatch.setattr(slots, "_write", lambda *given: (happened.append("write"), write(*given)))
     streams = {name: Stream(name, happened) for name in ("first", "second")}
 
@@ -69,14 +69,14 @@ def test_a_slot_is_written_after_it_was_read(tmp_path: Path, monkeypatch: pytest
 def test_other_streams_read_after_a_write_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     happened = list[str]()
     monkeypatch.setattr(torch.cuda, "current_stream", lambda _: Stream("its", happened))
-    with pytest.raises(MemoryError), SlotTurns(torch.device("cuda")).write():
+    with pytest.raises(MemoryError), SlotFence(torch.device("cuda")).write():
         raise MemoryError
     assert happened == ["wait for its"]
 
 
 def test_a_cpu_has_no_streams(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "current_stream", None)
-    turns = SlotTurns(torch.device("cpu"))
-    turns.note_read()
-    with turns.write():
+    fence = SlotFence(torch.device("cpu"))
+    fence.note_read()
+    with fence.write():
         pass

@@ -6,8 +6,7 @@ from typing import Any
 
 from gliclass_fast import make_lazy
 from gliclass_fast.chunking import ZeroShotClassificationWithChunkingPipeline
-from gliclass_fast.pipeline import ZeroShotClassificationPipeline
-from gliclass_fast.pipeline.base import BasePipeline
+from gliclass_fast.pipeline import BasePipeline, ZeroShotClassificationPipeline
 
 _SETTINGS = ("max_classes", "max_length", "classification_type", "progress_bar", "label_separator")
 _FIXED = ("label_token", "sep_token", "example_token")  # of ours: another value raises

@@ -15,7 +15,7 @@ from gliclass_fast.engine.loading import tokenizer_of
 from gliclass_fast.engine.passes import LabelsPerPass
 from gliclass_fast.engine.setting import Setting
 from gliclass_fast.models.gliznet.config import GliznetConfig
-from gliclass_fast.pipeline.base import current_engine
+from gliclass_fast.pipeline import current_engine
 from gliclass_fast.runtime.device import resolve_device
 from gliclass_fast.runtime.model import GLiClassModel
 from gliclass_fast.runtime.pretrained import PLACES, find_pretrained

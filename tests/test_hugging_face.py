@@ -250,7 +250,7 @@ def test_the_order_of_the_arguments_is_that_of_transformers() -> None:
 def test_the_module_stays_a_module() -> None:
     assert module is gliclass_fast.pipeline is importlib.import_module("gliclass_fast.pipeline")
     assert callable(module) and module.ZeroShotClassificationPipeline is ZeroShotClassificationPipeline
-    with mock.patch("gliclass_fast.pipeline.base.load_model", side_effect=OSError("patched")):
+    with mock.patch("gliclass_fast.pipeline.settings.load_model", side_effect=OSError("patched")):
         with pytest.raises(OSError, match="patched"):
             ZeroShotClassificationPipeline(demo.PATH)
         with pytest.raises(OSError, match="patched"):

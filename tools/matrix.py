@@ -43,7 +43,7 @@ OF_THE_GPU = {"torch": "2.11.0", "triton": "3.6.0", "transformers": "5.17.0"}
 TESTING = (
     "hypothesis",
     "pandas",
-    "peft>=0.22",
+    "peft",
     "pyarrow",
     "pybind11",
     "pytest",

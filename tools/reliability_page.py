@@ -110,8 +110,8 @@ SECTIONS: dict[str, tuple[str, str, Callable[[Runs], str]]] = {
         "0 is bitwise the same.", _invariant,
     ),
     "versions": (
-        "Versions", "The core tests, in a virtual environment per row. The newest transformers is 5.23 there: "
-        "with 5.24 the reference's own `decoder-kv`, which tests compare with, fails.", _versions,
+        "Versions", "The core tests, in a virtual environment per row. The newest transformers is 5.23 "
+        "there: with 5.24 the reference's own `decoder-kv`, which tests compare with, fails.", _versions,
     ),
 }  # fmt: skip
 

@@ -17,9 +17,9 @@ from gliclass_fast.engine import overflow
 from gliclass_fast.engine.label_cache import LabelCache
 from gliclass_fast.engine.passes import LabelsPerPass, split
 from gliclass_fast.engine.truncation import CutReports
-from gliclass_fast.runtime.batches import run_batches
 from gliclass_fast.runtime.loaded import LoadedNetwork
 from gliclass_fast.runtime.model import GLiClassModel
+from gliclass_fast.runtime.packing import run_batches
 from gliclass_fast.runtime.transfer import PendingLogits
 from gliclass_fast.text.arguments import OnTruncation
 from gliclass_fast.text.prompts import Request

@@ -19,8 +19,8 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 
 from gliclass_fast.batch import EncodedPrompt
 from gliclass_fast.runtime.adapters import Adapter
-from gliclass_fast.runtime.batches import run_batches
 from gliclass_fast.runtime.loaded import Embedded, LoadedNetwork
+from gliclass_fast.runtime.packing import run_batches
 from gliclass_fast.text.errors import WrongValue
 from gliclass_fast.text.padded import PaddedInputs
 

@@ -24,17 +24,18 @@ from gliclass_fast.models.layers import Linear
 from gliclass_fast.models.places import Places
 from gliclass_fast.ops import Foldable, Ops, choose_ops
 from gliclass_fast.runtime.adapter_slots import AdapterSlots
-from gliclass_fast.runtime.batches import BATCH_TOKENS, run_batches
 from gliclass_fast.runtime.cuda_graphs import CudaRecorder
 from gliclass_fast.runtime.dtype import dtype_candidates
 from gliclass_fast.runtime.graphs import MAX_TOKENS, GraphRunner
-from gliclass_fast.runtime.packing import pack
+from gliclass_fast.runtime.packing import pack, run_batches
 from gliclass_fast.runtime.settings import Settings
 from gliclass_fast.runtime.transfer import PendingLogits, inference_on
 from gliclass_fast.text.padded import PaddedInputs
 
 logger = logging.getLogger(__name__)
 
+# the tokens of a batch where nobody asks for another number; on a GPU as many as CUDA graphs take
+BATCH_TOKENS = {"cpu": 2048, "cuda": MAX_TOKENS}
 _LEAST_TENSORS = 4  # of a layer: into and out of its attention and its feed-forward part
 PROBE_SIZES: tuple[Size, ...] = ((512, 8), (64, 8))
 

@@ -12,8 +12,8 @@ import torch
 
 from gliclass_fast.batch import EncodedPrompt
 from gliclass_fast.engine.setting import Setting
-from gliclass_fast.pipeline.base import BasePipeline
-from gliclass_fast.runtime.batches import run_batches
+from gliclass_fast.pipeline import BasePipeline
+from gliclass_fast.runtime.packing import run_batches
 from gliclass_fast.runtime.shortage import is_shortage
 from gliclass_fast.runtime.transfer import PendingLogits
 from gliclass_fast.streaming.calls import (

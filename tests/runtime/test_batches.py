@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from gliclass_fast.runtime.batches import BATCH_TOKENS, plan_batches, run_batches
-from gliclass_fast.runtime.loaded import LoadedNetwork
+from gliclass_fast.runtime.loaded import BATCH_TOKENS, LoadedNetwork
+from gliclass_fast.runtime.packing import plan_batches, run_batches
 from tests import families
 
 

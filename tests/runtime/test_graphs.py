@@ -16,8 +16,8 @@ from gliclass_fast import (
 from gliclass_fast.batch import EncodedPrompt
 from gliclass_fast.engine.engine import Engine
 from gliclass_fast.runtime import graphs
-from gliclass_fast.runtime.batches import run_batches
 from gliclass_fast.runtime.graphs import MAX_TOKENS, GraphRunner
+from gliclass_fast.runtime.packing import run_batches
 from gliclass_fast.text.prompts import Request
 from tests import families
 from tests.accuracy import ALONE_TOLERANCE, assert_same_results, assert_unchanged

@@ -111,7 +111,7 @@ def test_an_interrupt_leaves_a_call_done_or_undone() -> None:
         assert lengths in ({"a": 30, "b": 30, "gone": 20}, {"a": 40, "b": 40})
         pipeline("q", LABELS, session_ids="a")
         assert_whole(pipeline)
-    gc.collect()  # what an interrupt left open, as inference mode, ends with its frames and not in a later test
+    gc.collect()  # what an interrupt left open, as inference mode, ends here and not in a later test
     assert number > 300
 
 

@@ -280,7 +280,13 @@ def test_keys(guarded: TestClient) -> None:
         sent = {name: value.encode() for name, value in headers.items()}
         answer = guarded.post(route, json=body, headers=sent)
         assert (answer.status_code, answer.json()["error_type"]) == (401, "unauthorized")
-    for headers in ({"x-api-key": "second-key"}, {"authorization": "bearer first-key"}):
+        assert answer.headers["www-authenticate"].startswith("Bearer ")
+    for headers in (
+        {"x-api-key": "second-key"},
+        {"authorization": "bearer first-key"},
+        {"authorization": "Bearer of-a-gateway", "x-api-key": "first-key"},
+        {"authorization": "Bearer first-key", "x-api-key": "of-a-gateway"},
+    ):
         assert guarded.post(route, json=body, headers=headers).status_code == 200
     assert [guarded.get(path).status_code for path in ("/health", "/ready", "/v1/gliclass/-/healthz")] == [
         200

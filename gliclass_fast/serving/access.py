@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
+from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gliclass_fast.serving.errors import Draining, RequestError, TooLarge, Unauthorized
@@ -110,14 +111,25 @@ class Access:
         return counted
 
     def _observe(self, scope: Scope, method: str, status: int, seconds: float) -> None:
-        route, state = getattr(scope.get("route"), "path", "none"), scope["state"]
+        route, state = _route(scope), scope["state"]
         self.metrics.requests.labels(route, str(status)).inc()
         self.metrics.request_seconds.labels(route).observe(seconds)
         facts = {"route": route, "method": method, "status": status, "ms": round(seconds * 1e3, 2)}
-        if error_type := state.get("error_type"):
-            self.metrics.rejected.labels(error_type).inc()
+        if error_type := state.get("error_type") or ("client_left" if status == CLIENT_LEFT else None):
+            self.metrics.rejected.labels(route, error_type).inc()
             facts["error_type"] = error_type
         logger.info("request", extra={"request_id": state["request_id"], **facts})
+
+
+def _route(scope: Scope) -> str:
+    """Returns the path of the route that a request asks for, or "none" where the app has no such route.
+
+    A request that is refused here has not come to the app's routes, so they are asked for it.
+    """
+    if (route := scope.get("route")) is None and (app := scope.get("app")) is not None:
+        found = {each.matches(scope)[0]: each for each in reversed(app.routes)}  # the first of each kind
+        route = found.get(Match.FULL) or found.get(Match.PARTIAL)  # the second: of another method
+    return str(getattr(route, "path", "none"))
 
 
 def _request_id(given: bytes) -> str:

@@ -7,6 +7,7 @@ import re
 from typing import Any
 
 import pytest
+from fastapi import FastAPI
 
 from gliclass_fast.serving.access import Access
 from gliclass_fast.serving.metrics import Metrics
@@ -55,3 +56,40 @@ def test_a_request_has_one_id_in_its_answer_and_in_the_log(
     [line] = [each for each in caplog.records if each.getMessage() == "request"]
     assert vars(line)["request_id"] == found
     assert found == kept if kept is not None else re.fullmatch("[0-9a-f]{32}", found)
+
+
+def test_a_request_that_is_refused_before_its_route_counts_as_one_of_it() -> None:
+    app, metrics = FastAPI(), Metrics()
+    app.add_middleware(
+        Access, metrics=metrics, api_keys=("key",), body_bytes=9, probe="/p", draining=lambda: False
+    )
+
+    @app.get("/classify/{id}")
+    @app.get("/")
+    async def page() -> None:
+        """Says nothing."""
+
+    @app.post("/")
+    async def post() -> None:
+        """Says nothing."""
+
+    long = {b"content-length": b"10", b"x-api-key": b"key"}
+    for path, method, headers in (
+        ("/", "POST", {}),
+        ("/", "POST", long),
+        ("/classify/7", "GET", {}),
+        ("/classify/8", "PUT", {}),
+        ("/other", "GET", {}),
+    ):
+        asked(app, path, headers, method)
+    found = re.findall(r"gliclass_(requests|rejected)_total\{(.*)\} (\d)\.0", metrics.exposition().decode())
+    assert set(found) == {
+        ("requests", 'route="/",status="401"', "1"),
+        ("requests", 'route="/",status="413"', "1"),
+        ("requests", 'route="/classify/{id}",status="401"', "2"),
+        ("requests", 'route="none",status="401"', "1"),
+        ("rejected", 'reason="unauthorized",route="/"', "1"),
+        ("rejected", 'reason="too_large",route="/"', "1"),
+        ("rejected", 'reason="unauthorized",route="/classify/{id}"', "2"),
+        ("rejected", 'reason="unauthorized",route="none"', "1"),
+    }

@@ -325,7 +325,7 @@ def test_information_and_metrics(client: TestClient) -> None:
     for name, more in (
         ("gliclass_texts_total", 2),
         ('gliclass_requests_total{route="/gliclass",status="200"}', 1),
-        ('gliclass_rejected_total{reason="invalid"}', 1),
+        ('gliclass_rejected_total{reason="invalid",route="/gliclass"}', 1),
         ("gliclass_queue_seconds_count", 1),
         ("gliclass_tokenize_seconds_count", 1),
         ("gliclass_forward_seconds_count", 1),

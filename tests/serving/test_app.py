@@ -317,6 +317,7 @@ def test_information_and_metrics(client: TestClient) -> None:
     info = ok(client.get("/info"))
     assert info["limits"]["queue_tokens"] == 8 * info["batch_tokens"]
     assert info["labels"] == LABELS and info["device"] == "cpu" and info["max_length"] == 512
+    assert info["threshold"] == 0.5
     assert ok(client.get("/gliclass/adapter-cache?adapter_id=x")) == ok(client.get("/adapter-cache"))
     before = _metrics(client)
     client.post("/gliclass", json={"texts": ["a", "b"]})

@@ -37,6 +37,8 @@ def classify(source: Path, target: Path) -> int:
 
 
 def main(arguments: list[str]) -> None:
+    if len(arguments) not in (0, 2):
+        sys.exit("usage: python examples/batch_over_parquet.py [INPUT OUTPUT]")
     folder = Path(tempfile.mkdtemp())
     source, target = (
         map(Path, arguments) if arguments else (folder / "texts.parquet", folder / "labels.parquet")

@@ -46,6 +46,13 @@ def test_batch_over_parquet(output: Callable[[str], str]) -> None:
         assert f"'labels': ['{label}']" in row
 
 
+@pytest.mark.parametrize("arguments", [["in.parquet"], ["a", "b", "c"]])
+def test_batch_over_parquet_says_what_it_takes(monkeypatch: pytest.MonkeyPatch, arguments: list[str]) -> None:
+    monkeypatch.setattr(sys, "argv", ["batch_over_parquet.py", *arguments])
+    with pytest.raises(SystemExit, match=r"^usage: .*batch_over_parquet.py \[INPUT OUTPUT\]$"):
+        runpy.run_path(str(EXAMPLES / "batch_over_parquet.py"), run_name="__main__")
+
+
 def test_int8(output: Callable[[str], str]) -> None:
     assert " of 64 decisions differ" in output("int8.py")
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
+from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gliclass_fast.serving.errors import Draining, RequestError, TooLarge, Unauthorized
@@ -21,6 +22,7 @@ logger = logging.getLogger(__name__)
 LONGEST_MESSAGE = 500  # characters of an error, which may repeat a part of what the caller sent
 CLIENT_LEFT = 499  # nginx's status for a client that left before its answer; nobody reads it
 LONGEST_ID = 128  # characters of a request id that a caller may choose
+CHALLENGE = 'Bearer realm="gliclass-fast"'  # what every answer of status 401 names: RFC 9110, 15.5.2
 OPEN = ("/", "/health", "/ready", "/docs", "/openapi.json")  # whoever has no key may read these
 
 
@@ -45,15 +47,15 @@ class Access:
         if method == "HEAD":  # the server itself leaves out what stands below the headers
             scope = {**scope, "method": "GET"}
         headers = dict(scope["headers"])
-        request_id = headers.get(b"x-request-id", b"")[:LONGEST_ID] or uuid.uuid4().hex.encode()
+        request_id = _request_id(headers.get(b"x-request-id", b""))
         state = scope.setdefault("state", {})
-        state["request_id"] = request_id.decode("latin-1")
+        state["request_id"] = request_id
 
         async def answered(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message.get("headers", ()), (b"x-request-id", request_id)]
+                message["headers"] = [*message.get("headers", ()), (b"x-request-id", request_id.encode())]
             await send(message)
 
         try:
@@ -61,7 +63,9 @@ class Access:
             await self.app(scope, self._counted(headers, receive), answered)
         except RequestError as error:
             state["error_type"] = error.error_type
-            await error_response(error.status, error.error_type, str(error))(scope, receive, answered)
+            challenge = {"www-authenticate": CHALLENGE} if isinstance(error, Unauthorized) else None
+            response = error_response(error.status, error.error_type, str(error), challenge)
+            await response(scope, receive, answered)
         except asyncio.CancelledError:  # at its end the server gives up a request that has not come whole
             if status or not self._draining():
                 raise
@@ -82,8 +86,10 @@ class Access:
         if not self._keys or (scope["method"] == "GET" and scope["path"] in self._open):
             return
         kind, _, token = headers.get(b"authorization", b"").partition(b" ")
-        given = token.strip() if kind.lower() == b"bearer" else headers.get(b"x-api-key", b"")
-        if not sum(hmac.compare_digest(given, key) for key in self._keys):  # all of them, in the same time
+        bearer = token.strip() if kind.lower() == b"bearer" else b""  # it may be for a gateway before us
+        both = bearer, headers.get(b"x-api-key", b"")
+        valid = [hmac.compare_digest(given, key) for given in both for key in self._keys]
+        if not sum(valid):  # all were compared, in the same time
             raise Unauthorized("this service needs an API key: Authorization: Bearer KEY, or x-api-key: KEY")
 
     def _counted(self, headers: dict[bytes, bytes], receive: Receive) -> Receive:
@@ -105,14 +111,34 @@ class Access:
         return counted
 
     def _observe(self, scope: Scope, method: str, status: int, seconds: float) -> None:
-        route, state = getattr(scope.get("route"), "path", "none"), scope["state"]
+        route, state = _route(scope), scope["state"]
         self.metrics.requests.labels(route, str(status)).inc()
         self.metrics.request_seconds.labels(route).observe(seconds)
         facts = {"route": route, "method": method, "status": status, "ms": round(seconds * 1e3, 2)}
-        if error_type := state.get("error_type"):
-            self.metrics.rejected.labels(error_type).inc()
+        if error_type := state.get("error_type") or ("client_left" if status == CLIENT_LEFT else None):
+            self.metrics.rejected.labels(route, error_type).inc()
             facts["error_type"] = error_type
         logger.info("request", extra={"request_id": state["request_id"], **facts})
+
+
+def _route(scope: Scope) -> str:
+    """Returns the path of the route that a request asks for, or "none" where the app has no such route.
+
+    A request that is refused here has not come to the app's routes, so they are asked for it.
+    """
+    if (route := scope.get("route")) is None and (app := scope.get("app")) is not None:
+        found = {each.matches(scope)[0]: each for each in reversed(app.routes)}  # the first of each kind
+        route = found.get(Match.FULL) or found.get(Match.PARTIAL)  # the second: of another method
+    return str(getattr(route, "path", "none"))
+
+
+def _request_id(given: bytes) -> str:
+    """Returns the id of a request: the caller's, or a new one where that cannot be written down."""
+    try:
+        text = given.decode()[:LONGEST_ID].strip()  # a header has no space at its end
+    except UnicodeDecodeError:
+        text = ""
+    return text if text and text.isprintable() else uuid.uuid4().hex
 
 
 def error_response(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -17,8 +18,8 @@ class ServeError(Exception):
     Attributes:
         status: the HTTP status, or None where there was no answer, or none that can be read.
         error_type: a word of the service, as "invalid" or "overloaded"; "timeout" or "connection" where there
-            was no answer; "invalid" also for a request that cannot be sent; "unknown" where the service did
-            not say.
+            was no answer, the second also where the environment allows no connection; "invalid" also for a
+            request that cannot be sent; "unknown" where the service did not say.
         message: what is wrong.
         request_id: what the service's log calls the request, where it answered.
     """
@@ -45,6 +46,15 @@ class Retries:
     times: int = 5
     first: float = 0.2  # seconds, the bound of the first wait
     longest: float = 10.0  # seconds, the bound of any wait
+
+    def __post_init__(self) -> None:
+        """Raises ValueError here for what would fail only after a first failure, and hide it."""
+        if not isinstance(self.times, int) or self.times < 0:
+            raise ValueError(f"retries are a whole number from 0, not {self.times!r}")
+        for name in ("first", "longest"):
+            value = getattr(self, name)
+            if not isinstance(value, (int, float)) or not 0 <= value < math.inf:
+                raise ValueError(f"{name} of Retries is a number of seconds from 0, not {value!r}")
 
     def wait(self, attempt: int, least: float = 0.0) -> float | None:
         """Returns the seconds before another attempt, or None where there is none; attempts count from 0."""

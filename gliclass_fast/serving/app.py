@@ -163,7 +163,7 @@ def _add_information(app: FastAPI, service: Service, prefix: str) -> None:
 
     @app.get("/info", tags=["operation"])
     async def info() -> dict[str, Any]:
-        """Says which model runs, where, and within which limits."""
+        """Says which model runs, where, with which defaults, and within which limits."""
         return service.information()
 
     @app.get("/metrics", tags=["operation"])

@@ -14,13 +14,19 @@ import time
 from collections.abc import Generator, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from numbers import Real
 from typing import Any
+from urllib.parse import parse_qsl
 
 from gliclass_fast.serving.answers import TRY_AGAIN, Retries, ServeError, error_of, json_of, seconds_until
 from gliclass_fast.serving.client_headers import checked_headers
 from gliclass_fast.serving.settings import MOST_PORT
 from gliclass_fast.serving.sizes import are_per_text
 
+# variables that httpx2 reads where it makes a session
+ENVIRONMENT = frozenset(
+    {"HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR"}
+)
 CONNECTIONS = 256  # of a client, at a time; further requests wait for one
 
 __all__ = ["AsyncGLiClassClient", "GLiClassClient", "Retries", "ServeError"]
@@ -59,8 +65,11 @@ class _Client:
         """Makes a client, which keeps its connections; nothing is sent yet.
 
         Args:
-            url: the service's address with the path of the route.
-            timeout: seconds to wait for an answer, and at most 5 for a connection; None: without end.
+            url: the service's address with the path of the route; where it has a query, as for a gateway,
+                every request has it.
+            timeout: seconds to wait for an answer, and at most 5 for a connection; None: without end. It
+                counts anew with every piece of an answer that comes, so that one that never ends in pieces
+                is not bounded: a call that must end in time needs a bound of its own.
             api_key: a key of the service, where it asks for one; white space around it does not count.
             model: the name of a model of the service, where it has several.
             retries: how many times a request is sent again, or more exactly how.
@@ -68,12 +77,14 @@ class _Client:
             transport: a transport of httpx2, as for an application in this process; all sessions share it.
 
         Raises ImportError where httpx2 is missing, and ValueError for what is no address of HTTP, no number
-        of seconds, or no header.
+        of seconds or of retries, or no header.
         """
-        if timeout is not None and not 0 < timeout < math.inf:
-            raise ValueError(f"timeout is a number of seconds above 0, or None for no end, not {timeout}")
-        self.url, self.model = url.rstrip("/"), model
-        self.retries = Retries(retries) if isinstance(retries, int) else retries
+        if timeout is not None and (not isinstance(timeout, Real) or not 0 < timeout < math.inf):
+            raise ValueError(f"timeout is a number of seconds above 0, or None for no end, not {timeout!r}")
+        path, mark, query = url.partition("?")
+        self._path, self._query = path.rstrip("/"), mark + query
+        self.url, self.model = self._path + self._query, model
+        self.retries = retries if isinstance(retries, Retries) else Retries(retries)
         self._one_text = False  # the service is a reference's, which answers one text of a list
         try:
             import httpx2
@@ -86,6 +97,8 @@ class _Client:
             raise ValueError(f"{url!r} is no address: {error}") from None
         if parts.scheme not in ("http", "https") or not parts.host or (parts.port or 0) > MOST_PORT:
             raise ValueError(f"an address is as http://localhost:8000/gliclass, not {url!r}")
+        if "#" in url:
+            raise ValueError(f"an address of a service has no fragment, which is never sent, as {url!r} has")
         self._failed, self._timed_out = httpx2.RequestError, (httpx2.ReadTimeout, httpx2.WriteTimeout)
         self._unreadable = httpx2.DecodingError
         self._connect = partial(
@@ -117,7 +130,11 @@ class _Client:
             for process, loop in list(self._sessions):
                 if loop is not None and loop.is_closed():
                     self._sessions.pop((process, loop), None)
-            found = self._sessions.setdefault(self._place, self._connect())
+            try:
+                made = self._connect()
+            except Exception as error:  # what httpx2 reads in the environment can fail in many ways
+                raise ServeError(None, "connection", _no_session(error)) from error
+            found = self._sessions.setdefault(self._place, made)
         return found
 
     def _end(self) -> Any:
@@ -216,8 +233,10 @@ class _Client:
         return found
 
     def _adapters(self, adapter_id: str | None) -> _Steps:
-        asked = {"params": {"adapter_id": adapter_id}} if adapter_id is not None else {}
-        answer = yield from self._exchange("GET", f"{self.url}/adapter-cache", **asked)
+        asked: dict[str, Any] = {}
+        if adapter_id is not None:  # httpx2 puts these in the place of the address's own
+            asked["params"] = [*parse_qsl(self._query[1:], True), ("adapter_id", adapter_id)]
+        answer = yield from self._exchange("GET", f"{self._path}/adapter-cache{self._query}", **asked)
         if not isinstance(answer, dict):
             raise ServeError(200, "unknown", f"an object was expected, not {answer!r:.200}")
         return answer
@@ -227,9 +246,11 @@ class _Client:
         return bool(status.get("cached"))
 
     def _health(self, timeout: float) -> _Steps:
-        root = self.url.split("/", 3)[:3]  # where Ray Serve answers for services that have no such route
-        for address in (self.url, "/".join(root)):
-            outcome = yield _Request("GET", f"{address}/-/healthz", {"timeout": timeout})
+        root = "/".join(self._path.split("/", 3)[:3])
+        # Ray Serve answers at the root for services that have no such route, and ours has /health there
+        second = f"{root}/-/healthz" if self._path != root else f"{root}/health"
+        for address in (f"{self._path}/-/healthz", second):
+            outcome = yield _Request("GET", address + self._query, {"timeout": timeout})
             if isinstance(outcome, Exception):
                 return False
             if outcome.status_code == 200:
@@ -267,7 +288,19 @@ class _Client:
             raise ServeError(None, "unknown", f"the answer of {url} cannot be read: {outcome!r}") from outcome
         if isinstance(outcome, self._failed):
             return ServeError(None, "connection", f"{url} cannot be reached: {outcome!r}")
+        if isinstance(outcome, (TypeError, ValueError, RecursionError)):  # it is no JSON
+            raise ServeError(None, "invalid", f"the request cannot be sent: {outcome}") from outcome
         raise outcome
+
+
+def _no_session(error: Exception) -> str:
+    """Returns why no connection can be made, with the names of what the environment says of connections.
+
+    Their values may hold passwords.
+    """
+    names = [name for name in sorted(os.environ) if name.upper() in ENVIRONMENT]
+    where = f"; the environment sets {', '.join(names)}" if names else ""
+    return f"no connection can be made: {type(error).__name__}: {error}{where}"
 
 
 class GLiClassClient(_Client):

@@ -33,7 +33,7 @@ class Metrics:
         self.texts = counter("texts", "Texts that were scored.")
         self.tokens_cut = counter("tokens_cut", "Tokens of texts that the window had no room for.")
         self.requests = counter("requests", "Requests that were answered.", ("route", "status"))
-        self.rejected = counter("rejected", "Requests that got no scores, by error_type.", ("reason",))
+        self.rejected = counter("rejected", "Requests without scores, by error_type.", ("route", "reason"))
 
     def observe_batch(self, texts: int, tokens: int, seconds: float) -> None:
         """Counts a batch that ran."""

@@ -122,7 +122,7 @@ class Service:
         return self.pipeline.engine
 
     def information(self) -> dict[str, Any]:
-        """Returns which model runs, where, and within which limits, as JSON."""
+        """Returns which model runs, where, with which defaults and within which limits, as JSON."""
         model, settings = self.pipeline.model, self.settings
         return {
             "name": "gliclass-fast", "version": __version__, "model": settings.model,
@@ -130,7 +130,8 @@ class Service:
             "architecture": model.loaded.config.architecture_type, "device": str(model.device),
             "dtype": dtype_name(model.loaded.dtype), "quantization": settings.quantization,
             "max_length": self.engine.window, "batch_tokens": self.engine.batch_tokens,
-            "labels": settings.labels, "route_prefix": settings.route_prefix,
+            "labels": settings.labels, "threshold": settings.threshold,
+            "route_prefix": settings.route_prefix,
             "limits": {**asdict(settings.limits), "queue_tokens": self.queue_tokens},
         }  # fmt: skip
 

@@ -280,7 +280,13 @@ def test_keys(guarded: TestClient) -> None:
         sent = {name: value.encode() for name, value in headers.items()}
         answer = guarded.post(route, json=body, headers=sent)
         assert (answer.status_code, answer.json()["error_type"]) == (401, "unauthorized")
-    for headers in ({"x-api-key": "second-key"}, {"authorization": "bearer first-key"}):
+        assert answer.headers["www-authenticate"].startswith("Bearer ")
+    for headers in (
+        {"x-api-key": "second-key"},
+        {"authorization": "bearer first-key"},
+        {"authorization": "Bearer of-a-gateway", "x-api-key": "first-key"},
+        {"authorization": "Bearer first-key", "x-api-key": "of-a-gateway"},
+    ):
         assert guarded.post(route, json=body, headers=headers).status_code == 200
     assert [guarded.get(path).status_code for path in ("/health", "/ready", "/v1/gliclass/-/healthz")] == [
         200
@@ -311,6 +317,7 @@ def test_information_and_metrics(client: TestClient) -> None:
     info = ok(client.get("/info"))
     assert info["limits"]["queue_tokens"] == 8 * info["batch_tokens"]
     assert info["labels"] == LABELS and info["device"] == "cpu" and info["max_length"] == 512
+    assert info["threshold"] == 0.5
     assert ok(client.get("/gliclass/adapter-cache?adapter_id=x")) == ok(client.get("/adapter-cache"))
     before = _metrics(client)
     client.post("/gliclass", json={"texts": ["a", "b"]})
@@ -319,7 +326,7 @@ def test_information_and_metrics(client: TestClient) -> None:
     for name, more in (
         ("gliclass_texts_total", 2),
         ('gliclass_requests_total{route="/gliclass",status="200"}', 1),
-        ('gliclass_rejected_total{reason="invalid"}', 1),
+        ('gliclass_rejected_total{reason="invalid",route="/gliclass"}', 1),
         ("gliclass_queue_seconds_count", 1),
         ("gliclass_tokenize_seconds_count", 1),
         ("gliclass_forward_seconds_count", 1),

@@ -251,11 +251,6 @@ def test_what_is_no_text_is_not_sent(arguments: Any) -> None:
     assert caught.value.error_type == "invalid" and not both.requests
 
 
-def test_a_mistake_of_the_caller_stays_what_it_is() -> None:
-    with pytest.raises(TypeError, match="not JSON serializable"):
-        Both([A])(lambda client: client.classify("one", {"a", "b"}))
-
-
 def test_a_key_is_sent_as_the_service_reads_it() -> None:
     both = Both([A], api_key=" kéy\n")
     assert both(lambda client: client.classify("one", ["a"])) == A

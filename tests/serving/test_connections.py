@@ -127,7 +127,7 @@ def test_large_heads_and_bodies_below_the_bound_are_answered(port: int) -> None:
             assert answer.status_code == 200, answer.text
 
 
-def test_a_client_that_leaves_inside_its_body_is_499_without_a_reason() -> None:
+def test_a_client_that_leaves_inside_its_body_is_499() -> None:
     with serving(1) as (app, port):
         with socket.create_connection(("127.0.0.1", port)) as client:
             client.sendall(HALF)
@@ -137,7 +137,7 @@ def test_a_client_that_leaves_inside_its_body_is_499_without_a_reason() -> None:
             assert time.monotonic() < end
             time.sleep(0.05)
     assert 'gliclass_requests_total{route="/classify",status="499"} 1.0' in metrics
-    assert "gliclass_rejected_total{" not in metrics
+    assert 'gliclass_rejected_total{reason="client_left",route="/classify"} 1.0' in metrics
 
 
 def test_half_a_request_is_503_at_the_end(caplog: pytest.LogCaptureFixture) -> None:
@@ -152,7 +152,7 @@ def test_half_a_request_is_503_at_the_end(caplog: pytest.LogCaptureFixture) -> N
     assert not [each for each in caplog.records if each.exc_info]
     metrics = app.state.service.metrics.exposition().decode()
     assert 'gliclass_requests_total{route="/classify",status="503"} 1.0' in metrics
-    assert 'gliclass_rejected_total{reason="draining"} 1.0' in metrics
+    assert 'gliclass_rejected_total{reason="draining",route="/classify"} 1.0' in metrics
 
 
 def test_a_request_that_is_cancelled_while_the_service_goes_on_is_499() -> None:

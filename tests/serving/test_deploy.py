@@ -14,8 +14,10 @@ from prometheus_client import parser
 from ray.serve.schema import ServeDeploySchema
 
 from gliclass_fast.cli.app import app
+from gliclass_fast.serving.app import create_app
 from gliclass_fast.serving.config import GLiClassServeConfig
 from gliclass_fast.serving.metrics import Metrics
+from gliclass_fast.serving.settings import ServeSettings
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 SCHEMA = Path(__file__).parent / "rayservice.schema.json"
@@ -99,6 +101,25 @@ def test_the_dashboard_asks_for_metrics_that_exist() -> None:
     ]
     assert len(cells) == len(set(cells)) and max(x for x, _ in cells) < 24
     assert len({panel["id"] for panel in dashboard["panels"]}) == len(places)
+
+
+def test_what_the_dashboard_says_of_requests_is_of_the_same_routes() -> None:
+    """Else a part of requests could be more than all, and a probe would be an answer in no time."""
+    text = json.loads((DEPLOY / "grafana.json").read_text(encoding="utf-8"))
+    asked = "".join(target["expr"] for panel in text["panels"] for target in panel["targets"])
+    families = [each for each in vars(Metrics()).values() if hasattr(each, "_labelnames")]
+    labelled = {each._name for each in families if "route" in each._labelnames}
+    assert labelled == {"gliclass_request_seconds", "gliclass_requests", "gliclass_rejected"}
+    found = re.findall(r'(gliclass_\w+?)(?:_(?:bucket|sum|count|total))?\{job=~"\$job"(?:,([^}]*))?\}', asked)
+    assert {name for name, selector in found if selector} == labelled
+    [selector] = {selector for name, selector in found if name in labelled}
+    left_out = re.fullmatch(r'route!~"(.*)"', selector)
+    assert left_out is not None
+    routes = create_app(ServeSettings(device="cpu", route_prefix="/v2/gliclass")).routes
+    scores = {each.path for each in routes if "POST" in each.methods and each.path != "/v2/gliclass/"}  # type: ignore[attr-defined]
+    assert scores == {"/", "/classify", "/predict", "/rerank", "/v2/gliclass"}
+    kept = {each.path for each in routes if not re.fullmatch(left_out[1], each.path)}  # type: ignore[attr-defined]
+    assert kept - {"/v2/gliclass/", "/docs/oauth2-redirect"} == scores
 
 
 def test_the_images_start_the_command_as_nobody() -> None:

@@ -85,6 +85,11 @@ def test_its_tables_are_complete() -> None:
     own = section("What to set").split("Any other option", 1)[0]
     assert names(own, r"(--[a-z][a-z-]+)") == options
     metrics = {name.split("{")[0] for name in names(section("Metrics"))}
+    labels = {
+        each._name: each._labelnames for each in vars(Metrics()).values() if hasattr(each, "_labelnames")
+    }
+    for name, given in re.findall(r"`(gliclass_\w+)(?:\{([\w,]+)\})?`", section("Metrics").split("\n\n")[1]):
+        assert labels[name.removesuffix("_total")] == tuple(given.split(",") if given else ()), name
     exposed = set(re.findall(r"^# TYPE (\w+) ", Metrics().exposition().decode(), re.MULTILINE))
     assert metrics == {name for name in exposed if not name.endswith("_created")}
     assert set(ERRORS) <= {int(status) for status in names(section("Errors"), r"(\d{3})")}

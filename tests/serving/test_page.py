@@ -252,6 +252,19 @@ def test_labels_of_the_service_that_commas_would_split(driver: Any, labels: list
         assert len(page.scores) == 2
 
 
+@pytest.mark.parametrize(("level", "shown"), [(0.3, "0.30"), (0.125, "0.125"), (0.0, "0.00"), (1.0, "1.00")])
+def test_the_threshold_of_the_service_is_the_first(driver: Any, level: float, shown: str) -> None:
+    with running(create_app(ServeSettings(device="cpu", threshold=level))) as url:
+        page = Page(driver, url)
+        assert page.text("level") == shown and float(page["threshold"].get_attribute("value")) == level
+        assert f'"threshold": {level:g},' in page.text("curl")
+        assert f"threshold={level:g}," in page.text("python")
+        page.classify()
+        assert page.text("summary").endswith(f" of 6 at or above {shown}")
+        page.set_threshold(0.25)
+        assert "threshold=0.25," in page.text("python")
+
+
 def test_everybody_can_use_it(driver: Any, address: str) -> None:
     """Every control has a name, errors and results are announced, and the dark colours are readable too."""
     page = Page(driver, address)

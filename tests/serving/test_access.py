@@ -1,0 +1,95 @@
+"""What stands before the app: the id of a request, and the route under which each is counted."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from typing import Any
+
+import pytest
+from fastapi import FastAPI
+
+from gliclass_fast.serving.access import Access
+from gliclass_fast.serving.metrics import Metrics
+
+
+def asked(app: Any, path: str, headers: dict[bytes, bytes], method: str = "GET") -> dict[bytes, bytes]:
+    """Returns the headers of an answer, as bytes, which a client may decode in one way or another."""
+    found: list[Any] = []
+
+    async def receive() -> Any:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message: Any) -> None:
+        found.append(message)
+
+    scope = {"type": "http", "method": method, "path": path, "headers": list(headers.items())}
+    asyncio.run(app({**scope, "query_string": b"", "root_path": ""}, receive, send))
+    return dict(found[0]["headers"])
+
+
+async def nothing(scope: Any, receive: Any, send: Any) -> None:
+    """Answers, without a route."""
+    await send({"type": "http.response.start", "status": 204, "headers": []})
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ("é-火".encode(), "é-火"),
+        ("é".encode() * 200, "é" * 128),
+        (b"a" * 127 + b" b", "a" * 127),
+        (b"a b", "a b"),
+        (b"", None),
+        (b"  ", None),
+        (b"\xe9", None),
+        (b"a\tb", None),
+        ("\u2028".encode(), None),
+    ],
+)
+def test_a_request_has_one_id_in_its_answer_and_in_the_log(
+    caplog: pytest.LogCaptureFixture, given: bytes, kept: str | None
+) -> None:
+    caplog.set_level("INFO", "gliclass_fast.serving.access")
+    access = Access(nothing, Metrics(), (), 100, "/-/healthz", lambda: False)
+    found = asked(access, "/health", {b"x-request-id": given})[b"x-request-id"].decode()
+    [line] = [each for each in caplog.records if each.getMessage() == "request"]
+    assert vars(line)["request_id"] == found
+    assert found == kept if kept is not None else re.fullmatch("[0-9a-f]{32}", found)
+
+
+def test_a_request_that_is_refused_before_its_route_counts_as_one_of_it() -> None:
+    app, metrics = FastAPI(), Metrics()
+    app.add_middleware(
+        Access, metrics=metrics, api_keys=("key",), body_bytes=9, probe="/p", draining=lambda: False
+    )
+
+    @app.get("/classify/{id}")
+    @app.get("/")
+    async def page() -> None:
+        """Says nothing."""
+
+    @app.post("/")
+    async def post() -> None:
+        """Says nothing."""
+
+    long = {b"content-length": b"10", b"x-api-key": b"key"}
+    for path, method, headers in (
+        ("/", "POST", {}),
+        ("/", "POST", long),
+        ("/classify/7", "GET", {}),
+        ("/classify/8", "PUT", {}),
+        ("/other", "GET", {}),
+    ):
+        asked(app, path, headers, method)
+    found = re.findall(r"gliclass_(requests|rejected)_total\{(.*)\} (\d)\.0", metrics.exposition().decode())
+    assert set(found) == {
+        ("requests", 'route="/",status="401"', "1"),
+        ("requests", 'route="/",status="413"', "1"),
+        ("requests", 'route="/classify/{id}",status="401"', "2"),
+        ("requests", 'route="none",status="401"', "1"),
+        ("rejected", 'reason="unauthorized",route="/"', "1"),
+        ("rejected", 'reason="too_large",route="/"', "1"),
+        ("rejected", 'reason="unauthorized",route="/classify/{id}"', "2"),
+        ("rejected", 'reason="unauthorized",route="none"', "1"),
+    }

@@ -12,6 +12,7 @@ import pyarrow.parquet
 import pytest
 
 from gliclass_fast.cli.batch_run import BatchRun
+from gliclass_fast.cli.resume import RunNote
 from gliclass_fast.cli.rows import Reading
 
 
@@ -138,3 +139,24 @@ def test_a_fault_of_a_finished_job_says_how_to_begin_anew(job: BatchRun, fault: 
         f"once: {anew}",
     }
     assert _said(job).startswith(expected[fault])
+
+
+DAMAGED = [
+    "", "[1]", "[" * 100_000, '{"finished": 1, "options": {}, "dtypes": []}', "\udce9",
+    '{"finished": true, "options": [], "dtypes": 1}', '{"finished": false, "options": {}, "dtypes": null}',
+    '{"finished": false, "options": {}, "dtypes": [], "without": 1}',
+    '{"finished": false, "options": {}, "dtypes": [], "rows": null}',
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", DAMAGED, ids=range(len(DAMAGED)))
+def test_a_damaged_note_says_what_can_be_done(job: BatchRun, text: str) -> None:
+    """Without its note a folder of results is of no use, but a file of results is."""
+    note = job.output.with_name(f"{job.output.name}.options.json")
+    note.write_bytes(text.encode(errors="surrogateescape"))
+    assert _said(job) == f"{note} is damaged: delete {job.output} and it, and begin anew"
+    shutil.rmtree(job.output)
+    job.output.write_text("a result")
+    with pytest.raises(ValueError) as error:
+        RunNote(job.output, "in.csv", {}, "float32").check(resume=True)
+    assert str(error.value) == f"{note} is damaged: delete it, or {job.output} as well"

@@ -22,6 +22,7 @@ from fastapi.testclient import TestClient
 
 from gliclass_fast import ZeroShotClassificationPipeline, demo
 from gliclass_fast.serving import ray_environment, ray_serve
+from gliclass_fast.serving.access import LONGEST_ID
 from gliclass_fast.serving.app import create_app
 from gliclass_fast.serving.errors import Draining, Invalid
 from gliclass_fast.serving.ray_drain import drain_all
@@ -262,7 +263,7 @@ def test_the_environment_is_set_and_what_a_person_set_stays(monkeypatch: pytest.
         config = folder / "haproxy.cfg"
         config.write_text(
             "  bind *:8404\n    bind :9101\n  bind 127.0.0.1:8000\n stats socket a mode 666 level\n"
-            "defaults\n    mode http\n"
+            "defaults\n    mode http\nfrontend http_frontend\n    log global\n"
         )
         done = subprocess.run(
             [environment["RAY_SERVE_HAPROXY_BINARY_PATH"], "-c", "-f", str(config)],
@@ -274,8 +275,64 @@ def test_the_environment_is_set_and_what_a_person_set_stays(monkeypatch: pytest.
             "  bind 192.0.2.9:8404\n    bind 192.0.2.9:9101\n  bind 127.0.0.1:8000\n"
             " stats socket a mode 600 level\n"
             "defaults\n    option http-buffer-request\n    mode http\n"
+            f"frontend http_frontend\n{ray_environment.REQUEST_RULES}    log global\n"
         )
     assert not folder.exists() and environment == {"RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure"}
+
+
+PROXY = """\
+defaults
+    mode http
+    timeout connect 5s
+    timeout client 5s
+    timeout server 5s
+frontend http_frontend
+    bind 127.0.0.1:{port}
+    default_backend echo
+backend echo
+    http-request return content-type text/plain lf-string "%[req.hdrs,hex]"
+"""
+
+
+def test_ids_of_requests_are_those_that_a_replica_logs(tmp_path: Path) -> None:
+    """Ray would answer 500 to the one that is not UTF-8, and echo the others as they are."""
+    port = ray_environment.free_port()
+    config = tmp_path / "haproxy.cfg"
+    config.write_text(PROXY.format(port=port))
+
+    def passed_on(*lines: bytes) -> list[str]:
+        with socket.create_connection(("127.0.0.1", port), 10) as client:
+            client.sendall(
+                b"\r\n".join((b"GET / HTTP/1.1", b"host: a", b"connection: close", *lines, b"", b""))
+            )
+            body = client.makefile("rb").read().partition(b"\r\n\r\n")[2]
+        return [
+            line for line in bytes.fromhex(body.decode()).decode().split("\r\n") if line[:2] in ("x-", "se")
+        ]
+
+    with ray_environment.local_environment("127.0.0.1"):
+        proxy = subprocess.Popen([os.environ["RAY_SERVE_HAPROXY_BINARY_PATH"], "-f", str(config)])
+        try:
+            end = time.monotonic() + 30
+            while time.monotonic() < end:
+                try:
+                    socket.create_connection(("127.0.0.1", port)).close()
+                    break
+                except OSError:
+                    time.sleep(0.05)
+            assert passed_on() == passed_on(b"x-request-id:") == passed_on(b"X-Request-Id: caf\xe9") == []
+            assert passed_on(b"X-Request-Id: a b, c") == ["x-request-id: a b, c"]
+            assert passed_on(b"x-request-id: one", b"x-request-id: two") == ["x-request-id: two"]
+            assert passed_on(b"x-request-id: " + b"a" * 300) == [f"x-request-id: {'a' * LONGEST_ID}"]
+            others = (
+                b"serve_multiplexed_model_id: \xe9",
+                b"X-Session-Id: \xe9",
+                b"x-request-timeout-seconds: 0",
+            )
+            assert passed_on(*others, b"x-request-disconnect-disabled: ?1") == []
+        finally:
+            proxy.kill()
+            proxy.wait()
 
 
 def test_labels_of_each_text_stay_with_it_in_every_call() -> None:

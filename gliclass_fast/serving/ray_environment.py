@@ -42,7 +42,8 @@ FAST_AND_SAFE = {
 # of HAProxy, for every request. Ray adds the header x-request-id to an answer as it came, while one process
 # answers with the last of several, of 128 characters at most; and Ray fails at what is not UTF-8 in a header
 # that it reads. Where the id is left out, Ray makes one that the replica logs. The other headers would have a
-# meaning of Ray's: a client must not set the time of a request.
+# meaning of Ray's: a client must not set the time of a request. Where it asks for another
+# protocol, it is answered in this one, as by one process.
 REQUEST_RULES = """\
     http-request set-header x-request-id %[req.fhdr(x-request-id,-1),bytes(0,128)]
     http-request del-header x-request-id unless { req.fhdr(x-request-id) -m reg '^[ -~]+$' }
@@ -50,6 +51,7 @@ REQUEST_RULES = """\
     http-request del-header serve[-_]multiplexed[-_]model[-_]id -m reg
     http-request del-header x-request-timeout-seconds
     http-request del-header x-request-disconnect-disabled
+    http-request del-header upgrade
 """
 
 

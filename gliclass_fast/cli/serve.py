@@ -88,7 +88,7 @@ def serve(
     """
     console.let_threads_sleep()
     from gliclass_fast.serving.config import values_of
-    from gliclass_fast.serving.from_config import configured, placed_by
+    from gliclass_fast.serving.from_config import changed_in, configured, placed_by
     from gliclass_fast.serving.logs import use_json  # what follows may take seconds to import
 
     use_json(log_level.value)
@@ -127,7 +127,8 @@ def serve(
         raise ValueError("several replicas need --ray")
     if placement.ray_address is not None:
         raise ValueError("ray_address, the address of a cluster, needs --ray")
-    for key in (each for each in _FOR_RAY if each in keys):
+    in_file = changed_in(config)
+    for key in (each for each in _FOR_RAY if each in keys or each in in_file):
         logger.warning("%s has no effect: it is for replicas, with --ray", key)
     from gliclass_fast.serving.server import run
 

@@ -121,7 +121,10 @@ def serve(
 
         if config is None:
             placement = shared_out(placement, settings, placed_by(keys))
-        run_until_signal(RayService(settings, placement, log_level=log_level.value))
+        try:
+            run_until_signal(RayService(settings, placement, log_level=log_level.value))
+        except RuntimeError as error:  # a replica cannot start, mostly for a mistake in what it is given
+            raise ValueError(str(error)) from error
         return
     if placement.replicas > 1:
         raise ValueError("several replicas need --ray")

@@ -22,7 +22,6 @@ from fastapi.testclient import TestClient
 
 from gliclass_fast import ZeroShotClassificationPipeline, demo
 from gliclass_fast.serving import ray_environment, ray_serve
-from gliclass_fast.serving.access import LONGEST_ID
 from gliclass_fast.serving.app import create_app
 from gliclass_fast.serving.errors import Draining, Invalid
 from gliclass_fast.serving.ray_drain import drain_all
@@ -253,88 +252,6 @@ def test_the_lines_of_replicas_come_through(tmp_path: Path, capfd: pytest.Captur
     assert line["event"] == "an event" and line["request_id"] == "7" and line["pid"] == os.getpid()
 
 
-def test_the_environment_is_set_and_what_a_person_set_stays(monkeypatch: pytest.MonkeyPatch) -> None:
-    environment = {"RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure"}
-    monkeypatch.setattr(os, "environ", environment)
-    with ray_environment.local_environment("192.0.2.9") as folder:
-        assert environment["RAY_SERVE_ENABLE_HA_PROXY"] == "1"
-        assert environment["RAY_SERVE_HAPROXY_RETRY_ON"] == "conn-failure"
-        assert environment["RAY_SERVE_HAPROXY_SOCKET_PATH"].startswith(str(folder))
-        config = folder / "haproxy.cfg"
-        config.write_text(
-            "  bind *:8404\n    bind :9101\n  bind 127.0.0.1:8000\n stats socket a mode 666 level\n"
-            "defaults\n    mode http\nfrontend http_frontend\n    log global\n"
-        )
-        done = subprocess.run(
-            [environment["RAY_SERVE_HAPROXY_BINARY_PATH"], "-c", "-f", str(config)],
-            capture_output=True,
-            text=True,
-        )
-        assert "haproxy" in done.stderr
-        assert config.read_text() == (
-            "  bind 192.0.2.9:8404\n    bind 192.0.2.9:9101\n  bind 127.0.0.1:8000\n"
-            " stats socket a mode 600 level\n"
-            "defaults\n    option http-buffer-request\n    mode http\n"
-            f"frontend http_frontend\n{ray_environment.REQUEST_RULES}    log global\n"
-        )
-    assert not folder.exists() and environment == {"RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure"}
-
-
-PROXY = """\
-defaults
-    mode http
-    timeout connect 5s
-    timeout client 5s
-    timeout server 5s
-frontend http_frontend
-    bind 127.0.0.1:{port}
-    default_backend echo
-backend echo
-    http-request return content-type text/plain lf-string "%[req.hdrs,hex]"
-"""
-
-
-def test_ids_of_requests_are_those_that_a_replica_logs(tmp_path: Path) -> None:
-    """Ray would answer 500 to the one that is not UTF-8, and echo the others as they are."""
-    port = ray_environment.free_port()
-    config = tmp_path / "haproxy.cfg"
-    config.write_text(PROXY.format(port=port))
-
-    def passed_on(*lines: bytes) -> list[str]:
-        with socket.create_connection(("127.0.0.1", port), 10) as client:
-            client.sendall(
-                b"\r\n".join((b"GET / HTTP/1.1", b"host: a", b"connection: close", *lines, b"", b""))
-            )
-            body = client.makefile("rb").read().partition(b"\r\n\r\n")[2]
-        return [
-            line for line in bytes.fromhex(body.decode()).decode().split("\r\n") if line[:2] in ("x-", "se")
-        ]
-
-    with ray_environment.local_environment("127.0.0.1"):
-        proxy = subprocess.Popen([os.environ["RAY_SERVE_HAPROXY_BINARY_PATH"], "-f", str(config)])
-        try:
-            end = time.monotonic() + 30
-            while time.monotonic() < end:
-                try:
-                    socket.create_connection(("127.0.0.1", port)).close()
-                    break
-                except OSError:
-                    time.sleep(0.05)
-            assert passed_on() == passed_on(b"x-request-id:") == passed_on(b"X-Request-Id: caf\xe9") == []
-            assert passed_on(b"X-Request-Id: a b, c") == ["x-request-id: a b, c"]
-            assert passed_on(b"x-request-id: one", b"x-request-id: two") == ["x-request-id: two"]
-            assert passed_on(b"x-request-id: " + b"a" * 300) == [f"x-request-id: {'a' * LONGEST_ID}"]
-            others = (
-                b"serve_multiplexed_model_id: \xe9",
-                b"X-Session-Id: \xe9",
-                b"x-request-timeout-seconds: 0",
-            )
-            assert passed_on(*others, b"x-request-disconnect-disabled: ?1") == []
-        finally:
-            proxy.kill()
-            proxy.wait()
-
-
 def test_labels_of_each_text_stay_with_it_in_every_call() -> None:
     texts, nested = [str(number) for number in range(40)], [{"a": [str(number)]} for number in range(40)]
     for labels in (nested, [[str(number)] for number in range(40)]):
@@ -354,9 +271,25 @@ def test_threads_cores_and_queues_of_replicas(monkeypatch: pytest.MonkeyPatch) -
     assert RayService(ServeSettings(), Placement(cpus=0.5)).settings.threads == 1
 
 
+def test_folders_that_replicas_get_have_whole_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They work in folders of their own, where a path of this one leads to nothing."""
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path)
+    settings = ServeSettings("here", {"a": "./here", "b": "owner/name"}, {"c": "here", "d": "gone"})
+    found = RayService(settings, Placement()).settings
+    here = str(tmp_path / "here")
+    assert found.model == here and found.more_models == {"a": here, "b": "owner/name"}
+    assert found.adapters == {"c": here, "d": "gone"}
+
+
 def test_what_is_wrong_is_said_before_ray_starts() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(OSError, match="in use"):
         RayService(ServeSettings(), Placement(port=taken.getsockname()[1])).start()
+    with pytest.raises(ValueError, match=r"--host ::1: .* IPv4; one process, without --ray"):
+        RayService(ServeSettings(), Placement(host="::1")).start()
+    address = f"127.0.0.1:{ray_environment.free_port()}"
+    with pytest.raises(OSError, match=f"no cluster of Ray answers at {address}: .*refused"):
+        RayService(ServeSettings(), Placement(ray_address=address)).start()
     for arguments in ({}, {"model": "a", "config": "b"}):
         with pytest.raises(ValueError, match=r"give a"):
             ray_serve.GLiClassFactory(**arguments)

@@ -11,6 +11,7 @@ from typing import Any
 import typer
 
 from gliclass_fast.cli.batch_files import Files, files_of, tables
+from gliclass_fast.cli.batch_results import check_results
 from gliclass_fast.cli.console import errors, fail
 from gliclass_fast.cli.job import FAILED_ROWS, INTERRUPTED, MOST_NAMED
 from gliclass_fast.cli.lock import alone
@@ -92,7 +93,21 @@ class BatchRun:
             raise ValueError(
                 f"{self.checkpoint} is missing, and it tells what is done: delete {self.output} as well"
             )
+        # before a text is scored, as Ray goes by the names of files and would find it at the end, or never
+        check_results(
+            self.output, None if note.finished else self.checkpoint, self._columns, self._anew(note)
+        )
         return not note.finished
+
+    @property
+    def _columns(self) -> list[str]:
+        text = ["text"] if self.text else []
+        return ["row_id", "file", "row", *self.reading.keep, *text, "error", "labels", "scores", "tokens_cut"]
+
+    def _anew(self, note: RunNote) -> str:
+        """Returns the advice to delete all that there is of this job."""
+        there = [self.output, *([self.checkpoint] if self.checkpoint.is_dir() else []), note.path]
+        return f"delete {', '.join(map(str, there[:-1]))} and {there[-1]}, and begin anew"
 
     def score(self, files: Files) -> None:
         """Scores what has no results yet, on actors of Ray."""
@@ -124,11 +139,8 @@ class BatchRun:
         if (rows := results.count_rows()) != files.rows:
             held = f"{self.output} holds {rows} results of {files.rows} texts of {self.source}"
             if rows > files.rows:
-                raise ValueError(
-                    f"{held}, so rows are there more than once: delete {self.output}, {self.checkpoint} and "
-                    f"{note.path}, and begin anew"
-                )
-            raise ValueError(held)
+                raise ValueError(f"{held}, so rows are there more than once: {self._anew(note)}")
+            raise ValueError(f"{held}, so rows are lost: {self._anew(note)}")
         said = [f"{rows} texts of {self.source} classified into {self.output}"]
         if cut := results.count_rows(dataset.field("tokens_cut") > 0):
             said.append(f"the window cut {cut} of {rows} texts; --max-length may have them read whole")

@@ -71,7 +71,10 @@ Quantization = Annotated[str | None, Option(help=QUANTIZATION_HELP)]
 TopK = Annotated[int | None, Option(help="At most so many labels per text, the best.", min=1)]
 Single = Annotated[bool, Option("--single", help="One label per text: the best, scores sum to 1.")]
 Prompt = Annotated[str | None, Option(help="Task description put before the text.")]
-Keep = Annotated[str | None, Option(help="Other columns for the result, as id,date.", show_default="none")]
+Keep = Annotated[
+    list[str] | None,
+    Option(help="Other columns for the result, as id,date; may be given several times.", show_default="none"),
+]
 Encoding = Annotated[str | None, Option(help="Of the input.", show_default="utf-8")]
 Delimiter = Annotated[
     str | None, Option(help="Of a .csv or .tsv file; or the word tab.", show_default=", or tab")

@@ -137,9 +137,10 @@ def classify(
     run(source, scoring, running, layout, on_error.value, output, resume, shown)
 
 
-def reading_of(column: str, keep: str | None, encoding: str | None, delimiter: str | None) -> Reading:
+def reading_of(column: str, keep: list[str] | None, encoding: str | None, delimiter: str | None) -> Reading:
     """Returns how the files of an input are read."""
-    kept = tuple(dict.fromkeys(name.strip() for name in (keep or "").split(",") if name.strip()))
+    names = (name.strip() for each in keep or () for name in each.split(","))
+    kept = tuple(dict.fromkeys(name for name in names if name))
     return Reading(column, kept, encoding, "\t" if delimiter == "tab" else delimiter)
 
 

@@ -123,13 +123,18 @@ class RunNote:
         try:
             before = json.loads(self.path.read_text(encoding="utf-8"))
             noted = {name: before[name] for name in ("finished", "options", "dtypes")}
+            if tuple(map(type, noted.values())) != (bool, dict, list):  # of JSON, so there are no subclasses
+                raise ValueError
             rows, results, without = (before.get(name, 0) for name in ("rows", "results", "without"))
             done = Done(int(rows), int(results), tuple(map(int, without or ())))
             if done.results and not self._output.stat().st_size:
                 return None
             return {**noted, "skips": before.get("skips"), "done": done}
-        except (ValueError, KeyError, TypeError):
-            raise FileFormatError(f"{self.path} is damaged: delete it, or {self._output} as well") from None
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            # a folder of results cannot be continued without what is noted, as a file of them can
+            anew = f"delete {self._output} and it, and begin anew"
+            advice = anew if self._output.is_dir() else f"delete it, or {self._output} as well"
+            raise FileFormatError(f"{self.path} is damaged: {advice}") from None
 
     def begin(self) -> None:
         """Forgets an earlier run that this one does not continue, once its results are gone."""

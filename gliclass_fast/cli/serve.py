@@ -84,7 +84,7 @@ def serve(
     """
     console.let_threads_sleep()
     from gliclass_fast.serving.config import options_of
-    from gliclass_fast.serving.from_config import configured, placed_by
+    from gliclass_fast.serving.from_config import changed_in, configured, placed_by
     from gliclass_fast.serving.logs import use_json  # what follows may take seconds to import
 
     use_json(log_level.value)
@@ -117,13 +117,17 @@ def serve(
 
         if config is None:
             placement = shared_out(placement, settings, placed_by(keys))
-        run_until_signal(RayService(settings, placement, log_level=log_level.value))
+        try:
+            run_until_signal(RayService(settings, placement, log_level=log_level.value))
+        except RuntimeError as error:  # a replica cannot start, mostly for a mistake in what it is given
+            raise ValueError(str(error)) from error
         return
     if placement.replicas > 1:
         raise ValueError("several replicas need --ray")
     if placement.ray_address is not None:
         raise ValueError("ray_address, the address of a cluster, needs --ray")
-    for key in (each for each in _FOR_RAY if each in keys):
+    in_file = changed_in(config)
+    for key in (each for each in _FOR_RAY if each in keys or each in in_file):
         logger.warning("%s has no effect: it is for replicas, with --ray", key)
     from gliclass_fast.serving.server import run
 

@@ -37,6 +37,16 @@ def configured(path: Path | None, given: Mapping[str, Any]) -> tuple[ServeSettin
     return settings_of(config, keys=given), placement_of(config, keys=given)
 
 
+def changed_in(path: Path | None) -> set[str]:
+    """Names the keys to which a YAML file that `configured` took gives other values than their defaults."""
+    if path is None:
+        return set()
+    import yaml
+
+    given = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    return {key for key, value in given.items() if value != getattr(GLiClassServeConfig, key, None)}
+
+
 def settings_of(
     config: GLiClassServeConfig, on_gpu: bool | None = None, keys: Collection[str] = EFFECTS
 ) -> ServeSettings:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from gliclass_fast.serving.ray_environment import STAYS_REACHABLE
@@ -68,3 +69,16 @@ def with_threads(settings: ServeSettings, placement: Placement) -> ServeSettings
     if settings.threads is not None:
         return settings
     return replace(settings, threads=max(1, int(placement.cpus)))
+
+
+def with_whole_paths(settings: ServeSettings) -> ServeSettings:
+    """Returns settings whose folders have whole paths, as replicas have working folders of their own."""
+
+    def whole(model: str) -> str:
+        return str(Path(model).resolve()) if Path(model).is_dir() else model
+
+    return replace(
+        settings, model=whole(settings.model),
+        more_models={name: whole(model) for name, model in settings.more_models.items()},
+        adapters={name: whole(adapter) for name, adapter in settings.adapters.items()},
+    )  # fmt: skip

@@ -61,18 +61,48 @@ def connected(cluster: Cluster) -> Iterator[Actors]:
     count = cluster.count or max(1, (os.cpu_count() or 1) // cluster.cpus)
     own = {"num_cpus": count * cluster.cpus + HELPERS, "include_dashboard": False}
     try:
-        _knock(cluster.address or "local")
-        ray.init(cluster.address or "local", **({} if cluster.address else own), **quiet)
+        knock(cluster.address or "local")
+        with _silent():
+            ray.init(cluster.address or "local", **({} if cluster.address else own), **quiet)
     except Exception as error:  # Ray raises all kinds, as Exception itself where it takes too long to start
-        where = f"no cluster of Ray answers at {cluster.address}" if cluster.address else "Ray did not start"
-        raise ValueError(f"{where}: {' '.join(str(error).split())}") from error
+        raise ValueError(no_answer(cluster.address, error)) from error
     try:
         yield _actors(cluster)
     finally:
         ray.shutdown()
 
 
-def _knock(address: str) -> None:
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Leaves out what Ray's own library writes to standard error as it starts: how much its log has."""
+    try:
+        kept = os.dup(2)
+    except OSError:  # it is closed
+        yield
+        return
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
+def no_answer(address: str | None, error: Exception) -> str:
+    """Returns the message for a cluster that does not answer, or for one of this machine that did not start.
+
+    One that refuses is one that does not answer, and what Ray raises may not say why.
+    """
+    reason = " ".join(str(error).split())
+    if address is None:
+        return f"Ray did not start: {reason}"
+    token = "" if isinstance(error, OSError) else ". If it asks for a token, set RAY_AUTH_MODE=token"
+    return f"no cluster of Ray answers at {address}: {reason}{token}"
+
+
+def knock(address: str) -> None:
     """Raises OSError where nobody listens at a host and port, as Ray would wait for long without a word."""
     there = urlsplit(f"//{address.removeprefix('ray://')}")  # "auto" and "local" have no port
     if there.hostname and there.port:

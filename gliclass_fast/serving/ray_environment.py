@@ -39,6 +39,21 @@ FAST_AND_SAFE = {
     "RAY_USAGE_STATS_ENABLED": "0",
 }
 
+# of HAProxy, for every request. Ray adds the header x-request-id to an answer as it came, while one process
+# answers with the last of several, of 128 characters at most; and Ray fails at what is not UTF-8 in a header
+# that it reads. Where the id is left out, Ray makes one that the replica logs. The other headers would have a
+# meaning of Ray's: a client must not set the time of a request. Where it asks for another
+# protocol, it is answered in this one, as by one process.
+REQUEST_RULES = """\
+    http-request set-header x-request-id %[req.fhdr(x-request-id,-1),bytes(0,128)]
+    http-request del-header x-request-id unless { req.fhdr(x-request-id) -m reg '^[ -~]+$' }
+    http-request del-header x[-_]session[-_]id -m reg
+    http-request del-header serve[-_]multiplexed[-_]model[-_]id -m reg
+    http-request del-header x-request-timeout-seconds
+    http-request del-header x-request-disconnect-disabled
+    http-request del-header upgrade
+"""
+
 
 @contextmanager
 def local_environment(host: str) -> Iterator[Path]:
@@ -88,6 +103,7 @@ def _starter(folder: Path, host: str) -> Path:
     if not binary.exists():
         raise FileNotFoundError(f"{binary} is missing: pip install 'ray[serve]'")
     starter = folder / "haproxy"
+    (folder / "request-rules").write_text(REQUEST_RULES)
     starter.write_text(
         "#!/bin/sh\n"
         "# the configuration is what follows -f\n"
@@ -95,6 +111,7 @@ def _starter(folder: Path, host: str) -> Path:
         f"sed -i -e 's/^\\( *bind \\)\\*\\{{0,1\\}}:/\\1{host}:/' -e 's/ mode 666 / mode 600 /' \"$file\"\n"
         # a request can only be repeated once HAProxy has all of it
         "sed -i -e 's/^defaults$/&\\n    option http-buffer-request/' \"$file\"\n"
+        f"sed -i -e '/^frontend http_frontend$/r {folder}/request-rules' \"$file\"\n"
         f'exec "{binary}" "$@"\n'
     )
     starter.chmod(stat.S_IRWXU)

@@ -67,7 +67,11 @@ class Replica:
 
     def __serve_build_asgi_app__(self) -> Callable[..., Any]:
         """Loads the model and returns the app; Ray calls it once, in the event loop."""
-        app = self._build_app(self._settings)
+        try:
+            app = self._build_app(self._settings)
+        except Exception as error:  # Ray tries again, and says nothing meanwhile
+            logger.error("the replica cannot start", extra={"pid": os.getpid(), "reason": str(error)})
+            raise
         self.service: Service = app.state.service
         if self._surroundings.folder is not None:
             listen_for_end(self._surroundings.folder, self.service.drain)

@@ -7,7 +7,8 @@ import math
 import os
 import signal
 import socket
-from collections.abc import Callable, Collection
+import time
+from collections.abc import Callable, Collection, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from queue import SimpleQueue
 from types import FrameType, TracebackType
 from typing import Any
 
-from gliclass_fast.serving.ray_application import NAME, application_of, with_threads
+from gliclass_fast.serving.ray_application import NAME, application_of, with_threads, with_whole_paths
 from gliclass_fast.serving.ray_drain import drain_all
 from gliclass_fast.serving.ray_environment import FAST_AND_SAFE, free_port, local_environment
 from gliclass_fast.serving.ray_logs import ReplicaLines
@@ -24,6 +25,8 @@ from gliclass_fast.serving.settings import Placement, ServeSettings, address_of
 
 logger = logging.getLogger(__name__)
 
+# once all that waited is answered: a load balancer has so long to learn from status 503 that this is the end
+LAST_SECONDS = 2
 RAY_LOGS = {"encoding": "JSON", "enable_access_log": False}  # a request is one line of our own log
 
 
@@ -48,7 +51,7 @@ class RayService:
         """
         if placement.port == 0:
             placement = replace(placement, port=free_port())
-        self.settings, self.placement = with_threads(settings, placement), placement
+        self.settings, self.placement = with_whole_paths(with_threads(settings, placement)), placement
         self._build_app, self._log_level = build_app, log_level
         self._clean_up = ExitStack()
         self._local = True  # whether the cluster is this object's own
@@ -65,9 +68,14 @@ class RayService:
     def start(self) -> None:
         """Starts Ray where it does not run, and returns once every replica answers.
 
-        Raises OSError where the address is taken, RuntimeError where a replica cannot start, and ImportError
-        without the extra `ray`.
+        Raises OSError where the address is taken or no cluster answers, ValueError for a host that Ray has no
+        use for, RuntimeError where a replica cannot start, and ImportError without the extra `ray`.
         """
+        if ":" in self.placement.host:
+            raise ValueError(
+                f"--host {self.placement.host}: Ray Serve listens at addresses of IPv4; one process, without "
+                "--ray, listens at those of IPv6 too"
+            )
         import ray
 
         self._local = self.placement.ray_address is None and not ray.is_initialized()
@@ -92,6 +100,15 @@ class RayService:
         if self._folder is not None:
             drain_all(self._folder, self.settings.limits.seconds + 1)
 
+    def refuse_for(self, seconds: float) -> None:
+        """Waits until clients that still come have had status 503 for a while, where `drain` has drained.
+
+        Ray's proxy takes their connections, and a client that it leaves without an answer cannot tell whether
+        to ask again.
+        """
+        if self._folder is not None:
+            time.sleep(seconds)
+
     def stop(self) -> None:
         """Ends the replicas, which answer what they have; ends the cluster too where `start` started it."""
         self._clean_up.close()
@@ -115,7 +132,7 @@ class RayService:
             self._logs = Logs(logs, None if lines is None else lines.path)
             _log_through_root(logs)
         if not ray.is_initialized():
-            ray.init(**options, log_to_driver=logs is None)
+            self._connect({**options, "log_to_driver": logs is None})
             clean_up.callback(ray.shutdown)
         from ray import serve
 
@@ -131,6 +148,21 @@ class RayService:
         )
         clean_up.callback(serve.shutdown if self._local else lambda: serve.delete(NAME))
 
+    def _connect(self, options: Mapping[str, Any]) -> None:
+        import ray
+
+        if self._local:
+            ray.init(**options)
+            return
+        from gliclass_fast.serving.ray_cluster import knock, no_answer  # imports Ray Data, which takes long
+
+        address = str(self.placement.ray_address)
+        try:
+            knock(address)
+            ray.init(**options)
+        except Exception as error:  # Ray raises all kinds
+            raise ConnectionError(no_answer(address, error)) from error
+
     def _deploy(self) -> None:
         from ray import serve
 
@@ -139,7 +171,10 @@ class RayService:
             self.settings, placement, self._build_app, Surroundings(self._logs, self._folder),
             self._environment, surge=self._local and not placement.gpus,
         )  # fmt: skip
-        self.handle = serve.run(application, name=NAME, route_prefix="/", logging_config=RAY_LOGS)
+        try:
+            self.handle = serve.run(application, name=NAME, route_prefix="/", logging_config=RAY_LOGS)
+        except RuntimeError as error:
+            raise RuntimeError(f"no replica could start: {_reason(error)}") from error
 
     def __enter__(self) -> RayService:
         """Starts the service."""
@@ -183,6 +218,7 @@ def run_until_signal(service: RayService) -> None:
         _at_signals(_end)
         logger.info("draining", extra={"signal": number})
         service.drain()
+        service.refuse_for(LAST_SECONDS)
     finally:
         service.stop()
 
@@ -200,6 +236,17 @@ def _check_free(host: str, port: int) -> None:
     """Raises OSError where an address is taken: two proxies at one port would share its requests."""
     with socket.create_server((host, port)):
         return
+
+
+def _reason(error: RuntimeError) -> str:
+    """Returns in a line why a replica did not start: Ray's error does not say it, but its status may."""
+    from ray import serve
+
+    application = serve.status().applications.get(NAME)
+    told = [] if application is None else [each.message for each in application.deployments.values()]
+    lines = [line for line in "\n".join((str(error), *told)).splitlines() if line.strip()]
+    # a traceback is indented, except for its last line
+    return next(line.strip() for line in reversed(lines) if not line.startswith((" ", "\x1b")))
 
 
 def _gpus(settings: ServeSettings, placement: Placement) -> float:

@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from gliclass_fast.cli import app
 from gliclass_fast.cli.console import DEVICES
+from gliclass_fast.cli.options import reading_of
 from gliclass_fast.ops import ORDER
 
 MISTAKES = [
@@ -75,3 +76,8 @@ def test_every_command_refuses_a_device_that_there_is_not(
 
 def test_the_devices_are_those_of_the_operations() -> None:
     assert set(DEVICES) == set(ORDER)
+
+
+def test_columns_to_keep_may_be_given_several_times() -> None:
+    assert reading_of("text", ["id, date", "id,,key"], None, None).keep == ("id", "date", "key")
+    assert reading_of("text", None, None, None).keep == ()

@@ -26,6 +26,7 @@ from typer.testing import CliRunner
 from gliclass_fast import ZeroShotClassificationPipeline, demo
 from gliclass_fast.cli.batch_files import files_of, tables
 from gliclass_fast.cli.rows import Reading
+from gliclass_fast.serving import ray_cluster
 from gliclass_fast.serving.ray_cluster import Actors, Cluster, connected
 from gliclass_fast.serving.ray_data import Classifier
 from gliclass_fast.serving.ray_job import BatchJob, Rows
@@ -243,3 +244,11 @@ def test_an_address_where_nobody_listens_is_refused_at_once(monkeypatch: pytest.
         with pytest.raises(ValueError, match=message), connected(Cluster(address=address)):
             pass
     assert len(asked) == 4
+
+
+def test_a_cluster_that_refuses_is_told_of_tokens() -> None:
+    refused = ray_cluster.no_answer("host:1", RuntimeError("Timed out\nwhile waiting"))
+    asks = "If it asks for a token, set RAY_AUTH_MODE=token"
+    assert refused == f"no cluster of Ray answers at host:1: Timed out while waiting. {asks}"
+    assert asks not in ray_cluster.no_answer("host:1", ConnectionRefusedError("refused"))
+    assert ray_cluster.no_answer(None, RuntimeError("why")) == "Ray did not start: why"

@@ -252,32 +252,6 @@ def test_the_lines_of_replicas_come_through(tmp_path: Path, capfd: pytest.Captur
     assert line["event"] == "an event" and line["request_id"] == "7" and line["pid"] == os.getpid()
 
 
-def test_the_environment_is_set_and_what_a_person_set_stays(monkeypatch: pytest.MonkeyPatch) -> None:
-    environment = {"RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure"}
-    monkeypatch.setattr(os, "environ", environment)
-    with ray_environment.local_environment("192.0.2.9") as folder:
-        assert environment["RAY_SERVE_ENABLE_HA_PROXY"] == "1"
-        assert environment["RAY_SERVE_HAPROXY_RETRY_ON"] == "conn-failure"
-        assert environment["RAY_SERVE_HAPROXY_SOCKET_PATH"].startswith(str(folder))
-        config = folder / "haproxy.cfg"
-        config.write_text(
-            "  bind *:8404\n    bind :9101\n  bind 127.0.0.1:8000\n stats socket a mode 666 level\n"
-            "defaults\n    mode http\n"
-        )
-        done = subprocess.run(
-            [environment["RAY_SERVE_HAPROXY_BINARY_PATH"], "-c", "-f", str(config)],
-            capture_output=True,
-            text=True,
-        )
-        assert "haproxy" in done.stderr
-        assert config.read_text() == (
-            "  bind 192.0.2.9:8404\n    bind 192.0.2.9:9101\n  bind 127.0.0.1:8000\n"
-            " stats socket a mode 600 level\n"
-            "defaults\n    option http-buffer-request\n    mode http\n"
-        )
-    assert not folder.exists() and environment == {"RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure"}
-
-
 def test_labels_of_each_text_stay_with_it_in_every_call() -> None:
     texts, nested = [str(number) for number in range(40)], [{"a": [str(number)]} for number in range(40)]
     for labels in (nested, [[str(number)] for number in range(40)]):
@@ -297,9 +271,25 @@ def test_threads_cores_and_queues_of_replicas(monkeypatch: pytest.MonkeyPatch) -
     assert RayService(ServeSettings(), Placement(cpus=0.5)).settings.threads == 1
 
 
+def test_folders_that_replicas_get_have_whole_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They work in folders of their own, where a path of this one leads to nothing."""
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path)
+    settings = ServeSettings("here", {"a": "./here", "b": "owner/name"}, {"c": "here", "d": "gone"})
+    found = RayService(settings, Placement()).settings
+    here = str(tmp_path / "here")
+    assert found.model == here and found.more_models == {"a": here, "b": "owner/name"}
+    assert found.adapters == {"c": here, "d": "gone"}
+
+
 def test_what_is_wrong_is_said_before_ray_starts() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(OSError, match="in use"):
         RayService(ServeSettings(), Placement(port=taken.getsockname()[1])).start()
+    with pytest.raises(ValueError, match=r"--host ::1: .* IPv4; one process, without --ray"):
+        RayService(ServeSettings(), Placement(host="::1")).start()
+    address = f"127.0.0.1:{ray_environment.free_port()}"
+    with pytest.raises(OSError, match=f"no cluster of Ray answers at {address}: .*refused"):
+        RayService(ServeSettings(), Placement(ray_address=address)).start()
     for arguments in ({}, {"model": "a", "config": "b"}):
         with pytest.raises(ValueError, match=r"give a"):
             ray_serve.GLiClassFactory(**arguments)

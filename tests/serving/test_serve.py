@@ -161,6 +161,18 @@ def test_a_key_on_the_command_line_changes_nothing_else(
     ]
 
 
+def test_a_key_for_replicas_in_a_file_is_named_too(
+    starts: Callable[..., tuple[ServeSettings, Placement]], caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    """One that has its default there is none that a person has set: `to_yaml` writes all of them."""
+    file = tmp_path / "serve.yaml"
+    file.write_text("model: m\ndevice: cpu\nnum_cpus_per_replica: 4.0\nmax_ongoing_requests: 256\n")
+    starts("--config", str(file))
+    assert [record.getMessage() for record in caplog.records] == [
+        "num_cpus_per_replica has no effect: it is for replicas, with --ray"
+    ]
+
+
 def test_with_ray_what_no_key_sets_is_shared_out(
     starts: Callable[..., tuple[ServeSettings, Placement]], monkeypatch: pytest.MonkeyPatch
 ) -> None:

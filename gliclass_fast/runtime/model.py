@@ -147,7 +147,8 @@ class GLiClassModel(StockModel):
         """
         model = whole(model)
         first = next(model.parameters())
-        settings |= {"dtype": dtype or first.dtype, "device": first.device if device is None else device}
+        own = torch.float32 if first.dtype is torch.float64 else first.dtype  # the engine has no float64
+        settings |= {"dtype": dtype or own, "device": first.device if device is None else device}
         return cls(model.config.to_dict(), LiveModel(model), "the gliclass model", **settings)
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -156,6 +156,15 @@ class StockModel:
         instead = _INSTEAD if hasattr(nn.Module, name) or name in _OF_TRANSFORMERS else ""
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}{instead}")
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Raises AttributeError for another forward, which no call would use."""
+        if name in ("forward", "__call__"):
+            raise AttributeError(
+                f"{name} of {type(self).__name__} cannot be set: pipelines run the network without it. "
+                "Derive from the pipeline, or use the gliclass package"
+            )
+        super().__setattr__(name, value)
+
     @property
     def name_or_path(self) -> str:
         """Returns what the model was loaded by, as transformers does; "" where it was made of tensors."""

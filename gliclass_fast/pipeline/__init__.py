@@ -69,7 +69,7 @@ class BasePipeline:
     _engine: Engine | None = None
     _labels_tokenizer: Any
     tokenizer: Setting[Any] = Setting(tokenizer_of)
-    max_length: Setting[int] = Setting(partial(arguments.whole_number, name="max_length"))
+    max_length: Setting[int | None] = Setting(arguments.tokens_per_window)
     batch_tokens: Setting[int | None] = Setting(arguments.tokens_per_batch)
     classification_type: Setting[str] = Setting(arguments.check_classification_type)
     on_truncation: Setting[OnTruncation] = Setting(arguments.check_on_truncation)
@@ -80,7 +80,7 @@ class BasePipeline:
         model: GLiClassModel | str | Path | Any,
         tokenizer: Any = None,
         max_classes: int = 25,
-        max_length: int = 1024,
+        max_length: int | None = 1024,
         classification_type: str = "multi-label",
         device: str | torch.device | int | None = "cuda:0",
         progress_bar: bool = True,
@@ -99,7 +99,7 @@ class BasePipeline:
             tokenizer: a fast tokenizer or its folder or repository id; default: the model's own, if `model`
                 is a path or repository id.
             max_classes: has no effect, as any number of labels that fits the window works.
-            max_length: the window in tokens, special tokens included.
+            max_length: the window in tokens, special tokens included; None: the tokenizer's own limit.
             classification_type: "multi-label" or "single-label", unless a call says otherwise.
             device: where to run; a GPU falls back to the CPU where there is none.
             progress_bar: whether a terminal shows a progress bar, in calls of many texts.
@@ -262,10 +262,10 @@ class BasePipeline:
         requests, given = self._requests(
             texts, labels, prompt, examples, rac_examples, label_descriptions, first_text, adapter_ids
         )
-        thresholds = arguments.thresholds_per_text(threshold, [each.names for each in given])
         types = arguments.classification_types_per_text(
             classification_type, len(requests), self.classification_type
         )
+        thresholds = arguments.thresholds_per_text(threshold, [each.names for each in given], types)
         abstains = min_score is not None or none_label is not None
         abstention = Abstention.checked(min_score, none_label, types) if abstains else None
         return Classification(

@@ -51,7 +51,7 @@ class ZeroShotClassificationWithChunkingPipeline(BasePipeline):
         model: Any,
         tokenizer: Any = None,
         max_classes: int = 25,
-        max_length: int = 1024,
+        max_length: int | None = 1024,
         classification_type: str = "multi-label",
         device: Any = "cuda:0",
         progress_bar: bool = True,
@@ -196,21 +196,23 @@ class ZeroShotClassificationWithChunkingPipeline(BasePipeline):
         self,
         text: str,
         labels: Sequence[str],
-        threshold: float = 0.5,
+        threshold: float | None = 0.5,
         examples: Iterable[Any] | None = None,
         prompt: str | None = None,
     ) -> tuple[list[Prediction], dict[str, float]]:
         """Returns the predictions of one text, and the score of every label; errors are those of a call."""
-        threshold = arguments.score_between_0_and_1(threshold, "threshold")
+        single = self.classification_type == "single-label"
+        unused = single and threshold is None
+        least = 0.0 if unused else arguments.score_between_0_and_1(threshold, "threshold")
         names = arguments.as_list(labels, "labels", "a list of strings")
         # not self(...), as a subclass may answer its own calls by this
         call = ZeroShotClassificationWithChunkingPipeline.__call__
         [scores] = call(self, [text], names, examples=examples, prompt=prompt, return_hierarchical=True)
         found = [{"label": label, "score": score} for label, score in scores.items()]
         found.sort(key=lambda prediction: -prediction["score"])
-        if self.classification_type == "single-label":
+        if single:
             return found[:1], scores
-        return [each for each in found if each["score"] >= threshold], scores
+        return [each for each in found if each["score"] >= least], scores
 
     def aggregate_chunk_scores(
         self, chunk_scores: Iterable[Mapping[str, float]], labels: Sequence[str]

@@ -16,6 +16,7 @@ from gliclass_fast.checkpoint.errors import CheckpointError
 from gliclass_fast.checkpoint.lora import WRAPPER
 
 _TUNER = "base_model."  # PEFT's wrapper within its model
+_COMPILED = "_orig_mod."  # torch.compile's wrapper
 
 
 def adapter_layers(model: nn.Module) -> dict[str, Any]:
@@ -48,6 +49,12 @@ def merged_readers(model: nn.Module) -> dict[str, Callable[[], Tensor]]:
             "parametrization, weight norm, spectral norm or pruning): make it a plain weight first"
         )
     for name, tensor in model.state_dict().items():
+        if not isinstance(tensor, Tensor):
+            place = name.partition("._packed_params")[0]
+            raise CheckpointError(
+                f"{place} holds a {type(tensor).__name__} where a tensor should be, as layers that torch has "
+                "quantized do: give the model as it was before, and quantization='int8'"
+            )
         layer = next((each for each in layers if name.startswith(f"{each}.")), None)
         if layer is not None:
             _, _, own = name.removeprefix(layer).partition(".base_layer.")
@@ -74,7 +81,8 @@ def merged_readers(model: nn.Module) -> dict[str, Callable[[], Tensor]]:
 
 
 def _plain(name: str) -> str:
-    return name.replace(WRAPPER, "")
+    """Returns a tensor's name without what PEFT and torch.compile, of inner modules too, put into it."""
+    return name.replace(WRAPPER, "").replace(_COMPILED, "")
 
 
 def _merged(place: str, layer: Any, own: str) -> Tensor:

@@ -13,6 +13,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from gliclass_fast.checkpoint.adapters import adapter_layers, adapter_state, merged_readers
 from gliclass_fast.checkpoint.memory import Memory
+from gliclass_fast.checkpoint.own_forwards import look, refuse_own_forwards
 
 _watching: WeakSet[LiveState] = WeakSet()
 
@@ -36,7 +37,11 @@ class LiveModel:
         return type(self), (self.model,)
 
     def __call__(self) -> Mapping[str, Tensor]:
-        """Returns the tensors under the names of a plain checkpoint, with adapters merged."""
+        """Returns the tensors under the names of a plain checkpoint, with adapters merged.
+
+        Raises CheckpointError where tensors do not say what a module computes.
+        """
+        refuse_own_forwards(self.model)
         return LiveTensors(self.model, self._memory)
 
     def state(self) -> LiveState:
@@ -48,13 +53,15 @@ class LiveState:
     """Remembers which tensors a model had, and the version of each.
 
     The step of an optimizer of torch, `load_state_dict`, an operation in place, an exchanged parameter or
-    module, and another active adapter are noticed. Writes that nobody counts are not: through `tensor.data`,
-    through a NumPy view, those of other processes, and of fused kernels that are not torch's.
+    module, another forward or hook, and another active adapter are noticed. Writes that nobody counts are
+    not: through `tensor.data`, through a NumPy view, those of other processes, and of fused kernels that are
+    not torch's.
     """
 
     def __init__(self, model: nn.Module) -> None:
         self._tensors: list[tuple[dict[str, Any], str, Tensor, int, int]] = []
         self._modules: list[tuple[dict[str, Any], dict[str, Any]]] = []
+        self._looks = [(module, look(module)) for module in model.modules()]
         self._adapters = [(layer, adapter_state(layer)) for layer in adapter_layers(model).values()]
         self._stepped = False  # whether an optimizer of these tensors made a step
         for module in model.modules():
@@ -73,6 +80,7 @@ class LiveState:
         return (
             not self._stepped
             and all(now == before for now, before in self._modules)
+            and all(look(module) == before for module, before in self._looks)
             and all(
                 owner.get(name) is tensor and _version(tensor) == version and tensor.data_ptr() == address
                 for owner, name, tensor, version, address in self._tensors

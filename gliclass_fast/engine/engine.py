@@ -23,6 +23,7 @@ from gliclass_fast.runtime.packing import run_batches
 from gliclass_fast.runtime.transfer import PendingLogits
 from gliclass_fast.text.arguments import OnTruncation
 from gliclass_fast.text.prompts import Request
+from gliclass_fast.text.tokenizer import window_of
 
 CHUNK = 256  # prompts that are tokenised at a time, while a GPU works on those before
 # A GPU waits for the first prompts only, so these are few; a CPU tokenises and computes in turn.
@@ -81,7 +82,7 @@ class Engine:
         self,
         model: GLiClassModel,
         tokenizer: Any,
-        max_length: int,
+        max_length: int | None,
         batch_tokens: int | None = None,
         labels_tokenizer: Any = None,
         narrow: Engine | None = None,
@@ -113,6 +114,7 @@ class Engine:
         self._bound = (loaded.config, loaded.device, self.reader.longest)
         limits = (loaded.config.backbone_config.max_positions, self._bound[2])
         longest = min((limit for limit in limits if limit is not None), default=None)
+        max_length = window_of(max_length, tokenizer)
         self.window = max_length if longest is None else min(max_length, longest)
         self._cuts = CutReports(self.window, max_length, longest)
 

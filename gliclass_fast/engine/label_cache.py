@@ -15,7 +15,7 @@ from gliclass_fast.batch import EncodedPrompt
 from gliclass_fast.runtime.loaded import LoadedNetwork
 from gliclass_fast.runtime.model import GLiClassModel
 from gliclass_fast.text.errors import LabelsDoNotFit
-from gliclass_fast.text.tokenizer import SequenceTokenizer
+from gliclass_fast.text.tokenizer import SequenceTokenizer, window_of
 
 CAPACITY = 16384  # labels
 LISTS = 16  # label lists whose vectors stay together, as most callers send the same list again
@@ -28,13 +28,14 @@ class LabelCache:
         self,
         model: GLiClassModel,
         tokenizer: Any,
-        max_length: int,
+        max_length: int | None,
         batch_tokens: int,
         capacity: int = CAPACITY,
     ) -> None:
         """Takes the label tower's tokenizer and its window in tokens, special tokens included."""
         longest = model.loaded.config.label_backbone_config.max_positions
         self._tokenizer = SequenceTokenizer(tokenizer)
+        max_length = window_of(max_length, tokenizer)
         self._window = max_length if longest is None else min(max_length, longest)
         self._model, self._batch_tokens, self._capacity = model, batch_tokens, capacity
         self._vectors: OrderedDict[str, Tensor] = OrderedDict()

@@ -31,6 +31,12 @@ def load_model(model: Any, device: torch.device | None = None, **options: Any) -
     if isinstance(model, GLiClassModel):
         if options:
             raise TypeError(f"{sorted(options)} go with a path or repository id: this model is loaded")
+        kind = type(model)
+        if kind.forward is not GLiClassModel.forward or kind.__call__ is not GLiClassModel.__call__:
+            raise TypeError(
+                f"{kind.__name__} has a forward of its own, which a pipeline would leave out: derive from "
+                "the pipeline instead, or use the gliclass package"
+            )
         return model if device is None else model.to(device)
     if is_name(model):
         return GLiClassModel.from_pretrained(model, device=device, **options)

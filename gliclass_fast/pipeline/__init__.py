@@ -144,10 +144,10 @@ class BasePipeline(PipelineSettings):
         requests, given = self._requests(
             texts, labels, prompt, examples, rac_examples, label_descriptions, first_text, adapter_ids
         )
-        thresholds = arguments.thresholds_per_text(threshold, [each.names for each in given])
         types = arguments.classification_types_per_text(
             classification_type, len(requests), self.classification_type
         )
+        thresholds = arguments.thresholds_per_text(threshold, [each.names for each in given], types)
         abstains = min_score is not None or none_label is not None
         abstention = Abstention.checked(min_score, none_label, types) if abstains else None
         return CheckedCall(

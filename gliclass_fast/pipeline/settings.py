@@ -34,7 +34,7 @@ class PipelineSettings:
     _engine: Engine | None = None
     _labels_tokenizer: Any
     tokenizer: Setting[Any] = Setting(tokenizer_of)
-    max_length: Setting[int] = Setting(partial(arguments.whole_number, name="max_length"))
+    max_length: Setting[int | None] = Setting(arguments.tokens_per_window)
     batch_tokens: Setting[int | None] = Setting(arguments.tokens_per_batch)
     classification_type: Setting[str] = Setting(arguments.check_classification_type)
     on_truncation: Setting[OnTruncation] = Setting(arguments.check_on_truncation)
@@ -45,7 +45,7 @@ class PipelineSettings:
         model: GLiClassModel | str | Path | Any,
         tokenizer: Any = None,
         max_classes: int = 25,
-        max_length: int = 1024,
+        max_length: int | None = 1024,
         classification_type: str = "multi-label",
         device: str | torch.device | int | None = "cuda:0",
         progress_bar: bool = True,
@@ -64,7 +64,7 @@ class PipelineSettings:
             tokenizer: a fast tokenizer or its folder or repository id; default: the model's own, if `model`
                 is a path or repository id.
             max_classes: has no effect, as any number of labels that fits the window works.
-            max_length: the window in tokens, special tokens included.
+            max_length: the window in tokens, special tokens included; None: the tokenizer's own limit.
             classification_type: "multi-label" or "single-label", unless a call says otherwise.
             device: where to run; a GPU falls back to the CPU where there is none.
             progress_bar: whether a terminal shows a progress bar, in calls of many texts.

@@ -26,7 +26,7 @@ from gliclass_fast.runtime.loaded import LoadedNetwork, load
 from gliclass_fast.runtime.origin import Origin
 from gliclass_fast.runtime.pretrained import find_pretrained
 from gliclass_fast.runtime.settings import Settings
-from gliclass_fast.runtime.stock import StockModel
+from gliclass_fast.runtime.stock import WITHOUT_WEIGHTS, StockModel
 from gliclass_fast.runtime.warm_up import warm_up
 from gliclass_fast.text.arguments import plain_string
 
@@ -62,10 +62,7 @@ class GLiClassModel(StockModel):
             settings: dtype, device, backend, cuda_graphs and quantization, as `from_pretrained` takes them.
         """
         if read_tensors is None:  # the reference's call, which makes random weights
-            raise TypeError(
-                "a model needs weights: from_pretrained loads a checkpoint, and from_gliclass takes those of "
-                "a gliclass model, such as gliclass.GLiClassModel(config)"
-            )
+            raise TypeError(WITHOUT_WEIGHTS)
         with valid_options(f"the configuration of {source}"):
             self.origin = Origin(config, read_tensors, source)
         self.on_change = on_change
@@ -147,7 +144,8 @@ class GLiClassModel(StockModel):
         """
         model = whole(model)
         first = next(model.parameters())
-        settings |= {"dtype": dtype or first.dtype, "device": first.device if device is None else device}
+        own = torch.float32 if first.dtype is torch.float64 else first.dtype  # the engine has no float64
+        settings |= {"dtype": dtype or own, "device": first.device if device is None else device}
         return cls(model.config.to_dict(), LiveModel(model), "the gliclass model", **settings)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -222,14 +220,6 @@ class GLiClassModel(StockModel):
         """Builds the network anew, from the tensors and the configuration of now."""
         with self._lock:
             self._build(self.settings)
-
-    @property
-    def device(self) -> torch.device:
-        return self.loaded.device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.loaded.dtype
 
     @property
     def ops(self) -> Ops:

@@ -43,11 +43,7 @@ def find_pretrained(path_or_repo_id: str | Path, options: Mapping[str, Any]) -> 
         TypeError: an option is unknown.
         ValueError: an option has a value that the engine does not have, or the checkpoint is not valid.
     """
-    given = {
-        name: value
-        for name, value in options.items()
-        if value is not None and not (value is False and name in _DEFAULT_ALONE)
-    }
+    given = {name: value for name, value in options.items() if not _is_default(name, value, options)}
     if given.get("use_safetensors") is False:
         raise ValueError("use_safetensors=False is not supported: pickle files can run code")
     if "proxies" in given:
@@ -68,6 +64,18 @@ def find_pretrained(path_or_repo_id: str | Path, options: Mapping[str, Any]) -> 
         )
     name = {"_name_or_path": str(path_or_repo_id)}  # transformers shows it as `config.name_or_path`
     return Pretrained(folder, raw | changes | name, _one_device(given.get("device_map")))
+
+
+def _is_default(name: str, value: Any, options: Mapping[str, Any]) -> bool:
+    """Tells whether an option says nothing, or nothing but the others.
+
+    `AutoModel` passes on empty dicts, and `adapter_kwargs` that repeat the model's own revision and token.
+    """
+    if name == "adapter_kwargs" and isinstance(value, Mapping):
+        return all(each is None or each == options.get(key) for key, each in value.items())
+    empty = isinstance(value, (Mapping, list, tuple, set)) and not value
+    taken = name in _DEFAULT_ALONE or name in _TAKEN
+    return value is None or (empty and taken) or (value is False and name in _DEFAULT_ALONE)
 
 
 def _one_device(device_map: Any) -> Any:

@@ -1,7 +1,7 @@
 """StockModel: what users of a stock model touch beside its scores, under the names of torch and transformers.
 
-The tensors that it shows are those of the checkpoint, in their stored dtype on the host; those that run are
-packed, and nobody may change them.
+The tensors that it shows are copies of the checkpoint's, in the dtype and on the device of the model; those
+that run are packed, and nobody may change them.
 """
 
 from __future__ import annotations
@@ -12,10 +12,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from gliclass_fast.checkpoint.live import tied_to
+from gliclass_fast.config import GLiClassModelConfig
 from gliclass_fast.runtime.adapters import AdapterLibrary
 from gliclass_fast.runtime.forward import GLiClassOutput, forward
 from gliclass_fast.runtime.loaded import LoadedNetwork
@@ -33,13 +35,20 @@ class IncompatibleKeys(NamedTuple):
     unexpected_keys: list[str]
 
 
+WITHOUT_WEIGHTS = (
+    "a model needs weights: from_pretrained loads a checkpoint, and from_gliclass takes those of a gliclass "
+    "model, such as gliclass.GLiClassModel(config)"
+)
 _INSTEAD = (
     ": the network runs from packed weights and is no torch module. parameters() and state_dict() give the "
     "checkpoint's tensors; to train or edit a model, use the gliclass package and GLiClassModel.from_gliclass"
 )
 _OF_TRANSFORMERS = (  # people use these of its models, whose class takes a second to import
     "model", "get_input_embeddings", "set_input_embeddings", "resize_token_embeddings", "tie_weights",
-    "gradient_checkpointing_enable", "add_adapter", "base_model", "get_memory_footprint", "calibrator",
+    "gradient_checkpointing_enable", "gradient_checkpointing_disable", "is_gradient_checkpointing",
+    "enable_input_require_grads", "disable_input_require_grads", "get_output_embeddings", "init_weights",
+    "set_attn_implementation", "add_adapter", "set_adapter", "enable_adapters", "disable_adapters",
+    "active_adapters", "delete_adapter", "base_model", "get_memory_footprint", "calibrator", "post_init",
     "add_calibrator", "remove_calibrator", "update_decoder_cache", "classify_from_decoder_cache", "generate",
 )  # fmt: skip
 _STEPS = ("use_recurrence",)  # False does not mean that it is left out
@@ -57,6 +66,24 @@ class StockModel:
     loaded: LoadedNetwork
     adapters: AdapterLibrary
     training = False
+    config_class, base_model_prefix, main_input_name = GLiClassModelConfig, "model", "input_ids"
+
+    @property
+    def device(self) -> torch.device:
+        return self.loaded.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.loaded.dtype
+
+    @classmethod
+    def can_generate(cls) -> bool:
+        return False
+
+    @classmethod
+    def _from_config(cls, *args: Any, **kwargs: Any) -> Any:
+        """Raises TypeError: `AutoModel.from_config` makes random weights by this name."""
+        raise TypeError(WITHOUT_WEIGHTS)
 
     def follow_origin(self) -> None:
         raise NotImplementedError
@@ -157,6 +184,15 @@ class StockModel:
         instead = _INSTEAD if hasattr(nn.Module, name) or name in _OF_TRANSFORMERS else ""
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}{instead}")
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Raises AttributeError for another forward, which no call would use."""
+        if name in ("forward", "__call__"):
+            raise AttributeError(
+                f"{name} of {type(self).__name__} cannot be set: pipelines run the network without it. "
+                "Derive from the pipeline, or use the gliclass package"
+            )
+        super().__setattr__(name, value)
+
     @property
     def name_or_path(self) -> str:
         """Returns what the model was loaded by, as transformers does; "" where it was made of tensors."""
@@ -167,11 +203,18 @@ class StockModel:
         return self.train(requires_grad)
 
     def state_dict(self, *, prefix: str = "", keep_vars: bool = False) -> dict[str, Tensor]:
-        """Returns the checkpoint's tensors by their stock names; to change them changes nothing here.
+        """Returns the checkpoint's tensors by their stock names, in the model's dtype and on its device.
+
+        They are copies: to change them changes nothing here, before they are given to `load_state_dict`.
 
         prefix: what stands before every name. keep_vars: has no effect.
         """
-        return {prefix + name: _copied(tensor) for name, tensor in self.origin.read_tensors().items()}
+        return {prefix + name: self._shown(tensor) for name, tensor in self.origin.read_tensors().items()}
+
+    def _shown(self, tensor: Tensor, on: Any = None) -> Tensor:
+        """Returns a copy in the model's dtype, on its device or another; integers stay integers."""
+        dtype = self.dtype if tensor.is_floating_point() else tensor.dtype
+        return tensor.detach().to(self.device if on is None else on, dtype, copy=True)
 
     def load_state_dict(
         self, state_dict: Mapping[str, Tensor], strict: bool = True, assign: bool = False
@@ -215,7 +258,9 @@ class StockModel:
     def named_parameters(
         self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
     ) -> Iterator[tuple[str, nn.Parameter]]:
-        """Yields the checkpoint's parameters by their stock names; they take no gradients.
+        """Yields copies of the checkpoint's parameters by their stock names; they take no gradients.
+
+        They have the model's dtype and device, and to change them changes nothing here.
 
         prefix: what names start with. recurse: has no effect. remove_duplicate: whether weights that
         are tied in a live model come under their first name alone; a file has a copy under every name.
@@ -224,15 +269,20 @@ class StockModel:
         tied = tied_to(tensors) if remove_duplicate else {}
         for name, tensor in tensors.items():
             if tensor.is_floating_point() and name not in tied:
-                yield f"{prefix}.{name}" if prefix else name, nn.Parameter(_copied(tensor), False)
+                yield f"{prefix}.{name}" if prefix else name, nn.Parameter(self._shown(tensor), False)
 
     def parameters(self, recurse: bool = True) -> Iterator[nn.Parameter]:
         """Yields what `named_parameters` does, without the names; recurse: has no effect."""
         for _, parameter in self.named_parameters():
             yield parameter
 
-    def num_parameters(self, only_trainable: bool = False) -> int:
-        """Counts the values that `parameters` yields; none of them is trainable."""
+    def num_parameters(self, only_trainable: bool = False, exclude_embeddings: bool = False) -> int:
+        """Counts the values that `parameters` yields; none of them is trainable.
+
+        exclude_embeddings: True raises TypeError, as no module says which tensors are embeddings.
+        """
+        if exclude_embeddings:
+            raise TypeError(f"exclude_embeddings=True is not supported{_INSTEAD}")
         return 0 if only_trainable else sum(each.numel() for each in self.parameters())
 
     def save_pretrained(
@@ -245,6 +295,8 @@ class StockModel:
         **options: Any,
     ) -> None:
         """Writes config.json and model.safetensors, which the reference loads too, into a folder.
+
+        Tensors are saved in the model's dtype, which config.json names.
 
         Args:
             save_directory: the folder.
@@ -266,10 +318,13 @@ class StockModel:
             return
         folder = Path(save_directory)
         folder.mkdir(parents=True, exist_ok=True)
-        written = {name: each for name, each in self.origin.options().items() if name != "_name_or_path"}
+        left_out = ("_name_or_path", "torch_dtype")  # a path of somebody's, and the older name of dtype
+        written = {name: each for name, each in self.origin.options().items() if name not in left_out}
+        written["dtype"] = str(self.dtype).removeprefix("torch.")
         text = json.dumps(written, indent=2, ensure_ascii=False)
         if state_dict is None:
-            state_dict = self.state_dict()
+            read = self.origin.read_tensors().items()
+            state_dict = {name: self._shown(each, on="cpu") for name, each in read}
         else:  # safetensors takes no tensors that share memory, as those of tied weights do
             state_dict = {name: _copied(each) for name, each in state_dict.items()}
         tensors = {name: each.contiguous() for name, each in state_dict.items()}

@@ -57,12 +57,13 @@ def read_call(
     tasks = arguments.tasks_per_text(prompt, count)
     shots = examples_per_text(() if examples is None else examples, count)
     requests = [Request("", (), task, own) for task, own in zip(tasks, shots, strict=True)]
+    kinds = arguments.classification_types_per_text(classification_type, count, default_kind)
     columns = (
         names,
         texts,
         given,
-        arguments.thresholds_per_text(threshold, [each.names for each in given]),
-        arguments.classification_types_per_text(classification_type, count, default_kind),
+        arguments.thresholds_per_text(threshold, [each.names for each in given], kinds),
+        kinds,
         _strategies(strategies, count),
         [context_of(each, Markers()) for each in requests],
         [context_of(each, markers) for each in requests],

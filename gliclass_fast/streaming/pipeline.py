@@ -53,7 +53,7 @@ class StreamingZeroShotClassificationPipeline(BasePipeline):
         model: Any,
         tokenizer: Any = None,
         max_classes: int = 25,
-        max_length: int = 1024,
+        max_length: int | None = 1024,
         classification_type: str = "multi-label",
         device: Any = "cuda:0",
         progress_bar: bool = False,

@@ -115,6 +115,10 @@ def said(value: Any) -> str:
         return f"<{type(value).__name__}>"
 
 
+def tokens_per_window(value: Any) -> int | None:
+    return None if value is None else whole_number(value, "max_length")
+
+
 def tokens_per_batch(value: Any) -> int | None:
     return None if value is None else whole_number(value, "batch_tokens")
 
@@ -148,17 +152,20 @@ def refuse_no_texts(given: Sequence[Any]) -> None:
         raise WrongValue("texts is empty: give at least one text")
 
 
-def thresholds_per_text(threshold: Any, names: Sequence[tuple[str, ...]]) -> list[float | list[float]]:
+def thresholds_per_text(
+    threshold: Any, names: Sequence[tuple[str, ...]], types: Sequence[str]
+) -> list[float | list[float]]:
     """Returns the threshold of every text: a number, or where a dict has it by label, one per label.
 
-    Labels that such a dict does not name have 0.5. names: the labels of every text.
+    Labels that such a dict does not name have 0.5. names: the labels of every text. types: those of
+    classification; a single-label text needs no threshold, so None is one.
     """
     if isinstance(threshold, Mapping):
         shared = _scores_by_label(threshold, "threshold")
         by_label.refuse_unknown(shared, names, "threshold")
         of = {own: by_label.aligned(shared, own, DEFAULT_THRESHOLD) for own in dict.fromkeys(names)}
         return [of[own] for own in names]
-    if _is_one_number(threshold):
+    if _is_one_number(threshold) and threshold is not None:
         return [score_between_0_and_1(threshold, "threshold")] * len(names)
     found: list[float | list[float]] = []
     values = per_text(threshold, len(names), "threshold", _is_one_number)
@@ -167,6 +174,8 @@ def thresholds_per_text(threshold: Any, names: Sequence[tuple[str, ...]]) -> lis
             given = _scores_by_label(value, f"threshold[{index}]")
             by_label.refuse_unknown(given, [own], f"threshold[{index}]")
             found.append(by_label.aligned(given, own, DEFAULT_THRESHOLD))
+        elif value is None and types[index] == "single-label":
+            found.append(DEFAULT_THRESHOLD)
         else:
             found.append(score_between_0_and_1(value, "threshold", f" for text {index}"))
     return found

@@ -108,7 +108,7 @@ def pad_prompts(prompts: Sequence[EncodedPrompt], pad_id: int) -> dict[str, Tens
     return inputs
 
 
-def padded_labels(labels: Sequence[Sequence[str]], tokenizer: Any, window: int) -> dict[str, Tensor]:
+def padded_labels(labels: Sequence[Sequence[str]], tokenizer: Any, window: int | None) -> dict[str, Tensor]:
     """Returns labels that are sequences of their own as `class_input_ids` and `class_attention_mask`.
 
     These are int64 [N, K, S], and `labels_mask` is [N, K], where a text has fewer than K labels: 0 there.

@@ -26,6 +26,8 @@ from gliclass_fast.text.prompts import Markers, Prompt
 
 LEAST_TEXT = 2  # tokens: <<SEP>> and one of the text
 CACHED_LABEL_LISTS = 256
+_CALLED = ("__call__", "encode_plus", "batch_encode_plus", "_encode_plus", "_batch_encode_plus")
+_NO_LIMIT = 2**31 - 1  # transformers says 10**30 where a tokenizer has no limit
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,14 +39,47 @@ class _LabelBlock:
 
 
 def backend_of(tokenizer: Any) -> Tokenizer:
-    """Returns what does the work of a fast tokenizer; raises ValueError for anything else."""
+    """Returns what does the work of a fast tokenizer; raises ValueError for anything else.
+
+    A tokenizer that does more than its backend is something else: strings are given to the backend itself.
+    """
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if not isinstance(backend, Tokenizer):
         raise ValueError(
             f"{type(tokenizer).__name__} is not a fast tokenizer; load it with AutoTokenizer from a "
             "folder that has a tokenizer.json"
         )
+    if own := _own_method(tokenizer):
+        raise ValueError(
+            f"{type(tokenizer).__name__}.{own} is no method of transformers, and the engine would leave it "
+            "out, as it gives strings to the backend itself: put what it does into `backend_tokenizer`, or "
+            "change the texts before the call; of a wrapper, give the tokenizer within it"
+        )
     return backend
+
+
+def _own_method(tokenizer: Any) -> str | None:
+    """Returns the name of a method that makes ids, where the tokenizer has one that is not transformers'."""
+    spaces = [vars(kind) for kind in type(tokenizer).__mro__]
+    for name in _CALLED:
+        method = next((space[name] for space in spaces if name in space), None)
+        if not name.startswith("__"):  # which Python looks up on the class alone
+            method = getattr(tokenizer, "__dict__", {}).get(name, method)
+        while method is not None:
+            method = getattr(method, "__func__", method)
+            package = getattr(method, "__globals__", {}).get("__name__", "").partition(".")[0]
+            if package != "transformers":
+                return name
+            method = getattr(method, "__wrapped__", None)
+    return None
+
+
+def window_of(max_length: int | None, tokenizer: Any) -> int:
+    """Returns the tokens of a window: max_length, or for None the tokenizer's own limit, where it has one."""
+    if max_length is None:
+        inner = getattr(tokenizer, "tokenizer", tokenizer)  # that of a GliZNETTokenizer
+        max_length = min(int(getattr(inner, "model_max_length", _NO_LIMIT)), _NO_LIMIT)
+    return max_length
 
 
 class SequenceTokenizer:

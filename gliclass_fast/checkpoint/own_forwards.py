@@ -1,0 +1,99 @@
+"""Modules of a live model that compute otherwise than their tensors say: refused, or named in a warning.
+
+The engine reads tensors and the configuration, and calls no module.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from typing import Any
+from weakref import WeakSet
+
+from torch import nn
+from torch.nn.utils.parametrize import is_parametrized
+
+from gliclass_fast.checkpoint.errors import CheckpointError
+
+logger = logging.getLogger(__name__)
+
+# the packages whose modules the engine knows, and those that wrap a forward and leave what it computes
+_KNOWN = ("torch", "transformers", "gliclass", "gliclass_fast", "peft", "accelerate")
+_WRAPPING = ("torch", "accelerate")
+_MOST_NAMED = 5
+_warned: WeakSet[nn.Module] = WeakSet()
+
+
+def look(module: nn.Module) -> tuple[Any, ...]:
+    """Returns what tells how a module computes, to be compared later: class, forward, and others' hooks."""
+    hooks = [*module._forward_hooks.values(), *module._forward_pre_hooks.values()]
+    return type(module), vars(module).get("forward"), [hook for hook in hooks if _package(hook) not in _KNOWN]
+
+
+def refuse_own_forwards(model: nn.Module) -> None:
+    """Raises CheckpointError, which names the module, for one that has another forward than is known.
+
+    Warns once of every model that has hooks of somebody's own.
+    """
+    hooked = []
+    for place, module in _computing(model):
+        named = f"{place or 'the model'} ({type(module).__name__})"
+        if _has_own_forward(module):
+            raise CheckpointError(
+                f"{named} has a forward of its own, which the engine would leave out, as it reads tensors "
+                "and calls no module: score this model with the gliclass package, or put what the forward "
+                "adds into a class derived from the pipeline"
+            )
+        _, _, hooks = look(module)
+        if hooks:
+            hooked.append(named)
+    if hooked and model not in _warned:
+        _warned.add(model)
+        more = f" and {len(hooked) - _MOST_NAMED} more" if len(hooked) > _MOST_NAMED else ""
+        logger.warning(
+            "the forward hooks of %s%s are not called: the engine reads tensors and calls no module",
+            ", ".join(hooked[:_MOST_NAMED]),
+            more,
+        )
+
+
+def _computing(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Yields the modules that a pass calls; parametrizations are anybody's, and are read (computed.py)."""
+    beneath: list[str] = []
+    for place, module in model.named_modules():
+        if is_parametrized(module):
+            beneath.append(f"{place}.parametrizations.".removeprefix("."))
+        if not f"{place}.".startswith(tuple(beneath)):
+            yield place, module
+
+
+def _has_own_forward(module: nn.Module) -> bool:
+    kind = type(module)
+    if any(not _is_known(method) for method in (kind.forward, kind.__call__)):
+        return True
+    own = vars(module).get("forward")
+    if own is None or "_orig_mod" in module._modules:  # torch.compile's wrapper sets its own
+        return False
+    while (own := getattr(own, "__func__", own)) is not kind.forward:
+        if own is None or _package(own) not in _WRAPPING:
+            return True
+        own = getattr(own, "__wrapped__", None)
+    return False
+
+
+def _is_known(method: Any) -> bool:
+    """Tells whether a method, and all that it wraps, is of a package that the engine knows."""
+    while method is not None:
+        if _package(method) not in _KNOWN:
+            return False
+        method = getattr(method, "__wrapped__", None)
+    return True
+
+
+def _package(called: Any) -> str:
+    """Returns the package whose code runs; `__module__` would be that of a function that is wrapped."""
+    called = getattr(called, "func", called)  # of functools.partial
+    called = getattr(called, "__func__", called)
+    names = getattr(called, "__globals__", None)
+    module = type(called).__module__ if names is None else names.get("__name__", "")
+    return str(module).partition(".")[0]

@@ -1,0 +1,143 @@
+"""Tokenizers that do more than their backend are refused; changes in place count once they are set again."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from tokenizers import normalizers, processors
+from transformers import PreTrainedTokenizerFast
+
+from gliclass_fast import ArgumentError, ZeroShotClassificationWithChunkingPipeline
+from tests import families
+from tests.accuracy import assert_same_results
+from tests.tiny import (
+    MARKERS,
+    byte_tokenizer,
+    fast_pipeline,
+    new_byte_tokenizer,
+    reference_model,
+    reference_pipeline,
+)
+
+TEXTS, LABELS = ["Sport is GOOD", "Héllo"], ["A", "bB", "c"]
+
+
+class Shouting(PreTrainedTokenizerFast):  # type: ignore[misc]
+    def __call__(self, text: Any, *args: Any, **kwargs: Any) -> Any:
+        return super().__call__([each.upper() for each in text], *args, **kwargs)
+
+
+class Encoding(PreTrainedTokenizerFast):  # type: ignore[misc]
+    def _encode_plus(self, text: Any, *args: Any, **kwargs: Any) -> Any:
+        return super()._encode_plus([each[:9] for each in text], *args, **kwargs)
+
+
+class Wrapper:
+    def __init__(self, inner: Any) -> None:
+        self.inner = inner
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.inner(*args, **kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.__dict__["inner"], name)
+
+
+def of_class(kind: type) -> Any:
+    tokenizer = new_byte_tokenizer()
+    tokenizer.__class__ = kind
+    return tokenizer
+
+
+def patched() -> Any:
+    tokenizer = new_byte_tokenizer()
+    tokenizer._encode_plus = lambda *given, **named: {}
+    return tokenizer
+
+
+@pytest.mark.parametrize(
+    ("tokenizer", "named"),
+    [
+        (of_class(Shouting), r"Shouting\.__call__"),
+        (of_class(Encoding), r"Encoding\._encode_plus"),
+        (Wrapper(new_byte_tokenizer()), r"Wrapper\.__call__"),
+        (patched(), r"_encode_plus"),
+    ],
+)
+def test_a_method_of_its_own_is_named(tokenizer: Any, named: str) -> None:
+    message = rf"tokenizer: .*{named} is no method of transformers.*backend_tokenizer"
+    with pytest.raises(ArgumentError, match=message):
+        fast_pipeline(reference_model(), tokenizer)
+    pipeline = fast_pipeline(reference_model())
+    with pytest.raises(ArgumentError, match=message):
+        pipeline.tokenizer = tokenizer
+
+
+def test_classes_that_only_add_names_are_taken() -> None:
+    named = of_class(type("Named", (PreTrainedTokenizerFast,), {"hint": lambda self: 1}))
+    model = reference_model()
+    assert_same_results(scores(fast_pipeline(model, named)), scores(reference_pipeline(model)))
+
+
+def scores(pipeline: Any) -> Any:
+    return [pipeline(text, LABELS, threshold=0.0)[0] for text in TEXTS]
+
+
+def test_a_tokenizer_that_is_set_again_is_read_anew() -> None:
+    model, tokenizer = reference_model(), new_byte_tokenizer()
+    fast, reference = fast_pipeline(model, tokenizer), reference_pipeline(model)
+    reference.pipe.tokenizer = tokenizer
+    before = scores(fast)
+    backend = tokenizer.backend_tokenizer
+    pattern = [normalizers.Replace(letter, letter.lower()) for letter in "GODH"]
+    backend.normalizer = normalizers.Sequence(pattern)
+    marks = [(name, tokenizer.convert_tokens_to_ids(name)) for name in ("[CLS]", "[SEP]")]
+    template = "[CLS] [CLS] $A [SEP]"
+    backend.post_processor = processors.TemplateProcessing(single=template, special_tokens=marks)
+    assert scores(fast) == before
+    fast.tokenizer = fast.tokenizer
+    assert scores(fast) != before
+    assert_same_results(scores(fast), scores(reference))
+    assert set(MARKERS) <= set(tokenizer.get_vocab())
+
+
+@pytest.mark.parametrize("kind", [None, "bi-encoder"])
+@pytest.mark.parametrize("limit", [40, int(1e30)])
+def test_no_window_is_that_of_the_tokenizer(kind: str | None, limit: int) -> None:
+    model = reference_model("bert") if kind is None else families.reference(kind)
+    tokenizer = new_byte_tokenizer()
+    tokenizer.model_max_length = limit
+    fast = fast_pipeline(model, tokenizer, max_length=None, on_truncation="ignore")
+    assert fast.max_length is None
+    text = "a word and another " * 9
+    [found], [info] = fast(text, LABELS, threshold=0.0, return_info=True)
+    assert (info.tokens_cut > 0) == (limit == 40)
+    reference = reference_pipeline(model)
+    reference.pipe.tokenizer, reference.pipe.max_length = tokenizer, None
+    assert_same_results([found], reference(text, LABELS, threshold=0.0))
+    fast.max_length = 30
+    fast.max_length = None
+    assert_same_results(fast(text, LABELS, threshold=0.0), [found])
+
+
+def test_single_label_texts_need_no_threshold() -> None:
+    model = reference_model()
+    fast, reference = fast_pipeline(model), reference_pipeline(model)
+    single: Any = {"classification_type": "single-label"}
+    expected = [reference(text, LABELS, threshold=None, **single)[0] for text in TEXTS]
+    assert_same_results(fast(TEXTS, LABELS, threshold=None, **single), expected)
+    assert_same_results(fast(TEXTS, LABELS, threshold=[None, 0.3], **single), expected)
+    chunking: Any = ZeroShotClassificationWithChunkingPipeline(
+        model, byte_tokenizer(), device="cpu", progress_bar=False, **single
+    )
+    best, _ = chunking.process_single_text(TEXTS[0], LABELS, None)
+    assert_same_results([best], expected[:1])
+    kinds = ["single-label", "multi-label"]
+    found = fast(TEXTS, LABELS, threshold=[None, 0.0], classification_type=kinds)
+    assert_same_results(found[:1], expected[:1])
+    for wrong in (None, [None, None]):
+        with pytest.raises(ArgumentError, match="threshold must be a number, got NoneType for text 1"):
+            fast(TEXTS, LABELS, threshold=wrong, classification_type=kinds)
+    with pytest.raises(ArgumentError, match="threshold must be a number, got NoneType"):
+        fast(TEXTS, LABELS, threshold=None)

@@ -17,8 +17,12 @@ from gliclass_fast.checkpoint.errors import CheckpointError
 
 logger = logging.getLogger(__name__)
 
-# the packages whose modules the engine knows, and those that wrap a forward and leave what it computes
-_KNOWN = ("torch", "transformers", "gliclass", "gliclass_fast", "peft", "accelerate")
+# The modules of these packages compute what the configuration says; gliclass takes the last three where they
+# are installed. Those below wrap a forward, and leave what it computes.
+_KNOWN = (
+    "torch", "transformers", "gliclass", "gliclass_fast", "peft", "accelerate", "flashdeberta", "turbot5",
+    "llm2vec",
+)  # fmt: skip
 _WRAPPING = ("torch", "accelerate")
 _MOST_NAMED = 5
 _warned: WeakSet[nn.Module] = WeakSet()

@@ -62,7 +62,9 @@ class ServeSettings:
     limits: Limits = Limits()
 
     def __post_init__(self) -> None:
-        """Raises ValueError for a threshold that no request could name."""
+        """Raises ValueError for a threshold that no request could name, and for a key that is empty."""
+        if not all(self.api_keys):  # a request without a key would have it
+            raise ValueError("an API key is empty")
         if not 0 <= self.threshold <= 1:
             raise ValueError(
                 f"threshold (--threshold, default_threshold) must be from 0 to 1, not {self.threshold}"

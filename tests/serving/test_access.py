@@ -11,6 +11,7 @@ from fastapi import FastAPI
 
 from gliclass_fast.serving.access import Access
 from gliclass_fast.serving.metrics import Metrics
+from gliclass_fast.serving.settings import ServeSettings
 
 
 def asked(app: Any, path: str, headers: dict[bytes, bytes], method: str = "GET") -> dict[bytes, bytes]:
@@ -93,3 +94,8 @@ def test_a_request_that_is_refused_before_its_route_counts_as_one_of_it() -> Non
         ("rejected", 'reason="unauthorized",route="/classify/{id}"', "2"),
         ("rejected", 'reason="unauthorized",route="none"', "1"),
     }
+
+
+def test_a_key_that_is_empty_would_let_everybody_in() -> None:
+    with pytest.raises(ValueError, match="an API key is empty"):
+        ServeSettings(api_keys=("secret", ""))

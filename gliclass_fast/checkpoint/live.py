@@ -13,7 +13,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from gliclass_fast.checkpoint.adapters import adapter_layers, adapter_state, merged_readers
 from gliclass_fast.checkpoint.memory import Memory
-from gliclass_fast.checkpoint.own_forwards import look, refuse_own_forwards
+from gliclass_fast.checkpoint.own_forwards import Look, refuse_own_forwards
 
 _watching: WeakSet[LiveState] = WeakSet()
 
@@ -61,7 +61,7 @@ class LiveState:
     def __init__(self, model: nn.Module) -> None:
         self._tensors: list[tuple[dict[str, Any], str, Tensor, int, int]] = []
         self._modules: list[tuple[dict[str, Any], dict[str, Any]]] = []
-        self._looks = [(module, look(module)) for module in model.modules()]
+        self._looks = [Look(module) for module in model.modules()]
         self._adapters = [(layer, adapter_state(layer)) for layer in adapter_layers(model).values()]
         self._stepped = False  # whether an optimizer of these tensors made a step
         for module in model.modules():
@@ -80,7 +80,7 @@ class LiveState:
         return (
             not self._stepped
             and all(now == before for now, before in self._modules)
-            and all(look(module) == before for module, before in self._looks)
+            and all(look.holds() for look in self._looks)
             and all(
                 owner.get(name) is tensor and _version(tensor) == version and tensor.data_ptr() == address
                 for owner, name, tensor, version, address in self._tensors

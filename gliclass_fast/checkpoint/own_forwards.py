@@ -28,10 +28,28 @@ _MOST_NAMED = 5
 _warned: WeakSet[nn.Module] = WeakSet()
 
 
-def look(module: nn.Module) -> tuple[Any, ...]:
-    """Returns what tells how a module computes, to be compared later: class, forward, and others' hooks."""
+class Look:
+    """Remembers how a module computes: by which class and which forward, and with which hooks of others."""
+
+    __slots__ = ("_forward", "_hooks", "_kind", "_module", "_own")
+
+    def __init__(self, module: nn.Module) -> None:
+        self._module, self._kind, self._own = module, type(module), vars(module)
+        self._forward, self._hooks = self._own.get("forward"), _others_hooks(module)
+
+    def holds(self) -> bool:
+        """Tells whether it computes so now; every call asks this of all modules."""
+        own = self._own
+        if self._module.__class__ is not self._kind or own.get("forward") is not self._forward:
+            return False
+        if own["_forward_hooks"] or own["_forward_pre_hooks"] or self._hooks:
+            return _others_hooks(self._module) == self._hooks
+        return True
+
+
+def _others_hooks(module: nn.Module) -> list[Any]:
     hooks = [*module._forward_hooks.values(), *module._forward_pre_hooks.values()]
-    return type(module), vars(module).get("forward"), [hook for hook in hooks if _package(hook) not in _KNOWN]
+    return [hook for hook in hooks if _package(hook) not in _KNOWN]
 
 
 def refuse_own_forwards(model: nn.Module) -> None:
@@ -48,8 +66,7 @@ def refuse_own_forwards(model: nn.Module) -> None:
                 "and calls no module: score this model with the gliclass package, or put what the forward "
                 "adds into a class derived from the pipeline"
             )
-        _, _, hooks = look(module)
-        if hooks:
+        if _others_hooks(module):
             hooked.append(named)
     if hooked and model not in _warned:
         _warned.add(model)

@@ -170,61 +170,42 @@ class Measurement:
 MEASUREMENTS = {
     "ops": Measurement(
         "every implementation of the operations that take the time",
-        _ops,
-        repeats=9,
-        options=("--repeats", "--dtype", "--threads"),
-        devices=("cpu", "cuda"),
+        _ops, repeats=9, options=("--repeats", "--dtype", "--threads"), devices=("cpu", "cuda"),
     ),
     "cold-start": Measurement(
         "from nothing to a first result, and peak memory",
-        _cold_start,
-        repeats=4,
-        options=("--repeats", "--model", "--threads"),
-        devices=("cpu", "cuda"),
+        _cold_start, repeats=4, options=("--repeats", "--model", "--threads"), devices=("cpu", "cuda"),
     ),
     "memory": Measurement(
         "what a process grows by that meets texts of many lengths, on the CPU", _memory, repeats=9
     ),
     "threads": Measurement(
         "what a second thread gains, and what a busy neighbour costs, on the CPU",
-        _threads,
-        repeats=15,
-        options=("--repeats", "--model"),
+        _threads, repeats=15, options=("--repeats", "--model"),
     ),
     "refresh": Measurement(
         "what it costs to follow a model in training, on the CPU",
-        _refresh,
-        repeats=8,
-        options=("--repeats", "--model", "--threads"),
+        _refresh, repeats=8, options=("--repeats", "--model", "--threads"),
     ),
     "families": Measurement(
         "every kind of checkpoint beside its reference, at stock shapes on the CPU",
-        _families,
-        repeats=5,
-        options=("--repeats", "--threads"),
+        _families, repeats=5, options=("--repeats", "--threads"),
     ),
     "adapters": Measurement(
         "32 texts with 8 and 64 LoRA adapters beside the model alone, on the CPU",
-        _adapters,
-        repeats=5,
-        options=("--repeats", "--threads"),
+        _adapters, repeats=5, options=("--repeats", "--threads"),
     ),
     "streaming": Measurement(
         "chunks of streams beside the reference, on the CPU",
-        _streaming,
-        repeats=7,
-        options=("--repeats", "--threads"),
+        _streaming, repeats=7, options=("--repeats", "--threads"),
     ),
     "serving": Measurement(
         "a server under load beside the library and the reference's deployment, on the CPU",
-        _serving,
-        repeats=5,
+        _serving, repeats=5,
     ),
     "quality": Measurement(
         "decisions on labelled sentences in every precision (needs --data)",
-        _quality,
-        options=("--model", "--threads", "--data", "--rows"),
-        devices=("cpu", "cuda"),
+        _quality, options=("--model", "--threads", "--data", "--rows"), devices=("cpu", "cuda"),
         model=str(PATH),
     ),
-}
+}  # fmt: skip

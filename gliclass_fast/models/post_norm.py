@@ -69,20 +69,14 @@ class PostNormEncoder(nn.Module):
     layers: nn.ModuleList
 
     def hidden_states(
-        self,
-        batch: PackedBatch,
-        segment_embeddings: Tensor | None = None,
-        inputs_embeds: Tensor | None = None,
+        self, batch: PackedBatch, segment_table: Tensor | None = None, inputs_embeds: Tensor | None = None
     ) -> Iterator[Tensor]:
         raise NotImplementedError
 
     def last_attention(
-        self,
-        batch: PackedBatch,
-        segment_embeddings: Tensor | None = None,
-        inputs_embeds: Tensor | None = None,
+        self, batch: PackedBatch, segment_table: Tensor | None = None, inputs_embeds: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        states = self.hidden_states(batch, segment_embeddings, inputs_embeds)
+        states = self.hidden_states(batch, segment_table, inputs_embeds)
         x = next(islice(states, len(self.layers) - 1, None))
         return x, self.layers[-1].attention(x, batch)  # type: ignore[operator]
 

@@ -32,27 +32,21 @@ class PreNormEncoder(nn.Module):
         return finished if number < len(self.layers) - 1 else self.final_norm(finished)
 
     def hidden_states(
-        self,
-        batch: PackedBatch,
-        segment_embeddings: Tensor | None = None,
-        inputs_embeds: Tensor | None = None,
+        self, batch: PackedBatch, segment_table: Tensor | None = None, inputs_embeds: Tensor | None = None
     ) -> Iterator[Tensor]:
         x: Tensor = self.word_embeddings(batch.token_ids) if inputs_embeds is None else inputs_embeds
-        if segment_embeddings is not None:
-            x = x + segment_embeddings[batch.segments]
+        if segment_table is not None:
+            x = x + segment_table[batch.segments]
         yield x
         for number in range(len(self.layers)):
             x = self._after_attention(number, x, self.attention(number, x, batch), batch.adapter_rows)
             yield x
 
     def last_attention(
-        self,
-        batch: PackedBatch,
-        segment_embeddings: Tensor | None = None,
-        inputs_embeds: Tensor | None = None,
+        self, batch: PackedBatch, segment_table: Tensor | None = None, inputs_embeds: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         last = len(self.layers) - 1
-        x = next(islice(self.hidden_states(batch, segment_embeddings, inputs_embeds), last, None))
+        x = next(islice(self.hidden_states(batch, segment_table, inputs_embeds), last, None))
         return x, self.attention(last, x, batch)
 
     def last_feed_forward(self, x: Tensor, attended: Tensor, rows: AdapterRows | None = None) -> Tensor:

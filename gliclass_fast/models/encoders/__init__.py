@@ -26,26 +26,20 @@ class Encoder(Protocol):
     word_embeddings: nn.Embedding
 
     def hidden_states(
-        self,
-        batch: PackedBatch,
-        segment_embeddings: Tensor | None = None,
-        inputs_embeds: Tensor | None = None,
+        self, batch: PackedBatch, segment_table: Tensor | None = None, inputs_embeds: Tensor | None = None
     ) -> Iterator[Tensor]:
         """Yields the embedding output, then every layer's output, [T, C] each.
 
         A state may be overwritten once the next one is asked for.
 
-        segment_embeddings: a table [3, C], whose row `batch.segments` is added to every token. inputs_embeds:
+        segment_table: a table [3, C], whose row `batch.segments` is added to every token. inputs_embeds:
         what takes the place of the tokens' word embeddings, [T, C], where something does; they may be
         overwritten.
         """
         ...
 
     def last_attention(
-        self,
-        batch: PackedBatch,
-        segment_embeddings: Tensor | None = None,
-        inputs_embeds: Tensor | None = None,
+        self, batch: PackedBatch, segment_table: Tensor | None = None, inputs_embeds: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """Returns the last layer's input and what its attention makes of it, [T, C] each."""
         ...

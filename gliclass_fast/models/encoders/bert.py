@@ -86,28 +86,22 @@ class Encoder(PostNormEncoder):
         return batch.positions
 
     def embed(
-        self,
-        batch: PackedBatch,
-        segment_embeddings: Tensor | None = None,
-        inputs_embeds: Tensor | None = None,
+        self, batch: PackedBatch, segment_table: Tensor | None = None, inputs_embeds: Tensor | None = None
     ) -> Tensor:
         """Returns what the first layer reads, [T, C]."""
-        embedded = segment_embeddings is not None or inputs_embeds is not None
+        embedded = segment_table is not None or inputs_embeds is not None
         sources = [
             word_source(self.word_embeddings.weight, batch, inputs_embeds),
             (self.position_embeddings.weight, self.position_rows(batch, embedded)),
         ]
-        if segment_embeddings is not None:
-            sources.append((segment_embeddings, batch.segments))
+        if segment_table is not None:
+            sources.append((segment_table, batch.segments))
         return self.norm.embed(sources)
 
     def hidden_states(
-        self,
-        batch: PackedBatch,
-        segment_embeddings: Tensor | None = None,
-        inputs_embeds: Tensor | None = None,
+        self, batch: PackedBatch, segment_table: Tensor | None = None, inputs_embeds: Tensor | None = None
     ) -> Iterator[Tensor]:
-        x = self.embed(batch, segment_embeddings, inputs_embeds)
+        x = self.embed(batch, segment_table, inputs_embeds)
         yield x
         for layer in self.layers:
             x = layer(x, batch)

@@ -250,18 +250,15 @@ class Encoder(PostNormEncoder):
             self.rel_embeddings = None
 
     def hidden_states(
-        self,
-        batch: PackedBatch,
-        segment_embeddings: Tensor | None = None,
-        inputs_embeds: Tensor | None = None,
+        self, batch: PackedBatch, segment_table: Tensor | None = None, inputs_embeds: Tensor | None = None
     ) -> Iterator[Tensor]:
         sources = [word_source(self.word_embeddings.weight, batch, inputs_embeds)]
         if self.position_embeddings is not None:
             sources.append((self.position_embeddings.weight, batch.positions))
         if self.token_type_embeddings is not None:  # every token has type 0
             sources.append((self.token_type_embeddings.weight, torch.zeros_like(batch.positions)))
-        if segment_embeddings is not None:
-            sources.append((segment_embeddings, batch.segments))
+        if segment_table is not None:
+            sources.append((segment_table, batch.segments))
         embedded = self.norm.embed(sources)
         yield embedded
         x = embedded

@@ -27,10 +27,7 @@ class Encoder(bert.Encoder):
         self.widen = Linear(narrow, width, ops) if narrow != width else None
 
     def embed(
-        self,
-        batch: PackedBatch,
-        segment_embeddings: Tensor | None = None,
-        inputs_embeds: Tensor | None = None,
+        self, batch: PackedBatch, segment_table: Tensor | None = None, inputs_embeds: Tensor | None = None
     ) -> Tensor:
-        x = super().embed(batch, segment_embeddings, inputs_embeds)
+        x = super().embed(batch, segment_table, inputs_embeds)
         return x if self.widen is None else self.widen(x, rows=batch.adapter_rows)

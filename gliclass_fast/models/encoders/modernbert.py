@@ -127,12 +127,12 @@ class Encoder(nn.Module):
             layer.bound = bound_feed_forward(*maps, activation, gated=True, last_norm=norm)
 
     def _streams(
-        self, batch: PackedBatch, segment_embeddings: Tensor | None, inputs_embeds: Tensor | None
+        self, batch: PackedBatch, segment_table: Tensor | None, inputs_embeds: Tensor | None
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Yields the residual stream and its norm for the next layer, after the embedding and every layer."""
         sources = [word_source(self.word_embeddings.weight, batch, inputs_embeds)]
-        if segment_embeddings is not None:
-            sources.append((segment_embeddings, batch.segments))
+        if segment_table is not None:
+            sources.append((segment_table, batch.segments))
         x = normed = self.norm.embed(sources)
         yield x, normed
         for layer, norm in zip(self.layers, self.norms_after, strict=True):
@@ -145,22 +145,16 @@ class Encoder(nn.Module):
         return layer.attention(normed, batch, self.rotary[layer.theta](batch.max_seqlen))
 
     def hidden_states(
-        self,
-        batch: PackedBatch,
-        segment_embeddings: Tensor | None = None,
-        inputs_embeds: Tensor | None = None,
+        self, batch: PackedBatch, segment_table: Tensor | None = None, inputs_embeds: Tensor | None = None
     ) -> Iterator[Tensor]:
-        for number, (x, normed) in enumerate(self._streams(batch, segment_embeddings, inputs_embeds)):
+        for number, (x, normed) in enumerate(self._streams(batch, segment_table, inputs_embeds)):
             yield normed if number == len(self.layers) else x
 
     def last_attention(
-        self,
-        batch: PackedBatch,
-        segment_embeddings: Tensor | None = None,
-        inputs_embeds: Tensor | None = None,
+        self, batch: PackedBatch, segment_table: Tensor | None = None, inputs_embeds: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         last = len(self.layers) - 1
-        x, normed = next(islice(self._streams(batch, segment_embeddings, inputs_embeds), last, None))
+        x, normed = next(islice(self._streams(batch, segment_table, inputs_embeds), last, None))
         layer = self.layers[-1]
         assert isinstance(layer, Layer)
         return x, self._attention(layer, normed, batch)

@@ -98,7 +98,8 @@ def no_answer(address: str | None, error: Exception) -> str:
     reason = " ".join(str(error).split())
     if address is None:
         return f"Ray did not start: {reason}"
-    token = "" if isinstance(error, OSError) else ". If it asks for a token, set RAY_AUTH_MODE=token"
+    nobody = isinstance(error, (ConnectionRefusedError, socket.gaierror))
+    token = "" if nobody else ". If it asks for a token, set RAY_AUTH_MODE=token"
     return f"no cluster of Ray answers at {address}: {reason}{token}"
 
 

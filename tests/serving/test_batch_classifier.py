@@ -195,8 +195,9 @@ def without_ray(monkeypatch: pytest.MonkeyPatch, classifier: Classifier) -> list
         done = len(list(self.output.iterdir()))
         rows = classifier(table.slice(done, limits.pop() if limits else None))
         for place in range(rows.num_rows):
-            path = self.output / f"{done + place}.parquet"
-            pyarrow.parquet.write_table(rows.slice(place, 1), path)
+            row, name = rows.slice(place, 1), f"{done + place}.parquet"
+            pyarrow.parquet.write_table(row, self.output / name)
+            pyarrow.parquet.write_table(row.select(["row_id"]), self.checkpoint / name)
         if done + rows.num_rows < table.num_rows:
             raise ValueError("killed")
 

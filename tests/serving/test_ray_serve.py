@@ -14,14 +14,17 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import httpx2
 import psutil
 import pytest
+import ray
+import ray.serve
 from fastapi.testclient import TestClient
 
 from gliclass_fast import ZeroShotClassificationPipeline, demo
-from gliclass_fast.serving import ray_environment, ray_serve
+from gliclass_fast.serving import ray_environment, ray_serve, ray_service
 from gliclass_fast.serving.app import create_app
 from gliclass_fast.serving.errors import Draining, Invalid
 from gliclass_fast.serving.ray_drain import drain_all
@@ -269,6 +272,27 @@ def test_threads_cores_and_queues_of_replicas(monkeypatch: pytest.MonkeyPatch) -
     assert service.settings.threads == 4 and service.placement.port > 0
     assert RayService(ServeSettings(threads=3), Placement(cpus=0.5)).settings.threads == 3
     assert RayService(ServeSettings(), Placement(cpus=0.5)).settings.threads == 1
+
+
+def test_at_its_end_a_service_refuses_before_its_proxy_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client that loses its connection cannot tell whether to ask again; status 503 says so."""
+    numbers, service = iter((signal.SIGHUP, signal.SIGTERM)), Mock()
+    monkeypatch.setattr(ray_service, "_at_signals", lambda *_: None)
+    monkeypatch.setattr(ray_service, "SimpleQueue", lambda: Mock(get=lambda: next(numbers)))
+    ray_service.run_until_signal(service)
+    assert [name for name, *_ in service.method_calls] == ["start", "redeploy", "drain", "refuse_for", "stop"]
+
+
+def test_why_no_replica_starts_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray's error names the deployment alone; the status of that has a traceback."""
+    told = "Error:\n\x1b[36mray::Replica()\x1b[39m\n  File a, line 1\nValueError: no such folder\n"
+    application = Mock(deployments={"gliclass": Mock(message=told)})
+    for applications, reason in (
+        ({"gliclass": application}, "ValueError: no such folder"),
+        ({}, "Deploying failed"),
+    ):
+        monkeypatch.setattr(ray.serve, "status", lambda found=applications: Mock(applications=found))
+        assert ray_service._reason(RuntimeError("Deploying failed")) == reason
 
 
 def test_folders_that_replicas_get_have_whole_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

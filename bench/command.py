@@ -78,10 +78,11 @@ def bench(
     result: dict[str, Any] = {"benchmark": preset, "machine": machine(device), "device": device}
     precision = _dtype(dtype, device)
     if isinstance(chosen, Preset):
-        models, names = (model or "deberta-v3-base").split(","), _chosen(peer_names, chosen)
+        models = ("deberta-v3-base" if model is None else model).split(",")
+        names = _chosen(peer_names, chosen)
         result |= _compare(chosen, models, names, precision, device, repeats)
     else:
-        own = model or chosen.model, repeats or chosen.repeats
+        own = chosen.model if model is None else model, repeats or chosen.repeats
         result |= chosen.measure(Options(*own, device, precision, data, rows))
     if json_file:
         json_file.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")

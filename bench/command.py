@@ -159,4 +159,4 @@ def _report(result: dict[str, Any], folder: Path) -> None:
 
     folder.mkdir(parents=True, exist_ok=True)
     page.write(result, plots.draw(result, folder), folder / "report.html")
-    screen.print(f"wrote {folder / 'report.html'}", highlight=False)
+    screen.print(f"wrote {folder / 'report.html'}", highlight=False, markup=False)

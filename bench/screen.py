@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
+from rich.text import Text
 
 screen = Console()
 if not screen.is_terminal:
@@ -32,9 +33,9 @@ def progress(total: int | None) -> Iterator[Callable[[str], None]]:
 
 
 def show(columns: list[str], rows: list[list[str]], title: str | None = None) -> None:
-    from rich.table import Table
+    from rich.table import Column, Table
 
-    table = Table(*columns, title=title)
+    table = Table(*(Column(Text(name)) for name in columns), title=None if title is None else Text(title))
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(Text, row))
     screen.print(table)

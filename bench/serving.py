@@ -27,7 +27,7 @@ from gliclass_fast.bench.serving_tasks import CLIENTS, IN_FLIGHT, LEAVERS, Load
 from gliclass_fast.serving.ray_environment import free_port
 
 SECONDS = 12.0  # of each load
-TURNS = 4  # stretches of a round's load: the loads take turns, so that a host that slows down slows all alike
+TURNS = 4  # stretches of the closed loads, which take turns, so that a host that slows down slows all alike
 QUESTIONS = 256
 LONG = 450  # words that keep a server busy
 PEER_TOLERANCE = 1e-3  # of the reference's scores, which depend a little on what shares their batch
@@ -155,17 +155,17 @@ class Bench:
             self._leave(running, target)
 
     def _compare(self, running: Server, target: Target, number: int) -> None:
-        """Puts loads on the library and on the server in turn; the paced ones follow the server's speed."""
+        """Puts loads on the library and the server in turn, and between the turns at a rate of requests."""
         direct, mixed, equal, calm, full = loads = [Load() for _ in range(5)]
-        seconds = self.seconds / TURNS
+        stretch = self.seconds / TURNS
         for turn in range(TURNS):
-            seed = number * TURNS + turn
-            direct.add(serving_tasks.direct(self.pipeline, self.mixed, seconds))
-            mixed.add(latest := serving_tasks.loaded(running, target, self.mixed, seconds))
-            equal.add(serving_tasks.loaded(running, target, self.equal, seconds))
-            for load, share in ((calm, SHARE), (full, OVERLOAD)):
-                rate = share * latest.tally.rate
-                load.tally.add(serving_tasks.paced(target, self.mixed, rate, seconds, seed))
+            direct.add(serving_tasks.direct(self.pipeline, self.mixed, stretch))
+            mixed.add(serving_tasks.loaded(running, target, self.mixed, stretch))
+            equal.add(serving_tasks.loaded(running, target, self.equal, stretch))
+            if turn == TURNS // 2 - 1:  # a queue takes its time to build up, so that these run unbroken
+                for load, share in ((calm, SHARE), (full, OVERLOAD)):
+                    rate = share * mixed.tally.rate
+                    load.tally.add(serving_tasks.paced(target, self.mixed, rate, self.seconds, number))
         for name, load in zip(COMPARED, loads, strict=True):
             self.found.load(name, load)
         add, rate = self.found.add, mixed.tally.rate

@@ -1,6 +1,6 @@
 """Choices inside the kernels: a GPU times rows of a block of attention, tiles of GEMMs and GELU side by side.
 
-Everything is timed as operations times it, by replays of CUDA graphs. A CPU only tries this out.
+Everything is timed as bench/operations.py times it, by replays of CUDA graphs. A CPU only tries this out.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 `facts` and `ceilings` describe the machine. `warm` compiles what a shape needs, without timing. `shape` times
 the engine in every case first and then beside the peers, with the kernels of a replay. `operations` runs
-operations and `tiles` runs bench_tiles. Every result is a line of FILE as soon as it is there.
+bench/operations.py and `tiles` bench_tiles.py. Every result is a line of FILE as soon as it is there.
 """
 
 from __future__ import annotations

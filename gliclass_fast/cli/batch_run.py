@@ -105,9 +105,8 @@ class BatchRun:
         return ["row_id", "file", "row", *self.reading.keep, *text, "error", "labels", "scores", "tokens_cut"]
 
     def _anew(self, note: RunNote) -> str:
-        """Returns the advice to delete all that there is of this job."""
-        there = [self.output, *([self.checkpoint] if self.checkpoint.is_dir() else []), note.path]
-        return f"delete {', '.join(map(str, there[:-1]))} and {there[-1]}, and begin anew"
+        """Returns the advice to begin anew, which deletes what Ray notes of the job."""
+        return f"delete {self.output} and {note.path}, and begin anew"
 
     def score(self, files: Files) -> None:
         """Scores what has no results yet, on actors of Ray."""

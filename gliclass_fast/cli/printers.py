@@ -6,7 +6,7 @@ import sys
 
 from gliclass_fast.cli.console import screen
 from gliclass_fast.cli.results import Kept, Layout, Record, json_line
-from gliclass_fast.cli.tables import table
+from gliclass_fast.cli.tables import table, visible_json
 
 
 class _Screen:
@@ -26,7 +26,7 @@ class JsonLines(_Screen):
     """Writes one object per line to standard output."""
 
     def write(self, record: Record) -> None:
-        sys.stdout.write(json_line(record))
+        sys.stdout.write(visible_json(json_line(record)))
 
     def flush(self) -> None:
         sys.stdout.flush()

@@ -113,13 +113,13 @@ def serve(
     if settings.device.startswith("cpu") and keys.get("num_gpus_per_replica"):
         raise ValueError(f"--num-gpus-per-replica goes with --device cuda, not with {settings.device}")
     if ray:
-        from gliclass_fast.serving.ray_service import RayService, run_until_signal, shared_out
+        from gliclass_fast.serving.ray_service import NoReplica, RayService, run_until_signal, shared_out
 
         if config is None:
             placement = shared_out(placement, settings, placed_by(keys))
         try:
             run_until_signal(RayService(settings, placement, log_level=log_level.value))
-        except RuntimeError as error:  # a replica cannot start, mostly for a mistake in what it is given
+        except NoReplica as error:  # mostly for a mistake in what it is given
             raise ValueError(str(error)) from error
         return
     if placement.replicas > 1:

@@ -27,6 +27,11 @@ def cell(text: str) -> Text:
     return Text(visible(text.replace("\r\n", "\n")))
 
 
+def visible_json(line: str) -> str:
+    """Returns JSON of the same value with what would act on a terminal as escapes; a newline may end it."""
+    return _ACTING.sub(lambda found: f"\\u{ord(found.group()):04x}", line)
+
+
 def visible(text: str) -> str:
     """Returns a text with the characters that would act on a terminal written as Python writes them."""
     return _ACTING.sub(lambda found: repr(found.group())[1:-1], text)

@@ -296,11 +296,12 @@ class _Client:
 def _no_session(error: Exception) -> str:
     """Returns why no connection can be made, with the names of what the environment says of connections.
 
-    Their values may hold passwords.
+    Their values may hold passwords, parts of which an invalid address repeats.
     """
     names = [name for name in sorted(os.environ) if name.upper() in ENVIRONMENT]
     where = f"; the environment sets {', '.join(names)}" if names else ""
-    return f"no connection can be made: {type(error).__name__}: {error}{where}"
+    said = "" if type(error).__name__ == "InvalidURL" else f": {error}"
+    return f"no connection can be made: {type(error).__name__}{said}{where}"
 
 
 class GLiClassClient(_Client):

@@ -72,10 +72,13 @@ def with_threads(settings: ServeSettings, placement: Placement) -> ServeSettings
 
 
 def with_whole_paths(settings: ServeSettings) -> ServeSettings:
-    """Returns settings whose folders have whole paths, as replicas have working folders of their own."""
+    """Returns settings whose folders have whole paths, as replicas have working folders of their own.
+
+    Links stay: a redeployment follows one to where it points then.
+    """
 
     def whole(model: str) -> str:
-        return str(Path(model).resolve()) if Path(model).is_dir() else model
+        return str(Path(model).absolute()) if Path(model).is_dir() else model
 
     return replace(
         settings, model=whole(settings.model),

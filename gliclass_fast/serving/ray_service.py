@@ -30,6 +30,10 @@ LAST_SECONDS = 2
 RAY_LOGS = {"encoding": "JSON", "enable_access_log": False}  # a request is one line of our own log
 
 
+class NoReplica(RuntimeError):
+    """Says why no copy of a model could start."""
+
+
 class RayService:
     """Runs a service on Ray Serve, and stops it.
 
@@ -69,7 +73,7 @@ class RayService:
         """Starts Ray where it does not run, and returns once every replica answers.
 
         Raises OSError where the address is taken or no cluster answers, ValueError for a host that Ray has no
-        use for, RuntimeError where a replica cannot start, and ImportError without the extra `ray`.
+        use for, NoReplica where a replica cannot start, and ImportError without the extra `ray`.
         """
         if ":" in self.placement.host:
             raise ValueError(
@@ -174,7 +178,7 @@ class RayService:
         try:
             self.handle = serve.run(application, name=NAME, route_prefix="/", logging_config=RAY_LOGS)
         except RuntimeError as error:
-            raise RuntimeError(f"no replica could start: {_reason(error)}") from error
+            raise NoReplica(f"no replica could start: {_reason(error)}") from error
 
     def __enter__(self) -> RayService:
         """Starts the service."""
@@ -246,7 +250,8 @@ def _reason(error: RuntimeError) -> str:
     told = [] if application is None else [each.message for each in application.deployments.values()]
     lines = [line for line in "\n".join((str(error), *told)).splitlines() if line.strip()]
     # a traceback is indented, except for its last line
-    return next(line.strip() for line in reversed(lines) if not line.startswith((" ", "\x1b")))
+    outer = (line.strip() for line in reversed(lines) if not line.startswith((" ", "\x1b")))
+    return next(outer, type(error).__name__)
 
 
 def _gpus(settings: ServeSettings, placement: Placement) -> float:

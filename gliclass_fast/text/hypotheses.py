@@ -54,4 +54,6 @@ def places_in(template: str) -> int:
     fields = [(name, more, turned) for _, name, more, turned in parsed if name is not None]
     if any(name not in ("", "0") or more or turned for name, more, turned in fields):
         raise WrongValue(f"hypothesis_template {said(template)} takes {{}} for the label alone")
+    if len(fields) > 1 and any(name == "" for name, _, _ in fields):  # str.format would number them
+        raise WrongValue(f"hypothesis_template {said(template)} has several places: write each as {{0}}")
     return len(fields)

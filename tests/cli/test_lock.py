@@ -170,5 +170,5 @@ def test_results_that_are_there_twice_say_how_to_begin_anew(
         job.run()
     assert str(error.value) == (
         f"{out} holds 4 results of 2 texts of {tmp_path / 'in.csv'}, so rows are there more than once: "
-        f"delete {out}, {out}.checkpoint and {out}.options.json, and begin anew"
+        f"delete {out} and {out}.options.json, and begin anew"
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from gliclass_fast.cli.tables import cell, table, visible
+from gliclass_fast.cli.tables import cell, table, visible, visible_json
 
 ACTING = "\x1b[31m\x1b]52;c;ZWNobw==\x1b\\\x07\x9b2J\u202eabc\u2066\r\x00"
 
@@ -28,6 +29,8 @@ def test_nothing_acts_on_a_terminal() -> None:
     assert shown.isprintable() and "\\x1b]52;c;ZWNobw==\\x1b" in shown and "\\u202eabc" in shown
     assert visible("naïve 北京 שלום\tx\ny 👩‍🔬") == "naïve 北京 שלום\tx\ny 👩‍🔬"
     assert cell("a\r\nb").plain == "a\nb"
+    line = json.dumps(ACTING, ensure_ascii=False) + "\n"
+    assert json.loads(visible_json(line)) == ACTING and visible_json(line)[:-1].isprintable()
     assert "\\x1b[31m" in printed(200, ACTING) and "\x1b[31m" not in printed(200, ACTING)
 
 

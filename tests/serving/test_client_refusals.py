@@ -97,7 +97,7 @@ def test_what_cannot_be_json_is_an_error_of_the_request(given: dict[str, Any], m
     ("name", "value", "message"),
     [
         ("HTTP_PROXY", "junk://user:secret@x", "Unknown scheme for proxy URL"),
-        ("http_proxy", "http://user:secret@host:port", "Invalid port"),
+        ("http_proxy", "http://user:secret/x@host:port", "InvalidURL"),
         ("SSL_CERT_FILE", "/nowhere/none.pem", "FileNotFoundError"),
     ],
 )

@@ -293,16 +293,18 @@ def test_why_no_replica_starts_is_one_line(monkeypatch: pytest.MonkeyPatch) -> N
     ):
         monkeypatch.setattr(ray.serve, "status", lambda found=applications: Mock(applications=found))
         assert ray_service._reason(RuntimeError("Deploying failed")) == reason
+    assert ray_service._reason(RuntimeError("")) == "RuntimeError"
 
 
 def test_folders_that_replicas_get_have_whole_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """They work in folders of their own, where a path of this one leads to nothing."""
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path)
-    settings = ServeSettings("here", {"a": "./here", "b": "owner/name"}, {"c": "here", "d": "gone"})
+    (tmp_path / "current").symlink_to("here")  # a redeployment follows it to where it points then
+    settings = ServeSettings("here", {"a": "./current", "b": "owner/name"}, {"c": "here", "d": "gone"})
     found = RayService(settings, Placement()).settings
     here = str(tmp_path / "here")
-    assert found.model == here and found.more_models == {"a": here, "b": "owner/name"}
+    assert found.model == here and found.more_models == {"a": str(tmp_path / "current"), "b": "owner/name"}
     assert found.adapters == {"c": here, "d": "gone"}
 
 

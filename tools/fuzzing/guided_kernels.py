@@ -22,6 +22,8 @@ from typing import Any
 from tools.fuzzing import sanitized
 
 LONGEST = 256  # bytes of a case, of which most draw fewer
+LONGEST_CASE = 60  # seconds
+DEATHS = ("crash", "oom", "timeout", "leak")  # what libFuzzer's names of files begin with
 MOST_FAULTS = 20
 MOST_MEMORY = 4096  # MiB of the process; AddressSanitizer keeps what was freed for a while
 
@@ -63,7 +65,7 @@ def fuzz(seed: int, minutes: float, numbers: Iterator[int]) -> dict[str, Any]:
         if result.exists():
             found: dict[str, Any] = json.loads(result.read_text(encoding="utf-8"))
             return found
-        died_of = [file.read_bytes().hex() for file in folder.glob("crash-*")]
+        died_of = {file.name: file.read_bytes().hex() for kind in DEATHS for file in folder.glob(f"{kind}-*")}
         fault = {"died of": died_of, "exit code": done.returncode, "error": done.stderr[-4000:]}
         return {"cases": 0, "by_kernel": {}, "faults": [fault]}
 
@@ -91,6 +93,7 @@ def _run(library: str, seconds: float, seed: int, result: Path) -> None:
 
     options = (
         f"-seed={seed}", f"-max_len={LONGEST}", "-len_control=0", f"-rss_limit_mb={MOST_MEMORY}",
+        f"-timeout={LONGEST_CASE}",
         f"-artifact_prefix={result.parent}/",
     )  # fmt: skip
     atheris.Setup([sys.argv[0], *options], run)

@@ -11,7 +11,7 @@ import torch
 
 from gliclass_fast.config import UnsupportedConfigError
 from gliclass_fast.engine.engine import Engine
-from gliclass_fast.engine.loading import tokenizer_of
+from gliclass_fast.engine.loading import refuse_own_forward, tokenizer_of
 from gliclass_fast.engine.passes import LabelsPerPass
 from gliclass_fast.engine.setting import Setting
 from gliclass_fast.models.gliznet.config import GliznetConfig
@@ -76,6 +76,7 @@ def _checked_model(model: Any) -> GLiClassModel:
             f"model must be a loaded one, got {type(model).__name__}; for a path or a repository id use "
             "ZeroShotClassificationPipeline.from_pretrained"
         )
+    refuse_own_forward(model)
     return model
 
 

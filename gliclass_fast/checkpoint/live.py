@@ -13,7 +13,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from gliclass_fast.checkpoint.adapters import adapter_layers, adapter_state, merged_readers
 from gliclass_fast.checkpoint.memory import Memory
-from gliclass_fast.checkpoint.own_forwards import Look, refuse_own_forwards
+from gliclass_fast.checkpoint.own_forwards import Look, refuse_own_forwards, warn_of_hooks
 
 _watching: WeakSet[LiveState] = WeakSet()
 
@@ -42,6 +42,7 @@ class LiveModel:
         Raises CheckpointError where tensors do not say what a module computes.
         """
         refuse_own_forwards(self.model)
+        warn_of_hooks(self.model)
         return LiveTensors(self.model, self._memory)
 
     def state(self) -> LiveState:
@@ -53,7 +54,7 @@ class LiveState:
     """Remembers which tensors a model had, and the version of each.
 
     The step of an optimizer of torch, `load_state_dict`, an operation in place, an exchanged parameter or
-    module, another forward or hook, and another active adapter are noticed. Writes that nobody counts are
+    module, another forward, and another active adapter are noticed. Writes that nobody counts are
     not: through `tensor.data`, through a NumPy view, those of other processes, and of fused kernels that are
     not torch's.
     """
@@ -61,7 +62,8 @@ class LiveState:
     def __init__(self, model: nn.Module) -> None:
         self._tensors: list[tuple[dict[str, Any], str, Tensor, int, int]] = []
         self._modules: list[tuple[dict[str, Any], dict[str, Any]]] = []
-        self._looks = [Look(module) for module in model.modules()]
+        self._model, self._looks = model, [Look(module) for module in model.modules()]
+        self._hooks = sum(look.hooks() for look in self._looks)
         self._adapters = [(layer, adapter_state(layer)) for layer in adapter_layers(model).values()]
         self._stepped = False  # whether an optimizer of these tensors made a step
         for module in model.modules():
@@ -76,7 +78,11 @@ class LiveState:
         _watching.add(self)
 
     def holds(self) -> bool:
-        """Tells whether nothing changed since."""
+        """Tells whether nothing changed since; warns of hooks that are new, as they are not called."""
+        hooks = sum(look.hooks() for look in self._looks)
+        if hooks > self._hooks:
+            warn_of_hooks(self._model)
+        self._hooks = hooks
         return (
             not self._stepped
             and all(now == before for now, before in self._modules)

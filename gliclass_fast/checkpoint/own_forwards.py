@@ -5,8 +5,10 @@ The engine reads tensors and the configuration, and calls no module.
 
 from __future__ import annotations
 
+import inspect
 import logging
 from collections.abc import Iterator
+from itertools import chain
 from typing import Any
 from weakref import WeakSet
 
@@ -17,57 +19,55 @@ from gliclass_fast.checkpoint.errors import CheckpointError
 
 logger = logging.getLogger(__name__)
 
-# The modules of these packages compute what the configuration says; gliclass takes the last three where they
-# are installed. Those below wrap a forward, and leave what it computes.
-_KNOWN = (
-    "torch", "transformers", "gliclass", "gliclass_fast", "peft", "accelerate", "flashdeberta", "turbot5",
-    "llm2vec",
-)  # fmt: skip
-_WRAPPING = ("torch", "accelerate")
+# Modules of these packages compute what the configuration says, and those of kernels do so faster. Packages
+# that wrap a forward leave what it computes.
+_KERNELS = ("flashdeberta", "kernels", "liger_kernel", "llm2vec", "turbot5", "unsloth", "unsloth_zoo")
+_KNOWN = ("torch", "transformers", "gliclass", "gliclass_fast", "peft", "accelerate", *_KERNELS)
+_WRAPPING = ("torch", "transformers", "accelerate")
 _MOST_NAMED = 5
 _warned: WeakSet[nn.Module] = WeakSet()
 
 
 class Look:
-    """Remembers how a module computes: by which class and which forward, and with which hooks of others."""
+    """Remembers by which class and which forward a module computes."""
 
-    __slots__ = ("_forward", "_hooks", "_kind", "_module", "_own")
+    __slots__ = ("_forward", "_kind", "_module", "_own")
 
     def __init__(self, module: nn.Module) -> None:
         self._module, self._kind, self._own = module, type(module), vars(module)
-        self._forward, self._hooks = self._own.get("forward"), _others_hooks(module)
+        self._forward = self._own.get("forward")
 
     def holds(self) -> bool:
         """Tells whether it computes so now; every call asks this of all modules."""
-        own = self._own
-        if self._module.__class__ is not self._kind or own.get("forward") is not self._forward:
+        forward = self._own.get("forward")
+        if self._module.__class__ is not self._kind:
             return False
-        if own["_forward_hooks"] or own["_forward_pre_hooks"] or self._hooks:
-            return _others_hooks(self._module) == self._hooks
-        return True
+        return forward is self._forward or (self._is_plain(forward) and self._is_plain(self._forward))
 
+    def hooks(self) -> int:
+        """Returns how many forward hooks the module has."""
+        return len(self._own["_forward_hooks"]) + len(self._own["_forward_pre_hooks"])
 
-def _others_hooks(module: nn.Module) -> list[Any]:
-    hooks = [*module._forward_hooks.values(), *module._forward_pre_hooks.values()]
-    return [hook for hook in hooks if _package(hook) not in _KNOWN]
+    def _is_plain(self, forward: Any) -> bool:
+        """Tells whether a forward is that of the class, which transformers leaves in a module it recorded."""
+        own = getattr(forward, "__func__", None) is self._kind.forward and forward.__self__ is self._module
+        return forward is None or own
 
 
 def refuse_own_forwards(model: nn.Module) -> None:
-    """Raises CheckpointError, which names the module, for one that has another forward than is known.
-
-    Warns once of every model that has hooks of somebody's own.
-    """
-    hooked = []
+    """Raises CheckpointError, which names the module, for one that has another forward than is known."""
     for place, module in _computing(model):
-        named = f"{place or 'the model'} ({type(module).__name__})"
         if _has_own_forward(module):
             raise CheckpointError(
-                f"{named} has a forward of its own, which the engine would leave out, as it reads tensors "
-                "and calls no module: score this model with the gliclass package, or put what the forward "
-                "adds into a class derived from the pipeline"
+                f"{_named(place, module)} has a forward of its own, which the engine would leave out, as it "
+                "reads tensors and calls no module: score this model with the gliclass package, or put what "
+                "the forward adds into a class derived from the pipeline"
             )
-        if _others_hooks(module):
-            hooked.append(named)
+
+
+def warn_of_hooks(model: nn.Module) -> None:
+    """Warns once of every model that has forward hooks of somebody's own."""
+    hooked = [_named(place, module) for place, module in _computing(model) if _others_hooks(module)]
     if hooked and model not in _warned:
         _warned.add(model)
         more = f" and {len(hooked) - _MOST_NAMED} more" if len(hooked) > _MOST_NAMED else ""
@@ -78,9 +78,29 @@ def refuse_own_forwards(model: nn.Module) -> None:
         )
 
 
+def _named(place: str, module: nn.Module) -> str:
+    return f"{place or 'the model'} ({type(module).__name__})"
+
+
+def _others_hooks(module: nn.Module) -> list[Any]:
+    hooks = [*module._forward_hooks.values(), *module._forward_pre_hooks.values()]
+    return [hook for hook in hooks if _package(hook) not in _KNOWN]
+
+
 def _computing(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """Yields the modules that a pass calls; parametrizations are anybody's, and are read (computed.py)."""
+    """Yields the modules that a pass calls.
+
+    Parametrizations are anybody's, and are read (computed.py). A loss that a training loop keeps in the model
+    has no tensors, and the model's forward does not name it.
+    """
     beneath: list[str] = []
+    called = getattr(inspect.unwrap(type(model).forward), "__code__", None)
+    if called is not None:
+        beneath += [
+            f"{name}."
+            for name, child in model.named_children()
+            if name not in called.co_names and not _has_tensors(child)
+        ]
     for place, module in model.named_modules():
         if is_parametrized(module):
             beneath.append(f"{place}.parametrizations.".removeprefix("."))
@@ -88,18 +108,26 @@ def _computing(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
             yield place, module
 
 
+def _has_tensors(module: nn.Module) -> bool:
+    return next(chain(module.parameters(), module.buffers()), None) is not None
+
+
 def _has_own_forward(module: nn.Module) -> bool:
     kind = type(module)
     if any(not _is_known(method) for method in (kind.forward, kind.__call__)):
         return True
+    hook = vars(module).get("_hf_hook")  # accelerate's forward calls it
+    if any(_package(each) not in _KNOWN for each in getattr(hook, "hooks", (hook,)) if each is not None):
+        return True
     own = vars(module).get("forward")
     if own is None or "_orig_mod" in module._modules:  # torch.compile's wrapper sets its own
         return False
-    while (own := getattr(own, "__func__", own)) is not kind.forward:
-        if own is None or _package(own) not in _WRAPPING:
-            return True
-        own = getattr(own, "__wrapped__", None)
-    return False
+    while own is not None and getattr(own, "__self__", module) is module:
+        function = getattr(own, "__func__", own)
+        if function is kind.forward or _package(function) in _KERNELS:
+            return False
+        own = getattr(function, "__wrapped__", None) if _package(function) in _WRAPPING else None
+    return True
 
 
 def _is_known(method: Any) -> bool:

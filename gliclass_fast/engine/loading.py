@@ -23,6 +23,16 @@ def is_name(given: Any) -> bool:
     return isinstance(given, (str, Path))
 
 
+def refuse_own_forward(model: GLiClassModel) -> None:
+    """Raises TypeError for a model of a derived class with another forward, which no pipeline calls."""
+    kind = type(model)
+    if kind.forward is not GLiClassModel.forward or kind.__call__ is not GLiClassModel.__call__:
+        raise TypeError(
+            f"{kind.__name__} has a forward of its own, which a pipeline would leave out: derive from the "
+            "pipeline instead, or use the gliclass package"
+        )
+
+
 def load_model(model: Any, device: torch.device | None = None, **options: Any) -> GLiClassModel:
     """Returns our model, on `device` where one is given, made from whatever a pipeline may be given.
 
@@ -31,12 +41,7 @@ def load_model(model: Any, device: torch.device | None = None, **options: Any) -
     if isinstance(model, GLiClassModel):
         if options:
             raise TypeError(f"{sorted(options)} go with a path or repository id: this model is loaded")
-        kind = type(model)
-        if kind.forward is not GLiClassModel.forward or kind.__call__ is not GLiClassModel.__call__:
-            raise TypeError(
-                f"{kind.__name__} has a forward of its own, which a pipeline would leave out: derive from "
-                "the pipeline instead, or use the gliclass package"
-            )
+        refuse_own_forward(model)
         return model if device is None else model.to(device)
     if is_name(model):
         return GLiClassModel.from_pretrained(model, device=device, **options)

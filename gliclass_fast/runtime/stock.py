@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from gliclass_fast.checkpoint.live import tied_to
-from gliclass_fast.config import GLiClassModelConfig
+from gliclass_fast.config import GLiClassModelConfig, dtype_name
 from gliclass_fast.runtime.adapters import AdapterLibrary
 from gliclass_fast.runtime.forward import GLiClassOutput, forward
 from gliclass_fast.runtime.loaded import LoadedNetwork
@@ -53,6 +53,16 @@ _OF_TRANSFORMERS = (  # people use these of its models, whose class takes a seco
 )  # fmt: skip
 _STEPS = ("use_recurrence",)  # False does not mean that it is left out
 _SAVED_ALIKE = ("max_shard_size", "token", "save_peft_format", "save_original_format")  # change nothing here
+
+
+def _of_dtype(options: Mapping[str, Any], dtype: str) -> dict[str, Any]:
+    """Returns options of config.json that name a dtype, also those of a backbone that name one."""
+    parts = {
+        name: {**{key: each for key, each in part.items() if key != "torch_dtype"}, "dtype": dtype}
+        for name, part in options.items()
+        if isinstance(part, dict) and part.keys() & {"dtype", "torch_dtype"}
+    }
+    return {**options, **parts, "dtype": dtype}
 
 
 def _copied(tensor: Tensor) -> Tensor:
@@ -203,7 +213,9 @@ class StockModel:
         return self.train(requires_grad)
 
     def state_dict(self, *, prefix: str = "", keep_vars: bool = False) -> dict[str, Tensor]:
-        """Returns the checkpoint's tensors by their stock names, in the model's dtype and on its device.
+        """Returns the checkpoint's tensors by their stock names, in the dtype asked for, on its device.
+
+        Where no dtype was asked for, they have the one in which they are stored.
 
         They are copies: to change them changes nothing here, before they are given to `load_state_dict`.
 
@@ -211,9 +223,14 @@ class StockModel:
         """
         return {prefix + name: self._shown(tensor) for name, tensor in self.origin.read_tensors().items()}
 
+    @property
+    def _names_dtype(self) -> bool:
+        """Tells whether somebody asked for a dtype; else a GPU's 16 bit is the engine's own matter."""
+        return self.settings.dtype is not None
+
     def _shown(self, tensor: Tensor, on: Any = None) -> Tensor:
-        """Returns a copy in the model's dtype, on its device or another; integers stay integers."""
-        dtype = self.dtype if tensor.is_floating_point() else tensor.dtype
+        """Returns a copy, on the model's device or another, in the dtype that was asked for, or as stored."""
+        dtype = self.dtype if tensor.is_floating_point() and self._names_dtype else tensor.dtype
         return tensor.detach().to(self.device if on is None else on, dtype, copy=True)
 
     def load_state_dict(
@@ -260,7 +277,7 @@ class StockModel:
     ) -> Iterator[tuple[str, nn.Parameter]]:
         """Yields copies of the checkpoint's parameters by their stock names; they take no gradients.
 
-        They have the model's dtype and device, and to change them changes nothing here.
+        They are as `state_dict` has them, and to change them changes nothing here.
 
         prefix: what names start with. recurse: has no effect. remove_duplicate: whether weights that
         are tied in a live model come under their first name alone; a file has a copy under every name.
@@ -283,7 +300,10 @@ class StockModel:
         """
         if exclude_embeddings:
             raise TypeError(f"exclude_embeddings=True is not supported{_INSTEAD}")
-        return 0 if only_trainable else sum(each.numel() for each in self.parameters())
+        tensors = self.origin.read_tensors()
+        tied = tied_to(tensors)
+        counted = (each for name, each in tensors.items() if name not in tied and each.is_floating_point())
+        return 0 if only_trainable else sum(each.numel() for each in counted)
 
     def save_pretrained(
         self,
@@ -296,7 +316,7 @@ class StockModel:
     ) -> None:
         """Writes config.json and model.safetensors, which the reference loads too, into a folder.
 
-        Tensors are saved in the model's dtype, which config.json names.
+        Tensors are saved as `state_dict` has them, and config.json names a dtype that was asked for.
 
         Args:
             save_directory: the folder.
@@ -320,7 +340,8 @@ class StockModel:
         folder.mkdir(parents=True, exist_ok=True)
         left_out = ("_name_or_path", "torch_dtype")  # a path of somebody's, and the older name of dtype
         written = {name: each for name, each in self.origin.options().items() if name not in left_out}
-        written["dtype"] = str(self.dtype).removeprefix("torch.")
+        if self._names_dtype and state_dict is None:
+            written = _of_dtype(written, str(dtype_name(self.dtype)))
         text = json.dumps(written, indent=2, ensure_ascii=False)
         if state_dict is None:
             read = self.origin.read_tensors().items()

@@ -10,7 +10,7 @@ from typing import Any
 import gliclass
 import pytest
 import torch
-from accelerate.hooks import AlignDevicesHook, add_hook_to_module
+from accelerate.hooks import AlignDevicesHook, ModelHook, add_hook_to_module
 from torch import nn
 
 from gliclass_fast import CheckpointError, GLiClassModel, ZeroShotClassificationPipeline, accelerate, demo
@@ -18,7 +18,7 @@ from tests.accuracy import assert_same_results
 from tests.runtime.test_live import scores
 from tests.tiny import byte_tokenizer, fast_pipeline, reference_model, reference_pipeline
 
-PROJECTOR = "model.text_projector.linear_1"
+PROJECTOR, SIBLING = (f"model.{name}_projector.linear_1" for name in ("text", "classes"))
 
 
 def halved(forward: Callable[..., Any]) -> Callable[..., Any]:
@@ -39,6 +39,16 @@ class HalvedLinear(nn.Linear):
     @torch.no_grad()
     def forward(self, values: torch.Tensor) -> torch.Tensor:
         return super().forward(values) / 2
+
+
+class Halving(ModelHook):  # type: ignore[misc]
+    def post_forward(self, module: nn.Module, output: torch.Tensor) -> torch.Tensor:
+        return output / 2
+
+
+class Focal(nn.Module):
+    def forward(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        return ((logits - labels) ** 2).mean()
 
 
 class Called(nn.Linear):
@@ -65,6 +75,16 @@ OTHER_FORWARDS: dict[str, tuple[Callable[[Any], object], str]] = {
     "a model's forward": (patched("", halved), "^the model .* derived from the pipeline"),
     "an inner forward": (patched("model", halved), "^model .* with the gliclass package"),
     "another's forward": (patched(PROJECTOR, lambda _: nn.Identity().forward), f"^{PROJECTOR} "),
+    "a sibling's forward": (
+        lambda model: setattr(
+            model.get_submodule(PROJECTOR), "forward", model.get_submodule(SIBLING).forward
+        ),
+        rf"^{PROJECTOR} \(Linear\) has a forward",
+    ),
+    "a hook of accelerate's": (
+        lambda model: add_hook_to_module(model.get_submodule(PROJECTOR), Halving()),
+        rf"^{PROJECTOR} \(Linear\) has a forward",
+    ),
     "beneath autocast": (
         patched("model", lambda own: torch.autocast("cpu", enabled=False)(halved(own))), "^model ",
     ),
@@ -96,6 +116,7 @@ def test_forwards_that_compute_the_same_are_taken() -> None:
     assert model.model.forward is not kept
     model.model.scorer.compile()
     add_hook_to_module(model.model.encoder_model, AlignDevicesHook(io_same_device=True))
+    model.loss_fn = Focal()  # of the training loop: no pass calls it
     assert_same_results(scores(fast_pipeline(model)), expected)
 
 
@@ -115,6 +136,21 @@ def test_hooks_are_named_once(kind: str, caplog: pytest.LogCaptureFixture) -> No
     [message] = caplog.messages
     assert message.startswith("the forward hooks of ") and "are not called" in message
     assert f"{PROJECTOR} (Linear), " in message and "model.scorer (" in message
+
+
+def test_neither_hooks_nor_a_forward_put_back_make_another_network() -> None:
+    model = reference_model()
+    fast = fast_pipeline(model)
+    scores(fast)
+    before = fast.model.loaded
+    layer = model.get_submodule(PROJECTOR)
+    layer.register_forward_hook(lambda *given: None).remove()
+    handle = layer.register_forward_hook(lambda *given: None)
+    layer.forward = layer.forward
+    scores(fast)
+    handle.remove()
+    scores(fast)
+    assert fast.model.loaded is before
 
 
 def test_hooks_of_libraries_are_no_reason_to_warn(caplog: pytest.LogCaptureFixture) -> None:

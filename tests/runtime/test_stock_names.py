@@ -18,7 +18,7 @@ from gliclass_fast import GLiClassModel, demo
 from gliclass_fast.config import GLiClassModelConfig
 from tests.accuracy import assert_same_results
 from tests.runtime.test_live import scores
-from tests.tiny import byte_tokenizer, fast_pipeline, loaded, reference_model
+from tests.tiny import byte_tokenizer, fast_pipeline, loaded, reference_model, reference_pipeline
 
 SIXTEEN = [torch.float16, torch.bfloat16]
 
@@ -56,6 +56,22 @@ def test_tensors_follow_the_model_to_another_dtype(tmp_path: Path) -> None:
     before = scores(fast_pipeline(ours))
     again = GLiClassModel.from_pretrained(tmp_path, dtype=torch.float16, device="cpu")
     assert_same_results(scores(fast_pipeline(again, byte_tokenizer())), before)
+
+
+@pytest.mark.parametrize("change", ["none", "half", "float32"])
+def test_a_saved_folder_names_one_dtype_and_scores_in_the_reference(change: str, tmp_path: Path) -> None:
+    model = reference_model("bert").half()
+    model.config.dtype = model.config.encoder_config.dtype = torch.float16
+    model.save_pretrained(tmp_path / "stock")
+    asked = {"dtype": torch.float32} if change == "float32" else {}
+    ours = GLiClassModel.from_pretrained(tmp_path / "stock", device="cpu", **asked)
+    if change == "half":
+        ours.half()
+    ours.save_pretrained(tmp_path / "saved")
+    again = gliclass.GLiClassModel.from_pretrained(tmp_path / "saved")
+    assert dtypes(again) == {torch.float32 if change == "float32" else torch.float16}
+    found = scores(reference_pipeline(again.float()))
+    assert_same_results(found, scores(fast_pipeline(again.float())))
 
 
 def test_transformers_loads_our_model_once_it_is_registered() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from gliclass_fast.text.errors import WrongTokenizer, WrongValue
 from gliclass_fast.text.gliznet_tokenizer import GliZNETTokenizer
 from gliclass_fast.text.tokenizer import backend_of
 
+logger = logging.getLogger(__name__)
+
 
 def is_name(given: Any) -> bool:
     """Tells whether something is a path or a repository id."""
@@ -24,13 +27,18 @@ def is_name(given: Any) -> bool:
 
 
 def refuse_own_forward(model: GLiClassModel) -> None:
-    """Raises TypeError for a model of a derived class with another forward, which no pipeline calls."""
+    """Raises TypeError for a model of a derived class with another forward, which no pipeline calls.
+
+    Warns of another `__call__`, which may add to the output and leave the scores.
+    """
     kind = type(model)
-    if kind.forward is not GLiClassModel.forward or kind.__call__ is not GLiClassModel.__call__:
+    if kind.forward is not GLiClassModel.forward:
         raise TypeError(
             f"{kind.__name__} has a forward of its own, which a pipeline would leave out: derive from the "
             "pipeline instead, or use the gliclass package"
         )
+    if kind.__call__ is not GLiClassModel.__call__:
+        logger.warning("%s has a __call__ of its own, which pipelines do not call", kind.__name__)
 
 
 def load_model(model: Any, device: torch.device | None = None, **options: Any) -> GLiClassModel:

@@ -165,6 +165,17 @@ class Tempered(GLiClassModel):
         return halved(super().forward)(*args, **kwargs)
 
 
+class Counted(GLiClassModel):
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return super().__call__(*args, **kwargs)
+
+
+def test_another_call_of_our_model_is_named(caplog: pytest.LogCaptureFixture) -> None:
+    given = Counted.from_pretrained(demo.PATH, device="cpu")
+    ZeroShotClassificationPipeline(given, str(demo.PATH), device="cpu")
+    assert caplog.messages == ["Counted has a __call__ of its own, which pipelines do not call"]
+
+
 def test_another_forward_of_our_model_is_refused() -> None:
     named = GLiClassModel.from_pretrained(demo.PATH, device="cpu")
     for name in ("forward", "__call__"):

@@ -15,7 +15,7 @@ from gliclass_fast import CheckpointError
 from gliclass_fast.checkpoint.files import load_tokenizer
 from tests.tiny import byte_tokenizer
 from tools import invariance, matrix, soak, streams, stress
-from tools.fuzzing import files, guided, kernels
+from tools.fuzzing import files, guided, kernels, sanitized
 from tools.fuzzing.guided_kernels import Drawn
 from tools.reliability import record
 from tools.reliability_page import SECTIONS, render
@@ -52,6 +52,13 @@ def test_a_case_of_a_kernel_is_drawn_from_bytes() -> None:
     assert 0 <= first.random() < 1 and Drawn(b"").random() == 0 and Drawn(b"").choice("abc") == "a"
     drawn = {each(Drawn(bytes([n] * 99)))[0] for each in kernels.CASES for n in range(0, 256, 16)}
     assert {"attention", "linear", "linear_add", "norm_linear", "head_norm"} <= drawn
+
+
+def test_a_report_begins_with_the_fault() -> None:
+    said = "==7==ERROR: AddressSanitizer: heap-buffer-overflow\n  #0 linear.cpp:12"
+    assert sanitized.report(f"case 1\n{said}\n{'#9 ceval.c' * 900}").startswith(said)
+    assert sanitized.report("a.cpp:3:1: runtime error: shift").startswith("a.cpp:3:1")
+    assert sanitized.report("killed") == "killed"
 
 
 @pytest.mark.parametrize("value", ["x", [], {}, [1]])

@@ -66,7 +66,7 @@ def fuzz(seed: int, minutes: float, numbers: Iterator[int]) -> dict[str, Any]:
             found: dict[str, Any] = json.loads(result.read_text(encoding="utf-8"))
             return found
         died_of = {file.name: file.read_bytes().hex() for kind in DEATHS for file in folder.glob(f"{kind}-*")}
-        fault = {"died of": died_of, "exit code": done.returncode, "error": done.stderr[-4000:]}
+        fault = {"died of": died_of, "exit code": done.returncode, "error": sanitized.report(done.stderr)}
         return {"cases": 0, "by_kernel": {}, "faults": [fault]}
 
 

@@ -43,7 +43,7 @@ def fuzz(seed: int, minutes: float, numbers: Iterator[int]) -> dict[str, Any]:
         found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
         return found
     last = [line for line in done.stderr.splitlines() if line.startswith(NUMBERED)][-1:]
-    return {"cases": 0, "by_kernel": {}, "faults": [{"last": last, "error": done.stderr[-4000:]}]}
+    return {"cases": 0, "by_kernel": {}, "faults": [{"last": last, "error": sanitized.report(done.stderr)}]}
 
 
 def _lengths(chance: Random, most: int) -> list[int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -47,6 +48,12 @@ def environment(guided: bool = False) -> dict[str, str]:
         assert found is not None and found.origin is not None, "atheris is not installed"
         preload = str(Path(found.origin).parent.parent / "asan_with_fuzzer.so")
     return {**os.environ, "LD_PRELOAD": preload, "ASAN_OPTIONS": f"detect_leaks=0:{_FILLED}"}
+
+
+def report(printed: str) -> str:
+    """Returns what a sanitizer says first: the kind of fault, and the lines of code that led there."""
+    begins = re.search(r"^.*(ERROR: |runtime error: )", printed, re.MULTILINE)
+    return printed[begins.start() :][:4000] if begins else printed[-4000:]
 
 
 def load(library: str) -> None:

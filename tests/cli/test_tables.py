@@ -46,6 +46,7 @@ def command(*arguments: str, **options: object) -> subprocess.CompletedProcess[s
     return subprocess.run(run, text=True, check=False, **options)  # type: ignore[call-overload, no-any-return]
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no device that is full")
 @pytest.mark.parametrize("option", ["--version", "--help"])
 def test_a_full_output_is_one_line_and_code_2(option: str) -> None:
@@ -54,6 +55,7 @@ def test_a_full_output_is_one_line_and_code_2(option: str) -> None:
     assert done.returncode == 2 and done.stderr.count("\n") == 1 and "No space left" in done.stderr
 
 
+@pytest.mark.long
 def test_a_mistake_comes_before_tables_and_a_width_of_nothing_is_none(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{")
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}

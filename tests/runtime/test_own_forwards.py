@@ -106,6 +106,7 @@ def test_another_forward_is_refused_by_its_name(name: str) -> None:
         accelerate(reference_pipeline(model))
 
 
+@pytest.mark.long
 def test_forwards_that_compute_the_same_are_taken() -> None:
     model = reference_model()
     expected = scores(reference_pipeline(model))

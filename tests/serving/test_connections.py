@@ -119,6 +119,7 @@ def test_a_request_that_asks_for_another_protocol_is_answered_as_any_other(port:
     assert found == answers, got
 
 
+@pytest.mark.long
 def test_large_heads_and_bodies_below_the_bound_are_answered(port: int) -> None:
     with httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
         for _ in range(3):  # over one connection, whose requests are counted one by one
@@ -140,6 +141,7 @@ def test_a_client_that_leaves_inside_its_body_is_499() -> None:
     assert 'gliclass_rejected_total{reason="client_left",route="/classify"} 1.0' in metrics
 
 
+@pytest.mark.long
 def test_half_a_request_is_503_at_the_end(caplog: pytest.LogCaptureFixture) -> None:
     with serving(1) as (app, port):
         client = socket.create_connection(("127.0.0.1", port), timeout=20)

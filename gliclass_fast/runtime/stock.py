@@ -1,7 +1,7 @@
 """StockModel: what users of a stock model touch beside its scores, under the names of torch and transformers.
 
-The tensors that it shows are copies of the checkpoint's, in the dtype and on the device of the model; those
-that run are packed, and nobody may change them.
+The tensors that it shows are copies of the checkpoint's, on the model's device and in the dtype that was
+asked for; those that run are packed, and nobody may change them.
 """
 
 from __future__ import annotations

@@ -33,9 +33,10 @@ OLDEST = {
     "tokenizers": "0.22.1",
     "numpy": "1.26.0",
     "safetensors": "0.5.0",
+    "pyarrow": "15.0.0",
 }
-# the oldest NumPy that has a build for this Python
-OLDEST_NUMPY = {"3.13": "2.1.0"}
+# the oldest that have a build for this Python
+OLDEST_BUILT = {"3.13": {"numpy": "2.1.0", "pyarrow": "18.0.0"}}
 # with 5.24 the reference's decoder-kv, which tests compare with, fails: its output has no field "cache"
 NEWEST = ("torch", "transformers<5.24", "tokenizers", "numpy", "safetensors")
 OF_THE_GPU = {"torch": "2.11.0", "triton": "3.6.0", "transformers": "5.17.0"}
@@ -59,7 +60,7 @@ CORE = (
     "tests/kernels/test_kernels.py", "tests/models", "tests/runtime", "tests/streaming", "tests/text",
     "tests/test_options.py", "tests/test_pipeline.py", "tests/test_quirks.py", "tests/test_robustness.py",
 )  # fmt: skip
-SHOWN = ("torch", "transformers", "tokenizers", "numpy", "safetensors", "triton")
+SHOWN = ("torch", "transformers", "tokenizers", "numpy", "safetensors", "pyarrow", "triton")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +79,8 @@ class Row:
 def rows() -> list[Row]:
     found = []
     for python in PYTHONS:
-        oldest = {**OLDEST, "numpy": OLDEST_NUMPY.get(python, OLDEST["numpy"])}
-        found += [Row(python, "oldest", _pins(oldest)), Row(python, "newest", NEWEST)]
+        oldest = _pins(OLDEST | OLDEST_BUILT.get(python, {}))
+        found += [Row(python, "oldest", oldest), Row(python, "newest", NEWEST)]
     return [*found, Row("3.12", "GPU machine", _pins(OF_THE_GPU))]
 
 

@@ -1,47 +1,23 @@
-"""StockModel: what users of a stock model touch beside its scores, under the names of torch and transformers.
-
-The tensors that it shows are copies of the checkpoint's, on the model's device and in the dtype that was
-asked for; those that run are packed, and nobody may change them.
-"""
+"""StockModel: a stock model's call with padded tensors, and what users touch beside, by the stock names."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping
-from functools import partial
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from gliclass_fast.checkpoint.live import tied_to
-from gliclass_fast.config import GLiClassModelConfig, dtype_name
+from gliclass_fast.config import GLiClassModelConfig
 from gliclass_fast.runtime.adapters import AdapterLibrary
 from gliclass_fast.runtime.forward import GLiClassOutput, forward
-from gliclass_fast.runtime.loaded import LoadedNetwork
-from gliclass_fast.runtime.origin import Origin
 from gliclass_fast.runtime.positions import by_position_too
+from gliclass_fast.runtime.stock_tensors import INSTEAD_OF_MODULE, StockTensors
 from gliclass_fast.text.arguments import adapters_per_text
 from gliclass_fast.text.errors import WrongType
 from gliclass_fast.text.tensors import check_slots, read_tensors
 
-
-class IncompatibleKeys(NamedTuple):
-    """Holds what `load_state_dict` returns: the names that had no tensor, and those that nothing uses."""
-
-    missing_keys: list[str]
-    unexpected_keys: list[str]
-
-
 WITHOUT_WEIGHTS = (
     "a model needs weights: from_pretrained loads a checkpoint, and from_gliclass takes those of a gliclass "
     "model, such as gliclass.GLiClassModel(config)"
-)
-_INSTEAD = (
-    ": the network runs from packed weights and is no torch module. parameters() and state_dict() give the "
-    "checkpoint's tensors; to train or edit a model, use the gliclass package and GLiClassModel.from_gliclass"
 )
 _OF_TRANSFORMERS = (  # people use these of its models, whose class takes a second to import
     "model", "get_input_embeddings", "set_input_embeddings", "resize_token_embeddings", "tie_weights",
@@ -52,39 +28,14 @@ _OF_TRANSFORMERS = (  # people use these of its models, whose class takes a seco
     "add_calibrator", "remove_calibrator", "update_decoder_cache", "classify_from_decoder_cache", "generate",
 )  # fmt: skip
 _STEPS = ("use_recurrence",)  # False does not mean that it is left out
-_SAVED_ALIKE = ("max_shard_size", "token", "save_peft_format", "save_original_format")  # change nothing here
 
 
-def _of_dtype(options: Mapping[str, Any], dtype: str) -> dict[str, Any]:
-    """Returns options of config.json that name a dtype, also those of a backbone that name one."""
-    parts = {
-        name: {**{key: each for key, each in part.items() if key != "torch_dtype"}, "dtype": dtype}
-        for name, part in options.items()
-        if isinstance(part, dict) and part.keys() & {"dtype", "torch_dtype"}
-    }
-    return {**options, **parts, "dtype": dtype}
-
-
-def _copied(tensor: Tensor) -> Tensor:
-    return tensor.detach().to("cpu", copy=True)
-
-
-class StockModel:
+class StockModel(StockTensors):
     """The base of the model: a forward pass over padded tensors, and the tensors of its checkpoint."""
 
-    origin: Origin
-    loaded: LoadedNetwork
     adapters: AdapterLibrary
     training = False
     config_class, base_model_prefix, main_input_name = GLiClassModelConfig, "model", "input_ids"
-
-    @property
-    def device(self) -> torch.device:
-        return self.loaded.device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.loaded.dtype
 
     @classmethod
     def can_generate(cls) -> bool:
@@ -96,9 +47,6 @@ class StockModel:
         raise TypeError(WITHOUT_WEIGHTS)
 
     def follow_origin(self) -> None:
-        raise NotImplementedError
-
-    def refresh(self) -> None:
         raise NotImplementedError
 
     @by_position_too
@@ -189,10 +137,12 @@ class StockModel:
         if adapter_ids is not None and self.origin.changed():
             self.follow_origin()
 
-    def __getattr__(self, name: str) -> Any:
-        """Raises AttributeError, which says what stands in for what torch's and transformers' models have."""
-        instead = _INSTEAD if hasattr(nn.Module, name) or name in _OF_TRANSFORMERS else ""
-        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}{instead}")
+    if not TYPE_CHECKING:  # to mypy every attribute would exist
+
+        def __getattr__(self, name: str) -> Any:
+            """Raises AttributeError, which says what stands in for what stock models have."""
+            instead = INSTEAD_OF_MODULE if hasattr(nn.Module, name) or name in _OF_TRANSFORMERS else ""
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}{instead}")
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Raises AttributeError for another forward, which no call would use."""
@@ -211,153 +161,6 @@ class StockModel:
     def requires_grad_(self, requires_grad: bool = True) -> Any:
         """Returns the model for False, as `train` does; raises RuntimeError for True."""
         return self.train(requires_grad)
-
-    def state_dict(self, *, prefix: str = "", keep_vars: bool = False) -> dict[str, Tensor]:
-        """Returns the checkpoint's tensors by their stock names, in the dtype asked for, on its device.
-
-        Where no dtype was asked for, they have the one in which they are stored.
-
-        They are copies: to change them changes nothing here, before they are given to `load_state_dict`.
-
-        prefix: what stands before every name. keep_vars: has no effect.
-        """
-        return {prefix + name: self._shown(tensor) for name, tensor in self.origin.read_tensors().items()}
-
-    @property
-    def _names_dtype(self) -> bool:
-        """Tells whether somebody asked for a dtype; else a GPU's 16 bit is the engine's own matter."""
-        return self.settings.dtype is not None
-
-    def _shown(self, tensor: Tensor, on: Any = None) -> Tensor:
-        """Returns a copy, on the model's device or another, in the dtype that was asked for, or as stored."""
-        dtype = self.dtype if tensor.is_floating_point() and self._names_dtype else tensor.dtype
-        return tensor.detach().to(self.device if on is None else on, dtype, copy=True)
-
-    def load_state_dict(
-        self, state_dict: Mapping[str, Tensor], strict: bool = True, assign: bool = False
-    ) -> IncompatibleKeys:
-        """Builds the model anew from tensors under stock names, which are copied.
-
-        strict: whether every tensor must have a name of the checkpoint, and every name its tensor; otherwise
-        a missing one keeps its value. assign: has no effect.
-
-        Raises TypeError for what is no dict of tensors, RuntimeError where they do not match, and
-        CheckpointError for a tensor of the wrong shape; the model then stays as it is.
-        """
-        if not isinstance(state_dict, Mapping):
-            raise TypeError(f"state_dict must be a dict of tensors, got {type(state_dict).__name__}")
-        current = self.origin.read_tensors()
-        missing = [name for name in current if name not in state_dict]
-        unexpected = [name for name in state_dict if name not in current]
-        if strict and (missing or unexpected):
-            raise RuntimeError(f"state_dict does not match: missing {missing}, unexpected {unexpected}")
-        for name in current:
-            if not isinstance(value := state_dict.get(name, current[name]), Tensor):
-                raise TypeError(f"state_dict[{name!r}] must be a tensor, got {type(value).__name__}")
-        ties = tied_to(current)  # a tensor of several names takes the last value given to one, as in torch
-        given_to = {ties.get(name, name): state_dict[name] for name in current if name in state_dict}
-        copies = {
-            name: _copied(given_to[name] if name in given_to else current[name])
-            for name in current
-            if name not in ties
-        }
-        tensors = {name: copies[ties.get(name, name)] for name in current}
-        given = Origin(self.origin.options(), partial(dict, tensors), "the given state_dict")
-        given.on_change = self.origin.on_change
-        before, self.origin = self.origin, given
-        try:
-            self.refresh()
-        except BaseException:
-            self.origin = before
-            raise
-        return IncompatibleKeys(missing, unexpected)
-
-    def named_parameters(
-        self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
-    ) -> Iterator[tuple[str, nn.Parameter]]:
-        """Yields copies of the checkpoint's parameters by their stock names; they take no gradients.
-
-        They are as `state_dict` has them, and to change them changes nothing here.
-
-        prefix: what names start with. recurse: has no effect. remove_duplicate: whether weights that
-        are tied in a live model come under their first name alone; a file has a copy under every name.
-        """
-        tensors = self.origin.read_tensors()
-        tied = tied_to(tensors) if remove_duplicate else {}
-        for name, tensor in tensors.items():
-            if tensor.is_floating_point() and name not in tied:
-                yield f"{prefix}.{name}" if prefix else name, nn.Parameter(self._shown(tensor), False)
-
-    def parameters(self, recurse: bool = True) -> Iterator[nn.Parameter]:
-        """Yields what `named_parameters` does, without the names; recurse: has no effect."""
-        for _, parameter in self.named_parameters():
-            yield parameter
-
-    def num_parameters(self, only_trainable: bool = False, exclude_embeddings: bool = False) -> int:
-        """Counts the values that `parameters` yields; none of them is trainable.
-
-        exclude_embeddings: True raises TypeError, as no module says which tensors are embeddings.
-        """
-        if exclude_embeddings:
-            raise TypeError(f"exclude_embeddings=True is not supported{_INSTEAD}")
-        tensors = self.origin.read_tensors()
-        tied = tied_to(tensors)
-        counted = (each for name, each in tensors.items() if name not in tied and each.is_floating_point())
-        return 0 if only_trainable else sum(each.numel() for each in counted)
-
-    def save_pretrained(
-        self,
-        save_directory: str | Path,
-        is_main_process: bool = True,
-        state_dict: Mapping[str, Tensor] | None = None,
-        push_to_hub: bool = False,
-        safe_serialization: bool = True,
-        **options: Any,
-    ) -> None:
-        """Writes config.json and model.safetensors, which the reference loads too, into a folder.
-
-        Tensors are saved as `state_dict` has them, and config.json names a dtype that was asked for.
-
-        Args:
-            save_directory: the folder.
-            is_main_process: False writes nothing.
-            state_dict: the tensors to write; default: the checkpoint's, tied ones under every name.
-            push_to_hub: see `push_to_hub`.
-            safe_serialization: False raises ValueError, as it would write a pickle.
-            options: max_shard_size and others of transformers have no effect.
-
-        Raises TypeError for an option that is not supported.
-        """
-        if not safe_serialization:
-            raise ValueError("safe_serialization=False is not supported: pickle files can run code")
-        if wrong := [name for name, each in options.items() if each is not None and name not in _SAVED_ALIKE]:
-            raise TypeError(f"{', '.join(wrong)} is not supported: the folder gets one model.safetensors")
-        if push_to_hub:
-            self.push_to_hub()
-        if not is_main_process:
-            return
-        folder = Path(save_directory)
-        folder.mkdir(parents=True, exist_ok=True)
-        left_out = ("_name_or_path", "torch_dtype")  # a path of somebody's, and the older name of dtype
-        written = {name: each for name, each in self.origin.options().items() if name not in left_out}
-        if self._names_dtype and state_dict is None:
-            written = _of_dtype(written, str(dtype_name(self.dtype)))
-        text = json.dumps(written, indent=2, ensure_ascii=False)
-        if state_dict is None:
-            read = self.origin.read_tensors().items()
-            state_dict = {name: self._shown(each, on="cpu") for name, each in read}
-        else:  # safetensors takes no tensors that share memory, as those of tied weights do
-            state_dict = {name: _copied(each) for name, each in state_dict.items()}
-        tensors = {name: each.contiguous() for name, each in state_dict.items()}
-        save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-        (folder / "config.json").write_text(text, encoding="utf-8")
-
-    def push_to_hub(self, *args: Any, **kwargs: Any) -> None:
-        """Raises NotImplementedError, which names the two lines that do it."""
-        raise NotImplementedError(
-            "the engine does not upload. These two lines do: model.save_pretrained(folder); "
-            "huggingface_hub.HfApi().upload_folder(repo_id=..., folder_path=folder)"
-        )
 
     def train(self, mode: bool = True) -> Any:
         """Returns the model for train(False); raises RuntimeError for training, which the engine lacks."""

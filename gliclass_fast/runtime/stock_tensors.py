@@ -1,0 +1,219 @@
+"""StockTensors: the checkpoint's tensors as a model shows, takes and saves them, under their stock names."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from gliclass_fast.checkpoint.live import tied_to
+from gliclass_fast.config import dtype_name
+from gliclass_fast.runtime.loaded import LoadedNetwork
+from gliclass_fast.runtime.origin import Origin
+from gliclass_fast.runtime.settings import Settings
+
+
+class IncompatibleKeys(NamedTuple):
+    """Holds what `load_state_dict` returns: the names that had no tensor, and those that nothing uses."""
+
+    missing_keys: list[str]
+    unexpected_keys: list[str]
+
+
+INSTEAD_OF_MODULE = (
+    ": the network runs from packed weights and is no torch module. parameters() and state_dict() give the "
+    "checkpoint's tensors; to train or edit a model, use the gliclass package and GLiClassModel.from_gliclass"
+)
+_SAVED_ALIKE = ("max_shard_size", "token", "save_peft_format", "save_original_format")  # change nothing here
+
+
+def _of_dtype(options: Mapping[str, Any], dtype: str) -> dict[str, Any]:
+    """Returns options of config.json that name a dtype, also those of a backbone that name one."""
+    parts = {
+        name: {**{key: each for key, each in part.items() if key != "torch_dtype"}, "dtype": dtype}
+        for name, part in options.items()
+        if isinstance(part, dict) and part.keys() & {"dtype", "torch_dtype"}
+    }
+    return {**options, **parts, "dtype": dtype}
+
+
+def _copied(tensor: Tensor) -> Tensor:
+    return tensor.detach().to("cpu", copy=True)
+
+
+class StockTensors:
+    """The tensors of a model.
+
+    Those that it shows are copies of the checkpoint's, on the model's device and in the dtype that was asked
+    for; those that run are packed, and nobody may change them.
+    """
+
+    origin: Origin
+    loaded: LoadedNetwork
+    settings: Settings
+
+    @property
+    def device(self) -> torch.device:
+        return self.loaded.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.loaded.dtype
+
+    def refresh(self) -> None:
+        raise NotImplementedError
+
+    def state_dict(self, *, prefix: str = "", keep_vars: bool = False) -> dict[str, Tensor]:
+        """Returns the checkpoint's tensors by their stock names, in the dtype asked for, on its device.
+
+        Where no dtype was asked for, they have the one in which they are stored.
+
+        They are copies: to change them changes nothing here, before they are given to `load_state_dict`.
+
+        prefix: what stands before every name. keep_vars: has no effect.
+        """
+        return {prefix + name: self._shown(tensor) for name, tensor in self.origin.read_tensors().items()}
+
+    @property
+    def _names_dtype(self) -> bool:
+        """Tells whether somebody asked for a dtype; else a GPU's 16 bit is the engine's own matter."""
+        return self.settings.dtype is not None
+
+    def _shown(self, tensor: Tensor, on: Any = None) -> Tensor:
+        """Returns a copy, on the model's device or another, in the dtype that was asked for, or as stored."""
+        dtype = self.dtype if tensor.is_floating_point() and self._names_dtype else tensor.dtype
+        return tensor.detach().to(self.device if on is None else on, dtype, copy=True)
+
+    def load_state_dict(
+        self, state_dict: Mapping[str, Tensor], strict: bool = True, assign: bool = False
+    ) -> IncompatibleKeys:
+        """Builds the model anew from tensors under stock names, which are copied.
+
+        strict: whether every tensor must have a name of the checkpoint, and every name its tensor; otherwise
+        a missing one keeps its value. assign: has no effect.
+
+        Raises TypeError for what is no dict of tensors, RuntimeError where they do not match, and
+        CheckpointError for a tensor of the wrong shape; the model then stays as it is.
+        """
+        if not isinstance(state_dict, Mapping):
+            raise TypeError(f"state_dict must be a dict of tensors, got {type(state_dict).__name__}")
+        current = self.origin.read_tensors()
+        missing = [name for name in current if name not in state_dict]
+        unexpected = [name for name in state_dict if name not in current]
+        if strict and (missing or unexpected):
+            raise RuntimeError(f"state_dict does not match: missing {missing}, unexpected {unexpected}")
+        for name in current:
+            if not isinstance(value := state_dict.get(name, current[name]), Tensor):
+                raise TypeError(f"state_dict[{name!r}] must be a tensor, got {type(value).__name__}")
+        ties = tied_to(current)  # a tensor of several names takes the last value given to one, as in torch
+        given_to = {ties.get(name, name): state_dict[name] for name in current if name in state_dict}
+        copies = {
+            name: _copied(given_to[name] if name in given_to else current[name])
+            for name in current
+            if name not in ties
+        }
+        tensors = {name: copies[ties.get(name, name)] for name in current}
+        given = Origin(self.origin.options(), partial(dict, tensors), "the given state_dict")
+        given.on_change = self.origin.on_change
+        before, self.origin = self.origin, given
+        try:
+            self.refresh()
+        except BaseException:
+            self.origin = before
+            raise
+        return IncompatibleKeys(missing, unexpected)
+
+    def named_parameters(
+        self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
+    ) -> Iterator[tuple[str, nn.Parameter]]:
+        """Yields copies of the checkpoint's parameters by their stock names; they take no gradients.
+
+        They are as `state_dict` has them, and to change them changes nothing here.
+
+        prefix: what names start with. recurse: has no effect. remove_duplicate: whether weights that
+        are tied in a live model come under their first name alone; a file has a copy under every name.
+        """
+        for name, tensor in self._stored_parameters(remove_duplicate):
+            yield f"{prefix}.{name}" if prefix else name, nn.Parameter(self._shown(tensor), False)
+
+    def _stored_parameters(self, remove_duplicate: bool = True) -> Iterator[tuple[str, Tensor]]:
+        """Yields the parameters as they are stored, without a copy."""
+        tensors = self.origin.read_tensors()
+        tied = tied_to(tensors) if remove_duplicate else {}
+        for name, tensor in tensors.items():
+            if tensor.is_floating_point() and name not in tied:
+                yield name, tensor
+
+    def parameters(self, recurse: bool = True) -> Iterator[nn.Parameter]:
+        """Yields what `named_parameters` does, without the names; recurse: has no effect."""
+        for _, parameter in self.named_parameters():
+            yield parameter
+
+    def num_parameters(self, only_trainable: bool = False, exclude_embeddings: bool = False) -> int:
+        """Counts the values that `parameters` yields; none of them is trainable.
+
+        exclude_embeddings: True raises TypeError, as no module says which tensors are embeddings.
+        """
+        if exclude_embeddings:
+            raise TypeError(f"exclude_embeddings=True is not supported{INSTEAD_OF_MODULE}")
+        return 0 if only_trainable else sum(each.numel() for _, each in self._stored_parameters())
+
+    def save_pretrained(
+        self,
+        save_directory: str | Path,
+        is_main_process: bool = True,
+        state_dict: Mapping[str, Tensor] | None = None,
+        push_to_hub: bool = False,
+        safe_serialization: bool = True,
+        **options: Any,
+    ) -> None:
+        """Writes config.json and model.safetensors, which the reference loads too, into a folder.
+
+        Tensors are saved as `state_dict` has them, and config.json names a dtype that was asked for.
+
+        Args:
+            save_directory: the folder.
+            is_main_process: False writes nothing.
+            state_dict: the tensors to write; default: the checkpoint's, tied ones under every name.
+            push_to_hub: see `push_to_hub`.
+            safe_serialization: False raises ValueError, as it would write a pickle.
+            options: max_shard_size and others of transformers have no effect.
+
+        Raises TypeError for an option that is not supported.
+        """
+        if not safe_serialization:
+            raise ValueError("safe_serialization=False is not supported: pickle files can run code")
+        if wrong := [name for name, each in options.items() if each is not None and name not in _SAVED_ALIKE]:
+            raise TypeError(f"{', '.join(wrong)} is not supported: the folder gets one model.safetensors")
+        if push_to_hub:
+            self.push_to_hub()
+        if not is_main_process:
+            return
+        folder = Path(save_directory)
+        folder.mkdir(parents=True, exist_ok=True)
+        left_out = ("_name_or_path", "torch_dtype")  # a path of somebody's, and the older name of dtype
+        written = {name: each for name, each in self.origin.options().items() if name not in left_out}
+        if self._names_dtype and state_dict is None:
+            written = _of_dtype(written, str(dtype_name(self.dtype)))
+        text = json.dumps(written, indent=2, ensure_ascii=False)
+        if state_dict is None:
+            read = self.origin.read_tensors().items()
+            state_dict = {name: self._shown(each, on="cpu") for name, each in read}
+        else:  # safetensors takes no tensors that share memory, as those of tied weights do
+            state_dict = {name: _copied(each) for name, each in state_dict.items()}
+        tensors = {name: each.contiguous() for name, each in state_dict.items()}
+        save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+        (folder / "config.json").write_text(text, encoding="utf-8")
+
+    def push_to_hub(self, *args: Any, **kwargs: Any) -> None:
+        """Raises NotImplementedError, which names the two lines that do it."""
+        raise NotImplementedError(
+            "the engine does not upload. These two lines do: model.save_pretrained(folder); "
+            "huggingface_hub.HfApi().upload_folder(repo_id=..., folder_path=folder)"
+        )

@@ -18,6 +18,7 @@ from starlette.routing import Match
 
 from gliclass_fast import __version__
 from gliclass_fast.serving.access import CLIENT_LEFT, Access, error_response
+from gliclass_fast.serving.answer_models import ClassifyAnswer, Predictions, Ranked
 from gliclass_fast.serving.errors import Broken, Draining, RequestError
 from gliclass_fast.serving.formats import (
     ClassifyBody,
@@ -119,27 +120,27 @@ def _add_classifications(app: FastAPI, service: Service, prefix: str) -> None:
         return made() if predictions <= MADE_AT_ONCE else await asyncio.to_thread(made)
 
     @app.post(f"{prefix}/", include_in_schema=False)
-    @app.post(prefix, tags=["classification"])
+    @app.post(prefix, tags=["classification"], response_model=Predictions)
     async def gliclass(request: Request, body: GLiClassBody) -> Response:
         """Takes what gliclass's client sends."""
         return await answered(request, body)
 
-    @app.post("/classify", tags=["classification"])
+    @app.post("/classify", tags=["classification"], response_model=ClassifyAnswer)
     async def classify(request: Request, body: ClassifyBody) -> Response:
         """Classifies texts with all that the library has."""
         return await answered(request, body)
 
-    @app.post("/", tags=["classification"])
+    @app.post("/", tags=["classification"], response_model=Predictions)
     async def hugging_face(request: Request, body: HuggingFaceBody) -> Response:
         """Takes Hugging Face's body of zero-shot classification."""
         return await answered(request, body)
 
-    @app.post("/predict", tags=["classification"])
+    @app.post("/predict", tags=["classification"], response_model=Predictions)
     async def predict(request: Request, body: PredictBody) -> Response:
         """Takes text-embeddings-inference's body of a classification, with the labels of the service."""
         return await answered(request, body, bool(body.truncate))
 
-    @app.post("/rerank", tags=["classification"])
+    @app.post("/rerank", tags=["classification"], response_model=list[Ranked])
     async def rerank(request: Request, body: RerankBody) -> Response:
         """Takes text-embeddings-inference's body of a reranking."""
         return await answered(request, body, bool(body.truncate))

@@ -57,14 +57,6 @@ class Body(BaseModel):
     model_config = ConfigDict(strict=True)
 
 
-class Prediction(BaseModel):
-    """A label with its score, from 0 to 1."""
-
-    label: str
-    score: float
-    initial_score: float | None = Field(None, description="Before calibration, where a model has it.")
-
-
 class GLiClassBody(Body):
     """What gliclass's client sends. A text is answered with a list of predictions, a list with one each."""
 

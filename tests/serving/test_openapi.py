@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import jsonschema
 import pytest
 import schemathesis
 from fastapi.testclient import TestClient
 from hypothesis import HealthCheck, given, settings
 
-from tests.serving.test_app import LABELS, LIMITS, service
+from tests.serving.test_app import LABELS, LIMITS, TEXTS, service
 
 GENERATED = 25  # requests for every route, in the gate
 
@@ -18,6 +19,29 @@ GENERATED = 25  # requests for every route, in the gate
 @pytest.fixture(scope="module")
 def client() -> Iterator[TestClient]:
     yield from service(labels=LABELS, limits=LIMITS)
+
+
+@pytest.mark.parametrize(
+    ("route", "body"),
+    [
+        ("/classify", {"texts": TEXTS, "return_info": True, "threshold": 0}),
+        ("/classify", {"texts": TEXTS, "labels": {"tone": ["warm"]}, "return_hierarchical": True}),
+        ("/gliclass", {"text": TEXTS[0], "labels": LABELS, "threshold": 0}),
+        ("/gliclass", {"texts": TEXTS, "labels": LABELS, "threshold": 0}),
+        ("/", {"inputs": TEXTS}),
+        ("/predict", {"inputs": TEXTS[0]}),
+        ("/rerank", {"query": LABELS[0], "texts": TEXTS}),
+        ("/rerank", {"query": LABELS[0], "texts": TEXTS, "return_text": True}),
+    ],
+)
+def test_answers_are_as_described(client: TestClient, route: str, body: dict[str, Any]) -> None:
+    described = client.app.openapi()  # type: ignore[attr-defined]
+    content = described["paths"][route]["post"]["responses"]["200"]["content"]
+    schema = content["application/json"]["schema"]
+    assert schema
+    answer = client.post(route, json=body)
+    assert answer.status_code == 200
+    jsonschema.validate(answer.json(), schema | {"components": described["components"]})
 
 
 @pytest.mark.slow

@@ -252,7 +252,9 @@ class StreamingZeroShotClassificationPipeline(BasePipeline):
 
         A strategy, a signal handler and a finalizer of Python run in the thread of the call that they
         interrupt, whose sessions are in between two states. The lock itself is entered in C, which an
-        interrupt does not divide.
+        interrupt does not divide: a number of the thread, kept beside it, would be a step of its own. That
+        of the lock is asked for by a name that Python does not document, but that its own threading.Condition
+        asks every lock for.
         """
         if self._lock._is_owned():
             raise RuntimeError("a call of this pipeline is under way in this thread: do this after it")

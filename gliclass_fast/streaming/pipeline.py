@@ -88,9 +88,6 @@ class StreamingZeroShotClassificationPipeline(BasePipeline):
         Raises the errors of `ZeroShotClassificationPipeline`, and ValueError for a model that is no
         `decoder-kv` or whose scorer reads the text again, which a stream does not keep.
         """
-        architecture = getattr(getattr(model, "config", None), "architecture_type", "decoder-kv")
-        if architecture != "decoder-kv":
-            raise WrongValue(_NEEDS_DECODER.format(architecture))
         self.max_cache_len, self.max_cached_tokens = max_cache_len, max_cached_tokens
         self.default_batch_size = check_positive(default_batch_size, "default_batch_size")
         self.default_strategy = EveryChunkStrategy() if default_strategy is None else default_strategy
@@ -108,14 +105,18 @@ class StreamingZeroShotClassificationPipeline(BasePipeline):
     def _bind(self) -> None:
         """Makes the pages for the model as it is now; raises ValueError where it cannot read streams."""
         model, config = self.model, self.model.loaded.config
-        if config.architecture_type != "decoder-kv":
-            raise WrongValue(_NEEDS_DECODER.format(config.architecture_type))
-        if model.loaded.network.scorer.reads_text:  # type: ignore[union-attr]
+        network = model.loaded.network.as_streamable()
+        if network is None:
+            raise WrongValue(
+                f"streaming needs architecture_type='decoder-kv', got {config.architecture_type!r}"
+            )
+        if network.reads_text:
             raise WrongValue(
                 "recurrent_read_text: this model's scorer reads the text again, of which a stream keeps keys "
                 "and values alone; use ZeroShotClassificationPipeline"
             )
         self._bound, backbone = (model.loaded, self.tokenizer), config.backbone_config
+        self._network = network
         self._reader: Any = self.engine.reader
         shape = backbone.num_hidden_layers, backbone.num_key_value_heads, backbone.head_width
         self._pool = self.sessions.pool = PagePool(*shape, model.dtype, model.device)
@@ -344,7 +345,7 @@ class StreamingZeroShotClassificationPipeline(BasePipeline):
             )
 
     def _launch(self, steps: Sequence[SessionStep]) -> PendingLogits | None:
-        return run_step(self._bound[0], self._pool, steps)
+        return run_step(self._bound[0], self._network, self._pool, steps)
 
     def _run(self, staged: list[Staged]) -> list[np.ndarray]:
         """Runs all chunks within the token budget; returns the logits of those that are classified."""
@@ -371,7 +372,6 @@ class StreamingZeroShotClassificationPipeline(BasePipeline):
         return logits
 
 
-_OF_THIS_PROCESS = ("_lock", "_bound", "_pool", "_reader")
-_NEEDS_DECODER = "streaming needs architecture_type='decoder-kv', got {!r}"
+_OF_THIS_PROCESS = ("_lock", "_bound", "_network", "_pool", "_reader")
 _NOT_FINITE = "session {!r} has a logit that is not finite"
 _LOAD_WIDER = ". A stream does not run again in float32: load the model with dtype='float32', or 'bfloat16'"

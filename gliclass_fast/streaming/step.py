@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from gliclass_fast.batch import EncodedPrompt
+from gliclass_fast.models.architectures import Streamable
 from gliclass_fast.models.decoders import Tokens
 from gliclass_fast.ops import PAGE_ROWS, Sequences
 from gliclass_fast.runtime.loaded import LoadedNetwork
@@ -102,8 +103,10 @@ class StepRows:
         self.keys.append((base + first_key, base + place + len(ids)))
 
 
-def run_step(loaded: LoadedNetwork, pool: PagePool, steps: Sequence[SessionStep]) -> PendingLogits | None:
-    """Runs the steps, whose sessions have the pages for it.
+def run_step(
+    loaded: LoadedNetwork, network: Streamable, pool: PagePool, steps: Sequence[SessionStep]
+) -> PendingLogits | None:
+    """Runs the steps, whose sessions have the pages for it, with the network that was loaded.
 
     Returns the logits of all that is asked for, in order, or None where nothing is asked for. Only rows
     behind what the sessions held before are written: a step that fails leaves them as they were.
@@ -117,17 +120,19 @@ def run_step(loaded: LoadedNetwork, pool: PagePool, steps: Sequence[SessionStep]
         return None
     asked = [step.asked.section for step in steps if step.asked is not None]
     with loaded.inference(), pool.stream_scope():
-        read = _read(loaded, pool, rows)
+        read = _read(loaded, network, pool, rows)
         if not asked:
             return None
         scored = _on(np.concatenate(rows.scored), loaded.device)
-        own = loaded.network.decoder.last_feed_forward(*(each[scored] for each in read))  # type: ignore[operator, union-attr]
+        x, attended = (each[scored] for each in read)
+        own = network.decoder.last_feed_forward(x, attended)
         sections = loaded.pack(asked).to(loaded.device)
-        output = loaded.network.score_sections(own, sections)  # type: ignore[operator]
-        return PendingLogits.copy(output.stacked_logits())
+        return PendingLogits.copy(network.score_sections(own, sections).stacked_logits())
 
 
-def _read(loaded: LoadedNetwork, pool: PagePool, rows: StepRows) -> tuple[Tensor, Tensor]:
+def _read(
+    loaded: LoadedNetwork, network: Streamable, pool: PagePool, rows: StepRows
+) -> tuple[Tensor, Tensor]:
     """Returns what `last_attention` of the language model gives of all rows, [T, *] each."""
     bounds = np.cumsum([0, *map(len, rows.token_ids)], dtype=np.int32)
     keys = np.array(rows.keys, dtype=np.int32)
@@ -142,8 +147,7 @@ def _read(loaded: LoadedNetwork, pool: PagePool, rows: StepRows) -> tuple[Tensor
     kept = Extension(pool, pages, _on(np.concatenate(rows.slots), loaded.device))
     sequences = Sequences(cu, spans, work, int(np.diff(bounds).max()))
     tokens = Tokens(ids, places, sequences, longest=int(positions.max()) + 1)
-    x, attended = loaded.network.decoder.last_attention(tokens, kept)  # type: ignore[operator, union-attr]
-    return x, attended
+    return network.decoder.last_attention(tokens, kept)
 
 
 def _on(values: np.ndarray, device: torch.device, dtype: torch.dtype = torch.int64) -> Tensor:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from gliclass_fast.batch import EncodedPrompt, PackedBatch
 from gliclass_fast.checkpoint.weights import Checkpoint
+from gliclass_fast.models.decoders import LanguageModel
 from gliclass_fast.models.registry import Registry
 from gliclass_fast.ops import Ops
 from gliclass_fast.text.errors import WrongType
@@ -40,6 +41,21 @@ class Output:
         if self.uncalibrated_logits is None:
             return self.logits.float()[None]
         return torch.stack([self.logits, self.uncalibrated_logits]).float()
+
+
+class Streamable(Protocol):
+    """Says what streams ask of a network, whose texts may come in parts before their labels are read."""
+
+    decoder: LanguageModel
+
+    @property
+    def reads_text(self) -> bool:
+        """Tells whether labels are scored by the hidden states of the text, too, which no stream keeps."""
+        ...
+
+    def score_sections(self, rows: Tensor, sections: PackedBatch) -> Output:
+        """Scores label sections by their last hidden states, [S, C]."""
+        ...
 
 
 class Network(nn.Module):
@@ -119,6 +135,10 @@ class Network(nn.Module):
         Raises TypeError where tensors are missing that the architecture needs.
         """
         raise WrongType("this model is called through its pipeline, not with tensors")
+
+    def as_streamable(self) -> Streamable | None:
+        """Returns the network for streams of text, None where it needs a text as a whole."""
+        return None
 
     def text_embeddings(self, rows: Tensor, batch: PackedBatch) -> list[Tensor]:
         """Returns the embedding of every text, each [C], or [rows, C] where a text keeps several.

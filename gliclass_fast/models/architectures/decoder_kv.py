@@ -17,7 +17,7 @@ from gliclass_fast.batch import EncodedPrompt, PackedBatch
 from gliclass_fast.checkpoint.weights import Checkpoint
 from gliclass_fast.config import ModelConfig, UnsupportedConfigError
 from gliclass_fast.models import calibrator
-from gliclass_fast.models.architectures import OpsOf, Output, Size, VectorsOf
+from gliclass_fast.models.architectures import OpsOf, Output, Size, Streamable, VectorsOf
 from gliclass_fast.models.architectures.base import EMBEDDINGS, IDS, GLiClassArchitecture, random_prompts
 from gliclass_fast.models.decoders import LANGUAGE_MODELS, Tokens
 from gliclass_fast.models.scorers.decoder_kv import HEAD_WIDTH, Scorer
@@ -101,12 +101,20 @@ class Architecture(GLiClassArchitecture):
         """Compares labels and texts by the rows of the label sections, which follow the text parts."""
         places, adapters = section_places(batch), batch.adapter_rows
         assert batch.label_prompts is not None
-        if self.scorer.reads_text:
+        if self.reads_text:
             rows = self.decoder.last_feed_forward(*encoded, adapters)
             return self.score_sections(rows[places], batch.label_prompts, Text(rows, batch.text_spans))
         kept = (state[places] for state in encoded)
         own = self.decoder.last_feed_forward(*kept, None if adapters is None else adapters.at(places))
         return self.score_sections(own, batch.label_prompts)
+
+    @property
+    def reads_text(self) -> bool:
+        """Tells whether the scorer looks at the hidden states of the text once more."""
+        return bool(self.scorer.reads_text)
+
+    def as_streamable(self) -> Streamable:
+        return self
 
     def score_sections(self, rows: Tensor, sections: PackedBatch, text: Text | None = None) -> Output:
         """Scores label sections by their hidden states, [S, C].

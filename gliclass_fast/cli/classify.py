@@ -27,7 +27,7 @@ TEXTS_AT_A_TIME = 128
 OVERLAP = 256  # characters that two chunks of a text share; at most a quarter of a chunk
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Scoring:
     """Holds the options that scores depend on, under the names of the command line."""
 
@@ -65,7 +65,7 @@ class Scoring:
         return row
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Running:
     """Holds the options that say where and how fast a model runs."""
 

@@ -129,10 +129,15 @@ def classify(
     if labels_per_pass is not None and labels_per_pass.isdecimal():
         passes = int(labels_per_pass)
     scoring = Scoring(
-        given, model, threshold, single, prompt, shots, passes, max_length, quantization, text_chunk_size,
-        text_chunk_overlap, named, adapter_column,
+        labels=given, model=model, threshold=threshold, single=single, prompt=prompt, examples=shots,
+        labels_per_pass=passes, max_length=max_length, quantization=quantization,
+        text_chunk_size=text_chunk_size, text_chunk_overlap=text_chunk_overlap, adapters=named,
+        adapter_column=adapter_column,
     )  # fmt: skip
-    running = Running(device, dtype, threads, batch_tokens, [int(size) for size in sizes])
+    running = Running(
+        device=device, dtype=dtype, threads=threads, batch_tokens=batch_tokens,
+        warm_up=[int(size) for size in sizes],
+    )  # fmt: skip
     shown = console.screen.is_terminal if table is None else table
     run(source, scoring, running, layout, on_error.value, output, resume, shown)
 

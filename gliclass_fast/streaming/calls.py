@@ -32,6 +32,7 @@ class Chunk:
 
 
 def read_call(
+    *,
     markers: Markers,
     label_separator: str,
     default_kind: str,

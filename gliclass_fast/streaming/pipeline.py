@@ -187,8 +187,10 @@ class StreamingZeroShotClassificationPipeline(BasePipeline):
         with self._alone():
             self._follow_model()
             chunks = read_call(
-                self._reader.markers, self.label_separator, self.classification_type, texts, labels,
-                session_ids, threshold, batch_size, classification_type, strategies, examples, prompt,
+                markers=self._reader.markers, label_separator=self.label_separator,
+                default_kind=self.classification_type, texts=texts, labels=labels, session_ids=session_ids,
+                threshold=threshold, batch_size=batch_size, classification_type=classification_type,
+                strategies=strategies, examples=examples, prompt=prompt,
             )  # fmt: skip
             if not self.sessions.settled:
                 self.sessions.settle()

@@ -26,8 +26,8 @@ MOST_NAMED = 10  # rows that a summary names
 class Tally:
     """Counts rows, and names the first of them."""
 
-    count: int = 0
-    _first: list[str] = field(default_factory=list)
+    count: int = field(default=0, init=False)
+    _first: list[str] = field(default_factory=list, init=False)
 
     def add(self, name: str) -> None:
         self.count += 1
@@ -53,10 +53,10 @@ class Job:
     layout: Layout
     on_error: str
     checked: Callable[[Row], Row] = lambda row: row
-    _failed: Tally = field(default_factory=Tally)
-    _cut: Tally = field(default_factory=Tally)
-    _done: int = 0  # rows
-    _written: int = 0  # results
+    _failed: Tally = field(default_factory=Tally, init=False)
+    _cut: Tally = field(default_factory=Tally, init=False)
+    _done: int = field(default=0, init=False)  # rows
+    _written: int = field(default=0, init=False)  # results
 
     def run(self, writer: Writer, size: int, output: Path | None = None, note: RunNote | None = None) -> None:
         """Writes the results of all rows, in parts of at most `size`.

@@ -16,8 +16,8 @@ from typing import Any, Literal
 import numpy as np
 
 from gliclass_fast.engine.permutations import in_orders
-from gliclass_fast.engine.setting import Setting
 from gliclass_fast.pipeline import BasePipeline
+from gliclass_fast.pipeline.checked_attributes import Setting
 from gliclass_fast.text import arguments, chunks, results
 from gliclass_fast.text.abstention import Prediction
 from gliclass_fast.text.arguments import OnTruncation, whole_number

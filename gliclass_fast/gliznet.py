@@ -11,11 +11,11 @@ import torch
 
 from gliclass_fast.config import UnsupportedConfigError
 from gliclass_fast.engine.engine import Engine
-from gliclass_fast.engine.loading import refuse_own_forward, tokenizer_of
 from gliclass_fast.engine.passes import LabelsPerPass
-from gliclass_fast.engine.setting import Setting
 from gliclass_fast.models.gliznet.config import GliznetConfig
 from gliclass_fast.pipeline import current_engine
+from gliclass_fast.pipeline.checked_attributes import Setting
+from gliclass_fast.pipeline.loading import refuse_own_forward, tokenizer_of
 from gliclass_fast.runtime.device import resolve_device
 from gliclass_fast.runtime.model import GLiClassModel
 from gliclass_fast.runtime.pretrained import PLACES, find_pretrained

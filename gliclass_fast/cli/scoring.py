@@ -7,7 +7,7 @@ from typing import Any
 
 from gliclass_fast.cli.results import Outcome
 from gliclass_fast.cli.rows import Row
-from gliclass_fast.engine import halving
+from gliclass_fast.pipeline.halving import in_halves
 
 # texts, the number of the first of them in the input, the adapter of each -> an outcome per text
 Call = Callable[[list[str], int, list[str | None]], list[Outcome]]
@@ -30,7 +30,7 @@ def score(
 
     # a row with an error takes part as an empty text, so that numbers in messages stay those of rows
     texts = ["" if row.error is not None else str(row.text) for row in rows]
-    found = halving.in_halves(texts, first, part, lambda error: Outcome(None, error))
+    found = in_halves(texts, first, part, lambda error: Outcome(None, error))
     return [
         outcome if row.error is None else Outcome(None, row.error)
         for row, outcome in zip(rows, found, strict=True)

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 
 from gliclass_fast.engine.engine import Engine
-from gliclass_fast.engine.loading import (
+from gliclass_fast.pipeline.checked_attributes import Fixed, Setting
+from gliclass_fast.pipeline.loading import (
     fitting_labels_tokenizer,
     is_name,
     labels_tokenizer_of,
@@ -18,7 +19,6 @@ from gliclass_fast.engine.loading import (
     tokenizer_beside,
     tokenizer_of,
 )
-from gliclass_fast.engine.setting import Fixed, Setting
 from gliclass_fast.runtime.adapters import AdapterInfo
 from gliclass_fast.runtime.device import resolve_device
 from gliclass_fast.runtime.model import GLiClassModel

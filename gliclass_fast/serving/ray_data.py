@@ -129,7 +129,7 @@ class Classifier:
 
     def score(self, texts: Sequence[Any], errors: Sequence[Any] | None = None) -> list[Found]:
         """Returns what is found for every text; one that is null or no string is a row that fails."""
-        from gliclass_fast.engine.halving import in_halves
+        from gliclass_fast.pipeline.halving import in_halves
 
         before = [None] * len(texts) if errors is None else list(errors)
         found = [

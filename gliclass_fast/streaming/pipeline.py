@@ -11,8 +11,8 @@ import numpy as np
 import torch
 
 from gliclass_fast.batch import EncodedPrompt
-from gliclass_fast.engine.setting import Setting
 from gliclass_fast.pipeline import BasePipeline
+from gliclass_fast.pipeline.checked_attributes import Setting
 from gliclass_fast.runtime.packing import run_batches
 from gliclass_fast.runtime.shortage import is_shortage
 from gliclass_fast.runtime.transfer import PendingLogits

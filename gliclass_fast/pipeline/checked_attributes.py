@@ -1,4 +1,4 @@
-"""Settings of a pipeline: attributes that are checked whenever they are set."""
+"""Attributes of a pipeline: settings that are checked whenever they are set, and those with one value."""
 
 from __future__ import annotations
 

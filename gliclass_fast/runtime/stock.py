@@ -12,8 +12,8 @@ from gliclass_fast.runtime.forward import GLiClassOutput, forward
 from gliclass_fast.runtime.positions import by_position_too
 from gliclass_fast.runtime.stock_tensors import INSTEAD_OF_MODULE, StockTensors
 from gliclass_fast.text.arguments import adapters_per_text
+from gliclass_fast.text.checked_inputs import check_inputs, check_slots
 from gliclass_fast.text.errors import WrongType
-from gliclass_fast.text.tensors import check_slots, read_tensors
 
 WITHOUT_WEIGHTS = (
     "a model needs weights: from_pretrained loads a checkpoint, and from_gliclass takes those of a gliclass "
@@ -104,7 +104,7 @@ class StockModel(StockTensors):
         self._follow_adapters(adapter_ids)
         loaded, asked = self.loaded, check_slots(max_num_classes)
         with loaded.inference():  # tensors may come from a GPU, which another thread may be recording on
-            inputs = read_tensors(
+            inputs = check_inputs(
                 loaded.config, input_ids, attention_mask, class_input_ids, class_attention_mask, labels_mask,
                 loaded.network.takes_slot_axis,
             )  # fmt: skip

@@ -34,7 +34,7 @@ class PaddedRows:
 
 @dataclass(frozen=True, slots=True)
 class PaddedInputs:
-    """Holds what a stock model is called with, as `read_tensors` checks it; N texts, S tokens, K label slots.
+    """Holds what a stock model is called with, as `check_inputs` checks it; N texts, S tokens, K label slots.
 
     Every text has a token, and so has every label, and every text a label slot in `labels_mask`.
     """

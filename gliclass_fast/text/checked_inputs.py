@@ -1,4 +1,4 @@
-"""Checks the tensors that a stock model is called with, and copies each of them to the host once.
+"""Checked inputs: the tensors that a stock model is called with, each copied to the host once.
 
 Values are checked on the host alone, as a check on a GPU would wait for it once more.
 """
@@ -32,7 +32,7 @@ def check_slots(value: Any) -> int | None:
     return slots
 
 
-def read_tensors(
+def check_inputs(
     config: ModelConfig,
     input_ids: Any,
     attention_mask: Any = None,

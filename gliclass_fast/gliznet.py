@@ -18,7 +18,7 @@ from gliclass_fast.pipeline.checked_attributes import Setting
 from gliclass_fast.pipeline.loading import refuse_own_forward, tokenizer_of
 from gliclass_fast.runtime.device import resolve_device
 from gliclass_fast.runtime.model import GLiClassModel
-from gliclass_fast.runtime.pretrained import PLACES, find_pretrained
+from gliclass_fast.runtime.pretrained import LOCATION_OPTIONS, find_pretrained
 from gliclass_fast.text import arguments, results
 from gliclass_fast.text.errors import WrongType, WrongValue
 from gliclass_fast.text.gliznet_tokenizer import GliZNETTokenizer
@@ -66,7 +66,8 @@ class GliZNetForSequenceClassification(GLiClassModel):
     @classmethod
     def from_pretrained_with_tokenizer(cls, path_or_repo_id: str | Path, **kwargs: Any) -> tuple[Any, Any]:
         """Loads the model and its tokenizer from one place, and returns both."""
-        found = find_pretrained(path_or_repo_id, {key: kwargs[key] for key in PLACES if key in kwargs})
+        located = {name: kwargs[name] for name in LOCATION_OPTIONS if name in kwargs}
+        found = find_pretrained(path_or_repo_id, located)
         return cls.from_pretrained(path_or_repo_id, **kwargs), GliZNETTokenizer(found.folder)
 
 

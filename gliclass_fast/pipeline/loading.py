@@ -13,7 +13,7 @@ from gliclass_fast.checkpoint.errors import CheckpointError
 from gliclass_fast.checkpoint.files import load_tokenizer, resolve_folder
 from gliclass_fast.checkpoint.live import unwrapped
 from gliclass_fast.runtime.model import GLiClassModel
-from gliclass_fast.runtime.pretrained import PLACES
+from gliclass_fast.runtime.pretrained import LOCATION_OPTIONS
 from gliclass_fast.text.errors import WrongTokenizer, WrongValue
 from gliclass_fast.text.gliznet_tokenizer import GliZNETTokenizer
 from gliclass_fast.text.tokenizer import backend_of
@@ -90,7 +90,7 @@ def tokenizer_beside(model: Any, options: Mapping[str, Any]) -> Any:
     """
     if not is_name(model):
         raise TypeError("give a tokenizer, or give the model as a path or repository id that has one")
-    hub = {name: options[name] for name in PLACES if options.get(name) is not None}
+    hub = {name: options[name] for name in LOCATION_OPTIONS if options.get(name) is not None}
     subfolder = hub.pop("subfolder", "")
     return load_tokenizer(resolve_folder(model, weights=False, **hub) / subfolder)
 

@@ -53,23 +53,23 @@ class GLiClassOutput(SequenceClassifierOutput):  # type: ignore[misc]
 def forward(
     loaded: LoadedNetwork,
     inputs: PaddedInputs,
-    slots: int,
+    label_slots: int,
     embeddings: bool,
     adapters: Sequence[Adapter | None],
 ) -> GLiClassOutput:
     """Runs padded inputs of any number of texts.
 
-    slots: the number K of label slots of the output, where the architecture has a fixed one; further labels
-    are left out. embeddings: whether to return text_embeddings and class_embeddings. adapters: those of the
-    texts. Raises WrongValue for a text without a label.
+    label_slots: the number K of label slots of the output, where the architecture has a fixed one; further
+    labels are left out. embeddings: whether to return text_embeddings and class_embeddings. adapters: those
+    of the texts. Raises WrongValue for a text without a label.
     """
-    prompts = loaded.prompts_of_padded(inputs, slots)
+    prompts = loaded.prompts_of_padded(inputs, label_slots)
     if without := [place for place, prompt in enumerate(prompts) if prompt.num_labels == 0]:
         name = "input_ids" if inputs.label_rows is None else "class_input_ids"
         raise WrongValue(f"{name}[{without[0]}] holds no label: was its label marker cut off?")
 
     if not loaded.network.fixed_slots:
-        slots = max(prompt.num_labels for prompt in prompts)
+        label_slots = max(prompt.num_labels for prompt in prompts)
 
     def run(group: list[int]) -> Sequence[Embedded]:
         own = [prompts[place] for place in group]
@@ -86,10 +86,10 @@ def forward(
     def on_device(values: np.ndarray) -> Tensor:
         return torch.from_numpy(values).to(loaded.device, loaded.dtype)
 
-    logits = np.full((len(rows[0].logits), len(rows), slots), EMPTY_SLOT, dtype=np.float32)
-    labels = np.zeros((len(rows), slots, *rows[0].labels.shape[1:]), dtype=np.float32)
-    mask = torch.zeros((len(rows), slots), dtype=torch.long)
-    used = inputs.slots() or [np.arange(prompt.num_labels) for prompt in prompts]
+    logits = np.full((len(rows[0].logits), len(rows), label_slots), EMPTY_SLOT, dtype=np.float32)
+    labels = np.zeros((len(rows), label_slots, *rows[0].labels.shape[1:]), dtype=np.float32)
+    mask = torch.zeros((len(rows), label_slots), dtype=torch.long)
+    used = inputs.label_slots() or [np.arange(prompt.num_labels) for prompt in prompts]
     for text, (row, own) in enumerate(zip(rows, used, strict=True)):
         logits[:, text, own], mask[text, own] = row.logits, 1
         labels[text, own] = row.labels

@@ -101,21 +101,21 @@ class LoadedNetwork:
         self,
         prompts: Sequence[EncodedPrompt],
         capacity: Capacity | None = None,
-        slots: Sequence[int] | None = None,
+        adapter_slots: Sequence[int] | None = None,
         of_labels: bool = False,
     ) -> PackedBatch:
         """Lays prompts end to end on the host, as the network takes them, and pads to a given capacity.
 
-        slots: those of the prompts' adapters, as `AdapterSlots.lease` gives them. of_labels: they are
+        adapter_slots: those of the prompts' adapters, as `AdapterSlots.lease` gives them. of_labels: they are
         labels, which a tower of their own reads. Raises IndexError for a token that has no embedding.
         """
-        if slots is not None and capacity is not None:
+        if adapter_slots is not None and capacity is not None:
             capacity = replace(capacity, adapted=True)
         read_by = self.config.label_backbone_config if of_labels else self.config.backbone_config
         return pack(
             prompts,
             capacity,
-            slots=slots,
+            adapter_slots=adapter_slots,
             whole_text=self.network.whole_text,
             label_offset=self.network.label_offset,
             pinned=self.device.type == "cuda",
@@ -157,12 +157,12 @@ class LoadedNetwork:
         with self.inference(), self._lease(prompts) as slots:
             if self.graphs is not None and (capacity := self.graphs.capacity_for(prompts)):
                 return self.graphs(self.pack(prompts, capacity, slots))
-            return PendingLogits.copy(self(self.pack(prompts, slots=slots)).stacked_logits())
+            return PendingLogits.copy(self(self.pack(prompts, adapter_slots=slots)).stacked_logits())
 
     def embed(self, prompts: Sequence[EncodedPrompt]) -> list[Embedded]:
         """Runs a batch and returns logits and vectors of every prompt, in order."""
         with self.inference(), self._lease(prompts) as slots:
-            batch = self.pack(prompts, slots=slots)
+            batch = self.pack(prompts, adapter_slots=slots)
             output = self(batch)
             vectors = (output.stacked_logits(), output.text_vectors, output.label_vectors)
             copies = [PendingLogits.copy(each) for each in vectors]

@@ -28,15 +28,16 @@ def pack(
     whole_text: bool = False,
     label_offset: int = 0,
     pinned: bool = False,
-    slots: Sequence[int] | None = None,
+    adapter_slots: Sequence[int] | None = None,
     vocabulary: int | None = None,
 ) -> PackedBatch:
     """Lays prompts end to end, in order, on the host.
 
     capacity: what to pad to; default: no padding. whole_text: labels are compared with their whole prompt,
     not with its text part. label_offset: the place, in a label's span, of the token that stands for it.
-    pinned: the batch is in page-locked memory, for asynchronous copies to a GPU. slots: the slot of every
-    prompt's adapter, -1 for none. vocabulary: the rows of the embedding table; None: ids are not checked.
+    pinned: the batch is in page-locked memory, for asynchronous copies to a GPU. adapter_slots: the slot of
+    every prompt's adapter, -1 for none. vocabulary: the rows of the embedding table; None: ids are not
+    checked.
 
     Raises IndexError for a token that has no embedding.
     """
@@ -46,13 +47,13 @@ def pack(
     labels = len(fields["label_spans"])
     if capacity is None:
         tiles = len(fields["tiles"]) - 1, len(fields["label_tiles"]) - 1
-        capacity = Capacity(tokens, count, labels, *tiles, adapted=slots is not None)
+        capacity = Capacity(tokens, count, labels, *tiles, adapted=adapter_slots is not None)
         longest = max([len(prompt.token_ids) for prompt in prompts])
         max_seqlen = next((bound for bound in _SEQLEN_BUCKETS if bound >= longest), longest)
     else:
         max_seqlen = capacity.tokens
-    if slots is not None:
-        fields["adapter_slots"] = np.repeat(slots, [len(prompt.token_ids) for prompt in prompts])
+    if adapter_slots is not None:
+        fields["adapter_slots"] = np.repeat(adapter_slots, [len(prompt.token_ids) for prompt in prompts])
 
     layout = Layout.of(capacity)
     block = torch.empty(layout.size, dtype=torch.int32, device="cpu", pin_memory=pinned)
@@ -85,7 +86,7 @@ def pack(
         num_prompts=count,
         num_labels=labels,
         label_vectors=torch.cat(vectors) if vectors else None,
-        label_prompts=pack(of_labels, pinned=pinned, slots=slots, vocabulary=vocabulary)
+        label_prompts=pack(of_labels, pinned=pinned, adapter_slots=adapter_slots, vocabulary=vocabulary)
         if of_labels
         else None,
     )

@@ -19,8 +19,8 @@ _DEFAULT_ALONE = (
     "quantization_config", "variant", "state_dict", "from_tf", "from_flax", "output_loading_info",
     "ignore_mismatched_sizes", "tp_plan", "max_memory", "offload_folder", "key_mapping", "adapter_kwargs",
 )  # fmt: skip
-PLACES = (*HUB_OPTIONS, "subfolder")  # the options that say where a checkpoint is
-_TAKEN = (*PLACES, "config", "device_map", "use_safetensors", *_WITHOUT_EFFECT)
+LOCATION_OPTIONS = (*HUB_OPTIONS, "subfolder")  # the options that say where a checkpoint is
+_TAKEN = (*LOCATION_OPTIONS, "config", "device_map", "use_safetensors", *_WITHOUT_EFFECT)
 
 
 class Pretrained(NamedTuple):

@@ -9,10 +9,10 @@ from torch import Tensor, nn
 from gliclass_fast.config import GLiClassModelConfig
 from gliclass_fast.runtime.adapters import AdapterLibrary
 from gliclass_fast.runtime.forward import GLiClassOutput, forward
-from gliclass_fast.runtime.positions import by_position_too
+from gliclass_fast.runtime.positional_arguments import by_position_too
 from gliclass_fast.runtime.stock_tensors import INSTEAD_OF_MODULE, StockTensors
 from gliclass_fast.text.arguments import adapters_per_text
-from gliclass_fast.text.checked_inputs import check_inputs, check_slots
+from gliclass_fast.text.checked_inputs import check_inputs, check_label_slots
 from gliclass_fast.text.errors import WrongType
 
 WITHOUT_WEIGHTS = (
@@ -102,7 +102,7 @@ class StockModel(StockTensors):
                 "attentions, losses and gradients use the gliclass package"
             )
         self._follow_adapters(adapter_ids)
-        loaded, asked = self.loaded, check_slots(max_num_classes)
+        loaded, asked = self.loaded, check_label_slots(max_num_classes)
         with loaded.inference():  # tensors may come from a GPU, which another thread may be recording on
             inputs = check_inputs(
                 loaded.config, input_ids, attention_mask, class_input_ids, class_attention_mask, labels_mask,
@@ -110,14 +110,14 @@ class StockModel(StockTensors):
             )  # fmt: skip
         adapters = adapters_per_text(adapter_ids, len(inputs.text_rows.kept), self.adapters)
         if inputs.labels_mask is not None:
-            slots = inputs.labels_mask.shape[1]
+            label_slots = inputs.labels_mask.shape[1]
         elif inputs.label_rows is None and asked is not None:
-            slots = asked
+            label_slots = asked
         else:
-            slots = int(getattr(self.origin.config, "max_num_classes", 0))
+            label_slots = int(getattr(self.origin.config, "max_num_classes", 0))
         wanted = {"text_embeddings": output_text_embeddings, "class_embeddings": output_class_embeddings}
         of_texts = [None if each is None else self.adapters[each] for each in adapters]
-        found = forward(loaded, inputs, slots, any(wanted.values()), of_texts)
+        found = forward(loaded, inputs, label_slots, any(wanted.values()), of_texts)
         output = GLiClassOutput(**{name: each for name, each in found.items() if wanted.get(name, True)})
         whole = return_dict is not False or output.uncalibrated_logits is not None
         return output if whole else (output.logits,)

@@ -22,7 +22,7 @@ WHOLE_NUMBERS = (
 )  # fmt: skip
 
 
-def check_slots(value: Any) -> int | None:
+def check_label_slots(value: Any) -> int | None:
     """Returns `max_num_classes` as an int or None; raises WrongType, or WrongValue outside 1 to 2**20."""
     if value is None:
         return None

@@ -18,8 +18,15 @@ from numbers import Real
 from typing import Any
 from urllib.parse import parse_qsl
 
-from gliclass_fast.serving.answers import TRY_AGAIN, Retries, ServeError, error_of, json_of, seconds_until
 from gliclass_fast.serving.client_headers import checked_headers
+from gliclass_fast.serving.client_responses import (
+    TRY_AGAIN,
+    Retries,
+    ServeError,
+    error_of,
+    json_of,
+    seconds_until,
+)
 from gliclass_fast.serving.settings import MOST_PORT
 from gliclass_fast.serving.sizes import are_per_text
 

@@ -103,9 +103,9 @@ def config_of(app: FastAPI, placement: Placement) -> uvicorn.Config:
     """Returns how an app is served."""
     http: Any = "auto"
     with contextlib.suppress(ImportError):  # without httptools uvicorn takes h11, which has such a bound
-        from gliclass_fast.serving.heads import Heads
+        from gliclass_fast.serving.http_protocol import BoundedHttpProtocol
 
-        http = Heads
+        http = BoundedHttpProtocol
     return uvicorn.Config(
         app, placement.host, placement.port, http=http, ws="none", log_config=None, access_log=False,
         server_header=False, timeout_graceful_shutdown=LAST_SECONDS,

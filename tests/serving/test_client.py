@@ -15,8 +15,8 @@ from typing import Any
 import httpx2
 import pytest
 
-from gliclass_fast.serving import answers
 from gliclass_fast.serving import client as module
+from gliclass_fast.serving import client_responses
 from gliclass_fast.serving.client import AsyncGLiClassClient, GLiClassClient, Retries, ServeError
 
 Handler = Callable[[httpx2.Request], httpx2.Response]
@@ -87,7 +87,7 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
     monkeypatch.setattr(module.time, "sleep", waited.append)
     monkeypatch.setattr(module.asyncio, "sleep", sleep)
-    monkeypatch.setattr(answers.random, "uniform", lambda low, high: high)
+    monkeypatch.setattr(client_responses.random, "uniform", lambda low, high: high)
     return waited
 
 

@@ -1,4 +1,4 @@
-"""What a client makes of an answer: its JSON, its error, and whether to ask again, and when."""
+"""What a client makes of a response: its JSON, its error, and whether to ask again, and when."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The head of a request: it has a bound, and what it asks for beside an answer over HTTP is passed over.
+"""The HTTP protocol of the server: the head of a request has a bound, and asks for no other protocol.
 
 uvicorn's parser alone takes headers without end, key or no key. It reads no body where a request asks for
 another protocol, as Java's client does in each of its first requests (`Upgrade: h2c`).
@@ -14,7 +14,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 HEAD_BYTES = 64 * 1024  # of the first line, the headers and the trailers of a request
 
 
-class Heads(HttpToolsProtocol):
+class BoundedHttpProtocol(HttpToolsProtocol):
     """Answers 431 and closes the connection where a request has more than HEAD_BYTES beside its body.
 
     A request that asks for another protocol is answered as any other: RFC 9110 (7.8) leaves that to a server.

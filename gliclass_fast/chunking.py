@@ -19,9 +19,9 @@ from gliclass_fast.engine.permutations import in_orders
 from gliclass_fast.pipeline import BasePipeline
 from gliclass_fast.pipeline.checked_attributes import Setting
 from gliclass_fast.text import arguments, chunks, results
-from gliclass_fast.text.abstention import Prediction
 from gliclass_fast.text.arguments import OnTruncation, whole_number
 from gliclass_fast.text.errors import WrongValue
+from gliclass_fast.text.predictions import Prediction, best_first
 from gliclass_fast.text.prompts import Request
 
 ChunkTokens = int | Literal["auto"] | None
@@ -184,7 +184,7 @@ class ZeroShotClassificationWithChunkingPipeline(BasePipeline):
             counts[index] += (each.tokens, each.tokens_cut, each.passes)
         found = [
             call.answer(
-                place, results.merged(parts, call.types[place], self.aggregate_chunk_scores), best_first=True
+                place, results.merged(parts, call.types[place], self.aggregate_chunk_scores), by_score=True
             )
             for place, parts in enumerate(of_text)
         ]
@@ -208,8 +208,7 @@ class ZeroShotClassificationWithChunkingPipeline(BasePipeline):
         # not self(...), as a subclass may answer its own calls by this
         call = ZeroShotClassificationWithChunkingPipeline.__call__
         [scores] = call(self, [text], names, examples=examples, prompt=prompt, return_hierarchical=True)
-        found = [{"label": label, "score": score} for label, score in scores.items()]
-        found.sort(key=lambda prediction: -prediction["score"])
+        found = best_first({"label": label, "score": score} for label, score in scores.items())
         if single:
             return found[:1], scores
         return [each for each in found if each["score"] >= least], scores

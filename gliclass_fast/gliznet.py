@@ -23,6 +23,7 @@ from gliclass_fast.text import arguments, results
 from gliclass_fast.text.errors import WrongType, WrongValue
 from gliclass_fast.text.gliznet_tokenizer import GliZNETTokenizer
 from gliclass_fast.text.labels import labels_per_text
+from gliclass_fast.text.predictions import best_first
 from gliclass_fast.text.prompts import Request
 
 __all__ = [
@@ -198,6 +199,5 @@ class ZeroShotClassificationPipeline:
         found = []
         for own, each in zip(texts, scores, strict=True):
             pairs = each.predictions("multi-label", lowest)  # every label counts, in either kind
-            pairs.sort(key=lambda pair: pair["score"], reverse=True)
-            found.append(PredictionOutput(own, [LabelScore(**pair) for pair in pairs]))
+            found.append(PredictionOutput(own, [LabelScore(**pair) for pair in best_first(pairs)]))
         return found[0] if isinstance(text, str) else found

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from gliclass_fast.cli.rows import Row, shown
-from gliclass_fast.text.abstention import Prediction
+from gliclass_fast.text.predictions import Prediction, best_first
 
 Record = dict[str, Any]
 
@@ -50,8 +50,7 @@ class Layout:
         record = self._own(row)
         if outcome.predictions is None:
             return {**record, "predictions": None, "error": outcome.error}
-        best_first = sorted(outcome.predictions, key=lambda each: -each["score"])
-        return {**record, "predictions": best_first[: self.top_k]}
+        return {**record, "predictions": best_first(outcome.predictions)[: self.top_k]}
 
     def kept(self, record: Mapping[str, Any]) -> Kept:
         """Returns what is needed of a result; KeyError where it lacks a column."""

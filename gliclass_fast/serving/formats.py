@@ -19,6 +19,7 @@ from gliclass_fast.serving.settings import Limits, ServeSettings
 from gliclass_fast.serving.sizes import label_sizes
 from gliclass_fast.text.errors import WrongValue
 from gliclass_fast.text.hypotheses import LABEL_ALONE, hypotheses, kind_for, places_in, split_labels
+from gliclass_fast.text.predictions import best_first
 from gliclass_fast.text.results import Scores, TextInfo
 
 # one wrong entry is enough of an answer: a body may have very many
@@ -255,7 +256,7 @@ class RerankBody(Body):
                 zip(self.texts, _raw(answer, self.raw_scores), strict=True)
             )
         ]
-        return sorted(rows, key=lambda row: -row["score"])
+        return best_first(rows)
 
 
 def _candidates(given: str | list[str], limits: Limits) -> list[str]:
@@ -294,7 +295,6 @@ def _raw(answer: Answer, raw: bool) -> list[Scores]:
 
 
 def _ranked(scores: Scores) -> list[dict[str, Any]]:
-    rows = [
+    return best_first(
         {"label": label, "score": score} for label, score in zip(scores.labels, scores.values, strict=True)
-    ]
-    return sorted(rows, key=lambda row: -row["score"])
+    )

@@ -24,6 +24,7 @@ from gliclass_fast.demo import PATH
 from gliclass_fast.text.arguments import as_list, plain_string, whole_number
 from gliclass_fast.text.arrow import values_of
 from gliclass_fast.text.errors import ArgumentError, WrongValue
+from gliclass_fast.text.predictions import best_first
 
 FOUND = ("labels", "scores", "tokens_cut", "error")  # the columns that a batch gets
 
@@ -147,7 +148,7 @@ class Classifier:
         return [self._found(each, info.tokens_cut) for each, info in zip(found, infos, strict=True)]
 
     def _found(self, predictions: list[dict[str, Any]], cut: int) -> Found:
-        best = sorted(predictions, key=lambda each: -each["score"])[: self._top_k]
+        best = best_first(predictions)[: self._top_k]
         return Found([each["label"] for each in best], [each["score"] for each in best], cut)
 
 

@@ -8,8 +8,7 @@ from typing import Any
 
 from gliclass_fast.text.arguments import plain_string, score_between_0_and_1
 from gliclass_fast.text.errors import WrongValue
-
-Prediction = dict[str, Any]  # {"label": str, "score": float}, and what some models add
+from gliclass_fast.text.predictions import Prediction
 
 
 @dataclass(frozen=True, slots=True)

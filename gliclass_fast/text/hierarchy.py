@@ -7,6 +7,7 @@ from typing import Any
 
 from gliclass_fast.text.examples import format_examples
 from gliclass_fast.text.labels import below, flatten_nested
+from gliclass_fast.text.predictions import best_first
 from gliclass_fast.text.prompts import Markers
 
 
@@ -62,7 +63,7 @@ def group_predictions_by_hierarchy(
 ) -> dict[str, list[Mapping[str, Any]]]:
     """Returns the predictions by the first level of their labels, the best first."""
     groups: dict[str, list[Mapping[str, Any]]] = {}
-    for each in sorted(predictions, key=lambda prediction: -prediction["score"]):
+    for each in best_first(predictions):
         groups.setdefault(each["label"].split(separator)[0], []).append(each)
     order = dict.fromkeys(each["label"].split(separator)[0] for each in predictions)
     return {name: groups[name] for name in order}

@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from gliclass_fast.text.abstention import Abstention, Prediction
+from gliclass_fast.text.abstention import Abstention
 from gliclass_fast.text.hierarchy import build_hierarchical_output
 from gliclass_fast.text.labels import Labels
+from gliclass_fast.text.predictions import Prediction, best_first
 from gliclass_fast.text.prompts import Request
 
 LARGEST_EXPONENT = 88.0  # exp of a larger one overflows float32; the score is 6e-39 by then
@@ -132,10 +133,10 @@ class CheckedCall:
         """Returns what a call returns for every text, of logits float32 [1 or 2, labels] per text."""
         return [self.answer(place, each) for place, each in enumerate(self.scores(logits))]
 
-    def answer(self, place: int, scores: Scores, best_first: bool = False) -> Any:
+    def answer(self, place: int, scores: Scores, by_score: bool = False) -> Any:
         """Returns what a call returns for the text at a place: its predictions, or all scores in a shape.
 
-        best_first: orders predictions by their scores, not by the labels.
+        by_score: orders predictions by their scores, the best first, not by the labels.
         """
         labels, kind, least = self.labels[place], self.types[place], self.thresholds[place]
         if isinstance(least, list) and len(least) > len(scores.labels):
@@ -143,8 +144,8 @@ class CheckedCall:
             by_label = dict(zip(labels.names, least, strict=True))
             least = [by_label[label] for label in scores.labels]
         found = scores.predictions(kind, least)
-        if best_first:
-            found.sort(key=lambda prediction: -prediction["score"])
+        if by_score:
+            found = best_first(found)
         if self.hierarchical:
             return scores.hierarchical(labels.structure, found, self.separator)
         return found if self.abstention is None else self.abstention.apply(found, kind)

@@ -101,7 +101,7 @@ class ZeroShotClassificationPipeline:
     model: Setting[GLiClassModel] = Setting(_checked_model)
     tokenizer: Setting[GliZNETTokenizer] = Setting(_own_tokenizer)
     classification_type: Setting[str] = Setting(_checked_kind)
-    batch_tokens: Setting[int | None] = Setting(arguments.tokens_per_batch)
+    batch_tokens: Setting[int | None] = Setting(arguments.check_batch_tokens)
     _engine: Engine | None = None
 
     def __init__(

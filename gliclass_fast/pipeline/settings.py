@@ -33,8 +33,8 @@ class PipelineSettings:
     _engine: Engine | None = None
     _labels_tokenizer: Any
     tokenizer: Setting[Any] = Setting(tokenizer_of)
-    max_length: Setting[int | None] = Setting(arguments.tokens_per_window)
-    batch_tokens: Setting[int | None] = Setting(arguments.tokens_per_batch)
+    max_length: Setting[int | None] = Setting(arguments.check_max_length)
+    batch_tokens: Setting[int | None] = Setting(arguments.check_batch_tokens)
     classification_type: Setting[str] = Setting(arguments.check_classification_type)
     on_truncation: Setting[OnTruncation] = Setting(arguments.check_on_truncation)
     label_separator: Setting[str] = Setting(partial(arguments.plain_string, name="label_separator"))

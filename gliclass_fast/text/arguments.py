@@ -115,11 +115,13 @@ def said(value: Any) -> str:
         return f"<{type(value).__name__}>"
 
 
-def tokens_per_window(value: Any) -> int | None:
+def check_max_length(value: Any) -> int | None:
+    """Returns the tokens of a window, or None; raises WrongType, or WrongValue below 1."""
     return None if value is None else whole_number(value, "max_length")
 
 
-def tokens_per_batch(value: Any) -> int | None:
+def check_batch_tokens(value: Any) -> int | None:
+    """Returns the tokens of a batch, or None; raises WrongType, or WrongValue below 1."""
     return None if value is None else whole_number(value, "batch_tokens")
 
 
@@ -193,6 +195,10 @@ def _scores_by_label(given: Mapping[Any, Any], name: str) -> dict[str, float]:
 
 
 def classification_types_per_text(value: Any, count: int, default: str) -> list[str]:
+    """Returns `check_classification_type` of every text's type, or the default in the place of None.
+
+    Raises WrongType for what is no list of them, and WrongValue for another number of entries.
+    """
     values = per_text(
         value, count, "classification_type", lambda given: given is None or isinstance(given, (str, int))
     )
@@ -200,6 +206,7 @@ def classification_types_per_text(value: Any, count: int, default: str) -> list[
 
 
 def check_classification_type(value: Any) -> str:
+    """Returns "single-label" or "multi-label" for any name of either; raises WrongValue for all else."""
     name = CLASSIFICATION_TYPES.get(str.__str__(value).strip().lower()) if isinstance(value, str) else None
     if name is None:
         raise WrongValue(
@@ -209,6 +216,7 @@ def check_classification_type(value: Any) -> str:
 
 
 def check_labels_per_pass(value: Any) -> int | Literal["auto"] | None:
+    """Returns the labels of a pass, "auto", or None for all at once; raises WrongValue for all else."""
     if value is None:
         return None
     if isinstance(value, str) and value == "auto":
@@ -222,6 +230,7 @@ def check_labels_per_pass(value: Any) -> int | Literal["auto"] | None:
 
 
 def check_on_truncation(value: Any) -> OnTruncation:
+    """Returns one of the values of `OnTruncation`; raises WrongValue for all else."""
     plain = str.__str__(value) if isinstance(value, str) else None
     if plain not in get_args(OnTruncation):
         known = ", ".join(get_args(OnTruncation))
@@ -272,6 +281,7 @@ def _is_absent(value: Any) -> bool:
 
 
 def tasks_per_text(prompt: Any, count: int) -> list[str]:
+    """Returns the prompt of every text, "" for none; raises WrongType, or WrongValue for another number."""
     if isinstance(prompt, (list, tuple)) and not prompt:  # as no examples are
         prompt = None
     values = per_text(

@@ -19,6 +19,10 @@ from torch import Tensor
 
 from gliclass_fast.ops import TILE_ROWS, AdapterRows, Sequences
 
+# Label vectors that take one token of a batch's budget: they are scored and not encoded, but need a bound.
+# Any number near this one works.
+VECTORS_PER_TOKEN = 4
+
 
 @dataclass(frozen=True, slots=True)
 class EncodedPrompt:
@@ -61,11 +65,11 @@ class EncodedPrompt:
         """Counts what the prompt takes of a batch's token budget.
 
         A row of label_prompt takes one, also where its token is one of token_ids: layers of the scorer then
-        run over it once more. Four labels given as vectors take one.
+        run over it once more. VECTORS_PER_TOKEN labels given as vectors take one.
         """
         of_labels = 0 if self.label_prompt is None else self.label_prompt.tokens
         vectors = 0 if self.label_vectors is None else len(self.label_vectors)
-        return len(self.token_ids) + of_labels + vectors // 4
+        return len(self.token_ids) + of_labels + vectors // VECTORS_PER_TOKEN
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,8 +17,9 @@ from gliclass_fast.runtime.model import GLiClassModel
 from gliclass_fast.text.errors import LabelsDoNotFit
 from gliclass_fast.text.tokenizer import SequenceTokenizer, window_of
 
-CAPACITY = 16384  # labels
-LISTS = 16  # label lists whose vectors stay together, as most callers send the same list again
+CAPACITY = 16384  # labels: 50 MB in float32 at a width of 768; any number near it works
+# label lists whose vectors stay together, as most callers send the same list again; any number near it works
+LISTS = 16
 
 
 class LabelCache:

@@ -33,10 +33,12 @@ from gliclass_fast.runtime.transfer import LAUNCH_LOCK, PendingLogits
 logger = logging.getLogger(__name__)
 
 MAX_TOKENS = 16384  # longer batches run without graphs
-MIN_BUCKET = 16
+# Small batches share buckets, tiles and an arena, so that not each of their sizes has its own. Any numbers
+# near these work.
+MIN_BUCKET = 16  # tokens, prompts or labels
 MIN_TILES = 64
 MIN_ARENA = 1024  # tokens
-MAX_GRAPHS = 512
+MAX_GRAPHS = 512  # a bound beside that of their memory; any number near it works
 
 Run = Callable[[], Tensor]
 Bucket = Capacity | tuple[int, int, bool]  # a tail's capacity, or what a backbone reads of it

@@ -34,7 +34,8 @@ from gliclass_fast.text.padded import PaddedInputs
 
 logger = logging.getLogger(__name__)
 
-# the tokens of a batch where nobody asks for another number; on a GPU as many as CUDA graphs take
+# the tokens of a batch where nobody asks for another number; on a GPU as many as CUDA graphs take, and on a
+# CPU any number near this one works
 BATCH_TOKENS = {"cpu": 2048, "cuda": MAX_TOKENS}
 _LEAST_TENSORS = 4  # of a layer: into and out of its attention and its feed-forward part
 PROBE_SIZES: tuple[Size, ...] = ((512, 8), (64, 8))

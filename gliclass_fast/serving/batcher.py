@@ -26,6 +26,9 @@ logger = logging.getLogger(__name__)
 
 LOOK_AHEAD = 64  # texts that are looked at, to fill a batch, after one that does not fit
 LONGEST_RETRY = 30  # seconds
+# of the newest batch in the mean of the tokens per second, which only Retry-After is made of: whole seconds,
+# for which any number near this one works
+NEWEST_SHARE = 0.2
 MOST_FAILURES = 8  # texts of which each failed alone, without a success between them
 Run = Callable[[Sequence[Prepared]], list[Scored]]
 
@@ -188,7 +191,8 @@ class Batcher:
         self._failures = 0  # counted before the answers leave: who has one finds it counted
         tokens = sum(text.prepared.cost for text in batch)
         rate = tokens / max(seconds, 1e-6)
-        self._tokens_a_second += (0.2 if self._tokens_a_second else 1.0) * (rate - self._tokens_a_second)
+        share = NEWEST_SHARE if self._tokens_a_second else 1.0
+        self._tokens_a_second += share * (rate - self._tokens_a_second)
         self.on_batch(len(batch), tokens, seconds)
         _loop_of(batch).call_soon_threadsafe(_deliver, batch, done)
 

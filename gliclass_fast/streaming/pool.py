@@ -16,8 +16,9 @@ from torch import Tensor
 from gliclass_fast.ops import PAGE_ROWS
 from gliclass_fast.runtime.transfer import inference_on
 
-FIRST_PAGES = 16
-GROWTH = 32  # A full pool grows by one part in so many, so that little of it is unused.
+# Any numbers near these work: to grow copies the whole pool, and what it has grown by may stay unused.
+FIRST_PAGES = 16  # The pool grows by so many pages at least.
+GROWTH = 32  # A full pool grows by one part in so many.
 
 
 class PagePool:

@@ -71,17 +71,35 @@ def forward(
     if not loaded.network.fixed_slots:
         label_slots = max(prompt.num_labels for prompt in prompts)
 
+    prompts = [replace(prompt, adapter=own) for prompt, own in zip(prompts, adapters, strict=True)]
+    used = inputs.label_slots() or [np.arange(prompt.num_labels) for prompt in prompts]
+    return _padded(loaded, _rows(loaded, prompts, embeddings), used, label_slots, embeddings)
+
+
+def _rows(loaded: LoadedNetwork, prompts: Sequence[EncodedPrompt], embeddings: bool) -> list[Embedded]:
+    """Runs prompts within the token budget, and returns what the network makes of each, in order."""
+
     def run(group: list[int]) -> Sequence[Embedded]:
         own = [prompts[place] for place in group]
         return loaded.embed(own) if embeddings else _scored(loaded, own)
 
-    prompts = [replace(prompt, adapter=own) for prompt, own in zip(prompts, adapters, strict=True)]
     rows: list[Embedded] = [NOTHING] * len(prompts)
     costs, budget = [prompt.cost for prompt in prompts], loaded.batch_tokens()
     batches = run_batches(costs, budget, run, loaded.free_graphs, *loaded.owners(prompts))
     for group, found in batches:
         for place, row in zip(group, found, strict=True):
             rows[place] = row
+    return rows
+
+
+def _padded(
+    loaded: LoadedNetwork,
+    rows: Sequence[Embedded],
+    used: Sequence[np.ndarray],
+    label_slots: int,
+    embeddings: bool,
+) -> GLiClassOutput:
+    """Returns the padded output of all texts. used: the slots of every text's labels."""
 
     def on_device(values: np.ndarray) -> Tensor:
         return torch.from_numpy(values).to(loaded.device, loaded.dtype)
@@ -89,7 +107,6 @@ def forward(
     logits = np.full((len(rows[0].logits), len(rows), label_slots), EMPTY_SLOT, dtype=np.float32)
     labels = np.zeros((len(rows), label_slots, *rows[0].labels.shape[1:]), dtype=np.float32)
     mask = torch.zeros((len(rows), label_slots), dtype=torch.long)
-    used = inputs.label_slots() or [np.arange(prompt.num_labels) for prompt in prompts]
     for text, (row, own) in enumerate(zip(rows, used, strict=True)):
         logits[:, text, own], mask[text, own] = row.logits, 1
         labels[text, own] = row.labels

@@ -58,22 +58,7 @@ def pack(
     layout = Layout.of(capacity)
     block = torch.empty(layout.size, dtype=torch.int32, device="cpu", pin_memory=pinned)
     values = block.numpy()
-    after = {  # what pads a field; what follows the last tile has no meaning
-        **dict.fromkeys(("token_ids", "positions", "segments"), 0),
-        **dict.fromkeys(("cu_seqlens", "text_spans", "label_spans"), tokens),
-        "cu_labels": labels,
-        "adapter_slots": -1,
-        "label_text": min(count, capacity.prompts - 1),
-    }
-    for name, (place, shape) in layout.places.items():
-        rows = values[place] if len(shape) == 1 else values[place].reshape(shape)
-        if name == "first_rows":  # the rows of labels follow the padding of the rows of texts
-            rows[:] = 0
-            rows[capacity.prompts : capacity.prompts + labels] = fields["label_rows"]
-        found = fields[name]
-        rows[: len(found)] = found
-        if name in after:
-            rows[len(found) :] = after[name]
+    _fill(values, layout, fields, capacity, tokens)
     if vocabulary is not None:
         check_tokens(values[layout.places["token_ids"][0]], vocabulary)
 
@@ -90,6 +75,29 @@ def pack(
         if of_labels
         else None,
     )
+
+
+def _fill(
+    values: np.ndarray, layout: Layout, fields: dict[str, Any], capacity: Capacity, tokens: int
+) -> None:
+    """Writes the fields of a batch of so many tokens into its block, and pads them to the capacity."""
+    labels = len(fields["label_spans"])
+    after = {  # what pads a field; what follows the last tile has no meaning
+        **dict.fromkeys(("token_ids", "positions", "segments"), 0),
+        **dict.fromkeys(("cu_seqlens", "text_spans", "label_spans"), tokens),
+        "cu_labels": labels,
+        "adapter_slots": -1,
+        "label_text": min(len(fields["text_spans"]), capacity.prompts - 1),
+    }
+    for name, (place, shape) in layout.places.items():
+        rows = values[place] if len(shape) == 1 else values[place].reshape(shape)
+        if name == "first_rows":  # the rows of labels follow the padding of the rows of texts
+            rows[:] = 0
+            rows[capacity.prompts : capacity.prompts + labels] = fields["label_rows"]
+        found = fields[name]
+        rows[: len(found)] = found
+        if name in after:
+            rows[len(found) :] = after[name]
 
 
 def check_tokens(token_ids: np.ndarray, vocabulary: int) -> None:

@@ -106,6 +106,10 @@ class Config(BackboneConfig):
         )
 
     @property
+    def overflows_float16(self) -> bool:
+        return self.vocab_size > 200_000  # mDeBERTa
+
+    @property
     def span(self) -> int:
         """Returns half the number of rows of the relative-position table."""
         return self.position_buckets if self.position_buckets > 0 else self.max_distance

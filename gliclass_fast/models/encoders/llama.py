@@ -70,6 +70,10 @@ class Config(BackboneConfig):
             max_positions=hf.max_position_embeddings,
         )
 
+    @property
+    def overflows_float16(self) -> bool:
+        return True  # this family is trained in bfloat16
+
 
 def rope(hf: Any, head_width: int) -> tuple[tuple[float, ...], float]:
     """Returns the frequencies and the scale of a configuration's RoPE; raises UnsupportedConfigError."""

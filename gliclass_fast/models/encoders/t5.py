@@ -81,6 +81,10 @@ class Config(BackboneConfig):
         )
         return replace(encoder, **changes)
 
+    @property
+    def overflows_float16(self) -> bool:
+        return True  # this family is trained in bfloat16
+
 
 def distance_buckets(config: Config, of_decoder: bool = False) -> Tensor:
     """Returns the row of the bias table for every distance i - j = -max_distance .. max_distance.

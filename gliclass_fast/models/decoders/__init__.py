@@ -86,6 +86,6 @@ class LanguageModelModule(BackboneModule, Protocol):
 
 
 DECODERS: Registry[DecoderModule] = Registry(
-    "decoder", __name__, ("bart", "t5"), {"mt5": ".t5", "umt5": ".t5"}
+    "encoder_config.model_type", __name__, ("bart", "t5"), {"mt5": ".t5", "umt5": ".t5"}
 )
-LANGUAGE_MODELS: Registry[LanguageModelModule] = Registry("language model", __name__, ("qwen3",))
+LANGUAGE_MODELS: Registry[LanguageModelModule] = Registry("encoder_config.model_type", __name__, ("qwen3",))

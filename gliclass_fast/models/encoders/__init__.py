@@ -59,7 +59,7 @@ class Backbone(BackboneModule, Protocol):
 
 
 ENCODERS: Registry[Backbone] = Registry(
-    "encoder",
+    "encoder_config.model_type",
     __name__,
     (
         "bart",

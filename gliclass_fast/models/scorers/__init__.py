@@ -35,5 +35,5 @@ class ScorerModule(Protocol):
 
 
 SCORERS: Registry[ScorerModule] = Registry(
-    "scorer", __name__, ("cross-attn", "hopfield", "mlp", "simple", "weighted-dot")
+    "scorer_type", __name__, ("cross-attn", "hopfield", "mlp", "simple", "weighted-dot")
 )

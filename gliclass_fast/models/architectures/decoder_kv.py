@@ -6,7 +6,7 @@ What the model has read of a text can be kept, so that texts may arrive in chunk
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -60,8 +60,8 @@ class Architecture(GLiClassArchitecture):
         return Scorer(config, ops, ops_of)
 
     @classmethod
-    def check(cls, config: ModelConfig) -> None:
-        super().check(config)
+    def check(cls, config: ModelConfig, given: Mapping[str, Any]) -> None:
+        super().check(config, given)
         if not 0 <= config.sep_token_index < config.backbone_config.vocab_size:
             raise UnsupportedConfigError(
                 f"sep_token_index={config.sep_token_index} with architecture_type='decoder-kv': it must be "

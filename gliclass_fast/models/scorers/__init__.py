@@ -1,15 +1,19 @@
-"""Scorers: each file holds WEIGHTS and Scorer for one `scorer_type`."""
+"""Scorers: each file holds WEIGHTS and Scorer for one `scorer_type`.
+
+Where a scorer does not go with every option, its file also holds `check(config, given)`, which refuses the
+others: `given` is what config.json holds. One that reads all rows of a text says so by READS_ROWS = True.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from torch import Tensor
 
 from gliclass_fast.batch import PackedBatch
 from gliclass_fast.checkpoint.weights import Weights
-from gliclass_fast.config import ModelConfig
+from gliclass_fast.config import POOLINGS, ModelConfig, UnsupportedConfigError
 from gliclass_fast.models.registry import Registry
 from gliclass_fast.ops import Ops
 
@@ -37,3 +41,16 @@ class ScorerModule(Protocol):
 SCORERS: Registry[ScorerModule] = Registry(
     "scorer_type", __name__, ("cross-attn", "hopfield", "mlp", "simple", "weighted-dot")
 )
+
+
+def check_scorer(config: ModelConfig, given: Mapping[str, Any]) -> None:
+    """Raises UnsupportedConfigError where other options do not go with the scorer; for `given` see above."""
+    module = SCORERS[config.scorer_type]
+    supported = ("pass",) if getattr(module, "READS_ROWS", False) else POOLINGS[:-1]
+    if config.pooling_strategy not in supported:
+        raise UnsupportedConfigError(
+            f"scorer_type={config.scorer_type!r} with pooling_strategy={config.pooling_strategy!r} is not "
+            f"supported; supported: {', '.join(supported)}"
+        )
+    if (check := getattr(module, "check", None)) is not None:
+        check(config, given)

@@ -8,11 +8,14 @@ width is always 256, as in `mlp`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from torch import Tensor, nn
 
 from gliclass_fast.batch import PackedBatch
 from gliclass_fast.checkpoint.weights import affine
-from gliclass_fast.config import ModelConfig
+from gliclass_fast.config import ModelConfig, UnsupportedConfigError
 from gliclass_fast.models.layers import Linear
 from gliclass_fast.models.scorers.mlp import HIDDEN
 from gliclass_fast.ops import Ops
@@ -21,6 +24,14 @@ BETA = 4.0
 WEIGHTS = affine(
     {"q": "q_proj", "k": "k_proj", "v": "v_proj", "first": "mlp.0", "second": "mlp.2", "last": "mlp.4"}
 )
+
+
+def check(config: ModelConfig, given: Mapping[str, Any]) -> None:
+    if given.get("max_labels_alloc", "dynamic") != "dynamic":
+        raise UnsupportedConfigError(
+            f"max_labels_alloc={given['max_labels_alloc']!r} with scorer_type='hopfield': its softmax "
+            "would run over empty slots; supported: 'dynamic'"
+        )
 
 
 class Scorer(nn.Module):

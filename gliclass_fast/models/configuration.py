@@ -45,7 +45,7 @@ def _gliclass(raw: Mapping[str, Any]) -> ModelConfig:
     # where the reference resizes the embedding to the file's own vocabulary size, that size counts
     resized = raw.get("vocab_size") if architecture.resizes_vocabulary else None
     model_type, backbone = backbone_of(raw, "encoder_config", resized, architecture.backbones())
-    backbone_config = architecture.registry[model_type].Config.from_hf(backbone)
+    backbone_config = architecture.registry[model_type].config_from(backbone)
     vocab_size = raw.get("vocab_size") or backbone_config.vocab_size
     given = {name: value for name, value in raw.items() if value is not None}
     options: dict[str, Any] = {
@@ -60,13 +60,13 @@ def _gliclass(raw: Mapping[str, Any]) -> ModelConfig:
         index = int(given.get(token, -1))
         options[token] = vocab_size + place if index == -1 else index
     if "decoder" in architecture.parts:
-        options["decoder_config"] = DECODERS[model_type].Config.from_hf(backbone)
+        options["decoder_config"] = DECODERS[model_type].config_from(backbone)
     if "label_backbone" in architecture.parts:
         options["label_model_type"], label_backbone = backbone_of(
             raw, "label_model_config", None, architecture.backbones()
         )
         label_module = ENCODERS[options["label_model_type"]]
-        options["label_backbone_config"] = label_module.Config.from_hf(label_backbone)
+        options["label_backbone_config"] = label_module.config_from(label_backbone)
         options["label_model_name"] = given.get("label_model_name")
     if "recurrent_halt_threshold" in raw:  # null says never
         options["recurrent_halt_threshold"] = float(raw["recurrent_halt_threshold"] or 0)

@@ -1,4 +1,4 @@
-"""Decoders: each file holds WEIGHTS, UNUSED, Config.from_hf and Decoder.
+"""Decoders: each file holds WEIGHTS, UNUSED, config_from and Decoder.
 
 Those of encoder-decoders name their weights as in the whole model, whose encoder has a file of its own in
 `encoders`. Language models, which `decoder-kv` reads with, are decoders alone.

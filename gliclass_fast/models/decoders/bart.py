@@ -31,12 +31,8 @@ WEIGHTS = {
 UNUSED = ("decoder.embed_tokens.weight",)  # where it differs from `shared`, `shared` counts
 
 
-class Config(bart.Config):
-    __slots__ = ()
-
-    @classmethod
-    def from_hf(cls, hf: Any, stack: str = "decoder") -> bart.Config:  # type: ignore[override]
-        return bart.Config.from_hf(hf, stack)
+def config_from(hf: Any) -> bart.Config:
+    return bart.config_from(hf, "decoder")
 
 
 class Layer(bert.Layer):

@@ -27,13 +27,9 @@ WEIGHTS = {
 UNUSED = llama.UNUSED
 
 
-class Config(llama.Config):
-    __slots__ = ()
-
-    @classmethod
-    def from_hf(cls, hf: Any) -> llama.Config:
-        refuse_sliding_window(hf)
-        return replace(llama.Config.from_hf(hf), mlp_bias=False)
+def config_from(hf: Any) -> llama.Config:
+    refuse_sliding_window(hf)
+    return replace(llama.config_from(hf), mlp_bias=False)
 
 
 class Layer(llama.Layer):

@@ -31,14 +31,8 @@ WEIGHTS = {
 UNUSED = ("decoder.embed_tokens.weight",)  # where it differs from `shared`, `shared` counts
 
 
-class Config(t5.Config):
-    __slots__ = ()
-
-    @classmethod
-    def from_hf(cls, hf: Any, **changes: Any) -> t5.Config:
-        layers = hf.num_decoder_layers
-        biased = layers if hf.model_type == "umt5" else 1
-        return t5.Config.from_hf(hf, num_hidden_layers=layers, biased_layers=biased)
+def config_from(hf: Any) -> t5.Config:
+    return t5.config_from(hf, of_decoder=True)
 
 
 class Layer(t5.Layer):

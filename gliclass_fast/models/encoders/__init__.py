@@ -1,4 +1,4 @@
-"""Backbones: each file holds WEIGHTS, UNUSED, Config.from_hf and Encoder for one or several `model_type`s."""
+"""Backbones: each file holds WEIGHTS, UNUSED, config_from and Encoder for one or several `model_type`s."""
 
 from __future__ import annotations
 

@@ -54,25 +54,25 @@ class Config(BackboneConfig):
     frequencies: tuple[float, ...]  # RoPE's radians per position, [D / 2]
     rotary_scale: float  # a factor of cos and sin
 
-    @classmethod
-    def from_hf(cls, hf: Any) -> Config:
-        fields = common_fields(hf, head_width="head_dim")
-        frequencies, rotary_scale = rope(hf, fields["head_width"])
-        return cls(
-            **fields,
-            num_key_value_heads=hf.num_key_value_heads,
-            norm_eps=hf.rms_norm_eps,
-            qkv_bias=getattr(hf, "attention_bias", False),
-            out_bias=getattr(hf, "attention_bias", False),
-            mlp_bias=getattr(hf, "mlp_bias", False),
-            frequencies=frequencies,
-            rotary_scale=rotary_scale,
-            max_positions=hf.max_position_embeddings,
-        )
-
     @property
     def overflows_float16(self) -> bool:
         return True  # this family is trained in bfloat16
+
+
+def config_from(hf: Any) -> Config:
+    fields = common_fields(hf, head_width="head_dim")
+    frequencies, rotary_scale = rope(hf, fields["head_width"])
+    return Config(
+        **fields,
+        num_key_value_heads=hf.num_key_value_heads,
+        norm_eps=hf.rms_norm_eps,
+        qkv_bias=getattr(hf, "attention_bias", False),
+        out_bias=getattr(hf, "attention_bias", False),
+        mlp_bias=getattr(hf, "mlp_bias", False),
+        frequencies=frequencies,
+        rotary_scale=rotary_scale,
+        max_positions=hf.max_position_embeddings,
+    )
 
 
 def rope(hf: Any, head_width: int) -> tuple[tuple[float, ...], float]:

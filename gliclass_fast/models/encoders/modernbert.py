@@ -48,25 +48,25 @@ class Config(BackboneConfig):
     thetas: tuple[float, ...]  # RoPE base per layer
     windows: tuple[int | None, ...]  # reach to each side per layer, None for global attention
 
-    @classmethod
-    def from_hf(cls, hf: Any) -> Config:
-        refuse_causal(hf, "is_causal")
-        for kind, rope in hf.rope_parameters.items():
-            if rope is not None and (name := rope["rope_type"]) != "default":
-                raise UnsupportedConfigError(
-                    f"encoder_config.rope_parameters.{kind}.rope_type={name!r}; supported: default"
-                )
-        local = "sliding_attention"
-        return cls(
-            **common_fields(hf, "hidden_activation"),
-            norm_eps=hf.norm_eps,
-            norm_bias=hf.norm_bias,
-            attention_bias=hf.attention_bias,
-            mlp_bias=hf.mlp_bias,
-            thetas=tuple(theta_of(hf.rope_parameters[kind]) for kind in hf.layer_types),
-            windows=tuple(hf.local_attention // 2 if kind == local else None for kind in hf.layer_types),
-            max_positions=None,
-        )
+
+def config_from(hf: Any) -> Config:
+    refuse_causal(hf, "is_causal")
+    for kind, rope in hf.rope_parameters.items():
+        if rope is not None and (name := rope["rope_type"]) != "default":
+            raise UnsupportedConfigError(
+                f"encoder_config.rope_parameters.{kind}.rope_type={name!r}; supported: default"
+            )
+    local = "sliding_attention"
+    return Config(
+        **common_fields(hf, "hidden_activation"),
+        norm_eps=hf.norm_eps,
+        norm_bias=hf.norm_bias,
+        attention_bias=hf.attention_bias,
+        mlp_bias=hf.mlp_bias,
+        thetas=tuple(theta_of(hf.rope_parameters[kind]) for kind in hf.layer_types),
+        windows=tuple(hf.local_attention // 2 if kind == local else None for kind in hf.layer_types),
+        max_positions=None,
+    )
 
 
 class Layer(nn.Module):

@@ -8,7 +8,7 @@ All layers of T5 and mT5 use the first layer's biases; umT5 has some in every la
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -58,32 +58,32 @@ class Config(BackboneConfig):
     max_distance: int
     biased_layers: int  # layers with biases, from the first one on; the others use the first's
 
-    @classmethod
-    def from_hf(cls, hf: Any, **changes: Any) -> Config:
-        """Reads a Hugging Face configuration; a decoder gives `changes`."""
-        buckets, distance = hf.relative_attention_num_buckets, hf.relative_attention_max_distance
-        single = buckets // (2 if changes else 4)
-        if not 1 <= single < distance:
-            raise UnsupportedConfigError(
-                f"encoder_config.relative_attention_num_buckets={buckets} gives {single} near distances a "
-                f"bucket of their own, of those up to relative_attention_max_distance={distance}; supported: "
-                "at least 1, and fewer than all"
-            )
-        refuse_causal(hf, "is_decoder", "is_causal")
-        encoder = cls(
-            **common_fields(hf, "dense_act_fn", "d_ff", head_width="d_kv"),
-            gated=bool(hf.is_gated_act),
-            norm_eps=hf.layer_norm_epsilon,
-            buckets=buckets,
-            max_distance=distance,
-            biased_layers=hf.num_layers if hf.model_type == "umt5" else 1,
-            max_positions=None,
-        )
-        return replace(encoder, **changes)
-
     @property
     def overflows_float16(self) -> bool:
         return True  # this family is trained in bfloat16
+
+
+def config_from(hf: Any, of_decoder: bool = False) -> Config:
+    """Reads the encoder's configuration, or the decoder's, from that of both."""
+    buckets, distance = hf.relative_attention_num_buckets, hf.relative_attention_max_distance
+    single = buckets // (2 if of_decoder else 4)
+    if not 1 <= single < distance:
+        raise UnsupportedConfigError(
+            f"encoder_config.relative_attention_num_buckets={buckets} gives {single} near distances a "
+            f"bucket of their own, of those up to relative_attention_max_distance={distance}; supported: "
+            "at least 1, and fewer than all"
+        )
+    refuse_causal(hf, "is_decoder", "is_causal")
+    layers = "num_decoder_layers" if of_decoder else "num_layers"
+    return Config(
+        **common_fields(hf, "dense_act_fn", "d_ff", layers, head_width="d_kv"),
+        gated=bool(hf.is_gated_act),
+        norm_eps=hf.layer_norm_epsilon,
+        buckets=buckets,
+        max_distance=distance,
+        biased_layers=getattr(hf, layers) if hf.model_type == "umt5" else 1,
+        max_positions=None,
+    )
 
 
 def distance_buckets(config: Config, of_decoder: bool = False) -> Tensor:

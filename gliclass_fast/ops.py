@@ -38,6 +38,7 @@ __all__ = [
     "FeedForward",
     "Foldable",
     "Ops",
+    "OpsOf",
     "Part",
     "Positions",
     "Sequences",
@@ -203,6 +204,9 @@ class Ops:
         It does where none waits for values of its arguments or is launched for their number of sequences.
         """
         return not any(self.chosen[operation] in ("reference", *PACKAGES) for operation in READS_ON_HOST)
+
+
+OpsOf = Callable[[Any], Ops]  # gives the operations of a backbone, from its own Config
 
 
 @runtime_checkable

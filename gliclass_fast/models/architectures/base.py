@@ -13,11 +13,11 @@ from gliclass_fast.batch import EncodedPrompt, PackedBatch, consecutive_spans
 from gliclass_fast.checkpoint.weights import Checkpoint
 from gliclass_fast.config import ModelConfig, UnsupportedConfigError, refuse
 from gliclass_fast.models import calibrator
-from gliclass_fast.models.architectures import Network, OpsOf, Output, Size, VectorsOf
+from gliclass_fast.models.architectures import Network, Output, Size, VectorsOf
 from gliclass_fast.models.encoders import ENCODERS
 from gliclass_fast.models.pooling import unit
 from gliclass_fast.models.scorers import SCORERS, check_scorer
-from gliclass_fast.ops import Ops
+from gliclass_fast.ops import Ops, OpsOf
 
 # arguments of calls with tensors, which the reference's models take one after another
 IDS = ("input_ids", "attention_mask")

@@ -17,12 +17,12 @@ from gliclass_fast.batch import EncodedPrompt, PackedBatch
 from gliclass_fast.checkpoint.weights import Checkpoint
 from gliclass_fast.config import ModelConfig, UnsupportedConfigError
 from gliclass_fast.models import calibrator
-from gliclass_fast.models.architectures import OpsOf, Output, Size, VectorsOf
+from gliclass_fast.models.architectures import Output, Size, VectorsOf
 from gliclass_fast.models.architectures.base import EMBEDDINGS, IDS, GLiClassArchitecture, random_prompts
+from gliclass_fast.models.decoder_kv.reasoning import Text
+from gliclass_fast.models.decoder_kv.scorer import HEAD_WIDTH, Scorer
 from gliclass_fast.models.decoders import LANGUAGE_MODELS, Tokens
-from gliclass_fast.models.scorers.decoder_kv import HEAD_WIDTH, Scorer
-from gliclass_fast.models.scorers.reasoning import Text
-from gliclass_fast.ops import Ops
+from gliclass_fast.ops import Ops, OpsOf
 from gliclass_fast.text.label_section import LabelsLast, labels_last, prompt_of_section_ids
 from gliclass_fast.text.padded import PaddedInputs
 from gliclass_fast.text.readers import LabelVectors, Reader

@@ -14,7 +14,7 @@ from torch import Tensor
 from gliclass_fast.batch import EncodedPrompt, PackedBatch
 from gliclass_fast.checkpoint.weights import Checkpoint
 from gliclass_fast.config import ModelConfig
-from gliclass_fast.models.architectures import OpsOf, Output, Size, VectorsOf
+from gliclass_fast.models.architectures import Output, Size, VectorsOf
 from gliclass_fast.models.architectures.base import (
     EMBEDDINGS,
     IDS,
@@ -27,7 +27,7 @@ from gliclass_fast.models.encoders import ENCODERS, last_state
 from gliclass_fast.models.heads import HEAD_WEIGHTS, Heads
 from gliclass_fast.models.pooling import pool_labels, pool_whole, whole
 from gliclass_fast.models.scorers import SCORERS
-from gliclass_fast.ops import Ops
+from gliclass_fast.ops import Ops, OpsOf
 from gliclass_fast.text.padded import PaddedInputs, marked_prompt
 from gliclass_fast.text.readers import LabelVectors, Reader, TwoSequences
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from gliclass_fast.batch import EncodedPrompt, PackedBatch
 from gliclass_fast.checkpoint.weights import Checkpoint
 from gliclass_fast.config import ModelConfig
-from gliclass_fast.models.architectures import OpsOf, Output, VectorsOf
+from gliclass_fast.models.architectures import Output, VectorsOf
 from gliclass_fast.models.architectures.base import EMBEDDINGS, IDS, STATES, GLiClassArchitecture
 from gliclass_fast.models.encoders import ENCODERS
 from gliclass_fast.models.heads import HEAD_WEIGHTS, Heads
@@ -23,7 +23,7 @@ from gliclass_fast.models.pooling import (
     text_spans,
 )
 from gliclass_fast.models.scorers import SCORERS
-from gliclass_fast.ops import Ops
+from gliclass_fast.ops import Ops, OpsOf
 from gliclass_fast.text.padded import PaddedInputs, marked_prompt
 from gliclass_fast.text.readers import LabelVectors, OneSequence, Reader
 

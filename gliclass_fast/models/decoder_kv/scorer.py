@@ -15,14 +15,13 @@ from torch import Tensor, nn
 from gliclass_fast.batch import PackedBatch
 from gliclass_fast.checkpoint.weights import Checkpoint, affine
 from gliclass_fast.config import ModelConfig
-from gliclass_fast.models.architectures import OpsOf
+from gliclass_fast.models.decoder_kv.reasoning import WEIGHTS as CELL_WEIGHTS
+from gliclass_fast.models.decoder_kv.reasoning import ReasoningCell, Text
 from gliclass_fast.models.encoders import deberta_v2
 from gliclass_fast.models.layers import Embedding, Linear
 from gliclass_fast.models.pooling import normalize
 from gliclass_fast.models.scorers.mlp import PairLinear
-from gliclass_fast.models.scorers.reasoning import WEIGHTS as CELL_WEIGHTS
-from gliclass_fast.models.scorers.reasoning import ReasoningCell, Text
-from gliclass_fast.ops import Ops
+from gliclass_fast.ops import Ops, OpsOf
 
 HEAD_WIDTH = 64
 MAX_DISTANCE = 512

@@ -15,7 +15,7 @@ from gliclass_fast.config import ModelConfig, UnsupportedConfigError, refuse
 from gliclass_fast.models import calibrator
 from gliclass_fast.models.architectures import Network, Output, Size, VectorsOf
 from gliclass_fast.models.encoders import ENCODERS
-from gliclass_fast.models.pooling import unit
+from gliclass_fast.models.pooling import normalize_min_eps
 from gliclass_fast.models.scorers import SCORERS, check_scorer
 from gliclass_fast.ops import Ops, OpsOf
 
@@ -37,6 +37,7 @@ class GLiClassArchitecture(Network):
     resizes_vocabulary = False  # the reference brings the embedding to config.json's own vocab_size
     needs_markers = True  # its prompts hold <<LABEL>> and <<SEP>> tokens
     encodes_labels = False  # label vectors stand for word embeddings in the text's sequence
+    normalization = staticmethod(normalize_min_eps)  # what `normalize_features` does to vectors
     ignored: tuple[str, ...] = ()  # options that the reference ignores here, and the engine refuses
 
     config: ModelConfig
@@ -98,7 +99,7 @@ class GLiClassArchitecture(Network):
 
     def normalized(self, vectors: Tensor) -> Tensor:
         """Returns the vectors, at unit length where the model normalises them."""
-        return unit(vectors) if self.config.normalize_features else vectors
+        return self.normalization(vectors) if self.config.normalize_features else vectors
 
     def probe(self, sizes: Sequence[Size], label_vectors: VectorsOf) -> list[EncodedPrompt]:
         markers = (self.config.class_token_index, self.config.text_token_index)

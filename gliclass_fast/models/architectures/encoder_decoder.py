@@ -91,8 +91,7 @@ class Architecture(GLiClassArchitecture):
         labels = pool_labels(label_rows, batch.label_prompts, self.config, self.ops)
         texts = self.normalized(heads.text_projector(pooled))
         labels = self.normalized(heads.label_projector(labels))
-        scale = heads.logit_scale if self.config.normalize_features else None
-        return self.compare(texts, labels, batch, scale)
+        return self.compare(texts, labels, batch, heads.scale)
 
     def reader(self, tokenizer: Any, label_vectors: LabelVectors | None) -> Reader:
         return TwoSequences(tokenizer, self.config)

@@ -17,7 +17,7 @@ from gliclass_fast.models.encoders import ENCODERS
 from gliclass_fast.models.heads import HEAD_WEIGHTS, Heads
 from gliclass_fast.models.pooling import (
     LayerMixer,
-    normalize,
+    normalize_plus_eps,
     pool_labels,
     pool_text,
     text_spans,
@@ -30,6 +30,7 @@ from gliclass_fast.text.readers import LabelVectors, OneSequence, Reader
 
 class Architecture(GLiClassArchitecture):
     resizes_vocabulary = True
+    normalization = staticmethod(normalize_plus_eps)
     call_positions = (
         *IDS, "inputs_embeds", "labels", *STATES, *EMBEDDINGS, "return_dict", "max_num_classes",
     )  # fmt: skip
@@ -91,13 +92,9 @@ class Architecture(GLiClassArchitecture):
 
     def score(self, encoded: tuple[Tensor, ...], batch: PackedBatch) -> Output:
         """Returns logits and vectors, from what `encode` gave."""
-        config, heads = self.config, self.heads
         pooled, pooled_labels = self._pool(encoded, batch)
-        text_vectors, label_vectors = self._project_text(pooled), heads.label_projector(pooled_labels)
-        if config.normalize_features:
-            label_vectors = normalize(label_vectors)
-        scale = heads.logit_scale if config.normalize_features else None
-        return self.compare(text_vectors, label_vectors, batch, scale)
+        labels = self.normalized(self.heads.label_projector(pooled_labels))
+        return self.compare(self._project_text(pooled), labels, batch, self.heads.scale)
 
     def _pool(self, encoded: tuple[Tensor, ...], batch: PackedBatch) -> tuple[Tensor, Tensor]:
         """Returns what is projected: text rows [N, C] (or all, [T, C], for "pass") and label rows [L, C]."""
@@ -115,8 +112,7 @@ class Architecture(GLiClassArchitecture):
         return pool_text(rows, batch, config, self.ops), pooled_labels
 
     def _project_text(self, pooled: Tensor) -> Tensor:
-        projected = self.heads.text_projector(pooled)
-        return normalize(projected) if self.config.normalize_features else projected
+        return self.normalized(self.heads.text_projector(pooled))
 
     def text_embeddings(self, rows: Tensor, batch: PackedBatch) -> list[Tensor]:
         """With pooling "pass", `extract_text_features` adds the reference's empty slot per earlier token."""

@@ -18,9 +18,8 @@ from gliclass_fast.config import ModelConfig
 from gliclass_fast.models.decoder_kv.reasoning import WEIGHTS as CELL_WEIGHTS
 from gliclass_fast.models.decoder_kv.reasoning import ReasoningCell, Text
 from gliclass_fast.models.encoders import deberta_v2
-from gliclass_fast.models.layers import Embedding, Linear
+from gliclass_fast.models.layers import Embedding, Linear, PairLinear
 from gliclass_fast.models.pooling import normalize_plus_eps
-from gliclass_fast.models.scorers.mlp import PairLinear
 from gliclass_fast.ops import Ops, OpsOf
 
 HEAD_WIDTH = 64

@@ -17,6 +17,8 @@ from gliclass_fast.config import POOLINGS, ModelConfig, UnsupportedConfigError
 from gliclass_fast.models.registry import Registry
 from gliclass_fast.ops import Ops
 
+FIXED_HIDDEN_SIZE = 256  # of `mlp` and `hopfield`, for which the reference ignores `scorer_mlp_hidden_size`
+
 
 class Scorer(Protocol):
     """Says what an architecture asks of a scorer."""

@@ -2,8 +2,7 @@
 ReLU network reads.
 
 The softmax runs over the labels of one prompt. (The reference's softmax runs over the padded label slots of
-the batch, so its scores depend on what else is in the batch; for a text alone they agree.) The network's
-width is always 256, as in `mlp`.
+the batch, so its scores depend on what else is in the batch; for a text alone they agree.)
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from gliclass_fast.batch import PackedBatch
 from gliclass_fast.checkpoint.weights import affine
 from gliclass_fast.config import ModelConfig, UnsupportedConfigError
 from gliclass_fast.models.layers import Linear
-from gliclass_fast.models.scorers.mlp import HIDDEN
+from gliclass_fast.models.scorers import FIXED_HIDDEN_SIZE
 from gliclass_fast.ops import Ops
 
 BETA = 4.0
@@ -40,9 +39,9 @@ class Scorer(nn.Module):
         width = config.hidden_size
         self.ops = ops
         self.q, self.k, self.v = (Linear(width, width, ops, bias=False) for _ in range(3))
-        self.first = Linear(width, HIDDEN, ops)
-        self.second = Linear(HIDDEN, HIDDEN // 2, ops)
-        self.last = Linear(HIDDEN // 2, 1, ops)
+        self.first = Linear(width, FIXED_HIDDEN_SIZE, ops)
+        self.second = Linear(FIXED_HIDDEN_SIZE, FIXED_HIDDEN_SIZE // 2, ops)
+        self.last = Linear(FIXED_HIDDEN_SIZE // 2, 1, ops)
 
     def forward(self, text: Tensor, labels: Tensor, batch: PackedBatch) -> Tensor:
         owner = batch.label_text

@@ -8,8 +8,7 @@ from torch import Tensor, nn
 from gliclass_fast.batch import PackedBatch
 from gliclass_fast.checkpoint.weights import affine
 from gliclass_fast.config import ModelConfig
-from gliclass_fast.models.layers import Linear
-from gliclass_fast.models.scorers.mlp import PairLinear
+from gliclass_fast.models.layers import Linear, PairLinear
 from gliclass_fast.ops import Ops
 
 WEIGHTS = affine(

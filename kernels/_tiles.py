@@ -1,4 +1,4 @@
-"""What the attention kernels share: their walk over the work list and the online softmax.
+"""What the Triton kernels of attention share: their walk over the work list of tiles, and the online softmax.
 
 A work list is int32 [1 + W, 4]: (number of tiles, rows per tile, 0, 0), then (first row, end of rows, first
 key, end of keys) per tile. The kernels read its length on the device and the grid is fixed, so that a

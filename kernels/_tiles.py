@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import torch
 
-from gliclass_fast.kernels._triton import ceil_div, processors, tl, triton
+from gliclass_fast.kernels._arithmetic import ceil_div
+from gliclass_fast.kernels._triton import processors, tl, triton
 
 # A multiprocessor holds 2, 3 or 4 programs at once, by the registers they take in a version of Triton. 12 is
 # a multiple of each; a count that is not ends with a turn in which most multiprocessors have no work.

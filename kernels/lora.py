@@ -25,12 +25,12 @@ import torch
 from torch import Tensor
 
 from gliclass_fast.kernels._adapter_rows import AdapterRows
-from gliclass_fast.kernels._triton import ceil_div, tl, triton
-from gliclass_fast.kernels._updates import Update
+from gliclass_fast.kernels._arithmetic import ceil_div
+from gliclass_fast.kernels._triton import tl, triton
+from gliclass_fast.kernels._updates import Update, slots_with
 from gliclass_fast.kernels.linear import ACTIVATIONS, activated
 
 RANKS = (8, 16, 32, 64, 128, 256)  # the buckets of ranks; a larger rank is its own bucket
-FEWEST_SLOTS = 8
 NONE = 1 << 30  # This is above all slots.
 # The table maps bytes per value to rows, ranks and depth per block of the first kernel, then to rows and
 # columns per block of the second.
@@ -105,7 +105,7 @@ class StackedStore:
 
     def _grow(self, rank: int, slot: int) -> None:
         parts, before = len(self.bounds) - 1, self.rank
-        slots, rank = max(len(self.a), FEWEST_SLOTS, 1 << slot.bit_length()), max(rank, before)
+        slots, rank = max(len(self.a), slots_with(slot)), max(rank, before)
         a = self.a.new_zeros(slots, parts, rank, self._depth)
         b = self.b.new_zeros(slots, self.bounds[-1], rank)
         a[: len(self.a), :, :before] = self.a.view(len(self.a), parts, before, self._depth)

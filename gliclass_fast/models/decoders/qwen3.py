@@ -17,7 +17,6 @@ from gliclass_fast.models.decoders import KeyValues, Tokens
 from gliclass_fast.models.encoders import llama
 from gliclass_fast.models.encoders.qwen2 import refuse_sliding_window
 from gliclass_fast.models.layers import Embedding, Norm
-from gliclass_fast.models.rotary import RotaryTable
 from gliclass_fast.ops import AdapterRows, Ops, Sequences
 
 WEIGHTS = {
@@ -77,8 +76,7 @@ class Decoder(nn.Module):
 
     def fold_weights(self) -> None:
         """Makes the rotary tables. No weight is folded."""
-        config = self.config
-        self.rotary = RotaryTable(config.frequencies, self.word_embeddings.weight, config.rotary_scale)
+        self.rotary = llama.rotary_table(self.config, self.word_embeddings.weight)
 
     def last_attention(self, tokens: Tokens, kept: KeyValues | None = None) -> tuple[Tensor, Tensor]:
         x: Tensor = self.word_embeddings(tokens.token_ids)

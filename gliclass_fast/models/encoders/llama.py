@@ -95,6 +95,11 @@ def rope(hf: Any, head_width: int) -> tuple[tuple[float, ...], float]:
     return tuple(frequencies.tolist()), float(scale)
 
 
+def rotary_table(config: Config, like: Tensor) -> RotaryTable:
+    """Returns the tables of a configuration's RoPE, on the device and in the dtype of `like`."""
+    return RotaryTable(config.frequencies, like, config.rotary_scale)
+
+
 class Layer(nn.Module):
     bound: BoundFeedForward | None = None  # `after_attention` in one call
 
@@ -140,8 +145,7 @@ class Encoder(PreNormEncoder):
 
     def fold_weights(self) -> None:
         """Makes the rotary tables. No weight is folded."""
-        config = self.config
-        self.rotary = RotaryTable(config.frequencies, self.word_embeddings.weight, config.rotary_scale)
+        self.rotary = rotary_table(self.config, self.word_embeddings.weight)
 
     def attention(self, number: int, x: Tensor, batch: PackedBatch) -> Tensor:
         rotary = self.rotary(batch.max_seqlen)

@@ -20,6 +20,7 @@ neither kernel needs to know where an adapter starts: one recording serves any m
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -37,13 +38,20 @@ NONE = 1 << 30  # This is above all slots.
 TILE = {2: (32, 64, 64, 64, 64), 4: (32, 32, 32, 32, 32)}
 
 
+class StoredUpdate(NamedTuple):
+    """Holds what a `ListedStore` makes of an `Update`."""
+
+    a: Tensor  # [R, K], of all parts
+    pieces: list[tuple[slice, slice, Tensor]]  # the columns, the ranks and B [n, r] of each part
+
+
 class ListedStore:
     """Keeps the update of every slot as it is, in the dtype of the map."""
 
     def __init__(self, bounds: Sequence[int], depth: int, like: Tensor) -> None:
         """Takes the bounds of the map's parts, 0 to N, the number of its inputs, and a tensor like it."""
         self._like = like
-        self.updates: dict[int, tuple[Tensor, list[tuple[slice, slice, Tensor]]]] = {}
+        self.updates: dict[int, StoredUpdate] = {}
 
     def put(self, slot: int, update: Update) -> bool:
         """Sets the update of a slot, which may be empty; tells whether the store moved, which it never does.
@@ -55,14 +63,14 @@ class ListedStore:
             self.updates[slot] = self.packed(update)
         return False
 
-    def packed(self, update: Update) -> tuple[Tensor, list[tuple[slice, slice, Tensor]]]:
-        """Returns A of all parts, [R, K], and the columns, the ranks and B [n, r] of each."""
+    def packed(self, update: Update) -> StoredUpdate:
+        """Returns what is kept of an update."""
         stacked, pieces, rank = torch.cat([part.a for part in update]).to(self._like), [], 0
         for part in update:
             columns, ranks = (part.start, part.start + len(part.b)), (rank, rank + len(part.a))
             pieces.append((slice(*columns), slice(*ranks), part.b.to(self._like)))
             rank += len(part.a)
-        return stacked, pieces
+        return StoredUpdate(stacked, pieces)
 
     @property
     def nbytes(self) -> int:

@@ -102,10 +102,11 @@ class Architecture(GLiClassArchitecture):
         places, adapters = section_places(batch), batch.adapter_rows
         assert batch.label_prompts is not None
         if self.scorer.reads_text:
-            rows = self.decoder.last_feed_forward(*encoded, adapters)
+            x, attended = encoded
+            rows = self.decoder.last_feed_forward(x, attended, adapters)
             return self.score_sections(rows[places], batch.label_prompts, Text(rows, batch.text_spans))
-        kept = (state[places] for state in encoded)
-        own = self.decoder.last_feed_forward(*kept, None if adapters is None else adapters.at(places))
+        x, attended = (state[places] for state in encoded)
+        own = self.decoder.last_feed_forward(x, attended, None if adapters is None else adapters.at(places))
         return self.score_sections(own, batch.label_prompts)
 
     def score_sections(self, rows: Tensor, sections: PackedBatch, text: Text | None = None) -> Output:

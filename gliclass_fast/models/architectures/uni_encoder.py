@@ -100,10 +100,10 @@ class Architecture(GLiClassArchitecture):
         """Returns what is projected: text rows [N, C] (or all, [T, C], for "pass") and label rows [L, C]."""
         config = self.config
         if self.prunes_last_layer:
-            kept = (state.index_select(0, batch.first_rows) for state in encoded)
+            x, attended = (state.index_select(0, batch.first_rows) for state in encoded)
             adapters = batch.adapter_rows
             kept_adapters = None if adapters is None else adapters.at(batch.first_rows)
-            rows = self.backbone.last_feed_forward(*kept, kept_adapters)
+            rows = self.backbone.last_feed_forward(x, attended, kept_adapters)
             return rows[: batch.capacity.prompts], rows[batch.capacity.prompts :]
         rows = encoded[0] if self.mixer is None else self.mixer(encoded, batch)
         pooled_labels = pool_labels(rows, batch, config, self.ops)

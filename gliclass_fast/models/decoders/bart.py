@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from gliclass_fast.batch import PackedBatch
 from gliclass_fast.checkpoint.weights import affine
+from gliclass_fast.models import decoders
 from gliclass_fast.models.decoders import AHEAD, Encoded
 from gliclass_fast.models.encoders import bart, bert
 from gliclass_fast.models.layers import Linear, Norm
@@ -56,7 +57,7 @@ class Layer(bert.Layer):
         return self.ops.attention(qkv, batch.sequences, scale, Positions(distance_bias=self.ahead))
 
 
-class Decoder(bart.Encoder):
+class Decoder(bart.Encoder, decoders.Decoder):
     def __init__(self, config: bart.Config, ops: Ops, causal: bool) -> None:
         super().__init__(config, ops)
         self.causal = causal

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from gliclass_fast.checkpoint.weights import affine
-from gliclass_fast.models.decoders import KeyValues, Tokens
+from gliclass_fast.models.decoders import KeyValues, LanguageModel, Tokens
 from gliclass_fast.models.encoders import llama
 from gliclass_fast.models.encoders.qwen2 import refuse_sliding_window
 from gliclass_fast.models.layers import Embedding, Norm
@@ -66,7 +66,7 @@ class Layer(llama.Layer):
         return self.ops.causal_attention(q, keys, values, sequences, kept.pages)
 
 
-class Decoder(nn.Module):
+class Decoder(LanguageModel):
     def __init__(self, config: llama.Config, ops: Ops) -> None:
         super().__init__()
         self.config = config
@@ -89,5 +89,6 @@ class Decoder(nn.Module):
         return x, attended
 
     def last_feed_forward(self, x: Tensor, attended: Tensor, rows: AdapterRows | None = None) -> Tensor:
-        finished: Tensor = self.layers[-1].after_attention(x, attended, rows)  # type: ignore[operator]
-        return self.final_norm(finished)
+        layer = self.layers[-1]
+        assert isinstance(layer, Layer)
+        return self.final_norm(layer.after_attention(x, attended, rows))

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from gliclass_fast.batch import PackedBatch
 from gliclass_fast.checkpoint.weights import affine
+from gliclass_fast.models import decoders
 from gliclass_fast.models.decoders import AHEAD, Encoded
 from gliclass_fast.models.encoders import t5
 from gliclass_fast.models.layers import Embedding, Linear, Norm, NormLinear
@@ -59,7 +60,7 @@ class Layer(t5.Layer):
         return self.cross_out.add(found, x, rows)
 
 
-class Decoder(nn.Module):
+class Decoder(decoders.Decoder):
     def __init__(self, config: t5.Config, ops: Ops, causal: bool) -> None:
         super().__init__()
         self.config, self.causal = config, causal

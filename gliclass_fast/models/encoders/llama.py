@@ -20,7 +20,7 @@ from gliclass_fast.config import UnsupportedConfigError
 from gliclass_fast.models.backbone_config import BackboneConfig, common_fields
 from gliclass_fast.models.feed_forward import bound_feed_forward
 from gliclass_fast.models.layers import Linear, NormLinear
-from gliclass_fast.models.pre_norm import PreNormEncoder
+from gliclass_fast.models.pre_norm import PreNormEncoder, PreNormLayer
 from gliclass_fast.models.rotary import RotaryTable, theta_of
 from gliclass_fast.ops import AdapterRows, BoundFeedForward, Ops, Positions
 
@@ -100,7 +100,7 @@ def rotary_table(config: Config, like: Tensor) -> RotaryTable:
     return RotaryTable(config.frequencies, like, config.rotary_scale)
 
 
-class Layer(nn.Module):
+class Layer(PreNormLayer):
     bound: BoundFeedForward | None = None  # `after_attention` in one call
 
     def __init__(self, config: Config, ops: Ops) -> None:
@@ -130,7 +130,6 @@ class Layer(nn.Module):
         return self.ops.attention(qkv, batch.sequences, width**-0.5, Positions(rotary))
 
     def after_attention(self, x: Tensor, attended: Tensor, rows: AdapterRows | None) -> Tensor:
-        """Runs the part that treats every row alone; it may overwrite x."""
         if self.bound is not None:
             return self.bound(x, attended, rows, (self.out.lora, self.up.linear.lora, self.down.lora))[1]
         x = self.out.add(attended, x, rows)
@@ -149,5 +148,6 @@ class Encoder(PreNormEncoder):
 
     def attention(self, number: int, x: Tensor, batch: PackedBatch) -> Tensor:
         rotary = self.rotary(batch.max_seqlen)
-        attended: Tensor = self.layers[number].attention(x, batch, rotary)  # type: ignore[operator]
-        return attended
+        layer = self.layers[number]
+        assert isinstance(layer, Layer)
+        return layer.attention(x, batch, rotary)

@@ -20,7 +20,7 @@ from gliclass_fast.config import UnsupportedConfigError
 from gliclass_fast.models.backbone_config import BackboneConfig, common_fields, refuse_causal
 from gliclass_fast.models.feed_forward import bound_feed_forward
 from gliclass_fast.models.layers import Embedding, Linear, NormLinear
-from gliclass_fast.models.pre_norm import PreNormEncoder
+from gliclass_fast.models.pre_norm import PreNormEncoder, PreNormLayer
 from gliclass_fast.ops import AdapterRows, BoundFeedForward, Ops, Positions
 
 
@@ -102,7 +102,7 @@ def distance_buckets(config: Config, of_decoder: bool = False) -> Tensor:
     return torch.where(away < single, away, far) + (0 if of_decoder else (distance < 0) * rows)
 
 
-class Layer(nn.Module):
+class Layer(PreNormLayer):
     bound: BoundFeedForward | None = None  # `after_attention` in one call
 
     def __init__(self, config: Config, ops: Ops, number: int) -> None:
@@ -141,7 +141,6 @@ class Layer(nn.Module):
         return self.ops.attention(qkv, batch.sequences, 1.0, Positions(distance_bias=bias))
 
     def after_attention(self, x: Tensor, attended: Tensor, rows: AdapterRows | None) -> Tensor:
-        """Runs the part that treats every row alone; it may overwrite x."""
         if self.bound is not None:
             stores = self.out.lora, self._goes_up.linear.lora, self.down.lora
             return self.bound(x, attended, rows, stores)[1]
@@ -177,5 +176,6 @@ class Encoder(PreNormEncoder):
         )
 
     def attention(self, number: int, x: Tensor, batch: PackedBatch) -> Tensor:
-        attended: Tensor = self.layers[number].attention(x, batch, self.biases[number])  # type: ignore[operator]
-        return attended
+        layer = self.layers[number]
+        assert isinstance(layer, Layer)
+        return layer.attention(x, batch, self.biases[number])

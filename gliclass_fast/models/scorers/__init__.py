@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from gliclass_fast.batch import PackedBatch
 from gliclass_fast.checkpoint.weights import Weights
@@ -20,16 +20,18 @@ from gliclass_fast.ops import Ops
 FIXED_HIDDEN_SIZE = 256  # of `mlp` and `hopfield`, for which the reference ignores `scorer_mlp_hidden_size`
 
 
-class Scorer(Protocol):
+class Scorer(nn.Module):
     """Says what an architecture asks of a scorer."""
 
-    def __call__(self, text: Tensor, labels: Tensor, batch: PackedBatch) -> Tensor:
+    __call__: Callable[..., Tensor]
+
+    def forward(self, text: Tensor, labels: Tensor, batch: PackedBatch) -> Tensor:
         """Returns logits [L], in the labels' dtype.
 
         text: one vector per prompt, [N, C], or, for the cross-attn scorer, every row of the packed batch,
         [T, C]. labels: [L, C].
         """
-        ...
+        raise NotImplementedError
 
 
 class ScorerModule(Protocol):
@@ -37,7 +39,7 @@ class ScorerModule(Protocol):
 
     WEIGHTS: Weights
 
-    Scorer: Callable[[ModelConfig, Ops], Any]  # makes a `Scorer`, as a module
+    Scorer: Callable[[ModelConfig, Ops], Scorer]
 
 
 SCORERS: Registry[ScorerModule] = Registry(

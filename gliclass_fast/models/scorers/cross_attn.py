@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from gliclass_fast.batch import PackedBatch
 from gliclass_fast.checkpoint.weights import affine
 from gliclass_fast.config import ModelConfig, UnsupportedConfigError
+from gliclass_fast.models import scorers
 from gliclass_fast.models.layers import Linear, Norm, NormLinear
 from gliclass_fast.models.pooling import text_spans
 from gliclass_fast.ops import Ops
@@ -34,7 +35,7 @@ def check(config: ModelConfig, given: Mapping[str, Any]) -> None:
         )
 
 
-class Scorer(nn.Module):
+class Scorer(scorers.Scorer):
     def __init__(self, config: ModelConfig, ops: Ops) -> None:
         super().__init__()
         width, hidden = config.hidden_size, config.scorer_mlp_hidden_size

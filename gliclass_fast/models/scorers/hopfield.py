@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from gliclass_fast.batch import PackedBatch
 from gliclass_fast.checkpoint.weights import affine
 from gliclass_fast.config import ModelConfig, UnsupportedConfigError
+from gliclass_fast.models import scorers
 from gliclass_fast.models.layers import Linear
-from gliclass_fast.models.scorers import FIXED_HIDDEN_SIZE
 from gliclass_fast.ops import Ops
 
 BETA = 4.0
@@ -33,15 +33,15 @@ def check(config: ModelConfig, given: Mapping[str, Any]) -> None:
         )
 
 
-class Scorer(nn.Module):
+class Scorer(scorers.Scorer):
     def __init__(self, config: ModelConfig, ops: Ops) -> None:
         super().__init__()
         width = config.hidden_size
         self.ops = ops
         self.q, self.k, self.v = (Linear(width, width, ops, bias=False) for _ in range(3))
-        self.first = Linear(width, FIXED_HIDDEN_SIZE, ops)
-        self.second = Linear(FIXED_HIDDEN_SIZE, FIXED_HIDDEN_SIZE // 2, ops)
-        self.last = Linear(FIXED_HIDDEN_SIZE // 2, 1, ops)
+        self.first = Linear(width, scorers.FIXED_HIDDEN_SIZE, ops)
+        self.second = Linear(scorers.FIXED_HIDDEN_SIZE, scorers.FIXED_HIDDEN_SIZE // 2, ops)
+        self.last = Linear(scorers.FIXED_HIDDEN_SIZE // 2, 1, ops)
 
     def forward(self, text: Tensor, labels: Tensor, batch: PackedBatch) -> Tensor:
         owner = batch.label_text

@@ -1,6 +1,6 @@
 """Every kind of checkpoint beside the reference: `--preset families` runs stock shapes with random weights.
 
-The reference is the `gliclass` package. GliZNet has none, so `models/gliznet/reference.py` takes its place.
+The reference is the `gliclass` package. GliZNet has none, so `gliznet_reference.py` takes its place.
 For decoders, which the package runs through llm2vec, transformers without the causal mask takes it. Both
 take strings and give logits; the reference gets the texts in batches of 8, as its pipeline does by default.
 The error compares texts with the reference's at batch size 1.
@@ -19,9 +19,9 @@ from transformers.models.auto import CONFIG_MAPPING
 
 from gliclass_fast import GLiClassModel, ZeroShotClassificationPipeline
 from gliclass_fast.bench import cases
+from gliclass_fast.bench.gliznet_reference import GliZNet
 from gliclass_fast.bench.selfcheck import logit_error
 from gliclass_fast.bench.timing import alternate
-from gliclass_fast.models.gliznet.reference import GliZNet
 from gliclass_fast.text.gliznet_tokenizer import GliZNETTokenizer
 
 VOCABULARY = 30528

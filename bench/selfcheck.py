@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gliclass_fast.bench.gliznet_reference import written_reference
 from gliclass_fast.checkpoint.errors import CheckpointError
 from gliclass_fast.checkpoint.files import read_json, resolve_folder
 from gliclass_fast.checkpoint.lora import adapter_place, open_checkpoint
-from gliclass_fast.models.gliznet.reference import written_reference
 from gliclass_fast.pipeline import ZeroShotClassificationPipeline
 from gliclass_fast.runtime.model import GLiClassModel
 from gliclass_fast.text.gliznet_tokenizer import GliZNETTokenizer

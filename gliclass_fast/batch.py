@@ -164,6 +164,7 @@ class PackedBatch:
     tiles: Tensor = field(init=False)  # [1+W, 4]    rows and keys are tokens of one prompt
     adapter_slots: Tensor = field(init=False)  # [T]  only where the capacity has room for them
     adapter_rows: AdapterRows | None = field(init=False)  # of [T]: the adapters of tokens, None without any
+    sequences: Sequences = field(init=False)  # their rows and keys are the tokens of one prompt
     cu_seqlens: Tensor = field(init=False)  # [N+1]
     text_spans: Tensor = field(init=False)  # [N, 2] token range of the text part
     label_spans: Tensor = field(init=False)  # [L, 2] token range of each label
@@ -176,21 +177,18 @@ class PackedBatch:
     def __getattr__(self, name: str) -> Any:
         """Makes the view of a field that was not read before."""
         places = Layout.of(self.capacity).places
+        made: Any
         if name == "adapter_rows":
-            rows = AdapterRows(self.adapter_slots) if self.capacity.adapted else None
-            object.__setattr__(self, name, rows)
-            return rows
-        if name not in places:
+            made = AdapterRows(self.adapter_slots) if self.capacity.adapted else None
+        elif name == "sequences":
+            made = Sequences(self.cu_seqlens, None, self.tiles, self.max_seqlen)
+        elif name in places:
+            place, shape = places[name]
+            made = self.block[place].view(shape)
+        else:
             raise AttributeError(f"a PackedBatch has no {name!r}")
-        place, shape = places[name]
-        view = self.block[place].view(shape)
-        object.__setattr__(self, name, view)
-        return view
-
-    @property
-    def sequences(self) -> Sequences:
-        """Returns the sequences whose rows and keys are the tokens of one prompt."""
-        return Sequences(self.cu_seqlens, None, self.tiles, self.max_seqlen)
+        object.__setattr__(self, name, made)
+        return made
 
     def label_sequences(self, spans: Tensor) -> Sequences:
         """Returns the sequences whose rows are the labels of a prompt, and whose keys are `spans`, [N, 2]."""

@@ -29,6 +29,7 @@ __all__ = [
     "ORDER",
     "PACKAGES",
     "PAGE_ROWS",
+    "READS_ON_HOST",
     "TILE_ROWS",
     "AdapterRows",
     "BoundFeedForward",
@@ -37,6 +38,7 @@ __all__ = [
     "FeedForward",
     "Foldable",
     "Ops",
+    "OpsOf",
     "Part",
     "Positions",
     "Sequences",
@@ -133,8 +135,9 @@ IMPLEMENTATIONS: dict[str, dict[str, str]] = {
     "segment_pool": _rows("segment_pool:segment_pool", "reference", "triton"),
     "segment_softmax": _rows("segment_softmax:segment_softmax", "reference", "triton"),
 }
-# The references of these operations walk through the sequences on the host.
-_BY_SEQUENCE = (
+# The references of these operations read values on the host, where they walk through sequences or runs of
+# rows: no CUDA graph is recorded with them.
+READS_ON_HOST = (
     "attention",
     "cross_attention",
     "causal_attention",
@@ -200,7 +203,10 @@ class Ops:
 
         It does where none waits for values of its arguments or is launched for their number of sequences.
         """
-        return not any(self.chosen[operation] in ("reference", *PACKAGES) for operation in _BY_SEQUENCE)
+        return not any(self.chosen[operation] in ("reference", *PACKAGES) for operation in READS_ON_HOST)
+
+
+OpsOf = Callable[[Any], Ops]  # gives the operations of a backbone, from its own Config
 
 
 @runtime_checkable

@@ -35,15 +35,18 @@ class AdapterRows:
         edges = [0, *(np.flatnonzero(slots[1:] != slots[:-1]) + 1).tolist(), len(slots)]
         return [(int(slots[start]), start, end) for start, end in pairwise(edges)]
 
+    @cached_property
+    def _splits(self) -> dict[Sequences, list[tuple[Run, Sequences]]]:
+        return {}
+
     def split(self, sequences: Sequences) -> list[tuple[Run, Sequences]]:
         """Returns every run with its own sequences, whose rows and keys count from the start of the run.
 
-        They are kept: the rows belong to one batch, and so do the sequences. This waits for the device.
+        They are kept with the sequences, which all layers of a batch share. This waits for the device.
         """
-        if "_parts" not in self.__dict__:
-            self.__dict__["_parts"] = [(run, _between(sequences, *run[1:])) for run in self.runs]
-        parts: list[tuple[Run, Sequences]] = self.__dict__["_parts"]
-        return parts
+        if sequences not in self._splits:
+            self._splits[sequences] = [(run, _between(sequences, *run[1:])) for run in self.runs]
+        return self._splits[sequences]
 
 
 def _between(sequences: Sequences, start: int, end: int) -> Sequences:

@@ -19,7 +19,7 @@ _Range = tuple[int, int]
 class Sequences:
     """N sequences of rows see one range of keys each; all tensors are int32 on one device.
 
-    A reference reads the bounds and the keys, and a kernel reads the same ranges as a work list (`_flash`).
+    A reference reads the bounds and the keys, and a kernel reads the same ranges as a work list (`_tiles`).
     """
 
     bounds: Tensor  # [N + 1]: the rows of sequence n are bounds[n] to bounds[n + 1].

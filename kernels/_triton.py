@@ -21,11 +21,7 @@ except ImportError:
 
     triton = tl = _Absent()
 
-__all__ = ["capability", "ceil_div", "power_of_2", "processors", "tl", "triton"]
-
-
-def ceil_div(a: int, b: int) -> int:
-    return -(-a // b)
+__all__ = ["capability", "power_of_2", "processors", "tl", "triton"]
 
 
 def power_of_2(n: int, least: int = 16) -> int:

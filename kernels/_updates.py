@@ -7,6 +7,13 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+FEWEST_SLOTS = 8
+
+
+def slots_with(slot: int) -> int:
+    """Returns to how many slots a store grows for a new one: a power of two, FEWEST_SLOTS at least."""
+    return max(FEWEST_SLOTS, 1 << slot.bit_length())
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Part:

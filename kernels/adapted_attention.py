@@ -26,7 +26,7 @@ from torch import Tensor
 
 from gliclass_fast.kernels._adapter_rows import AdapterRows
 from gliclass_fast.kernels._sequences import DistanceTables, Sequences
-from gliclass_fast.kernels._updates import Factors, TableUpdate
+from gliclass_fast.kernels._updates import Factors, TableUpdate, slots_with
 from gliclass_fast.kernels.compiled_attention import (
     changed_panels,
     disentangled_attention_cpp,
@@ -36,8 +36,6 @@ from gliclass_fast.kernels.disentangled_attention import (
     disentangled_attention_reference,
     disentangled_attention_triton,
 )
-
-FEWEST_SLOTS = 8
 
 
 class FactorStore:
@@ -78,7 +76,7 @@ class TableStore:
         assert held is not None
         moves = slot + 1 >= len(held) and update is not None
         if moves:
-            slots = max(FEWEST_SLOTS, 1 << slot.bit_length())
+            slots = slots_with(slot)
             self.tables = replace(
                 self.tables,
                 key_table=_grown(self.tables.key_table, slots),

@@ -21,8 +21,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from gliclass_fast.kernels._flash import item_at, item_count, normalized, persistent_grid, softmax_step
 from gliclass_fast.kernels._sequences import NO_POSITIONS, Positions, Sequences
+from gliclass_fast.kernels._tiles import item_at, item_count, normalized, persistent_grid, softmax_step
 from gliclass_fast.kernels._triton import power_of_2, tl, triton
 
 # The table maps bytes per value to rows and keys per step, warps and pipeline stages.

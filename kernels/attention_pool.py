@@ -17,9 +17,10 @@ from math import e, log2
 import torch
 from torch import Tensor
 
-from gliclass_fast.kernels._flash import item_at, item_count, normalized, persistent_grid, softmax_step
+from gliclass_fast.kernels._arithmetic import ceil_div
 from gliclass_fast.kernels._sequences import Sequences
-from gliclass_fast.kernels._triton import ceil_div, tl, triton
+from gliclass_fast.kernels._tiles import item_at, item_count, normalized, persistent_grid, softmax_step
+from gliclass_fast.kernels._triton import tl, triton
 
 # A program takes ROWS labels (tl.dot takes no fewer than 16) and COLUMNS of their sums.
 ROWS, COLUMNS, WARPS = 16, 128, 4

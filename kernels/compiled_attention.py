@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from gliclass_fast.kernels import _extension
+from gliclass_fast.kernels._arithmetic import ceil_div
 from gliclass_fast.kernels._extension import address, extension
 from gliclass_fast.kernels._sequences import (
     NO_POSITIONS,
@@ -22,7 +23,6 @@ from gliclass_fast.kernels._sequences import (
     Sequences,
 )
 from gliclass_fast.kernels._threads import thread_count
-from gliclass_fast.kernels._triton import ceil_div
 
 
 def pack_distances_cpp(tables: DistanceTables, empty: Callable[..., Tensor] = torch.empty) -> DistanceTables:

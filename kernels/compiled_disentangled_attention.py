@@ -5,9 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from gliclass_fast.kernels._arithmetic import ceil_div
 from gliclass_fast.kernels._extension import address, extension
 from gliclass_fast.kernels._sequences import TILE_ROWS, DistanceTables, Sequences
-from gliclass_fast.kernels._triton import ceil_div, processors
+from gliclass_fast.kernels._triton import processors
 from gliclass_fast.kernels.adapted_attention import with_whole_tables
 
 DTYPES = (torch.float16, torch.bfloat16)

@@ -15,9 +15,9 @@ from gliclass_fast.kernels.compiled_int8 import NORMS, bytes_per_output
 from gliclass_fast.kernels.compiled_linear import FUSED
 from gliclass_fast.kernels.compiled_lora import PackedStore
 from gliclass_fast.kernels.feed_forward import BoundFeedForward, FeedForward
+from gliclass_fast.kernels.lora import StoredUpdate
 
-Update = tuple[Tensor, list[tuple[slice, slice, Tensor]]]  # as a `PackedStore` has it
-NO_UPDATES: list[Update | None] = []
+NO_UPDATES: list[StoredUpdate | None] = []
 
 
 class _Bound:
@@ -96,7 +96,7 @@ class _Bound:
         return total, last
 
     def _run(
-        self, held: Sequence[Update | None], x: Tensor, attended: Tensor, total: Tensor, last: Tensor
+        self, held: Sequence[StoredUpdate | None], x: Tensor, attended: Tensor, total: Tensor, last: Tensor
     ) -> None:
         updates = [self._read(update, number) for number, update in enumerate(held)]
         extension().feed_forward_cpu(
@@ -104,7 +104,7 @@ class _Bound:
             address(total), address(last), thread_count(),
         )  # fmt: skip
 
-    def _read(self, update: Update | None, number: int) -> tuple[int, int, int]:
+    def _read(self, update: StoredUpdate | None, number: int) -> tuple[int, int, int]:
         """Returns what the kernel is told of an update, for a map by its number: addresses and rank."""
         if update is None:
             return 0, 0, 0
@@ -118,12 +118,12 @@ class _Bound:
 
 def _changes(
     rows: AdapterRows, stores: Sequence[PackedStore | None]
-) -> list[tuple[int, int, list[Update | None]]]:
+) -> list[tuple[int, int, list[StoredUpdate | None]]]:
     """Returns (first row, end, updates of the maps) of neighbours whose maps are changed alike.
 
     The updates are held here while the kernel reads them, as a store may exchange them meanwhile.
     """
-    runs: list[tuple[int, int, list[Update | None]]] = []
+    runs: list[tuple[int, int, list[StoredUpdate | None]]] = []
     for slot, start, end in rows.runs:
         held = [None if store is None else store.updates.get(slot) for store in stores]
         if runs and not any(held) and not any(runs[-1][2]):

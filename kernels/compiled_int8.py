@@ -12,9 +12,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from gliclass_fast.kernels import _extension
+from gliclass_fast.kernels._arithmetic import ceil_div
 from gliclass_fast.kernels._extension import address, extension
 from gliclass_fast.kernels._threads import thread_count
-from gliclass_fast.kernels._triton import ceil_div
 from gliclass_fast.kernels.compiled_linear import FUSED, operations_by
 from gliclass_fast.kernels.int8 import rounded_weight
 

@@ -14,7 +14,7 @@ from gliclass_fast.kernels._adapter_rows import AdapterRows
 from gliclass_fast.kernels._updates import Update
 from gliclass_fast.kernels.compiled_linear import FUSED, map_rows, pack_cpp
 from gliclass_fast.kernels.linear import ACTIVATIONS
-from gliclass_fast.kernels.lora import ListedStore
+from gliclass_fast.kernels.lora import ListedStore, StoredUpdate
 
 
 class PackedStore(ListedStore):
@@ -28,14 +28,15 @@ class PackedStore(ListedStore):
         super().__init__(bounds, depth, like)
         self._whole = bounds[-1] if len(bounds) == 3 else None
 
-    def packed(self, update: Update) -> tuple[Tensor, list[tuple[slice, slice, Tensor]]]:
+    def packed(self, update: Update) -> StoredUpdate:
         a, pieces = super().packed(update)
         if self._whole is not None:
             whole = a.new_zeros(self._whole, len(a))
             for columns, ranks, b in pieces:
                 whole[columns, ranks] = b
             pieces = [(slice(self._whole), slice(len(a)), whole)]
-        return pack_cpp(a), [(columns, ranks, pack_cpp(b)) for columns, ranks, b in pieces]
+        packed = [(columns, ranks, pack_cpp(b)) for columns, ranks, b in pieces]
+        return StoredUpdate(pack_cpp(a), packed)
 
 
 lora_store_cpp = PackedStore

@@ -24,8 +24,8 @@ from math import e, log2
 import torch
 from torch import Tensor
 
-from gliclass_fast.kernels._flash import item_at, item_count, normalized, persistent_grid, softmax_step
 from gliclass_fast.kernels._sequences import DistanceTables, Sequences
+from gliclass_fast.kernels._tiles import item_at, item_count, normalized, persistent_grid, softmax_step
 from gliclass_fast.kernels._triton import capability, power_of_2, tl, triton
 
 BAND_ROWS = 128  # rows of the bands that the reference makes: with more, few columns would be used

@@ -30,8 +30,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from gliclass_fast.kernels._pieces import pieces
-from gliclass_fast.kernels._triton import ceil_div, tl, triton
+from gliclass_fast.kernels._arithmetic import ceil_div
+from gliclass_fast.kernels._onednn_pieces import pieces
+from gliclass_fast.kernels._triton import tl, triton
 from gliclass_fast.kernels.norm import row_statistics_triton
 
 

@@ -20,21 +20,29 @@ neither kernel needs to know where an adapter starts: one recording serves any m
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from gliclass_fast.kernels._adapter_rows import AdapterRows
-from gliclass_fast.kernels._triton import ceil_div, tl, triton
-from gliclass_fast.kernels._updates import Update
+from gliclass_fast.kernels._arithmetic import ceil_div
+from gliclass_fast.kernels._triton import tl, triton
+from gliclass_fast.kernels._updates import Update, slots_with
 from gliclass_fast.kernels.linear import ACTIVATIONS, activated
 
 RANKS = (8, 16, 32, 64, 128, 256)  # the buckets of ranks; a larger rank is its own bucket
-FEWEST_SLOTS = 8
 NONE = 1 << 30  # This is above all slots.
 # The table maps bytes per value to rows, ranks and depth per block of the first kernel, then to rows and
 # columns per block of the second.
 TILE = {2: (32, 64, 64, 64, 64), 4: (32, 32, 32, 32, 32)}
+
+
+class StoredUpdate(NamedTuple):
+    """Holds what a `ListedStore` makes of an `Update`."""
+
+    a: Tensor  # [R, K], of all parts
+    pieces: list[tuple[slice, slice, Tensor]]  # the columns, the ranks and B [n, r] of each part
 
 
 class ListedStore:
@@ -43,7 +51,7 @@ class ListedStore:
     def __init__(self, bounds: Sequence[int], depth: int, like: Tensor) -> None:
         """Takes the bounds of the map's parts, 0 to N, the number of its inputs, and a tensor like it."""
         self._like = like
-        self.updates: dict[int, tuple[Tensor, list[tuple[slice, slice, Tensor]]]] = {}
+        self.updates: dict[int, StoredUpdate] = {}
 
     def put(self, slot: int, update: Update) -> bool:
         """Sets the update of a slot, which may be empty; tells whether the store moved, which it never does.
@@ -55,14 +63,14 @@ class ListedStore:
             self.updates[slot] = self.packed(update)
         return False
 
-    def packed(self, update: Update) -> tuple[Tensor, list[tuple[slice, slice, Tensor]]]:
-        """Returns A of all parts, [R, K], and the columns, the ranks and B [n, r] of each."""
+    def packed(self, update: Update) -> StoredUpdate:
+        """Returns what is kept of an update."""
         stacked, pieces, rank = torch.cat([part.a for part in update]).to(self._like), [], 0
         for part in update:
             columns, ranks = (part.start, part.start + len(part.b)), (rank, rank + len(part.a))
             pieces.append((slice(*columns), slice(*ranks), part.b.to(self._like)))
             rank += len(part.a)
-        return stacked, pieces
+        return StoredUpdate(stacked, pieces)
 
     @property
     def nbytes(self) -> int:
@@ -105,7 +113,7 @@ class StackedStore:
 
     def _grow(self, rank: int, slot: int) -> None:
         parts, before = len(self.bounds) - 1, self.rank
-        slots, rank = max(len(self.a), FEWEST_SLOTS, 1 << slot.bit_length()), max(rank, before)
+        slots, rank = max(len(self.a), slots_with(slot)), max(rank, before)
         a = self.a.new_zeros(slots, parts, rank, self._depth)
         b = self.b.new_zeros(slots, self.bounds[-1], rank)
         a[: len(self.a), :, :before] = self.a.view(len(self.a), parts, before, self._depth)

@@ -12,7 +12,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from gliclass_fast.kernels._triton import ceil_div, power_of_2, tl, triton
+from gliclass_fast.kernels._arithmetic import ceil_div
+from gliclass_fast.kernels._triton import power_of_2, tl, triton
 from gliclass_fast.kernels.linear import ACTIVATIONS, activated
 
 COLUMNS = 1024

@@ -11,7 +11,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from gliclass_fast.kernels._triton import ceil_div, tl, triton
+from gliclass_fast.kernels._arithmetic import ceil_div
+from gliclass_fast.kernels._triton import tl, triton
 
 # The table maps a name to (map, whether the reduction is a sum).
 REDUCTIONS: dict[str, tuple[Callable[[Tensor], Tensor], bool]] = {

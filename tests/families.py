@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from gliclass_fast import ZeroShotClassificationPipeline
-from gliclass_fast.models.gliznet.reference import Options
+from gliclass_fast.bench.gliznet_reference import Options
 from tests.tiny import (
     BART,
     ENCODERS,

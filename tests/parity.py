@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from gliclass_fast import GLiClassModel, ZeroShotClassificationPipeline
-from gliclass_fast.models.gliznet.reference import GliZNet
+from gliclass_fast.bench.gliznet_reference import GliZNet
 from tests import tiny
 from tests.accuracy import assert_same_logits, assert_sixteen_bit_logits
 from tests.sentences import LABELS, TEXTS

@@ -18,9 +18,9 @@ import typer
 from safetensors.torch import save_file
 
 from gliclass_fast import demo
+from gliclass_fast.bench.gliznet_reference import GliZNet, Options
 from gliclass_fast.cli.app import app
 from gliclass_fast.gliznet import GliZNETTokenizer
-from gliclass_fast.models.gliznet.reference import GliZNet, Options
 from tests.adapters import adapted
 from tests.tiny import QWEN3, backbone_config, byte_tokenizer, reference_model
 

@@ -11,7 +11,7 @@ import torch
 
 from gliclass_fast.bench import memory
 from gliclass_fast.kernels import compiled_int8, linear
-from gliclass_fast.kernels._pieces import PIECES, STEP, pieces
+from gliclass_fast.kernels._onednn_pieces import PIECES, STEP, pieces
 
 
 @pytest.mark.slow

@@ -14,8 +14,7 @@ from torch import Tensor, nn
 from gliclass_fast import GLiClassModel, UnsupportedConfigError
 from gliclass_fast.config import ModelConfig
 from gliclass_fast.models.configuration import read_config
-from gliclass_fast.models.encoders.deberta_v2 import Config as DebertaConfig
-from gliclass_fast.models.encoders.deberta_v2 import bucket_of
+from gliclass_fast.models.encoders.deberta_v2 import bucket_of, config_from
 from gliclass_fast.models.scorers import SCORERS
 from gliclass_fast.runtime.dtype import dtype_candidates
 from gliclass_fast.runtime.packing import pack
@@ -171,7 +170,7 @@ def test_13_rope_and_windows_from_either_generation_of_configs() -> None:
 
 def test_14_distance_buckets() -> None:
     hf = reference_model("deberta-v2", {"position_buckets": 256, "max_position_embeddings": 512})
-    slots = bucket_of(DebertaConfig.from_hf(hf.config.encoder_config))
+    slots = bucket_of(config_from(hf.config.encoder_config))
     bucket = dict(zip(range(-512, 513), (slots - 256).tolist(), strict=True))
     assert all(bucket[d] == d for d in range(-128, 129))  # linear up to 128
     assert bucket[511] == bucket[512] == 255  # +512 would be 256: clamped to the table

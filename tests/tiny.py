@@ -19,7 +19,7 @@ from transformers.models.umt5.modeling_umt5 import UMT5Attention
 
 from gliclass_fast import GLiClassModel, ZeroShotClassificationPipeline
 from gliclass_fast.batch import EncodedPrompt, consecutive_spans
-from gliclass_fast.models.gliznet.reference import GliZNet, Options
+from gliclass_fast.bench.gliznet_reference import GliZNet, Options
 from gliclass_fast.text.gliznet_tokenizer import GliZNETTokenizer
 
 # transformers 5.24 renames an argument of every output, and that of the reference has no such field: its

@@ -13,8 +13,8 @@ import torch
 
 from gliclass_fast.bench.cases import Case, texts
 from gliclass_fast.bench.contenders import WINDOW, Contender, Run, Setting
+from gliclass_fast.bench.gliznet_reference import GliZNet
 from gliclass_fast.models.gliznet.network import Architecture
-from gliclass_fast.models.gliznet.reference import GliZNet
 from gliclass_fast.text.gliznet_tokenizer import GliZNETTokenizer
 
 NAME = "GliZNet (another model)"

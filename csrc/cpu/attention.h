@@ -14,7 +14,7 @@ struct Attention {
               *v = nullptr;               // [R, heads, width], and twice [T, heads / group, width]
   ptrdiff_t q_stride = 0, kv_stride = 0;  // Their rows are so many values apart.
   float* out = nullptr;                   // [R, heads, width]
-  const int32_t* tiles = nullptr;         // [1 + W, 4], the work list of kernels/_flash.py
+  const int32_t* tiles = nullptr;         // [1 + W, 4], the work list of kernels/_tiles.py
   int heads = 0, width = 0;
   int group = 1;                   // So many heads of queries share one of keys and values.
   bool causal = false;             // A tile's last row sees all of its keys, and each row before it one fewer.

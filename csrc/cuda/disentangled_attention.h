@@ -10,7 +10,7 @@ struct Arguments {
   const uint16_t* qkv = nullptr;          // [T, 3, heads, 64]
   const uint16_t* key_table = nullptr;    // [1 + held, heads, 2 * reach + 1, 64], or null
   const uint16_t* query_table = nullptr;  // [1 + held, heads, 2 * reach + 1, 64], or null
-  const int* tiles = nullptr;             // [1 + W, 4], the work list of kernels/_flash.py
+  const int* tiles = nullptr;             // [1 + W, 4], the work list of kernels/_tiles.py
   const int* slots = nullptr;             // [T], or null: row r sees table 1 + slots[r], or 0 if there is none
   uint16_t* out = nullptr;                // [T, heads, 64]
   int heads = 0, reach = 0, held = 0;

@@ -47,6 +47,11 @@ class BackboneConfig:
                 f"encoder_config.max_position_embeddings leaves {self.max_positions} tokens to a text"
             )
 
+    @property
+    def overflows_float16(self) -> bool:
+        """Tells whether models of this kind are known to get beyond what float16 holds."""
+        return False
+
 
 def common_fields(
     hf: Any,

@@ -45,7 +45,7 @@ def _gliclass(raw: Mapping[str, Any]) -> ModelConfig:
     # where the reference resizes the embedding to the file's own vocabulary size, that size counts
     resized = raw.get("vocab_size") if architecture.resizes_vocabulary else None
     model_type, backbone = backbone_of(raw, "encoder_config", resized, architecture.backbones())
-    backbone_config = architecture.registry[model_type].Config.from_hf(backbone)
+    backbone_config = architecture.registry[model_type].config_from(backbone)
     vocab_size = raw.get("vocab_size") or backbone_config.vocab_size
     given = {name: value for name, value in raw.items() if value is not None}
     options: dict[str, Any] = {
@@ -60,13 +60,13 @@ def _gliclass(raw: Mapping[str, Any]) -> ModelConfig:
         index = int(given.get(token, -1))
         options[token] = vocab_size + place if index == -1 else index
     if "decoder" in architecture.parts:
-        options["decoder_config"] = DECODERS[model_type].Config.from_hf(backbone)
+        options["decoder_config"] = DECODERS[model_type].config_from(backbone)
     if "label_backbone" in architecture.parts:
         options["label_model_type"], label_backbone = backbone_of(
             raw, "label_model_config", None, architecture.backbones()
         )
         label_module = ENCODERS[options["label_model_type"]]
-        options["label_backbone_config"] = label_module.Config.from_hf(label_backbone)
+        options["label_backbone_config"] = label_module.config_from(label_backbone)
         options["label_model_name"] = given.get("label_model_name")
     if "recurrent_halt_threshold" in raw:  # null says never
         options["recurrent_halt_threshold"] = float(raw["recurrent_halt_threshold"] or 0)
@@ -83,13 +83,8 @@ def _gliclass(raw: Mapping[str, Any]) -> ModelConfig:
         **options,
     )
     one_of("scorer_type", config.scorer_type, architecture.scorers())
-    _check(config, architecture)
-    architecture.check(config)
-    if config.scorer_type == "hopfield" and given.get("max_labels_alloc", "dynamic") != "dynamic":
-        raise UnsupportedConfigError(
-            f"max_labels_alloc={raw['max_labels_alloc']!r} with scorer_type='hopfield': its softmax "
-            "would run over empty slots; supported: 'dynamic'"
-        )
+    _check(config)
+    architecture.check(config, given)
     return config
 
 
@@ -105,34 +100,15 @@ def _typed(option: str, value: Any, kind: type) -> Any:
     return kind(value)
 
 
-def _check(config: ModelConfig, architecture: type[GLiClassArchitecture]) -> None:
+def _check(config: ModelConfig) -> None:
     """Raises UnsupportedConfigError for options that do not go together."""
     backbone = config.backbone_config
     one_of("pooling_strategy", config.pooling_strategy, POOLINGS)
     one_of("class_token_pooling", config.class_token_pooling, CLASS_TOKEN_POOLINGS)
-    keeps_rows = config.pooling_strategy == "pass"
-    if keeps_rows != (config.scorer_type == "cross-attn"):
-        raise UnsupportedConfigError(
-            f"scorer_type={config.scorer_type!r} with pooling_strategy={config.pooling_strategy!r}; "
-            f"supported: 'cross-attn' with 'pass', the others with any of: {', '.join(POOLINGS[:-1])}"
-        )
-    if keeps_rows and config.use_calibrator:
+    if config.pooling_strategy == "pass" and config.use_calibrator:
         raise UnsupportedConfigError(
             "use_calibrator with pooling_strategy='pass': it reads one text vector; supported: "
             + ", ".join(POOLINGS[:-1])
-        )
-    for option in ("class_token_index", "text_token_index"):
-        index = getattr(config, option)
-        if architecture.needs_markers and not 0 <= index < backbone.vocab_size:
-            raise UnsupportedConfigError(
-                f"{option}={index} is not one of the backbone's {backbone.vocab_size} tokens"
-            )
-    width = backbone.hidden_size
-    replaced = config.use_segment_embeddings or architecture.encodes_labels
-    if replaced and getattr(backbone, "embedding_size", width) != width:
-        raise UnsupportedConfigError(
-            f"encoder_config.embedding_size={backbone.embedding_size} with use_segment_embeddings or "
-            f"architecture_type='bi-encoder-fused' is not supported; supported: {width}, the hidden_size"
         )
     layers = backbone.num_hidden_layers
     if not -layers - 1 <= config.encoder_layer_id <= layers:
@@ -144,8 +120,4 @@ def _check(config: ModelConfig, architecture: type[GLiClassArchitecture]) -> Non
         raise UnsupportedConfigError(
             f"hidden_size={config.hidden_size} differs from the backbone's {backbone.hidden_size}: "
             "supported with scorer_type='simple' only, without use_lstm and use_calibrator"
-        )
-    if config.scorer_type == "cross-attn" and config.hidden_size % config.scorer_num_heads:
-        raise UnsupportedConfigError(
-            f"scorer_num_heads={config.scorer_num_heads} does not divide hidden_size={config.hidden_size}"
         )

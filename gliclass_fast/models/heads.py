@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from gliclass_fast.checkpoint.weights import Weights, affine
 from gliclass_fast.config import ModelConfig
@@ -43,6 +43,7 @@ class Heads(nn.Module):
         self.text_projector = Projector(config, ops)
         self.label_projector = Projector(config, ops)
         self.logit_scale = nn.Parameter(torch.empty(()), requires_grad=False)
+        self.normalizes = config.normalize_features
         self.segment_embeddings = None
         if config.use_segment_embeddings:
             self.segment_embeddings = nn.Parameter(
@@ -50,3 +51,8 @@ class Heads(nn.Module):
             )
         self.mixer = LayerMixer(config, ops, mixed_layers) if config.squeeze_layers else None
         self.lstm = TextLstm(config) if config.use_lstm else None
+
+    @property
+    def scale(self) -> Tensor | None:
+        """Returns the factor of the logits; the reference has one only where it normalises vectors."""
+        return self.logit_scale if self.normalizes else None

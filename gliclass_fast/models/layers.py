@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gliclass_fast.batch import PackedBatch
 from gliclass_fast.ops import AdapterRows, Ops
 
 
@@ -143,3 +144,21 @@ class NormLinear(nn.Module):
             return y
         value, gate = y.chunk(2, dim=-1)
         return self.ops.activation(value, activation).mul_(gate)
+
+
+class PairLinear(nn.Module):
+    """Gives activation(weight @ [text; label] + bias), [L, out]; the text half runs once per prompt."""
+
+    def __init__(self, text_width: int, label_width: int, out: int, ops: Ops) -> None:
+        super().__init__()
+        self.ops, self.widths = ops, (text_width, label_width)
+        self.whole = Linear(text_width + label_width, out, ops)
+
+    def fold_weights(self) -> None:
+        """Splits the layer into its text half, with the bias, and its label half."""
+        text, label = torch.split(self.whole.weight, list(self.widths), dim=1)  # type: ignore[no-untyped-call]
+        self.text, self.label = Linear.of(text, self.whole.bias, self.ops), Linear.of(label, None, self.ops)
+        del self.whole
+
+    def forward(self, text: Tensor, labels: Tensor, batch: PackedBatch, activation: str) -> Tensor:
+        return self.ops.pair_add(self.text(text), self.label(labels), batch.label_text, activation)

@@ -98,13 +98,13 @@ def pool_labels(rows: Tensor, batch: PackedBatch, config: ModelConfig, ops: Ops)
     return sums / (ends - starts).clamp(min=1)[:, None]
 
 
-def normalize(vectors: Tensor) -> Tensor:
+def normalize_plus_eps(vectors: Tensor) -> Tensor:
     """Divides vectors by their length plus NORMALIZE_EPS, as uni-encoders do."""
     lengths: Tensor = torch.linalg.vector_norm(vectors, dim=-1, keepdim=True)
     return vectors / (lengths + NORMALIZE_EPS)
 
 
-def unit(vectors: Tensor) -> Tensor:
+def normalize_min_eps(vectors: Tensor) -> Tensor:
     """Divides vectors by their length, NORMALIZE_EPS at least, as bi-encoders and encoder-decoders do."""
     return F.normalize(vectors, dim=-1, eps=NORMALIZE_EPS)
 

@@ -4,13 +4,13 @@ LayerNorm behind their residual sum.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from itertools import islice
 
 from torch import Tensor, nn
 
 from gliclass_fast.batch import PackedBatch
 from gliclass_fast.models.backbone_config import BackboneConfig
+from gliclass_fast.models.encoders import Encoder
 from gliclass_fast.models.feed_forward import bound_feed_forward
 from gliclass_fast.models.layers import Linear, Norm
 from gliclass_fast.ops import AdapterRows, BoundFeedForward, Ops
@@ -63,23 +63,23 @@ class PostNormLayer(nn.Module):
         return self.after_attention(x, self.attention(x, batch), batch.adapter_rows)
 
 
-class PostNormEncoder(nn.Module):
+class PostNormEncoder(Encoder):
     """Runs the last layer in two steps; subclasses supply `layers` and `hidden_states`."""
 
     layers: nn.ModuleList
-
-    def hidden_states(
-        self, batch: PackedBatch, segment_table: Tensor | None = None, inputs_embeds: Tensor | None = None
-    ) -> Iterator[Tensor]:
-        raise NotImplementedError
 
     def last_attention(
         self, batch: PackedBatch, segment_table: Tensor | None = None, inputs_embeds: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         states = self.hidden_states(batch, segment_table, inputs_embeds)
         x = next(islice(states, len(self.layers) - 1, None))
-        return x, self.layers[-1].attention(x, batch)  # type: ignore[operator]
+        return x, self._last_layer.attention(x, batch)
 
     def last_feed_forward(self, x: Tensor, attended: Tensor, rows: AdapterRows | None = None) -> Tensor:
-        finished: Tensor = self.layers[-1].after_attention(x, attended, rows)  # type: ignore[operator]
-        return finished
+        return self._last_layer.after_attention(x, attended, rows)
+
+    @property
+    def _last_layer(self) -> PostNormLayer:
+        layer = self.layers[-1]
+        assert isinstance(layer, PostNormLayer)
+        return layer

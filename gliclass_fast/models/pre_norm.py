@@ -9,11 +9,20 @@ from torch import Tensor, nn
 
 from gliclass_fast.batch import PackedBatch
 from gliclass_fast.models.backbone_config import BackboneConfig
+from gliclass_fast.models.encoders import Encoder
 from gliclass_fast.models.layers import Embedding, Norm
 from gliclass_fast.ops import AdapterRows, Ops
 
 
-class PreNormEncoder(nn.Module):
+class PreNormLayer(nn.Module):
+    """Says what the encoder asks of a layer."""
+
+    def after_attention(self, x: Tensor, attended: Tensor, rows: AdapterRows | None) -> Tensor:
+        """Runs the part that treats every row alone; it may overwrite x."""
+        raise NotImplementedError
+
+
+class PreNormEncoder(Encoder):
     """Runs word embeddings, layers and a last norm; subclasses supply `layers` and `attention`."""
 
     layers: nn.ModuleList
@@ -28,7 +37,9 @@ class PreNormEncoder(nn.Module):
         raise NotImplementedError
 
     def _after_attention(self, number: int, x: Tensor, attended: Tensor, rows: AdapterRows | None) -> Tensor:
-        finished: Tensor = self.layers[number].after_attention(x, attended, rows)  # type: ignore[operator]
+        layer = self.layers[number]
+        assert isinstance(layer, PreNormLayer)
+        finished = layer.after_attention(x, attended, rows)
         return finished if number < len(self.layers) - 1 else self.final_norm(finished)
 
     def hidden_states(

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Generic, Protocol, TypeVar, cast
 
 from gliclass_fast.checkpoint.weights import Weights
 from gliclass_fast.config import one_of
+from gliclass_fast.models.backbone_config import BackboneConfig
 
 
 class BackboneModule(Protocol):
@@ -15,7 +16,7 @@ class BackboneModule(Protocol):
 
     WEIGHTS: Weights
     UNUSED: tuple[str, ...]  # stock tensors that nothing reads
-    Config: Any  # `from_hf` makes one from a Hugging Face configuration
+    config_from: Callable[[Any], BackboneConfig]  # reads a Hugging Face configuration
 
 
 Module = TypeVar("Module")  # a Protocol that every module of the folder fulfils

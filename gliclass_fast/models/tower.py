@@ -39,8 +39,8 @@ class Tower(nn.Module):
         kept = [state[places] for state in encoded]
         if not self.prunes_last_layer:
             return kept[0]
-        finished: Tensor = self.backbone.last_feed_forward(*kept, None if rows is None else rows.at(places))
-        return finished
+        x, attended = kept
+        return self.backbone.last_feed_forward(x, attended, None if rows is None else rows.at(places))
 
     def pool(self, encoded: tuple[Tensor, ...], batch: PackedBatch) -> Tensor:
         """Returns one vector per sequence, [N, C]."""

@@ -30,22 +30,12 @@ def dtype_candidates(
         if device.type == "cpu":
             return [torch.float32]
         if asked is None:
-            return [torch.bfloat16] if _known_to_overflow(config) else [torch.float16, torch.bfloat16]
+            towers = filter(None, (config.backbone_config, config.label_backbone_config))
+            overflows = any(tower.overflows_float16 for tower in towers)
+            return [torch.bfloat16] if overflows else [torch.float16, torch.bfloat16]
         stored = (tensor.dtype for tensor in tensors.values() if tensor.is_floating_point())
         asked = config.dtype or next(stored, torch.float32)
     dtype = getattr(torch, asked.removeprefix("torch."), None) if isinstance(asked, str) else asked
     if dtype is None or dtype not in DTYPES.values():
         raise ValueError(f"dtype {asked} is not supported; supported: {', '.join(DTYPES)}")
     return [dtype]
-
-
-def _known_to_overflow(config: ModelConfig) -> bool:
-    """Tells whether a tower is mDeBERTa, known by its vocabulary, or of a family trained in bfloat16."""
-    towers = [(config.model_type, config.backbone_config)]
-    if config.label_backbone_config is not None:
-        towers.append((str(config.label_model_type), config.label_backbone_config))
-    return any(
-        (model_type == "deberta-v2" and encoder.vocab_size > 200_000)
-        or model_type in ("t5", "mt5", "umt5", "llama", "qwen2", "qwen3")
-        for model_type, encoder in towers
-    )

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from gliclass_fast.kernels import compiled_disentangled_attention
+from gliclass_fast.kernels._arithmetic import ceil_div
 from gliclass_fast.kernels._extension import address
-from gliclass_fast.kernels._triton import ceil_div
 from gliclass_fast.kernels.disentangled_attention import pack_distances_by_row
 from gliclass_fast.ops import TILE_ROWS, DistanceTables, implementation
 from tests.accuracy import assert_accurate

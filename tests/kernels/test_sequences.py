@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from gliclass_fast.ops import TILE_ROWS
+from gliclass_fast.ops import TILE_ROWS, AdapterRows
 from tests.kernels.cases import cumulative, sequences
 
 BOUNDS = cumulative([3, 300, 1])
@@ -23,3 +23,12 @@ def test_other_keys_go_into_the_work_list() -> None:
     assert changed.tiles[0].tolist() == made.tiles[0].tolist() == [5, TILE_ROWS, 0, 0]
     assert sorted(changed.tiles.tolist()) == sorted(made.tiles.tolist())  # the longest first, by other keys
     assert list(changed.ranges()) == list(made.ranges()) and changed.longest == made.longest == 300
+
+
+def test_rows_with_adapters_are_split_by_the_sequences_of_each_call() -> None:
+    rows, finer = AdapterRows(torch.tensor([0] * 3 + [-1] * 301).int()), sequences(cumulative([3, 100, 201]))
+    for given, expected in ((sequences(BOUNDS), [300, 1]), (finer, [100, 201])):
+        (_, first), (_, second) = rows.split(given)
+        assert [length for length in first.bounds.diff().tolist() if length] == [3]
+        assert [length for length in second.bounds.diff().tolist() if length] == expected
+        assert rows.split(given) is rows.split(given)

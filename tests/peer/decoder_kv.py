@@ -14,8 +14,8 @@ from torch.nn.utils.rnn import pad_sequence
 
 from gliclass_fast.batch import EncodedPrompt, PackedBatch
 from gliclass_fast.models.architectures.decoder_kv import section_places
-from gliclass_fast.models.scorers import decoder_kv
-from gliclass_fast.models.scorers.reasoning import Text
+from gliclass_fast.models.decoder_kv import scorer as section_scorer
+from gliclass_fast.models.decoder_kv.reasoning import Text
 from gliclass_fast.ops import choose_ops
 from gliclass_fast.runtime.packing import pack
 from gliclass_fast.text.label_section import prompt_of_section_ids
@@ -48,7 +48,7 @@ class DecoderKVScorer(nn.Module):
         self.config = config
         given = {name: getattr(config, name) for name in OPTIONS if hasattr(config, name)}
         self.ours = config_of(config.hidden_size, scorer_type="decoder-kv", **given)
-        self.plain = initialized(decoder_kv.Scorer(self.ours, OPS, lambda _: OPS))
+        self.plain = initialized(section_scorer.Scorer(self.ours, OPS, lambda _: OPS))
 
     def recurrent_forward(
         self,
@@ -123,7 +123,7 @@ class DecoderKVScorer(nn.Module):
         """Returns the rows that stand for texts [N, C] and labels [N, L, C]."""
         ids = real(input_ids, attention_mask)
         sections = pack([section_of(own, self.config.class_token_index) for own in ids])
-        texts, labels = decoder_kv.represented(torch.cat(real(hidden_states, attention_mask)), sections)
+        texts, labels = section_scorer.represented(torch.cat(real(hidden_states, attention_mask)), sections)
         return texts, pad_sequence(list(labels.split(sections.cu_labels.diff().tolist())), batch_first=True)
 
 

@@ -41,8 +41,8 @@ def test_defaults() -> None:
         expected = SIXTEEN_BIT if encoder != "t5" else [torch.bfloat16]
         assert candidates(None, GPU, reference_model(encoder)) == expected
         assert candidates(None, CPU, reference_model(encoder)) == [torch.float32]
-    multilingual = reference_model(backbone={"vocab_size": 250_105})
-    assert candidates(None, GPU, multilingual) == [torch.bfloat16]
+    for large in (reference_model(backbone={"vocab_size": 250_105}), reference_model("llama")):
+        assert candidates(None, GPU, large) == [torch.bfloat16]
     low = reference_model().bfloat16()
     assert candidates("auto", GPU, low) == [torch.bfloat16] and candidates("auto", CPU, low) == [
         torch.float32

@@ -103,6 +103,12 @@ def test_a_prompt_alone_is_laid_out_as_the_first_of_two(
     assert torch.equal(*firsts)
 
 
+def test_all_layers_are_given_the_same_sequences() -> None:
+    """What a layer keeps with them, as the split by adapters, is there for the next."""
+    batch = pack([random_prompt(20, 2)])
+    assert batch.sequences is batch.sequences
+
+
 def tiles_of(batch: PackedBatch, name: str, rows: int) -> list[list[int]]:
     """Gives the tiles of the first so many rows, in order of rows."""
     (count, *_), *tiles = getattr(batch, name).tolist()

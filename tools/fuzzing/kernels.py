@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import count
 from pathlib import Path
 from random import Random
@@ -114,16 +115,12 @@ def _linear(chance: Random) -> tuple[str, Any]:
     import torch
 
     from gliclass_fast.kernels.linear import ACTIVATIONS
+    from tests.kernels.cases import affine
 
     rows, depth, width = (chance.choice((1, 15, 16, 17, chance.randint(1, most))) for most in (300, 200, 200))
     x = torch.randn(rows, depth + chance.randint(0, 9))[:, :depth]  # rows may be strided
     weight, bias = torch.randn(width, depth), torch.randn(width) if chance.random() < 0.5 else None
-    residual = torch.randn(rows, width)
-
-    def product(precision: torch.dtype) -> torch.Tensor:
-        y = x.to(precision) @ weight.to(precision).T
-        return y if bias is None else y + bias.to(precision)
-
+    residual, product = torch.randn(rows, width), partial(affine, x, weight, bias)
     if chance.random() < 0.3:
         return "linear_add", ((x, weight, bias, residual.clone()), lambda p: residual.to(p) + product(p))
     activation = chance.choice(list(ACTIVATIONS))

@@ -17,12 +17,11 @@ from gliclass_fast.batch import EncodedPrompt, PackedBatch
 from gliclass_fast.checkpoint.weights import Checkpoint
 from gliclass_fast.models.decoders import LanguageModel
 from gliclass_fast.models.registry import Registry
-from gliclass_fast.ops import Ops
+from gliclass_fast.ops import Ops, OpsOf
 from gliclass_fast.text.errors import WrongType
 from gliclass_fast.text.padded import PaddedInputs
 from gliclass_fast.text.readers import LabelVectors, Reader
 
-OpsOf = Callable[[Any], Ops]  # gives the operations of a backbone, from its own Config
 Size = tuple[int, int]  # tokens and labels of a prompt
 VectorsOf = Callable[[Sequence[EncodedPrompt]], Tensor]
 

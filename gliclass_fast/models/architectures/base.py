@@ -11,13 +11,13 @@ from torch import Tensor
 
 from gliclass_fast.batch import EncodedPrompt, PackedBatch, consecutive_spans
 from gliclass_fast.checkpoint.weights import Checkpoint
-from gliclass_fast.config import ModelConfig, refuse
+from gliclass_fast.config import ModelConfig, UnsupportedConfigError, refuse
 from gliclass_fast.models import calibrator
-from gliclass_fast.models.architectures import Network, OpsOf, Output, Size, VectorsOf
+from gliclass_fast.models.architectures import Network, Output, Size, VectorsOf
 from gliclass_fast.models.encoders import ENCODERS
-from gliclass_fast.models.pooling import unit
-from gliclass_fast.models.scorers import SCORERS
-from gliclass_fast.ops import Ops
+from gliclass_fast.models.pooling import normalize_min_eps
+from gliclass_fast.models.scorers import SCORERS, check_scorer
+from gliclass_fast.ops import Ops, OpsOf
 
 # arguments of calls with tensors, which the reference's models take one after another
 IDS = ("input_ids", "attention_mask")
@@ -37,6 +37,7 @@ class GLiClassArchitecture(Network):
     resizes_vocabulary = False  # the reference brings the embedding to config.json's own vocab_size
     needs_markers = True  # its prompts hold <<LABEL>> and <<SEP>> tokens
     encodes_labels = False  # label vectors stand for word embeddings in the text's sequence
+    normalization = staticmethod(normalize_min_eps)  # what `normalize_features` does to vectors
     ignored: tuple[str, ...] = ()  # options that the reference ignores here, and the engine refuses
 
     config: ModelConfig
@@ -53,10 +54,30 @@ class GLiClassArchitecture(Network):
         return SCORERS[config.scorer_type].Scorer(config, ops)
 
     @classmethod
-    def check(cls, config: ModelConfig) -> None:
-        """Raises UnsupportedConfigError for an option that the architecture does not have."""
+    def check(cls, config: ModelConfig, given: Mapping[str, Any]) -> None:
+        """Raises UnsupportedConfigError for options that do not go with the architecture or its scorer.
+
+        given: what config.json holds, as some of its options have no field in `config`.
+        """
+        backbone = config.backbone_config
+        for option in ("class_token_index", "text_token_index"):
+            index = getattr(config, option)
+            if cls.needs_markers and not 0 <= index < backbone.vocab_size:
+                raise UnsupportedConfigError(
+                    f"{option}={index} is not one of the backbone's {backbone.vocab_size} tokens"
+                )
+        width = backbone.hidden_size
+        replaced = config.use_segment_embeddings or cls.encodes_labels
+        if replaced and getattr(backbone, "embedding_size", width) != width:
+            raise UnsupportedConfigError(
+                f"encoder_config.embedding_size={backbone.embedding_size} with use_segment_embeddings="
+                f"{config.use_segment_embeddings} and architecture_type={config.architecture_type!r} is not "
+                f"supported; supported: {width}, the hidden_size"
+            )
         default = {"encoder_layer_id": -1}
         refuse(config, config.architecture_type, **{name: default.get(name, False) for name in cls.ignored})
+        if config.scorer_type in SCORERS:
+            check_scorer(config, given)
 
     def load_comparison(self, checkpoint: Checkpoint) -> None:
         """Takes the scorer's and the calibrator's tensors out of a checkpoint."""
@@ -78,7 +99,7 @@ class GLiClassArchitecture(Network):
 
     def normalized(self, vectors: Tensor) -> Tensor:
         """Returns the vectors, at unit length where the model normalises them."""
-        return unit(vectors) if self.config.normalize_features else vectors
+        return self.normalization(vectors) if self.config.normalize_features else vectors
 
     def probe(self, sizes: Sequence[Size], label_vectors: VectorsOf) -> list[EncodedPrompt]:
         markers = (self.config.class_token_index, self.config.text_token_index)

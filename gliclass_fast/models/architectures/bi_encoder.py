@@ -17,13 +17,13 @@ from torch import Tensor, nn
 from gliclass_fast.batch import EncodedPrompt, PackedBatch
 from gliclass_fast.checkpoint.weights import Checkpoint, Weights, affine
 from gliclass_fast.config import ModelConfig
-from gliclass_fast.models.architectures import OpsOf, Output, Size, VectorsOf
+from gliclass_fast.models.architectures import Output, Size, VectorsOf
 from gliclass_fast.models.architectures.base import EMBEDDINGS, IDS, IDS_OF_LABELS, GLiClassArchitecture
 from gliclass_fast.models.encoders import ENCODER_ONLY
 from gliclass_fast.models.pooling import Projector
 from gliclass_fast.models.scorers import SCORERS
 from gliclass_fast.models.tower import Tower
-from gliclass_fast.ops import Ops
+from gliclass_fast.ops import Ops, OpsOf
 from gliclass_fast.text.padded import PaddedInputs
 from gliclass_fast.text.readers import LabelVectors, Reader, TextAlone
 

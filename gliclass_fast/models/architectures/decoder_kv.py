@@ -6,7 +6,7 @@ What the model has read of a text can be kept, so that texts may arrive in chunk
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,12 +17,12 @@ from gliclass_fast.batch import EncodedPrompt, PackedBatch
 from gliclass_fast.checkpoint.weights import Checkpoint
 from gliclass_fast.config import ModelConfig, UnsupportedConfigError
 from gliclass_fast.models import calibrator
-from gliclass_fast.models.architectures import OpsOf, Output, Size, Streamable, VectorsOf
+from gliclass_fast.models.architectures import Output, Size, Streamable, VectorsOf
 from gliclass_fast.models.architectures.base import EMBEDDINGS, IDS, GLiClassArchitecture, random_prompts
+from gliclass_fast.models.decoder_kv.reasoning import Text
+from gliclass_fast.models.decoder_kv.scorer import HEAD_WIDTH, Scorer
 from gliclass_fast.models.decoders import LANGUAGE_MODELS, Tokens
-from gliclass_fast.models.scorers.decoder_kv import HEAD_WIDTH, Scorer
-from gliclass_fast.models.scorers.reasoning import Text
-from gliclass_fast.ops import Ops
+from gliclass_fast.ops import Ops, OpsOf
 from gliclass_fast.text.label_section import LabelsLast, labels_last, prompt_of_section_ids
 from gliclass_fast.text.padded import PaddedInputs
 from gliclass_fast.text.readers import LabelVectors, Reader
@@ -60,8 +60,8 @@ class Architecture(GLiClassArchitecture):
         return Scorer(config, ops, ops_of)
 
     @classmethod
-    def check(cls, config: ModelConfig) -> None:
-        super().check(config)
+    def check(cls, config: ModelConfig, given: Mapping[str, Any]) -> None:
+        super().check(config, given)
         if not 0 <= config.sep_token_index < config.backbone_config.vocab_size:
             raise UnsupportedConfigError(
                 f"sep_token_index={config.sep_token_index} with architecture_type='decoder-kv': it must be "
@@ -102,10 +102,11 @@ class Architecture(GLiClassArchitecture):
         places, adapters = section_places(batch), batch.adapter_rows
         assert batch.label_prompts is not None
         if self.reads_text:
-            rows = self.decoder.last_feed_forward(*encoded, adapters)
+            x, attended = encoded
+            rows = self.decoder.last_feed_forward(x, attended, adapters)
             return self.score_sections(rows[places], batch.label_prompts, Text(rows, batch.text_spans))
-        kept = (state[places] for state in encoded)
-        own = self.decoder.last_feed_forward(*kept, None if adapters is None else adapters.at(places))
+        x, attended = (state[places] for state in encoded)
+        own = self.decoder.last_feed_forward(x, attended, None if adapters is None else adapters.at(places))
         return self.score_sections(own, batch.label_prompts)
 
     @property

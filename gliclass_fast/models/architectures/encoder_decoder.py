@@ -14,7 +14,7 @@ from torch import Tensor
 from gliclass_fast.batch import EncodedPrompt, PackedBatch
 from gliclass_fast.checkpoint.weights import Checkpoint
 from gliclass_fast.config import ModelConfig
-from gliclass_fast.models.architectures import OpsOf, Output, Size, VectorsOf
+from gliclass_fast.models.architectures import Output, Size, VectorsOf
 from gliclass_fast.models.architectures.base import (
     EMBEDDINGS,
     IDS,
@@ -27,7 +27,7 @@ from gliclass_fast.models.encoders import ENCODERS, last_state
 from gliclass_fast.models.heads import HEAD_WEIGHTS, Heads
 from gliclass_fast.models.pooling import pool_labels, pool_whole, whole
 from gliclass_fast.models.scorers import SCORERS
-from gliclass_fast.ops import Ops
+from gliclass_fast.ops import Ops, OpsOf
 from gliclass_fast.text.padded import PaddedInputs, marked_prompt
 from gliclass_fast.text.readers import LabelVectors, Reader, TwoSequences
 
@@ -91,8 +91,7 @@ class Architecture(GLiClassArchitecture):
         labels = pool_labels(label_rows, batch.label_prompts, self.config, self.ops)
         texts = self.normalized(heads.text_projector(pooled))
         labels = self.normalized(heads.label_projector(labels))
-        scale = heads.logit_scale if self.config.normalize_features else None
-        return self.compare(texts, labels, batch, scale)
+        return self.compare(texts, labels, batch, heads.scale)
 
     def reader(self, tokenizer: Any, label_vectors: LabelVectors | None) -> Reader:
         return TwoSequences(tokenizer, self.config)

@@ -11,25 +11,26 @@ from torch import Tensor
 from gliclass_fast.batch import EncodedPrompt, PackedBatch
 from gliclass_fast.checkpoint.weights import Checkpoint
 from gliclass_fast.config import ModelConfig
-from gliclass_fast.models.architectures import OpsOf, Output, VectorsOf
+from gliclass_fast.models.architectures import Output, VectorsOf
 from gliclass_fast.models.architectures.base import EMBEDDINGS, IDS, STATES, GLiClassArchitecture
 from gliclass_fast.models.encoders import ENCODERS
 from gliclass_fast.models.heads import HEAD_WEIGHTS, Heads
 from gliclass_fast.models.pooling import (
     LayerMixer,
-    normalize,
+    normalize_plus_eps,
     pool_labels,
     pool_text,
     text_spans,
 )
 from gliclass_fast.models.scorers import SCORERS
-from gliclass_fast.ops import Ops
+from gliclass_fast.ops import Ops, OpsOf
 from gliclass_fast.text.padded import PaddedInputs, marked_prompt
 from gliclass_fast.text.readers import LabelVectors, OneSequence, Reader
 
 
 class Architecture(GLiClassArchitecture):
     resizes_vocabulary = True
+    normalization = staticmethod(normalize_plus_eps)
     call_positions = (
         *IDS, "inputs_embeds", "labels", *STATES, *EMBEDDINGS, "return_dict", "max_num_classes",
     )  # fmt: skip
@@ -91,22 +92,18 @@ class Architecture(GLiClassArchitecture):
 
     def score(self, encoded: tuple[Tensor, ...], batch: PackedBatch) -> Output:
         """Returns logits and vectors, from what `encode` gave."""
-        config, heads = self.config, self.heads
         pooled, pooled_labels = self._pool(encoded, batch)
-        text_vectors, label_vectors = self._project_text(pooled), heads.label_projector(pooled_labels)
-        if config.normalize_features:
-            label_vectors = normalize(label_vectors)
-        scale = heads.logit_scale if config.normalize_features else None
-        return self.compare(text_vectors, label_vectors, batch, scale)
+        labels = self.normalized(self.heads.label_projector(pooled_labels))
+        return self.compare(self._project_text(pooled), labels, batch, self.heads.scale)
 
     def _pool(self, encoded: tuple[Tensor, ...], batch: PackedBatch) -> tuple[Tensor, Tensor]:
         """Returns what is projected: text rows [N, C] (or all, [T, C], for "pass") and label rows [L, C]."""
         config = self.config
         if self.prunes_last_layer:
-            kept = (state.index_select(0, batch.first_rows) for state in encoded)
+            x, attended = (state.index_select(0, batch.first_rows) for state in encoded)
             adapters = batch.adapter_rows
             kept_adapters = None if adapters is None else adapters.at(batch.first_rows)
-            rows = self.backbone.last_feed_forward(*kept, kept_adapters)
+            rows = self.backbone.last_feed_forward(x, attended, kept_adapters)
             return rows[: batch.capacity.prompts], rows[batch.capacity.prompts :]
         rows = encoded[0] if self.mixer is None else self.mixer(encoded, batch)
         pooled_labels = pool_labels(rows, batch, config, self.ops)
@@ -115,8 +112,7 @@ class Architecture(GLiClassArchitecture):
         return pool_text(rows, batch, config, self.ops), pooled_labels
 
     def _project_text(self, pooled: Tensor) -> Tensor:
-        projected = self.heads.text_projector(pooled)
-        return normalize(projected) if self.config.normalize_features else projected
+        return self.normalized(self.heads.text_projector(pooled))
 
     def text_embeddings(self, rows: Tensor, batch: PackedBatch) -> list[Tensor]:
         """With pooling "pass", `extract_text_features` adds the reference's empty slot per earlier token."""

@@ -1,4 +1,4 @@
-"""Decoders: each file holds WEIGHTS, UNUSED, Config.from_hf and Decoder.
+"""Decoders: each file holds WEIGHTS, UNUSED, config_from and Decoder.
 
 Those of encoder-decoders name their weights as in the whole model, whose encoder has a file of its own in
 `encoders`. Language models, which `decoder-kv` reads with, are decoders alone.
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from gliclass_fast.batch import PackedBatch
 from gliclass_fast.models.registry import BackboneModule, Registry
@@ -27,18 +27,21 @@ class Encoded(NamedTuple):
     adapters: AdapterRows | None  # those of the hidden states
 
 
-class Decoder(Protocol):
+class Decoder(nn.Module):
     """Says what an architecture asks of a decoder; in a causal one a token sees none after it."""
 
-    def __call__(self, batch: PackedBatch, encoded: Encoded) -> Tensor:
+    __call__: Callable[..., Tensor]
+    word_embeddings: nn.Embedding
+
+    def forward(self, batch: PackedBatch, encoded: Encoded) -> Tensor:
         """Returns the last hidden state of every token of the batch, [T, C]."""
-        ...
+        raise NotImplementedError
 
 
 class DecoderModule(BackboneModule, Protocol):
     """Says what a file of this folder holds."""
 
-    Decoder: Callable[[Any, Ops, bool], Any]  # makes a `Decoder`, which may be causal, as a module
+    Decoder: Callable[[Any, Ops, bool], Decoder]  # makes one, which may be causal
 
 
 class KeyValues(Protocol):
@@ -61,7 +64,7 @@ class Tokens(NamedTuple):
     adapters: AdapterRows | None = None
 
 
-class LanguageModel(Protocol):
+class LanguageModel(nn.Module):
     """Says what `decoder-kv` asks of a language model; the second step treats every row alone."""
 
     def last_attention(self, tokens: Tokens, kept: KeyValues | None = None) -> tuple[Tensor, Tensor]:
@@ -69,23 +72,23 @@ class LanguageModel(Protocol):
 
         kept: what holds earlier tokens; None: there are none.
         """
-        ...
+        raise NotImplementedError
 
     def last_feed_forward(self, x: Tensor, attended: Tensor, rows: AdapterRows | None = None) -> Tensor:
         """Returns the last hidden state of any rows, [R, C], made of these rows of `last_attention`.
 
         It may overwrite x. rows: the adapters of these rows.
         """
-        ...
+        raise NotImplementedError
 
 
 class LanguageModelModule(BackboneModule, Protocol):
     """Says what a file of a language model holds."""
 
-    Decoder: Callable[[Any, Ops], Any]  # makes a `LanguageModel`, as a module
+    Decoder: Callable[[Any, Ops], LanguageModel]
 
 
 DECODERS: Registry[DecoderModule] = Registry(
-    "decoder", __name__, ("bart", "t5"), {"mt5": ".t5", "umt5": ".t5"}
+    "encoder_config.model_type", __name__, ("bart", "t5"), {"mt5": ".t5", "umt5": ".t5"}
 )
-LANGUAGE_MODELS: Registry[LanguageModelModule] = Registry("language model", __name__, ("qwen3",))
+LANGUAGE_MODELS: Registry[LanguageModelModule] = Registry("encoder_config.model_type", __name__, ("qwen3",))

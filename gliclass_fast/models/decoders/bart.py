@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from gliclass_fast.batch import PackedBatch
 from gliclass_fast.checkpoint.weights import affine
+from gliclass_fast.models import decoders
 from gliclass_fast.models.decoders import AHEAD, Encoded
 from gliclass_fast.models.encoders import bart, bert
 from gliclass_fast.models.layers import Linear, Norm
@@ -31,12 +32,8 @@ WEIGHTS = {
 UNUSED = ("decoder.embed_tokens.weight",)  # where it differs from `shared`, `shared` counts
 
 
-class Config(bart.Config):
-    __slots__ = ()
-
-    @classmethod
-    def from_hf(cls, hf: Any, stack: str = "decoder") -> bart.Config:  # type: ignore[override]
-        return bart.Config.from_hf(hf, stack)
+def config_from(hf: Any) -> bart.Config:
+    return bart.config_from(hf, "decoder")
 
 
 class Layer(bert.Layer):
@@ -60,7 +57,7 @@ class Layer(bert.Layer):
         return self.ops.attention(qkv, batch.sequences, scale, Positions(distance_bias=self.ahead))
 
 
-class Decoder(bart.Encoder):
+class Decoder(bart.Encoder, decoders.Decoder):
     def __init__(self, config: bart.Config, ops: Ops, causal: bool) -> None:
         super().__init__(config, ops)
         self.causal = causal

@@ -13,11 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from gliclass_fast.checkpoint.weights import affine
-from gliclass_fast.models.decoders import KeyValues, Tokens
+from gliclass_fast.models.decoders import KeyValues, LanguageModel, Tokens
 from gliclass_fast.models.encoders import llama
 from gliclass_fast.models.encoders.qwen2 import refuse_sliding_window
 from gliclass_fast.models.layers import Embedding, Norm
-from gliclass_fast.models.rotary import RotaryTable
 from gliclass_fast.ops import AdapterRows, Ops, Sequences
 
 WEIGHTS = {
@@ -27,13 +26,9 @@ WEIGHTS = {
 UNUSED = llama.UNUSED
 
 
-class Config(llama.Config):
-    __slots__ = ()
-
-    @classmethod
-    def from_hf(cls, hf: Any) -> llama.Config:
-        refuse_sliding_window(hf)
-        return replace(llama.Config.from_hf(hf), mlp_bias=False)
+def config_from(hf: Any) -> llama.Config:
+    refuse_sliding_window(hf)
+    return replace(llama.config_from(hf), mlp_bias=False)
 
 
 class Layer(llama.Layer):
@@ -71,7 +66,7 @@ class Layer(llama.Layer):
         return self.ops.causal_attention(q, keys, values, sequences, kept.pages)
 
 
-class Decoder(nn.Module):
+class Decoder(LanguageModel):
     def __init__(self, config: llama.Config, ops: Ops) -> None:
         super().__init__()
         self.config = config
@@ -81,8 +76,7 @@ class Decoder(nn.Module):
 
     def fold_weights(self) -> None:
         """Makes the rotary tables. No weight is folded."""
-        config = self.config
-        self.rotary = RotaryTable(config.frequencies, self.word_embeddings.weight, config.rotary_scale)
+        self.rotary = llama.rotary_table(self.config, self.word_embeddings.weight)
 
     def last_attention(self, tokens: Tokens, kept: KeyValues | None = None) -> tuple[Tensor, Tensor]:
         x: Tensor = self.word_embeddings(tokens.token_ids)
@@ -95,5 +89,6 @@ class Decoder(nn.Module):
         return x, attended
 
     def last_feed_forward(self, x: Tensor, attended: Tensor, rows: AdapterRows | None = None) -> Tensor:
-        finished: Tensor = self.layers[-1].after_attention(x, attended, rows)  # type: ignore[operator]
-        return self.final_norm(finished)
+        layer = self.layers[-1]
+        assert isinstance(layer, Layer)
+        return self.final_norm(layer.after_attention(x, attended, rows))

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from gliclass_fast.batch import PackedBatch
 from gliclass_fast.checkpoint.weights import affine
+from gliclass_fast.models import decoders
 from gliclass_fast.models.decoders import AHEAD, Encoded
 from gliclass_fast.models.encoders import t5
 from gliclass_fast.models.layers import Embedding, Linear, Norm, NormLinear
@@ -31,14 +32,8 @@ WEIGHTS = {
 UNUSED = ("decoder.embed_tokens.weight",)  # where it differs from `shared`, `shared` counts
 
 
-class Config(t5.Config):
-    __slots__ = ()
-
-    @classmethod
-    def from_hf(cls, hf: Any, **changes: Any) -> t5.Config:
-        layers = hf.num_decoder_layers
-        biased = layers if hf.model_type == "umt5" else 1
-        return t5.Config.from_hf(hf, num_hidden_layers=layers, biased_layers=biased)
+def config_from(hf: Any) -> t5.Config:
+    return t5.config_from(hf, of_decoder=True)
 
 
 class Layer(t5.Layer):
@@ -65,7 +60,7 @@ class Layer(t5.Layer):
         return self.cross_out.add(found, x, rows)
 
 
-class Decoder(nn.Module):
+class Decoder(decoders.Decoder):
     def __init__(self, config: t5.Config, ops: Ops, causal: bool) -> None:
         super().__init__()
         self.config, self.causal = config, causal

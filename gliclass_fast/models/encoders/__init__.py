@@ -1,4 +1,4 @@
-"""Backbones: each file holds WEIGHTS, UNUSED, Config.from_hf and Encoder for one or several `model_type`s."""
+"""Backbones: each file holds WEIGHTS, UNUSED, config_from and Encoder for one or several `model_type`s."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from gliclass_fast.models.registry import BackboneModule, Registry
 from gliclass_fast.ops import AdapterRows, Ops
 
 
-class Encoder(Protocol):
+class Encoder(nn.Module):
     """Says what an architecture asks of a backbone.
 
     `hidden_states` yields one state after another, so that a caller who needs layer k stops there.
@@ -36,30 +36,30 @@ class Encoder(Protocol):
         what takes the place of the tokens' word embeddings, [T, C], where something does; they may be
         overwritten.
         """
-        ...
+        raise NotImplementedError
 
     def last_attention(
         self, batch: PackedBatch, segment_table: Tensor | None = None, inputs_embeds: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """Returns the last layer's input and what its attention makes of it, [T, C] each."""
-        ...
+        raise NotImplementedError
 
     def last_feed_forward(self, x: Tensor, attended: Tensor, rows: AdapterRows | None = None) -> Tensor:
         """Returns the last hidden state of any rows, [R, C], made of these rows of `last_attention`.
 
         rows: the adapters of these rows.
         """
-        ...
+        raise NotImplementedError
 
 
 class Backbone(BackboneModule, Protocol):
     """Says what a file of this folder holds."""
 
-    Encoder: Callable[[Any, Ops], Any]  # makes an `Encoder`, as a module
+    Encoder: Callable[[Any, Ops], Encoder]
 
 
 ENCODERS: Registry[Backbone] = Registry(
-    "encoder",
+    "encoder_config.model_type",
     __name__,
     (
         "bart",

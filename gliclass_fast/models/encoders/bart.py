@@ -45,19 +45,19 @@ UNUSED = ("encoder.embed_tokens.weight",)  # where it differs from `shared`, `sh
 class Config(bert.Config):
     embedding_scale: float
 
-    @classmethod
-    def from_hf(cls, hf: Any, stack: str = "encoder") -> Config:  # type: ignore[override]
-        refuse_causal(hf, "is_causal")
-        return cls(
-            **common_fields(hf, "activation_function", *(f"{stack}_{part}" for part in _PARTS)),
-            norm_eps=NORM_EPS,
-            table_length=hf.max_position_embeddings + FIRST_POSITION,
-            type_vocab_size=0,
-            pad_token_id=hf.pad_token_id,
-            max_positions=hf.max_position_embeddings,
-            embedding_size=hf.d_model,
-            embedding_scale=hf.d_model**0.5 if hf.scale_embedding else 1.0,
-        )
+
+def config_from(hf: Any, stack: str = "encoder") -> Config:
+    refuse_causal(hf, "is_causal")
+    return Config(
+        **common_fields(hf, "activation_function", *(f"{stack}_{part}" for part in _PARTS)),
+        norm_eps=NORM_EPS,
+        table_length=hf.max_position_embeddings + FIRST_POSITION,
+        type_vocab_size=0,
+        pad_token_id=hf.pad_token_id,
+        max_positions=hf.max_position_embeddings,
+        embedding_size=hf.d_model,
+        embedding_scale=hf.d_model**0.5 if hf.scale_embedding else 1.0,
+    )
 
 
 class Encoder(bert.Encoder):

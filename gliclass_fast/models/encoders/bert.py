@@ -43,18 +43,18 @@ class Config(BackboneConfig):
     pad_token_id: int
     embedding_size: int  # width of the embedding tables
 
-    @classmethod
-    def from_hf(cls, hf: Any, first_position: int = 0) -> Config:
-        refuse_causal(hf, "is_decoder", "is_causal")
-        return cls(
-            **common_fields(hf),
-            norm_eps=hf.layer_norm_eps,
-            max_positions=hf.max_position_embeddings - first_position,
-            table_length=hf.max_position_embeddings,
-            type_vocab_size=hf.type_vocab_size,
-            pad_token_id=hf.pad_token_id or 0,
-            embedding_size=getattr(hf, "embedding_size", hf.hidden_size),
-        )
+
+def config_from(hf: Any, first_position: int = 0) -> Config:
+    refuse_causal(hf, "is_decoder", "is_causal")
+    return Config(
+        **common_fields(hf),
+        norm_eps=hf.layer_norm_eps,
+        max_positions=hf.max_position_embeddings - first_position,
+        table_length=hf.max_position_embeddings,
+        type_vocab_size=hf.type_vocab_size,
+        pad_token_id=hf.pad_token_id or 0,
+        embedding_size=getattr(hf, "embedding_size", hf.hidden_size),
+    )
 
 
 class Layer(PostNormLayer):

@@ -36,23 +36,17 @@ WEIGHTS = {
 UNUSED = deberta_v2.UNUSED
 
 
-class Config(deberta_v2.Config):
-    __slots__ = ()
-
-    @classmethod
-    def from_hf(cls, hf: Any) -> deberta_v2.Config:
-        if getattr(hf, "talking_head", False):
-            raise UnsupportedConfigError(
-                "encoder_config.talking_head=true is not supported; supported: false"
-            )
-        # v2's options, where a file has them, mean nothing to v1
-        return replace(
-            deberta_v2.Config.from_hf(hf),
-            position_buckets=-1,
-            norm_distances=False,
-            share_att_key=False,
-            conv_kernel_size=0,
-        )
+def config_from(hf: Any) -> deberta_v2.Config:
+    if getattr(hf, "talking_head", False):
+        raise UnsupportedConfigError("encoder_config.talking_head=true is not supported; supported: false")
+    # v2's options, where a file has them, mean nothing to v1
+    return replace(
+        deberta_v2.config_from(hf),
+        position_buckets=-1,
+        norm_distances=False,
+        share_att_key=False,
+        conv_kernel_size=0,
+    )
 
 
 class Layer(deberta_v2.Layer):

@@ -68,42 +68,9 @@ class Config(BackboneConfig):
     conv_groups: int
     conv_activation: str
 
-    @classmethod
-    def from_hf(cls, hf: Any) -> Config:
-        terms = hf.pos_att_type or []
-        terms = tuple(t.strip() for t in (terms.split("|") if isinstance(terms, str) else terms))
-        terms = tuple(term for term in terms if term not in ("", "none"))
-        if unknown := set(terms) - {"c2p", "p2c"}:
-            raise UnsupportedConfigError(
-                f"encoder_config.pos_att_type={sorted(unknown)}; supported: c2p, p2c"
-            )
-        if getattr(hf, "attention_head_size", None) not in (None, hf.hidden_size // hf.num_attention_heads):
-            raise UnsupportedConfigError("encoder_config.attention_head_size; supported: hidden_size / heads")
-        kernel, groups = getattr(hf, "conv_kernel_size", 0) or 0, getattr(hf, "conv_groups", 1)
-        if kernel and (kernel % 2 == 0 or hf.hidden_size % groups):
-            raise UnsupportedConfigError(
-                f"encoder_config.conv_kernel_size={kernel} with conv_groups={groups} is not supported; "
-                f"supported: odd sizes, and groups that divide hidden_size={hf.hidden_size}"
-            )
-        biased = bool(getattr(hf, "position_biased_input", True))
-        max_distance = getattr(hf, "max_relative_positions", -1)
-        return cls(
-            **common_fields(hf),
-            norm_eps=hf.layer_norm_eps,
-            embedding_size=getattr(hf, "embedding_size", None) or hf.hidden_size,
-            type_vocab_size=hf.type_vocab_size,
-            position_table=hf.max_position_embeddings if biased else 0,
-            relative=bool(getattr(hf, "relative_attention", False)),
-            position_buckets=getattr(hf, "position_buckets", -1),
-            max_distance=max_distance if max_distance >= 1 else hf.max_position_embeddings,
-            norm_distances="layer_norm" in str(getattr(hf, "norm_rel_ebd", "none")).lower(),
-            share_att_key=bool(getattr(hf, "share_att_key", False)),
-            position_terms=terms,
-            conv_kernel_size=kernel,
-            conv_groups=groups,
-            conv_activation=hf_activation("encoder_config.conv_act", getattr(hf, "conv_act", "tanh")),
-            max_positions=hf.max_position_embeddings if biased else None,
-        )
+    @property
+    def overflows_float16(self) -> bool:
+        return self.vocab_size > 200_000  # mDeBERTa
 
     @property
     def span(self) -> int:
@@ -114,6 +81,41 @@ class Config(BackboneConfig):
     def scale(self) -> float:
         """Returns 1 / sqrt(terms * D); content-to-content is always one of the terms."""
         return 1 / math.sqrt((1 + len(self.position_terms)) * self.head_width)
+
+
+def config_from(hf: Any) -> Config:
+    terms = hf.pos_att_type or []
+    terms = tuple(t.strip() for t in (terms.split("|") if isinstance(terms, str) else terms))
+    terms = tuple(term for term in terms if term not in ("", "none"))
+    if unknown := set(terms) - {"c2p", "p2c"}:
+        raise UnsupportedConfigError(f"encoder_config.pos_att_type={sorted(unknown)}; supported: c2p, p2c")
+    if getattr(hf, "attention_head_size", None) not in (None, hf.hidden_size // hf.num_attention_heads):
+        raise UnsupportedConfigError("encoder_config.attention_head_size; supported: hidden_size / heads")
+    kernel, groups = getattr(hf, "conv_kernel_size", 0) or 0, getattr(hf, "conv_groups", 1)
+    if kernel and (kernel % 2 == 0 or hf.hidden_size % groups):
+        raise UnsupportedConfigError(
+            f"encoder_config.conv_kernel_size={kernel} with conv_groups={groups} is not supported; "
+            f"supported: odd sizes, and groups that divide hidden_size={hf.hidden_size}"
+        )
+    biased = bool(getattr(hf, "position_biased_input", True))
+    max_distance = getattr(hf, "max_relative_positions", -1)
+    return Config(
+        **common_fields(hf),
+        norm_eps=hf.layer_norm_eps,
+        embedding_size=getattr(hf, "embedding_size", None) or hf.hidden_size,
+        type_vocab_size=hf.type_vocab_size,
+        position_table=hf.max_position_embeddings if biased else 0,
+        relative=bool(getattr(hf, "relative_attention", False)),
+        position_buckets=getattr(hf, "position_buckets", -1),
+        max_distance=max_distance if max_distance >= 1 else hf.max_position_embeddings,
+        norm_distances="layer_norm" in str(getattr(hf, "norm_rel_ebd", "none")).lower(),
+        share_att_key=bool(getattr(hf, "share_att_key", False)),
+        position_terms=terms,
+        conv_kernel_size=kernel,
+        conv_groups=groups,
+        conv_activation=hf_activation("encoder_config.conv_act", getattr(hf, "conv_act", "tanh")),
+        max_positions=hf.max_position_embeddings if biased else None,
+    )
 
 
 def bucket_of(config: Config) -> Tensor:

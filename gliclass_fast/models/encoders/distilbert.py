@@ -27,21 +27,17 @@ WEIGHTS = {
 UNUSED = ("embeddings.position_ids",)
 
 
-class Config(bert.Config):
-    __slots__ = ()
-
-    @classmethod
-    def from_hf(cls, hf: Any, first_position: int = 0) -> bert.Config:
-        refuse_causal(hf, "is_causal")
-        return bert.Config(
-            **common_fields(hf, activation="activation", intermediate_size="hidden_dim"),
-            norm_eps=1e-12,  # a constant of the reference
-            table_length=hf.max_position_embeddings,  # the checkpoint holds it, learned or sinusoidal
-            type_vocab_size=0,
-            pad_token_id=hf.pad_token_id or 0,
-            max_positions=hf.max_position_embeddings,
-            embedding_size=hf.dim,
-        )
+def config_from(hf: Any) -> bert.Config:
+    refuse_causal(hf, "is_causal")
+    return bert.Config(
+        **common_fields(hf, activation="activation", intermediate_size="hidden_dim"),
+        norm_eps=1e-12,  # a constant of the reference
+        table_length=hf.max_position_embeddings,  # the checkpoint holds it, learned or sinusoidal
+        type_vocab_size=0,
+        pad_token_id=hf.pad_token_id or 0,
+        max_positions=hf.max_position_embeddings,
+        embedding_size=hf.dim,
+    )
 
 
 Encoder = bert.Encoder

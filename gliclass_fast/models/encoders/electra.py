@@ -17,11 +17,11 @@ from gliclass_fast.ops import Ops
 
 WEIGHTS = {**bert.WEIGHTS, **affine({"widen": "embeddings_project"})}
 UNUSED = ("embeddings.position_ids", "embeddings.token_type_ids")
-Config = bert.Config
+config_from = bert.config_from
 
 
 class Encoder(bert.Encoder):
-    def __init__(self, config: Config, ops: Ops) -> None:
+    def __init__(self, config: bert.Config, ops: Ops) -> None:
         super().__init__(config, ops)
         narrow, width = config.embedding_size, config.hidden_size
         self.widen = Linear(narrow, width, ops) if narrow != width else None

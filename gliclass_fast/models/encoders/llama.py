@@ -20,7 +20,7 @@ from gliclass_fast.config import UnsupportedConfigError
 from gliclass_fast.models.backbone_config import BackboneConfig, common_fields
 from gliclass_fast.models.feed_forward import bound_feed_forward
 from gliclass_fast.models.layers import Linear, NormLinear
-from gliclass_fast.models.pre_norm import PreNormEncoder
+from gliclass_fast.models.pre_norm import PreNormEncoder, PreNormLayer
 from gliclass_fast.models.rotary import RotaryTable, theta_of
 from gliclass_fast.ops import AdapterRows, BoundFeedForward, Ops, Positions
 
@@ -54,21 +54,25 @@ class Config(BackboneConfig):
     frequencies: tuple[float, ...]  # RoPE's radians per position, [D / 2]
     rotary_scale: float  # a factor of cos and sin
 
-    @classmethod
-    def from_hf(cls, hf: Any) -> Config:
-        fields = common_fields(hf, head_width="head_dim")
-        frequencies, rotary_scale = rope(hf, fields["head_width"])
-        return cls(
-            **fields,
-            num_key_value_heads=hf.num_key_value_heads,
-            norm_eps=hf.rms_norm_eps,
-            qkv_bias=getattr(hf, "attention_bias", False),
-            out_bias=getattr(hf, "attention_bias", False),
-            mlp_bias=getattr(hf, "mlp_bias", False),
-            frequencies=frequencies,
-            rotary_scale=rotary_scale,
-            max_positions=hf.max_position_embeddings,
-        )
+    @property
+    def overflows_float16(self) -> bool:
+        return True  # this family is trained in bfloat16
+
+
+def config_from(hf: Any) -> Config:
+    fields = common_fields(hf, head_width="head_dim")
+    frequencies, rotary_scale = rope(hf, fields["head_width"])
+    return Config(
+        **fields,
+        num_key_value_heads=hf.num_key_value_heads,
+        norm_eps=hf.rms_norm_eps,
+        qkv_bias=getattr(hf, "attention_bias", False),
+        out_bias=getattr(hf, "attention_bias", False),
+        mlp_bias=getattr(hf, "mlp_bias", False),
+        frequencies=frequencies,
+        rotary_scale=rotary_scale,
+        max_positions=hf.max_position_embeddings,
+    )
 
 
 def rope(hf: Any, head_width: int) -> tuple[tuple[float, ...], float]:
@@ -91,7 +95,12 @@ def rope(hf: Any, head_width: int) -> tuple[tuple[float, ...], float]:
     return tuple(frequencies.tolist()), float(scale)
 
 
-class Layer(nn.Module):
+def rotary_table(config: Config, like: Tensor) -> RotaryTable:
+    """Returns the tables of a configuration's RoPE, on the device and in the dtype of `like`."""
+    return RotaryTable(config.frequencies, like, config.rotary_scale)
+
+
+class Layer(PreNormLayer):
     bound: BoundFeedForward | None = None  # `after_attention` in one call
 
     def __init__(self, config: Config, ops: Ops) -> None:
@@ -121,7 +130,6 @@ class Layer(nn.Module):
         return self.ops.attention(qkv, batch.sequences, width**-0.5, Positions(rotary))
 
     def after_attention(self, x: Tensor, attended: Tensor, rows: AdapterRows | None) -> Tensor:
-        """Runs the part that treats every row alone; it may overwrite x."""
         if self.bound is not None:
             return self.bound(x, attended, rows, (self.out.lora, self.up.linear.lora, self.down.lora))[1]
         x = self.out.add(attended, x, rows)
@@ -136,10 +144,10 @@ class Encoder(PreNormEncoder):
 
     def fold_weights(self) -> None:
         """Makes the rotary tables. No weight is folded."""
-        config = self.config
-        self.rotary = RotaryTable(config.frequencies, self.word_embeddings.weight, config.rotary_scale)
+        self.rotary = rotary_table(self.config, self.word_embeddings.weight)
 
     def attention(self, number: int, x: Tensor, batch: PackedBatch) -> Tensor:
         rotary = self.rotary(batch.max_seqlen)
-        attended: Tensor = self.layers[number].attention(x, batch, rotary)  # type: ignore[operator]
-        return attended
+        layer = self.layers[number]
+        assert isinstance(layer, Layer)
+        return layer.attention(x, batch, rotary)

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from gliclass_fast.batch import PackedBatch
 from gliclass_fast.checkpoint.weights import affine
 from gliclass_fast.config import UnsupportedConfigError
+from gliclass_fast.models import encoders
 from gliclass_fast.models.backbone_config import BackboneConfig, common_fields, refuse_causal
-from gliclass_fast.models.encoders import word_source
 from gliclass_fast.models.feed_forward import bound_feed_forward
 from gliclass_fast.models.layers import Embedding, Linear, Norm, NormLinear
 from gliclass_fast.models.rotary import RotaryTable, theta_of
@@ -48,25 +48,25 @@ class Config(BackboneConfig):
     thetas: tuple[float, ...]  # RoPE base per layer
     windows: tuple[int | None, ...]  # reach to each side per layer, None for global attention
 
-    @classmethod
-    def from_hf(cls, hf: Any) -> Config:
-        refuse_causal(hf, "is_causal")
-        for kind, rope in hf.rope_parameters.items():
-            if rope is not None and (name := rope["rope_type"]) != "default":
-                raise UnsupportedConfigError(
-                    f"encoder_config.rope_parameters.{kind}.rope_type={name!r}; supported: default"
-                )
-        local = "sliding_attention"
-        return cls(
-            **common_fields(hf, "hidden_activation"),
-            norm_eps=hf.norm_eps,
-            norm_bias=hf.norm_bias,
-            attention_bias=hf.attention_bias,
-            mlp_bias=hf.mlp_bias,
-            thetas=tuple(theta_of(hf.rope_parameters[kind]) for kind in hf.layer_types),
-            windows=tuple(hf.local_attention // 2 if kind == local else None for kind in hf.layer_types),
-            max_positions=None,
-        )
+
+def config_from(hf: Any) -> Config:
+    refuse_causal(hf, "is_causal")
+    for kind, rope in hf.rope_parameters.items():
+        if rope is not None and (name := rope["rope_type"]) != "default":
+            raise UnsupportedConfigError(
+                f"encoder_config.rope_parameters.{kind}.rope_type={name!r}; supported: default"
+            )
+    local = "sliding_attention"
+    return Config(
+        **common_fields(hf, "hidden_activation"),
+        norm_eps=hf.norm_eps,
+        norm_bias=hf.norm_bias,
+        attention_bias=hf.attention_bias,
+        mlp_bias=hf.mlp_bias,
+        thetas=tuple(theta_of(hf.rope_parameters[kind]) for kind in hf.layer_types),
+        windows=tuple(hf.local_attention // 2 if kind == local else None for kind in hf.layer_types),
+        max_positions=None,
+    )
 
 
 class Layer(nn.Module):
@@ -101,7 +101,7 @@ class Layer(nn.Module):
         return x, norm(x)
 
 
-class Encoder(nn.Module):
+class Encoder(encoders.Encoder):
     def __init__(self, config: Config, ops: Ops) -> None:
         super().__init__()
         self.config, width, eps = config, config.hidden_size, config.norm_eps
@@ -130,7 +130,7 @@ class Encoder(nn.Module):
         self, batch: PackedBatch, segment_table: Tensor | None, inputs_embeds: Tensor | None
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Yields the residual stream and its norm for the next layer, after the embedding and every layer."""
-        sources = [word_source(self.word_embeddings.weight, batch, inputs_embeds)]
+        sources = [encoders.word_source(self.word_embeddings.weight, batch, inputs_embeds)]
         if segment_table is not None:
             sources.append((segment_table, batch.segments))
         x = normed = self.norm.embed(sources)

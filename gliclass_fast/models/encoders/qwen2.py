@@ -20,10 +20,6 @@ def refuse_sliding_window(hf: Any) -> None:
         )
 
 
-class Config(llama.Config):
-    __slots__ = ()
-
-    @classmethod
-    def from_hf(cls, hf: Any) -> llama.Config:
-        refuse_sliding_window(hf)
-        return replace(llama.Config.from_hf(hf), qkv_bias=True, out_bias=False, mlp_bias=False)
+def config_from(hf: Any) -> llama.Config:
+    refuse_sliding_window(hf)
+    return replace(llama.config_from(hf), qkv_bias=True, out_bias=False, mlp_bias=False)

@@ -15,12 +15,8 @@ from gliclass_fast.models.encoders import bert
 WEIGHTS, UNUSED = bert.WEIGHTS, bert.UNUSED
 
 
-class Config(bert.Config):
-    __slots__ = ()
-
-    @classmethod
-    def from_hf(cls, hf: Any, first_position: int = 0) -> bert.Config:
-        return bert.Config.from_hf(hf, first_position=hf.pad_token_id + 1)
+def config_from(hf: Any) -> bert.Config:
+    return bert.config_from(hf, first_position=hf.pad_token_id + 1)
 
 
 class Encoder(bert.Encoder):

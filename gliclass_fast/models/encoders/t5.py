@@ -8,7 +8,7 @@ All layers of T5 and mT5 use the first layer's biases; umT5 has some in every la
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -20,7 +20,7 @@ from gliclass_fast.config import UnsupportedConfigError
 from gliclass_fast.models.backbone_config import BackboneConfig, common_fields, refuse_causal
 from gliclass_fast.models.feed_forward import bound_feed_forward
 from gliclass_fast.models.layers import Embedding, Linear, NormLinear
-from gliclass_fast.models.pre_norm import PreNormEncoder
+from gliclass_fast.models.pre_norm import PreNormEncoder, PreNormLayer
 from gliclass_fast.ops import AdapterRows, BoundFeedForward, Ops, Positions
 
 
@@ -58,28 +58,32 @@ class Config(BackboneConfig):
     max_distance: int
     biased_layers: int  # layers with biases, from the first one on; the others use the first's
 
-    @classmethod
-    def from_hf(cls, hf: Any, **changes: Any) -> Config:
-        """Reads a Hugging Face configuration; a decoder gives `changes`."""
-        buckets, distance = hf.relative_attention_num_buckets, hf.relative_attention_max_distance
-        single = buckets // (2 if changes else 4)
-        if not 1 <= single < distance:
-            raise UnsupportedConfigError(
-                f"encoder_config.relative_attention_num_buckets={buckets} gives {single} near distances a "
-                f"bucket of their own, of those up to relative_attention_max_distance={distance}; supported: "
-                "at least 1, and fewer than all"
-            )
-        refuse_causal(hf, "is_decoder", "is_causal")
-        encoder = cls(
-            **common_fields(hf, "dense_act_fn", "d_ff", head_width="d_kv"),
-            gated=bool(hf.is_gated_act),
-            norm_eps=hf.layer_norm_epsilon,
-            buckets=buckets,
-            max_distance=distance,
-            biased_layers=hf.num_layers if hf.model_type == "umt5" else 1,
-            max_positions=None,
+    @property
+    def overflows_float16(self) -> bool:
+        return True  # this family is trained in bfloat16
+
+
+def config_from(hf: Any, of_decoder: bool = False) -> Config:
+    """Reads the encoder's configuration, or the decoder's, from that of both."""
+    buckets, distance = hf.relative_attention_num_buckets, hf.relative_attention_max_distance
+    single = buckets // (2 if of_decoder else 4)
+    if not 1 <= single < distance:
+        raise UnsupportedConfigError(
+            f"encoder_config.relative_attention_num_buckets={buckets} gives {single} near distances a "
+            f"bucket of their own, of those up to relative_attention_max_distance={distance}; supported: "
+            "at least 1, and fewer than all"
         )
-        return replace(encoder, **changes)
+    refuse_causal(hf, "is_decoder", "is_causal")
+    layers = "num_decoder_layers" if of_decoder else "num_layers"
+    return Config(
+        **common_fields(hf, "dense_act_fn", "d_ff", layers, head_width="d_kv"),
+        gated=bool(hf.is_gated_act),
+        norm_eps=hf.layer_norm_epsilon,
+        buckets=buckets,
+        max_distance=distance,
+        biased_layers=getattr(hf, layers) if hf.model_type == "umt5" else 1,
+        max_positions=None,
+    )
 
 
 def distance_buckets(config: Config, of_decoder: bool = False) -> Tensor:
@@ -98,7 +102,7 @@ def distance_buckets(config: Config, of_decoder: bool = False) -> Tensor:
     return torch.where(away < single, away, far) + (0 if of_decoder else (distance < 0) * rows)
 
 
-class Layer(nn.Module):
+class Layer(PreNormLayer):
     bound: BoundFeedForward | None = None  # `after_attention` in one call
 
     def __init__(self, config: Config, ops: Ops, number: int) -> None:
@@ -137,7 +141,6 @@ class Layer(nn.Module):
         return self.ops.attention(qkv, batch.sequences, 1.0, Positions(distance_bias=bias))
 
     def after_attention(self, x: Tensor, attended: Tensor, rows: AdapterRows | None) -> Tensor:
-        """Runs the part that treats every row alone; it may overwrite x."""
         if self.bound is not None:
             stores = self.out.lora, self._goes_up.linear.lora, self.down.lora
             return self.bound(x, attended, rows, stores)[1]
@@ -173,5 +176,6 @@ class Encoder(PreNormEncoder):
         )
 
     def attention(self, number: int, x: Tensor, batch: PackedBatch) -> Tensor:
-        attended: Tensor = self.layers[number].attention(x, batch, self.biases[number])  # type: ignore[operator]
-        return attended
+        layer = self.layers[number]
+        assert isinstance(layer, Layer)
+        return layer.attention(x, batch, self.biases[number])

@@ -1,1 +1,1 @@
-"""GliZNet: these modules hold its configuration, its heads, and its reference, written out."""
+"""GliZNet: these modules hold its configuration, its heads and its network."""

@@ -35,7 +35,7 @@ class GliznetConfig:
     def from_hf(cls, raw: Mapping[str, Any]) -> GliznetConfig:
         """Reads the parsed config.json; raises UnsupportedConfigError, which names option and values."""
         model_type, backbone = backbone_of(raw, "backbone_config", raw.get("vocab_size"), ENCODER_ONLY)
-        backbone_config = ENCODERS[model_type].Config.from_hf(backbone)
+        backbone_config = ENCODERS[model_type].config_from(backbone)
         lab_token_id = raw.get("lab_token_id")
         if not isinstance(lab_token_id, int) or not 0 <= lab_token_id < backbone_config.vocab_size:
             raise UnsupportedConfigError(

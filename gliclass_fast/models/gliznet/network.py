@@ -10,12 +10,12 @@ from torch import Tensor
 
 from gliclass_fast.batch import EncodedPrompt, PackedBatch
 from gliclass_fast.checkpoint.weights import Checkpoint
-from gliclass_fast.models.architectures import Network, OpsOf, Output, Size, VectorsOf
+from gliclass_fast.models.architectures import Network, Output, Size, VectorsOf
 from gliclass_fast.models.architectures.base import random_prompts
 from gliclass_fast.models.encoders import ENCODER_ONLY, ENCODERS, last_state
 from gliclass_fast.models.gliznet.config import GliznetConfig
 from gliclass_fast.models.gliznet.heads import Head, Parts
-from gliclass_fast.ops import Ops
+from gliclass_fast.ops import Ops, OpsOf
 from gliclass_fast.text.readers import LabelVectors, Reader, SeparatedLabels
 
 # these are tensors of training alone, and a scale that only cosine scores use

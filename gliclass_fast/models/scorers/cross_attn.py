@@ -7,23 +7,35 @@ residual.
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
 
 from gliclass_fast.batch import PackedBatch
 from gliclass_fast.checkpoint.weights import affine
-from gliclass_fast.config import ModelConfig
+from gliclass_fast.config import ModelConfig, UnsupportedConfigError
+from gliclass_fast.models import scorers
 from gliclass_fast.models.layers import Linear, Norm, NormLinear
 from gliclass_fast.models.pooling import text_spans
 from gliclass_fast.ops import Ops
 
 NORM_EPS = 1e-5
+READS_ROWS = True
 WEIGHTS = affine(
     {"q.norm": "q_norm", "q.linear": "q", "k.norm": "kv_norm", "k.linear": "k", "v": "v", "out": "out"}
     | {"norm": "norm", "first": "score_mlp.0", "second": "score_mlp.2", "last": "score_mlp.4"}
 )
 
 
-class Scorer(nn.Module):
+def check(config: ModelConfig, given: Mapping[str, Any]) -> None:
+    if config.hidden_size % config.scorer_num_heads:
+        raise UnsupportedConfigError(
+            f"scorer_num_heads={config.scorer_num_heads} does not divide hidden_size={config.hidden_size}"
+        )
+
+
+class Scorer(scorers.Scorer):
     def __init__(self, config: ModelConfig, ops: Ops) -> None:
         super().__init__()
         width, hidden = config.hidden_size, config.scorer_mlp_hidden_size

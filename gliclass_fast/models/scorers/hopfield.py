@@ -2,19 +2,21 @@
 ReLU network reads.
 
 The softmax runs over the labels of one prompt. (The reference's softmax runs over the padded label slots of
-the batch, so its scores depend on what else is in the batch; for a text alone they agree.) The network's
-width is always 256, as in `mlp`.
+the batch, so its scores depend on what else is in the batch; for a text alone they agree.)
 """
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
 
 from gliclass_fast.batch import PackedBatch
 from gliclass_fast.checkpoint.weights import affine
-from gliclass_fast.config import ModelConfig
+from gliclass_fast.config import ModelConfig, UnsupportedConfigError
+from gliclass_fast.models import scorers
 from gliclass_fast.models.layers import Linear
-from gliclass_fast.models.scorers.mlp import HIDDEN
 from gliclass_fast.ops import Ops
 
 BETA = 4.0
@@ -23,15 +25,23 @@ WEIGHTS = affine(
 )
 
 
-class Scorer(nn.Module):
+def check(config: ModelConfig, given: Mapping[str, Any]) -> None:
+    if given.get("max_labels_alloc", "dynamic") != "dynamic":
+        raise UnsupportedConfigError(
+            f"max_labels_alloc={given['max_labels_alloc']!r} with scorer_type='hopfield': its softmax "
+            "would run over empty slots; supported: 'dynamic'"
+        )
+
+
+class Scorer(scorers.Scorer):
     def __init__(self, config: ModelConfig, ops: Ops) -> None:
         super().__init__()
         width = config.hidden_size
         self.ops = ops
         self.q, self.k, self.v = (Linear(width, width, ops, bias=False) for _ in range(3))
-        self.first = Linear(width, HIDDEN, ops)
-        self.second = Linear(HIDDEN, HIDDEN // 2, ops)
-        self.last = Linear(HIDDEN // 2, 1, ops)
+        self.first = Linear(width, scorers.FIXED_HIDDEN_SIZE, ops)
+        self.second = Linear(scorers.FIXED_HIDDEN_SIZE, scorers.FIXED_HIDDEN_SIZE // 2, ops)
+        self.last = Linear(scorers.FIXED_HIDDEN_SIZE // 2, 1, ops)
 
     def forward(self, text: Tensor, labels: Tensor, batch: PackedBatch) -> Tensor:
         owner = batch.label_text

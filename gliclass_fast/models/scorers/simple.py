@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from gliclass_fast.batch import PackedBatch
 from gliclass_fast.checkpoint.weights import Weights
 from gliclass_fast.config import ModelConfig
+from gliclass_fast.models import scorers
 from gliclass_fast.ops import Ops
 
 WEIGHTS: Weights = {}
 
 
-class Scorer(nn.Module):
+class Scorer(scorers.Scorer):
     def __init__(self, config: ModelConfig, ops: Ops) -> None:
         super().__init__()
         self.ops = ops

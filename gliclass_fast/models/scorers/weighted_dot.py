@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from gliclass_fast.batch import PackedBatch
 from gliclass_fast.checkpoint.weights import affine
 from gliclass_fast.config import ModelConfig
-from gliclass_fast.models.layers import Linear
-from gliclass_fast.models.scorers.mlp import PairLinear
+from gliclass_fast.models import scorers
+from gliclass_fast.models.layers import Linear, PairLinear
 from gliclass_fast.ops import Ops
 
 WEIGHTS = affine(
@@ -17,7 +17,7 @@ WEIGHTS = affine(
 )
 
 
-class Scorer(nn.Module):
+class Scorer(scorers.Scorer):
     def __init__(self, config: ModelConfig, ops: Ops) -> None:
         super().__init__()
         width = config.hidden_size

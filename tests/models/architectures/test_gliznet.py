@@ -14,13 +14,13 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from gliclass_fast import CheckpointError, GLiClassModel, UnsupportedConfigError, demo
+from gliclass_fast.bench.gliznet_reference import GliZNet, Options
 from gliclass_fast.cli.app import app
 from gliclass_fast.gliznet import (
     GliZNetForSequenceClassification,
     ZeroShotClassificationPipeline,
 )
 from gliclass_fast.models.configuration import read_config
-from gliclass_fast.models.gliznet.reference import GliZNet, Options
 from gliclass_fast.text.prompts import Request
 from tests.accuracy import LOGIT_TOLERANCE, assert_same_logits, assert_unchanged, sigmoid
 from tests.parity import assert_parity, reference_logits

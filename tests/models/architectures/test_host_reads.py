@@ -1,6 +1,6 @@
 """Nothing between a batch and its logits asks for a value, as tensors without values show.
 
-Operations whose reference walks through sequences on the host, as no Triton kernel does, give their shapes.
+Operations whose reference reads values on the host, as no Triton kernel does, give their shapes.
 """
 
 from __future__ import annotations
@@ -28,15 +28,6 @@ OPTIONS: list[dict[str, Any]] = [
     {"use_calibrator": True, "normalize_features": True},
     {"encoder_layer_id": 1, "use_segment_embeddings": True},
 ]
-# operations whose reference walks through the sequences on the host
-BY_SEQUENCE = (
-    "attention",
-    "causal_attention",
-    "cross_attention",
-    "attention_pool",
-    "disentangled_attention",
-    "segment_softmax",
-)
 # the first backbone has every option; what the others give is read by the same code
 OF_BACKBONES = [{"scorer_type": "mlp"}, {"squeeze_layers": True}, {"encoder_layer_id": 1}]
 BACKBONES = [*((name, {}) for name in ENCODERS), ("deberta-v2", {"conv_kernel_size": 3})]
@@ -66,7 +57,7 @@ def operations_without_values(monkeypatch: pytest.MonkeyPatch) -> None:
     choose = ops.choose_ops
 
     def chosen(*_: Any) -> ops.Ops:
-        stubs = dict.fromkeys(BY_SEQUENCE, shape)
+        stubs = dict.fromkeys(ops.READS_ON_HOST, shape)
         return replace(choose("cpu", only="reference"), **stubs)
 
     monkeypatch.setattr("gliclass_fast.runtime.loaded.choose_ops", chosen)

@@ -15,14 +15,12 @@ from torch import Tensor, nn
 from gliclass_fast.batch import PackedBatch
 from gliclass_fast.checkpoint.weights import Checkpoint, affine
 from gliclass_fast.config import ModelConfig
-from gliclass_fast.models.architectures import OpsOf
+from gliclass_fast.models.decoder_kv.reasoning import WEIGHTS as CELL_WEIGHTS
+from gliclass_fast.models.decoder_kv.reasoning import ReasoningCell, Text
 from gliclass_fast.models.encoders import deberta_v2
-from gliclass_fast.models.layers import Embedding, Linear
-from gliclass_fast.models.pooling import normalize
-from gliclass_fast.models.scorers.mlp import PairLinear
-from gliclass_fast.models.scorers.reasoning import WEIGHTS as CELL_WEIGHTS
-from gliclass_fast.models.scorers.reasoning import ReasoningCell, Text
-from gliclass_fast.ops import Ops
+from gliclass_fast.models.layers import Embedding, Linear, PairLinear
+from gliclass_fast.models.pooling import normalize_plus_eps
+from gliclass_fast.ops import Ops, OpsOf
 
 HEAD_WIDTH = 64
 MAX_DISTANCE = 512
@@ -119,7 +117,7 @@ class Heads(nn.Module):
     def forward(self, text_rows: Tensor, label_rows: Tensor, sections: PackedBatch) -> Scored:
         texts, labels = self.text(text_rows), self.label(label_rows)
         if self.normalizes:
-            texts, labels = normalize(texts), normalize(labels)
+            texts, labels = normalize_plus_eps(texts), normalize_plus_eps(labels)
         hidden = self.first(texts, labels, sections, "relu")
         return self.last(self.second(hidden, "relu"))[:, 0], texts, labels
 

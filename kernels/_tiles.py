@@ -1,4 +1,4 @@
-"""What the attention kernels share: their walk over the work list and the online softmax.
+"""What the Triton kernels of attention share: their walk over the work list of tiles, and the online softmax.
 
 A work list is int32 [1 + W, 4]: (number of tiles, rows per tile, 0, 0), then (first row, end of rows, first
 key, end of keys) per tile. The kernels read its length on the device and the grid is fixed, so that a
@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import torch
 
-from gliclass_fast.kernels._triton import ceil_div, processors, tl, triton
+from gliclass_fast.kernels._arithmetic import ceil_div
+from gliclass_fast.kernels._triton import processors, tl, triton
 
 # A multiprocessor holds 2, 3 or 4 programs at once, by the registers they take in a version of Triton. 12 is
 # a multiple of each; a count that is not ends with a turn in which most multiprocessors have no work.

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from functools import lru_cache
 
+from gliclass_fast.kernels._arithmetic import ceil_div
+
 STEP, SMALL, LARGE = 16, 128, 1024  # rows: up to SMALL any multiple of STEP, then powers of two up to LARGE
 PIECES = (*range(STEP, SMALL + 1, STEP), *(SMALL << n for n in range(1, (LARGE // SMALL).bit_length())))
 
@@ -15,4 +17,4 @@ def pieces(rows: int) -> list[int]:
     while rows > SMALL:
         sizes.append(next(size for size in reversed(PIECES) if size <= rows))
         rows -= sizes[-1]
-    return [*sizes, -(-rows // STEP) * STEP] if rows else sizes or [STEP]
+    return [*sizes, ceil_div(rows, STEP) * STEP] if rows else sizes or [STEP]

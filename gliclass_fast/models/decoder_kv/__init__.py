@@ -1,0 +1,1 @@
+"""`decoder-kv`: these modules hold its scorer, which reads hidden states of label sections."""

@@ -11,9 +11,6 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 
-from typer import Exit
-
-from gliclass_fast.cli import console
 from gliclass_fast.serving.config import GLiClassServeConfig, options_of
 from gliclass_fast.serving.config_keys import EFFECTS, WITHOUT_EFFECT
 
@@ -45,16 +42,21 @@ def arguments_of(arguments: Sequence[str]) -> tuple[GLiClassServeConfig, str]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Serves until SIGTERM, SIGINT or SIGHUP; a mistake ends it with its message and exit code 2."""
+    try:
+        from typer import Exit
+
+        from gliclass_fast.cli.console import without_traceback
+    except ModuleNotFoundError as error:
+        sys.exit(f"a service needs {error.name}: pip install 'gliclass-fast[serve]'")
     from gliclass_fast.serving.logs import use_json
 
     use_json("info")
     try:
-        _serve(sys.argv[1:] if arguments is None else arguments)
+        without_traceback(_serve)(sys.argv[1:] if arguments is None else arguments)
     except Exit as ended:
         sys.exit(ended.exit_code)
 
 
-@console.without_traceback
 def _serve(arguments: Sequence[str]) -> None:
     config, host = arguments_of(arguments)
     if config.num_replicas > 1 or config.ray_address is not None:

@@ -133,6 +133,12 @@ def test_a_service_that_cannot_start_says_why_in_a_line(
     assert ended.value.code == 2 and capsys.readouterr().err == f"{message}\n"
 
 
+def test_without_the_extra_the_command_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "typer", None)
+    with pytest.raises(SystemExit, match=r"needs typer: pip install 'gliclass-fast\[serve\]'"):
+        command.main([])
+
+
 def test_mistakes_and_help_end_the_command(capsys: pytest.CaptureFixture[str], ray_serve: Any) -> None:
     with pytest.raises(SystemExit) as ended:
         command.main(["--max-label", "3"])

@@ -88,6 +88,8 @@ Threads = Annotated[int | None, Option(help="Threads of the CPU.", show_default=
 DEMO_MODEL = str(PATH)
 DEVICES = ("cuda", "cpu")  # the keys of ops.ORDER, which imports torch
 _MISTAKES = (ValueError, TypeError, OSError, FloatingPointError)
+# {module: the extra that installs it}
+_EXTRAS = {"ray": "ray", **dict.fromkeys(("fastapi", "prometheus_client", "uvicorn", "yaml"), "serve")}
 
 
 def let_threads_sleep() -> None:
@@ -149,6 +151,9 @@ def without_traceback(command: Callable[..., None]) -> Callable[..., None]:
             if is_shortage(error):
                 needs_less = "A smaller model, --batch-tokens or --max-length needs less"
                 fail(f"out of memory: {reason(error)}. {needs_less}")
+            missing = str(error.name).partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
+            if missing in _EXTRAS:
+                fail(f"{missing} is missing: pip install 'gliclass-fast[{_EXTRAS[missing]}]'")
             if not isinstance(error, _MISTAKES):
                 raise
             fail(str(error))

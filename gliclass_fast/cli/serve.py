@@ -98,7 +98,7 @@ def serve(
     )  # fmt: skip
     own = {"model": model, "device": device}  # the meaning of other keys depends on the device
     keys |= {key: value for key, value in own.items() if value is not None}
-    settings, placement = configured(config, keys)
+    settings, placement = configured(config, keys, console.check_device)
     settings = _set(
         settings, more_models=folders_of(more_models, "--add-model", "NAME"),
         adapters=folders_of(adapters) or None,
@@ -109,18 +109,14 @@ def serve(
         limits=_set(settings.limits, queue_tokens=max_queue_tokens, seconds=timeout),
     )  # fmt: skip
     placement = _set(placement, host=host, port=port, replicas=replicas)
-    console.check_device(settings.device)
     if settings.device.startswith("cpu") and keys.get("num_gpus_per_replica"):
         raise ValueError(f"--num-gpus-per-replica goes with --device cuda, not with {settings.device}")
     if ray:
-        from gliclass_fast.serving.ray_service import NoReplica, RayService, run_until_signal, shared_out
+        from gliclass_fast.serving.ray_service import RayService, run_until_signal, shared_out
 
         if config is None:
             placement = shared_out(placement, settings, placed_by(keys))
-        try:
-            run_until_signal(RayService(settings, placement, log_level=log_level.value))
-        except NoReplica as error:  # mostly for a mistake in what it is given
-            raise ValueError(str(error)) from error
+        run_until_signal(RayService(settings, placement, log_level=log_level.value))
         return
     if placement.replicas > 1:
         raise ValueError("several replicas need --ray")

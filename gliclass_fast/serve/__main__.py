@@ -13,7 +13,6 @@ from dataclasses import replace
 
 from gliclass_fast.serving.config import GLiClassServeConfig, options_of
 from gliclass_fast.serving.config_keys import EFFECTS, WITHOUT_EFFECT
-from gliclass_fast.text.errors import ArgumentError
 
 DEFAULT_MODEL = "knowledgator/gliclass-edge-v3.0"  # the reference's
 
@@ -43,23 +42,32 @@ def arguments_of(arguments: Sequence[str]) -> tuple[GLiClassServeConfig, str]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Serves until SIGTERM, SIGINT or SIGHUP; a mistake ends it with its message and exit code 2."""
+    try:
+        from typer import Exit
+
+        from gliclass_fast.cli.console import without_traceback
+    except ModuleNotFoundError as error:
+        sys.exit(f"a service needs {error.name}: pip install 'gliclass-fast[serve]'")
     from gliclass_fast.serving.logs import use_json
 
     use_json("info")
     try:
-        config, host = arguments_of(sys.argv[1:] if arguments is None else arguments)
-        if config.num_replicas > 1 or config.ray_address is not None:
-            from gliclass_fast import serve
+        without_traceback(_serve)(sys.argv[1:] if arguments is None else arguments)
+    except Exit as ended:
+        sys.exit(ended.exit_code)
 
-            serve.serve_gliclass(config, blocking=True, host=host)
-            return
-        from gliclass_fast.serving.from_config import placement_of, settings_of  # imports torch
-        from gliclass_fast.serving.server import run
 
-        run(settings_of(config), replace(placement_of(config), host=host))
-    except (ArgumentError, ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+def _serve(arguments: Sequence[str]) -> None:
+    config, host = arguments_of(arguments)
+    if config.num_replicas > 1 or config.ray_address is not None:
+        from gliclass_fast import serve
+
+        serve.serve_gliclass(config, blocking=True, host=host)
+        return
+    from gliclass_fast.serving.from_config import placement_of, settings_of  # imports torch
+    from gliclass_fast.serving.server import run
+
+    run(settings_of(config), replace(placement_of(config), host=host))
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from starlette.routing import Match
 from gliclass_fast import __version__
 from gliclass_fast.serving.access import CLIENT_LEFT, Access, error_response
 from gliclass_fast.serving.answer_models import ClassifyAnswer, Predictions, Ranked
-from gliclass_fast.serving.errors import Broken, Draining, RequestError
+from gliclass_fast.serving.errors import MOST_NAMED, Broken, Draining, RequestError, fault, in_a_line
 from gliclass_fast.serving.formats import (
     ClassifyBody,
     GLiClassBody,
@@ -37,7 +37,6 @@ OWN_ROUTES = (
     "/openapi.json",
 )  # fmt: skip
 PREFIX = re.compile(r"(/[A-Za-z0-9._~-]+)+")  # nothing that is quoted in a path, or is a pattern
-MOST_NAMED = 3  # faults of a body that an answer names
 NAMES = {404: "not_found", 405: "method_not_allowed", 413: "too_large", 422: "invalid_json"}
 ERRORS: dict[int | str, Any] = {
     status: {
@@ -211,14 +210,13 @@ async def _validation_error(request: Request, error: Any) -> Response:
     messages, kind = [], "invalid"
     if not _is_json(request.headers.get("content-type", "")):
         messages.append("send the body as JSON, with Content-Type: application/json")
-    for each in error.errors()[:MOST_NAMED]:  # there may be very many
-        place = ".".join(str(part) for part in each["loc"][1:])
+    for each in error.errors()[:MOST_NAMED]:
+        place = each["loc"][1:]
         if each["type"] == "json_invalid":
-            kind, place = "invalid_json", f"the body is not valid JSON at character {place}"
+            kind, place = "invalid_json", (f"the body is not valid JSON at character {place[-1]}",)
             messages += _compressed(request)
-        text = "the body is empty" if _is_nothing(each) else each["msg"]
-        messages.append(f"{place}: {text}" if place else text)
-    return _error(request, 422, kind, "; ".join(dict.fromkeys(messages[:MOST_NAMED])))
+        messages.append(fault(place, "the body is empty" if _is_nothing(each) else each["msg"]))
+    return _error(request, 422, kind, in_a_line(messages))
 
 
 async def _http_error(request: Request, error: Any) -> Response:

@@ -185,10 +185,12 @@ def _types() -> dict[str, Any]:
 
 
 def _checked(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns values of keys that exist, each of its type."""
+    """Returns values of keys that exist, each of its type; a dtype may have capitals, as in the reference."""
     for key in values:
         if key not in _types():
             raise unknown(str(key), _types())
+    if isinstance(dtype := values.get("dtype"), str):
+        values = {**values, "dtype": dtype.lower()}
     found = {key: checked(key, value, _types()[key]) for key, value in values.items()}
     if found.get("enable_polylora"):
         from gliclass_fast.config import UnsupportedConfigError  # imports transformers

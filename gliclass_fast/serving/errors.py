@@ -2,6 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+MOST_NAMED = 3  # faults of a body that an answer names; there may be very many
+
+
+def fault(place: Sequence[object], reason: str) -> str:
+    """Returns what is wrong in a body, and where: the keys and indices that lead there."""
+    at = ".".join(map(str, place))
+    return f"{at}: {reason}" if at else reason
+
+
+def in_a_line(faults: Sequence[str]) -> str:
+    """Returns the first faults as one message."""
+    return "; ".join(dict.fromkeys(faults[:MOST_NAMED]))
+
 
 class RequestError(Exception):
     """A request that is answered with a status and {"error", "error_type"}."""

@@ -8,10 +8,10 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import urlsplit
 
 import ray
-import ray.data  # sets the handlers of its logger
 
 HELPERS = 2  # CPUs for the tasks beside the actors, which read, cut and write blocks
 SECONDS_TO_ANSWER = 5
@@ -50,10 +50,12 @@ def connected(cluster: Cluster) -> Iterator[Actors]:
     if ray.is_initialized():  # by who calls this, and the cluster is theirs
         yield _actors(cluster)
         return
+    from ray import data  # sets the handlers of its logger; a service has no use for it
+
     # what Ray's own processes log goes to files, and a count of users nowhere
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-    for handler in logging.getLogger("ray.data").handlers:
+    for handler in logging.getLogger(data.__name__).handlers:
         if isinstance(handler, logging.StreamHandler):  # the others write into files of the session
             handler.setLevel(logging.CRITICAL)
     logging.getLogger("ray").setLevel(logging.ERROR)
@@ -61,11 +63,10 @@ def connected(cluster: Cluster) -> Iterator[Actors]:
     count = cluster.count or max(1, (os.cpu_count() or 1) // cluster.cpus)
     own = {"num_cpus": count * cluster.cpus + HELPERS, "include_dashboard": False}
     try:
-        knock(cluster.address or "local")
         with _silent():
-            ray.init(cluster.address or "local", **({} if cluster.address else own), **quiet)
-    except Exception as error:  # Ray raises all kinds, as Exception itself where it takes too long to start
-        raise ValueError(no_answer(cluster.address, error)) from error
+            connect(cluster.address, **({} if cluster.address else own), **quiet)
+    except ConnectionError as error:
+        raise ValueError(str(error)) from error
     try:
         yield _actors(cluster)
     finally:
@@ -90,6 +91,19 @@ def _silent() -> Iterator[None]:
         os.close(nowhere)
 
 
+def connect(address: str | None, **options: Any) -> None:
+    """Calls `ray.init`, and leaves nothing behind where that fails.
+
+    address: None starts a cluster of this machine. Raises ConnectionError where no cluster answers or starts.
+    """
+    try:
+        knock(address or "local")
+        ray.init(address or "local", **options)
+    except Exception as error:  # Ray raises all kinds, as Exception itself where it takes too long to start
+        ray.shutdown()
+        raise ConnectionError(no_answer(address, error)) from error
+
+
 def no_answer(address: str | None, error: Exception) -> str:
     """Returns the message for a cluster that does not answer, or for one of this machine that did not start.
 
@@ -111,15 +125,29 @@ def knock(address: str) -> None:
 
 
 def _actors(cluster: Cluster) -> Actors:
-    there = ray.cluster_resources()
-    cpus, gpus = int(there.get("CPU", 0)), there.get("GPU", 0)
+    cpus, gpus = _there()
     each = cluster.gpus if cluster.gpus is not None else float(gpus > 0)
-    room = (cpus - HELPERS) // cluster.cpus
+    room = int(cpus - HELPERS) // cluster.cpus
     if each:
         room = min(room, int(gpus / each))
-    if room < (cluster.count or 1):
-        raise ValueError(
-            f"the cluster has {cpus} CPUs and {gpus:g} GPUs: {cluster.count or 1} actors need "
-            f"{(cluster.count or 1) * cluster.cpus + HELPERS} CPUs and {(cluster.count or 1) * each:g} GPUs"
-        )
-    return Actors(cluster.count or room, cluster.cpus, each)
+    count = cluster.count or max(1, room)
+    if lack := lacking(f"{count} actors need", count * cluster.cpus + HELPERS, count * each):
+        raise ValueError(lack)
+    return Actors(count, cluster.cpus, each)
+
+
+def lacking(what: str, cpus: float, gpus: float) -> str | None:
+    """Returns the message for a cluster that has not so many CPUs and GPUs, or None where it has.
+
+    what: who needs them, as "2 actors need".
+    """
+    there = _there()
+    if cpus <= there[0] and gpus <= there[1]:
+        return None
+    has, needs = (f"{each[0]:g} CPUs and {each[1]:g} GPUs" for each in (there, (cpus, gpus)))
+    return f"the cluster has {has}: {what} {needs}"
+
+
+def _there() -> tuple[float, float]:
+    found = ray.cluster_resources()
+    return found.get("CPU", 0), found.get("GPU", 0)

@@ -6,13 +6,16 @@ has set in the environment already stays as it is.
 
 from __future__ import annotations
 
+import fcntl
 import os
+import shutil
 import socket
 import stat
+import sys
 import sysconfig
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 # a replica that stops still takes requests for so many seconds, until no proxy names it any more
@@ -54,6 +57,11 @@ REQUEST_RULES = """\
     http-request del-header upgrade
 """
 
+FOLDERS = "gliclass-ray-"  # how the names of our folders begin
+LOCK = "lock"  # of a folder, which the system lets go of where its process dies
+# prctl(PR_SET_PDEATHSIG, SIGTERM): the system ends HAProxy where the process of Ray that started it dies
+TIED = "import ctypes, os, sys; ctypes.CDLL(None).prctl(1, 15); os.execv(sys.argv[1], sys.argv[1:])"
+
 
 @contextmanager
 def local_environment(host: str) -> Iterator[Path]:
@@ -61,11 +69,12 @@ def local_environment(host: str) -> Iterator[Path]:
 
     host: where the service listens; HAProxy's statistics and metrics listen there too, and not everywhere.
     Yields a folder of this user alone, which holds HAProxy's files and is needed as long as the cluster.
+    Such folders of processes that were killed are deleted.
 
     Raises FileNotFoundError where Ray's HAProxy is not installed.
     """
-    with tempfile.TemporaryDirectory(prefix="gliclass-ray-") as name:
-        folder = Path(name)
+    _delete_left_folders()
+    with tempfile.TemporaryDirectory(prefix=FOLDERS) as name, _locked(Path(name)) as folder:
         wanted = {
             **FAST_AND_SAFE,
             "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port()),
@@ -85,6 +94,21 @@ def local_environment(host: str) -> Iterator[Path]:
         finally:
             for name in new:
                 os.environ.pop(name, None)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[Path]:
+    with (folder / f"new-{LOCK}").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        Path(file.name).rename(folder / LOCK)  # nobody sees it unlocked
+        yield folder
+
+
+def _delete_left_folders() -> None:
+    for folder in Path(tempfile.gettempdir()).glob(f"{FOLDERS}*"):
+        with suppress(OSError), (folder / LOCK).open("r+") as file:  # of another user, locked, or being made
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(folder)
 
 
 def free_port() -> int:
@@ -112,7 +136,7 @@ def _starter(folder: Path, host: str) -> Path:
         # a request can only be repeated once HAProxy has all of it
         "sed -i -e 's/^defaults$/&\\n    option http-buffer-request/' \"$file\"\n"
         f"sed -i -e '/^frontend http_frontend$/r {folder}/request-rules' \"$file\"\n"
-        f'exec "{binary}" "$@"\n'
+        f'exec "{sys.executable}" -IS -c "{TIED}" "{binary}" "$@"\n'
     )
     starter.chmod(stat.S_IRWXU)
     return starter

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gliclass_fast.serving.errors import Invalid
+from gliclass_fast.serving.errors import MOST_NAMED, Invalid, fault, in_a_line
+from gliclass_fast.serving.python_values import as_json, flags
 from gliclass_fast.serving.ray_drain import listen_for_end
 from gliclass_fast.serving.settings import ServeSettings
 
@@ -83,7 +84,7 @@ class Replica:
         text: str | list[str],
         labels: Any,
         threshold: float | None = None,
-        multi_label: bool = True,
+        multi_label: bool | list[bool] = True,
         examples: list[Any] | None = None,
         prompt: str | list[str] | None = None,
         adapter_id: str | None = None,
@@ -91,7 +92,7 @@ class Replica:
     ) -> list[Any]:
         """Returns the predictions {"label", "score"} of a text, or such a list for each of several.
 
-        Raises RequestError.
+        Tuples and arrays count as lists. Raises RequestError.
         """
         from pydantic import ValidationError
 
@@ -99,11 +100,13 @@ class Replica:
 
         try:
             body = GLiClassBody(
-                texts=text, labels=labels, threshold=threshold, multi_label=multi_label,
-                examples=examples, prompt=prompt, adapter_id=adapter_id, model=model,
+                texts=as_json(text), labels=as_json(labels), threshold=as_json(threshold),
+                multi_label=flags(multi_label), examples=as_json(examples), prompt=as_json(prompt),
+                adapter_id=adapter_id, model=model,
             )  # fmt: skip
         except ValidationError as error:
-            raise Invalid(str(error)) from None
+            faults = [fault(each["loc"], each["msg"]) for each in error.errors()[:MOST_NAMED]]
+            raise Invalid(in_a_line(faults)) from None
         answer = await self.service.answer(body.arguments(self._settings))
         found: list[Any] = body.answered(answer)
         return found

@@ -3,23 +3,33 @@
 from __future__ import annotations
 
 import asyncio
+import weakref
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from types import TracebackType
 from typing import Any
 
 from gliclass_fast.serving.config import GLiClassServeConfig
+from gliclass_fast.serving.errors import RequestError
+from gliclass_fast.serving.python_values import as_json, flags
 from gliclass_fast.serving.ray_application import application
 from gliclass_fast.serving.ray_service import RayService, run_until_signal
 from gliclass_fast.serving.sizes import are_per_text
-from gliclass_fast.text.errors import WrongValue
+from gliclass_fast.text.errors import WrongType, WrongValue
 
 __all__ = ["GLiClassFactory", "application", "serve_gliclass", "shutdown"]
 
 TEXTS_A_CALL = 32
 CALLS_A_REPLICA = 4  # that wait, so that a replica's batches are full
 _running: list[RayService] = []  # what `serve_gliclass` started
+# {argument of a call: whether a list that is not empty has an entry per text}; others are for all texts
+_PER_TEXT: dict[str, Callable[[list[Any]], bool]] = {
+    "labels": are_per_text,
+    "multi_label": lambda given: True,
+    "examples": lambda given: not any(isinstance(each, Mapping) for each in given),
+    "prompt": lambda given: True,
+}
 
 
 def serve_gliclass(config: GLiClassServeConfig, blocking: bool = False, host: str = "127.0.0.1") -> Any:
@@ -46,8 +56,8 @@ def shutdown() -> None:
 class GLiClassFactory:
     """Holds a service on Ray Serve, from its start to `shutdown`; a `with` block does both.
 
-    One replica after another takes texts, so a list of many keeps all of them busy. `predict` raises
-    `RequestError`, which Ray wraps.
+    One replica after another takes texts, so a list of many keeps all of them busy. Where nothing refers to
+    it any more, and at the end of the process, it shuts down by itself.
     """
 
     def __init__(
@@ -66,6 +76,7 @@ class GLiClassFactory:
         self.config = config
         self._service = _service(config, "127.0.0.1")
         self._service.start()
+        self._end = weakref.finalize(self, self._service.stop)
 
     @property
     def handle(self) -> Any:
@@ -77,32 +88,31 @@ class GLiClassFactory:
         texts: str | list[str],
         labels: Any,
         threshold: float | None = None,
-        multi_label: bool = True,
-        examples: list[dict[str, Any]] | None = None,
+        multi_label: bool | list[bool] = True,
+        examples: list[Any] | None = None,
         prompt: str | list[str] | None = None,
         adapter_id: str | None = None,
     ) -> list[Any]:
         """Returns the predictions {"label", "score"} of a text, or such a list for each of several.
 
-        labels: for all texts, or a list per text; prompt: likewise. threshold: None is the configuration's.
+        labels, multi_label, examples, prompt: for all texts, or an entry per text; tuples and arrays count as
+        lists. threshold: None is the configuration's. Raises RequestError, and WrongValue where there are not
+        as many entries as texts.
         """
+        arguments = {
+            "labels": as_json(labels), "threshold": threshold, "multi_label": flags(multi_label),
+            "examples": as_json(examples), "prompt": as_json(prompt), "adapter_id": adapter_id,
+        }  # fmt: skip
         if isinstance(texts, str):
-            one: list[Any] = self.handle.predict.remote(
-                texts, labels, threshold, multi_label, examples, prompt, adapter_id
-            ).result()
-            return one
+            return _result(self.handle.predict.remote(texts, **arguments))
         results: list[Any] = []
         waiting: deque[Any] = deque()
-        for part, part_labels, part_prompt in parts(list(texts), labels, prompt):
+        for part, part_arguments in parts(list(as_json(texts)), arguments):
             if len(waiting) == self._most_calls:
-                results += waiting.popleft().result()
-            waiting.append(
-                self.handle.predict.remote(
-                    part, part_labels, threshold, multi_label, examples, part_prompt, adapter_id
-                )
-            )
+                results += _result(waiting.popleft())
+            waiting.append(self.handle.predict.remote(part, **part_arguments))
         for call in waiting:
-            results += call.result()
+            results += _result(call)
         return results
 
     async def predict_async(self, *arguments: Any, **named: Any) -> list[Any]:
@@ -111,7 +121,7 @@ class GLiClassFactory:
 
     def shutdown(self) -> None:
         """Ends the service and the cluster that was started with it; a second call does nothing."""
-        self._service.stop()
+        self._end()
 
     def __enter__(self) -> GLiClassFactory:
         """Returns itself."""
@@ -129,17 +139,38 @@ class GLiClassFactory:
 def _service(config: GLiClassServeConfig, host: str) -> RayService:
     from gliclass_fast.serving.from_config import placement_of, settings_of  # imports torch
 
+    if not isinstance(config, GLiClassServeConfig):
+        kind = type(config).__name__
+        raise WrongType(f"config must be a GLiClassServeConfig, not {kind}: its from_mapping takes keys")
     return RayService(settings_of(config), replace(placement_of(config), host=host))
 
 
-def parts(texts: list[str], labels: Any, prompt: Any) -> Iterator[tuple[list[str], Any, Any]]:
-    """Yields the texts of a call after another, with their labels and prompts."""
-    own_labels = are_per_text(labels)
-    if own_labels and len(labels) != len(texts):
-        raise WrongValue(f"there are {len(texts)} texts and {len(labels)} lists of labels")
-    own_prompts = isinstance(prompt, list)
-    if own_prompts and len(prompt) != len(texts):
-        raise WrongValue(f"there are {len(texts)} texts and {len(prompt)} prompts")
+def parts(texts: list[str], arguments: Mapping[str, Any]) -> Iterator[tuple[list[str], dict[str, Any]]]:
+    """Yields the texts of a call after another, with their arguments.
+
+    Raises WrongValue where an argument has an entry per text, and not as many as there are texts.
+    """
+    lists = {name: given for name, given in arguments.items() if given and isinstance(given, list)}
+    own = [name for name, is_per_text in _PER_TEXT.items() if name in lists and is_per_text(lists[name])]
+    for name in own:
+        if len(arguments[name]) != len(texts):
+            raise WrongValue(
+                f"{name} has one entry per text, and there are {len(texts)} texts and "
+                f"{len(arguments[name])} entries"
+            )
     for start in range(0, len(texts), TEXTS_A_CALL):
         part = slice(start, start + TEXTS_A_CALL)
-        yield texts[part], labels[part] if own_labels else labels, prompt[part] if own_prompts else prompt
+        yield texts[part], {**arguments, **{name: arguments[name][part] for name in own}}
+
+
+def _result(call: Any) -> list[Any]:
+    """Returns what a replica returns, or raises its error as it was there, and not as Ray wraps it."""
+    from ray.exceptions import RayTaskError
+
+    try:
+        found: list[Any] = call.result()
+    except RayTaskError as error:
+        if isinstance(error.cause, RequestError):
+            raise error.cause from None
+        raise
+    return found

@@ -6,10 +6,10 @@ import logging
 import math
 import os
 import signal
-import socket
+import threading
 import time
-from collections.abc import Callable, Collection, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Collection, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from queue import SimpleQueue
@@ -21,6 +21,7 @@ from gliclass_fast.serving.ray_drain import drain_all
 from gliclass_fast.serving.ray_environment import FAST_AND_SAFE, free_port, local_environment
 from gliclass_fast.serving.ray_logs import ReplicaLines
 from gliclass_fast.serving.ray_replica import AppFactory, Logs, Surroundings, service_app
+from gliclass_fast.serving.ray_sharing import placed_beside, telling_what_it_waits_for, told
 from gliclass_fast.serving.settings import Placement, ServeSettings, address_of
 
 logger = logging.getLogger(__name__)
@@ -30,15 +31,16 @@ LAST_SECONDS = 2
 RAY_LOGS = {"encoding": "JSON", "enable_access_log": False}  # a request is one line of our own log
 
 
-class NoReplica(RuntimeError):
-    """Says why no copy of a model could start."""
+class NoReplica(ValueError):
+    """Says why no copy of a model could start: mostly for a mistake in what it is given."""
 
 
 class RayService:
     """Runs a service on Ray Serve, and stops it.
 
     Without an address of a cluster it starts one on this machine, with Ray's token authentication, and ends
-    it in `stop`. On a cluster that runs already only the application is added, and taken away.
+    it in `stop`. On a cluster that runs already only the application is added, and taken away; Ray Serve is
+    started there where it does not run, and stays.
     """
 
     def __init__(
@@ -53,7 +55,8 @@ class RayService:
         build_app: makes the app of a replica, and must be importable there by its name. log_level: from which
         level replicas log as JSON to this process's standard error; None leaves logging to Ray.
         """
-        if placement.port == 0:
+        self._any_port = placement.port == 0
+        if self._any_port:
             placement = replace(placement, port=free_port())
         self.settings, self.placement = with_whole_paths(with_threads(settings, placement)), placement
         self._build_app, self._log_level = build_app, log_level
@@ -66,14 +69,16 @@ class RayService:
 
     @property
     def address(self) -> str:
-        """Returns where the service answers."""
+        """Returns where the service answers; `start` finds it out where Ray Serve runs already."""
         return address_of(self.placement.host, self.placement.port)
 
     def start(self) -> None:
         """Starts Ray where it does not run, and returns once every replica answers.
 
-        Raises OSError where the address is taken or no cluster answers, ValueError for a host that Ray has no
-        use for, NoReplica where a replica cannot start, and ImportError without the extra `ray`.
+        Raises OSError where the address is taken or no cluster answers or starts; ValueError for a host that
+        Ray has no use for, for replicas for which this machine has no room, and on a cluster that has such an
+        application already or listens at another port; NoReplica where a replica cannot start; and
+        ImportError without the extra `ray`.
         """
         if ":" in self.placement.host:
             raise ValueError(
@@ -84,9 +89,13 @@ class RayService:
 
         self._local = self.placement.ray_address is None and not ray.is_initialized()
         if self._local:
-            _check_free(self.placement.host, self.placement.port)
+            self.placement.check_free()
+            if self.placement.cpus > (cores := _cores()):  # Ray would start a process for each
+                raise ValueError(f"a replica needs {self.placement.cpus:g} CPUs: this machine has {cores}")
         try:
             self._start_ray()
+            self._check_room()
+            logger.info("starting", extra={"replicas": self.placement.replicas})
             self._deploy()
         except BaseException:
             self.stop()
@@ -121,7 +130,7 @@ class RayService:
         import ray
 
         clean_up, logs, lines = self._clean_up, self._log_level, None
-        options: dict[str, Any] = {"address": self.placement.ray_address}
+        options: dict[str, Any] = {}
         if self._local:
             self._folder = clean_up.enter_context(local_environment(self.placement.host))
             if logs is not None:
@@ -129,15 +138,18 @@ class RayService:
                 clean_up.callback(lines.close)
             replicas = 2 * self.placement.replicas  # a new one starts before an old one ends
             options = {
-                "address": "local", "num_cpus": math.ceil(replicas * self.placement.cpus) + 1,
+                "num_cpus": math.ceil(replicas * self.placement.cpus) + 1,
                 "include_dashboard": False, "configure_logging": logs is None,
             }  # fmt: skip
         if logs is not None:
             self._logs = Logs(logs, None if lines is None else lines.path)
             _log_through_root(logs)
         if not ray.is_initialized():
-            self._connect({**options, "log_to_driver": logs is None})
-            clean_up.callback(ray.shutdown)
+            from gliclass_fast.serving.ray_cluster import connect  # it imports Ray
+
+            clean_up.callback(ray.shutdown)  # before, as a signal may end the start
+            with _handlers_kept():
+                connect(self.placement.ray_address, **options, log_to_driver=logs is None)
         from ray import serve
 
         if logs is not None:
@@ -150,22 +162,30 @@ class RayService:
             logging_config=RAY_LOGS,
             controller_options=controller,
         )
-        clean_up.callback(serve.shutdown if self._local else lambda: serve.delete(NAME))
+        self.placement = placed_beside(self.placement, self._any_port)
+        clean_up.callback(self._end_serve)
 
-    def _connect(self, options: Mapping[str, Any]) -> None:
+    def _end_serve(self) -> None:
         import ray
+        from ray import serve
 
-        if self._local:
-            ray.init(**options)
+        if not ray.is_initialized():  # who ended it ended this, too; Ray Serve would start it again
             return
-        from gliclass_fast.serving.ray_cluster import knock, no_answer  # imports Ray Data, which takes long
+        if self._local:
+            serve.shutdown()
+        else:
+            serve.delete(NAME)
 
-        address = str(self.placement.ray_address)
-        try:
-            knock(address)
-            ray.init(**options)
-        except Exception as error:  # Ray raises all kinds
-            raise ConnectionError(no_answer(address, error)) from error
+    def _check_room(self) -> None:
+        """Refuses replicas for which our own cluster has no room, as Ray would wait for it without an end."""
+        from gliclass_fast.serving.ray_cluster import lacking
+
+        count, gpus = self.placement.replicas, _gpus(self.settings, self.placement)
+        lack = lacking(f"{count} replicas need", count * self.placement.cpus, count * gpus)
+        if lack and self._local:
+            raise ValueError(lack)
+        if lack:
+            logger.warning("%s; those that it has no room for start when it grows", lack)
 
     def _deploy(self) -> None:
         from ray import serve
@@ -176,8 +196,9 @@ class RayService:
             self._environment, surge=self._local and not placement.gpus,
         )  # fmt: skip
         try:
-            self.handle = serve.run(application, name=NAME, route_prefix="/", logging_config=RAY_LOGS)
-        except RuntimeError as error:
+            with telling_what_it_waits_for():
+                self.handle = serve.run(application, name=NAME, route_prefix="/", logging_config=RAY_LOGS)
+        except (RuntimeError, serve.exceptions.RayServeException) as error:
             raise NoReplica(f"no replica could start: {_reason(error)}") from error
 
     def __enter__(self) -> RayService:
@@ -196,12 +217,15 @@ def shared_out(placement: Placement, settings: ServeSettings, given: Collection[
     Ray sends a replica what its queue and a batch hold, so that the queue says what is too much. given: the
     fields that stay as they are.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     shares: dict[str, Any] = {
-        "cpus": float(max(1, cores // placement.replicas)),
+        "cpus": float(max(1, _cores() // placement.replicas)),
         "ongoing_requests": settings.limits.queue_texts + settings.batch_texts,
     }
     return replace(placement, **{name: share for name, share in shares.items() if name not in given})
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def run_until_signal(service: RayService) -> None:
@@ -236,19 +260,25 @@ def _end(number: int, frame: FrameType | None) -> None:
     raise SystemExit(128 + number)
 
 
-def _check_free(host: str, port: int) -> None:
-    """Raises OSError where an address is taken: two proxies at one port would share its requests."""
-    with socket.create_server((host, port)):
-        return
+@contextmanager
+def _handlers_kept() -> Iterator[None]:
+    """Sets the handlers of signals anew that a program had before the block.
+
+    `ray.init` puts its own in their place, also below Python, where one ends the process without a clean-up.
+    """
+    kept = {each: signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():  # no other thread may set them
+            for each, handler in kept.items():
+                if callable(handler):  # without one of the program's, Ray's stays
+                    signal.signal(each, handler)
 
 
-def _reason(error: RuntimeError) -> str:
+def _reason(error: Exception) -> str:
     """Returns in a line why a replica did not start: Ray's error does not say it, but its status may."""
-    from ray import serve
-
-    application = serve.status().applications.get(NAME)
-    told = [] if application is None else [each.message for each in application.deployments.values()]
-    lines = [line for line in "\n".join((str(error), *told)).splitlines() if line.strip()]
+    lines = [line for line in "\n".join((str(error), *told())).splitlines() if line.strip()]
     # a traceback is indented, except for its last line
     outer = (line.strip() for line in reversed(lines) if not line.startswith((" ", "\x1b")))
     return next(outer, type(error).__name__)

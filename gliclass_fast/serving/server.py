@@ -92,8 +92,9 @@ class Server(uvicorn.Server):
 def run(settings: ServeSettings, placement: Placement) -> None:
     """Loads the model and serves it until SIGTERM, SIGINT or SIGHUP; raises what `create_app` raises.
 
-    Raises OSError where the address cannot be bound.
+    Raises OSError where the address cannot be bound, before the model is loaded.
     """
+    placement.check_free()
     app = create_app(settings)
     sys.setswitchinterval(SWITCH_SECONDS)
     Server(config_of(app, placement), app.state.service).run()

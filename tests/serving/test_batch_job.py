@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pyarrow
@@ -244,6 +245,16 @@ def test_an_address_where_nobody_listens_is_refused_at_once(monkeypatch: pytest.
         with pytest.raises(ValueError, match=message), connected(Cluster(address=address)):
             pass
     assert len(asked) == 4
+
+
+def test_a_start_that_fails_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray raises Exception itself where it takes too long to start, and leaves its processes."""
+    timed_out, ended = Exception("The current node timed out\nduring startup"), Mock()
+    monkeypatch.setattr(ray, "init", Mock(side_effect=timed_out))
+    monkeypatch.setattr(ray, "shutdown", ended)
+    with pytest.raises(OSError, match=r"^Ray did not start: The current node timed out during startup$"):
+        ray_cluster.connect(None)
+    assert ended.called
 
 
 def test_a_cluster_that_refuses_is_told_of_tokens() -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
+import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -39,6 +41,19 @@ def test_the_environment_is_set_and_what_a_person_set_stays(monkeypatch: pytest.
             f"frontend http_frontend\n{ray_environment.REQUEST_RULES}    log global\n"
         )
     assert not folder.exists() and environment == {"RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure"}
+
+
+def test_folders_of_the_dead_are_deleted_and_those_of_the_living_stay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    dead, in_the_making = (tmp_path / f"{ray_environment.FOLDERS}{name}" for name in ("dead", "new"))
+    for each in (dead, in_the_making):
+        each.mkdir()
+    (dead / ray_environment.LOCK).touch()
+    here = ray_environment.local_environment
+    with here("127.0.0.1") as living, here("127.0.0.1"):
+        assert living.exists() and in_the_making.exists() and not dead.exists()
 
 
 PROXY = """\
@@ -97,3 +112,26 @@ def test_ids_of_requests_are_those_that_a_replica_logs(tmp_path: Path) -> None:
         finally:
             proxy.kill()
             proxy.wait()
+
+
+def test_haproxy_ends_with_the_process_that_started_it(tmp_path: Path) -> None:
+    """An orphan would keep the port, so that no other service could have it."""
+    port = ray_environment.free_port()
+    config = tmp_path / "haproxy.cfg"
+    config.write_text(PROXY.format(port=port))
+    start = "import subprocess, sys, time; subprocess.Popen(sys.argv[1:]); time.sleep(60)"
+
+    def answers() -> bool:
+        with socket.socket() as client:
+            return client.connect_ex(("127.0.0.1", port)) == 0
+
+    with ray_environment.local_environment("127.0.0.1"):
+        starter = os.environ["RAY_SERVE_HAPROXY_BINARY_PATH"]
+        parent = subprocess.Popen([sys.executable, "-c", start, starter, "-db", "-f", str(config)])
+        for lives in (True, False):
+            end = time.monotonic() + 30
+            while answers() is not lives:
+                assert time.monotonic() < end
+                time.sleep(0.01)
+            parent.kill()
+        parent.wait()

@@ -17,6 +17,7 @@ from typing import Any
 from unittest.mock import Mock
 
 import httpx2
+import numpy as np
 import psutil
 import pytest
 import ray
@@ -227,6 +228,15 @@ def test_a_replica_without_ray(alone: TestClient, tmp_path: Path) -> None:
         assert close([one, many], [many[0], alone.post("/gliclass", json=body).json()])
         with pytest.raises(Invalid, match="labels"):
             await replica.predict("a", [1])
+        lists = r"^labels\.[^\n]*: Input should be a valid list; labels[^\n]*dictionary$"
+        with pytest.raises(Invalid, match=lists):
+            await replica.predict("a", 5)
+        for own in (tuple(LABELS), np.array(LABELS), [tuple(LABELS)] * 4, ({"a": tuple(LABELS)},) * 4):
+            assert len((await replica.predict(tuple(TEXTS), own, np.float32(0.0)))[3]) == len(LABELS)
+        single = await replica.predict(np.array(TEXTS), LABELS, multi_label=(0, 1, np.False_, 1))
+        assert len(single[0]) == len(single[2]) == 1
+        assert await replica.predict(TEXTS[0], LABELS, multi_label=0) == single[0]
+        assert await replica.predict(TEXTS[:2], LABELS, 0.0, prompt=("p", "q"))
         waiting = asyncio.ensure_future(replica.predict(TEXTS, LABELS, 0.0))
         await asyncio.sleep(0)
         (tmp_path / f"{2**22 + 1}.replica").touch()  # of one that died
@@ -255,12 +265,27 @@ def test_the_lines_of_replicas_come_through(tmp_path: Path, capfd: pytest.Captur
     assert line["event"] == "an event" and line["request_id"] == "7" and line["pid"] == os.getpid()
 
 
-def test_labels_of_each_text_stay_with_it_in_every_call() -> None:
+def test_what_each_text_has_stays_with_it_in_every_call() -> None:
     texts, nested = [str(number) for number in range(40)], [{"a": [str(number)]} for number in range(40)]
-    for labels in (nested, [[str(number)] for number in range(40)]):
-        found = list(ray_serve.parts(texts, labels, None))
-        assert [part for part, *_ in found] == [texts[:32], texts[32:]]
-        assert [own for _, own, _ in found] == [labels[:32], labels[32:]]
+    examples = [None, *([{"text": text, "labels": ["a"]}] for text in texts[1:])]
+    for name, own in (
+        ("labels", nested),
+        ("labels", [[text] for text in texts]),
+        ("multi_label", [number % 3 == 0 for number in range(40)]),
+        ("examples", examples),
+        ("prompt", texts),
+    ):
+        found = list(ray_serve.parts(texts, {name: own, "threshold": 0.5}))
+        assert [part for part, _ in found] == [texts[:32], texts[32:]]
+        assert [arguments for _, arguments in found] == [
+            {name: own[:32], "threshold": 0.5},
+            {name: own[32:], "threshold": 0.5},
+        ]
+        with pytest.raises(ValueError, match=f"{name} has one entry per text, and there are 39 texts and 40"):
+            list(ray_serve.parts(texts[:39], {name: own}))
+    shared = {"labels": ["a"], "multi_label": True, "examples": examples[1], "prompt": "p"}
+    for _, arguments in ray_serve.parts(texts, shared):
+        assert arguments == shared
 
 
 def test_threads_cores_and_queues_of_replicas(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -319,9 +344,9 @@ def test_what_is_wrong_is_said_before_ray_starts() -> None:
     for arguments in ({}, {"model": "a", "config": "b"}):
         with pytest.raises(ValueError, match=r"give a"):
             ray_serve.GLiClassFactory(**arguments)
-    for labels, prompt in (([["a"]], None), (["a"], ["p"])):
+    for arguments in ({"labels": [["a"]]}, {"labels": ["a"], "prompt": ["p"]}):
         with pytest.raises(ValueError, match="2 texts and 1"):
-            list(ray_serve.parts(["a", "b"], labels, prompt))
+            list(ray_serve.parts(["a", "b"], arguments))
     ray_serve.shutdown()  # nothing runs
     alone = [sys.executable, "-m", "gliclass_fast", "serve", "--replicas", "2"]
     done = subprocess.run(alone, capture_output=True, text=True, timeout=60)

@@ -193,7 +193,7 @@ def test_with_ray_what_no_key_sets_is_shared_out(
 
 
 def test_a_file_has_the_references_defaults_and_options_count_more(
-    starts: Callable[..., tuple[ServeSettings, Placement]], tmp_path: Path
+    starts: Callable[..., tuple[ServeSettings, Placement]], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     config = tmp_path / "service.yaml"
     config.write_text("model: m\ndevice: cuda\nmax_labels: 3\n")
@@ -206,9 +206,11 @@ def test_a_file_has_the_references_defaults_and_options_count_more(
     config.write_text("model: m\nray_address: auto\nnum_gpus_per_replica: 0.5\n")
     settings, placement = starts("--ray", "--config", str(config))
     assert placement.gpus == 0.5 and settings.dtype == "bfloat16"  # the cluster has the GPUs
-    config.write_text("model: m\ndevice: tpu\n")
-    result = CliRunner().invoke(app, ["serve", "--config", str(config)])
-    assert result.exit_code == 2 and "unknown device 'tpu'" in result.stderr
+    for device in ("tpu", "mps"):
+        config.write_text(f"model: m\ndevice: {device}\n")
+        result = CliRunner().invoke(app, ["serve", "--config", str(config)])
+        assert result.exit_code == 2 and f"unknown device '{device}'" in result.stderr
+    assert not caplog.messages  # which would say that it runs on the CPU
 
 
 def test_the_end_of_a_terminal_ends_the_service_in_order() -> None:
@@ -229,7 +231,11 @@ def test_an_address_that_is_taken_is_a_mistake() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(OSError, match=f"cannot listen at http://127.0.0.1:{port}: .*in use"):
-            run(ServeSettings(device="cpu"), Placement(port=port))
+            run(ServeSettings("/nowhere", device="cpu"), Placement(port=port))  # before the model is loaded
+    for host in ("localhost", "0.0.0.0"):
+        Placement(host, port=0).check_free()
+    with pytest.raises(OSError, match=r"cannot listen at http://nowhere\.invalid:80: "):
+        Placement("nowhere.invalid", 80).check_free()
 
 
 def test_addresses_are_those_of_the_web() -> None:

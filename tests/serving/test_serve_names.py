@@ -8,6 +8,7 @@ import sys
 import types
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import gliclass.serve.__main__ as reference
 import pytest
@@ -107,6 +108,35 @@ def test_one_copy_runs_here_and_several_on_ray(ray_serve: Any, monkeypatch: pyte
         ("serve_gliclass", {"blocking": True, "host": "127.0.0.1"}),
     ]
     assert len(ran) == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (TypeError("a wrong type"), "error: a wrong type"),
+        (
+            ModuleNotFoundError("No module named 'ray'", name="ray.serve"),
+            "error: ray is missing: pip install 'gliclass-fast[ray]'",
+        ),
+    ],
+)
+def test_a_service_that_cannot_start_says_why_in_a_line(
+    error: Exception,
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+    ray_serve: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(ray_serve, "serve_gliclass", Mock(side_effect=error))
+    with pytest.raises(SystemExit) as ended:
+        command.main(["--num-replicas", "2"])
+    assert ended.value.code == 2 and capsys.readouterr().err == f"{message}\n"
+
+
+def test_without_the_extra_the_command_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "typer", None)
+    with pytest.raises(SystemExit, match=r"needs typer: pip install 'gliclass-fast\[serve\]'"):
+        command.main([])
 
 
 def test_mistakes_and_help_end_the_command(capsys: pytest.CaptureFixture[str], ray_serve: Any) -> None:

@@ -86,9 +86,7 @@ class BatchRun:
         if not resume:
             raise ValueError(f"{self.output} exists already: give another --output, or delete it")
         if note.finished is None:
-            raise ValueError(
-                f"nothing tells what made {self.output}, so it cannot be continued: give another --output"
-            )
+            raise ValueError(note.missing)
         if not note.finished and not self.checkpoint.is_dir():
             raise ValueError(
                 f"{self.checkpoint} is missing, and it tells what is done: delete {self.output} as well"

@@ -104,7 +104,10 @@ def run(
             output, source.name, _noted(scoring, layout, source), str(loaded.dtype), skips=on_error == "skip"
         )
         note.check(resume)
-        job.run(open_writer(output, resume, layout), TEXTS_AT_A_TIME, output, note)
+        writer = open_writer(output, resume, layout)
+        if writer.kept and note.finished is None:
+            raise ValueError(note.missing)
+        job.run(writer, TEXTS_AT_A_TIME, output, note)
 
 
 def _check_output(output: Path, labels: Any) -> None:

@@ -108,6 +108,23 @@ def test_skipped_rows_and_resume(rows: Path, suffix: str, monkeypatch: pytest.Mo
     assert run(*first, "--resume", "--no-text").exit_code == 2
 
 
+@pytest.mark.parametrize("suffix", OUTPUT_SUFFIXES)
+def test_results_without_a_note_are_not_continued(rows: Path, suffix: str) -> None:
+    """They may be of any options, which nothing tells."""
+    output = rows.with_name(f"out{suffix}")
+    command = [str(rows), "-o", str(output)]
+    assert run(*command).exit_code == FAILED_ROWS
+    whole, note = output.read_bytes(), output.with_name(f"{output.name}.options.json")
+    note.unlink()
+    result = run(*command, "--resume", "--threshold", "0")
+    assert result.exit_code == 2 and output.read_bytes() == whole
+    said = f"{output} has results and no {note}: give another --output, or delete {output}"
+    assert said in " ".join(result.stderr.split())
+    if suffix != ".parquet":  # nothing is lost of an empty file
+        output.write_bytes(b"")
+        assert run(*command, "--resume").exit_code == FAILED_ROWS and output.read_bytes() == whole
+
+
 def test_a_result_never_goes_to_a_row_that_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An empty text and a null look alike where a result is matched with rows."""
     monkeypatch.setattr(classify, "TEXTS_AT_A_TIME", 1)

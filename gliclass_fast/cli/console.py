@@ -56,7 +56,7 @@ Adapters = Annotated[
     list[str] | None,
     Option("--adapter", help="ID=FOLDER: a LoRA adapter that PEFT saved; may be given several times."),
 ]
-Labels = Annotated[str | None, Option(help="Labels, separated by commas.")]
+Labels = Annotated[list[str] | None, Option(help="Labels, separated by commas; may be given several times.")]
 LabelsFile = Annotated[Path | None, Option(help="JSON file: a list of labels or nested objects.")]
 Threshold = Annotated[float, Option(help="Lowest score that counts, 0 to 1.", min=0, max=1)]
 MaxLength = Annotated[int, Option(help="Window in tokens.", min=1)]

@@ -7,6 +7,7 @@ import contextlib
 import logging
 import os
 import signal
+import socket
 import sys
 import threading
 from collections.abc import Iterator
@@ -94,6 +95,11 @@ def run(settings: ServeSettings, placement: Placement) -> None:
 
     Raises OSError where the address cannot be bound.
     """
+    try:  # what is no address shows before the model is loaded
+        socket.getaddrinfo(placement.host, placement.port)
+    except OSError as error:
+        at = address_of(placement.host, placement.port)
+        raise OSError(f"the service cannot listen at {at}: {error}") from None
     app = create_app(settings)
     sys.setswitchinterval(SWITCH_SECONDS)
     Server(config_of(app, placement), app.state.service).run()

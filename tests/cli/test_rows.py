@@ -313,7 +313,11 @@ def test_long_texts_in_chunks_and_the_summary_of_cuts(tmp_path: Path) -> None:
     rows = tmp_path / "rows.txt"
     rows.write_text("short\n" + "I loved this film. " * 200 + "\n")
     cut = run(str(rows), "--max-length", "64", "--threshold", "0")
-    assert "the window cut 1 of 2 texts (line 2)" in " ".join(cut.stderr.split())
+    assert " ".join(cut.stderr.split()) == (
+        "the window cut 1 of 2 texts (line 2); --max-length or --text-chunk-size may have them read whole"
+    )
+    cut_by_model = run(str(rows), "--max-length", "512")  # the tokens that the demo checkpoint reads at most
+    assert "(line 2); --text-chunk-size may" in " ".join(cut_by_model.stderr.split())
     whole = run(str(rows), "--max-length", "64", "--threshold", "0", "--text-chunk-size", "100")
     assert "cut" not in whole.stderr and whole.exit_code == 0, whole.stderr
     short, long = ([json.loads(line) for line in each.stdout.splitlines()] for each in (cut, whole))

@@ -30,6 +30,12 @@ class _Screen(Console):
 class _Errors(Console):
     """Says nothing more where nobody reads it, so that a command ends with the exit code that it means."""
 
+    def print(self, *objects: Any, **options: Any) -> None:
+        try:
+            super().print(*objects, **options)
+        except OSError:  # of a full disk
+            self.on_broken_pipe()
+
     def on_broken_pipe(self) -> None:
         self.quiet = True
         # what standard error still holds goes nowhere, as Python would fail on it when it ends

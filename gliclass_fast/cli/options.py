@@ -54,7 +54,12 @@ def classify(
         Path | None, Option("--output", "-o", help="Result file: .jsonl, .csv or .parquet.")
     ] = None,
     resume: Annotated[
-        bool, Option("--resume", help="Continue an interrupted --output; --dtype may be another.")
+        bool,
+        Option(
+            "--resume",
+            help="Continue an interrupted --output, with the same options but for --on-error, --dtype, "
+            "--device, --threads and --batch-tokens.",
+        ),
     ] = False,
     no_text: console.NoText = False,
     on_error: Annotated[

@@ -263,3 +263,5 @@ def test_an_error_that_nobody_reads_keeps_its_exit_code(tmp_path: Path) -> None:
     command = [*COMMAND, str(tmp_path / "nothing.csv"), "--labels", "a"]
     assert subprocess.run(command, stderr=write, check=False).returncode == 2
     os.close(write)
+    with open("/dev/full", "wb") as full:
+        assert subprocess.run(command, stderr=full, check=False).returncode == 2

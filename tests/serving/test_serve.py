@@ -248,7 +248,7 @@ def test_addresses_are_those_of_the_web() -> None:
     ("options", "message"),
     [
         (["/nowhere/at-all"], "/nowhere/at-all"),
-        (["--max-model-length", "5"], "max_model_len"),
+        (["--max-model-length", "5"], "the nearest known one is '--max-model-len'"),
         (["--api-key-file", os.devnull], "holds no key"),
         (["--ray-address", "ray://nowhere:10001"], "ray_address, the address of a cluster, needs --ray"),
     ],

@@ -33,18 +33,24 @@ def bench(
     model: Annotated[
         str | None,
         _option(
-            f"Checkpoints, or stock shapes with random weights ({', '.join(cases.SHAPES)}).",
+            "Checkpoints, or stock shapes with random weights, separated by commas. Shapes: "
+            f"{', '.join(cases.SHAPES)}.",
             "deberta-v3-base; for quality the demo checkpoint",
         ),
     ] = None,
     peer_names: Annotated[
-        str | None, typer.Option("--peers", help="Names, 'all' or 'none'.", show_default="by preset")
+        str | None,
+        typer.Option(
+            "--peers", help="Names, separated by commas; or 'all', or 'none'.", show_default="by preset"
+        ),
     ] = None,
     dtype: Annotated[str | None, _option("float32, float16 or bfloat16.", "by device")] = None,
     device: Annotated[str | None, _option("cuda or cpu.", "a GPU where there is one")] = None,
     threads: Annotated[int | None, _option("Of the CPU.", "torch's", min=1)] = None,
     repeats: Annotated[int | None, _option("Timed runs.", "by preset", min=1)] = None,
-    data: Annotated[Path | None, _option("Folder of labelled sentences, for --preset quality.")] = None,
+    data: Annotated[
+        Path | None, _option("Folder of labelled sentences, for --preset quality.", exists=True)
+    ] = None,
     rows: Annotated[int | None, _option("Texts per set of --preset quality.", "all", min=1)] = None,
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Write the result to a file.", dir_okay=False)
@@ -119,9 +125,14 @@ def _chosen(names: str | None, preset: Preset) -> list[str]:
     known = peers.available()
     if names in (None, "none", "all"):
         return list({None: preset.peers, "none": (), "all": known}[names])
-    found = [name.strip() for name in str(names).split(",")]
-    if unknown := set(found) - set(known):
-        raise ValueError(f"unknown peers {sorted(unknown)}; known: {', '.join(known)}")
+    parts, found = [part.strip() for part in str(names).split(",")], []
+    while parts:  # a name may hold a comma, so the longest that fits is taken
+        sizes = range(len(parts), 0, -1)
+        size = next((size for size in sizes if ", ".join(parts[:size]) in known), None)
+        if size is None:
+            raise ValueError(f"unknown peer {parts[0]!r}; known: {', '.join(map(repr, known))}")
+        found.append(", ".join(parts[:size]))
+        del parts[:size]
     return found
 
 

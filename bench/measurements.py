@@ -141,7 +141,7 @@ def _quality(options: Options) -> dict[str, Any]:
     from gliclass_fast.bench import quality
 
     if options.data is None:
-        raise ValueError(f"--data FOLDER is needed; {str(quality.__doc__).splitlines()[-1]}")
+        raise ValueError(f"--data FOLDER is needed. {str(quality.__doc__).splitlines()[-1]}")
     if options.model in cases.SHAPES:
         raise ValueError(f"{options.model} has random weights, which decide nothing; give a checkpoint")
     with progress(len(quality.SETS) * (1 + len(quality.precisions(options.device)))) as step:

@@ -18,8 +18,9 @@ from typer.testing import CliRunner, Result
 from gliclass_fast import demo
 from gliclass_fast.bench import cases, operations, peers, plots, refresh, tables, threads
 from gliclass_fast.bench.cases import Case
+from gliclass_fast.bench.command import _chosen
 from gliclass_fast.bench.contenders import Setting, Stock
-from gliclass_fast.bench.presets import PRESETS
+from gliclass_fast.bench.presets import ON_CPUS, PRESETS
 from gliclass_fast.bench.run import ENGINE, PATIENCE, Bench
 from gliclass_fast.bench.timing import Times
 from gliclass_fast.cli import app
@@ -270,11 +271,16 @@ def test_the_command_writes_what_it_measured(tmp_path: Path) -> None:
     assert "gliclass-fast" in done.stdout and (tmp_path / "out" / "report.html").exists()
 
 
+def test_peers_whose_names_hold_a_comma_can_be_chosen() -> None:
+    for names in (["ONNX Runtime, int8"], ["gliclass", "OpenVINO, int8", "ONNX Runtime"], list(ON_CPUS)):
+        assert _chosen(",".join(names), PRESETS["quick"]) == names
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         (("--preset", "fast"), "choose one of: quick, standard, card"),
-        (("--peers", "nobody"), "unknown peers ['nobody']; known: "),
+        (("--peers", "nobody"), "unknown peer 'nobody'; known: 'cross-encoder (NLI)', "),
         (("--dtype", "int4"), "choose float32, float16 or bfloat16"),
         (("--preset", "quality"), "--data FOLDER is needed"),
         (("--model", "no/such/folder"), "does not exist"),
@@ -290,5 +296,5 @@ def test_the_command_writes_what_it_measured(tmp_path: Path) -> None:
     ],
 )
 def test_mistakes(options: tuple[str, ...], message: str) -> None:
-    done = run("--device", "cpu", *options)
+    done = run(*([] if "--device" in options else ["--device", "cpu"]), *options)
     assert done.exit_code == 2 and message in " ".join(done.stderr.split())

@@ -100,6 +100,23 @@ def test_the_command_has_every_option_the_pages_name() -> None:
     assert len(table) > 10 and set(table) <= known
 
 
+@pytest.mark.parametrize(
+    ("command", "page", "heading"),
+    [
+        ("classify", "command-line", "classify"), ("info", "command-line", "info"),
+        ("check", "command-line", "check"), ("bench", "benchmarks", "Measure it yourself"),
+        ("batch", "batch", "Options"),
+    ],
+)  # fmt: skip
+def test_a_table_has_every_option_of_a_command(command: str, page: str, heading: str) -> None:
+    text = (ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8")
+    section = re.split(r"^## ", text.split(f"\n## {heading}\n", 1)[1], maxsplit=1, flags=re.MULTILINE)[0]
+    listed = re.findall(r"--[a-z-]+", " ".join(re.findall(r"^\| (`-.*?) \|", section, re.MULTILINE)))
+    params = typer.main.get_command(app).commands[command].params  # type: ignore[attr-defined]
+    names = {name for each in params for name in (*each.opts, *each.secondary_opts) if name[:2] == "--"}
+    assert set(listed) == names
+
+
 def test_the_readme_is_short() -> None:
     assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 150
 

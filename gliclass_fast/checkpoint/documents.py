@@ -51,9 +51,7 @@ def parse_object(text: bytes, source: str) -> dict[str, Any]:
     within each other.
     """
     try:
-        value = json.loads(text.decode("utf-8"), object_pairs_hook=_once)
-    except CheckpointError as error:
-        raise CheckpointError(f"{source} {error}") from None
+        value = json.loads(text.decode("utf-8"), object_pairs_hook=once)
     except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{source} is not valid JSON: {error}") from None
     if not isinstance(value, dict):
@@ -67,10 +65,11 @@ def parse_object(text: bytes, source: str) -> dict[str, Any]:
     return value
 
 
-def _once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+def once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """Returns a JSON object, as json's object_pairs_hook; ValueError where a name comes twice in it."""
     found = dict(pairs)
     if len(found) < len(pairs):
         seen: set[str] = set()
         twice = next(name for name, _ in pairs if name in seen or seen.add(name))  # type: ignore[func-returns-value]
-        raise CheckpointError(f"holds the name {twice[:200]!r} twice")
+        raise ValueError(f"an object has the name {twice[:200]!r} twice")
     return found

@@ -15,6 +15,7 @@ from gliclass_fast import __version__
 from gliclass_fast.bench.command import bench
 from gliclass_fast.cli import console
 from gliclass_fast.cli.batch import batch
+from gliclass_fast.cli.command import Command
 from gliclass_fast.cli.options import classify
 from gliclass_fast.cli.rows import TEXT_COLUMN
 from gliclass_fast.cli.serve import REFERENCE_OPTIONS, serve
@@ -36,13 +37,13 @@ def _version(
         raise typer.Exit
 
 
-app.command()(console.without_traceback(classify))
-app.command()(console.without_traceback(batch))
-app.command(context_settings=REFERENCE_OPTIONS)(console.without_traceback(serve))
-app.command()(console.without_traceback(bench))
+app.command(cls=Command)(console.without_traceback(classify))
+app.command(cls=Command)(console.without_traceback(batch))
+app.command(cls=Command, context_settings=REFERENCE_OPTIONS)(console.without_traceback(serve))
+app.command(cls=Command)(console.without_traceback(bench))
 
 
-@app.command()
+@app.command(cls=Command)
 @console.without_traceback
 def info(
     device: console.Device = "cuda",
@@ -56,7 +57,7 @@ def info(
     information.info(device, model)
 
 
-@app.command()
+@app.command(cls=Command)
 @console.without_traceback
 def check(
     model: Annotated[
@@ -74,11 +75,14 @@ def check(
     texts: Annotated[
         Path | None, Option(help="With --quantization: a file of texts, as classify reads.")
     ] = None,
-    labels: Annotated[str | None, Option(help="With --quantization: labels, separated by commas.")] = None,
+    labels: Annotated[
+        list[str] | None,
+        Option(help="With --quantization: labels, separated by commas; may be given several times."),
+    ] = None,
     column: console.Column = TEXT_COLUMN,
 ) -> None:
     """Load a checkpoint in float32, print its configuration, compare its scores with the reference's."""
-    if quantization is None and not (texts is None and labels is None):
+    if quantization is None and (texts is not None or labels):
         raise ValueError("--texts and --labels go with --quantization")
     if texts is None and column != TEXT_COLUMN:
         raise ValueError("--column names a column of --texts FILE; give that as well")

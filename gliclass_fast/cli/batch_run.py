@@ -86,9 +86,7 @@ class BatchRun:
         if not resume:
             raise ValueError(f"{self.output} exists already: give another --output, or delete it")
         if note.finished is None:
-            raise ValueError(
-                f"nothing tells what made {self.output}, so it cannot be continued: give another --output"
-            )
+            raise ValueError(note.missing)
         if not note.finished and not self.checkpoint.is_dir():
             raise ValueError(
                 f"{self.checkpoint} is missing, and it tells what is done: delete {self.output} as well"
@@ -142,7 +140,10 @@ class BatchRun:
             raise ValueError(f"{held}, so rows are lost: {self._anew(note)}")
         said = [f"{rows} texts of {self.source} classified into {self.output}"]
         if cut := results.count_rows(dataset.field("tokens_cut") > 0):
-            said.append(f"the window cut {cut} of {rows} texts; --max-length may have them read whole")
+            said.append(
+                f"the window cut {cut} of {rows} texts; "
+                "a larger --max-length, up to the model's own window, may have them read whole"
+            )
         is_failed = dataset.field("error").is_valid()
         if failed := results.count_rows(is_failed):
             said.append(f"{failed} of {rows} rows failed")

@@ -13,7 +13,7 @@ from gliclass_fast.checkpoint.files import resolve_folder
 from gliclass_fast.checkpoint.lora import adapter_place
 from gliclass_fast.cli.console import errors, fail, screen
 from gliclass_fast.cli.device import quiet, usable
-from gliclass_fast.cli.options import labels_of
+from gliclass_fast.cli.options import labels_of, opened
 from gliclass_fast.cli.readers import read_rows
 from gliclass_fast.cli.rows import Reading
 from gliclass_fast.cli.tables import cell, table
@@ -22,12 +22,12 @@ from gliclass_fast.runtime.model import GLiClassModel
 
 
 def check_quantized(
-    model: str, quantization: str, texts: Path | None, labels: str | None, column: str
+    model: str, quantization: str, texts: Path | None, labels: list[str] | None, column: str
 ) -> None:
     """Compares decisions in `quantization` with those in float32; ends with 1 where too many differ."""
     quiet()
     rows = _texts(texts, column) if texts else list(selfcheck.TEXTS)
-    given = list(selfcheck.LABELS) if labels is None else labels_of(labels, None)
+    given = labels_of(labels, None) if labels else list(selfcheck.LABELS)
     with errors.status(f"scoring {len(rows)} texts in float32 and in {quantization}"):
         found = selfcheck.compare_quantized(model, model, quantization, rows, given)
     share = found.changed / found.pairs
@@ -42,7 +42,8 @@ def check_quantized(
 
 def _texts(path: Path, column: str) -> list[str]:
     """Returns the texts of a file; ValueError names a row without one."""
-    rows = read_rows(path, Reading(column))
+    with opened("--texts", path):
+        rows = read_rows(path, Reading(column))
     if not rows:
         raise ValueError(f"{path} has no texts")
     if bad := next((row for row in rows if row.error is not None), None):

@@ -95,7 +95,8 @@ def run(
         )
         for name, folder in scoring.adapters.items():
             loaded.load_adapter(name, folder)
-        job = Job(source, _scorer(scoring, running, loaded), layout, on_error, scoring.checked)
+        scorer, remedy = _scorer(scoring, running, loaded), _remedy(scoring, loaded)
+        job = Job(source, scorer, layout, on_error, scoring.checked, remedy)
         if output is None:
             writer: Writer = Tables(layout) if table else JsonLines()
             job.run(writer, TEXTS_AT_A_TIME)
@@ -104,7 +105,10 @@ def run(
             output, source.name, _noted(scoring, layout, source), str(loaded.dtype), skips=on_error == "skip"
         )
         note.check(resume)
-        job.run(open_writer(output, resume, layout), TEXTS_AT_A_TIME, output, note)
+        writer = open_writer(output, resume, layout)
+        if writer.kept and note.finished is None:
+            raise ValueError(note.missing)
+        job.run(writer, TEXTS_AT_A_TIME, output, note)
 
 
 def _check_output(output: Path, labels: Any) -> None:
@@ -133,12 +137,23 @@ def _noted(scoring: Scoring, layout: Layout, source: Source) -> dict[str, Any]:
     return options if layout.own_columns else {**options, "input": source.name}
 
 
+def _remedy(scoring: Scoring, loaded: GLiClassModel) -> str:
+    """Names the options that may have longer texts read whole: the model's own window is the largest."""
+    longest = loaded.loaded.config.backbone_config.max_positions
+    larger = ["--max-length"] if longest is None or scoring.max_length < longest else []
+    return " or ".join([*larger, "--text-chunk-size"])
+
+
 def _scorer(scoring: Scoring, running: Running, loaded: GLiClassModel) -> Any:
     """Returns what gives the outcomes of rows, the first of which has a given number."""
+    most = max(loaded.loaded.batch_tokens(running.batch_tokens), scoring.max_length)
+    if (largest := max(running.warm_up, default=0)) > most:
+        raise ValueError(f"--warm-up {largest}: a batch here has at most {most} tokens (--batch-tokens)")
     made = {
         "max_length": scoring.max_length, "device": loaded.device, "progress_bar": False,
         "classification_type": "single-label" if scoring.single else "multi-label",
         "batch_tokens": running.batch_tokens, "warm_up": running.warm_up,
+        "on_truncation": "ignore",  # the job itself says which texts are cut
     }  # fmt: skip
     given = {
         "labels": scoring.labels, "threshold": scoring.threshold, "prompt": scoring.prompt,

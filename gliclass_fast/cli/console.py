@@ -30,6 +30,12 @@ class _Screen(Console):
 class _Errors(Console):
     """Says nothing more where nobody reads it, so that a command ends with the exit code that it means."""
 
+    def print(self, *objects: Any, **options: Any) -> None:
+        try:
+            super().print(*objects, **options)
+        except OSError:  # of a full disk
+            self.on_broken_pipe()
+
     def on_broken_pipe(self) -> None:
         self.quiet = True
         # what standard error still holds goes nowhere, as Python would fail on it when it ends
@@ -56,7 +62,7 @@ Adapters = Annotated[
     list[str] | None,
     Option("--adapter", help="ID=FOLDER: a LoRA adapter that PEFT saved; may be given several times."),
 ]
-Labels = Annotated[str | None, Option(help="Labels, separated by commas.")]
+Labels = Annotated[list[str] | None, Option(help="Labels, separated by commas; may be given several times.")]
 LabelsFile = Annotated[Path | None, Option(help="JSON file: a list of labels or nested objects.")]
 Threshold = Annotated[float, Option(help="Lowest score that counts, 0 to 1.", min=0, max=1)]
 MaxLength = Annotated[int, Option(help="Window in tokens.", min=1)]

@@ -45,7 +45,7 @@ class Job:
 
     score: gives the outcomes of rows, the first of which has the given number. on_error: what is done with a
     row that fails: "null" writes its error, "skip" leaves it out, "fail" ends the job there. checked: gives a
-    row its error where it shows before the row is scored.
+    row its error where it shows before the row is scored. remedy: the options that may leave texts whole.
     """
 
     source: Source
@@ -53,9 +53,11 @@ class Job:
     layout: Layout
     on_error: str
     checked: Callable[[Row], Row] = lambda row: row
+    remedy: str = "--max-length or --text-chunk-size"
     _failed: Tally = field(default_factory=Tally, init=False)
     _cut: Tally = field(default_factory=Tally, init=False)
-    _done: int = field(default=0, init=False)  # rows
+    _done: int = field(default=0, init=False)  # rows of whole parts
+    _reached: int = field(default=0, init=False)  # rows, with those of the part at hand that the writer has
     _written: int = field(default=0, init=False)  # results
 
     def run(self, writer: Writer, size: int, output: Path | None = None, note: RunNote | None = None) -> None:
@@ -75,7 +77,8 @@ class Job:
                 for part in self.source.parts(size):
                     if rest := resumed.rest(list(map(self.checked, part))):
                         resumed.finish()
-                        self._part(rest, self._done + len(part) - len(rest), writer, note)
+                        self._reached = self._done + len(part) - len(rest)
+                        self._part(rest, self._reached, writer, note)
                     self._done += len(part)
                     step(self._done)
                 resumed.finish()
@@ -84,16 +87,16 @@ class Job:
                 note.write(finished=True)  # once all results are in the file
         except KeyboardInterrupt:
             hint = "" if output is None else f"; add --resume to continue {output}"
-            fail(f"interrupted after {self._so_far}{hint}", INTERRUPTED)
+            fail(f"interrupted after {self._of_all(max(self._done, self._reached))}{hint}", INTERRUPTED)
         except (OSError, RuntimeError, MemoryError) as error:
             if output is None or not (isinstance(error, OSError) or is_shortage(error)):
                 raise
-            fail(f"stopped after {self._so_far}: {reason(error)}. Add --resume to continue {output}")
+            done = self._of_all(self._done)  # of a part the file may hold less than it was given
+            fail(f"stopped after {done}: {reason(error)}. Add --resume to continue {output}")
         self._summary(output, resumed.failed)
 
-    @property
-    def _so_far(self) -> str:
-        return f"{self._done}{'' if self.source.total is None else f' of {self.source.total}'} texts"
+    def _of_all(self, done: int) -> str:
+        return f"{done}{'' if self.source.total is None else f' of {self.source.total}'} texts"
 
     def _part(self, rows: list[Row], first: int, writer: Writer, note: RunNote | None) -> None:
         found = self.score(rows, first)
@@ -125,6 +128,7 @@ class Job:
             if outcome.error is None or self.on_error == "null":
                 writer.write(self.layout.record(row, outcome))
                 self._written += 1
+            self._reached += 1
 
     def _summary(self, output: Path | None, before: int) -> None:
         """Says on standard error what was done, where that is not seen, and ends with 3 if rows failed.
@@ -136,7 +140,7 @@ class Job:
         if self._cut.count:
             self._say(
                 f"the window cut {self._cut.count} of {self._done} texts ({', '.join(self._cut.named())}); "
-                "--max-length or --text-chunk-size may have them read whole"
+                f"{self.remedy} may have them read whole"
             )
         if failed := self._failed.count + before:
             of_them = f", {before} of them before" if before else ""

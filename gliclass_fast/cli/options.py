@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from enum import Enum
 from pathlib import Path
@@ -10,6 +12,7 @@ from typing import Annotated, Any
 
 from typer import Argument, Option
 
+from gliclass_fast.checkpoint.documents import once
 from gliclass_fast.cli import console
 from gliclass_fast.cli.inputs import path_of, source_of
 from gliclass_fast.cli.results import Layout
@@ -51,7 +54,12 @@ def classify(
         Path | None, Option("--output", "-o", help="Result file: .jsonl, .csv or .parquet.")
     ] = None,
     resume: Annotated[
-        bool, Option("--resume", help="Continue an interrupted --output; --dtype may be another.")
+        bool,
+        Option(
+            "--resume",
+            help="Continue an interrupted --output, with the same options but for --on-error, --dtype, "
+            "--device, --threads and --batch-tokens.",
+        ),
     ] = False,
     no_text: console.NoText = False,
     on_error: Annotated[
@@ -79,7 +87,10 @@ def classify(
     batch_tokens: console.BatchTokens = None,
     warm_up: Annotated[
         str | None,
-        Option(help="Tokens of batches to record as CUDA graphs before the first text, as 128,1024."),
+        Option(
+            help=f"Tokens of batches, from {LEAST_WARM_UP} on, as 128,1024: they are recorded as CUDA graphs "
+            "before the first text."
+        ),
     ] = None,
     table: Annotated[
         bool | None,
@@ -95,8 +106,8 @@ def classify(
     """Score texts against any labels."""
     console.check_device(device)
     given = labels_of(labels, labels_file)
-    shots = read_json(examples) if examples else None
-    sizes = warm_up.split(",") if warm_up else []
+    shots = examples_in(examples) if examples else None
+    sizes = [] if warm_up is None else warm_up.split(",")
     if not all(size.isdecimal() and int(size) >= LEAST_WARM_UP for size in sizes):
         raise ValueError(
             f"--warm-up takes numbers of tokens, from {LEAST_WARM_UP}, separated by commas, not {warm_up!r}"
@@ -165,26 +176,52 @@ def folders_of(given: list[str] | None, option: str = "--adapter", kind: str = "
     return found
 
 
-def labels_of(labels: str | None, labels_file: Path | None) -> Any:
+def labels_of(labels: list[str] | None, labels_file: Path | None) -> Any:
     """Returns the labels as a pipeline takes them; ValueError where both or none are given."""
-    if (labels is None) == (labels_file is None):
+    if bool(labels) == (labels_file is not None):
         raise ValueError("give the labels either as --labels a,b,c or as --labels-file FILE.json")
     if labels_file is not None:
         return labels_in(labels_file)
-    return split_labels(labels or "")
+    return split_labels(",".join(labels or ()))
 
 
 def labels_in(path: Path) -> Any:
     """Returns the labels of a JSON file, which are for all texts; ValueError for lists of them per text."""
-    given = read_json(path)
+    given = _read_json("--labels-file", path)
     if isinstance(given, list) and not all(isinstance(label, str) for label in given):
         raise ValueError(f"{path} must hold a list of strings, or nested objects, for all texts")
     return given
 
 
-def read_json(path: Path) -> Any:
+def examples_in(path: Path) -> list[dict[str, Any]]:
+    """Returns the examples of a JSON file, which are for all texts; ValueError for one that lacks a part."""
+    given = _read_json("--examples", path)
+    if not isinstance(given, list):
+        raise ValueError(f'{path} must hold a list of {{"text": ..., "labels": [...]}}')
+    for number, example in enumerate(given, 1):
+        for key in ("text", "labels"):
+            if not isinstance(example, dict) or example.get(key) is None:
+                raise ValueError(
+                    f"{path}, example {number} has no {key!r}: an example has a text and its labels"
+                )
+    return given
+
+
+def _read_json(option: str, path: Path) -> Any:
     """Returns what a JSON file holds; ValueError where it is not valid."""
+    with opened(option, path):
+        text = path.read_bytes()
     try:
-        return json.loads(path.read_text(encoding="utf-8-sig"))
+        return json.loads(text.decode("utf-8-sig"), object_pairs_hook=once)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not valid JSON: {error}") from None
+
+
+@contextmanager
+def opened(option: str, path: Path | None) -> Iterator[None]:
+    """Raises ValueError, which names the option, where its file cannot be opened."""
+    try:
+        yield
+    except OSError as error:
+        reason = "it is a folder" if path and path.is_dir() else error.strerror
+        raise ValueError(f"{option} {path}: {reason}") from None

@@ -13,6 +13,7 @@ from math import isnan
 from pathlib import Path
 from typing import Any, TextIO
 
+from gliclass_fast.checkpoint.documents import once
 from gliclass_fast.cli.rows import OF_COLUMNS, FileFormatError, Reading, Row, checked, shown
 
 INPUT_SUFFIXES = (".txt", ".csv", ".tsv", ".json", ".jsonl", ".parquet")
@@ -92,6 +93,7 @@ def _csv(file: TextIO, path: Path, reading: Reading) -> Iterator[Row]:
     lines = csv.reader(file, delimiter=delimiter, strict=True)
     header: list[str] = []
     first = 1  # the line on which a record begins, which may have several
+    blank: list[int] = []  # lines of a single column: they are empty texts, unless the file ends with them
     try:
         for cells in lines:
             if not header:
@@ -99,13 +101,17 @@ def _csv(file: TextIO, path: Path, reading: Reading) -> Iterator[Row]:
                 if not header:
                     raise FileFormatError(f"{path}, line 1 is empty, but should name the columns")
                 check_columns(path, header, reading)
-            elif cells and len(cells) != len(header):
+            elif not cells:
+                blank += [first] if len(header) == 1 else []
+            elif len(cells) != len(header):
                 raise FileFormatError(
                     f"{path}, line {first} has {len(cells)} cells, but the header has {len(header)}"
                 )
-            elif cells:
-                record = dict(zip(header, cells, strict=True))
-                yield checked(f"line {first}", record[reading.column], _other_columns(record, reading))
+            else:
+                for line, own in [*((line, [""]) for line in blank), (first, cells)]:
+                    record = dict(zip(header, own, strict=True))
+                    yield checked(f"line {line}", record[reading.column], _other_columns(record, reading))
+                blank.clear()
             first = lines.line_num + 1
     except csv.Error as error:
         reason = "a quote is never closed" if "end of data" in str(error) else str(error)
@@ -119,7 +125,7 @@ def _jsonl(file: TextIO, path: Path, reading: Reading) -> Iterator[Row]:
         for number, line in enumerate(file, 1):
             if line.strip():
                 try:
-                    yield f"line {number}", json.loads(line)
+                    yield f"line {number}", json.loads(line, object_pairs_hook=once)
                 except (ValueError, RecursionError) as error:  # a number of very many digits is the former
                     raise FileFormatError(f"{path}, line {number} is not valid JSON: {error}") from None
 
@@ -130,7 +136,7 @@ def _json(file: TextIO, path: Path, reading: Reading) -> Iterator[Row]:
     if not (content := file.read()):
         raise FileFormatError(f"{path} is empty: it must hold a list of strings or of objects")
     try:
-        records = json.loads(content)
+        records = json.loads(content, object_pairs_hook=once)
     except (ValueError, RecursionError) as error:
         hint = "; a value per line is .jsonl" if "Extra data" in str(error) else ""
         raise FileFormatError(f"{path} is not valid JSON: {error}{hint}") from None

@@ -113,6 +113,12 @@ class RunNote:
         before = self._before()
         return None if before is None else bool(before["finished"])
 
+    @property
+    def missing(self) -> str:
+        """Says that the results there are cannot be continued, as nothing tells with which options."""
+        output = self._output
+        return f"{output} has results and no {self.path}: give another --output, or delete {output}"
+
     def _before(self) -> dict[str, Any] | None:
         """Returns what is noted of the run before, or None where there is none, or its results are gone.
 
@@ -131,10 +137,9 @@ class RunNote:
                 return None
             return {**noted, "skips": before.get("skips"), "done": done}
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            # a folder of results cannot be continued without what is noted, as a file of them can
-            anew = f"delete {self._output} and it, and begin anew"
-            advice = anew if self._output.is_dir() else f"delete it, or {self._output} as well"
-            raise FileFormatError(f"{self.path} is damaged: {advice}") from None
+            raise FileFormatError(
+                f"{self.path} is damaged: delete {self._output} and it, and begin anew"
+            ) from None
 
     def begin(self) -> None:
         """Forgets an earlier run that this one does not continue, once its results are gone."""

@@ -47,8 +47,12 @@ class Reading:
             "".encode(self.codec)  # lookup alone also finds what is no encoding of texts
         except LookupError:
             raise ValueError(f"unknown encoding {self.encoding!r}; for example: utf-8, cp1252") from None
-        if self.delimiter is not None and len(self.delimiter) != 1:
-            raise ValueError(f"--delimiter is one character, or tab, not {self.delimiter!r}")
+        if self.delimiter == "\\t":
+            raise ValueError("--delimiter takes the word tab for a tab, not a backslash and t")
+        if self.delimiter is not None and (len(self.delimiter) != 1 or self.delimiter in '"\r\n\0'):
+            raise ValueError(
+                f"--delimiter is one character that separates cells, or the word tab, not {self.delimiter!r}"
+            )
         if taken := [name for name in self.keep if name in RESULT_COLUMNS]:
             raise ValueError(f"--keep: results have a column {taken[0]!r} of their own")
 

@@ -9,10 +9,10 @@ from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any
 
-from typer import Argument, Option
+from typer import Argument, Context, Option
 
 from gliclass_fast.cli import console
-from gliclass_fast.cli.options import folders_of, labels_in
+from gliclass_fast.cli.options import folders_of, labels_in, opened
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +33,7 @@ class LogLevel(str, Enum):
 
 
 def serve(
+    context: Context,
     arguments: Annotated[
         list[str] | None,
         Argument(
@@ -90,7 +91,7 @@ def serve(
     use_json(log_level.value)
     rest = list(arguments or ())
     model = rest.pop(0) if rest and not rest[0].startswith("--") else None
-    keys = options_of(rest)
+    keys = options_of(rest, [name for option in context.command.params for name in option.opts])
     _check_once(
         keys, model=("MODEL", model), max_model_len=("--max-length", max_length), http_port=("--port", port),
         default_threshold=("--threshold", threshold), request_timeout_s=("--timeout", timeout),
@@ -98,7 +99,8 @@ def serve(
     )  # fmt: skip
     own = {"model": model, "device": device}  # the meaning of other keys depends on the device
     keys |= {key: value for key, value in own.items() if value is not None}
-    settings, placement = configured(config, keys, console.check_device)
+    with opened("--config", config):
+        settings, placement = configured(config, keys, console.check_device)
     settings = _set(
         settings, more_models=folders_of(more_models, "--add-model", "NAME"),
         adapters=folders_of(adapters) or None,
@@ -146,7 +148,9 @@ def _set(settings: Any, **given: Any) -> Any:
 
 
 def _keys(path: Path) -> tuple[str, ...]:
-    keys = tuple(key for line in path.read_text(encoding="utf-8-sig").splitlines() if (key := line.strip()))
+    with opened("--api-key-file", path):
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    keys = tuple(key for line in lines if (key := line.strip()))
     if not keys:
         raise ValueError(f"{path} holds no key: put one on a line")
     return keys

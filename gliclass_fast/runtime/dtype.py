@@ -37,5 +37,5 @@ def dtype_candidates(
         asked = config.dtype or next(stored, torch.float32)
     dtype = getattr(torch, asked.removeprefix("torch."), None) if isinstance(asked, str) else asked
     if dtype is None or dtype not in DTYPES.values():
-        raise ValueError(f"dtype {asked} is not supported; supported: {', '.join(DTYPES)}")
+        raise ValueError(f"dtype {asked!r} is not supported; supported: {', '.join(DTYPES)}")
     return [dtype]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from functools import cache
 from pathlib import Path
@@ -149,12 +149,13 @@ class GLiClassServeConfig:
         return {key: why for key, why in WITHOUT_EFFECT.items() if getattr(self, key) != usual[key]}
 
 
-def options_of(arguments: Sequence[str]) -> dict[str, Any]:
+def options_of(arguments: Sequence[str], own: Iterable[str] = ()) -> dict[str, Any]:
     """Reads keys and values as a command line writes them.
 
     Args:
         arguments: "--max-batch-size", "8" or "--max-batch-size=8"; a key that is a bool needs no value, and
             has an opposite, "--no-...". "--port" stands for "--http-port". Lists are separated by commas.
+        own: other options of the command, as "--host", one of which may be meant by what is no key.
 
     Raises ArgumentError for what is no key, or no value of it.
     """
@@ -169,7 +170,8 @@ def options_of(arguments: Sequence[str]) -> dict[str, Any]:
             values[key[3:]] = False
             continue
         if key not in types:
-            raise unknown(key, types)
+            keys = (f"--{known.replace('_', '-')}" for known in (*types, *SHORT))
+            raise unknown(option, [*keys, *own], "option")
         if types[key] is bool and not given:
             values[key] = True
             continue

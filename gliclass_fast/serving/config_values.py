@@ -62,10 +62,11 @@ def from_text(key: str, text: str, annotation: Any) -> Any:
     raise WrongType(f"{key} must be {_named(annotation)}, not {text!r}")
 
 
-def unknown(key: str, known: Iterable[str]) -> WrongValue:
-    """Returns the error of a key that does not exist, which names the nearest one."""
-    nearest = difflib.get_close_matches(key, list(known), n=1, cutoff=0)
-    return WrongValue(f"unknown key {key!r}; the nearest known one is {nearest[0]!r}")
+def unknown(name: str, known: Iterable[str], kind: str = "key") -> WrongValue:
+    """Returns the error of a key or an option that does not exist, with the nearest one if any is near."""
+    nearest = difflib.get_close_matches(name, list(known), n=1)
+    hint = f"; the nearest known one is {nearest[0]!r}" if nearest else ""
+    return WrongValue(f"unknown {kind} {name!r}{hint}")
 
 
 def _alternatives(annotation: Any) -> tuple[Any, ...]:

@@ -71,8 +71,11 @@ HEADERS: dict[str, tuple[bytes, str]] = {
     "a list": (safetensors([1]), "holds a list"),
     "no text": (safetensors(b"{\xff}"), "not valid JSON"),
     "deep": (safetensors(b'{"a":' + b"[" * 10**5 + b"]" * 10**5 + b"}"), "not valid JSON|nested"),
-    "the same twice": (safetensors(twice(TENSOR)), "holds the name 'a' twice"),
-    "twice": (safetensors(twice({**TENSOR, "data_offsets": [8, 16]}), 16), "holds the name 'a' twice"),
+    "the same twice": (safetensors(twice(TENSOR)), "an object has the name 'a' twice"),
+    "twice": (
+        safetensors(twice({**TENSOR, "data_offsets": [8, 16]}), 16),
+        "an object has the name 'a' twice",
+    ),
     "a long name": (safetensors({"a" * 1000: TENSOR}), "has 1000 characters"),
     "left over": (safetensors({"a": TENSOR}, 80), "describes 8 bytes of tensors, and 80 are there"),
     "a zip": (b"PK\3\4" + b"\0" * 100, "truncated or not a safetensors file"),

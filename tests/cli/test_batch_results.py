@@ -151,7 +151,7 @@ DAMAGED = [
 
 @pytest.mark.parametrize("text", DAMAGED, ids=range(len(DAMAGED)))
 def test_a_damaged_note_says_what_can_be_done(job: BatchRun, text: str) -> None:
-    """Without its note a folder of results is of no use, but a file of results is."""
+    """Without its note neither a folder of results nor a file of them can be continued."""
     note = job.output.with_name(f"{job.output.name}.options.json")
     note.write_bytes(text.encode(errors="surrogateescape"))
     assert _said(job) == f"{note} is damaged: delete {job.output} and it, and begin anew"
@@ -159,4 +159,4 @@ def test_a_damaged_note_says_what_can_be_done(job: BatchRun, text: str) -> None:
     job.output.write_text("a result")
     with pytest.raises(ValueError) as error:
         RunNote(job.output, "in.csv", {}, "float32").check(resume=True)
-    assert str(error.value) == f"{note} is damaged: delete it, or {job.output} as well"
+    assert str(error.value) == f"{note} is damaged: delete {job.output} and it, and begin anew"

@@ -254,6 +254,9 @@ MISTAKES = [
     (["classify", "x", *LABELS, "--labels-per-pass", "some"], "labels_per_pass must be"),
     (["classify", "x", *LABELS, "--warm-up", "64,many"], "--warm-up takes numbers of tokens"),
     (["classify", "x", *LABELS, "--warm-up", "64,3"], "--warm-up takes numbers of tokens, from 4"),
+    (["classify", "x", *LABELS, "--warm-up", ""], "--warm-up takes numbers of tokens"),
+    (["classify", "x", *LABELS, "--warm-up", "64,400000"], "--warm-up 400000: a batch here has at most 2048"),
+    (["classify", "x", *LABELS, "--dtype", ""], "dtype '' is not supported"),
     (["classify", "x", *LABELS, "--threads", "100000"], "threads (--threads) must be at most"),
     (
         ["classify", "x", *LABELS, "--dtype", "half", "--quantization", "int8"],

@@ -97,6 +97,19 @@ class Killed(BaseException):
     """Ends a run as SIGKILL does: nothing of the command handles it."""
 
 
+@pytest.fixture
+def no_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Has every text get every label."""
+
+    def scorer(scoring: Any, *_: Any) -> Any:
+        found = Outcome([{"label": label, "score": 1.0} for label in scoring.labels])
+        return lambda rows, first: [found] * len(rows)
+
+    monkeypatch.setattr(classify, "_scorer", scorer)
+    monkeypatch.setattr(classify, "_remedy", lambda *_: "")
+    monkeypatch.setattr(GLiClassModel, "from_pretrained", lambda *_, **__: SimpleNamespace(dtype=""))
+
+
 def killed(*_: Any, **__: Any) -> None:
     raise Killed
 
@@ -107,14 +120,8 @@ def killed(*_: Any, **__: Any) -> None:
     [*itertools.product(OUTPUT_SUFFIXES, ["start", "write", "close"]), (".jsonl", "begin")],
 )
 def test_a_run_that_is_killed_early_leaves_no_results_of_the_run_before(
-    texts: Path, tmp_path: Path, suffix: str, step: str, monkeypatch: pytest.MonkeyPatch
+    texts: Path, tmp_path: Path, suffix: str, step: str, no_model: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def scorer(scoring: Any, *_: Any) -> Any:
-        found = Outcome([{"label": label, "score": 1.0} for label in scoring.labels])
-        return lambda rows, first: [found] * len(rows)
-
-    monkeypatch.setattr(classify, "_scorer", scorer)
-    monkeypatch.setattr(GLiClassModel, "from_pretrained", lambda *_, **__: SimpleNamespace(dtype=""))
     output = tmp_path / f"out{suffix}"
     elsewhere = tmp_path / f"elsewhere{suffix}"
     output.symlink_to(elsewhere)
@@ -134,6 +141,27 @@ def test_a_run_that_is_killed_early_leaves_no_results_of_the_run_before(
     assert (b"music" in found, b"sport" in found) == (step == "start", step != "start")
     # .parquet is exchanged whole: a link gives way to the file, and what it led to stays
     assert kept(output) == TEXTS and output.is_symlink() == (suffix != ".parquet") and elsewhere.exists()
+
+
+@pytest.mark.parametrize("suffix", OUTPUT_SUFFIXES)
+def test_an_interrupt_says_how_many_texts_the_file_holds(
+    texts: Path, tmp_path: Path, suffix: str, no_model: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = type(open_writer(tmp_path / f"out{suffix}", resume=False))
+    write, calls = writer.write, itertools.count(1)
+
+    def interrupted(*given: Any) -> None:
+        if next(calls) == 7:  # in the midst of a part
+            raise KeyboardInterrupt
+        write(*given)
+
+    monkeypatch.setattr(writer, "write", interrupted)
+    output = tmp_path / f"out{suffix}"
+    for held, options in ((6, []), (6, ["--resume"])):
+        result = run("classify", str(texts), "--labels", "a", "--output", str(output), *options)
+        assert result.exit_code == INTERRUPTED and f"after {held} of 40 texts" in words(result)
+        assert kept(output) == TEXTS[:held]
+        calls = itertools.count(7)
 
 
 def test_a_folder_that_cannot_be_written_to(texts: Path) -> None:
@@ -235,3 +263,5 @@ def test_an_error_that_nobody_reads_keeps_its_exit_code(tmp_path: Path) -> None:
     command = [*COMMAND, str(tmp_path / "nothing.csv"), "--labels", "a"]
     assert subprocess.run(command, stderr=write, check=False).returncode == 2
     os.close(write)
+    with open("/dev/full", "wb") as full:
+        assert subprocess.run(command, stderr=full, check=False).returncode == 2

@@ -87,6 +87,15 @@ def test_columns_delimiters_and_places(tmp_path: Path) -> None:
     assert rows == [Row("line 2", "two\nlines", {"a": "1"}), Row("line 5", "x", {"a": "2"})]
 
 
+@pytest.mark.parametrize("kind", [".csv", ".tsv", ".csv.gz"])
+def test_a_blank_line_of_a_single_column_is_an_empty_text(tmp_path: Path, kind: str) -> None:
+    path = written(tmp_path, f"in{kind}", 'text\r\n\r\none\r\n\r\n\r\n"two\n\nlines"\r\n\r\n')
+    found = [(row.place, row.text) for row in read_rows(path, Reading())]
+    assert found == [
+        ("line 2", ""), ("line 3", "one"), ("line 4", ""), ("line 5", ""), ("line 6", "two\n\nlines"),
+    ]  # fmt: skip
+
+
 MALFORMED = [
     ("in.csv", 'id,text\n1,"unclosed\n2,second\n3,third\n', "line 2 is not valid CSV: a quote is never"),
     ("in.csv", 'id,text\n1,"a"b\n', "line 2 is not valid CSV"),
@@ -104,6 +113,8 @@ MALFORMED = [
     ("in.jsonl", '{"text": "a"}\n{"te', "line 2 is not valid JSON"),
     ("in.json", f"[{'1' * 5000}]", "is not valid JSON: Exceeds the limit"),
     ("in.jsonl", f'"a"\n{"1" * 5000}\n', "line 2 is not valid JSON: Exceeds the limit"),
+    ("in.json", '[{"text": "a", "text": "b"}]', "is not valid JSON: an object has the name 'text' twice"),
+    ("in.jsonl", '"a"\n{"text": "a", "id": {"b": 1, "b": 2}}\n', "line 2 is .* has the name 'b' twice"),
     ("in.parquet", "PAR1", "is not a parquet file"),
     ("in.parquet.gz", "x", "unknown file type"),
     ("in.docx", "x", "unknown file type"),
@@ -127,8 +138,11 @@ def test_a_cut_gzip_file_and_wrong_options(tmp_path: Path) -> None:
     for name in ("utf-88", "base64"):
         with pytest.raises(ValueError, match=f"unknown encoding '{name}'"):
             Reading(encoding=name)
-    with pytest.raises(ValueError, match="--delimiter is one character"):
-        Reading(delimiter="||")
+    for delimiter in ("||", "", '"', "\n", "\r", "\0"):
+        with pytest.raises(ValueError, match="--delimiter is one character"):
+            Reading(delimiter=delimiter)
+    with pytest.raises(ValueError, match="takes the word tab"):
+        Reading(delimiter=r"\t")
     with pytest.raises(ValueError, match="a column 'error' of their own"):
         Reading(keep=("error",))
     for wrong, option in (

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from gliclass_fast.cli import app
 from gliclass_fast.cli.console import DEVICES
-from gliclass_fast.cli.options import reading_of
+from gliclass_fast.cli.options import examples_in, labels_of, reading_of
 from gliclass_fast.ops import ORDER
 
 MISTAKES = [
@@ -76,6 +76,71 @@ def test_every_command_refuses_a_device_that_there_is_not(
 
 def test_the_devices_are_those_of_the_operations() -> None:
     assert set(DEVICES) == set(ORDER)
+
+
+@pytest.mark.parametrize(
+    ("line", "option"),
+    [
+        ("classify x --labels a --threshold 0 --threshold 1", "--threshold"),
+        ("classify x --labels a -o a.csv --output=b.csv", "--output/-o"),
+        ("classify x --labels a --precision int8 --quantization int8", "--quantization/--precision"),
+        ("batch x --labels-file a --labels-file b -o out", "--labels-file"),
+        ("serve --port 1 --port 2", "--port"),
+        ("bench --peers none --peers all", "--peers"),
+        ("check --texts a --texts b", "--texts"),
+        ("info --device cpu --device cpu", "--device"),
+    ],
+)
+def test_an_option_with_one_value_is_given_once(line: str, option: str) -> None:
+    result = CliRunner().invoke(app.app, line.split(" "))
+    assert result.exit_code == 2 and f"{option} is given twice" in result.stderr
+
+
+def test_labels_may_be_given_several_times() -> None:
+    assert labels_of(["a, b", "c", ""], None) == ["a", "b", "c"]
+    for neither_or_both in ((None, None), ([], None), (["a"], Path("labels.json"))):
+        with pytest.raises(ValueError, match="give the labels either as"):
+            labels_of(*neither_or_both)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "classify x --labels-file",
+        "classify x --labels a --examples",
+        "serve --labels-file",
+        "serve --config",
+        "serve --api-key-file",
+        "check --quantization int8 --texts",
+    ],
+)
+def test_a_file_that_cannot_be_opened_is_named_with_its_option(
+    line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gliclass_fast.serving.logs.use_json", lambda level: None)
+    option, folder = line.split(" ")[-1], tmp_path / "a.txt"
+    folder.mkdir()
+    for path, reason in ((folder, "it is a folder"), (tmp_path / "no.txt", "No such file or directory")):
+        result = CliRunner().invoke(app.app, [*line.split(" "), str(path)])
+        assert result.exit_code == 2 and result.stderr == f"error: {option} {path}: {reason}\n"
+
+
+@pytest.mark.parametrize(
+    ("examples", "message"),
+    [
+        ("[{}]", "example 1 has no 'text'"),
+        ('[{"text": "a", "labels": ["b"]}, {"text": "a"}]', "example 2 has no 'labels'"),
+        ('[{"labels": ["b"]}]', "example 1 has no 'text'"),
+        ('[["a"]]', "example 1 has no 'text'"),
+        ('{"text": "a", "labels": ["b"]}', "must hold a list of"),
+        ('[{"text": "a", "labels": [], "labels": ["b"]}]', "an object has the name 'labels' twice"),
+    ],
+)
+def test_examples_have_a_text_and_labels(examples: str, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "examples.json"
+    path.write_text(examples)
+    with pytest.raises(ValueError, match=message):
+        examples_in(path)
 
 
 def test_columns_to_keep_may_be_given_several_times() -> None:

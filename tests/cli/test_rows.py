@@ -108,6 +108,23 @@ def test_skipped_rows_and_resume(rows: Path, suffix: str, monkeypatch: pytest.Mo
     assert run(*first, "--resume", "--no-text").exit_code == 2
 
 
+@pytest.mark.parametrize("suffix", OUTPUT_SUFFIXES)
+def test_results_without_a_note_are_not_continued(rows: Path, suffix: str) -> None:
+    """They may be of any options, which nothing tells."""
+    output = rows.with_name(f"out{suffix}")
+    command = [str(rows), "-o", str(output)]
+    assert run(*command).exit_code == FAILED_ROWS
+    whole, note = output.read_bytes(), output.with_name(f"{output.name}.options.json")
+    note.unlink()
+    result = run(*command, "--resume", "--threshold", "0")
+    assert result.exit_code == 2 and output.read_bytes() == whole
+    said = f"{output} has results and no {note}: give another --output, or delete {output}"
+    assert said in " ".join(result.stderr.split())
+    if suffix != ".parquet":  # nothing is lost of an empty file
+        output.write_bytes(b"")
+        assert run(*command, "--resume").exit_code == FAILED_ROWS and output.read_bytes() == whole
+
+
 def test_a_result_never_goes_to_a_row_that_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An empty text and a null look alike where a result is matched with rows."""
     monkeypatch.setattr(classify, "TEXTS_AT_A_TIME", 1)
@@ -296,7 +313,11 @@ def test_long_texts_in_chunks_and_the_summary_of_cuts(tmp_path: Path) -> None:
     rows = tmp_path / "rows.txt"
     rows.write_text("short\n" + "I loved this film. " * 200 + "\n")
     cut = run(str(rows), "--max-length", "64", "--threshold", "0")
-    assert "the window cut 1 of 2 texts (line 2)" in " ".join(cut.stderr.split())
+    assert " ".join(cut.stderr.split()) == (
+        "the window cut 1 of 2 texts (line 2); --max-length or --text-chunk-size may have them read whole"
+    )
+    cut_by_model = run(str(rows), "--max-length", "512")  # the tokens that the demo checkpoint reads at most
+    assert "(line 2); --text-chunk-size may" in " ".join(cut_by_model.stderr.split())
     whole = run(str(rows), "--max-length", "64", "--threshold", "0", "--text-chunk-size", "100")
     assert "cut" not in whole.stderr and whole.exit_code == 0, whole.stderr
     short, long = ([json.loads(line) for line in each.stdout.splitlines()] for each in (cut, whole))

@@ -31,7 +31,7 @@ def test_what_is_asked_for_is_taken() -> None:
             assert candidates(name, device, reference) == [dtype]
     for wrong in ("float8", "nn", "double", ""):
         with pytest.raises(
-            ValueError, match=f"{wrong} is not supported; supported: float32, float16, bfloat"
+            ValueError, match=f"dtype '{wrong}' is not supported; supported: float32, float16, bfloat"
         ):
             candidates(wrong, CPU, reference)
 

@@ -74,7 +74,7 @@ def test_its_programs_run(url: str) -> None:
 
 
 def test_its_tables_are_complete() -> None:
-    keys = section("What to set").split("Any other option", 1)[1]
+    keys = section("What to set").split("every other option", 1)[1]
     assert names(keys) == {*EFFECTS, *WITHOUT_EFFECT}
     for key, text in EFFECTS.items():
         assert f"| `{key}` | {text} |" in keys
@@ -82,7 +82,7 @@ def test_its_tables_are_complete() -> None:
         assert f" | {reason} |" in keys
     commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
     options = {option for item in commands["serve"].params for option in item.opts if option.startswith("--")}
-    own = section("What to set").split("Any other option", 1)[0]
+    own = section("What to set").split("every other option", 1)[0]
     assert names(own, r"(--[a-z][a-z-]+)") == options
     metrics = {name.split("{")[0] for name in names(section("Metrics"))}
     labels = {

@@ -94,6 +94,8 @@ def test_what_is_no_port_and_labels_of_each_text_are_mistakes(tmp_path: Path) ->
         (["--threads", "100000"], f"(--threads) must be at most {MOST_THREADS} here, not 100000"),
         (["--tokenizer-threads", "100000"], "(--tokenizer-threads) must be at most"),
         (["--log-level", "foo"], "'--log-level'"),
+        (["--api-key", "k"], "unknown option '--api-key'; the nearest known one is '--api-key-file'"),
+        (["--host", "256.1.1.1"], "the service cannot listen at http://256.1.1.1:8000"),
         (["--host", ""], "the host (--host) must be an address"),
         (["--host", " "], "the host (--host) must be an address"),
         (["--timeout", "0"], "seconds (--timeout, request_timeout_s) must be positive, not 0.0"),
@@ -252,7 +254,7 @@ def test_addresses_are_those_of_the_web() -> None:
     ("options", "message"),
     [
         (["/nowhere/at-all"], "/nowhere/at-all"),
-        (["--max-model-length", "5"], "max_model_len"),
+        (["--max-model-length", "5"], "the nearest known one is '--max-model-len'"),
         (["--api-key-file", os.devnull], "holds no key"),
         (["--ray-address", "ray://nowhere:10001"], "ray_address, the address of a cluster, needs --ray"),
     ],

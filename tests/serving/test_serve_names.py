@@ -90,7 +90,7 @@ def test_options_count_more_than_the_file(tmp_path: Path) -> None:
     config, host = command.arguments_of(["--config", str(path), "--port", "9001", "--host", "::1"])
     assert (config.model, config.http_port, config.max_labels, host) == ("m", 9001, 7, "::1")
     assert command.arguments_of([])[0].model == "knowledgator/gliclass-edge-v3.0"
-    with pytest.raises(ArgumentError, match="unknown key 'max_label'"):
+    with pytest.raises(ArgumentError, match="unknown option '--max-label'"):
         command.arguments_of(["--max-label", "3"])
 
 
@@ -142,7 +142,7 @@ def test_without_the_extra_the_command_says_what_to_install(monkeypatch: pytest.
 def test_mistakes_and_help_end_the_command(capsys: pytest.CaptureFixture[str], ray_serve: Any) -> None:
     with pytest.raises(SystemExit) as ended:
         command.main(["--max-label", "3"])
-    assert ended.value.code == 2 and "the nearest known one is 'max_labels'" in capsys.readouterr().err
+    assert ended.value.code == 2 and "the nearest known one is '--max-labels'" in capsys.readouterr().err
     with pytest.raises(SystemExit) as ended:
         command.main(["--help"])
     printed = capsys.readouterr().out

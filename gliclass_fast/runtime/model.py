@@ -112,13 +112,14 @@ class GLiClassModel(StockModel):
         name = options.pop("pretrained_model_name_or_path", path_or_repo_id)
         if path_or_repo_id not in (None, name):
             raise TypeError("path_or_repo_id and pretrained_model_name_or_path are two names of one argument")
-        found = find_pretrained(name, options)
+        asked = torch_dtype if dtype is None else dtype
+        found = find_pretrained(name, options, asked)
         return cls(
             found.raw,
             partial(open_checkpoint, found.folder),
             str(found.folder),
             on_change,
-            dtype=torch_dtype if dtype is None else dtype,
+            dtype=asked,
             device=found.device if device is None else device,
             backend=backend,
             cuda_graphs=cuda_graphs,

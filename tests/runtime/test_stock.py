@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import ast
 import copy
 import dataclasses
 import inspect
 import pickle
-import re
 from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
@@ -17,12 +15,10 @@ import peft
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import PreTrainedModel
 
 from gliclass_fast import ArgumentError, CheckpointError, GLiClassModel, demo
 from gliclass_fast.config import STOCK_DEFAULTS, GLiClassModelConfig, ModelConfig
 from gliclass_fast.model import GLiClassOutput
-from gliclass_fast.runtime import pretrained
 from tests import families
 from tests.accuracy import assert_same_results
 from tests.adapters import backbone_of
@@ -211,37 +207,6 @@ def test_tensors_are_loaded_strictly_or_not() -> None:
 def test_harmless_options_of_transformers_are_taken(options: dict[str, Any]) -> None:
     folder = demo.PATH.parent if "subfolder" in options else demo.PATH
     assert GLiClassModel.from_pretrained(folder, **options).device == torch.device("cpu")
-
-
-def test_every_option_of_transformers_has_its_default() -> None:
-    """Options may come and go with the versions of transformers; those that are there are known."""
-    ours = inspect.signature(GLiClassModel.from_pretrained).parameters
-    known = {*ours, *pretrained._TAKEN, *pretrained._DEFAULT_ALONE}
-    theirs = PreTrainedModel.from_pretrained
-    source = inspect.getsource(theirs)
-    named = {"pretrained_model_name_or_path", "model_args", "kwargs"}
-    taken = inspect.signature(theirs).parameters.keys() - named
-    taken |= set(re.findall(r'kwargs\.pop\("(\w+)"', source))
-    for names in re.findall(r"for name in (\[[^]]*\])", source):  # those that it no longer reads
-        taken |= set(ast.literal_eval(names))
-    assert {"config", "state_dict", "device_map", "from_tf"} <= taken <= known
-
-
-def test_the_configuration_says_which_dtype_was_asked_for(tmp_path: Path) -> None:
-    reference_model().save_pretrained(tmp_path)
-    for options, expected in (
-        ({}, torch.float32),
-        ({"dtype": "auto"}, torch.float32),
-        ({"dtype": torch.float16}, torch.float16),
-        ({"torch_dtype": torch.bfloat16}, torch.bfloat16),
-        ({"torch_dtype": "half", "dtype": "float32"}, torch.float32),
-        ({"torch_dtype": "half"}, torch.float16),
-    ):
-        ours = GLiClassModel.from_pretrained(tmp_path, **options)
-        assert ours.config.dtype is ours.config.torch_dtype is expected and not ours.origin.changed()
-    theirs = gliclass.GLiClassModel.from_pretrained(tmp_path, **options)
-    assert ours.config.to_dict() == theirs.config.to_dict()
-    assert ours.float().config.dtype is theirs.float().config.dtype is torch.float16
 
 
 def test_methods_of_modules_work_or_say_what_to_use() -> None:

@@ -26,6 +26,7 @@ _KERNELS = ("flashdeberta", "kernels", "liger_kernel", "llm2vec", "turbot5", "un
 _KNOWN = ("torch", "transformers", "gliclass", "gliclass_fast", "peft", "accelerate", *_KERNELS)
 _WRAPPING = ("torch", "transformers", "accelerate")
 _MOST_NAMED = 5
+# the hooks that every module calls, under torch's private names
 _OF_ALL_MODULES = (torch_module._global_forward_hooks, torch_module._global_forward_pre_hooks)
 _warned: WeakSet[nn.Module] = WeakSet()
 
@@ -47,7 +48,7 @@ class Look:
         return forward is self._forward or (self._is_plain(forward) and self._is_plain(self._forward))
 
     def hooks(self) -> int:
-        """Returns how many forward hooks the module has of its own."""
+        """Returns how many forward hooks the module has."""
         return len(self._own["_forward_hooks"]) + len(self._own["_forward_pre_hooks"])
 
     def _is_plain(self, forward: Any) -> bool:

@@ -21,7 +21,7 @@ from gliclass_fast.pipeline.checked_attributes import Setting
 from gliclass_fast.text import arguments, chunks, results
 from gliclass_fast.text.arguments import OnTruncation, whole_number
 from gliclass_fast.text.errors import WrongValue
-from gliclass_fast.text.predictions import Prediction, best_first
+from gliclass_fast.text.predictions import Prediction
 from gliclass_fast.text.prompts import Request
 
 ChunkTokens = int | Literal["auto"] | None
@@ -159,35 +159,20 @@ class ZeroShotClassificationWithChunkingPipeline(BasePipeline):
                 "text_chunk_overlap is for chunks of characters: give text_chunk_size too, or overlap_tokens"
             )
 
-        def pieces(requests: list[Request], orders: int) -> Iterator[tuple[int, Request]]:
-            self.engine.follow_model()  # the chunks are made by its tokenizer and window
-            for index, request in enumerate(requests):
-                for piece in self._pieces(request, characters, size, shared, group, orders):
-                    yield index, replace(request, text=piece)
-
-        call, places, scored = self._scored(
-            label_permutations, on_truncation, group, return_info, pieces, texts=texts, labels=labels,
-            threshold=threshold, rac_examples=rac_examples, examples=examples, prompt=prompt,
+        call, of_text, counts = self._scored_chunks(
+            group, characters, size, shared, label_permutations, on_truncation, return_info, texts=texts,
+            labels=labels, threshold=threshold, rac_examples=rac_examples, examples=examples, prompt=prompt,
             return_hierarchical=return_hierarchical, label_descriptions=label_descriptions,
             min_score=min_score, none_label=none_label, adapter_ids=adapter_ids,
         )  # fmt: skip
         vars(self).update(to_stay)  # only now, so that those of a refused call do not stay
-        scores = results.scores_of(
-            [call.labels[index].names for index in places],
-            [each.logits for each in scored],
-            [call.types[index] for index in places],
-        )
-        of_text: list[list[results.Scores]] = [[] for _ in call.requests]
-        counts = [np.zeros(3, dtype=np.int64) for _ in call.requests]
-        for index, own, each in zip(places, scores, scored, strict=True):
-            of_text[index].append(own)
-            counts[index] += (each.tokens, each.tokens_cut, each.passes)
-        found = [
-            call.answer(
-                place, results.merged(parts, call.types[place], self.aggregate_chunk_scores), by_score=True
-            )
-            for place, parts in enumerate(of_text)
+        merged = [
+            results.Scores(parts[0].labels, parts[0].values)
+            if len(parts) == 1
+            else results.merged(parts, kind, self.aggregate_chunk_scores)
+            for parts, kind in zip(of_text, call.types, strict=True)
         ]
+        found = [call.answer(place, each, by_score=True) for place, each in enumerate(merged)]
         if not return_info:
             return found
         return found, [results.TextInfo(*map(int, each)) for each in counts]
@@ -201,17 +186,16 @@ class ZeroShotClassificationWithChunkingPipeline(BasePipeline):
         prompt: str | None = None,
     ) -> tuple[list[Prediction], dict[str, float]]:
         """Returns the predictions of one text, and the score of every label; errors are those of a call."""
-        single = self.classification_type == "single-label"
-        unused = single and threshold is None
+        unused = self.classification_type == "single-label" and threshold is None
         least = 0.0 if unused else arguments.score_between_0_and_1(threshold, "threshold")
         names = arguments.as_list(labels, "labels", "a list of strings")
-        # not self(...), as a subclass may answer its own calls by this
-        call = ZeroShotClassificationWithChunkingPipeline.__call__
-        [scores] = call(self, [text], names, examples=examples, prompt=prompt, return_hierarchical=True)
-        found = best_first({"label": label, "score": score} for label, score in scores.items())
-        if single:
-            return found[:1], scores
-        return [each for each in found if each["score"] >= least], scores
+        size, shared = _token_sizes(self.chunk_tokens, self.overlap_tokens)
+        call, [parts], _ = self._scored_chunks(
+            self.labels_chunk_size, (None, None), size, shared, texts=[text], labels=names, threshold=least,
+            examples=examples, prompt=prompt, return_hierarchical=False,
+        )  # fmt: skip
+        scores = results.merged(parts, call.types[0], self.aggregate_chunk_scores)
+        return call.answer(0, scores, by_score=True), dict(zip(scores.labels, scores.values, strict=True))
 
     def aggregate_chunk_scores(
         self, chunk_scores: Iterable[Mapping[str, float]], labels: Sequence[str]
@@ -219,6 +203,43 @@ class ZeroShotClassificationWithChunkingPipeline(BasePipeline):
         """Returns the best score of every label over the chunks of a text, 0 where no chunk has it."""
         chunks_of = list(chunk_scores)
         return {label: max([0.0, *(each.get(label, 0.0) for each in chunks_of)]) for label in labels}
+
+    def _scored_chunks(
+        self,
+        group: int,
+        characters: tuple[int | None, int | None],
+        size: ChunkTokens,
+        shared: int | None,
+        label_permutations: int = 1,
+        on_truncation: OnTruncation | None = None,
+        return_info: bool = False,
+        **given: Any,
+    ) -> tuple[results.CheckedCall, list[list[results.Scores]], list[np.ndarray]]:
+        """Returns a call, checked, and per text the scores of its chunks and the numbers of a `TextInfo`.
+
+        characters, size, shared: how `_pieces` cuts a text. given: the arguments of `prepare`.
+        """
+
+        def pieces(requests: list[Request], orders: int) -> Iterator[tuple[int, Request]]:
+            self.engine.follow_model()  # the chunks are made by its tokenizer and window
+            for index, request in enumerate(requests):
+                for piece in self._pieces(request, characters, size, shared, group, orders):
+                    yield index, replace(request, text=piece)
+
+        call, places, scored = self._scored(
+            label_permutations, on_truncation, group, return_info, pieces, **given
+        )
+        scores = results.scores_of(
+            [call.labels[index].names for index in places],
+            [each.logits for each in scored],
+            [call.types[index] for index in places],
+        )
+        of_text: list[list[results.Scores]] = [[] for _ in call.requests]
+        counts = [np.zeros(3, dtype=np.int64) for _ in call.requests]
+        for index, own, each in zip(places, scores, scored, strict=True):
+            of_text[index].append(own)
+            counts[index] += (each.tokens, each.tokens_cut, each.passes)
+        return call, of_text, counts
 
     def _pieces(
         self,

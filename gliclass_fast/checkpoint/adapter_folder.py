@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from gliclass_fast.checkpoint.documents import path_of
 from gliclass_fast.checkpoint.errors import CheckpointError
 from gliclass_fast.checkpoint.files import resolve_folder
 from gliclass_fast.checkpoint.lora import CONFIG, TENSORS, adapter_place
@@ -23,7 +24,7 @@ def resolve_adapter(path_or_repo_id: str | Path) -> Path:
     wanted = f"give the folder of an adapter, which holds {CONFIG} and {TENSORS}"
     if not os.fspath(path_or_repo_id):  # as a path, this would be the current directory
         raise CheckpointError(f"the folder is an empty string: {wanted}")
-    if os.path.isfile(os.path.expanduser(path_or_repo_id)):  # no error for names that no file can have
+    if os.path.isfile(path_of(path_or_repo_id)):  # no error for names that no file can have
         raise CheckpointError(f"{path_or_repo_id} is a file; {wanted}")
     return resolve_folder(path_or_repo_id)
 

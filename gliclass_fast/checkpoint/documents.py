@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from stat import S_ISREG
@@ -13,6 +14,11 @@ from gliclass_fast.checkpoint.errors import CheckpointError, MissingCheckpointEr
 # Parsed JSON takes up to forty times its text. The longest files of this kind have 1.2 MB.
 MOST_JSON_BYTES = 2 << 20
 MOST_DEPTH = 64  # lists and objects within each other
+
+
+def path_of(name: str | os.PathLike[str]) -> Path:
+    """Returns the path of a name: as it is given where it exists, else with the home that a ~ stands for."""
+    return Path(name if os.path.exists(name) else os.path.expanduser(name))
 
 
 def check_file(file: Path, most_bytes: int | None = None) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer, PretrainedConfig
 
-from gliclass_fast.checkpoint.documents import MOST_JSON_BYTES, check_file, read_object
+from gliclass_fast.checkpoint.documents import MOST_JSON_BYTES, check_file, path_of, read_object
 from gliclass_fast.checkpoint.errors import CheckpointError, MissingCheckpointError
 
 HUB_OPTIONS = ("revision", "token", "cache_dir", "local_files_only", "force_download")
@@ -44,11 +44,12 @@ def resolve_folder(path_or_repo_id: str | Path, weights: bool = True, **hub: Any
     if not fspath(path_or_repo_id):  # as a path, this would be the current directory
         raise MissingCheckpointError("the name of the checkpoint is empty: give a folder or a repository id")
     try:
-        folder = Path(path_or_repo_id).expanduser()
+        folder = path_of(path_or_repo_id)
         exists = folder.exists()
-    except (RuntimeError, OSError) as error:  # there is no such user, or the name is too long
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise MissingCheckpointError(f"{str(path_or_repo_id)[:200]} cannot be opened: {reason}") from None
+    except OSError as error:  # the name is too long
+        raise MissingCheckpointError(
+            f"{str(path_or_repo_id)[:200]} cannot be opened: {error.strerror}"
+        ) from None
     if exists:
         if not folder.is_dir():
             raise MissingCheckpointError(

@@ -13,7 +13,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from gliclass_fast.checkpoint.adapters import adapter_layers, adapter_state, merged_readers
 from gliclass_fast.checkpoint.memory import Memory
-from gliclass_fast.checkpoint.own_forwards import Look, refuse_own_forwards, warn_of_hooks
+from gliclass_fast.checkpoint.own_forwards import Look, count_hooks, refuse_own_forwards, warn_of_hooks
 
 _watching: WeakSet[LiveState] = WeakSet()
 
@@ -63,7 +63,7 @@ class LiveState:
         self._tensors: list[tuple[dict[str, Any], str, Tensor, int, int]] = []
         self._modules: list[tuple[dict[str, Any], dict[str, Any]]] = []
         self._model, self._looks = model, [Look(module) for module in model.modules()]
-        self._hooks = sum(look.hooks() for look in self._looks)
+        self._hooks = count_hooks(self._looks)
         self._adapters = [(layer, adapter_state(layer)) for layer in adapter_layers(model).values()]
         self._stepped = False  # whether an optimizer of these tensors made a step
         for module in model.modules():
@@ -79,7 +79,7 @@ class LiveState:
 
     def holds(self) -> bool:
         """Tells whether nothing changed since; warns of hooks that are new, as they are not called."""
-        hooks = sum(look.hooks() for look in self._looks)
+        hooks = count_hooks(self._looks)
         if hooks > self._hooks:
             warn_of_hooks(self._model)
         self._hooks = hooks

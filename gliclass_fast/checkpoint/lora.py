@@ -206,7 +206,6 @@ class MergedLora(Mapping[str, Tensor]):
     ) -> None:
         """Takes the names `added` of the adapter's own tensors; error messages name `source`."""
         self._tensors, own = tensors, set(added)
-        self._transposed = bool(options.get("fan_in_fan_out"))  # weights are [in, out]
         # maps the names of a plain checkpoint to the stored ones
         self._stored = {
             name.replace(WRAPPER, "", 1).replace(".base_layer.", "."): name
@@ -219,9 +218,8 @@ class MergedLora(Mapping[str, Tensor]):
         weight = self._tensors[self._stored[name]]
         if name not in self._pairs.changed:
             return weight
-        a, b, scaling = self._pairs.read(name, weight.shape[::-1] if self._transposed else weight.shape)
-        update = scaling * (b @ a)
-        return (weight.float() + (update.T if self._transposed else update)).to(weight.dtype)
+        a, b, scaling = self._pairs.read(name, weight.shape)
+        return (weight.float() + scaling * (b @ a)).to(weight.dtype)
 
     def __contains__(self, name: object) -> bool:
         return name in self._stored  # the inherited one would merge the weight to find out

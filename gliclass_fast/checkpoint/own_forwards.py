@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import chain
 from typing import Any
 from weakref import WeakSet
 
 from torch import nn
+from torch.nn.modules import module as torch_module
 from torch.nn.utils.parametrize import is_parametrized
 
 from gliclass_fast.checkpoint.errors import CheckpointError
@@ -25,6 +26,8 @@ _KERNELS = ("flashdeberta", "kernels", "liger_kernel", "llm2vec", "turbot5", "un
 _KNOWN = ("torch", "transformers", "gliclass", "gliclass_fast", "peft", "accelerate", *_KERNELS)
 _WRAPPING = ("torch", "transformers", "accelerate")
 _MOST_NAMED = 5
+# the hooks that every module calls, under torch's private names
+_OF_ALL_MODULES = (torch_module._global_forward_hooks, torch_module._global_forward_pre_hooks)
 _warned: WeakSet[nn.Module] = WeakSet()
 
 
@@ -65,9 +68,19 @@ def refuse_own_forwards(model: nn.Module) -> None:
             )
 
 
+def count_hooks(looks: Iterable[Look]) -> int:
+    """Counts the forward hooks of modules, and those of all modules that there are."""
+    return sum(look.hooks() for look in looks) + sum(map(len, _OF_ALL_MODULES))
+
+
 def warn_of_hooks(model: nn.Module) -> None:
     """Warns once of every model that has forward hooks of somebody's own."""
-    hooked = [_named(place, module) for place, module in _computing(model) if _others_hooks(module)]
+    hooked = ["all modules"] if _others_hooks(*_OF_ALL_MODULES) else []
+    hooked += [
+        _named(place, module)
+        for place, module in _computing(model)
+        if _others_hooks(module._forward_hooks, module._forward_pre_hooks)
+    ]
     if hooked and model not in _warned:
         _warned.add(model)
         more = f" and {len(hooked) - _MOST_NAMED} more" if len(hooked) > _MOST_NAMED else ""
@@ -82,8 +95,8 @@ def _named(place: str, module: nn.Module) -> str:
     return f"{place or 'the model'} ({type(module).__name__})"
 
 
-def _others_hooks(module: nn.Module) -> list[Any]:
-    hooks = [*module._forward_hooks.values(), *module._forward_pre_hooks.values()]
+def _others_hooks(*registries: Mapping[int, Callable[..., Any]]) -> list[Any]:
+    hooks = chain(*(each.values() for each in registries))
     return [hook for hook in hooks if _package(hook) not in _KNOWN]
 
 

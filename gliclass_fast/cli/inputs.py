@@ -7,9 +7,9 @@ import io
 import re
 import sys
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any, Protocol
 
+from gliclass_fast.checkpoint.documents import path_of
 from gliclass_fast.cli.readers import hint_of_pattern, kind_of, read_rows
 from gliclass_fast.cli.rows import OF_COLUMNS, FileFormatError, Reading, Row, checked
 
@@ -137,14 +137,6 @@ def is_file(text: str) -> bool:
         return path.exists() and not path.is_dir()
     except (OSError, ValueError):  # it is too long, or has a zero byte
         return False
-
-
-def path_of(text: str) -> Path:
-    """Returns the path that a text names, with the home that a ~ stands for where there is such a user."""
-    try:
-        return Path(text).expanduser()
-    except RuntimeError:
-        return Path(text)
 
 
 def is_file_name(text: str) -> bool:

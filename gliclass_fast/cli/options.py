@@ -12,9 +12,9 @@ from typing import Annotated, Any
 
 from typer import Argument, Option
 
-from gliclass_fast.checkpoint.documents import once
+from gliclass_fast.checkpoint.documents import once, path_of
 from gliclass_fast.cli import console
-from gliclass_fast.cli.inputs import path_of, source_of
+from gliclass_fast.cli.inputs import source_of
 from gliclass_fast.cli.results import Layout
 from gliclass_fast.cli.rows import TEXT_COLUMN, Reading
 from gliclass_fast.text.hypotheses import split_labels

@@ -7,6 +7,7 @@ from functools import partial, wraps
 from typing import Any, TypeVar, cast
 
 import numpy as np
+from torch import Tensor
 from transformers import BatchEncoding
 
 from gliclass_fast import make_lazy
@@ -108,8 +109,10 @@ class BasePipeline(PipelineSettings):
     def prepare_inputs(
         self, texts: Sequence[str], labels: Any, same_labels: bool = False,
         examples: Sequence[Any] | None = None, prompt: str | Sequence[str] | None = None,
-    ) -> BatchEncoding:  # fmt: skip
+    ) -> BatchEncoding | dict[str, Tensor]:  # fmt: skip
         """Returns the padded tensors that a stock model is called with, on the model's device.
+
+        They are a BatchEncoding, and for `decoder-kv` a dict, as in the reference.
 
         same_labels: has no effect. Raises TypeError and ValueError as a call of the pipeline does.
         """
@@ -119,7 +122,8 @@ class BasePipeline(PipelineSettings):
         inputs = pad_prompts(prompts, self.tokenizer.pad_token_id or 0)
         if self.labels_tokenizer is not None:
             inputs |= padded_labels([own.labels for own in requests], self.labels_tokenizer, self.max_length)
-        return BatchEncoding(inputs).to(self.device)
+        batch = BatchEncoding(inputs).to(self.device)
+        return batch.data if self.model.loaded.config.architecture_type == "decoder-kv" else batch
 
     def prepare(
         self,

@@ -152,8 +152,8 @@ class PipelineSettings:
 
         It replaces an adapter of the same id. folder: a folder or a repository id.
 
-        Raises CheckpointError where it holds no plain LoRA adapter for this backbone, TypeError for an id or
-        a folder of another type, and changes nothing then.
+        Raises CheckpointError where it holds no plain LoRA adapter for this backbone, ValueError for an empty
+        id, TypeError for an id or a folder of another type, and changes nothing then.
         """
         self.model.load_adapter(adapter_id, folder)
 

@@ -35,7 +35,12 @@ def dtype_candidates(
             return [torch.bfloat16] if overflows else [torch.float16, torch.bfloat16]
         stored = (tensor.dtype for tensor in tensors.values() if tensor.is_floating_point())
         asked = config.dtype or next(stored, torch.float32)
+    return [supported_dtype(asked)]
+
+
+def supported_dtype(asked: torch.dtype | str) -> torch.dtype:
+    """Returns a dtype that is given as such or by one of torch's names; raises ValueError for any other."""
     dtype = getattr(torch, asked.removeprefix("torch."), None) if isinstance(asked, str) else asked
     if dtype is None or dtype not in DTYPES.values():
         raise ValueError(f"dtype {asked!r} is not supported; supported: {', '.join(DTYPES)}")
-    return [dtype]
+    return dtype

@@ -29,6 +29,7 @@ from gliclass_fast.runtime.settings import Settings
 from gliclass_fast.runtime.stock import WITHOUT_WEIGHTS, StockModel
 from gliclass_fast.runtime.warm_up import warm_up
 from gliclass_fast.text.arguments import plain_string
+from gliclass_fast.text.errors import WrongValue
 
 logger = logging.getLogger(__name__)
 
@@ -112,13 +113,14 @@ class GLiClassModel(StockModel):
         name = options.pop("pretrained_model_name_or_path", path_or_repo_id)
         if path_or_repo_id not in (None, name):
             raise TypeError("path_or_repo_id and pretrained_model_name_or_path are two names of one argument")
-        found = find_pretrained(name, options)
+        asked = torch_dtype if dtype is None else dtype
+        found = find_pretrained(name, options, asked)
         return cls(
             found.raw,
             partial(open_checkpoint, found.folder),
             str(found.folder),
             on_change,
-            dtype=torch_dtype if dtype is None else dtype,
+            dtype=asked,
             device=found.device if device is None else device,
             backend=backend,
             cuda_graphs=cuda_graphs,
@@ -257,10 +259,13 @@ class GLiClassModel(StockModel):
         id: what calls name the adapter by. folder: a folder or a repository id, with adapter_config.json and
         adapter_model.safetensors.
 
-        Raises CheckpointError where the folder holds no plain LoRA adapter for this model, and TypeError for
-        an id that is no string, or a folder that is no path.
+        Raises CheckpointError where the folder holds no plain LoRA adapter for this model, ValueError for an
+        empty id, and TypeError for an id that is no string, or a folder that is no path.
         """
-        id, place = plain_string(id, "adapter_id"), resolve_adapter(folder)
+        id = plain_string(id, "adapter_id")
+        if not id:
+            raise WrongValue("adapter_id is empty, which means no adapter: give it another id")
+        place = resolve_adapter(folder)
         self._drop_adapter(self.adapters.load(id, place, self.loaded.places))
 
     def unload_adapter(self, id: str) -> None:

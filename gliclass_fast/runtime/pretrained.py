@@ -7,17 +7,27 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
+
 from gliclass_fast.checkpoint.files import HUB_OPTIONS, read_json, resolve_folder
-from gliclass_fast.config import STOCK_DEFAULTS
+from gliclass_fast.config import STOCK_DEFAULTS, dtype_name
+from gliclass_fast.runtime.dtype import supported_dtype
 
 logger = logging.getLogger(__name__)
 
 # These choose how transformers loads or computes. The engine has one way for both, which runs no remote code.
-_WITHOUT_EFFECT = ("low_cpu_mem_usage", "trust_remote_code", "attn_implementation", "weights_only", "proxies")
+_WITHOUT_EFFECT = (
+    "low_cpu_mem_usage", "trust_remote_code", "attn_implementation", "weights_only", "proxies",
+    "disable_mmap", "adapter_name",
+)  # fmt: skip
 # transformers' own defaults of these are taken, and no other value
 _DEFAULT_ALONE = (
     "quantization_config", "variant", "state_dict", "from_tf", "from_flax", "output_loading_info",
     "ignore_mismatched_sizes", "tp_plan", "max_memory", "offload_folder", "key_mapping", "adapter_kwargs",
+    "gguf_file", "generation_config", "use_kernels", "kernel_config", "allow_all_kernels", "fusion_config",
+    "device_mesh", "tp_size", "distributed_config", "experts_implementation", "offload_buffers",
+    "offload_state_dict", "tqdm_class", "mirror", "_commit_hash", "_fast_init", "_from_auto",
+    "_from_pipeline",
 )  # fmt: skip
 LOCATION_OPTIONS = (*HUB_OPTIONS, "subfolder")  # the options that say where a checkpoint is
 _TAKEN = (*LOCATION_OPTIONS, "config", "device_map", "use_safetensors", *_WITHOUT_EFFECT)
@@ -31,13 +41,16 @@ class Pretrained(NamedTuple):
     device: Any
 
 
-def find_pretrained(path_or_repo_id: str | Path, options: Mapping[str, Any]) -> Pretrained:
+def find_pretrained(
+    path_or_repo_id: str | Path, options: Mapping[str, Any], dtype: torch.dtype | str | None = None
+) -> Pretrained:
     """Finds or downloads a checkpoint.
 
     Args:
         path_or_repo_id: a folder or a repository id.
         options: those of the Hub (`HUB_OPTIONS`), subfolder, config, device_map with one device, options of
             config.json, which replace what the file says, and options that have no effect here.
+        dtype: what the caller asks for; the configuration says so, unless it is None or "auto".
 
     Raises:
         TypeError: an option is unknown.
@@ -62,6 +75,8 @@ def find_pretrained(path_or_repo_id: str | Path, options: Mapping[str, Any]) -> 
             f"unexpected arguments {sorted(unknown)}; supported: {', '.join(_TAKEN)}, options of "
             "config.json, and those that from_pretrained describes"
         )
+    if dtype is not None and dtype != "auto":
+        changes["dtype"] = dtype_name(supported_dtype(dtype))
     name = {"_name_or_path": str(path_or_repo_id)}  # transformers shows it as `config.name_or_path`
     return Pretrained(folder, raw | changes | name, _one_device(given.get("device_map")))
 

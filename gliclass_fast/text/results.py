@@ -102,11 +102,9 @@ def merged(
 ) -> Scores:
     """Returns one score of every label for the chunks of a text; single-label scores then sum to 1.
 
-    The last score of a label that is given twice counts. One chunk stays as it is. aggregate: takes the
-    scores of every chunk by label, and the labels.
+    The last score of a label that is given twice counts. aggregate: takes the scores of every chunk by label,
+    and the labels.
     """
-    if len(chunks) == 1:
-        return Scores(chunks[0].labels, chunks[0].values)
     by_chunk = [dict(zip(each.labels, each.values, strict=True)) for each in chunks]
     best = aggregate(by_chunk, list(chunks[0].labels))
     total = sum(best.values()) if classification_type == "single-label" else 1.0

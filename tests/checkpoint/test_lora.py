@@ -11,14 +11,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from gliclass_fast import CheckpointError, GLiClassModel
 from gliclass_fast.checkpoint.lora import MergedLora, open_checkpoint
 from gliclass_fast.checkpoint.tensors import SafetensorsFolder
+from tests.adapters import TEXTS, adapted, logits
 from tests.parity import assert_parity, reference_logits
-from tests.tiny import reference_model
+from tests.tiny import fast_pipeline, reference_model
 
 ENCODER = "model.encoder_model."
 QUERY, VALUE = "encoder.layer.0.attention.self.query", "encoder.layer.1.attention.self.value"
@@ -110,12 +112,34 @@ def test_sixteen_bit_weights_are_merged_in_float32(folder: Path, layout: str) ->
         assert torch.equal(merged[name], weight)
 
 
-def test_fan_in_fan_out() -> None:
-    weight, a, b = torch.randn(48, 32), torch.randn(4, 48), torch.randn(32, 4)
-    adapter = {"base_model.model.up.lora_A.weight": a, "base_model.model.up.lora_B.weight": b}
-    options = {**PLAIN, "fan_in_fan_out": True}
-    merged = MergedLora({"up.weight": weight}, adapter, list(adapter), options, Path("x"))
-    torch.testing.assert_close(merged["up.weight"], weight + 2.5 * (b @ a).T)
+@pytest.mark.filterwarnings("ignore:fan_in_fan_out is set to True")
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"fan_in_fan_out": True},  # PEFT follows it for Conv1D alone, which no backbone has
+        {"use_rslora": True, "r": 5, "lora_alpha": 2.5},
+        {"rank_pattern": {"query": 2, r"1\.output\.dense": 7}, "alpha_pattern": {"dense": 3, "key": 9}},
+        {"target_modules": r".*\.(key|value)", "exclude_modules": r".*layer\.1.*"},
+        {"target_modules": ["query", "dense"], "layers_to_transform": [1], "layers_pattern": "layer"},
+        {"lora_dropout": 0.5, "inference_mode": True, "bias": "none"},
+    ],
+    ids=lambda options: next(iter(options)),
+)
+def test_options_mean_what_they_mean_to_peft(folder: Path, options: dict[str, Any]) -> None:
+    """A checkpoint with the adapter, the adapter of a text, and PEFT's merge have the same logits."""
+    model = reference_model("bert", scorer_type="mlp")
+    adapted(model, folder / "adapter", 1, **options)
+    file = folder / "adapter" / "adapter_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | options))  # PEFT changes some when it saves
+    plain, merged = fast_pipeline(model), GLiClassModel.from_pretrained(folder, device="cpu")
+    plain.load_adapter("a", folder)
+    before, found = logits(plain, TEXTS[:1]), logits(plain, TEXTS[:1], adapter_ids="a")
+    backbone = model.model.encoder_model
+    model.model.encoder_model = PeftModel.from_pretrained(backbone, file.parent).merge_and_unload()
+    expected = logits(fast_pipeline(model), TEXTS[:1])
+    for mine, other in ((found, expected), (logits(fast_pipeline(merged), TEXTS[:1]), expected)):
+        np.testing.assert_allclose(mine, other, atol=1e-5, rtol=1e-5)
+    assert np.abs(np.subtract(before, expected)).max() > 0.01
 
 
 class Counted(Mapping[str, Tensor]):

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 
 from gliclass_fast import CheckpointError, GLiClassModel, UnsupportedConfigError, demo
-from gliclass_fast.checkpoint.files import load_tokenizer
+from gliclass_fast.checkpoint.files import load_tokenizer, resolve_folder
 from tests.accuracy import assert_same_logits
 from tests.tiny import fast_pipeline, reference_model
 
@@ -181,6 +181,18 @@ def test_missing_files(tmp_path: Path) -> None:
         GLiClassModel.from_pretrained(tmp_path)
     with pytest.raises(CheckpointError, match="is a file; give the folder"):
         GLiClassModel.from_pretrained(tmp_path / "config.json")
+
+
+@pytest.mark.parametrize("name", ["~run", "./~run", "~root", "./~root", "~/run"])
+def test_a_tilde_is_a_home_where_it_begins_no_name(
+    name: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = folder / name
+    place.mkdir(parents=True)
+    monkeypatch.setenv("HOME", str(folder / "~"))  # where there is no "~" in the current folder
+    monkeypatch.chdir(folder.parent if name == "~/run" else folder)
+    for given in (name, Path(name)):
+        assert resolve_folder(given) == place
 
 
 def test_damaged_indexes_and_configs(folder: Path) -> None:

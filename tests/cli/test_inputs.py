@@ -51,6 +51,15 @@ def written(folder: Path, name: str, content: str, encoding: str = "utf-8") -> P
     return path
 
 
+@pytest.mark.parametrize("name", ["~root/a.txt", "./~root.txt", "~nobody-of-this-name.txt"])
+def test_names_that_begin_with_a_tilde(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "~root").mkdir()
+    written(tmp_path, name, "one")
+    [part] = source_of([name], Reading()).parts(128)
+    assert [row.text for row in part] == ["one"]
+
+
 FORMS = {
     ".txt": "one\nzwei für\n\n",
     ".csv": 'id,text\n7,one\n8,"zwei für"\n9,\n',

@@ -15,7 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from gliclass_fast import CheckpointError
+from gliclass_fast import ArgumentError, CheckpointError
 from tests import families
 from tests.adapters import LABELS, TEXTS, adapted, alone, assert_as_merged, backbone_of, logits
 from tests.tiny import ENCODERS, MORE_ENCODERS, fast_pipeline, loaded, reference_model, tokenizer_of
@@ -246,6 +246,8 @@ def test_another_base_model_and_unknown_ids(model: Any, tmp_path: Path) -> None:
         pipeline(["x", "y"], LABELS, adapter_ids=["b"])
     with pytest.raises(ValueError, match="adapter 'b' is not loaded; loaded: none"):
         pipeline.unload_adapter("b")
+    with pytest.raises(ArgumentError, match="adapter_id is empty, which means no adapter"):
+        pipeline.load_adapter("", tmp_path)
     with pytest.raises(TypeError, match="adapter_ids"):
         pipeline(["x"], LABELS, adapter_ids=[3])
     assert backbone_of(model)[1] == "encoder_model"

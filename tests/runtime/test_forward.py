@@ -61,6 +61,7 @@ def test_inputs_of_our_pipeline_are_those_of_the_reference(kind: str | None) -> 
             continue  # the reference cannot stack lists of different lengths
         expected = theirs.prepare_inputs(TEXTS, labels, same_labels=same)
         found = ours.pipe.prepare_inputs(TEXTS, labels, same_labels=same)
+        assert type(found) is type(expected)
         names = {"input_ids", "attention_mask", *(name for name in expected if name.startswith("class_"))}
         for name in names:
             assert torch.equal(found[name], expected[name]), name

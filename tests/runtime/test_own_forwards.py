@@ -12,6 +12,7 @@ import pytest
 import torch
 from accelerate.hooks import AlignDevicesHook, ModelHook, add_hook_to_module
 from torch import nn
+from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
 from gliclass_fast import CheckpointError, GLiClassModel, ZeroShotClassificationPipeline, accelerate, demo
 from tests.accuracy import assert_same_results
@@ -137,6 +138,20 @@ def test_hooks_are_named_once(kind: str, caplog: pytest.LogCaptureFixture) -> No
     [message] = caplog.messages
     assert message.startswith("the forward hooks of ") and "are not called" in message
     assert f"{PROJECTOR} (Linear), " in message and "model.scorer (" in message
+
+
+@pytest.mark.parametrize("register", [register_module_forward_hook, register_module_forward_pre_hook])
+def test_hooks_of_all_modules_are_named_once(register: Any, caplog: pytest.LogCaptureFixture) -> None:
+    model = reference_model()
+    fast = fast_pipeline(model)
+    handle = register(lambda *given: None)
+    try:
+        for each in (fast, fast, fast_pipeline(model)):
+            scores(each)
+    finally:
+        handle.remove()
+    [message] = caplog.messages
+    assert message.startswith("the forward hooks of all modules are not called")
 
 
 def test_neither_hooks_nor_a_forward_put_back_make_another_network() -> None:

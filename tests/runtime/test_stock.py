@@ -199,6 +199,8 @@ def test_tensors_are_loaded_strictly_or_not() -> None:
         {"device_map": {"model.encoder_model": 0, "model.scorer": 0}, "device": "cpu"},
         {"subfolder": "demo"},
         {"quantization_config": None, "variant": None, "from_tf": False, "output_loading_info": False},
+        {"gguf_file": None, "generation_config": None, "use_kernels": False, "adapter_name": "default"},
+        {"device_mesh": None, "tp_size": None, "distributed_config": None, "experts_implementation": None},
         {"config": str(demo.PATH)},
     ],
 )

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
+from itertools import pairwise, product
 from typing import Any
 
 import gliclass
 import numpy as np
 import pytest
 
+import gliclass_fast
 from gliclass_fast import ArgumentError, ZeroShotClassificationWithChunkingPipeline, demo
 from gliclass_fast.text.chunks import by_tokens
 from tests.accuracy import assert_same_results
@@ -213,3 +214,21 @@ def test_the_parts_of_a_call_give_what_the_reference_gives(kind: str) -> None:
     scores = [{"a": 0.2, "b": 0.4}, {"a": 0.5, "b": 0.1}]
     labels = ["a", "b", "c"]
     assert ours.aggregate_chunk_scores(scores, labels) == theirs.aggregate_chunk_scores(scores, labels)
+
+
+@pytest.mark.parametrize("kind", ["multi-label", "single-label"])
+def test_a_label_that_is_given_twice(kind: str) -> None:
+    """Its last score counts in every chunk, and where there is only one."""
+    model = reference_model(scorer_type="mlp")
+    settings: Any = {"device": "cpu", "progress_bar": False, "text_chunk_size": 20, "text_chunk_overlap": 5}
+    theirs, ours = (
+        each.ZeroShotClassificationWithChunkingPipeline(
+            model, byte_tokenizer(), **settings, classification_type=kind
+        )
+        for each in (gliclass, gliclass_fast)
+    )
+    for text, group in product(("one chunk", "a text of two chunks, not one"), (2, 8)):
+        theirs.labels_chunk_size = ours.labels_chunk_size = group
+        expected = theirs.process_single_text(text, ["a", "b", "a"], 0.3)
+        for mine, other in zip(ours.process_single_text(text, ["a", "b", "a"], 0.3), expected, strict=True):
+            assert_same_results(mine, other)

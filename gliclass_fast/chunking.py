@@ -167,7 +167,7 @@ class ZeroShotClassificationWithChunkingPipeline(BasePipeline):
         )  # fmt: skip
         vars(self).update(to_stay)  # only now, so that those of a refused call do not stay
         merged = [
-            results.Scores(parts[0].labels, parts[0].values)
+            replace(parts[0], initial=None)  # as in the reference, a label that is given twice stays twice
             if len(parts) == 1
             else results.merged(parts, kind, self.aggregate_chunk_scores)
             for parts, kind in zip(of_text, call.types, strict=True)

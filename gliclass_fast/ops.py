@@ -136,7 +136,7 @@ IMPLEMENTATIONS: dict[str, dict[str, str]] = {
     "segment_softmax": _rows("segment_softmax:segment_softmax", "reference", "triton"),
 }
 # The references of these operations read values on the host, where they walk through sequences or runs of
-# rows: no CUDA graph is recorded with them.
+# rows: no CUDA graph is recorded where one of these references runs.
 READS_ON_HOST = (
     "attention",
     "cross_attention",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from stat import S_ISREG
@@ -57,7 +58,7 @@ def parse_object(text: bytes, source: str) -> dict[str, Any]:
     within each other.
     """
     try:
-        value = json.loads(text.decode("utf-8"), object_pairs_hook=once)
+        value = json.loads(text.decode("utf-8"), object_pairs_hook=object_of_unique_names)
     except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{source} is not valid JSON: {error}") from None
     if not isinstance(value, dict):
@@ -71,11 +72,10 @@ def parse_object(text: bytes, source: str) -> dict[str, Any]:
     return value
 
 
-def once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+def object_of_unique_names(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     """Returns a JSON object, as json's object_pairs_hook; ValueError where a name comes twice in it."""
     found = dict(pairs)
     if len(found) < len(pairs):
-        seen: set[str] = set()
-        twice = next(name for name, _ in pairs if name in seen or seen.add(name))  # type: ignore[func-returns-value]
+        twice = next(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
         raise ValueError(f"an object has the name {twice[:200]!r} twice")
     return found

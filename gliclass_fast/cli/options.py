@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 from typer import Argument, Option
 
-from gliclass_fast.checkpoint.documents import once, path_of
+from gliclass_fast.checkpoint.documents import object_of_unique_names, path_of
 from gliclass_fast.cli import console
 from gliclass_fast.cli.inputs import source_of
 from gliclass_fast.cli.results import Layout
@@ -212,7 +212,7 @@ def _read_json(option: str, path: Path) -> Any:
     with opened(option, path):
         text = path.read_bytes()
     try:
-        return json.loads(text.decode("utf-8-sig"), object_pairs_hook=once)
+        return json.loads(text.decode("utf-8-sig"), object_pairs_hook=object_of_unique_names)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not valid JSON: {error}") from None
 

@@ -13,7 +13,7 @@ from math import isnan
 from pathlib import Path
 from typing import Any, TextIO
 
-from gliclass_fast.checkpoint.documents import once
+from gliclass_fast.checkpoint.documents import object_of_unique_names
 from gliclass_fast.cli.rows import OF_COLUMNS, FileFormatError, Reading, Row, checked, shown
 
 INPUT_SUFFIXES = (".txt", ".csv", ".tsv", ".json", ".jsonl", ".parquet")
@@ -125,7 +125,7 @@ def _jsonl(file: TextIO, path: Path, reading: Reading) -> Iterator[Row]:
         for number, line in enumerate(file, 1):
             if line.strip():
                 try:
-                    yield f"line {number}", json.loads(line, object_pairs_hook=once)
+                    yield f"line {number}", json.loads(line, object_pairs_hook=object_of_unique_names)
                 except (ValueError, RecursionError) as error:  # a number of very many digits is the former
                     raise FileFormatError(f"{path}, line {number} is not valid JSON: {error}") from None
 
@@ -136,7 +136,7 @@ def _json(file: TextIO, path: Path, reading: Reading) -> Iterator[Row]:
     if not (content := file.read()):
         raise FileFormatError(f"{path} is empty: it must hold a list of strings or of objects")
     try:
-        records = json.loads(content, object_pairs_hook=once)
+        records = json.loads(content, object_pairs_hook=object_of_unique_names)
     except (ValueError, RecursionError) as error:
         hint = "; a value per line is .jsonl" if "Extra data" in str(error) else ""
         raise FileFormatError(f"{path} is not valid JSON: {error}{hint}") from None

@@ -33,7 +33,7 @@ def read_config(raw: Mapping[str, Any]) -> ModelConfig | GliznetConfig:
     """
     check_bounds(raw)
     with valid_options("config.json"):
-        return GliznetConfig.from_hf(raw) if raw.get("model_type") == "gliznet" else _gliclass(raw)
+        return GliznetConfig.from_raw(raw) if raw.get("model_type") == "gliznet" else _gliclass(raw)
 
 
 def _gliclass(raw: Mapping[str, Any]) -> ModelConfig:
@@ -105,19 +105,8 @@ def _check(config: ModelConfig) -> None:
     backbone = config.backbone_config
     one_of("pooling_strategy", config.pooling_strategy, POOLINGS)
     one_of("class_token_pooling", config.class_token_pooling, CLASS_TOKEN_POOLINGS)
-    if config.pooling_strategy == "pass" and config.use_calibrator:
-        raise UnsupportedConfigError(
-            "use_calibrator with pooling_strategy='pass': it reads one text vector; supported: "
-            + ", ".join(POOLINGS[:-1])
-        )
     layers = backbone.num_hidden_layers
     if not -layers - 1 <= config.encoder_layer_id <= layers:
         raise UnsupportedConfigError(
             f"encoder_layer_id={config.encoder_layer_id}: the backbone has {layers} layers"
-        )
-    needs_same = config.use_lstm or config.use_calibrator or config.scorer_type != "simple"
-    if needs_same and config.hidden_size != backbone.hidden_size:
-        raise UnsupportedConfigError(
-            f"hidden_size={config.hidden_size} differs from the backbone's {backbone.hidden_size}: "
-            "supported with scorer_type='simple' only, without use_lstm and use_calibrator"
         )

@@ -54,5 +54,5 @@ class Heads(nn.Module):
 
     @property
     def scale(self) -> Tensor | None:
-        """Returns the factor of the logits; the reference has one only where it normalises vectors."""
+        """Returns the factor of the logits, which have one only where vectors are normalised."""
         return self.logit_scale if self.normalizes else None

@@ -151,13 +151,14 @@ class PairLinear(nn.Module):
 
     def __init__(self, text_width: int, label_width: int, out: int, ops: Ops) -> None:
         super().__init__()
-        self.ops, self.widths = ops, (text_width, label_width)
+        self.ops, self.text_width = ops, text_width
         self.whole = Linear(text_width + label_width, out, ops)
 
     def fold_weights(self) -> None:
         """Splits the layer into its text half, with the bias, and its label half."""
-        text, label = torch.split(self.whole.weight, list(self.widths), dim=1)  # type: ignore[no-untyped-call]
-        self.text, self.label = Linear.of(text, self.whole.bias, self.ops), Linear.of(label, None, self.ops)
+        weight, width = self.whole.weight, self.text_width
+        self.text = Linear.of(weight[:, :width], self.whole.bias, self.ops)
+        self.label = Linear.of(weight[:, width:], None, self.ops)
         del self.whole
 
     def forward(self, text: Tensor, labels: Tensor, batch: PackedBatch, activation: str) -> Tensor:

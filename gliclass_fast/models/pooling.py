@@ -99,7 +99,7 @@ def pool_labels(rows: Tensor, batch: PackedBatch, config: ModelConfig, ops: Ops)
 
 
 def normalize_plus_eps(vectors: Tensor) -> Tensor:
-    """Divides vectors by their length plus NORMALIZE_EPS, as uni-encoders do."""
+    """Divides vectors by their length plus NORMALIZE_EPS, as uni-encoders and decoder-kv do."""
     lengths: Tensor = torch.linalg.vector_norm(vectors, dim=-1, keepdim=True)
     return vectors / (lengths + NORMALIZE_EPS)
 

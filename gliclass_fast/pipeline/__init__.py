@@ -123,7 +123,7 @@ class BasePipeline(PipelineSettings):
         if self.labels_tokenizer is not None:
             inputs |= padded_labels([own.labels for own in requests], self.labels_tokenizer, self.max_length)
         batch = BatchEncoding(inputs).to(self.device)
-        return batch.data if self.model.loaded.config.architecture_type == "decoder-kv" else batch
+        return batch.data if self.model.loaded.network.inputs_as_dict else batch
 
     def prepare(
         self,

@@ -20,8 +20,8 @@ from gliclass_fast.runtime.slot_fence import SlotFence
 
 logger = logging.getLogger(__name__)
 
-# Adapters of DeBERTa's queries or keys have tables on a GPU, 38 MB each for a base model in 16 bit. Any
-# number near this one works.
+# So many adapters are on the device at once. One of DeBERTa's queries or keys may take 38 MB on a GPU, for
+# its tables of a base model in 16 bit; any number near this one works.
 MOST_SLOTS = 64
 
 

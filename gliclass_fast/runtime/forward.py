@@ -72,7 +72,7 @@ def forward(
         label_slots = max(prompt.num_labels for prompt in prompts)
 
     prompts = [replace(prompt, adapter=own) for prompt, own in zip(prompts, adapters, strict=True)]
-    used = inputs.label_slots() or [np.arange(prompt.num_labels) for prompt in prompts]
+    used = inputs.used_slots() or [np.arange(prompt.num_labels) for prompt in prompts]
     return _padded(loaded, _rows(loaded, prompts, embeddings), used, label_slots, embeddings)
 
 

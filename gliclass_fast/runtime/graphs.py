@@ -33,10 +33,9 @@ from gliclass_fast.runtime.transfer import LAUNCH_LOCK, PendingLogits
 logger = logging.getLogger(__name__)
 
 MAX_TOKENS = 16384  # longer batches run without graphs
-# Small batches share buckets, tiles and an arena, so that not each of their sizes has its own. Any numbers
-# near these work.
+# Smaller batches are padded to these sizes, so that they share one graph. Any numbers near these work.
 MIN_BUCKET = 16  # tokens, prompts or labels
-MIN_TILES = 64
+MIN_TILES = 64  # of the work list
 MIN_ARENA = 1024  # tokens
 MAX_GRAPHS = 512  # a bound beside that of their memory; any number near it works
 

@@ -15,10 +15,11 @@ from gliclass_fast.runtime.dtype import supported_dtype
 
 logger = logging.getLogger(__name__)
 
-# These choose how transformers loads or computes. The engine has one way for both, which runs no remote code.
+# These choose how transformers loads or computes, for which the engine has one way, without remote code; or
+# they name an adapter, or who calls.
 _WITHOUT_EFFECT = (
     "low_cpu_mem_usage", "trust_remote_code", "attn_implementation", "weights_only", "proxies",
-    "disable_mmap", "adapter_name",
+    "disable_mmap", "adapter_name", "_from_auto", "_from_pipeline",
 )  # fmt: skip
 # transformers' own defaults of these are taken, and no other value
 _DEFAULT_ALONE = (
@@ -26,8 +27,7 @@ _DEFAULT_ALONE = (
     "ignore_mismatched_sizes", "tp_plan", "max_memory", "offload_folder", "key_mapping", "adapter_kwargs",
     "gguf_file", "generation_config", "use_kernels", "kernel_config", "allow_all_kernels", "fusion_config",
     "device_mesh", "tp_size", "distributed_config", "experts_implementation", "offload_buffers",
-    "offload_state_dict", "tqdm_class", "mirror", "_commit_hash", "_fast_init", "_from_auto",
-    "_from_pipeline",
+    "offload_state_dict", "tqdm_class", "mirror", "_commit_hash", "_fast_init",
 )  # fmt: skip
 LOCATION_OPTIONS = (*HUB_OPTIONS, "subfolder")  # the options that say where a checkpoint is
 _TAKEN = (*LOCATION_OPTIONS, "config", "device_map", "use_safetensors", *_WITHOUT_EFFECT)

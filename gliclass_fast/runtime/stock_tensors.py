@@ -175,7 +175,8 @@ class StockTensors:
     ) -> None:
         """Writes config.json and model.safetensors, which the reference loads too, into a folder.
 
-        Tensors are saved as `state_dict` has them, and config.json names a dtype that was asked for.
+        Tensors are saved as `state_dict` has them. config.json names a dtype that was asked for, also beside
+        tensors that are given.
 
         Args:
             save_directory: the folder.
@@ -199,7 +200,7 @@ class StockTensors:
         folder.mkdir(parents=True, exist_ok=True)
         left_out = ("_name_or_path", "torch_dtype")  # a path of somebody's, and the older name of dtype
         written = {name: each for name, each in self.origin.options().items() if name not in left_out}
-        if self._names_dtype and state_dict is None:
+        if self._names_dtype:
             written = _of_dtype(written, str(dtype_name(self.dtype)))
         text = json.dumps(written, indent=2, ensure_ascii=False)
         if state_dict is None:

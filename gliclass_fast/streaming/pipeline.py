@@ -116,7 +116,6 @@ class StreamingZeroShotClassificationPipeline(BasePipeline):
                 "and values alone; use ZeroShotClassificationPipeline"
             )
         self._bound, backbone = (model.loaded, self.tokenizer), config.backbone_config
-        self._network = network
         self._reader: Any = self.engine.reader
         shape = backbone.num_hidden_layers, backbone.num_key_value_heads, backbone.head_width
         self._pool = self.sessions.pool = PagePool(*shape, model.dtype, model.device)
@@ -254,10 +253,9 @@ class StreamingZeroShotClassificationPipeline(BasePipeline):
         """Returns the lock of calls; RuntimeError where a call is under way in this thread.
 
         A strategy, a signal handler and a finalizer of Python run in the thread of the call that they
-        interrupt, whose sessions are in between two states. The lock itself is entered in C, which an
-        interrupt does not divide: a number of the thread, kept beside it, would be a step of its own. That
-        of the lock is asked for by a name that Python does not document, but that its own threading.Condition
-        asks every lock for.
+        interrupt, whose sessions are in between two states. The lock is entered in C, so that no interrupt
+        comes between taking it and noting its owner; a field of ours for the owner would be set in a second
+        step. Python does not document `_is_owned`, but its own threading.Condition calls it.
         """
         if self._lock._is_owned():
             raise RuntimeError("a call of this pipeline is under way in this thread: do this after it")
@@ -347,7 +345,7 @@ class StreamingZeroShotClassificationPipeline(BasePipeline):
             )
 
     def _launch(self, steps: Sequence[SessionStep]) -> PendingLogits | None:
-        return run_step(self._bound[0], self._network, self._pool, steps)
+        return run_step(self._bound[0], self._pool, steps)
 
     def _run(self, staged: list[Staged]) -> list[np.ndarray]:
         """Runs all chunks within the token budget; returns the logits of those that are classified."""
@@ -374,6 +372,6 @@ class StreamingZeroShotClassificationPipeline(BasePipeline):
         return logits
 
 
-_OF_THIS_PROCESS = ("_lock", "_bound", "_network", "_pool", "_reader")
+_OF_THIS_PROCESS = ("_lock", "_bound", "_pool", "_reader")
 _NOT_FINITE = "session {!r} has a logit that is not finite"
 _LOAD_WIDER = ". A stream does not run again in float32: load the model with dtype='float32', or 'bfloat16'"

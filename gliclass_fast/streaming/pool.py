@@ -16,8 +16,8 @@ from torch import Tensor
 from gliclass_fast.ops import PAGE_ROWS
 from gliclass_fast.runtime.transfer import inference_on
 
-# Any numbers near these work: to grow copies the whole pool, and what it has grown by may stay unused.
-FIRST_PAGES = 16  # The pool grows by so many pages at least.
+# Any numbers near these work: growing copies the whole pool, and new pages may stay unused.
+LEAST_GROWTH = 16  # pages
 GROWTH = 32  # A full pool grows by one part in so many.
 
 
@@ -115,7 +115,7 @@ class PagePool:
         self.free = np.flatnonzero(free)[::-1].tolist()
 
     def _grow(self, missing: int) -> None:
-        old, more = self.pages, max(missing, FIRST_PAGES, self.pages // GROWTH)
+        old, more = self.pages, max(missing, LEAST_GROWTH, self.pages // GROWTH)
         layers, both, rows, heads, width = self.rows.shape
         shape = layers, both, rows + more * PAGE_ROWS, heads, width
         with self._copying():

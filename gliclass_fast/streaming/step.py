@@ -103,10 +103,8 @@ class StepRows:
         self.keys.append((base + first_key, base + place + len(ids)))
 
 
-def run_step(
-    loaded: LoadedNetwork, network: Streamable, pool: PagePool, steps: Sequence[SessionStep]
-) -> PendingLogits | None:
-    """Runs the steps, whose sessions have the pages for it, with the network that was loaded.
+def run_step(loaded: LoadedNetwork, pool: PagePool, steps: Sequence[SessionStep]) -> PendingLogits | None:
+    """Runs the steps, whose sessions have the pages for it, with a network that streams can run.
 
     Returns the logits of all that is asked for, in order, or None where nothing is asked for. Only rows
     behind what the sessions held before are written: a step that fails leaves them as they were.
@@ -118,6 +116,8 @@ def run_step(
         rows.add_step(step)
     if not rows.token_ids:
         return None
+    network = loaded.network.as_streamable()
+    assert network is not None
     asked = [step.asked.section for step in steps if step.asked is not None]
     with loaded.inference(), pool.stream_scope():
         read = _read(loaded, network, pool, rows)

@@ -52,7 +52,8 @@ def _example(example: Any, name: str, allowed: tuple[str, ...]) -> dict[str, Any
 def format_examples(examples: Sequence[Mapping[str, Any]], markers: Markers) -> str:
     """Joins the examples, each behind its marker, and puts one separator behind all of them.
 
-    The labels of an example are a list of strings, or a string. None counts as absent, as a text too.
+    The labels of an example are a list of strings, or one that stands there as it is. None counts as absent,
+    as a text too.
     """
     if not examples:
         return ""
@@ -60,7 +61,7 @@ def format_examples(examples: Sequence[Mapping[str, Any]], markers: Markers) -> 
     for example in examples:
         known = [own for key in ("labels", "true_labels") if (own := example.get(key)) is not None]
         labels = known[0] if known else []
-        joined = labels if isinstance(labels, str) else ", ".join(labels)
+        joined = ", ".join(labels) if isinstance(labels, list) else labels
         parts.append(f"{markers.example}{example.get('text') or ''} \nLabels:\n {joined}")
     return "".join(parts) + markers.sep
 

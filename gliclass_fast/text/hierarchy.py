@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from gliclass_fast.text.examples import examples_per_text, format_examples
+from gliclass_fast.text.examples import format_examples
 from gliclass_fast.text.labels import below, flatten_nested
 from gliclass_fast.text.predictions import best_first
 from gliclass_fast.text.prompts import Markers
@@ -22,9 +22,11 @@ def flatten_hierarchical_labels(labels: Any, prefix: str = "", separator: str = 
 def format_examples_prompt(
     examples: Sequence[Mapping[str, Any]], example_token: str = "<<EXAMPLE>>", sep_token: str = "<<SEP>>"
 ) -> str:
-    """Returns few-shot examples {"text", "labels"} as they stand in a prompt; errors are those of a call."""
-    [checked] = [[]] if examples is None else examples_per_text(examples, 1)
-    return format_examples(checked, Markers(example=example_token, sep=sep_token))
+    """Returns few-shot examples {"text", "labels"} as they stand in a prompt.
+
+    It formats what the reference formats, other keys and types among it, which calls refuse.
+    """
+    return format_examples(examples or (), Markers(example=example_token, sep=sep_token))
 
 
 def build_hierarchical_output(

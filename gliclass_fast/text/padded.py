@@ -53,7 +53,7 @@ class PaddedInputs:
         assert self.label_rows is not None
         return [self.label_rows.unpadded(text) for text in range(len(self.label_rows.kept))]
 
-    def label_slots(self) -> list[np.ndarray] | None:
+    def used_slots(self) -> list[np.ndarray] | None:
         """Returns the label slots that every text uses; None where these are the first ones."""
         return None if self.labels_mask is None else [np.flatnonzero(row) for row in self.labels_mask]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import json
 import re
 from pathlib import Path
 
@@ -43,3 +44,12 @@ def test_the_configuration_says_which_dtype_was_asked_for(tmp_path: Path) -> Non
     theirs = gliclass.GLiClassModel.from_pretrained(tmp_path, **options)
     assert ours.config.to_dict() == theirs.config.to_dict()
     assert ours.float().config.dtype is theirs.float().config.dtype is torch.float16
+
+
+def test_what_is_saved_names_the_dtype_that_was_asked_for_also_beside_given_tensors(tmp_path: Path) -> None:
+    stored = GLiClassModel.from_pretrained(demo.PATH)
+    given, asked = stored.state_dict(), GLiClassModel.from_pretrained(demo.PATH, dtype="float16")
+    for number, ours in enumerate((asked, stored.half())):
+        ours.save_pretrained(tmp_path / str(number), state_dict=given)
+    first, second = (json.loads((tmp_path / name / "config.json").read_text()) for name in "01")
+    assert first == second and first["dtype"] == "float16"

@@ -80,6 +80,7 @@ def test_transformers_loads_our_model_once_it_is_registered() -> None:
     AutoModel.register(*kinds, exist_ok=True)
     try:
         AutoModel.from_pretrained(demo.PATH)
+        AutoModel.from_pretrained(demo.PATH, config=GLiClassModelConfig.from_pretrained(demo.PATH))
         found = AutoModel.from_pretrained(demo.PATH, revision="main")
         assert type(found) is GLiClassModel
         with pytest.raises(TypeError, match="a model needs weights: from_pretrained"):

@@ -45,6 +45,7 @@ CALLS: dict[str, tuple[str, tuple[Any, ...]]] = {
     "an example of one label": ("format_examples_prompt", ([{"text": "good", "labels": "first"}],)),
     "no examples": ("format_examples_prompt", ([],)),
     "None": ("format_examples_prompt", (None,)),
+    "an example with more": ("format_examples_prompt", ([{"text": 5, "labels": 7, "id": 1}],)),
 }
 
 
@@ -66,9 +67,3 @@ def test_labels_of_a_wrong_type_are_the_error_of_the_reference_too(labels: Any) 
     with pytest.raises(TypeError, match="labels must be a list, a dict or a string") as found:
         ours.flatten_hierarchical_labels(labels)
     assert isinstance(found.value, ArgumentError)
-
-
-@pytest.mark.parametrize("labels", [5, [5], {"a"}])
-def test_wrong_examples_are_named(labels: Any) -> None:
-    with pytest.raises(ArgumentError, match=r"examples\[0\]\['labels'\]"):
-        ours.format_examples_prompt([{"text": "a", "labels": labels}])

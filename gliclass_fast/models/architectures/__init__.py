@@ -68,6 +68,8 @@ class Network(nn.Module):
     adapted: tuple[str, ...] = ("backbone",)
     # The arguments of a call with tensors, in the order in which the reference takes them by position.
     call_positions: tuple[str, ...] = ("input_ids", "attention_mask")
+    # Whether `prepare_inputs` gives a plain dict for it, and no BatchEncoding, as in the reference.
+    inputs_as_dict = False
     # Whether such a call takes texts as [N, 1, S] too, with an axis of slots as labels have it.
     takes_slot_axis = False
     # Whether the logits of tensors have `max_num_classes` columns; otherwise they have those of the text with

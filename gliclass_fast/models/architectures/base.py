@@ -11,7 +11,7 @@ from torch import Tensor
 
 from gliclass_fast.batch import EncodedPrompt, PackedBatch, consecutive_spans
 from gliclass_fast.checkpoint.weights import Checkpoint
-from gliclass_fast.config import ModelConfig, UnsupportedConfigError, refuse
+from gliclass_fast.config import POOLINGS, ModelConfig, UnsupportedConfigError, refuse
 from gliclass_fast.models import calibrator
 from gliclass_fast.models.architectures import Network, Output, Size, VectorsOf
 from gliclass_fast.models.encoders import ENCODERS
@@ -76,7 +76,23 @@ class GLiClassArchitecture(Network):
             )
         default = {"encoder_layer_id": -1}
         refuse(config, config.architecture_type, **{name: default.get(name, False) for name in cls.ignored})
-        if config.scorer_type in SCORERS:
+        if config.use_calibrator and config.pooling_strategy == "pass":
+            raise UnsupportedConfigError(
+                "use_calibrator with pooling_strategy='pass': it reads one text vector; supported: "
+                + ", ".join(POOLINGS[:-1])
+            )
+        if config.hidden_size != width and (
+            config.use_lstm or config.use_calibrator or config.scorer_type != "simple"
+        ):
+            otherwise = (
+                ""
+                if "simple" not in cls.scorers()
+                else ("; another one with scorer_type='simple' alone, without use_lstm and use_calibrator")
+            )
+            raise UnsupportedConfigError(
+                f"hidden_size={config.hidden_size} differs from the backbone's; supported: {width}{otherwise}"
+            )
+        if config.scorer_type in SCORERS:  # decoder-kv has one of its own
             check_scorer(config, given)
 
     def load_comparison(self, checkpoint: Checkpoint) -> None:

@@ -46,6 +46,7 @@ class Architecture(GLiClassArchitecture):
     )  # fmt: skip
     adapted = ("decoder",)
     fixed_slots = False
+    inputs_as_dict = True
     fixed = FIXED
     resizes_vocabulary = True
     ignored = ("use_lstm", "squeeze_layers", "encoder_layer_id", "use_segment_embeddings", "multimodal")

@@ -32,7 +32,7 @@ class GliznetConfig:
     label_backbone_config: ClassVar[None] = None
 
     @classmethod
-    def from_hf(cls, raw: Mapping[str, Any]) -> GliznetConfig:
+    def from_raw(cls, raw: Mapping[str, Any]) -> GliznetConfig:
         """Reads the parsed config.json; raises UnsupportedConfigError, which names option and values."""
         model_type, backbone = backbone_of(raw, "backbone_config", raw.get("vocab_size"), ENCODER_ONLY)
         backbone_config = ENCODERS[model_type].config_from(backbone)

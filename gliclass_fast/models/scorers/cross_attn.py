@@ -21,21 +21,22 @@ from gliclass_fast.models.pooling import text_spans
 from gliclass_fast.ops import Ops
 
 NORM_EPS = 1e-5
-READS_ROWS = True
 WEIGHTS = affine(
     {"q.norm": "q_norm", "q.linear": "q", "k.norm": "kv_norm", "k.linear": "k", "v": "v", "out": "out"}
     | {"norm": "norm", "first": "score_mlp.0", "second": "score_mlp.2", "last": "score_mlp.4"}
 )
 
 
-def check(config: ModelConfig, given: Mapping[str, Any]) -> None:
-    if config.hidden_size % config.scorer_num_heads:
-        raise UnsupportedConfigError(
-            f"scorer_num_heads={config.scorer_num_heads} does not divide hidden_size={config.hidden_size}"
-        )
-
-
 class Scorer(scorers.Scorer):
+    reads_rows = True
+
+    @classmethod
+    def check(cls, config: ModelConfig, given: Mapping[str, Any]) -> None:
+        if config.hidden_size % config.scorer_num_heads:
+            raise UnsupportedConfigError(
+                f"scorer_num_heads={config.scorer_num_heads} does not divide hidden_size={config.hidden_size}"
+            )
+
     def __init__(self, config: ModelConfig, ops: Ops) -> None:
         super().__init__()
         width, hidden = config.hidden_size, config.scorer_mlp_hidden_size

@@ -25,15 +25,15 @@ WEIGHTS = affine(
 )
 
 
-def check(config: ModelConfig, given: Mapping[str, Any]) -> None:
-    if given.get("max_labels_alloc", "dynamic") != "dynamic":
-        raise UnsupportedConfigError(
-            f"max_labels_alloc={given['max_labels_alloc']!r} with scorer_type='hopfield': its softmax "
-            "would run over empty slots; supported: 'dynamic'"
-        )
-
-
 class Scorer(scorers.Scorer):
+    @classmethod
+    def check(cls, config: ModelConfig, given: Mapping[str, Any]) -> None:
+        if given.get("max_labels_alloc", "dynamic") != "dynamic":
+            raise UnsupportedConfigError(
+                f"max_labels_alloc={given['max_labels_alloc']!r} with scorer_type='hopfield': its softmax "
+                "would run over empty slots; supported: 'dynamic'"
+            )
+
     def __init__(self, config: ModelConfig, ops: Ops) -> None:
         super().__init__()
         width = config.hidden_size

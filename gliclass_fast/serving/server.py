@@ -24,6 +24,9 @@ logger = logging.getLogger(__name__)
 
 # once all that waited is answered: for clients that still read an answer, or have sent half a request
 LAST_SECONDS = 5
+# An idle connection stays open for so long: longer than most clients and load balancers keep theirs, which is
+# up to 60 s. A server that closes first may be sent a request at that very moment, which is then lost.
+KEEP_ALIVE_SECONDS = 75
 # Between two kernels the engine's thread needs Python's lock, which the event loop may have: for so long at
 # most. In Python's 5 ms the cores would have nothing to do while requests are read and answers written.
 SWITCH_SECONDS = 0.0005
@@ -110,4 +113,5 @@ def config_of(app: FastAPI, placement: Placement) -> uvicorn.Config:
     return uvicorn.Config(
         app, placement.host, placement.port, http=http, ws="none", log_config=None, access_log=False,
         server_header=False, timeout_graceful_shutdown=LAST_SECONDS,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
     )  # fmt: skip

@@ -142,6 +142,16 @@ def test_a_client_that_leaves_inside_its_body_is_499() -> None:
 
 
 @pytest.mark.long
+def test_an_idle_connection_is_not_closed_while_its_client_may_still_use_it(port: int) -> None:
+    ask = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as client:
+        for pause in (6, 0):  # uvicorn's own bound is 5 s
+            client.sendall(ask)
+            assert client.recv(9999).startswith(b"HTTP/1.1 200")
+            time.sleep(pause)
+
+
+@pytest.mark.long
 def test_half_a_request_is_503_at_the_end(caplog: pytest.LogCaptureFixture) -> None:
     with serving(1) as (app, port):
         client = socket.create_connection(("127.0.0.1", port), timeout=20)

@@ -76,7 +76,9 @@ def count_hooks(looks: Iterable[Look]) -> int:
 def warn_of_hooks(model: nn.Module) -> None:
     """Warns once of every model that has forward hooks of somebody's own."""
     hooked = (
-        ["all modules (register_module_forward_hook or _pre_hook)"] if _others_hooks(*_OF_ALL_MODULES) else []
+        ["all modules (register_module_forward_hook or register_module_forward_pre_hook)"]
+        if _others_hooks(*_OF_ALL_MODULES)
+        else []
     )
     hooked += [
         _named(place, module)

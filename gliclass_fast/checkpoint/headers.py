@@ -60,6 +60,8 @@ def _place(file: Path, name: str, entry: Any) -> tuple[int, int]:
     """Returns where a tensor starts and ends in the bytes that follow the header."""
     if len(name) > MOST_NAME:
         raise CheckpointError(f"{file}: the name {name[:40]!r}... has {len(name)} characters")
+    if not name.isprintable():  # messages have names as they are
+        raise CheckpointError(f"{file}: the name {name!r} has characters that cannot be shown")
     fields = entry if isinstance(entry, dict) else {}
     dtype, shape, offsets = fields.get("dtype"), fields.get("shape", ()), fields.get("data_offsets", ())
     if not isinstance(dtype, str):

@@ -77,6 +77,7 @@ HEADERS: dict[str, tuple[bytes, str]] = {
         "an object has the name 'a' twice",
     ),
     "a long name": (safetensors({"a" * 1000: TENSOR}), "has 1000 characters"),
+    "a name of two lines": (safetensors({"a\nb": TENSOR}), r"the name 'a\\nb' has characters"),
     "left over": (safetensors({"a": TENSOR}, 80), "describes 8 bytes of tensors, and 80 are there"),
     "a zip": (b"PK\3\4" + b"\0" * 100, "truncated or not a safetensors file"),
     "many nothings": (

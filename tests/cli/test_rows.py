@@ -271,7 +271,7 @@ def test_results_that_look_alike_stay_with_their_rows(
         scored.extend(str(row.text) for row in rows)
         return [Outcome(None, "no finite scores") if "bad" in str(row.text) else Outcome([]) for row in rows]
 
-    monkeypatch.setattr(classify, "_scorer", lambda *given: score)
+    monkeypatch.setattr(classify, "_scorer", lambda *given: (score, ""))
     rows, output = tmp_path / "in.jsonl", tmp_path / f"out{suffix}"
     for bad, size in itertools.product(itertools.product((True, False), repeat=len(ids)), (1, 3)):
         monkeypatch.setattr(classify, "TEXTS_AT_A_TIME", size)

@@ -33,8 +33,7 @@ def placed_beside(placement: Placement, any_port: bool) -> Placement:
         )
     client = _get_global_client()
     there = client.http_config
-    # the configuration has a port then, too; without a host the details cannot be asked for
-    if there.host is None or client.get_serve_details()["proxy_location"] == "Disabled":
+    if client.get_serve_details()["proxy_location"] == "Disabled":  # and yet the configuration has a port
         raise ValueError(
             "Ray Serve runs there without a proxy, so nothing would answer over HTTP: start it with one, or "
             "give this service its own cluster"

@@ -19,7 +19,9 @@ def main() -> None:
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")
     missing = [name for name in ("typer", "rich") if importlib.util.find_spec(name) is None]
     if missing:
-        sys.exit(f"the command line needs {' and '.join(missing)}: pip install 'gliclass-fast[cli]'")
+        needs = f"the command line needs {' and '.join(missing)}"
+        print(f"error: {needs}: pip install 'gliclass-fast[cli]'", file=sys.stderr)
+        sys.exit(2)
     from gliclass_fast.cli.app import app
 
     try:

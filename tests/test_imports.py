@@ -36,7 +36,7 @@ print(pipeline("I loved this film.", ["positive", "negative"], classification_ty
 def test_the_command_says_what_it_needs() -> None:
     program = "import sys; sys.modules['typer'] = None; import gliclass_fast.__main__ as m; m.main()"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
-    assert done.returncode != 0 and "gliclass-fast[cli]" in done.stderr
+    assert done.returncode == 2 and "gliclass-fast[cli]" in done.stderr
 
 
 def test_our_kernels_folder_is_not_a_top_level_package() -> None:

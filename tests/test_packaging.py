@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from gliclass_fast import demo
+from gliclass_fast.cli.console import EXTRAS
 
 ROOT = Path(__file__).parent.parent
 
@@ -29,6 +30,20 @@ def test_the_package_list_equals_the_folders() -> None:
         if any(name.endswith(".py") for name in files)
     }
     assert listed == folders
+
+
+def test_commands_know_what_installs_a_library() -> None:
+    tomllib = pytest.importorskip("tomllib")  # of Python 3.11
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    modules = {
+        "opentelemetry-api": "opentelemetry",
+        "prometheus-client": "prometheus_client",
+        "pyyaml": "yaml",
+    }
+    others = {"gliclass-fast", "typer", "rich", "httpx2"}  # nothing starts without two; the client names one
+    for extra in ("cli", "data", "serve", "ray"):
+        names = {re.split(r"[\[>]", requirement)[0] for requirement in extras[extra]} - others
+        assert names and {EXTRAS[modules.get(name, name)] for name in names} == {extra}
 
 
 def test_the_demo_checkpoint_is_small_and_complete() -> None:

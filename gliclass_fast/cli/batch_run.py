@@ -13,7 +13,7 @@ import typer
 from gliclass_fast.cli.batch_files import Files, files_of, tables
 from gliclass_fast.cli.batch_results import check_results
 from gliclass_fast.cli.console import errors, fail
-from gliclass_fast.cli.job import FAILED_ROWS, INTERRUPTED, MOST_NAMED
+from gliclass_fast.cli.job import FAILED_ROWS, INTERRUPTED, MOST_NAMED, said_of_cuts
 from gliclass_fast.cli.lock import alone
 from gliclass_fast.cli.progress import interruptible
 from gliclass_fast.cli.resume import RunNote
@@ -86,7 +86,10 @@ class BatchRun:
         if not resume:
             raise ValueError(f"{self.output} exists already: give another --output, or delete it")
         if note.finished is None:
-            raise ValueError(note.missing)
+            raise ValueError(
+                f"{self.output} is there without {note.path}, so nothing tells how it was made: give another "
+                "--output"
+            )
         if not note.finished and not self.checkpoint.is_dir():
             raise ValueError(
                 f"{self.checkpoint} is missing, and it tells what is done: delete {self.output} as well"
@@ -108,11 +111,9 @@ class BatchRun:
 
     def score(self, files: Files) -> None:
         """Scores what has no results yet, on actors of Ray."""
-        try:
-            from gliclass_fast.serving.ray_cluster import Cluster, connected
-            from gliclass_fast.serving.ray_job import BatchJob, Rows
-        except ImportError:
-            raise ValueError("a batch job needs Ray: pip install 'gliclass-fast[ray]'") from None
+        from gliclass_fast.serving.ray_cluster import Cluster, connected
+        from gliclass_fast.serving.ray_job import BatchJob, Rows
+
         job = BatchJob(
             Rows(files.pieces, partial(tables, reading=self.reading)), self.options,
             self.output.resolve(), self.checkpoint.resolve(), block_rows=self.block_rows,
@@ -140,10 +141,8 @@ class BatchRun:
             raise ValueError(f"{held}, so rows are lost: {self._anew(note)}")
         said = [f"{rows} texts of {self.source} classified into {self.output}"]
         if cut := results.count_rows(dataset.field("tokens_cut") > 0):
-            said.append(
-                f"the window cut {cut} of {rows} texts; "
-                "a larger --max-length, up to the model's own window, may have them read whole"
-            )
+            remedy = "a larger --max-length, up to the model's own window,"  # which the workers know
+            said.append(said_of_cuts(cut, rows, remedy))
         is_failed = dataset.field("error").is_valid()
         if failed := results.count_rows(is_failed):
             said.append(f"{failed} of {rows} rows failed")

@@ -18,6 +18,7 @@ from gliclass_fast.cli.resume import RunNote
 from gliclass_fast.cli.rows import Row
 from gliclass_fast.cli.scoring import Call, outcomes, score
 from gliclass_fast.cli.writers import Writer, check_suffix, open_writer
+from gliclass_fast.engine.engine import Engine
 from gliclass_fast.pipeline import ZeroShotClassificationPipeline
 from gliclass_fast.runtime.device import use_threads
 from gliclass_fast.runtime.model import GLiClassModel
@@ -95,7 +96,7 @@ def run(
         )
         for name, folder in scoring.adapters.items():
             loaded.load_adapter(name, folder)
-        scorer, remedy = _scorer(scoring, running, loaded), _remedy(scoring, loaded)
+        scorer, remedy = _scorer(scoring, running, loaded)
         job = Job(source, scorer, layout, on_error, scoring.checked, remedy)
         if output is None:
             writer: Writer = Tables(layout) if table else JsonLines()
@@ -107,7 +108,9 @@ def run(
         note.check(resume)
         writer = open_writer(output, resume, layout)
         if writer.kept and note.finished is None:
-            raise ValueError(note.missing)
+            raise ValueError(
+                f"{output} has results and no {note.path}: give another --output, or delete {output}"
+            )
         job.run(writer, TEXTS_AT_A_TIME, output, note)
 
 
@@ -137,15 +140,8 @@ def _noted(scoring: Scoring, layout: Layout, source: Source) -> dict[str, Any]:
     return options if layout.own_columns else {**options, "input": source.name}
 
 
-def _remedy(scoring: Scoring, loaded: GLiClassModel) -> str:
-    """Names the options that may have longer texts read whole: the model's own window is the largest."""
-    longest = loaded.loaded.config.backbone_config.max_positions
-    larger = ["--max-length"] if longest is None or scoring.max_length < longest else []
-    return " or ".join([*larger, "--text-chunk-size"])
-
-
-def _scorer(scoring: Scoring, running: Running, loaded: GLiClassModel) -> Any:
-    """Returns what gives the outcomes of rows, the first of which has a given number."""
+def _scorer(scoring: Scoring, running: Running, loaded: GLiClassModel) -> tuple[Any, str]:
+    """Returns what gives the outcomes of rows, the first of which has a given number, and `Job`'s remedy."""
     most = max(loaded.loaded.batch_tokens(running.batch_tokens), scoring.max_length)
     if (largest := max(running.warm_up, default=0)) > most:
         raise ValueError(f"--warm-up {largest}: a batch here has at most {most} tokens (--batch-tokens)")
@@ -160,11 +156,12 @@ def _scorer(scoring: Scoring, running: Running, loaded: GLiClassModel) -> Any:
         "examples": scoring.examples,
     }  # fmt: skip
     chunked = scoring.text_chunk_size is not None
-    call = (_chunks if chunked else _whole)(scoring, loaded, made, given)
-    return lambda rows, first: score(rows, first, call, scoring.adapter_of)
+    engine, call = (_chunks if chunked else _whole)(scoring, loaded, made, given)
+    remedy = "--max-length or --text-chunk-size" if engine.cuts.may_grow else "--text-chunk-size"
+    return lambda rows, first: score(rows, first, call, scoring.adapter_of), remedy
 
 
-def _whole(scoring: Scoring, loaded: Any, made: dict[str, Any], given: dict[str, Any]) -> Call:
+def _whole(scoring: Scoring, loaded: Any, made: dict[str, Any], given: dict[str, Any]) -> tuple[Engine, Call]:
     pipeline = ZeroShotClassificationPipeline(loaded, scoring.model, **made)
 
     def call(texts: list[str], first: int, adapters: list[str | None]) -> list[Outcome]:
@@ -174,10 +171,12 @@ def _whole(scoring: Scoring, loaded: Any, made: dict[str, Any], given: dict[str,
         )  # fmt: skip
         return outcomes(found, [info.tokens_cut for info in infos])
 
-    return call
+    return pipeline.engine, call
 
 
-def _chunks(scoring: Scoring, loaded: Any, made: dict[str, Any], given: dict[str, Any]) -> Call:
+def _chunks(
+    scoring: Scoring, loaded: Any, made: dict[str, Any], given: dict[str, Any]
+) -> tuple[Engine, Call]:
     if scoring.labels_per_pass == "auto":
         raise ValueError("with --text-chunk-size, --labels-per-pass takes a number")
     size, overlap = scoring.text_chunk_size or 0, scoring.text_chunk_overlap
@@ -191,4 +190,4 @@ def _chunks(scoring: Scoring, loaded: Any, made: dict[str, Any], given: dict[str
         found, infos = pipeline(texts, **given, return_info=True, adapter_ids=adapters)
         return outcomes(found, [info.tokens_cut for info in infos])
 
-    return call
+    return pipeline.engine, call

@@ -16,5 +16,5 @@ class Command(TyperCommand):
         for param, times in Counter(order).items():
             option: Any = param
             if times > 1 and option.param_type_name == "option" and not (option.multiple or option.is_flag):
-                ctx.fail(f"{'/'.join(option.opts)} is given twice")
+                ctx.fail(f"{'/'.join(option.opts)} is given more than once")
         return super().parse_args(ctx, args)

@@ -95,7 +95,10 @@ DEMO_MODEL = str(PATH)
 DEVICES = ("cuda", "cpu")  # the keys of ops.ORDER, which imports torch
 _MISTAKES = (ValueError, TypeError, OSError, FloatingPointError)
 # {module: the extra that installs it}
-_EXTRAS = {"ray": "ray", **dict.fromkeys(("fastapi", "prometheus_client", "uvicorn", "yaml"), "serve")}
+EXTRAS = {
+    "filelock": "cli", "pyarrow": "data", "ray": "ray", "pandas": "ray",  # which Ray's own package leaves out
+    **dict.fromkeys(("fastapi", "opentelemetry", "prometheus_client", "uvicorn", "yaml"), "serve"),
+}  # fmt: skip
 
 
 def let_threads_sleep() -> None:
@@ -136,8 +139,13 @@ class _Once(logging.Filter):
         return new
 
 
-def without_traceback(command: Callable[..., None]) -> Callable[..., None]:
-    """Makes a command that ends a user's mistake with its message and exit code 2."""
+def without_traceback(
+    command: Callable[..., None], less: str = "A smaller model, --batch-tokens or --max-length"
+) -> Callable[..., None]:
+    """Makes a command that ends a user's mistake with its message and exit code 2.
+
+    less: what may need less memory, for a command that has other options.
+    """
 
     @wraps(command)
     def run(*args: Any, **kwargs: Any) -> None:
@@ -155,11 +163,10 @@ def without_traceback(command: Callable[..., None]) -> Callable[..., None]:
             raise typer.Exit(0) from None
         except Exception as error:
             if is_shortage(error):
-                needs_less = "A smaller model, --batch-tokens or --max-length needs less"
-                fail(f"out of memory: {reason(error)}. {needs_less}")
+                fail(f"out of memory: {reason(error)}. {less} needs less")
             missing = str(error.name).partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
-            if missing in _EXTRAS:
-                fail(f"{missing} is missing: pip install 'gliclass-fast[{_EXTRAS[missing]}]'")
+            if missing in EXTRAS:
+                fail(f"{missing} is missing: pip install 'gliclass-fast[{EXTRAS[missing]}]'")
             if not isinstance(error, _MISTAKES):
                 raise
             fail(str(error))

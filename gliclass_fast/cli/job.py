@@ -22,6 +22,11 @@ FAILED_ROWS, INTERRUPTED = 3, 130
 MOST_NAMED = 10  # rows that a summary names
 
 
+def said_of_cuts(cut: int, texts: int, remedy: str, named: str = "") -> str:
+    """Returns what a summary says of texts that the window cut; remedy: what may leave them whole."""
+    return f"the window cut {cut} of {texts} texts{named}; {remedy} may have them read whole"
+
+
 @dataclass(slots=True)
 class Tally:
     """Counts rows, and names the first of them."""
@@ -52,8 +57,8 @@ class Job:
     score: Callable[[Sequence[Row], int], list[Outcome]]
     layout: Layout
     on_error: str
-    checked: Callable[[Row], Row] = lambda row: row
-    remedy: str = "--max-length or --text-chunk-size"
+    checked: Callable[[Row], Row]
+    remedy: str
     _failed: Tally = field(default_factory=Tally, init=False)
     _cut: Tally = field(default_factory=Tally, init=False)
     _done: int = field(default=0, init=False)  # rows of whole parts
@@ -91,7 +96,8 @@ class Job:
         except (OSError, RuntimeError, MemoryError) as error:
             if output is None or not (isinstance(error, OSError) or is_shortage(error)):
                 raise
-            done = self._of_all(self._done)  # of a part the file may hold less than it was given
+            # the last part may be in the file only partly, so it is not counted
+            done = self._of_all(self._done)
             fail(f"stopped after {done}: {reason(error)}. Add --resume to continue {output}")
         self._summary(output, resumed.failed)
 
@@ -138,10 +144,8 @@ class Job:
         if output is not None:
             self._say(f"{self._done} texts of {self.source.name} classified into {output}")
         if self._cut.count:
-            self._say(
-                f"the window cut {self._cut.count} of {self._done} texts ({', '.join(self._cut.named())}); "
-                f"{self.remedy} may have them read whole"
-            )
+            named = f" ({', '.join(self._cut.named())})"
+            self._say(said_of_cuts(self._cut.count, self._done, self.remedy, named))
         if failed := self._failed.count + before:
             of_them = f", {before} of them before" if before else ""
             self._say(f"{failed} of {self._done} rows failed{of_them}")

@@ -218,10 +218,10 @@ def _read_json(option: str, path: Path) -> Any:
 
 
 @contextmanager
-def opened(option: str, path: Path | None) -> Iterator[None]:
+def opened(option: str, path: Path) -> Iterator[None]:
     """Raises ValueError, which names the option, where its file cannot be opened."""
     try:
         yield
     except OSError as error:
-        reason = "it is a folder" if path and path.is_dir() else error.strerror
+        reason = "it is a folder" if path.is_dir() else error.strerror or error
         raise ValueError(f"{option} {path}: {reason}") from None

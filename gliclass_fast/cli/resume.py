@@ -113,12 +113,6 @@ class RunNote:
         before = self._before()
         return None if before is None else bool(before["finished"])
 
-    @property
-    def missing(self) -> str:
-        """Says that the results there are cannot be continued, as nothing tells with which options."""
-        output = self._output
-        return f"{output} has results and no {self.path}: give another --output, or delete {output}"
-
     def _before(self) -> dict[str, Any] | None:
         """Returns what is noted of the run before, or None where there is none, or its results are gone.
 

@@ -85,13 +85,14 @@ def serve(
     """
     console.let_threads_sleep()
     from gliclass_fast.serving.config import options_of
-    from gliclass_fast.serving.from_config import changed_in, configured, placed_by
+    from gliclass_fast.serving.from_config import changed_in, placed_by
     from gliclass_fast.serving.logs import use_json  # what follows may take seconds to import
 
     use_json(log_level.value)
     rest = list(arguments or ())
     model = rest.pop(0) if rest and not rest[0].startswith("--") else None
-    keys = options_of(rest, [name for option in context.command.params for name in option.opts])
+    names = [name for param in context.command.params for name in param.opts if name.startswith("--")]
+    keys = options_of(rest, names)
     _check_once(
         keys, model=("MODEL", model), max_model_len=("--max-length", max_length), http_port=("--port", port),
         default_threshold=("--threshold", threshold), request_timeout_s=("--timeout", timeout),
@@ -99,8 +100,7 @@ def serve(
     )  # fmt: skip
     own = {"model": model, "device": device}  # the meaning of other keys depends on the device
     keys |= {key: value for key, value in own.items() if value is not None}
-    with opened("--config", config):
-        settings, placement = configured(config, keys, console.check_device)
+    settings, placement = _configured(config, keys)
     settings = _set(
         settings, more_models=folders_of(more_models, "--add-model", "NAME"),
         adapters=folders_of(adapters) or None,
@@ -130,6 +130,27 @@ def serve(
     from gliclass_fast.serving.server import run
 
     run(settings, placement)
+
+
+def _configured(path: Path | None, given: Mapping[str, Any]) -> tuple[Any, Any]:
+    """Returns the settings and the placement of a YAML file, and of keys that count more.
+
+    With a file, the reference's defaults hold for the keys that nothing sets; without one, ours do. Raises
+    ArgumentError as `GLiClassServeConfig` does, and ValueError for a file that cannot be read.
+    """
+    from gliclass_fast.serving.config import GLiClassServeConfig
+    from gliclass_fast.serving.config_keys import EFFECTS
+    from gliclass_fast.serving.from_config import placement_of, settings_of
+    from gliclass_fast.serving.settings import ServeSettings
+
+    if path is None:
+        config = GLiClassServeConfig.from_mapping({"model": ServeSettings().model, **given})
+    else:
+        with opened("--config", path):
+            config = GLiClassServeConfig.from_yaml(path, **given)
+    console.check_device(config.device)  # before another one is taken instead
+    keys = given if path is None else EFFECTS
+    return settings_of(config, keys=keys), placement_of(config, keys=keys)
 
 
 def _check_once(keys: Mapping[str, Any], **own: tuple[str, Any]) -> None:

@@ -116,7 +116,7 @@ class Engine:
         longest = min((limit for limit in limits if limit is not None), default=None)
         max_length = window_of(max_length, tokenizer)
         self.window = max_length if longest is None else min(max_length, longest)
-        self._cuts = CutReports(self.window, max_length, longest)
+        self.cuts = CutReports(self.window, max_length, longest)
 
     def follow_model(self) -> None:
         """Brings the model up to date, and the rest where it or the tokenizer's limit is another one now."""
@@ -352,7 +352,7 @@ class Engine:
         cut = {place: prompt.tokens_cut for place, prompt in enumerate(prompts) if prompt.tokens_cut}
         if cut and on_truncation != "ignore":
             own = [numbers[place] for place in cut]
-            self._cuts.report(own, max(cut.values()), len(prompts), on_truncation == "error")
+            self.cuts.report(own, max(cut.values()), len(prompts), on_truncation == "error")
 
 
 @contextmanager

@@ -20,10 +20,10 @@ class CutReports:
     def __init__(self, window: int, max_length: int, longest: int | None) -> None:
         """Takes the window and the two numbers of tokens that bound it: the caller's, and the model's."""
         self._window = window
-        raising = longest is None or longest > max_length
+        self.may_grow = longest is None or longest > max_length  # the window, by a larger max_length
         most = "" if longest is None else f" (this model reads up to {longest})"
         chunks = "take the chunking pipeline with chunk_tokens='auto'"
-        self._remedy = f"Raise max_length{most}, or {chunks}" if raising else chunks.capitalize()
+        self._remedy = f"Raise max_length{most}, or {chunks}" if self.may_grow else chunks.capitalize()
         self._silent_until, self._unsaid = float("-inf"), 0
 
     def report(self, numbers: Sequence[int], tokens: int, prompts: int, as_error: bool) -> None:

@@ -15,6 +15,7 @@ from gliclass_fast.serving.config import GLiClassServeConfig, options_of
 from gliclass_fast.serving.config_keys import EFFECTS, WITHOUT_EFFECT
 
 DEFAULT_MODEL = "knowledgator/gliclass-edge-v3.0"  # the reference's
+LESS = "A smaller model, --max-batch-size or --max-model-len"  # that needs less memory
 
 
 def arguments_of(arguments: Sequence[str]) -> tuple[GLiClassServeConfig, str]:
@@ -34,7 +35,7 @@ def arguments_of(arguments: Sequence[str]) -> tuple[GLiClassServeConfig, str]:
     parser.add_argument("--config", help="YAML file; options count more")
     parser.add_argument("--host", default="127.0.0.1", help="address to bind (default: %(default)s)")
     own, rest = parser.parse_known_args(arguments)
-    values = options_of(rest)
+    values = options_of(rest, ("--config", "--host"))
     if own.config is not None:
         return GLiClassServeConfig.from_yaml(own.config, **values), own.host
     return GLiClassServeConfig.from_mapping({"model": DEFAULT_MODEL, **values}), own.host
@@ -47,12 +48,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
         from gliclass_fast.cli.console import without_traceback
     except ModuleNotFoundError as error:
-        sys.exit(f"a service needs {error.name}: pip install 'gliclass-fast[serve]'")
+        print(f"error: a service needs {error.name}: pip install 'gliclass-fast[serve]'", file=sys.stderr)
+        sys.exit(2)
     from gliclass_fast.serving.logs import use_json
 
     use_json("info")
     try:
-        without_traceback(_serve)(sys.argv[1:] if arguments is None else arguments)
+        without_traceback(_serve, LESS)(sys.argv[1:] if arguments is None else arguments)
     except Exit as ended:
         sys.exit(ended.exit_code)
 

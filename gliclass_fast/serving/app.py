@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from starlette.routing import Match
 from gliclass_fast import __version__
 from gliclass_fast.serving.access import CLIENT_LEFT, Access, error_response
 from gliclass_fast.serving.answer_models import ClassifyAnswer, Predictions, Ranked
-from gliclass_fast.serving.errors import MOST_NAMED, Broken, Draining, RequestError, fault, in_a_line
+from gliclass_fast.serving.errors import Broken, Draining, RequestError, fault, in_a_line
 from gliclass_fast.serving.formats import (
     ClassifyBody,
     GLiClassBody,
@@ -207,16 +207,20 @@ async def _request_error(request: Request, error: Any) -> Response:
 
 async def _validation_error(request: Request, error: Any) -> Response:
     """Says where a body is not as described, without repeating what the caller sent."""
-    messages, kind = [], "invalid"
+    found = error.errors()
+    kind = "invalid_json" if found[0]["type"] == "json_invalid" else "invalid"  # which comes alone
+    return _error(request, 422, kind, in_a_line(_messages(request, found)))
+
+
+def _messages(request: Request, found: list[dict[str, Any]]) -> Iterator[str]:
     if not _is_json(request.headers.get("content-type", "")):
-        messages.append("send the body as JSON, with Content-Type: application/json")
-    for each in error.errors()[:MOST_NAMED]:
+        yield "send the body as JSON, with Content-Type: application/json"
+    for each in found:
         place = each["loc"][1:]
         if each["type"] == "json_invalid":
-            kind, place = "invalid_json", (f"the body is not valid JSON at character {place[-1]}",)
-            messages += _compressed(request)
-        messages.append(fault(place, "the body is empty" if _is_nothing(each) else each["msg"]))
-    return _error(request, 422, kind, in_a_line(messages))
+            place = (f"the body is not valid JSON at character {place[-1]}",)
+            yield from _compressed(request)
+        yield fault(place, "the body is empty" if _is_nothing(each) else each["msg"])
 
 
 async def _http_error(request: Request, error: Any) -> Response:

@@ -28,7 +28,7 @@ from gliclass_fast.serving.client_responses import (
     seconds_until,
 )
 from gliclass_fast.serving.settings import MOST_PORT
-from gliclass_fast.serving.sizes import are_per_text
+from gliclass_fast.serving.sizes import is_per_text
 
 # variables that httpx2 reads where it makes a session
 ENVIRONMENT = frozenset(
@@ -230,9 +230,7 @@ class _Client:
         texts, found = payload["texts"], list(done)
         for index in range(len(found), len(texts)):
             own = {"texts": texts[index], "labels": payload["labels"], "prompt": payload.get("prompt")}
-            per_text = {"labels": are_per_text(own["labels"]), "prompt": isinstance(own["prompt"], list)}
-            for name in (name for name, given in per_text.items() if given):
-                value = own[name]
+            for name, value in [each for each in own.items() if is_per_text(*each)]:
                 if len(value) != len(texts):
                     raise ServeError(None, "invalid", f"there are {len(value)} {name} for {len(texts)} texts")
                 own[name] = value[index]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import islice
 
 MOST_NAMED = 3  # faults of a body that an answer names; there may be very many
 
@@ -13,9 +14,9 @@ def fault(place: Sequence[object], reason: str) -> str:
     return f"{at}: {reason}" if at else reason
 
 
-def in_a_line(faults: Sequence[str]) -> str:
-    """Returns the first faults as one message."""
-    return "; ".join(dict.fromkeys(faults[:MOST_NAMED]))
+def in_a_line(faults: Iterable[str]) -> str:
+    """Returns the first faults as one message; no others are made."""
+    return "; ".join(dict.fromkeys(islice(faults, MOST_NAMED)))
 
 
 class RequestError(Exception):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,27 +23,8 @@ _OF_PLACEMENT = {
 }  # fmt: skip
 
 
-def configured(
-    path: Path | None, given: Mapping[str, Any], check_device: Callable[[str], None]
-) -> tuple[ServeSettings, Placement]:
-    """Reads a YAML file, and keys that count more.
-
-    With a file, the reference's defaults hold for the keys that nothing sets; without one, ours do.
-    check_device: raises for a device that is refused, before another one is taken instead.
-
-    Raises ArgumentError as `GLiClassServeConfig` does, and OSError for a file that cannot be read.
-    """
-    if path is None:
-        config = GLiClassServeConfig.from_mapping({"model": ServeSettings().model, **given})
-    else:
-        config = GLiClassServeConfig.from_yaml(path, **given)
-    check_device(config.device)
-    keys = EFFECTS if path is not None else given
-    return settings_of(config, keys=keys), placement_of(config, keys=keys)
-
-
 def changed_in(path: Path | None) -> set[str]:
-    """Names the keys to which a YAML file that `configured` took gives other values than their defaults."""
+    """Names the keys to which a YAML file of a configuration gives other values than their defaults."""
     if path is None:
         return set()
     import yaml

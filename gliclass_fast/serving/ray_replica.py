@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gliclass_fast.serving.errors import MOST_NAMED, Invalid, fault, in_a_line
-from gliclass_fast.serving.python_values import as_json, flags
+from gliclass_fast.serving.errors import Invalid, fault, in_a_line
+from gliclass_fast.serving.python_values import plain_arguments
 from gliclass_fast.serving.ray_drain import listen_for_end
 from gliclass_fast.serving.settings import ServeSettings
 
@@ -99,13 +99,13 @@ class Replica:
         from gliclass_fast.serving.formats import GLiClassBody
 
         try:
-            body = GLiClassBody(
-                texts=as_json(text), labels=as_json(labels), threshold=as_json(threshold),
-                multi_label=flags(multi_label), examples=as_json(examples), prompt=as_json(prompt),
-                adapter_id=adapter_id, model=model,
+            arguments = plain_arguments(
+                texts=text, labels=labels, threshold=threshold, multi_label=multi_label, examples=examples,
+                prompt=prompt, adapter_id=adapter_id, model=model,
             )  # fmt: skip
+            body = GLiClassBody(**arguments)
         except ValidationError as error:
-            faults = [fault(each["loc"], each["msg"]) for each in error.errors()[:MOST_NAMED]]
+            faults = (fault(each["loc"], each["msg"]) for each in error.errors())
             raise Invalid(in_a_line(faults)) from None
         answer = await self.service.answer(body.arguments(self._settings))
         found: list[Any] = body.answered(answer)

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from types import TracebackType
 from typing import Any
 
 from gliclass_fast.serving.config import GLiClassServeConfig
 from gliclass_fast.serving.errors import RequestError
-from gliclass_fast.serving.python_values import as_json, flags
+from gliclass_fast.serving.python_values import as_json, plain_arguments
 from gliclass_fast.serving.ray_application import application
 from gliclass_fast.serving.ray_service import RayService, run_until_signal
-from gliclass_fast.serving.sizes import are_per_text
+from gliclass_fast.serving.sizes import is_per_text
 from gliclass_fast.text.errors import WrongType, WrongValue
 
 __all__ = ["GLiClassFactory", "application", "serve_gliclass", "shutdown"]
@@ -23,13 +24,6 @@ __all__ = ["GLiClassFactory", "application", "serve_gliclass", "shutdown"]
 TEXTS_A_CALL = 32
 CALLS_A_REPLICA = 4  # that wait, so that a replica's batches are full
 _running: list[RayService] = []  # what `serve_gliclass` started
-# {argument of a call: whether a list that is not empty has an entry per text}; others are for all texts
-_PER_TEXT: dict[str, Callable[[list[Any]], bool]] = {
-    "labels": are_per_text,
-    "multi_label": lambda given: True,
-    "examples": lambda given: not any(isinstance(each, Mapping) for each in given),
-    "prompt": lambda given: True,
-}
 
 
 def serve_gliclass(config: GLiClassServeConfig, blocking: bool = False, host: str = "127.0.0.1") -> Any:
@@ -77,6 +71,9 @@ class GLiClassFactory:
         self._service = _service(config, "127.0.0.1")
         self._service.start()
         self._end = weakref.finalize(self, self._service.stop)
+        # all finalizers share a hook, which may be older than Ray's: then it runs after that, without Ray
+        self._end.atexit = False
+        atexit.register(self._end)
 
     @property
     def handle(self) -> Any:
@@ -99,10 +96,10 @@ class GLiClassFactory:
         lists. threshold: None is the configuration's. Raises RequestError, and WrongValue where there are not
         as many entries as texts.
         """
-        arguments = {
-            "labels": as_json(labels), "threshold": threshold, "multi_label": flags(multi_label),
-            "examples": as_json(examples), "prompt": as_json(prompt), "adapter_id": adapter_id,
-        }  # fmt: skip
+        arguments = plain_arguments(
+            labels=labels, threshold=threshold, multi_label=multi_label, examples=examples, prompt=prompt,
+            adapter_id=adapter_id,
+        )  # fmt: skip
         if isinstance(texts, str):
             return _result(self.handle.predict.remote(texts, **arguments))
         results: list[Any] = []
@@ -150,8 +147,7 @@ def parts(texts: list[str], arguments: Mapping[str, Any]) -> Iterator[tuple[list
 
     Raises WrongValue where an argument has an entry per text, and not as many as there are texts.
     """
-    lists = {name: given for name, given in arguments.items() if given and isinstance(given, list)}
-    own = [name for name, is_per_text in _PER_TEXT.items() if name in lists and is_per_text(lists[name])]
+    own = [name for name, given in arguments.items() if is_per_text(name, given)]
     for name in own:
         if len(arguments[name]) != len(texts):
             raise WrongValue(

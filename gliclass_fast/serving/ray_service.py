@@ -16,13 +16,14 @@ from queue import SimpleQueue
 from types import FrameType, TracebackType
 from typing import Any
 
+from gliclass_fast.serving.listening import address_of, check_free
 from gliclass_fast.serving.ray_application import NAME, application_of, with_threads, with_whole_paths
 from gliclass_fast.serving.ray_drain import drain_all
 from gliclass_fast.serving.ray_environment import FAST_AND_SAFE, free_port, local_environment
 from gliclass_fast.serving.ray_logs import ReplicaLines
 from gliclass_fast.serving.ray_replica import AppFactory, Logs, Surroundings, service_app
 from gliclass_fast.serving.ray_sharing import placed_beside, telling_what_it_waits_for, told
-from gliclass_fast.serving.settings import Placement, ServeSettings, address_of
+from gliclass_fast.serving.settings import Placement, ServeSettings
 
 logger = logging.getLogger(__name__)
 
@@ -89,7 +90,7 @@ class RayService:
 
         self._local = self.placement.ray_address is None and not ray.is_initialized()
         if self._local:
-            self.placement.check_free()
+            check_free(self.placement.host, self.placement.port)
             if self.placement.cpus > (cores := _cores()):  # Ray would start a process for each
                 raise ValueError(f"a replica needs {self.placement.cpus:g} CPUs: this machine has {cores}")
         try:

@@ -8,8 +8,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from threading import Event, Thread
 
+from gliclass_fast.serving.listening import address_of
 from gliclass_fast.serving.ray_application import NAME
-from gliclass_fast.serving.settings import Placement, address_of
+from gliclass_fast.serving.settings import Placement
 
 logger = logging.getLogger(__name__)
 
@@ -19,23 +20,29 @@ SECONDS_OF_SILENCE = 10.0
 def placed_beside(placement: Placement, any_port: bool) -> Placement:
     """Returns a placement with the address at which Ray Serve listens: only its first start sets that.
 
-    any_port: whether any port will do. Raises ValueError where it listens at another port, and where our
-    application is there already, as to deploy it would replace that of another service.
+    any_port: whether any port will do. Raises ValueError where it listens at another port or at none, and
+    where our application is there already, as to deploy it would replace that of another service.
     """
     from ray import serve
     from ray.serve.context import _get_global_client  # Ray has no public name for the address
 
     if NAME in serve.status().applications:
         raise ValueError(
-            f"this Ray has an application {NAME!r} already, of another service: end that first, or start a "
-            f"cluster of its own for each. ray.serve.delete({NAME!r}) deletes one whose process was killed"
+            f"this Ray has an application {NAME!r} already, of another service: end that first, or give each "
+            f"service its own cluster. ray.serve.delete({NAME!r}) deletes one whose process was killed"
         )
-    there = _get_global_client().http_config
+    client = _get_global_client()
+    there = client.http_config
+    if client.get_serve_details()["proxy_location"] == "Disabled":  # and yet the configuration has a port
+        raise ValueError(
+            "Ray Serve runs there without a proxy, so nothing would answer over HTTP: start it with one, or "
+            "give this service its own cluster"
+        )
     at = address_of(there.host, there.port)
     if there.port != placement.port and not any_port:
         raise ValueError(
             f"Ray Serve listens at {at} already, and nowhere else: give --port {there.port} "
-            "(http_port), or start a cluster of its own"
+            "(http_port), or give this service its own cluster"
         )
     if there.host != placement.host:
         logger.warning("Ray Serve listens at %s already, and not at %s", at, placement.host)

@@ -17,8 +17,9 @@ import uvicorn
 from fastapi import FastAPI
 
 from gliclass_fast.serving.app import create_app
+from gliclass_fast.serving.listening import address_of, cannot_listen, check_free
 from gliclass_fast.serving.service import Service
-from gliclass_fast.serving.settings import Placement, ServeSettings, address_of
+from gliclass_fast.serving.settings import Placement, ServeSettings
 
 logger = logging.getLogger(__name__)
 
@@ -45,8 +46,7 @@ class Server(uvicorn.Server):
         try:
             await super().startup(sockets)
         except SystemExit as error:  # its context is the reason
-            at = address_of(self.config.host, self.config.port)
-            raise OSError(f"the service cannot listen at {at}: {error.__context__}") from None
+            raise cannot_listen(self.config.host, self.config.port, error.__context__) from None
         if self.started:
             host, port = self.servers[0].sockets[0].getsockname()[:2]
             facts = {"address": address_of(host, port), "service": self._service.information()}
@@ -97,7 +97,7 @@ def run(settings: ServeSettings, placement: Placement) -> None:
 
     Raises OSError where the address cannot be bound, before the model is loaded.
     """
-    placement.check_free()
+    check_free(placement.host, placement.port)
     app = create_app(settings)
     sys.setswitchinterval(SWITCH_SECONDS)
     Server(config_of(app, placement), app.state.service).run()

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import errno
 import math
-import socket
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -94,22 +92,3 @@ class Placement:
             raise ValueError("the host (--host) must be an address, as 127.0.0.1, or 0.0.0.0 for all of them")
         if not 0 <= self.port <= MOST_PORT:
             raise ValueError(f"a port is from 0 to {MOST_PORT}, not {self.port}")
-
-    def check_free(self) -> None:
-        """Raises OSError, which has the address, where nobody can listen at it: most often somebody does."""
-        try:
-            found = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-            for family, _, _, _, address in found:
-                try:
-                    socket.create_server(address, family=family).close()
-                except OSError as error:  # a name may have an address of IPv6 where the machine has none
-                    if error.errno != errno.EADDRNOTAVAIL or len(found) == 1:
-                        raise
-        except OSError as error:
-            at = address_of(self.host, self.port)
-            raise OSError(f"the service cannot listen at {at}: {error}") from None
-
-
-def address_of(host: str, port: int) -> str:
-    """Returns the address of a service that listens at a host, whose name or number may be of IPv6."""
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

@@ -6,12 +6,19 @@ per label below them. So sizes are counted as they will be, without making the s
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from gliclass_fast.serving.errors import Invalid, TooLarge
 from gliclass_fast.serving.settings import Limits
 
+# {argument: whether a list that is not empty has an entry per text}; others are for all texts
+_PER_TEXT: dict[str, Callable[[list[Any]], bool]] = {
+    "labels": lambda given: isinstance(given[0], (list, dict)),
+    "multi_label": lambda given: True,
+    "examples": lambda given: not any(isinstance(each, Mapping) for each in given),
+    "prompt": lambda given: True,
+}
 AROUND_EXAMPLE = 22  # characters that a prompt has for each: its marker, and "Labels:" with line ends
 
 
@@ -28,15 +35,15 @@ def checked_size(arguments: Mapping[str, Any], limits: Limits) -> int:
     total = sum(map(len, texts))
     longest = max(map(len, texts), default=0)
     labels = arguments["labels"]
-    own_labels = are_per_text(labels)
+    own_labels = is_per_text("labels", labels)
     sizes = [label_sizes(each) for each in (labels if own_labels else [labels])]
     if (most := max(count for count, _ in sizes)) > limits.labels:
         raise Invalid(f"a text has {most} labels; at most {limits.labels} are allowed")
     # a label costs a little even where it has no characters
     parts = [([characters + count for count, characters in sizes], own_labels)]
-    for name, kind in (("prompt", str), ("examples", list), ("label_descriptions", None)):
+    for name in ("prompt", "examples", "label_descriptions"):
         given: Any = arguments.get(name)
-        own = kind is not None and isinstance(given, list) and bool(given) and isinstance(given[0], kind)
+        own = is_per_text(name, given)
         parts.append(([characters_of(each) for each in (given if own else [given])], own))
     for found, own in parts:
         longest += max(found)
@@ -54,9 +61,9 @@ def checked_size(arguments: Mapping[str, Any], limits: Limits) -> int:
     return total
 
 
-def are_per_text(labels: Any) -> bool:
-    """Tells whether labels are a list with an entry per text, and not those of all texts."""
-    return isinstance(labels, list) and bool(labels) and isinstance(labels[0], (list, dict))
+def is_per_text(name: str, given: Any) -> bool:
+    """Tells whether an argument of a request is a list with an entry per text, and not for all texts."""
+    return name in _PER_TEXT and isinstance(given, list) and bool(given) and _PER_TEXT[name](given)
 
 
 def label_sizes(labels: Any) -> tuple[int, int]:

@@ -70,10 +70,17 @@ def as_list(values: Any, name: str, wanted: str) -> list[Any]:
     raise WrongType(f"{name} must be {wanted}, got {type(values).__name__}{hint}")
 
 
-def _listed(values: Any) -> Any:
+def converted(value: Any) -> Any:
+    """Returns the values of a column or an array as those of Python; anything else is returned as it is."""
     for method in CONVERSIONS:
-        if callable(convert := getattr(values, method, None)):
+        if callable(convert := getattr(value, method, None)):
             return convert()
+    return value
+
+
+def _listed(values: Any) -> Any:
+    if (found := converted(values)) is not values:
+        return found
     if isinstance(values, (str, Mapping, *BYTES)):
         return None
     try:

@@ -103,10 +103,9 @@ def no_model(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def scorer(scoring: Any, *_: Any) -> Any:
         found = Outcome([{"label": label, "score": 1.0} for label in scoring.labels])
-        return lambda rows, first: [found] * len(rows)
+        return lambda rows, first: [found] * len(rows), ""
 
     monkeypatch.setattr(classify, "_scorer", scorer)
-    monkeypatch.setattr(classify, "_remedy", lambda *_: "")
     monkeypatch.setattr(GLiClassModel, "from_pretrained", lambda *_, **__: SimpleNamespace(dtype=""))
 
 

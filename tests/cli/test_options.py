@@ -93,7 +93,7 @@ def test_the_devices_are_those_of_the_operations() -> None:
 )
 def test_an_option_with_one_value_is_given_once(line: str, option: str) -> None:
     result = CliRunner().invoke(app.app, line.split(" "))
-    assert result.exit_code == 2 and f"{option} is given twice" in result.stderr
+    assert result.exit_code == 2 and f"{option} is given more than once" in result.stderr
 
 
 def test_labels_may_be_given_several_times() -> None:

@@ -25,6 +25,8 @@ from gliclass_fast.cli.results import Layout, Outcome
 from gliclass_fast.cli.rows import Reading, Row
 from gliclass_fast.cli.scoring import Call, score
 from gliclass_fast.cli.writers import OUTPUT_SUFFIXES, open_writer
+from tests import families
+from tests.tiny import new_byte_tokenizer
 
 OPTIONS = ["--labels", "positive,negative,music", "--device", "cpu"]
 
@@ -269,7 +271,7 @@ def test_results_that_look_alike_stay_with_their_rows(
         scored.extend(str(row.text) for row in rows)
         return [Outcome(None, "no finite scores") if "bad" in str(row.text) else Outcome([]) for row in rows]
 
-    monkeypatch.setattr(classify, "_scorer", lambda *given: score)
+    monkeypatch.setattr(classify, "_scorer", lambda *given: (score, ""))
     rows, output = tmp_path / "in.jsonl", tmp_path / f"out{suffix}"
     for bad, size in itertools.product(itertools.product((True, False), repeat=len(ids)), (1, 3)):
         monkeypatch.setattr(classify, "TEXTS_AT_A_TIME", size)
@@ -307,6 +309,17 @@ def test_the_best_label_comes_first_everywhere() -> None:
     table = run("Play jazz.", "--threshold", "0", "--table", "--top-k", "2").stdout
     places = [table.find(each["label"]) for each in found]
     assert 0 < places[0] < places[1] and places[2] == -1
+
+
+def test_a_larger_window_is_no_remedy_where_the_tokenizer_bounds_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, tokenizer = families.loaded(families.reference("GliZNet D")), new_byte_tokenizer(lab=True)
+    tokenizer.model_max_length = 48
+    tokenizer.save_pretrained(tmp_path)
+    monkeypatch.setattr(GLiClassModel, "from_pretrained", lambda *_, **__: model)
+    result = run("word " * 100, "--model", str(tmp_path), "--max-length", "400")
+    assert "(text 1); --text-chunk-size may" in " ".join(result.stderr.split()), result.output
 
 
 def test_long_texts_in_chunks_and_the_summary_of_cuts(tmp_path: Path) -> None:

@@ -246,7 +246,7 @@ def _bad(folder: Path) -> dict[str, tuple[list[str], str]]:
         ),
         "another's": (
             [str(folder / "good.parquet"), "--output", str(folder / "types"), "--resume"],
-            " has results and no ",
+            "types.options.json, so nothing tells how it was made: give another --output",
         ),
     }
 

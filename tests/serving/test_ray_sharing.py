@@ -8,6 +8,8 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -32,7 +34,8 @@ def there(monkeypatch: pytest.MonkeyPatch) -> Iterator[Mock]:
     serve.status = lambda: Mock(applications=serve.applications, proxies={"node": "HEALTHY"})
     for name in ("status", "start", "run", "delete", "shutdown"):
         monkeypatch.setattr(ray.serve, name, getattr(serve, name))
-    client = Mock(http_config=Mock(host="192.0.2.1", port=9000))
+    client = serve.client = Mock(http_config=Mock(host="192.0.2.1", port=9000))
+    client.get_serve_details.return_value = {"proxy_location": "EveryNode"}
     monkeypatch.setattr(ray.serve.context, "_get_global_client", lambda: client)
     monkeypatch.setattr(ray, "is_initialized", lambda: True)
     monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 4.0})
@@ -65,6 +68,14 @@ def test_on_ray_serve_that_runs_its_address_counts(there: Mock, caplog: pytest.L
         found.stop()
         assert there.delete.call_args_list == [(("gliclass",),)] and not there.shutdown.called
         there.delete.reset_mock()
+
+
+def test_ray_serve_without_a_proxy_is_refused(there: Mock) -> None:
+    """It has a port nevertheless, at which nobody listens."""
+    there.client.get_serve_details.return_value = {"proxy_location": ray.serve.config.ProxyLocation.Disabled}
+    with pytest.raises(ValueError, match="Ray Serve runs there without a proxy"):
+        service(port=9000).start()
+    assert not there.run.called and not there.delete.called
 
 
 def test_whoever_ended_ray_has_ended_the_service(there: Mock, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -153,6 +164,25 @@ def test_a_factory_that_nobody_holds_shuts_down(factory: ray_serve.GLiClassFacto
     held = other._service
     del other
     assert held.stop.call_count == 1
+
+
+def test_at_the_end_of_a_process_a_factory_shuts_down_before_ray() -> None:
+    """The hook of all finalizers may be older than Ray's, and hooks run from the newest on."""
+    program = """if True:
+        import atexit, weakref
+        from gliclass_fast.serving import ray_serve
+        weakref.finalize(weakref.WeakSet(), print, end="")
+
+        class Service:
+            def start(self):
+                atexit.register(print, "Ray has ended")
+            def stop(self):
+                print("the service has ended")
+
+        ray_serve._service = lambda config, host: Service()
+        factory = ray_serve.GLiClassFactory("m")"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["the service has ended", "Ray has ended"]
 
 
 def test_an_error_of_a_replica_is_raised_as_it_was_there(factory: ray_serve.GLiClassFactory) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -13,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import httpx2
 import pytest
@@ -21,11 +23,12 @@ from typer.testing import CliRunner
 from uvicorn import Config
 
 from gliclass_fast.cli.app import app
-from gliclass_fast.cli.options import labels_in
+from gliclass_fast.cli.options import labels_in, opened
 from gliclass_fast.runtime.device import MOST_THREADS
+from gliclass_fast.serving.listening import address_of, check_free
 from gliclass_fast.serving.ray_service import RayService
 from gliclass_fast.serving.server import Server, run
-from gliclass_fast.serving.settings import Limits, Placement, ServeSettings, address_of
+from gliclass_fast.serving.settings import Limits, Placement, ServeSettings
 
 READY_WITHIN = 10  # seconds, on a machine that does little else; a busy one may take three times as long
 
@@ -118,6 +121,22 @@ def test_a_mistake_in_an_option_is_named(
     monkeypatch.setattr("gliclass_fast.serving.logs.use_json", lambda level: None)
     result = CliRunner().invoke(app, ["serve", *options])
     assert result.exit_code == 2 and message in " ".join(result.stderr.split()), result.stderr
+
+
+def test_the_name_of_the_argument_is_no_option(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gliclass_fast.serving.logs.use_json", lambda level: None)
+    result = CliRunner().invoke(app, ["serve", "--argument", "k"])
+    assert result.exit_code == 2 and result.stderr == "error: unknown option '--argument'\n"
+
+
+def test_an_error_that_is_not_of_the_file_names_no_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    error = OSError("libcuda.so: cannot open")
+    monkeypatch.setattr("gliclass_fast.serving.logs.use_json", lambda level: None)
+    monkeypatch.setattr("gliclass_fast.runtime.device.resolve_device", Mock(side_effect=error))
+    result = CliRunner().invoke(app, ["serve", "--num-gpus-per-replica", "1"])
+    assert result.exit_code == 2 and result.stderr == f"error: {error}\n"
+    with pytest.raises(ValueError, match=f"--config a: {error}"), opened("--config", Path("a")):
+        raise error  # not of the system, so it has no strerror
 
 
 @pytest.fixture
@@ -235,9 +254,28 @@ def test_an_address_that_is_taken_is_a_mistake() -> None:
         with pytest.raises(OSError, match=f"cannot listen at http://127.0.0.1:{port}: .*in use"):
             run(ServeSettings("/nowhere", device="cpu"), Placement(port=port))  # before the model is loaded
     for host in ("localhost", "0.0.0.0"):
-        Placement(host, port=0).check_free()
+        check_free(host, 0)
     with pytest.raises(OSError, match=r"cannot listen at http://nowhere\.invalid:80: "):
-        Placement("nowhere.invalid", 80).check_free()
+        check_free("nowhere.invalid", 80)
+
+
+@pytest.mark.parametrize("without", [errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL])
+def test_one_address_of_a_name_is_enough(without: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The system may have no IPv6, or no such address."""
+    create, here = socket.create_server, {socket.AF_INET}
+
+    def create_server(address: Any, *, family: socket.AddressFamily) -> socket.socket:
+        if family not in here:
+            raise OSError(without, "not here")
+        return create(address, family=family)
+
+    both = [(family, 0, 0, "", ("127.0.0.1", 0)) for family in (socket.AF_INET6, socket.AF_INET)]
+    monkeypatch.setattr(socket, "create_server", create_server)
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: both)
+    check_free("a-name", 0)
+    here.clear()
+    with pytest.raises(OSError, match=r"cannot listen at http://a-name:80: .*not here"):
+        check_free("a-name", 80)
 
 
 def test_addresses_are_those_of_the_web() -> None:

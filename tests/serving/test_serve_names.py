@@ -92,6 +92,8 @@ def test_options_count_more_than_the_file(tmp_path: Path) -> None:
     assert command.arguments_of([])[0].model == "knowledgator/gliclass-edge-v3.0"
     with pytest.raises(ArgumentError, match="unknown option '--max-label'"):
         command.arguments_of(["--max-label", "3"])
+    with pytest.raises(ArgumentError, match="unknown option '--hosts'; the nearest known one is '--host'"):
+        command.arguments_of(["--hosts", "a"])
 
 
 def test_one_copy_runs_here_and_several_on_ray(ray_serve: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -118,6 +120,11 @@ def test_one_copy_runs_here_and_several_on_ray(ray_serve: Any, monkeypatch: pyte
             ModuleNotFoundError("No module named 'ray'", name="ray.serve"),
             "error: ray is missing: pip install 'gliclass-fast[ray]'",
         ),
+        (
+            MemoryError(),  # with options that this command has
+            "error: out of memory: MemoryError. "
+            "A smaller model, --max-batch-size or --max-model-len needs less",
+        ),
     ],
 )
 def test_a_service_that_cannot_start_says_why_in_a_line(
@@ -133,10 +140,14 @@ def test_a_service_that_cannot_start_says_why_in_a_line(
     assert ended.value.code == 2 and capsys.readouterr().err == f"{message}\n"
 
 
-def test_without_the_extra_the_command_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_extra_the_command_says_what_to_install(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, "typer", None)
-    with pytest.raises(SystemExit, match=r"needs typer: pip install 'gliclass-fast\[serve\]'"):
+    with pytest.raises(SystemExit) as ended:
         command.main([])
+    said = "error: a service needs typer: pip install 'gliclass-fast[serve]'\n"
+    assert ended.value.code == 2 and capsys.readouterr().err == said
 
 
 def test_mistakes_and_help_end_the_command(capsys: pytest.CaptureFixture[str], ray_serve: Any) -> None:

@@ -30,6 +30,13 @@ def test_empty_examples_are_counted(examples: list[Any]) -> None:
         checked_size({**BODY, "examples": examples}, Limits())
 
 
+def test_examples_of_each_text_count_once() -> None:
+    """Also where the first text has none."""
+    own: list[Any] = [None, *[[{"text": "a" * 1000}]] * 99]
+    assert checked_size({**BODY, "examples": own}, Limits()) < 110_000
+    assert checked_size({**BODY, "examples": [None, {"text": "a" * 1000}]}, Limits()) > 100_000
+
+
 def test_an_example_costs_what_stands_around_it() -> None:
     markers = Markers()
     assert len(format_examples([{}], markers)) - len(markers.sep) == AROUND_EXAMPLE

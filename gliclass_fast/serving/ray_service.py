@@ -22,7 +22,12 @@ from gliclass_fast.serving.ray_drain import drain_all
 from gliclass_fast.serving.ray_environment import FAST_AND_SAFE, free_port, local_environment
 from gliclass_fast.serving.ray_logs import ReplicaLines
 from gliclass_fast.serving.ray_replica import AppFactory, Logs, Surroundings, service_app
-from gliclass_fast.serving.ray_sharing import placed_beside, telling_what_it_waits_for, told
+from gliclass_fast.serving.ray_sharing import (
+    refuse_second,
+    telling_what_it_waits_for,
+    told,
+    wait_until_answered,
+)
 from gliclass_fast.serving.settings import Placement, ServeSettings
 
 logger = logging.getLogger(__name__)
@@ -56,8 +61,7 @@ class RayService:
         build_app: makes the app of a replica, and must be importable there by its name. log_level: from which
         level replicas log as JSON to this process's standard error; None leaves logging to Ray.
         """
-        self._any_port = placement.port == 0
-        if self._any_port:
+        if placement.port == 0:
             placement = replace(placement, port=free_port())
         self.settings, self.placement = with_whole_paths(with_threads(settings, placement)), placement
         self._build_app, self._log_level = build_app, log_level
@@ -70,7 +74,7 @@ class RayService:
 
     @property
     def address(self) -> str:
-        """Returns where the service answers; `start` finds it out where Ray Serve runs already."""
+        """Returns where the service answers."""
         return address_of(self.placement.host, self.placement.port)
 
     def start(self) -> None:
@@ -78,7 +82,7 @@ class RayService:
 
         Raises OSError where the address is taken or no cluster answers or starts; ValueError for a host that
         Ray has no use for, for replicas for which this machine has no room, and on a cluster that has such an
-        application already or listens at another port; NoReplica where a replica cannot start; and
+        application already or listens elsewhere; NoReplica where a replica cannot start; and
         ImportError without the extra `ray`.
         """
         if ":" in self.placement.host:
@@ -98,6 +102,7 @@ class RayService:
             self._check_room()
             logger.info("starting", extra={"replicas": self.placement.replicas})
             self._deploy()
+            wait_until_answered(self.placement)
         except BaseException:
             self.stop()
             raise
@@ -163,7 +168,7 @@ class RayService:
             logging_config=RAY_LOGS,
             controller_options=controller,
         )
-        self.placement = placed_beside(self.placement, self._any_port)
+        refuse_second()
         clean_up.callback(self._end_serve)
 
     def _end_serve(self) -> None:

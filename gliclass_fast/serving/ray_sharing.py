@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import replace
+from http.client import HTTPConnection, HTTPException
 from threading import Event, Thread
 
 from gliclass_fast.serving.listening import address_of
@@ -15,38 +16,45 @@ from gliclass_fast.serving.settings import Placement
 logger = logging.getLogger(__name__)
 
 SECONDS_OF_SILENCE = 10.0
+SECONDS_TO_LISTEN = 30.0  # after the replicas run
+EVERYWHERE = "0.0.0.0"
 
 
-def placed_beside(placement: Placement, any_port: bool) -> Placement:
-    """Returns a placement with the address at which Ray Serve listens: only its first start sets that.
-
-    any_port: whether any port will do. Raises ValueError where it listens at another port or at none, and
-    where our application is there already, as to deploy it would replace that of another service.
-    """
+def refuse_second() -> None:
+    """Raises ValueError where our application is there already: to deploy would replace another service."""
     from ray import serve
-    from ray.serve.context import _get_global_client  # Ray has no public name for the address
 
     if NAME in serve.status().applications:
         raise ValueError(
             f"this Ray has an application {NAME!r} already, of another service: end that first, or give each "
             f"service its own cluster. ray.serve.delete({NAME!r}) deletes one whose process was killed"
         )
-    client = _get_global_client()
-    there = client.http_config
-    if client.get_serve_details()["proxy_location"] == "Disabled":  # and yet the configuration has a port
-        raise ValueError(
-            "Ray Serve runs there without a proxy, so nothing would answer over HTTP: start it with one, or "
-            "give this service its own cluster"
-        )
-    at = address_of(there.host, there.port)
-    if there.port != placement.port and not any_port:
-        raise ValueError(
-            f"Ray Serve listens at {at} already, and nowhere else: give --port {there.port} "
-            "(http_port), or give this service its own cluster"
-        )
-    if there.host != placement.host:
-        logger.warning("Ray Serve listens at %s already, and not at %s", at, placement.host)
-    return replace(placement, host=there.host, port=there.port)
+
+
+def wait_until_answered(placement: Placement) -> None:
+    """Returns once the service answers at its address.
+
+    Raises ValueError where it does not: the first start of Ray Serve sets where it listens, and whether.
+    """
+    ends, at = time.monotonic() + SECONDS_TO_LISTEN, address_of(placement.host, placement.port)
+    while not _answers("127.0.0.1" if placement.host == EVERYWHERE else placement.host, placement.port):
+        if time.monotonic() > ends:
+            raise ValueError(
+                f"the replicas run, but Ray Serve does not answer at {at}: its first start set where it "
+                "listens. Give that as --host and --port (http_port), or give this service its own cluster"
+            )
+        time.sleep(0.1)
+
+
+def _answers(host: str, port: int) -> bool:
+    connection = HTTPConnection(host, port, timeout=SECONDS_TO_LISTEN)
+    try:
+        connection.request("GET", "/ready")
+        return connection.getresponse().status == 200
+    except (OSError, HTTPException):
+        return False
+    finally:
+        connection.close()
 
 
 def told() -> list[str]:

@@ -12,13 +12,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
 from typing import Any
 from unittest.mock import Mock
 
 import pytest
 import ray
 import ray.serve
-import ray.serve.context
 
 from gliclass_fast.serving import ray_serve, ray_service, ray_sharing
 from gliclass_fast.serving.config import GLiClassServeConfig
@@ -29,14 +30,12 @@ from gliclass_fast.serving.settings import Placement, ServeSettings
 
 @pytest.fixture
 def there(monkeypatch: pytest.MonkeyPatch) -> Iterator[Mock]:
-    """A cluster of 4 CPUs where Ray Serve listens at port 9000; its `applications` can be set."""
-    serve = Mock(applications={})
+    """A cluster of 4 CPUs where a service answers at port 9000; its `applications` can be set."""
+    serve = Mock(applications={}, addresses=[("127.0.0.1", 9000)])
     serve.status = lambda: Mock(applications=serve.applications, proxies={"node": "HEALTHY"})
     for name in ("status", "start", "run", "delete", "shutdown"):
         monkeypatch.setattr(ray.serve, name, getattr(serve, name))
-    client = serve.client = Mock(http_config=Mock(host="192.0.2.1", port=9000))
-    client.get_serve_details.return_value = {"proxy_location": "EveryNode"}
-    monkeypatch.setattr(ray.serve.context, "_get_global_client", lambda: client)
+    monkeypatch.setattr(ray_sharing, "_answers", lambda *address: address in serve.addresses)
     monkeypatch.setattr(ray, "is_initialized", lambda: True)
     monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 4.0})
     yield serve
@@ -55,27 +54,42 @@ def test_an_application_of_another_service_is_neither_replaced_nor_deleted(there
     assert not there.run.called and not there.delete.called and not there.shutdown.called
 
 
-def test_on_ray_serve_that_runs_its_address_counts(there: Mock, caplog: pytest.LogCaptureFixture) -> None:
-    with pytest.raises(ValueError, match=r"listens at http://192.0.2.1:9000 already.* give --port 9000"):
+def test_a_service_that_does_not_answer_at_its_address_is_refused(
+    there: Mock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray Serve may have been started before, for another address, or without a proxy."""
+    monkeypatch.setattr(ray_sharing, "SECONDS_TO_LISTEN", 0.05)
+    with pytest.raises(ValueError, match=r"does not answer at http://127.0.0.1:8000: .* own cluster"):
         service(port=8000).start()
-    assert not there.run.called and not there.delete.called
-    for port in (9000, 0):
-        found = service(port=port)
+    assert there.delete.call_args_list == [(("gliclass",),)] and not there.shutdown.called
+    there.delete.reset_mock()
+    for host in ("127.0.0.1", "0.0.0.0"):
+        found = service(port=9000, host=host)
         found.start()
-        assert found.address == "http://192.0.2.1:9000"
-        assert "Ray Serve listens at http://192.0.2.1:9000 already, and not at 127.0.0.1" in caplog.messages
         found.stop()
         found.stop()
         assert there.delete.call_args_list == [(("gliclass",),)] and not there.shutdown.called
         there.delete.reset_mock()
 
 
-def test_ray_serve_without_a_proxy_is_refused(there: Mock) -> None:
-    """It has a port nevertheless, at which nobody listens."""
-    there.client.get_serve_details.return_value = {"proxy_location": ray.serve.config.ProxyLocation.Disabled}
-    with pytest.raises(ValueError, match="Ray Serve runs there without a proxy"):
-        service(port=9000).start()
-    assert not there.run.called and not there.delete.called
+def test_what_answers_says_so_at_ready() -> None:
+    class Ready(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200 if self.path == "/ready" and ready else 404)
+            self.end_headers()
+
+        def log_message(self, *args: Any) -> None:
+            pass
+
+    ready = True
+    with ThreadingHTTPServer(("127.0.0.1", 0), Ready) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        port = server.server_address[1]
+        assert ray_sharing._answers("127.0.0.1", port)
+        ready = False
+        assert not ray_sharing._answers("127.0.0.1", port)
+        server.shutdown()
+    assert not ray_sharing._answers("127.0.0.1", port)
 
 
 def test_whoever_ended_ray_has_ended_the_service(there: Mock, monkeypatch: pytest.MonkeyPatch) -> None:

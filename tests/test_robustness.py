@@ -18,7 +18,7 @@ from tools.fuzzing.kinds import KINDS, pipeline
 
 
 @pytest.mark.slow
-@settings(max_examples=600, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+@settings(max_examples=5000, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
 @given(number=st.integers(0, 10**9))
 def test_random_requests(number: int) -> None:
     kind, request, shared, _ = pipelines.draw(0, number)

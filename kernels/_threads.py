@@ -26,6 +26,20 @@ def thread_count() -> int:
     return getattr(_kept, "count", 0) or torch.get_num_threads()
 
 
+def counts_differ() -> bool:
+    """Returns whether threads of a process can have numbers of their own, as `use_threads_here` gives them."""
+    return _setters() is not None
+
+
+def use_threads_here(count: int) -> None:
+    """Sets how many threads work for the calling one, torch's and those of kernels; the others keep theirs.
+
+    This does nothing where `counts_differ` says no.
+    """
+    for set_count in _setters() or ():
+        set_count(count)
+
+
 @contextmanager
 def torch_on_one_thread() -> Iterator[None]:
     """Runs torch's operations on the thread that calls them; `thread_count` stays what it was.

@@ -1,9 +1,14 @@
-"""The batcher: texts of many requests run together, in batches of tokens, as soon as the engine is free.
+"""The batcher: texts of many requests run together, in batches of tokens, as soon as a lane is free.
 
-There is no timer. Whatever waits when a batch ends is the next batch, so an idle service answers at once and
-a busy one fills its batches. Whoever came first runs first; a text that does not fit what is left of a batch
-lets a bounded number of later ones pass, and is the first of a batch at the latest when it is the oldest.
-Texts for several models wait in one queue, and a batch is of one model: the device works for one at a time.
+A lane is a thread that gives the engine one batch at a time. A GPU has one lane: whatever waits when a batch
+ends is the next batch, so an idle service answers at once and a busy one fills its batches. A CPU has two,
+each with its share of the cores: while one works, the event loop has the cores of the other, to answer the
+batch before and to read the requests that follow. So a lane takes no more than its share of all texts, and
+waits for that share for a moment.
+
+Whoever came first runs first; a text that does not fit what is left of a batch lets a bounded number of later
+ones pass, and is the first of a batch at the latest when it is the oldest. Texts for several models wait in
+one queue, and a batch is of one model.
 """
 
 from __future__ import annotations
@@ -29,6 +34,9 @@ LONGEST_RETRY = 30  # seconds
 # of the newest batch in the mean of the tokens per second, which only Retry-After is made of: whole seconds,
 # for which any number near this one works
 NEWEST_SHARE = 0.2
+# A lane waits for its share for so much of the time of its last batch, at most. The event loop needs about half
+# of that with the demo checkpoint; where nothing comes, no more is lost.
+REST = 0.2
 MOST_FAILURES = 8  # texts of which each failed alone, without a success between them
 Run = Callable[[Sequence[Prepared]], list[Scored]]
 
@@ -55,10 +63,22 @@ class _Waiting:
 
 
 class Batcher:
-    """Gives texts to an engine from a thread of its own, and answers through futures of an event loop."""
+    """Gives texts to an engine from threads of its own, and answers through futures of an event loop."""
 
-    def __init__(self, batch_tokens: int, batch_texts: int, queue_tokens: int, queue_texts: int) -> None:
-        """Takes the sizes of a batch, and those of the queue."""
+    def __init__(
+        self,
+        batch_tokens: int,
+        batch_texts: int,
+        queue_tokens: int,
+        queue_texts: int,
+        lanes: int = 1,
+        share_cores: Callable[[int], None] = lambda lanes: None,
+    ) -> None:
+        """Takes the sizes of a batch, and those of the queue.
+
+        lanes: threads, and so batches that run at a time. share_cores: a lane calls it before each batch with
+            the number of lanes that share the cores meanwhile.
+        """
         self._batch_tokens, self._batch_texts = batch_tokens, batch_texts
         self._most_tokens, self._most_texts = queue_tokens, queue_texts
         self._queue: deque[_Waiting] = deque()
@@ -68,21 +88,28 @@ class Batcher:
         self._failures = 0  # of texts that ran alone, one after another
         self.queue_tokens = self.queue_texts = 0  # that wait for an answer still
         self.on_batch: Callable[[int, int, float], None] = lambda texts, tokens, seconds: None
-        self._thread = Thread(target=self._work, name="gliclass-engine", daemon=True)
+        self._share_cores = share_cores
+        self._running = [0] * lanes  # texts
+        self._lanes = [
+            Thread(target=self._work, args=(lane,), name=f"gliclass-lane-{lane}", daemon=True)
+            for lane in range(lanes)
+        ]
 
     def start(self) -> None:
-        """Starts the thread."""
-        self._thread.start()
+        """Starts the threads."""
+        for each in self._lanes:
+            each.start()
 
     @property
     def healthy(self) -> bool:
-        """Returns whether the engine answers: its thread lives, and not everything has failed of late."""
-        return (self._thread.ident is None or self._thread.is_alive()) and self._failures < MOST_FAILURES
+        """Returns whether the engine answers: its threads live, and not everything has failed of late."""
+        alive = all(each.ident is None or each.is_alive() for each in self._lanes)
+        return alive and self._failures < MOST_FAILURES
 
     @property
     def ended(self) -> bool:
-        """Returns whether the thread has ended after `close`, or never started."""
-        return self._closed and not self._thread.is_alive()
+        """Returns whether the threads have ended after `close`, or never started."""
+        return self._closed and not any(each.is_alive() for each in self._lanes)
 
     def check_room(self) -> None:
         """Raises QueueFull where as much waits as may; else a request of an allowed size is let in."""
@@ -114,16 +141,16 @@ class Batcher:
             self._queue.extend(texts)
             self.queue_tokens += tokens
             self.queue_texts += len(texts)
-            self._changed.notify()
+            self._changed.notify_all()
         for text in texts:
             text.answer.add_done_callback(lambda _, text=text: self._left(text))  # type: ignore[misc]
         return [text.answer for text in texts]
 
     def close(self) -> None:
-        """Takes no new texts; those that wait are still answered, and then the thread ends."""
+        """Takes no new texts; those that wait are still answered, and then the threads end."""
         with self._changed:
             self._closed = True
-            self._changed.notify()
+            self._changed.notify_all()
 
     def _retry_after(self) -> int:
         if not self._tokens_a_second:
@@ -140,21 +167,33 @@ class Batcher:
             self.queue_tokens -= text.prepared.cost
             self.queue_texts -= 1
 
-    def _take(self) -> list[_Waiting]:
-        """Waits for texts and returns a batch of them; nothing where the queue is empty and closed."""
+    def _share(self) -> int:
+        """Returns the texts of a lane where all that wait or run are shared by all lanes, and 1 at least."""
+        return max(1, math.ceil((self.queue_texts + sum(self._running)) / len(self._running)))
+
+    def _take(self, lane: int, goal: int, until: float) -> list[_Waiting]:
+        """Waits for texts and returns a batch of them; nothing where the queue is empty and closed.
+
+        goal: texts for which it waits until a time, unless a whole batch waits.
+        """
         with self._changed:
             while True:
-                if batch := self._next_batch():
+                rest = until - time.monotonic()
+                enough = self.queue_texts >= goal or self.queue_tokens >= self._batch_tokens
+                if (enough or rest <= 0 or self._closed) and (batch := self._next_batch()):
+                    alone = not self._queue and not any(self._running)
+                    self._running[lane] = len(batch)
+                    self._share_cores(1 if alone else len(self._running))
                     return batch
-                if self._closed:
+                if self._closed and not self._queue:
                     return []
-                self._changed.wait()
+                self._changed.wait(rest if self._queue and rest > 0 else None)
 
     def _next_batch(self) -> list[_Waiting]:
         batch: list[_Waiting] = []
         passed: list[_Waiting] = []
-        room, misfits = self._batch_tokens, 0
-        while self._queue and misfits < LOOK_AHEAD and len(batch) < self._batch_texts:
+        room, most, misfits = self._batch_tokens, min(self._batch_texts, self._share()), 0
+        while self._queue and misfits < LOOK_AHEAD and len(batch) < most:
             text = self._queue.popleft()
             if text.answer.done():  # its client left, or its time passed
                 continue
@@ -168,13 +207,19 @@ class Batcher:
         self._queue.extendleft(reversed(passed))
         return batch
 
-    def _work(self) -> None:
-        while batch := self._take():
+    def _work(self, lane: int) -> None:
+        goal, until = 0, 0.0
+        while batch := self._take(lane, goal, until):
+            start = time.monotonic()
             try:
                 self._answer(batch)
             except Exception:  # as where the event loop has ended; whoever still waits is not given up
                 logger.exception("the answers of a batch were lost")
-
+            with self._changed:
+                if len(self._running) > 1:  # most clients that have an answer now will ask again
+                    now, goal = time.monotonic(), self._share()
+                    until = now + REST * (now - start)
+                self._running[lane] = 0
     def _answer(self, batch: list[_Waiting]) -> None:
         """Runs a batch; where it fails, its texts run one by one, and those that fail alone have failed."""
         start = time.monotonic()
@@ -188,11 +233,13 @@ class Batcher:
         except Exception as error:
             self._fail(batch, error)
             return
-        self._failures = 0  # counted before the answers leave: who has one finds it counted
+        # counted before the answers leave: who has one finds it counted
         tokens = sum(text.prepared.cost for text in batch)
-        rate = tokens / max(seconds, 1e-6)
-        share = NEWEST_SHARE if self._tokens_a_second else 1.0
-        self._tokens_a_second += share * (rate - self._tokens_a_second)
+        with self._changed:
+            self._failures = 0
+            rate = len(self._lanes) * tokens / max(seconds, 1e-6)
+            share = NEWEST_SHARE if self._tokens_a_second else 1.0
+            self._tokens_a_second += share * (rate - self._tokens_a_second)
         self.on_batch(len(batch), tokens, seconds)
         _loop_of(batch).call_soon_threadsafe(_deliver, batch, done)
 
@@ -205,7 +252,8 @@ class Batcher:
             return
         # values that are not finite, and adapters that cannot be read, are a matter of one text
         if not isinstance(error, (FloatingPointError, ArgumentError, CheckpointError)):
-            self._failures += 1
+            with self._changed:
+                self._failures += 1
         _loop_of(batch).call_soon_threadsafe(_refuse, batch[0], error)
 
 

@@ -29,7 +29,6 @@ from gliclass_fast.serving.ray_environment import free_port
 SECONDS = 12.0  # of each load
 TURNS = 4  # stretches of the closed loads, which take turns, so that a host that slows down slows all alike
 QUESTIONS = 256
-LONG = 450  # words that keep a server busy
 PEER_TOLERANCE = 1e-3  # of the reference's scores, which depend a little on what shares their batch
 SHARE, OVERLOAD = 0.7, 2.0  # of saturation
 CODE = [sys.executable, "-m"]
@@ -131,7 +130,6 @@ class Bench:
     pipeline: Any = field(init=False)
     mixed: list[Question] = field(init=False)
     equal: list[Question] = field(init=False)
-    long: Question = field(init=False)
 
     def __post_init__(self) -> None:
         """Finds the scores that the servers must give."""
@@ -141,8 +139,6 @@ class Bench:
         self.mixed, self.equal = (
             scored(drawn(self.count, mixed, tokenizer), self.pipeline) for mixed in (True, False)
         )
-        text = " ".join(cases.words(tokenizer)[:LONG])
-        (self.long,) = scored([(text, self.mixed[0].labels)], self.pipeline)
 
     def round(self, number: int) -> None:
         """Starts a server, puts every kind of load on it, and ends it while requests are in flight."""
@@ -180,7 +176,7 @@ class Bench:
 
     def _leave(self, running: Server, target: Target) -> None:
         """Lets clients leave, then the server, which it has to be able to do."""
-        ran, _ = serving_tasks.abandon(running, target, self.long, self.mixed[:LEAVERS])
+        ran = serving_tasks.abandon(running, target, self.mixed[:LEAVERS])
         self.found.add("batches run for clients that left", ran)
         ended = asyncio.run(serving_tasks.end_in_flight(running, target, self.mixed[:IN_FLIGHT]))
         lost = IN_FLIGHT - ended.right + (running.wait() != 0)

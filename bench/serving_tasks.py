@@ -16,8 +16,8 @@ from gliclass_fast.bench.serving_process import Server, metric
 CLIENTS = 32
 BATCH = 32  # texts of a direct call of the library
 IN_FLIGHT = 48  # requests that wait when SIGTERM comes
-LEAVERS = 64  # clients that leave
-BEFORE, AFTER = 0.03, 0.1  # seconds until they ask, and until they leave
+LEAVERS = 128  # clients that leave; one batch does not hold their texts, nor two
+AFTER = 0.1  # seconds after which they leave
 
 
 @dataclass(slots=True)
@@ -80,25 +80,15 @@ def paced(target: Target, questions: Sequence[Question], rate: float, seconds: f
     return asyncio.run(open_loop(target, questions, rate, seconds, seed))
 
 
-def abandon(
-    server: Server, target: Target, long: Question, questions: Sequence[Question]
-) -> tuple[float, float]:
-    """Returns the batches and texts that a server runs for clients that left while it was busy.
-
-    long: it keeps the server busy, in a batch of its own, while the others ask and leave.
-    """
-
-    async def ask_and_leave() -> None:
-        await asyncio.sleep(BEFORE)
-        await burst(target, questions, lambda: asyncio.sleep(AFTER), leave=True)
-
-    before = batches(server)
-    asyncio.run(burst(target, [long], ask_and_leave))
+def abandon(server: Server, target: Target, questions: Sequence[Question]) -> float:
+    """Returns the batches that a server ends after all its clients left; some run when they leave."""
+    asyncio.run(burst(target, questions, lambda: asyncio.sleep(AFTER), leave=True))
+    before, _ = batches(server)
     while metric(server.get("/metrics"), "gliclass_queue_tokens"):
         time.sleep(0.05)
-    time.sleep(0.5)  # for the batch that runs
-    count, texts = (now - then for now, then in zip(batches(server), before, strict=True))
-    return count - 1, texts - 1
+    time.sleep(0.5)  # for the batches that run
+    after, _ = batches(server)
+    return after - before
 
 
 async def end_in_flight(server: Server, target: Target, questions: Sequence[Question]) -> Tally:

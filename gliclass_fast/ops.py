@@ -20,7 +20,7 @@ from torch import Tensor
 from gliclass_fast.kernels._adapter_rows import AdapterRows
 from gliclass_fast.kernels._extension import absence, cpu_description, cuda_description
 from gliclass_fast.kernels._sequences import PAGE_ROWS, TILE_ROWS, DistanceTables, Positions, Sequences
-from gliclass_fast.kernels._threads import counts_differ, torch_on_one_thread, use_threads_here
+from gliclass_fast.kernels._threads import SharedThreads, torch_on_one_thread
 from gliclass_fast.kernels._updates import Factors, Part, TableUpdate, Update
 from gliclass_fast.kernels.feed_forward import BoundFeedForward, FeedForward
 
@@ -42,15 +42,14 @@ __all__ = [
     "Part",
     "Positions",
     "Sequences",
+    "SharedThreads",
     "TableUpdate",
     "Update",
     "choose_ops",
     "compiled_kernels",
-    "counts_differ",
     "implementation",
     "torch_on_one_thread",
     "unavailable_reason",
-    "use_threads_here",
 ]
 
 logger = logging.getLogger(__name__)

@@ -8,60 +8,95 @@ waits for ever. Where nearly all work is that of our kernels, torch does better 
 from __future__ import annotations
 
 import ctypes
+import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
 from pathlib import Path
-from threading import Thread, local
+from threading import Lock, Thread, local
 
 import torch
 
+Count = Callable[[], int]
 SetCount = Callable[[int], int]
 
-_kept = local()  # `count`: torch's number of threads, while torch itself has one
+
+class _Kept(local):
+    """Holds how many threads the kernels may use for the calling one, where that is not torch's number."""
+
+    count: Count | None = None
+
+
+_kept = _Kept()
 
 
 def thread_count() -> int:
-    """Returns how many threads a kernel may use: as many as torch, or as it had before it was alone."""
-    return getattr(_kept, "count", 0) or torch.get_num_threads()
+    """Returns how many threads a kernel may use: as many as torch, or as it had before it was alone.
 
-
-def counts_differ() -> bool:
-    """Returns whether threads of a process can have numbers of their own, as `use_threads_here` gives them."""
-    return _setters() is not None
-
-
-def use_threads_here(count: int) -> None:
-    """Sets how many threads work for the calling one, torch's and those of kernels; the others keep theirs.
-
-    This does nothing where `counts_differ` says no.
+    Within `SharedThreads.part` it is the part of the calling thread.
     """
-    for set_count in _setters() or ():
-        set_count(count)
+    return torch.get_num_threads() if _kept.count is None else _kept.count()
 
 
-@contextmanager
-def torch_on_one_thread() -> Iterator[None]:
+def torch_on_one_thread() -> AbstractContextManager[None]:
     """Runs torch's operations on the thread that calls them; `thread_count` stays what it was.
 
     Other threads of the process keep torch's setting. This does nothing where that cannot be done.
     """
     count = torch.get_num_threads()
-    setters = _setters() if count > 1 else None
-    if setters is None:
+    return _counts(1, _kept.count or (lambda: count)) if count > 1 else nullcontext()
+
+
+class SharedThreads:
+    """Shares as many threads as torch has among callers of the kernels: each has the same part.
+
+    Kernels follow the part from one call to the next, as others begin and end. What torch computes itself
+    keeps the part that its caller began with.
+    """
+
+    def __init__(self) -> None:
+        self._total, self._callers, self._changing = torch.get_num_threads(), 0, Lock()
+        self._part = self._total
+
+    @property
+    def can_be_shared(self) -> bool:
+        """Returns whether there are several, and whether a caller can have a number of its own."""
+        return self._total > 1 and _setters() is not None
+
+    @contextmanager
+    def part(self) -> Iterator[None]:
+        """Counts the calling thread as one of those that share; within, it has its part."""
+        self._change(1)
+        try:
+            with _counts(self._part, lambda: self._part):
+                yield
+        finally:
+            self._change(-1)
+
+    def _change(self, callers: int) -> None:
+        with self._changing:
+            self._callers += callers
+            self._part = math.ceil(self._total / max(self._callers, 1))
+
+
+@contextmanager
+def _counts(of_torch: int, of_kernels: Count) -> Iterator[None]:
+    """Sets the numbers of the calling thread, where that can be done."""
+    if (setters := _setters()) is None:
         yield
         return
     set_openmp, set_mkl = setters
+    before, kept = torch.get_num_threads(), _kept.count
     of_mkl = 0  # none of the thread's own
     try:
-        _kept.count = count
-        set_openmp(1)
-        of_mkl = set_mkl(1)
+        _kept.count = of_kernels
+        set_openmp(of_torch)
+        of_mkl = set_mkl(of_torch)
         yield
     finally:
-        set_openmp(count)
+        set_openmp(before)
         set_mkl(of_mkl)
-        _kept.count = 0
+        _kept.count = kept
 
 
 @cache

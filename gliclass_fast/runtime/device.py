@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import logging
-import math
 import os
 from numbers import Integral
 from typing import Any
 
 import torch
 
-from gliclass_fast.ops import ORDER, counts_differ, use_threads_here
+from gliclass_fast.ops import ORDER
 from gliclass_fast.text.arguments import whole_number
 
 logger = logging.getLogger(__name__)
@@ -68,21 +67,6 @@ def use_threads(threads: int | None, of_tokenizers: int | None = None) -> None:
         torch.set_num_threads(threads)
     if (number := threads if of_tokenizers is None else of_tokenizers) is not None:
         os.environ["RAYON_NUM_THREADS"] = str(number)
-
-
-class Cores:
-    """The cores of the CPU that torch may use, shared by lanes, threads that each give a device a batch at a time.
-
-    lanes: how many there should be: two on a CPU, where each can have its share of the cores.
-    """
-
-    def __init__(self, device: torch.device) -> None:
-        self._threads = torch.get_num_threads()
-        self.lanes = 2 if device.type == "cpu" and self._threads > 1 and counts_differ() else 1
-
-    def share(self, lanes: int) -> None:
-        """Gives the calling thread what it has where so many lanes work."""
-        use_threads_here(math.ceil(self._threads / lanes))
 
 
 def _cpu_for(device: Any) -> torch.device:

@@ -19,6 +19,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from threading import Condition, Thread
 
@@ -34,8 +35,8 @@ LONGEST_RETRY = 30  # seconds
 # of the newest batch in the mean of the tokens per second, which only Retry-After is made of: whole seconds,
 # for which any number near this one works
 NEWEST_SHARE = 0.2
-# A lane waits for its share for so much of the time of its last batch, at most. The event loop needs about half
-# of that with the demo checkpoint; where nothing comes, no more is lost.
+# A lane waits for its share for so much of the time of its last batch, at most. The event loop needs about
+# half of that with the demo checkpoint; where nothing comes, no more is lost.
 REST = 0.2
 MOST_FAILURES = 8  # texts of which each failed alone, without a success between them
 Run = Callable[[Sequence[Prepared]], list[Scored]]
@@ -72,12 +73,11 @@ class Batcher:
         queue_tokens: int,
         queue_texts: int,
         lanes: int = 1,
-        share_cores: Callable[[int], None] = lambda lanes: None,
+        at_work: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
         """Takes the sizes of a batch, and those of the queue.
 
-        lanes: threads, and so batches that run at a time. share_cores: a lane calls it before each batch with
-            the number of lanes that share the cores meanwhile.
+        lanes: threads, and so batches that run at a time. at_work: what a lane enters for each batch.
         """
         self._batch_tokens, self._batch_texts = batch_tokens, batch_texts
         self._most_tokens, self._most_texts = queue_tokens, queue_texts
@@ -88,7 +88,7 @@ class Batcher:
         self._failures = 0  # of texts that ran alone, one after another
         self.queue_tokens = self.queue_texts = 0  # that wait for an answer still
         self.on_batch: Callable[[int, int, float], None] = lambda texts, tokens, seconds: None
-        self._share_cores = share_cores
+        self._at_work = at_work
         self._running = [0] * lanes  # texts
         self._lanes = [
             Thread(target=self._work, args=(lane,), name=f"gliclass-lane-{lane}", daemon=True)
@@ -181,9 +181,7 @@ class Batcher:
                 rest = until - time.monotonic()
                 enough = self.queue_texts >= goal or self.queue_tokens >= self._batch_tokens
                 if (enough or rest <= 0 or self._closed) and (batch := self._next_batch()):
-                    alone = not self._queue and not any(self._running)
                     self._running[lane] = len(batch)
-                    self._share_cores(1 if alone else len(self._running))
                     return batch
                 if self._closed and not self._queue:
                     return []
@@ -212,7 +210,8 @@ class Batcher:
         while batch := self._take(lane, goal, until):
             start = time.monotonic()
             try:
-                self._answer(batch)
+                with self._at_work():
+                    self._answer(batch)
             except Exception:  # as where the event loop has ended; whoever still waits is not given up
                 logger.exception("the answers of a batch were lost")
             with self._changed:
@@ -220,6 +219,7 @@ class Batcher:
                     now, goal = time.monotonic(), self._share()
                     until = now + REST * (now - start)
                 self._running[lane] = 0
+
     def _answer(self, batch: list[_Waiting]) -> None:
         """Runs a batch; where it fails, its texts run one by one, and those that fail alone have failed."""
         start = time.monotonic()

@@ -16,8 +16,9 @@ from gliclass_fast import __version__
 from gliclass_fast.checkpoint.errors import CheckpointError
 from gliclass_fast.config import dtype_name
 from gliclass_fast.engine.engine import Engine, Prepared
+from gliclass_fast.ops import SharedThreads
 from gliclass_fast.pipeline import ZeroShotClassificationPipeline
-from gliclass_fast.runtime.device import Cores, use_threads
+from gliclass_fast.runtime.device import use_threads
 from gliclass_fast.serving import tracing
 from gliclass_fast.serving.batcher import Batcher, Done
 from gliclass_fast.serving.errors import (
@@ -109,9 +110,10 @@ class Service:
         self._others = {name: _loaded(settings, model) for name, model in settings.more_models.items()}
         limits, budget = settings.limits, self.engine.batch_tokens
         self.queue_tokens = limits.queue_tokens or BATCHES_WAITING * budget  # that may wait
-        cores = Cores(self.pipeline.device)
+        threads = SharedThreads()
+        lanes = 2 if self.pipeline.device.type == "cpu" and threads.can_be_shared else 1
         self.batcher = Batcher(
-            budget, settings.batch_texts, self.queue_tokens, limits.queue_texts, cores.lanes, cores.share
+            budget, settings.batch_texts, self.queue_tokens, limits.queue_texts, lanes, threads.part
         )
         self.draining = False  # whether it is about to end
         self._answering = self._reading = 0  # requests

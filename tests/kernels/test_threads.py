@@ -1,16 +1,18 @@
-"""torch works on one thread where the kernels have their own, and its setting is what it was afterwards."""
+"""Who works on how many threads: torch where the kernels have their own, and callers who share them."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
-from threading import Thread
+from collections.abc import Iterator
+from threading import Event, Thread
 
 import pytest
 import torch
 
-from gliclass_fast.kernels._threads import thread_count, torch_on_one_thread
+from gliclass_fast.kernels import _threads
+from gliclass_fast.kernels._threads import SharedThreads, thread_count, torch_on_one_thread
 
 # a process of its own: it counts the threads that calls start
 CALLS = """
@@ -32,18 +34,66 @@ print(len(os.listdir("/proc/self/task")) - before)
 """
 
 
-def test_the_setting_of_a_thread_comes_back() -> None:
-    kept, seen = torch.get_num_threads(), []
+@pytest.fixture
+def three_threads() -> Iterator[None]:
+    kept = torch.get_num_threads()
     torch.set_num_threads(3)
-    try:
-        with torch_on_one_thread(), torch_on_one_thread():
-            assert (thread_count(), torch.get_num_threads()) == (3, 1)
-            other = Thread(target=lambda: seen.append((thread_count(), torch.get_num_threads())))
-            other.start()
-            other.join()
-        assert (thread_count(), torch.get_num_threads()) == (3, 3) and seen == [(3, 3)]
-    finally:
-        torch.set_num_threads(kept)
+    yield
+    torch.set_num_threads(kept)
+
+
+def counts() -> tuple[int, int]:
+    """Returns the threads of a kernel and those of torch."""
+    return thread_count(), torch.get_num_threads()
+
+
+@pytest.mark.usefixtures("three_threads")
+def test_the_setting_of_a_thread_comes_back() -> None:
+    seen = []
+    with torch_on_one_thread(), torch_on_one_thread():
+        assert counts() == (3, 1)
+        other = Thread(target=lambda: seen.append(counts()))
+        other.start()
+        other.join()
+    assert counts() == (3, 3) and seen == [(3, 3)]
+
+
+@pytest.mark.usefixtures("three_threads")
+def test_callers_share_threads_while_they_work() -> None:
+    shared, began, ends, seen = SharedThreads(), Event(), Event(), []
+
+    def work() -> None:
+        with shared.part():
+            seen.append(counts())
+            began.set()
+            ends.wait(20)
+
+    other = Thread(target=work)
+    with shared.part():
+        assert counts() == (3, 3)
+        other.start()
+        assert began.wait(20)
+        assert counts() == (2, 3), "the kernels follow at once, torch keeps what it began with"
+        with torch_on_one_thread():
+            assert counts() == (2, 1)
+        ends.set()
+        other.join()
+        assert counts() == (3, 3)
+    assert counts() == (3, 3) and seen == [(2, 2)]
+
+
+@pytest.mark.usefixtures("three_threads")
+def test_threads_are_shared_only_where_there_are_several_with_numbers_of_their_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert SharedThreads().can_be_shared
+    with monkeypatch.context() as patched:
+        patched.setattr(_threads, "_setters", lambda: None)
+        assert not SharedThreads().can_be_shared
+        with SharedThreads().part():
+            assert counts() == (3, 3)
+    torch.set_num_threads(1)
+    assert not SharedThreads().can_be_shared
 
 
 @pytest.mark.slow

@@ -63,6 +63,15 @@ class _Waiting:
     counted: bool = True  # its tokens count as waiting
 
 
+@dataclass(slots=True)
+class _Lane:
+    """Holds what a lane does."""
+
+    running: int = 0  # texts of its batch
+    goal: int = 1  # texts for which it waits, until a time
+    until: float = 0.0
+
+
 class Batcher:
     """Gives texts to an engine from threads of its own, and answers through futures of an event loop."""
 
@@ -89,27 +98,27 @@ class Batcher:
         self.queue_tokens = self.queue_texts = 0  # that wait for an answer still
         self.on_batch: Callable[[int, int, float], None] = lambda texts, tokens, seconds: None
         self._at_work = at_work
-        self._running = [0] * lanes  # texts
-        self._lanes = [
-            Thread(target=self._work, args=(lane,), name=f"gliclass-lane-{lane}", daemon=True)
-            for lane in range(lanes)
+        self._lanes = [_Lane() for _ in range(lanes)]
+        self._threads = [
+            Thread(target=self._work, args=(lane,), name=f"gliclass-lane-{number}", daemon=True)
+            for number, lane in enumerate(self._lanes)
         ]
 
     def start(self) -> None:
         """Starts the threads."""
-        for each in self._lanes:
+        for each in self._threads:
             each.start()
 
     @property
     def healthy(self) -> bool:
         """Returns whether the engine answers: its threads live, and not everything has failed of late."""
-        alive = all(each.ident is None or each.is_alive() for each in self._lanes)
+        alive = all(each.ident is None or each.is_alive() for each in self._threads)
         return alive and self._failures < MOST_FAILURES
 
     @property
     def ended(self) -> bool:
         """Returns whether the threads have ended after `close`, or never started."""
-        return self._closed and not any(each.is_alive() for each in self._lanes)
+        return self._closed and not any(each.is_alive() for each in self._threads)
 
     def check_room(self) -> None:
         """Raises QueueFull where as much waits as may; else a request of an allowed size is let in."""
@@ -169,19 +178,18 @@ class Batcher:
 
     def _share(self) -> int:
         """Returns the texts of a lane where all that wait or run are shared by all lanes, and 1 at least."""
-        return max(1, math.ceil((self.queue_texts + sum(self._running)) / len(self._running)))
+        texts = self.queue_texts + sum(lane.running for lane in self._lanes)
+        return max(1, math.ceil(texts / len(self._lanes)))
 
-    def _take(self, lane: int, goal: int, until: float) -> list[_Waiting]:
-        """Waits for texts and returns a batch of them; nothing where the queue is empty and closed.
-
-        goal: texts for which it waits until a time, unless a whole batch waits.
-        """
+    def _take(self, lane: _Lane) -> list[_Waiting]:
+        """Waits for texts and returns a batch of them; nothing where the queue is empty and closed."""
         with self._changed:
+            lane.running = 0
             while True:
-                rest = until - time.monotonic()
-                enough = self.queue_texts >= goal or self.queue_tokens >= self._batch_tokens
+                rest = lane.until - time.monotonic()
+                enough = self.queue_texts >= lane.goal or self.queue_tokens >= self._batch_tokens
                 if (enough or rest <= 0 or self._closed) and (batch := self._next_batch()):
-                    self._running[lane] = len(batch)
+                    lane.running = len(batch)
                     return batch
                 if self._closed and not self._queue:
                     return []
@@ -205,22 +213,15 @@ class Batcher:
         self._queue.extendleft(reversed(passed))
         return batch
 
-    def _work(self, lane: int) -> None:
-        goal, until = 0, 0.0
-        while batch := self._take(lane, goal, until):
-            start = time.monotonic()
+    def _work(self, lane: _Lane) -> None:
+        while batch := self._take(lane):
             try:
                 with self._at_work():
-                    self._answer(batch)
+                    self._answer(lane, batch)
             except Exception:  # as where the event loop has ended; whoever still waits is not given up
                 logger.exception("the answers of a batch were lost")
-            with self._changed:
-                if len(self._running) > 1:  # most clients that have an answer now will ask again
-                    now, goal = time.monotonic(), self._share()
-                    until = now + REST * (now - start)
-                self._running[lane] = 0
 
-    def _answer(self, batch: list[_Waiting]) -> None:
+    def _answer(self, lane: _Lane, batch: list[_Waiting]) -> None:
         """Runs a batch; where it fails, its texts run one by one, and those that fail alone have failed."""
         start = time.monotonic()
         try:
@@ -231,7 +232,7 @@ class Batcher:
                 for text, each in zip(batch, scored, strict=True)
             ]
         except Exception as error:
-            self._fail(batch, error)
+            self._fail(lane, batch, error)
             return
         # counted before the answers leave: who has one finds it counted
         tokens = sum(text.prepared.cost for text in batch)
@@ -240,15 +241,17 @@ class Batcher:
             rate = len(self._lanes) * tokens / max(seconds, 1e-6)
             share = NEWEST_SHARE if self._tokens_a_second else 1.0
             self._tokens_a_second += share * (rate - self._tokens_a_second)
+            if len(self._lanes) > 1:  # most clients that have an answer now will ask again
+                lane.goal, lane.until = self._share(), start + (1 + REST) * seconds
         self.on_batch(len(batch), tokens, seconds)
         _loop_of(batch).call_soon_threadsafe(_deliver, batch, done)
 
-    def _fail(self, batch: list[_Waiting], error: Exception) -> None:
+    def _fail(self, lane: _Lane, batch: list[_Waiting], error: Exception) -> None:
         if len(batch) > 1:
             logger.warning("a batch of %d texts failed, so they run one by one: %r", len(batch), error)
             for text in batch:
                 if not text.answer.done():
-                    self._answer([text])
+                    self._answer(lane, [text])
             return
         # values that are not finite, and adapters that cannot be read, are a matter of one text
         if not isinstance(error, (FloatingPointError, ArgumentError, CheckpointError)):

@@ -27,7 +27,7 @@ _NO_MEMORY_MODEL = "a batch is bounded by its tokens, so that no memory is estim
 _NO_ADAPTERS = "adapters are given as `--adapter ID=FOLDER`"
 WITHOUT_EFFECT = {
     "max_labels_alloc": "labels are packed and never padded",
-    "batch_wait_timeout_ms": "a batch starts when the engine is free, not when a timer ends",
+    "batch_wait_timeout_ms": "how long a batch waits for texts follows from the time of the one before",
     "enable_compilation": "the kernels are compiled already",
     "precompile_on_startup": "the service always warms up before it is ready",
     "precompiled_batch_sizes": "batches are sized by tokens, and the warm-up takes its sizes from them",

@@ -159,8 +159,8 @@ def test_keys_without_an_effect_are_told_once_and_with_the_reason(caplog: pytest
         config.update(batch_wait_timeout_ms=5.0, precompiled_batch_sizes=[1, 7])
         config.update(warmup_iterations=1)
     assert [record.getMessage() for record in caplog.records] == [
-        "batch_wait_timeout_ms has no effect: how long a batch waits for texts follows from the time of the one "
-        "before",
+        "batch_wait_timeout_ms has no effect: how long a batch waits for texts follows from the time of the "
+        "one before",
         "precompiled_batch_sizes has no effect: batches are sized by tokens, and the warm-up takes its sizes "
         "from them",
         "warmup_iterations has no effect: one run of each size is enough",

@@ -134,8 +134,9 @@ void feed_forward(const InstructionSet& set, const FeedForward& layer, const Upd
     const Block block(set, layer, updates, end - first, own_threads);
     block.run(x + at, attended + ptrdiff_t(first) * layer.depth, sum + at, last + at);
   };
-  if (RowBlocks::suit(rows, threads)) {
-    const RowBlocks blocks(rows, threads);
+  const int most = layer.int8 ? Int8Linear::BLOCK_ROWS : Linear::BLOCK_ROWS;
+  if (RowBlocks::suit(rows, threads, most)) {
+    const RowBlocks blocks(rows, threads, most);
     return parallel_for(blocks.count, threads, [&](int n) { run(blocks.start(n), blocks.start(n + 1), 1); });
   }
   for (int row = 0; row < rows; row += SHARED) run(row, std::min(rows, row + SHARED), threads);

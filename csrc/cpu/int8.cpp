@@ -146,13 +146,15 @@ void linear_int8(const Int8Linear& a) {
     float* const copy = workspace(value_stride(a));
     for (int row = task * rows; row < a.rows && row < (task + 1) * rows; row++) round_row(a, row, copy);
   });
-  share_parts(a.rows, parts, threads, 2 * ROWS, [=, &a, &weight](int first, int end, int part, int step) {
-    if (part == strips) return map_rest(a, weight, first, end);
-    const int left = a.gated ? 2 : panels - part * COLUMNS, count = left < COLUMNS ? left : COLUMNS;
-    int columns[COLUMNS];
-    for (int n = 0; n < count; n++) columns[n] = (a.gated ? part + n * strips : part * COLUMNS + n) * LANES;
-    map_strip(a, weight, first, end, columns, count, step * (a.gated ? 1 : COLUMNS) * LANES);
-  });
+  share_parts(a.rows, parts, threads, 2 * ROWS, Int8Linear::BLOCK_ROWS,
+              [=, &a, &weight](int first, int end, int part, int step) {
+                if (part == strips) return map_rest(a, weight, first, end);
+                const int left = a.gated ? 2 : panels - part * COLUMNS, count = left < COLUMNS ? left : COLUMNS;
+                int columns[COLUMNS];
+                for (int n = 0; n < count; n++)
+                  columns[n] = (a.gated ? part + n * strips : part * COLUMNS + n) * LANES;
+                map_strip(a, weight, first, end, columns, count, step * (a.gated ? 1 : COLUMNS) * LANES);
+              });
 }
 
 extern const bool adds_pairs = ADDS_PAIRS;

@@ -12,6 +12,7 @@ struct Int8Range {
 };
 
 struct Int8Linear {
+  static constexpr int BLOCK_ROWS = 64;  // that threads take at a time
   enum Norm { NONE, LAYER, RMS };
 
   const float* x = nullptr;  // [rows, depth]

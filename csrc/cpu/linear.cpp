@@ -1,5 +1,5 @@
 // A task is a block of rows times a strip of COLUMNS panels of the weight. The strip's part for DEPTH inputs
-// stays in a near cache while the rows go by; the first rows ask for the part that comes next. The
+// stays in a near cache while the rows go by, which meanwhile ask for the part that comes next. The
 // values of a row depend on nothing but that row: the order of its sums is the same whatever the number of rows
 // and threads.
 #include "linear.h"
@@ -14,12 +14,12 @@ namespace {
 constexpr int DEPTH = 4096 / LANES;  // inputs of a step: weights of 48 KiB
 constexpr int SMALL = 1 << 17;       // So many multiplications take less time than a second thread to wake up.
 
-static_assert(RowBlocks::ROWS % ROWS == 0);
+static_assert(Linear::BLOCK_ROWS % ROWS == 0);
 
 // Calls multiply_block for a number of rows and of panels that the compiler does not know.
 template <int HEIGHT, int COUNT>
 inline void multiply_some(int rows, int panels, const float* a, ptrdiff_t a_stride, const float* const* b,
-                          int depth, float* out, ptrdiff_t out_stride, bool add, const float* ahead) {
+                          int depth, float* out, ptrdiff_t out_stride, bool add, Ahead ahead) {
   if constexpr (COUNT > 1)
     if (panels < COUNT)
       return multiply_some<HEIGHT, COUNT - 1>(rows, panels, a, a_stride, b, depth, out, out_stride, add, ahead);
@@ -40,6 +40,26 @@ inline float dot(const float* a, const float* b, int depth) {
   return sum;
 }
 
+// The part of the weight that comes next. Groups of rows ask for it evenly, each for a part of a panel: if they
+// asked for all of it at once, memory would not follow, and the product would wait.
+struct NextStep {
+  const Panels& weight;
+  const int panel, input, depth;
+  int shift = 0;  // 1 << shift groups ask for a panel.
+
+  NextStep(const Panels& weight, int panel, int input, int depth, int groups)
+      : weight(weight), panel(panel), input(input), depth(depth) {
+    while (COLUMNS << (shift + 1) <= groups) shift++;
+  }
+
+  // Returns what a group asks for: a line that is near already where the others ask for everything.
+  Ahead part(int group, const float* near) const {
+    const int column = group >> shift, place = group - (column << shift);
+    if (column >= COLUMNS) return {near};
+    return {weight.at(panel + column) + (input + place * (depth >> shift)) * LANES, shift};
+  }
+};
+
 // Multiplies rows first .. end - 1 by panels of the weight, and calls done(row, rows) for those that are
 // complete. step: panels to those that come next; out: of row `first`; `add` keeps what is there.
 template <typename Done>
@@ -50,14 +70,13 @@ inline void multiply_panels(const Linear& a, int first, int end, int panel, int 
     const int depth = a.depth - d < DEPTH ? a.depth - d : DEPTH;
     const float* panels[COLUMNS];
     for (int n = 0; n < COLUMNS; n++) panels[n] = weight.at(panel + n) + d * LANES;
-    const int next_depth = d + DEPTH < a.depth ? d + DEPTH : 0;
-    const int next_panel = next_depth ? panel : panel + step;
+    const int next_input = d + DEPTH < a.depth ? d + DEPTH : 0, groups = (end - first + ROWS - 1) / ROWS;
+    const NextStep next(weight, next_input ? panel : panel + step, next_input, depth, groups);
     for (int row = first, group = 0; row < end; row += ROWS, group++) {
       const int rows = end - row < ROWS ? end - row : ROWS;
-      const float* const ahead =
-          group < COLUMNS ? weight.at(next_panel + group) + next_depth * LANES : panels[0];
       multiply_some<ROWS, COLUMNS>(rows, count, a.x + row * a.x_stride + d, a.x_stride, panels, depth,
-                                   out + (row - first) * out_stride, out_stride, add || d > 0, ahead);
+                                   out + (row - first) * out_stride, out_stride, add || d > 0,
+                                   next.part(group, panels[0]));
       if (d + depth == a.depth) done(row, rows);
     }
   }
@@ -76,7 +95,7 @@ inline void begin_with(const Linear& a, int first, int end, int output, int coun
 // Does rows first .. end - 1 of the panels from `panel` on: product, bias, activation, gate, residual.
 void map_panels(const Linear& a, int first, int end, int panel, int count, int step) {
   constexpr int STRIDE = COLUMNS * LANES;
-  float gates[RowBlocks::ROWS * STRIDE];
+  float gates[Linear::BLOCK_ROWS * STRIDE];
   const int column = panel * LANES, gate_panel = a.width / LANES + panel;
   if (a.gated) {
     if (a.onto) begin_with(a, first, end, a.width + column, count * LANES, gates, STRIDE);
@@ -119,13 +138,14 @@ void linear(const Linear& a) {
   const int panels = a.width / LANES;
   const int strips = (panels + COLUMNS - 1) / COLUMNS + (a.width % LANES != 0);
   const int threads = double(a.rows) * a.depth * a.width < SMALL ? 1 : a.threads;
-  share_parts(a.rows, strips, threads, 2 * ROWS, [=, &a](int first, int end, int strip, int step) {
-    const int panel = strip * COLUMNS;
-    if (panel < panels)
-      map_panels(a, first, end, panel, panels - panel < COLUMNS ? panels - panel : COLUMNS, step * COLUMNS);
-    else
-      map_rest(a, first, end);
-  });
+  share_parts(
+      a.rows, strips, threads, 2 * ROWS, Linear::BLOCK_ROWS, [=, &a](int first, int end, int strip, int step) {
+        const int panel = strip * COLUMNS;
+        if (panel < panels)
+          map_panels(a, first, end, panel, panels - panel < COLUMNS ? panels - panel : COLUMNS, step * COLUMNS);
+        else
+          map_rest(a, first, end);
+      });
 }
 
 }  // namespace ISA

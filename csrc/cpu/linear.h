@@ -5,6 +5,7 @@
 #include <cstddef>
 
 struct Linear {
+  static constexpr int BLOCK_ROWS = 128;  // that threads take at a time
   enum Activation { NONE, GELU, RELU, SILU, GELU_TANH };
 
   const float* x = nullptr;  // [rows, depth]

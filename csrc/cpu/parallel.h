@@ -23,15 +23,15 @@ namespace {  // Every instruction set compiles its own.
 // least two where there are several, as one whose processor is busy leaves some to the others. With fewer rows
 // the weights, which every thread then reads, would cost more than that saves.
 struct RowBlocks {
-  static constexpr int ROWS = 64;  // of a block at most
-  static constexpr int STEP = 8;   // A block has a multiple of it, but for the last one.
+  static constexpr int STEP = 8;  // A block has a multiple of it, but for the last one.
 
   const int rows, steps, count;
 
-  RowBlocks(int rows, int threads)
-      : rows(rows), steps((rows + STEP - 1) / STEP), count(threads * blocks_of_thread(rows, threads)) {}
+  // most: rows of a block
+  RowBlocks(int rows, int threads, int most)
+      : rows(rows), steps((rows + STEP - 1) / STEP), count(threads * blocks_of_thread(rows, threads, most)) {}
 
-  static bool suit(int rows, int threads) { return rows >= threads * ROWS; }
+  static bool suit(int rows, int threads, int most) { return rows >= threads * most; }
 
   int start(int block) const {
     const int row = int(int64_t(steps) * block / count) * STEP;
@@ -39,8 +39,8 @@ struct RowBlocks {
   }
 
  private:
-  static int blocks_of_thread(int rows, int threads) {
-    const int blocks = (rows + threads * ROWS - 1) / (threads * ROWS);
+  static int blocks_of_thread(int rows, int threads, int most) {
+    const int blocks = (rows + threads * most - 1) / (threads * most);
     return blocks < 2 && threads > 1 ? 2 : blocks;
   }
 };
@@ -48,17 +48,17 @@ struct RowBlocks {
 }  // namespace
 
 // Calls work(first, end, part, step) for blocks of rows and every part of a weight. A task is a block with all
-// parts where there are many rows; else it is a block with one part, and blocks have fewer rows, though not
-// fewer than `least`, where there would be too few tasks. The thread probably does part + step next.
+// parts where there are many rows; else it is a block with one part. Blocks have `most` rows, and fewer where
+// there would be too few tasks, though not fewer than `least`. The thread probably does part + step next.
 template <typename Work>
-inline void share_parts(int rows, int parts, int threads, int least, const Work& work) {
-  if (RowBlocks::suit(rows, threads)) {
-    const RowBlocks blocks(rows, threads);
+inline void share_parts(int rows, int parts, int threads, int least, int most, const Work& work) {
+  if (RowBlocks::suit(rows, threads, most)) {
+    const RowBlocks blocks(rows, threads, most);
     return parallel_for(blocks.count, threads, [=, &work](int task) {
       for (int part = 0; part < parts; part++) work(blocks.start(task), blocks.start(task + 1), part, 1);
     });
   }
-  int block = RowBlocks::ROWS;
+  int block = most;
   while (block / 2 >= least && (rows + block - 1) / block * parts < 4 * threads) block /= 2;
   parallel_for((rows + block - 1) / block * parts, threads, [=, &work](int task) {
     const int first = task / parts * block, end = first + block < rows ? first + block : rows;

@@ -22,14 +22,19 @@ struct Panels {
   }
 };
 
-// out [HEIGHT, COUNT * LANES] = or += a [HEIGHT, depth] times COUNT panels. Meanwhile it asks for `ahead`, a
-// panel that will be read soon, or one that is near already.
+// What a product asks for meanwhile: part of a panel that will be read soon, or of one that is near already.
+struct Ahead {
+  const float* from;
+  int shift = 0;  // It asks for a line at 1 << shift steps, and then for the next one.
+};
+
+// out [HEIGHT, COUNT * LANES] = or += a [HEIGHT, depth] times COUNT panels.
 template <int HEIGHT, int COUNT>
 inline void multiply_block(const float* a, ptrdiff_t a_stride, const float* const* panels, int depth,
-                           float* out, ptrdiff_t out_stride, bool add, const float* ahead) {
+                           float* out, ptrdiff_t out_stride, bool add, Ahead ahead) {
   Vector sums[HEIGHT][COUNT] = {};
   for (int d = 0; d < depth; d++) {
-    fetch_line(ahead + d * LANES);
+    fetch_line(ahead.from + (d >> ahead.shift) * LANES);
     Vector b[COUNT];
 #pragma GCC unroll 8
     for (int n = 0; n < COUNT; n++) b[n] = load(panels[n] + d * LANES);
@@ -59,11 +64,11 @@ inline void multiply(const float* a, ptrdiff_t a_stride, const Panels& b, int de
     for (int n = 0; n < now; n++) panels[n] = b.at(first + done + n);
     float* const to = out + done * LANES;
     if (now == 3)
-      multiply_block<ROWS, 3>(a, a_stride, panels, depth, to, out_stride, add, panels[0]);
+      multiply_block<ROWS, 3>(a, a_stride, panels, depth, to, out_stride, add, {panels[0]});
     else if (now == 2)
-      multiply_block<ROWS, 2>(a, a_stride, panels, depth, to, out_stride, add, panels[0]);
+      multiply_block<ROWS, 2>(a, a_stride, panels, depth, to, out_stride, add, {panels[0]});
     else
-      multiply_block<ROWS, 1>(a, a_stride, panels, depth, to, out_stride, add, panels[0]);
+      multiply_block<ROWS, 1>(a, a_stride, panels, depth, to, out_stride, add, {panels[0]});
     done += now;
   }
 }

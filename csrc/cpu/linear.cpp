@@ -40,26 +40,6 @@ inline float dot(const float* a, const float* b, int depth) {
   return sum;
 }
 
-// The part of the weight that comes next. Groups of rows ask for it evenly, each for a part of a panel: if they
-// asked for all of it at once, memory would not follow, and the product would wait.
-struct NextStep {
-  const Panels& weight;
-  const int panel, input, depth;
-  int shift = 0;  // 1 << shift groups ask for a panel.
-
-  NextStep(const Panels& weight, int panel, int input, int depth, int groups)
-      : weight(weight), panel(panel), input(input), depth(depth) {
-    while (COLUMNS << (shift + 1) <= groups) shift++;
-  }
-
-  // Returns what a group asks for: a line that is near already where the others ask for everything.
-  Ahead part(int group, const float* near) const {
-    const int column = group >> shift, place = group - (column << shift);
-    if (column >= COLUMNS) return {near};
-    return {weight.at(panel + column) + (input + place * (depth >> shift)) * LANES, shift};
-  }
-};
-
 // Multiplies rows first .. end - 1 by panels of the weight, and calls done(row, rows) for those that are
 // complete. step: panels to those that come next; out: of row `first`; `add` keeps what is there.
 template <typename Done>
@@ -70,13 +50,16 @@ inline void multiply_panels(const Linear& a, int first, int end, int panel, int 
     const int depth = a.depth - d < DEPTH ? a.depth - d : DEPTH;
     const float* panels[COLUMNS];
     for (int n = 0; n < COLUMNS; n++) panels[n] = weight.at(panel + n) + d * LANES;
-    const int next_input = d + DEPTH < a.depth ? d + DEPTH : 0, groups = (end - first + ROWS - 1) / ROWS;
-    const NextStep next(weight, next_input ? panel : panel + step, next_input, depth, groups);
+    const int next_depth = d + DEPTH < a.depth ? d + DEPTH : 0;
+    const int next_panel = next_depth ? panel : panel + step;
+    const Turns turns(COLUMNS, (end - first + ROWS - 1) / ROWS);
     for (int row = first, group = 0; row < end; row += ROWS, group++) {
-      const int rows = end - row < ROWS ? end - row : ROWS;
+      const int rows = end - row < ROWS ? end - row : ROWS, own = turns.panel(group);
+      Ahead ahead{panels[0]};
+      if (own < COLUMNS)
+        ahead = {weight.at(next_panel + own) + (next_depth + turns.line(group, depth)) * LANES, turns.shift};
       multiply_some<ROWS, COLUMNS>(rows, count, a.x + row * a.x_stride + d, a.x_stride, panels, depth,
-                                   out + (row - first) * out_stride, out_stride, add || d > 0,
-                                   next.part(group, panels[0]));
+                                   out + (row - first) * out_stride, out_stride, add || d > 0, ahead);
       if (d + depth == a.depth) done(row, rows);
     }
   }

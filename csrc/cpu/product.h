@@ -1,6 +1,7 @@
 // Attention and linear maps are made of this one matrix product.
 #pragma once
 
+#include "ahead.h"
 #include "vectors.h"
 
 namespace ISA {
@@ -22,19 +23,13 @@ struct Panels {
   }
 };
 
-// What a product asks for meanwhile: part of a panel that will be read soon, or of one that is near already.
-struct Ahead {
-  const float* from;
-  int shift = 0;  // It asks for a line at 1 << shift steps, and then for the next one.
-};
-
 // out [HEIGHT, COUNT * LANES] = or += a [HEIGHT, depth] times COUNT panels.
 template <int HEIGHT, int COUNT>
 inline void multiply_block(const float* a, ptrdiff_t a_stride, const float* const* panels, int depth,
                            float* out, ptrdiff_t out_stride, bool add, Ahead ahead) {
   Vector sums[HEIGHT][COUNT] = {};
   for (int d = 0; d < depth; d++) {
-    fetch_line(ahead.from + (d >> ahead.shift) * LANES);
+    ahead.ask(d);
     Vector b[COUNT];
 #pragma GCC unroll 8
     for (int n = 0; n < COUNT; n++) b[n] = load(panels[n] + d * LANES);

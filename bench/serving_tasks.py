@@ -84,10 +84,11 @@ def abandon(server: Server, target: Target, questions: Sequence[Question]) -> fl
     """Returns the batches that a server ends after all its clients left; some run when they leave."""
     asyncio.run(burst(target, questions, lambda: asyncio.sleep(AFTER), leave=True))
     before, _ = batches(server)
-    while metric(server.get("/metrics"), "gliclass_queue_tokens"):
-        time.sleep(0.05)
-    time.sleep(0.5)  # for the batches that run
-    after, _ = batches(server)
+    after, known = before, -1.0
+    while after != known:  # until none has ended for a while
+        known = after
+        time.sleep(1.0)
+        after, _ = batches(server)
     return after - before
 
 

@@ -134,7 +134,7 @@ void feed_forward(const InstructionSet& set, const FeedForward& layer, const Upd
     const Block block(set, layer, updates, end - first, own_threads);
     block.run(x + at, attended + ptrdiff_t(first) * layer.depth, sum + at, last + at);
   };
-  const int most = layer.int8 ? Int8Linear::BLOCK_ROWS : Linear::BLOCK_ROWS;
+  const int most = layer.int8 ? Int8Linear::BLOCK_ROWS : Linear::block_rows(set.lanes);
   if (RowBlocks::suit(rows, threads, most)) {
     const RowBlocks blocks(rows, threads, most);
     return parallel_for(blocks.count, threads, [&](int n) { run(blocks.start(n), blocks.start(n + 1), 1); });

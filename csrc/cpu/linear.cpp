@@ -14,7 +14,8 @@ namespace {
 constexpr int DEPTH = 4096 / LANES;  // inputs of a step: weights of 48 KiB
 constexpr int SMALL = 1 << 17;       // So many multiplications take less time than a second thread to wake up.
 
-static_assert(Linear::BLOCK_ROWS % ROWS == 0);
+constexpr int BLOCK_ROWS = Linear::block_rows(LANES);
+static_assert(BLOCK_ROWS % ROWS == 0);
 
 // Calls multiply_block for a number of rows and of panels that the compiler does not know.
 template <int HEIGHT, int COUNT>
@@ -78,7 +79,7 @@ inline void begin_with(const Linear& a, int first, int end, int output, int coun
 // Does rows first .. end - 1 of the panels from `panel` on: product, bias, activation, gate, residual.
 void map_panels(const Linear& a, int first, int end, int panel, int count, int step) {
   constexpr int STRIDE = COLUMNS * LANES;
-  float gates[Linear::BLOCK_ROWS * STRIDE];
+  float gates[BLOCK_ROWS * STRIDE];
   const int column = panel * LANES, gate_panel = a.width / LANES + panel;
   if (a.gated) {
     if (a.onto) begin_with(a, first, end, a.width + column, count * LANES, gates, STRIDE);
@@ -121,14 +122,13 @@ void linear(const Linear& a) {
   const int panels = a.width / LANES;
   const int strips = (panels + COLUMNS - 1) / COLUMNS + (a.width % LANES != 0);
   const int threads = double(a.rows) * a.depth * a.width < SMALL ? 1 : a.threads;
-  share_parts(
-      a.rows, strips, threads, 2 * ROWS, Linear::BLOCK_ROWS, [=, &a](int first, int end, int strip, int step) {
-        const int panel = strip * COLUMNS;
-        if (panel < panels)
-          map_panels(a, first, end, panel, panels - panel < COLUMNS ? panels - panel : COLUMNS, step * COLUMNS);
-        else
-          map_rest(a, first, end);
-      });
+  share_parts(a.rows, strips, threads, 2 * ROWS, BLOCK_ROWS, [=, &a](int first, int end, int strip, int step) {
+    const int panel = strip * COLUMNS;
+    if (panel < panels)
+      map_panels(a, first, end, panel, panels - panel < COLUMNS ? panels - panel : COLUMNS, step * COLUMNS);
+    else
+      map_rest(a, first, end);
+  });
 }
 
 }  // namespace ISA

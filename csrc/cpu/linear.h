@@ -5,7 +5,8 @@
 #include <cstddef>
 
 struct Linear {
-  static constexpr int BLOCK_ROWS = 128;  // that threads take at a time
+  // Returns how many rows threads take at a time. The longer vectors are, the sooner more weights are due.
+  static constexpr int block_rows(int lanes) { return lanes == 16 ? 128 : 64; }
   enum Activation { NONE, GELU, RELU, SILU, GELU_TANH };
 
   const float* x = nullptr;  // [rows, depth]

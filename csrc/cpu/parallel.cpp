@@ -41,7 +41,7 @@ struct alignas(64) Job {
   std::atomic<bool> used{false};
   std::atomic<uint64_t> ticket{0};  // the job's number << 32 | tasks that nobody has taken
   std::atomic<int> unfinished{0};   // tasks
-  std::atomic<int> helpers{0};      // Those of lower numbers may help.
+  std::atomic<int> seats{0};        // for helpers, that are free
   std::atomic<bool> no_memory{false};
   int tasks = 0;
   void (*work)(const void*, int) = nullptr;
@@ -50,7 +50,7 @@ struct alignas(64) Job {
 
 Job jobs[SLOTS];
 std::atomic<uint32_t> published{0};  // jobs so far
-std::atomic<int> wanted{0};          // helpers of the last of them: the others need not look
+std::atomic<int> wanted{0};          // helpers of all callers: the others need not look
 std::atomic<int> sleeping{0};        // helpers
 std::atomic<int> started{0};         // helpers
 std::atomic<int> most{MOST_HELPERS};
@@ -101,12 +101,25 @@ bool comes_soon(Done done) {
   return false;
 }
 
-// Takes tasks of a job until none is left, and returns how many. The caller has number -1.
-int take_tasks(Job& job, int number) {
+// The helpers of a thread's last job, which are wanted for its next one, too.
+struct Wish {
+  int helpers = 0;
+
+  void change(int count) {
+    if (count != helpers) wanted += count - helpers;
+    helpers = count;
+  }
+
+  ~Wish() { change(0); }
+};
+
+thread_local Wish wish;
+
+// Takes tasks of a job until none is left, and returns how many.
+int take_tasks(Job& job) {
   int taken = 0;
   uint64_t ticket = job.ticket.load();
   while (uint32_t left = uint32_t(ticket)) {
-    if (number >= job.helpers.load()) break;
     if (!job.ticket.compare_exchange_weak(ticket, ticket - 1)) continue;
     taken++;
     try {
@@ -123,11 +136,20 @@ int take_tasks(Job& job, int number) {
   return taken;
 }
 
+// Takes tasks where a seat is free. A helper that leaves late may give its seat to the next job of a slot,
+// which then has one too many.
+int help_with(Job& job) {
+  if (!uint32_t(job.ticket.load())) return 0;
+  const int taken = job.seats.fetch_sub(1) > 0 ? take_tasks(job) : 0;
+  job.seats++;
+  return taken;
+}
+
 void help(int number) {
   for (;;) {
     const uint32_t seen = published;
     int taken = 0;
-    for (Job& job : jobs) taken += take_tasks(job, number);
+    for (Job& job : jobs) taken += help_with(job);
     if (taken || (number < wanted && comes_soon([&] { return published != seen; }))) continue;
     std::unique_lock<std::mutex> lock(mutex);
     sleeping++;
@@ -181,17 +203,17 @@ void share(int tasks, int threads, void (*work)(const void*, int), const void* c
     return;
   }
   start_helpers(helpers);
-  job->helpers = helpers, job->no_memory = false;
+  job->seats = helpers, job->no_memory = false;
   job->tasks = tasks, job->work = work, job->context = context;
   job->unfinished = tasks;
   job->ticket = ((job->ticket >> 32) + 1) << 32 | uint32_t(tasks);
-  wanted = helpers;
+  wish.change(helpers);
   published++;
   if (sleeping) {
     std::lock_guard<std::mutex> lock(mutex);
     wake_helpers.notify_all();
   }
-  take_tasks(*job, -1);
+  take_tasks(*job);
   const auto finished = [&] { return job->unfinished == 0; };
   if (!comes_soon(finished)) {
     std::unique_lock<std::mutex> lock(mutex);

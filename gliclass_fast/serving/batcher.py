@@ -35,9 +35,10 @@ LONGEST_RETRY = 30  # seconds
 # of the newest batch in the mean of the tokens per second, which only Retry-After is made of: whole seconds,
 # for which any number near this one works
 NEWEST_SHARE = 0.2
-# A lane waits for its share for so much of the time of its last batch, at most. The event loop needs about
-# half of that with the demo checkpoint; where nothing comes, no more is lost.
-REST = 0.2
+# While another lane works, a lane waits for its share: for about twice the seconds in which the event loop
+# answers its last batch and reads as many requests, but for no more than a part of the time of that batch.
+REST_OF_TEXT = 0.003
+MOST_REST = 0.2
 MOST_FAILURES = 8  # texts of which each failed alone, without a success between them
 Run = Callable[[Sequence[Prepared]], list[Scored]]
 
@@ -98,10 +99,10 @@ class Batcher:
         self.queue_tokens = self.queue_texts = 0  # that wait for an answer still
         self.on_batch: Callable[[int, int, float], None] = lambda texts, tokens, seconds: None
         self._at_work = at_work
-        self._lanes = [_Lane() for _ in range(lanes)]
+        self.lanes = [_Lane() for _ in range(lanes)]
         self._threads = [
             Thread(target=self._work, args=(lane,), name=f"gliclass-lane-{number}", daemon=True)
-            for number, lane in enumerate(self._lanes)
+            for number, lane in enumerate(self.lanes)
         ]
 
     def start(self) -> None:
@@ -178,22 +179,27 @@ class Batcher:
 
     def _share(self) -> int:
         """Returns the texts of a lane where all that wait or run are shared by all lanes, and 1 at least."""
-        texts = self.queue_texts + sum(lane.running for lane in self._lanes)
-        return max(1, math.ceil(texts / len(self._lanes)))
+        texts = self.queue_texts + sum(lane.running for lane in self.lanes)
+        return max(1, math.ceil(texts / len(self.lanes)))
 
     def _take(self, lane: _Lane) -> list[_Waiting]:
         """Waits for texts and returns a batch of them; nothing where the queue is empty and closed."""
         with self._changed:
             lane.running = 0
+            self._changed.notify_all()  # another one may wait only because this one worked
             while True:
-                rest = lane.until - time.monotonic()
-                enough = self.queue_texts >= lane.goal or self.queue_tokens >= self._batch_tokens
-                if (enough or rest <= 0 or self._closed) and (batch := self._next_batch()):
+                left = lane.until - time.monotonic()
+                if (left <= 0 or self._is_enough(lane)) and (batch := self._next_batch()):
                     lane.running = len(batch)
                     return batch
                 if self._closed and not self._queue:
                     return []
-                self._changed.wait(rest if self._queue and rest > 0 else None)
+                self._changed.wait(left if self._queue and left > 0 else None)
+
+    def _is_enough(self, lane: _Lane) -> bool:
+        """Returns whether a lane need not wait for more texts than there are."""
+        enough = self.queue_texts >= lane.goal or self.queue_tokens >= self._batch_tokens
+        return enough or self._closed or not any(each.running for each in self.lanes)
 
     def _next_batch(self) -> list[_Waiting]:
         batch: list[_Waiting] = []
@@ -238,11 +244,13 @@ class Batcher:
         tokens = sum(text.prepared.cost for text in batch)
         with self._changed:
             self._failures = 0
-            rate = len(self._lanes) * tokens / max(seconds, 1e-6)
-            share = NEWEST_SHARE if self._tokens_a_second else 1.0
-            self._tokens_a_second += share * (rate - self._tokens_a_second)
-            if len(self._lanes) > 1:  # most clients that have an answer now will ask again
-                lane.goal, lane.until = self._share(), start + (1 + REST) * seconds
+            at_work = sum(each.running > 0 for each in self.lanes)
+            rate = at_work * tokens / max(seconds, 1e-6)
+            weight = NEWEST_SHARE if self._tokens_a_second else 1.0
+            self._tokens_a_second += weight * (rate - self._tokens_a_second)
+            # most clients that have an answer now will ask again
+            lane.goal = self._share()
+            lane.until = start + seconds + min(REST_OF_TEXT * len(batch), MOST_REST * seconds)
         self.on_batch(len(batch), tokens, seconds)
         _loop_of(batch).call_soon_threadsafe(_deliver, batch, done)
 

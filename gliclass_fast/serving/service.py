@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -111,9 +112,10 @@ class Service:
         limits, budget = settings.limits, self.engine.batch_tokens
         self.queue_tokens = limits.queue_tokens or BATCHES_WAITING * budget  # that may wait
         threads = SharedThreads()
-        lanes = 2 if self.pipeline.device.type == "cpu" and threads.can_be_shared else 1
+        shared = threads.can_be_shared and self.pipeline.model.loaded.ops.own_threads
+        lanes, at_work = (2, threads.part) if shared else (1, nullcontext)
         self.batcher = Batcher(
-            budget, settings.batch_texts, self.queue_tokens, limits.queue_texts, lanes, threads.part
+            budget, settings.batch_texts, self.queue_tokens, limits.queue_texts, lanes, at_work
         )
         self.draining = False  # whether it is about to end
         self._answering = self._reading = 0  # requests

@@ -163,6 +163,25 @@ def test_threads_change_nothing() -> None:
         assert all(torch.equal(one, other) for other in others)
 
 
+@pytest.mark.parametrize("gated", (False, True))
+@pytest.mark.parametrize("depth", (100, 384))  # steps of the product end within both
+def test_rows_are_the_same_in_every_block(depth: int, gated: bool) -> None:
+    plain, before = torch.randn(192, depth), torch.get_num_threads()
+    x, weight = torch.randn(257, depth), compiled_linear.pack_cpp(plain)
+    alone = torch.cat([compiled_linear.map_rows(row[None], weight, gated=gated) for row in x])
+    product = x.double() @ plain.double().T
+    slow = product[:, :96] * product[:, 96:] if gated else product
+    torch.testing.assert_close(alone.double(), slow, atol=1e-3, rtol=1e-4)
+    try:
+        for rows in (7, 63, 65, 127, 128, 129, 257):
+            for threads in (1, 2, 3):
+                torch.set_num_threads(threads)
+                found = compiled_linear.map_rows(x[:rows], weight, gated=gated)
+                assert torch.equal(found, alone[:rows]), (rows, threads)
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_a_place_outside_of_a_table() -> None:
     table, ones = torch.randn(7, 16), torch.ones(16)
     for places in ([3, 7], [-1, 0]):

@@ -5,16 +5,19 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
-from threading import Event
+from threading import Event, Lock
 from typing import Any
 
 import pytest
+import torch
 
 from gliclass_fast.serving import batcher as module
 from gliclass_fast.serving.batcher import Batcher
+from gliclass_fast.serving.service import Service
+from gliclass_fast.serving.settings import ServeSettings
 from tests.serving.test_batcher import text
 
-FOR_EVER = 1e6  # times as long as a batch
+LONG = 1e6  # seconds of a text, and times as long as a batch
 
 
 class Engine:
@@ -42,15 +45,19 @@ class Engine:
 
 def served(check: Callable[[Engine, Batcher], Awaitable[None]]) -> list[int]:
     """Runs a check with a batcher of two lanes, and ends it; returns the lanes at work as each one began."""
-    engine, lanes = Engine(), [0]
+    engine, lanes, lock = Engine(), [0], Lock()
     began: list[int] = []
+
+    def change(by: int) -> int:
+        with lock:
+            lanes[0] += by
+            return lanes[0]
 
     @contextmanager
     def at_work() -> Iterator[None]:
-        lanes[0] += 1
-        began.append(lanes[0])
+        began.append(change(1))
         yield
-        lanes[0] -= 1
+        change(-1)
 
     batcher = Batcher(100, 64, 10_000, 10_000, lanes=2, at_work=at_work)
 
@@ -64,6 +71,12 @@ def served(check: Callable[[Engine, Batcher], Awaitable[None]]) -> list[int]:
     asyncio.run(run())
     assert lanes == [0] and batcher.queue_tokens == batcher.queue_texts == 0
     return began
+
+
+def rests(monkeypatch: pytest.MonkeyPatch, rest: float) -> None:
+    """Sets how long a lane waits for its share."""
+    monkeypatch.setattr(module, "REST_OF_TEXT", rest)
+    monkeypatch.setattr(module, "MOST_REST", rest)
 
 
 async def one_lane_free(engine: Engine, batcher: Batcher) -> list[asyncio.Future[Any]]:
@@ -83,16 +96,12 @@ def test_lanes_share_what_waits() -> None:
         engine.release(3)
         engine.release(0)
         await asyncio.gather(*waiting)
-        alone = batcher.submit(engine, [text("alone")])
-        await engine.has(3)
-        engine.release("alone")
-        await asyncio.gather(*alone)
 
-    assert served(check) == [1, 2, 1], "a lane counts only while it works"
+    assert served(check) == [1, 2]
 
 
 def test_a_lane_waits_for_its_share(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "REST", FOR_EVER)
+    rests(monkeypatch, LONG)
 
     async def check(engine: Engine, batcher: Batcher) -> None:
         waiting = await one_lane_free(engine, batcher)
@@ -110,7 +119,7 @@ def test_a_lane_waits_for_its_share(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_lane_waits_no_longer_than_its_rest(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "REST", 0.0)
+    rests(monkeypatch, 0.0)
 
     async def check(engine: Engine, batcher: Batcher) -> None:
         waiting = await one_lane_free(engine, batcher)
@@ -125,7 +134,7 @@ def test_a_lane_waits_no_longer_than_its_rest(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_a_full_batch_and_the_end_wait_for_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "REST", FOR_EVER)
+    rests(monkeypatch, LONG)
 
     async def check(engine: Engine, batcher: Batcher) -> None:
         waiting = await one_lane_free(engine, batcher)
@@ -146,8 +155,24 @@ def test_a_full_batch_and_the_end_wait_for_nobody(monkeypatch: pytest.MonkeyPatc
     served(check)
 
 
+def test_a_lane_waits_only_while_another_works(monkeypatch: pytest.MonkeyPatch) -> None:
+    rests(monkeypatch, LONG)
+
+    async def check(engine: Engine, batcher: Batcher) -> None:
+        waiting = await one_lane_free(engine, batcher)
+        waiting += batcher.submit(engine, [text("alone")])
+        await asyncio.sleep(0.01)
+        assert len(engine.batches) == 2
+        engine.release(4)
+        await engine.has(3)
+        engine.release("alone")
+        await asyncio.gather(*waiting)
+
+    served(check)
+
+
 def test_only_texts_of_clients_that_left_keep_no_lane(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "REST", FOR_EVER)
+    rests(monkeypatch, LONG)
 
     async def check(engine: Engine, batcher: Batcher) -> None:
         running = await one_lane_free(engine, batcher)
@@ -162,3 +187,22 @@ def test_only_texts_of_clients_that_left_keep_no_lane(monkeypatch: pytest.Monkey
         assert len(engine.batches) == 2
 
     served(check)
+
+
+@pytest.mark.parametrize(("threads", "shareable", "lanes"), [(2, True, 2), (1, True, 1), (2, False, 1)])
+def test_a_service_has_two_lanes_where_threads_can_be_shared(
+    threads: int, shareable: bool, lanes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not shareable:
+        monkeypatch.setattr("gliclass_fast.kernels._threads._setters", lambda: None)
+    before = torch.get_num_threads()
+    try:
+        service = Service(ServeSettings(device="cpu", threads=threads))
+        assert len(service.batcher.lanes) == lanes
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_torch_computes_in_one_lane(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gliclass_fast.ops.Ops.own_threads", property(lambda ops: False))
+    assert len(Service(ServeSettings(device="cpu", threads=2)).batcher.lanes) == 1

@@ -108,16 +108,14 @@ void map_strip(const Int8Linear& a, const Weight& weight, int first, int end, co
     panels[n] = weight.panel(columns[n]);
     next[n] = columns[n] + step + LANES <= a.width ? weight.panel(columns[n] + step) : panels[n];
   }
-  const Turns turns(count, (end - first + ROWS - 1) / ROWS);
   for (int row = first, group = 0; row < end; row += ROWS, group++) {
-    const int rows = end - row < ROWS ? end - row : ROWS, own = turns.panel(group);
-    Ahead ahead{panels[0]};
-    if (own < count) ahead = {next[own] + turns.line(group, weight.fours), turns.shift};
+    const int rows = end - row < ROWS ? end - row : ROWS;
     Sums sums;
     for (int r = 0; r < rows; r++)
       for (int n = 0; n < count; n++)
         sums[r][n] = *reinterpret_cast<const Words*>(weight.sums + columns[n]) * -a.ranges[row + r].zero;
-    multiply_some(rows, count, values_of(a, row), value_stride(a), panels, weight.fours, ahead, sums);
+    multiply_some(rows, count, values_of(a, row), value_stride(a), panels, weight.fours,
+                  group < count ? next[group] : panels[0], sums);
     write_block(a, weight, row, rows, columns, count, sums);
   }
 }

@@ -8,7 +8,6 @@
 // inputs.
 #pragma once
 
-#include "ahead.h"
 #include "vectors.h"
 #ifdef __AVX2__
 #include <immintrin.h>
@@ -59,10 +58,11 @@ inline void store_values(uint8_t* to, Integers values) {
   *reinterpret_cast<AnywhereNarrow*>(to) = __builtin_convertvector(values, Narrow);
 }
 
-// sums [HEIGHT, COUNT] += inputs [HEIGHT, 4 * fours] times COUNT panels.
+// sums [HEIGHT, COUNT] += inputs [HEIGHT, 4 * fours] times COUNT panels. Meanwhile it asks for `ahead`, a panel
+// that will be read soon, or one that is near already.
 template <int HEIGHT, int COUNT>
 inline void multiply_block(const uint8_t* inputs, ptrdiff_t stride, const Words* const* panels, int fours,
-                           Ahead ahead, Sums& sums) {
+                           const Words* ahead, Sums& sums) {
   typedef int32_t Word __attribute__((aligned(1), may_alias));
   Integers own[HEIGHT][COUNT];
 #pragma GCC unroll 8
@@ -70,7 +70,7 @@ inline void multiply_block(const uint8_t* inputs, ptrdiff_t stride, const Words*
 #pragma GCC unroll 8
     for (int n = 0; n < COUNT; n++) own[row][n] = sums[row][n];
   for (int four = 0; four < fours; four++) {
-    ahead.ask(four);
+    fetch_line(ahead + four);
     Integers weights[COUNT];
 #pragma GCC unroll 8
     for (int n = 0; n < COUNT; n++) weights[n] = panels[n][four];
@@ -90,7 +90,7 @@ inline void multiply_block(const uint8_t* inputs, ptrdiff_t stride, const Words*
 // Calls multiply_block for a number of rows and of panels that the compiler does not know.
 template <int HEIGHT = ROWS, int COUNT = COLUMNS>
 inline void multiply_some(int rows, int count, const uint8_t* inputs, ptrdiff_t stride,
-                          const Words* const* panels, int fours, Ahead ahead, Sums& sums) {
+                          const Words* const* panels, int fours, const Words* ahead, Sums& sums) {
   if constexpr (COUNT > 1)
     if (count < COUNT)
       return multiply_some<HEIGHT, COUNT - 1>(rows, count, inputs, stride, panels, fours, ahead, sums);

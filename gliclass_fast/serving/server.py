@@ -28,7 +28,7 @@ LAST_SECONDS = 5
 # An idle connection stays open for so long: longer than most clients and load balancers keep theirs, which is
 # up to 60 s. A server that closes first may be sent a request at that very moment, which is then lost.
 KEEP_ALIVE_SECONDS = 75
-# Between two kernels the engine's thread needs Python's lock, which the event loop may have: for so long at
+# Between two kernels a lane needs Python's lock, which the event loop may have: for so long at
 # most. In Python's 5 ms the cores would have nothing to do while requests are read and answers written.
 SWITCH_SECONDS = 0.0005
 
@@ -76,8 +76,8 @@ class Server(uvicorn.Server):
         # of a terminal that closes, both a shell and the system send one
         if sig == getattr(signal, "SIGHUP", None):
             return
-        # the interpreter must not end in order, as the engine's thread may be in the midst of a batch; and to
-        # write a log that nobody reads may last for ever
+        # the interpreter must not end in order, as a lane may be in the midst of a batch; and to write a log
+        # that nobody reads may last for ever
         last = threading.Timer(1.0, os._exit, (128 + sig,))
         last.daemon = True
         last.start()

@@ -1,6 +1,6 @@
-// Attention takes a tile of up to 128 rows of one head at a time, over steps of 128 keys with an online softmax
-// (Milakov and Gimelshein, arXiv:1805.02867). Everything but the softmax is `multiply`, for the columns that
-// one of ROWS neighbouring rows sees.
+// Attention takes a tile of up to 128 rows at a time, of one head or of a few that share their keys, over steps
+// of 128 keys with an online softmax (Milakov and Gimelshein, arXiv:1805.02867). Everything but the softmax is
+// `multiply`, for the columns that one of ROWS neighbouring rows sees.
 //
 // The position terms of disentangled attention are products with a table whose columns are the distances
 // (lane's place) - (row's place). ROWS neighbouring rows need little more of them than the step is wide:
@@ -22,69 +22,90 @@ constexpr int TILE = Attention::TILE_ROWS;
 constexpr int KEYS = 128;   // per step
 constexpr int MARGIN = 32;  // So many columns lie on each side of a step's.
 constexpr int STRIDE = MARGIN + KEYS + MARGIN;
+constexpr int TOGETHER = 4;  // A tile has at most so many heads: what they need in turn stays in a near cache.
 constexpr float LOWEST = -1e30f;
 constexpr float LOG2_E = 1.4426950408889634f;
 
 static_assert(MARGIN >= ROWS + LANES - 2 && TILE == KEYS && LANES % ROWS == 0);
 
 struct Buffers {
-  float* queries;       // [TILE, padded]
   float* keys;          // [KEYS, padded]
   float* key_panels;    // [KEYS / LANES, padded, LANES]
   float* value_panels;  // [padded / LANES, KEYS, LANES]
-  float* out;           // [TILE, padded]
   float* scores;        // [TILE, STRIDE]: they become the weights.
   float* by_key;        // [KEYS, STRIDE]
   float* bias;          // Its index is j - i + TILE - 1.
-  float* highest;       // [TILE]: these are the highest scores so far.
-  float* total;         // [TILE]: these are the sums of the weights so far.
+  float* heads;         // what each head of the tile keeps from step to step
 
-  explicit Buffers(int padded) {
-    const int rows = TILE * padded, square = TILE * STRIDE, line = TILE + KEYS + LANES;
-    queries = workspace(5 * rows + 2 * square + line + 2 * TILE);
-    keys = queries + rows, key_panels = keys + rows, value_panels = key_panels + rows;
-    out = value_panels + rows, scores = out + rows, by_key = scores + square, bias = by_key + square;
-    highest = bias + line, total = highest + TILE;
+  static constexpr int SQUARE = TILE * STRIDE, LINE = TILE + KEYS + LANES;
+
+  static int of_head(int padded) { return 2 * TILE * (padded + 1); }
+
+  Buffers(int padded, int heads) {
+    const int rows = TILE * padded;
+    keys = workspace(3 * rows + 2 * SQUARE + LINE + heads * of_head(padded));
+    key_panels = keys + rows, value_panels = key_panels + rows, scores = value_panels + rows;
+    by_key = scores + SQUARE, bias = by_key + SQUARE, this->heads = bias + LINE;
   }
 };
 
-// A Tile is the work on one tile of one head.
+// What a head keeps from step to step.
+struct Head {
+  int number;
+  float* queries;  // [TILE, padded]
+  float* out;      // [TILE, padded]
+  float* highest;  // [TILE]: these are the highest scores so far.
+  float* total;    // [TILE]: these are the sums of the weights so far.
+};
+
+// A Tile is the work on one tile of heads that share their keys.
 class Tile {
  public:
-  Tile(const Attention& a, int head, const int32_t* tile)
+  Tile(const Attention& a, int first_head, int heads, const int32_t* tile)
       : a(a),
-        head(head),
+        first_head(first_head),
+        heads(heads),
         first(tile[0]),
         rows(tile[1] - tile[0]),
         first_key(tile[2]),
         end_key(tile[3]),
-        key_head(head / a.group),
+        key_head(first_head / a.group),
         padded(round_up(a.width, LANES)),
         copies_keys(a.cosines || a.query_table || padded != a.width),
         exponents((a.bias ? 1 : a.scale) * LOG2_E),
-        buffers(padded) {}
+        buffers(padded, heads) {}
 
   void attend() {
-    if (first_key < end_key)
-      load_rows(first, rows, buffers.queries,
-                [this](int row) { return a.q + row * a.q_stride + head * a.width; });
-    for (int n = 0; n < rows * padded; n++) buffers.out[n] = 0;
-    for (int row = 0; row < rows; row++) buffers.highest[row] = LOWEST, buffers.total[row] = 0;
+    for (int n = 0; n < heads; n++) begin(head_at(n));
     int low = first_key, high = end_key;
     if (a.window >= 0) {
       if (low < first - a.window) low = first - a.window;
       if (high > first + rows + a.window) high = first + rows + a.window;
     }
     for (int key = low; key < high; key += KEYS) step(key, high - key < KEYS ? high - key : KEYS);
-    write();
+    for (int n = 0; n < heads; n++) write(head_at(n));
   }
 
  private:
   const Attention& a;
-  const int head, first, rows, first_key, end_key, key_head, padded;
+  const int first_head, heads, first, rows, first_key, end_key, key_head, padded;
   const bool copies_keys;  // Otherwise they are read where they are.
   const float exponents;   // Differences of scores times this are exponents of two.
   const Buffers buffers;
+
+  Head head_at(int n) const {
+    float* const queries = buffers.heads + n * Buffers::of_head(padded);
+    float *const out = queries + TILE * padded, *const highest = out + TILE * padded;
+    return {first_head + n, queries, out, highest, highest + TILE};
+  }
+
+  void begin(const Head& head) const {
+    if (first_key < end_key)
+      load_rows(first, rows, head.queries,
+                [&](int row) { return a.q + row * a.q_stride + head.number * a.width; });
+    for (int n = 0; n < rows * padded; n++) head.out[n] = 0;
+    for (int row = 0; row < rows; row++) head.highest[row] = LOWEST, head.total[row] = 0;
+  }
 
   // Returns where the values of a key start in a row of k or v.
   ptrdiff_t place(int key) const {
@@ -150,9 +171,9 @@ class Tile {
   }
 
   // Multiplies x [count, width], at places from `row` on in their sequence, by the distances to `lanes` places
-  // from `lane` on.
-  void multiply_distances(const float* x, int count, int row, int lane, int lanes, const float* table,
-                          float* square) const {
+  // from `lane` on, of a head's table.
+  void multiply_distances(int head, const float* x, int count, int row, int lane, int lanes,
+                          const float* table, float* square) const {
     const Panels distances{table + size_t(head) * a.table_panels * a.width * LANES, a.width, a.table_panels};
     const int zero = a.table_panels / 2;  // This panel starts at distance 0.
     for (int r = 0; r < count; r += ROWS) {
@@ -180,7 +201,7 @@ class Tile {
       }
   }
 
-  void load_bias(int key) const {
+  void load_bias(int head, int key) const {
     const float* const biases = a.bias + size_t(head) * (2 * a.reach + 1) + a.reach;
     for (int n = 0; n < TILE + KEYS; n++) {
       const int distance = first - key - (n - (TILE - 1));
@@ -202,7 +223,7 @@ class Tile {
   }
 
   // Turns the scores of a row into weights; what was summed up before fades if they rise above it.
-  void soften(int row, int key, int count) const {
+  void soften(const Head& head, int row, int key, int count) const {
     const auto [from, to] = seen_by(row, key, count);
     const Integers lane = lane_numbers();
     float* const scores = buffers.scores + row * STRIDE + MARGIN;
@@ -211,14 +232,14 @@ class Tile {
       return (lane + n >= from) & (lane + n < to) ? value : splat(other);
     };
     const int low = from / LANES * LANES;
-    Vector top = splat(buffers.highest[row]);
+    Vector top = splat(head.highest[row]);
     for (int n = low; n < to; n += LANES) {
       if (a.bias) store(scores + n, load(scores + n) * a.scale + load(buffers.bias + TILE - 1 - row + n));
       top = larger(seen(n, load(scores + n), LOWEST), top);
     }
     const float highest = largest_of(top);
-    const float fade = power_of_two(splat((buffers.highest[row] - highest) * exponents))[0];
-    buffers.highest[row] = highest;
+    const float fade = power_of_two(splat((head.highest[row] - highest) * exponents))[0];
+    head.highest[row] = highest;
     Vector sum{};
     for (int n = low; n < to; n += LANES) {
       const Vector weight =
@@ -228,10 +249,10 @@ class Tile {
     }
     for (int n = 0; n < count; n += LANES)
       if (n < low || n >= to) store(scores + n, Vector{});  // Neighbouring rows may see these.
-    buffers.total[row] = buffers.total[row] * fade + sum_of(sum);
+    head.total[row] = head.total[row] * fade + sum_of(sum);
     if (fade == 1) return;
     for (int d = 0; d < padded; d += LANES) {
-      float* const faded = buffers.out + row * padded + d;
+      float* const faded = head.out + row * padded + d;
       store(faded, load(faded) * fade);
     }
   }
@@ -240,27 +261,37 @@ class Tile {
     if (copies_keys) load_rows(key, count, buffers.keys, [this](int row) { return a.k + place(row); });
     pack_keys(key, count);
     pack_values(key, count);
-    if (a.query_table) multiply_distances(buffers.keys, count, key, first, rows, a.query_table, buffers.by_key);
-    if (a.key_table) multiply_distances(buffers.queries, rows, first, key, count, a.key_table, buffers.scores);
+    for (int n = 0; n < heads; n++) step_of(head_at(n), n, key, count);
+  }
+
+  // Does a step of the n-th head of the tile.
+  void step_of(const Head& head, int n, int key, int count) const {
+    if (a.query_table)
+      multiply_distances(head.number, buffers.keys, count, key, first, rows, a.query_table, buffers.by_key);
+    if (a.key_table)
+      multiply_distances(head.number, head.queries, rows, first, key, count, a.key_table, buffers.scores);
     for_seen_rows(key, count, [&](int row, int from, int to) {
       const Panels keys{buffers.key_panels, padded, KEYS / LANES};
       const int panel = from / LANES, panels = round_up(to, LANES) / LANES - panel;
-      multiply(buffers.queries + row * padded, padded, keys, a.width, panel, panels,
+      multiply(head.queries + row * padded, padded, keys, a.width, panel, panels,
                buffers.scores + row * STRIDE + MARGIN + panel * LANES, STRIDE, a.key_table);
     });
     if (a.query_table) add_by_key(count);
-    if (a.bias) load_bias(key);
+    if (a.bias) load_bias(head.number, key);
+    int next = key + KEYS + n * KEYS / heads;
     for (int row = 0; row < rows; row++) {
-      soften(row, key, count);
-      if (key + KEYS + row < end_key) {  // The next step's rows are far apart: between them lie other heads'.
-        fetch(a.k + place(key + KEYS + row), a.width);
-        fetch(a.v + place(key + KEYS + row), a.width);
-      }
+      soften(head, row, key, count);
+      // The next step's rows are far apart: between them lie other heads'.
+      for (const int end = key + KEYS + (n * rows + row + 1) * KEYS / (heads * rows); next < end; next++)
+        if (next < end_key) {
+          fetch(a.k + place(next), a.width);
+          fetch(a.v + place(next), a.width);
+        }
     }
     for_seen_rows(key, count, [&](int row, int from, int to) {
       const Panels values{buffers.value_panels + from * LANES, KEYS, padded / LANES};
       multiply(buffers.scores + row * STRIDE + MARGIN + from, STRIDE, values, to - from, 0, padded / LANES,
-               buffers.out + row * padded, padded, true);
+               head.out + row * padded, padded, true);
     });
   }
 
@@ -274,13 +305,13 @@ class Tile {
     }
   }
 
-  void write() const {
+  void write(const Head& head) const {
     for (int row = 0; row < rows; row++) {
       const Columns seen = seen_by(row, first_key, end_key - first_key);
       const float factor =
-          seen.from < seen.to ? 1 / buffers.total[row] : 0;  // It is NaN where all scores are -infinity.
-      float* const to = a.out + (size_t(first + row) * a.heads + head) * a.width;
-      for (int d = 0; d < a.width; d++) to[d] = buffers.out[row * padded + d] * factor;
+          seen.from < seen.to ? 1 / head.total[row] : 0;  // It is NaN where all scores are -infinity.
+      float* const to = a.out + (size_t(first + row) * a.heads + head.number) * a.width;
+      for (int d = 0; d < a.width; d++) to[d] = head.out[row * padded + d] * factor;
     }
   }
 };
@@ -289,8 +320,11 @@ class Tile {
 
 void attend(const Attention& a) {
   const int tiles = a.tiles[0];
-  parallel_for(tiles * a.heads, a.threads,
-               [=, &a](int item) { Tile(a, item / tiles, a.tiles + 4 * (1 + item % tiles)).attend(); });
+  int together = a.group < TOGETHER ? a.group : TOGETHER;
+  while (a.group % together || (together > 1 && tiles * a.heads < 4 * together * a.threads)) together--;
+  parallel_for(tiles * a.heads / together, a.threads, [=, &a](int item) {
+    Tile(a, item / tiles * together, together, a.tiles + 4 * (1 + item % tiles)).attend();
+  });
 }
 
 extern const int lanes = LANES;

@@ -41,7 +41,7 @@ struct alignas(64) Job {
   std::atomic<bool> used{false};
   std::atomic<uint64_t> ticket{0};  // the job's number << 32 | tasks that nobody has taken
   std::atomic<int> unfinished{0};   // tasks
-  std::atomic<int> seats{0};        // for helpers, that are free
+  std::atomic<uint64_t> seats{0};   // the job's number << 32 | helpers that may still come
   std::atomic<bool> no_memory{false};
   int tasks = 0;
   void (*work)(const void*, int) = nullptr;
@@ -115,11 +115,11 @@ struct Wish {
 
 thread_local Wish wish;
 
-// Takes tasks of a job until none is left, and returns how many.
-int take_tasks(Job& job) {
+// Takes tasks of the slot's job of that number until none is left, and returns how many.
+int take_tasks(Job& job, uint32_t number) {
   int taken = 0;
   uint64_t ticket = job.ticket.load();
-  while (uint32_t left = uint32_t(ticket)) {
+  while (const uint32_t left = ticket >> 32 == number ? uint32_t(ticket) : 0) {
     if (!job.ticket.compare_exchange_weak(ticket, ticket - 1)) continue;
     taken++;
     try {
@@ -136,13 +136,13 @@ int take_tasks(Job& job) {
   return taken;
 }
 
-// Takes tasks where a seat is free. A helper that leaves late may give its seat to the next job of a slot,
-// which then has one too many.
+// Takes a seat and then tasks, where there are any. It keeps the seat, as it leaves when no task is left.
 int help_with(Job& job) {
   if (!uint32_t(job.ticket.load())) return 0;
-  const int taken = job.seats.fetch_sub(1) > 0 ? take_tasks(job) : 0;
-  job.seats++;
-  return taken;
+  uint64_t seats = job.seats.load();
+  while (uint32_t(seats))
+    if (job.seats.compare_exchange_weak(seats, seats - 1)) return take_tasks(job, seats >> 32);
+  return 0;
 }
 
 void help(int number) {
@@ -203,17 +203,19 @@ void share(int tasks, int threads, void (*work)(const void*, int), const void* c
     return;
   }
   start_helpers(helpers);
-  job->seats = helpers, job->no_memory = false;
+  const uint32_t number = (job->ticket >> 32) + 1;
+  job->no_memory = false;
   job->tasks = tasks, job->work = work, job->context = context;
   job->unfinished = tasks;
-  job->ticket = ((job->ticket >> 32) + 1) << 32 | uint32_t(tasks);
+  job->ticket = uint64_t(number) << 32 | uint32_t(tasks);
+  job->seats = uint64_t(number) << 32 | uint32_t(helpers);  // Who takes one finds the tasks.
   wish.change(helpers);
   published++;
   if (sleeping) {
     std::lock_guard<std::mutex> lock(mutex);
     wake_helpers.notify_all();
   }
-  take_tasks(*job);
+  take_tasks(*job, number);
   const auto finished = [&] { return job->unfinished == 0; };
   if (!comes_soon(finished)) {
     std::unique_lock<std::mutex> lock(mutex);

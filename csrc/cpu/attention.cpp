@@ -22,7 +22,7 @@ constexpr int TILE = Attention::TILE_ROWS;
 constexpr int KEYS = 128;   // per step
 constexpr int MARGIN = 32;  // So many columns lie on each side of a step's.
 constexpr int STRIDE = MARGIN + KEYS + MARGIN;
-constexpr int TOGETHER = 4;  // A tile has at most so many heads: what they need in turn stays in a near cache.
+constexpr int TOGETHER = 4;  // So many heads take their keys together: what they keep fits in a near cache.
 constexpr float LOWEST = -1e30f;
 constexpr float LOG2_E = 1.4426950408889634f;
 
@@ -172,8 +172,8 @@ class Tile {
 
   // Multiplies x [count, width], at places from `row` on in their sequence, by the distances to `lanes` places
   // from `lane` on, of a head's table.
-  void multiply_distances(int head, const float* x, int count, int row, int lane, int lanes,
-                          const float* table, float* square) const {
+  void multiply_distances(int head, const float* x, int count, int row, int lane, int lanes, const float* table,
+                          float* square) const {
     const Panels distances{table + size_t(head) * a.table_panels * a.width * LANES, a.width, a.table_panels};
     const int zero = a.table_panels / 2;  // This panel starts at distance 0.
     for (int r = 0; r < count; r += ROWS) {
@@ -261,11 +261,10 @@ class Tile {
     if (copies_keys) load_rows(key, count, buffers.keys, [this](int row) { return a.k + place(row); });
     pack_keys(key, count);
     pack_values(key, count);
-    for (int n = 0; n < heads; n++) step_of(head_at(n), n, key, count);
+    for (int n = 0; n < heads; n++) step_of(head_at(n), key, count);
   }
 
-  // Does a step of the n-th head of the tile.
-  void step_of(const Head& head, int n, int key, int count) const {
+  void step_of(const Head& head, int key, int count) const {
     if (a.query_table)
       multiply_distances(head.number, buffers.keys, count, key, first, rows, a.query_table, buffers.by_key);
     if (a.key_table)
@@ -278,15 +277,17 @@ class Tile {
     });
     if (a.query_table) add_by_key(count);
     if (a.bias) load_bias(head.number, key);
-    int next = key + KEYS + n * KEYS / heads;
+    // Each row of each head asks for a part of the next step's keys, which are far apart: between them lie
+    // those of other heads.
+    const int turns = heads * rows, first_turn = (head.number - first_head) * rows;
+    int next = key + KEYS + first_turn * KEYS / turns;
     for (int row = 0; row < rows; row++) {
       soften(head, row, key, count);
-      // The next step's rows are far apart: between them lie other heads'.
-      for (const int end = key + KEYS + (n * rows + row + 1) * KEYS / (heads * rows); next < end; next++)
-        if (next < end_key) {
-          fetch(a.k + place(next), a.width);
-          fetch(a.v + place(next), a.width);
-        }
+      for (const int end = key + KEYS + (first_turn + row + 1) * KEYS / turns; next < end; next++) {
+        if (next >= end_key) break;
+        fetch(a.k + place(next), a.width);
+        fetch(a.v + place(next), a.width);
+      }
     }
     for_seen_rows(key, count, [&](int row, int from, int to) {
       const Panels values{buffers.value_panels + from * LANES, KEYS, padded / LANES};
@@ -320,8 +321,9 @@ class Tile {
 
 void attend(const Attention& a) {
   const int tiles = a.tiles[0];
+  // Heads with the same keys take them together, but for calls that would leave threads without work.
   int together = a.group < TOGETHER ? a.group : TOGETHER;
-  while (a.group % together || (together > 1 && tiles * a.heads < 4 * together * a.threads)) together--;
+  while (a.group % together || (together > 1 && tiles * a.heads / together < 4 * a.threads)) together--;
   parallel_for(tiles * a.heads / together, a.threads, [=, &a](int item) {
     Tile(a, item / tiles * together, together, a.tiles + 4 * (1 + item % tiles)).attend();
   });

@@ -149,6 +149,8 @@ def test_threads_change_nothing() -> None:
     arguments, before = disentangled(), torch.get_num_threads()
     x, weight = torch.randn(300, 40), compiled_linear.pack_cpp(torch.randn(90, 40))
     heads = (torch.randn(90, 9, 64)[:, 2:], torch.randn(7, 64), 1e-6, *torch.randn(2, 90, 32))
+    alone = sequences(cumulative([70])).causal()  # With one tile, heads take their keys together or not.
+    shared = (torch.randn(70, 8, 16), *torch.randn(2, 70, 2, 16), alone)
     outs = []
     try:
         for threads in (1, 2, 3):
@@ -156,7 +158,8 @@ def test_threads_change_nothing() -> None:
             attended = compiled_attention.disentangled_attention_cpp(*arguments)
             normed = compiled_norm.normed_cpp(x.repeat(9, 1), 1e-5, False)
             turned = compiled_norm.head_norm_cpp(*heads)
-            outs.append((attended, compiled_linear.linear_cpp(x, weight, None), normed, turned))
+            causal = compiled_attention.causal_attention_cpp(*shared)
+            outs.append((attended, compiled_linear.linear_cpp(x, weight, None), normed, turned, causal))
     finally:
         torch.set_num_threads(before)
     for one, *others in zip(*outs, strict=True):

@@ -63,8 +63,8 @@ bench: $(VENV)/.dev
 
 # the figures of the README and the docs, about an hour on two cores; DATA is a folder of labelled sentences
 CPU_BENCH := $(BIN)/gliclass-fast bench --device cpu
-# results of several kinds of CPUs stand side by side, named after their instructions
-KIND = $(shell $(BIN)/python -c "from gliclass_fast.bench.timing import machine; print(machine()['instructions'])")
+# results of several kinds of CPUs stand side by side, named after their makers and instructions
+KIND = $(shell $(BIN)/python -c "from gliclass_fast.bench import tables, timing; print(tables.cpu_kind(timing.machine()))")
 results: $(VENV)/.dev
 	@test -d "$(DATA)" || { echo "make results DATA=FOLDER: see bench/quality.py"; exit 2; }
 	$(CPU_BENCH) --preset standard --model deberta-v3-base,modernbert-base --json bench/results/cpu.json

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from gliclass_fast.bench.tables import (
+    cpu_kind,
     grid_table,
     machine_line,
     markdown,
@@ -27,20 +28,20 @@ ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "bench" / "results"
 
 
-SUMMARY_BATCHES = ("1x128", "8 of 40-128", "8x256")
+SUMMARY_BATCHES = ("1x128", "8 of 40-128")
 
 
 def summary(_: Any) -> str:
-    """Renders six rows of every kind of CPU: both shapes on a text, a ragged and an even batch."""
+    """Renders four rows of every kind of CPU: both shapes on one text and on a ragged batch."""
     results = [json.loads(file.read_text(encoding="utf-8")) for file in sorted(RESULTS.glob("peers-*.json"))]
     columns: list[str] = []
     rows: list[list[str]] = []
     for result in results:
         columns, found = ratio_table(result, "forward")
-        kind = result["machine"]["instructions"].lower()
+        kind = cpu_kind(result["machine"])
         rows += [[kind, *row] for row in sorted(found) if row[1] in SUMMARY_BATCHES]
     machines = "\n".join(f"- {machine_line(result['machine'])}" for result in results)
-    return f"{markdown(['CPU with', *columns], rows)}\n\n{machines}"
+    return f"{markdown(['CPU', *columns], rows)}\n\n{machines}"
 
 
 def compared(result: dict[str, Any]) -> str:
@@ -225,8 +226,9 @@ PAGES: dict[Path, dict[str, Callable[[Any], str]]] = {
     ROOT / "docs" / "benchmarks.md": {
         "memory-cpu.json": grown,
         "cpu.json": compared,
-        "peers-avx512vnni.json": compared,
-        "peers-avx2.json": compared,
+        "peers-intel-avx512vnni.json": compared,
+        "peers-amd-avx512vnni.json": compared,
+        "peers-amd-avx2.json": compared,
         "card-cpu.json": grids,
         "card-base-cpu.json": grids,
         "paper-cpu.json": grids,

@@ -189,20 +189,25 @@ def test_only_texts_of_clients_that_left_keep_no_lane(monkeypatch: pytest.Monkey
     served(check)
 
 
+@pytest.fixture
+def kept_threads() -> Iterator[None]:
+    """Puts torch's number of threads back, which a service sets."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("kept_threads")
 @pytest.mark.parametrize(("threads", "shareable", "lanes"), [(2, True, 2), (1, True, 1), (2, False, 1)])
 def test_a_service_has_two_lanes_where_threads_can_be_shared(
     threads: int, shareable: bool, lanes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not shareable:
         monkeypatch.setattr("gliclass_fast.kernels._threads._setters", lambda: None)
-    before = torch.get_num_threads()
-    try:
-        service = Service(ServeSettings(device="cpu", threads=threads))
-        assert len(service.batcher.lanes) == lanes
-    finally:
-        torch.set_num_threads(before)
+    assert len(Service(ServeSettings(device="cpu", threads=threads)).batcher.lanes) == lanes
 
 
+@pytest.mark.usefixtures("kept_threads")
 def test_torch_computes_in_one_lane(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gliclass_fast.ops.Ops.own_threads", property(lambda ops: False))
     assert len(Service(ServeSettings(device="cpu", threads=2)).batcher.lanes) == 1

@@ -3,11 +3,13 @@
 The model is DeBERTa-v3-base with random weights; adapters have rank 16 on queries, keys, values and all dense
 layers. The other way to serve several adapters takes the texts of one after another: it merges the adapter
 into the weights, runs its texts and takes it out again. The reference does so in place; the engine follows
-the same live model, and is built anew for every adapter.
+the same live model, and is built anew for every adapter. The package polylora gives the reference an adapter
+per text; it takes part where it is installed.
 """
 
 from __future__ import annotations
 
+import copy
 import json
 import tempfile
 from collections.abc import Callable, Iterator
@@ -31,6 +33,7 @@ TARGETS = ("query_proj", "key_proj", "value_proj", "dense")
 BASE, ADAPTED = "no adapters, ms", "adapters, ms"
 BASE_INT8, ADAPTED_INT8 = "int8, no adapters, ms", "int8, adapters, ms"
 MERGED, REBUILT = "gliclass, merged in turn, ms", "gliclass-fast, merged in turn, ms"
+POLYLORA = "gliclass with polylora, ms"
 LABELS = list(CASE.labels)
 EVERY_TOKEN = 1 << 14  # of a batch
 
@@ -66,14 +69,44 @@ class Contest:
             self.int8.load_adapter(name, folder / name)
         self._folder, self._calls = folder, 0
         self.following = self._pipeline()
-        self.theirs = gliclass.ZeroShotClassificationPipeline(
-            self.reference, cases.demo_tokenizer(), device="cpu", progress_bar=False
-        )
+        self.theirs = self._stock(self.reference)
+        self.polylora = self._with_polylora()
 
     def _pipeline(self, quantization: str | None = None) -> ZeroShotClassificationPipeline:
         model = GLiClassModel.from_gliclass(self.reference, device="cpu", quantization=quantization)
         return ZeroShotClassificationPipeline(
             model, cases.demo_tokenizer(), device="cpu", progress_bar=False, batch_tokens=EVERY_TOKEN
+        )
+
+    @staticmethod
+    def _stock(model: Any) -> Any:
+        return gliclass.ZeroShotClassificationPipeline(
+            model, cases.demo_tokenizer(), device="cpu", progress_bar=False
+        )
+
+    def _with_polylora(self) -> Any:
+        """Returns the reference as its server wraps it for adapters, or None without the package."""
+        try:
+            from polylora import PolyLoraConfig, PolyLoraModel
+        except ImportError:
+            return None
+        model = copy.deepcopy(self.reference)
+        slots = len(self.names) + 1  # one is the model's without adapter
+        options = PolyLoraConfig(slots, max_rank=RANK, target_modules=list(TARGETS))
+        wrapped = PolyLoraModel(model.model.encoder_model, options).eval()
+        for name in self.names:
+            wrapped.load_adapter_from_disk(name, str(self._folder / name))
+        model.model.encoder_model = wrapped
+        return self._stock(model)
+
+    def polylora_error(self, count: int) -> float:
+        """Returns the largest difference between a score of ours and one of polylora's."""
+        ids, scores = self.ids(count), []
+        for pipeline in (self.ours, self.polylora):
+            found = pipeline(self.texts, LABELS, adapter_ids=ids, threshold=0.0)
+            scores.append([{each["label"]: each["score"] for each in text} for text in found])
+        return max(
+            abs(mine[label] - other[label]) for mine, other in zip(*scores, strict=True) for label in mine
         )
 
     def ids(self, count: int) -> list[str]:
@@ -82,7 +115,7 @@ class Contest:
         first = self._calls * len(self.texts)
         return [self.names[(first + n) % count] for n in range(len(self.texts))]
 
-    def run(self, pipeline: ZeroShotClassificationPipeline, count: int) -> Any:
+    def run(self, pipeline: Any, count: int) -> Any:
         """Runs all texts in one call, with so many adapters, or without any."""
         return pipeline(self.texts, LABELS, adapter_ids=self.ids(count) if count else None)
 
@@ -121,14 +154,15 @@ def measure(repeats: int = 5, step: Callable[[str], None] = lambda name: None) -
                 pipeline.model.on_change = "ignore"  # the model that the others change
                 functions[name] = lambda p=pipeline, n=adapters: contest.run(p, n)  # type: ignore[misc]
             times = alternate(functions, repeats)
+            facts: dict[str, Any] = {"adapters": count, "texts": len(contest.texts)}
+            if contest.polylora is not None:
+                facts["polylora_error"] = contest.polylora_error(count)
+                others = {POLYLORA: lambda n=count: contest.run(contest.polylora, n)}  # type: ignore[misc]
+                times |= alternate(others, max(1, repeats // 2), warmup=1)
             if count == min(COUNTS):
                 in_turn: dict[str, Callable[[], Any]] = {
                     REBUILT: lambda n=count: contest.in_turn(contest.following, n),  # type: ignore[misc]
                     MERGED: lambda n=count: contest.in_turn(contest.theirs, n),  # type: ignore[misc]
                 }
                 times |= alternate(in_turn, max(1, repeats // 2), warmup=1)
-            yield {
-                "adapters": count,
-                "texts": len(contest.texts),
-                "times": {name: asdict(each) for name, each in times.items()},
-            }
+            yield facts | {"times": {name: asdict(each) for name, each in times.items()}}

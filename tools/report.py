@@ -179,6 +179,7 @@ MULTIPLE_OF = {
     "int8, adapters, ms": "int8, no adapters, ms",
     "gliclass-fast, merged in turn, ms": "adapters, ms",
     "gliclass, merged in turn, ms": "adapters, ms",
+    "gliclass with polylora, ms": "adapters, ms",
 }
 
 
@@ -195,7 +196,9 @@ def mixed(result: dict[str, Any]) -> str:
         rows.append([str(row["adapters"]), *cells])
     runs = min(times["runs"] for row in result["rows"] for times in row["times"].values())
     facts = f"{machine_line(result['machine'])} Medians; fewest runs of a figure: {runs}."
-    return f"{facts}\n\n{markdown(['adapters', *columns], rows)}"
+    errors = max(row["polylora_error"] for row in result["rows"])
+    others = f"With polylora, a score is up to {errors:.2g} away from ours."
+    return f"{facts}\n\n{markdown(['adapters', *columns], rows)}\n\n{others}"
 
 
 def served(result: dict[str, Any]) -> str:

@@ -101,13 +101,12 @@ class Contest:
 
     def polylora_error(self, count: int) -> float:
         """Returns the largest difference between a score of ours and one of polylora's."""
-        ids, scores = self.ids(count), []
+        ids, scores = self.ids(count), list[list[dict[str, float]]]()
         for pipeline in (self.ours, self.polylora):
             found = pipeline(self.texts, LABELS, adapter_ids=ids, threshold=0.0)
             scores.append([{each["label"]: each["score"] for each in text} for text in found])
-        return max(
-            abs(mine[label] - other[label]) for mine, other in zip(*scores, strict=True) for label in mine
-        )
+        pairs = zip(*scores, strict=True)
+        return max(abs(mine[label] - other[label]) for mine, other in pairs for label in mine)
 
     def ids(self, count: int) -> list[str]:
         """Returns the adapter of every text; where there are more adapters than texts, calls take turns."""

@@ -7,7 +7,7 @@ import hmac
 import logging
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
@@ -22,7 +22,6 @@ logger = logging.getLogger(__name__)
 LONGEST_MESSAGE = 500  # characters of an error, which may repeat a part of what the caller sent
 CLIENT_LEFT = 499  # nginx's status for a client that left before its answer; nobody reads it
 LONGEST_ID = 128  # characters of a request id that a caller may choose
-CHALLENGE = 'Bearer realm="gliclass-fast"'  # what every answer of status 401 names: RFC 9110, 15.5.2
 OPEN = ("/", "/health", "/ready", "/docs", "/openapi.json")  # whoever has no key may read these
 
 
@@ -31,10 +30,16 @@ class Access:
 
     def __init__(
         self, app: ASGIApp, metrics: Metrics, api_keys: tuple[str, ...], body_bytes: int, probe: str,
-        draining: Callable[[], bool],
+        draining: Callable[[], bool], queued: Collection[str] = (),
+        check_room: Callable[[], None] = lambda: None,
     ) -> None:  # fmt: skip
-        """Takes what stands behind, the path of a probe that needs no key, and whether the service ends."""
+        """Takes what stands behind, and what it needs to know of the service.
+
+        probe: the path that needs no key. draining: whether the service ends. queued: the paths whose
+            requests wait in its queue. check_room: raises where there is no room: then no body is read.
+        """
         self.app, self.metrics, self.body_bytes = app, metrics, body_bytes
+        self._queued, self._check_room = queued, check_room
         self._keys = [key.encode() for key in api_keys]
         self._open, self._draining = (*OPEN, probe), draining
 
@@ -60,11 +65,12 @@ class Access:
 
         try:
             self._check_key(scope, headers)
+            if method == "POST" and scope["path"] in self._queued:
+                self._check_room()
             await self.app(scope, self._counted(headers, receive), answered)
         except RequestError as error:
             state["error_type"] = error.error_type
-            challenge = {"www-authenticate": CHALLENGE} if isinstance(error, Unauthorized) else None
-            response = error_response(error.status, error.error_type, str(error), challenge)
+            response = error_response(error.status, error.error_type, str(error), error.headers)
             await response(scope, receive, answered)
         except asyncio.CancelledError:  # at its end the server gives up a request that has not come whole
             if status or not self._draining():

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import re
 from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.routing import Match
@@ -75,9 +77,10 @@ def create_app(settings: ServeSettings) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        service.start()
-        yield
-        await service.drain()
+        with _long_lived_objects():
+            service.start()
+            yield
+            await service.drain()
 
     app = FastAPI(
         title="gliclass-fast", version=__version__, lifespan=lifespan, redoc_url=None, responses=ERRORS,
@@ -85,17 +88,32 @@ def create_app(settings: ServeSettings) -> FastAPI:
         redirect_slashes=False,  # behind a proxy the address to go to would be wrong
     )  # fmt: skip
     app.state.service = service
-    app.add_middleware(
-        Access, metrics=service.metrics, api_keys=settings.api_keys,
-        body_bytes=settings.limits.body_bytes, probe=f"{prefix}/-/healthz",
-        draining=lambda: service.draining,
-    )  # fmt: skip
     app.add_exception_handler(RequestError, _request_error)
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_exception_handler(HTTPException, _http_error)
     _add_classifications(app, service, prefix)
     _add_information(app, service, prefix)
+    app.add_middleware(
+        Access, metrics=service.metrics, api_keys=settings.api_keys,
+        body_bytes=settings.limits.body_bytes, probe=f"{prefix}/-/healthz",
+        draining=lambda: service.draining, check_room=service.check_room,
+        queued={each.path for each in app.routes if isinstance(each, APIRoute) and each.methods == {"POST"}},
+    )  # fmt: skip
     return app
+
+
+@contextmanager
+def _long_lived_objects() -> Iterator[None]:
+    """Keeps Python's garbage collector from what there is already: modules, models and tokenizers.
+
+    A full collection looks at all of it, and nothing else runs meanwhile: 0.16 s with 270,000 objects.
+    """
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 def _add_classifications(app: FastAPI, service: Service, prefix: str) -> None:
@@ -201,8 +219,7 @@ def _headers(answer: Answer) -> dict[str, str]:
 
 
 async def _request_error(request: Request, error: Any) -> Response:
-    headers = None if error.retry_after is None else {"retry-after": str(error.retry_after)}
-    return _error(request, error.status, error.error_type, str(error), headers)
+    return _error(request, error.status, error.error_type, str(error), error.headers)
 
 
 async def _validation_error(request: Request, error: Any) -> Response:

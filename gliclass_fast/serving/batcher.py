@@ -2,9 +2,9 @@
 
 A lane is a thread that gives the engine one batch at a time. A GPU has one lane: whatever waits when a batch
 ends is the next batch, so an idle service answers at once and a busy one fills its batches. A CPU of several
-cores has two where our kernels do the work, each with its share of the cores: while one works, the event loop
-has the cores of the other, to answer the batch before and to read the requests that follow. So a lane takes no
-more than its share of all texts, and waits for that share for a moment.
+cores has two where our kernels do the work, each with its share of the cores: while one works, the event
+loop has the cores of the other, to answer the batch before and to read the requests that follow. So a lane
+takes no more than its share of all texts, and waits for that share for a moment.
 
 Whoever came first runs first; a text that does not fit what is left of a batch lets a bounded number of later
 ones pass, and is the first of a batch at the latest when it is the oldest. Texts for several models wait in

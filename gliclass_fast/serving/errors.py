@@ -30,11 +30,21 @@ class RequestError(Exception):
         super().__init__(message)
         self.retry_after = retry_after
 
+    @property
+    def headers(self) -> dict[str, str]:
+        """Returns the headers of the answer that belong to the error."""
+        return {} if self.retry_after is None else {"retry-after": str(self.retry_after)}
+
 
 class Unauthorized(RequestError):
     """There is no API key, or it is not one of the service's."""
 
     status, error_type = 401, "unauthorized"
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Returns what every answer of this status names: RFC 9110, 15.5.2."""
+        return {"www-authenticate": 'Bearer realm="gliclass-fast"'}
 
 
 class UnknownName(RequestError):

@@ -170,6 +170,12 @@ class Service:
         while not self.batcher.ended:  # a thread that waited for it could not be given up
             await asyncio.sleep(POLL)
 
+    def check_room(self) -> None:
+        """Raises Draining or QueueFull where a request would not be let in, whatever it asks for."""
+        if self.draining:
+            raise Draining("the service is about to end, and takes no new requests", retry_after=1)
+        self.batcher.check_room()
+
     async def answer(self, arguments: Mapping[str, Any], truncate: bool = True) -> Answer:
         """Returns the answer to a request; to cancel it takes its texts out of the queue.
 
@@ -179,9 +185,7 @@ class Service:
 
         Raises RequestError, of the class that says why there is no answer.
         """
-        if self.draining:
-            raise Draining("the service is about to end, and takes no new requests", retry_after=1)
-        self.batcher.check_room()
+        self.check_room()
         seconds = self.settings.limits.seconds
         self._answering += 1
         try:
@@ -279,6 +283,7 @@ def _loaded(settings: ServeSettings, model: str) -> ZeroShotClassificationPipeli
         batch_tokens=settings.batch_tokens, on_truncation="ignore", dtype=settings.dtype,
         quantization=settings.quantization,
     )  # fmt: skip
+    pipeline.model.on_change = "ignore"  # Nobody else has the model; to look takes a part of every request.
     sizes = WARM_UP[pipeline.device.type] if settings.warm_up is None else settings.warm_up
     pipeline.model.warm_up(sizes)
     labels = ["a label"] if settings.labels is None else settings.labels

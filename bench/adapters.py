@@ -106,7 +106,8 @@ class Contest:
             found = pipeline(self.texts, LABELS, adapter_ids=ids, threshold=0.0)
             scores.append([{each["label"]: each["score"] for each in text} for text in found])
         pairs = zip(*scores, strict=True)
-        return max(abs(mine[label] - other[label]) for mine, other in pairs for label in mine)
+        largest: float = max(abs(mine[label] - other[label]) for mine, other in pairs for label in mine)
+        return largest
 
     def ids(self, count: int) -> list[str]:
         """Returns the adapter of every text; where there are more adapters than texts, calls take turns."""

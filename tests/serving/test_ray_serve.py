@@ -25,7 +25,7 @@ import ray.serve
 from fastapi.testclient import TestClient
 
 from gliclass_fast import ZeroShotClassificationPipeline, demo
-from gliclass_fast.serving import ray_environment, ray_serve, ray_service
+from gliclass_fast.serving import ray_environment, ray_logs, ray_serve, ray_service
 from gliclass_fast.serving.app import create_app
 from gliclass_fast.serving.errors import Draining, Invalid
 from gliclass_fast.serving.ray_drain import drain_all
@@ -248,21 +248,53 @@ def test_a_replica_without_ray(alone: TestClient, tmp_path: Path) -> None:
     asyncio.run(use())
 
 
-def test_the_lines_of_replicas_come_through(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    lines = ReplicaLines(tmp_path)
+@pytest.fixture
+def own_root() -> Iterator[None]:
+    """Lets a test replace the root's handlers: those that are replaced are closed, and these are pytest's."""
     handlers, level = logging.root.handlers[:], logging.root.level
-    logging.root.handlers[:] = []  # those that are replaced are closed, and these are pytest's
-    try:
-        use_json_of_replica(Logs("info", lines.path))
-        logging.getLogger("a.logger").info("an event", extra={"request_id": "7"})
-        text = ""
-        while "\n" not in text:
-            text += capfd.readouterr().err
-    finally:
-        logging.root.handlers[:] = handlers
-        logging.root.setLevel(level)
-    line = json.loads(text)
+    logging.root.handlers[:] = []
+    yield
+    for handler in logging.root.handlers:
+        handler.close()
+    logging.root.handlers[:] = handlers
+    logging.root.setLevel(level)
+
+
+def lines_of(capfd: pytest.CaptureFixture[str], count: int) -> list[Any]:
+    """Waits for so many lines of standard error, and returns them."""
+    text, end = "", time.monotonic() + 20
+    while text.count("\n") < count and time.monotonic() < end:
+        text += capfd.readouterr().err
+    return [json.loads(line) for line in text.splitlines()]
+
+
+@pytest.mark.usefixtures("own_root")
+def test_the_lines_of_replicas_come_through(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    use_json_of_replica(Logs("info", ReplicaLines(tmp_path).path))
+    logging.getLogger("a.logger").info("an event", extra={"request_id": "7"})
+    [line] = lines_of(capfd, 1)
     assert line["event"] == "an event" and line["request_id"] == "7" and line["pid"] == os.getpid()
+
+
+@pytest.mark.usefixtures("own_root")
+@pytest.mark.parametrize(
+    ("level", "event", "sent"),
+    [(logging.WARNING, "third", 3), (logging.INFO, "x" * 500, 2)],
+)
+def test_lines_wait_for_others_until_one_is_a_warning_or_finds_no_room(
+    level: int, event: str, sent: int, tmp_path: Path, capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(ray_logs, "MOMENT", 1e6)
+    monkeypatch.setattr(ray_logs, "LONGEST_LINE", 600)
+    use_json_of_replica(Logs("info", ReplicaLines(tmp_path).path))
+    logger = logging.getLogger("a.logger")
+    logger.info("first")
+    logger.info("second")
+    time.sleep(0.05)
+    assert not capfd.readouterr().err
+    logger.log(level, event)
+    assert [line["event"] for line in lines_of(capfd, sent)] == ["first", "second", event][:sent]
 
 
 def test_what_each_text_has_stays_with_it_in_every_call() -> None:

@@ -19,7 +19,7 @@ from gliclass_fast.kernels._extension import absence, extension
 
 SPINNING = 0.005  # seconds
 PACKAGES = ("gliclass-fast", "gliclass", "torch", "triton", "transformers", "onnxruntime")
-PEERS = ("openvino", "nncf", "fast-gliner", "gliner2", "flashdeberta", "disentangled-flash")
+PEERS = ("openvino", "nncf", "fast-gliner", "gliner2", "flashdeberta", "disentangled-flash", "polylora")
 
 
 @dataclass(frozen=True, slots=True)

@@ -79,6 +79,7 @@ results: $(VENV)/.dev
 	$(CPU_BENCH) --preset memory --json bench/results/memory-cpu.json
 	$(CPU_BENCH) --preset threads --json bench/results/threads-cpu.json
 	$(CPU_BENCH) --preset refresh --json bench/results/refresh-cpu.json
+	$(CPU_BENCH) --preset adapters --json bench/results/adapters-cpu.json
 	$(CPU_BENCH) --preset serving --json bench/results/serving-cpu.json
 	$(CPU_BENCH) --preset quality --data $(DATA) --json bench/results/quality-cpu.json
 	$(BIN)/python -m tools.report

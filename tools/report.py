@@ -196,9 +196,10 @@ def mixed(result: dict[str, Any]) -> str:
         rows.append([str(row["adapters"]), *cells])
     runs = min(times["runs"] for row in result["rows"] for times in row["times"].values())
     facts = f"{machine_line(result['machine'])} Medians; fewest runs of a figure: {runs}."
-    errors = max(row["polylora_error"] for row in result["rows"])
-    others = f"With polylora, a score is up to {errors:.2g} away from ours."
-    return f"{facts}\n\n{markdown(['adapters', *columns], rows)}\n\n{others}"
+    table = f"{facts}\n\n{markdown(['adapters', *columns], rows)}"
+    if not (errors := [row["polylora_error"] for row in result["rows"] if "polylora_error" in row]):
+        return table
+    return f"{table}\n\nWith polylora, a score is up to {max(errors):.2g} away from ours."
 
 
 def served(result: dict[str, Any]) -> str:

@@ -22,7 +22,7 @@ constexpr int TILE = Attention::TILE_ROWS;
 constexpr int KEYS = 128;   // per step
 constexpr int MARGIN = 32;  // So many columns lie on each side of a step's.
 constexpr int STRIDE = MARGIN + KEYS + MARGIN;
-constexpr int TOGETHER = 4;  // So many heads take their keys together: what they keep fits in a near cache.
+constexpr int TOGETHER = 4;  // So many heads at most take their keys together: each adds to what they keep.
 constexpr float LOWEST = -1e30f;
 constexpr float LOG2_E = 1.4426950408889634f;
 

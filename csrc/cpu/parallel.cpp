@@ -164,7 +164,7 @@ void forget_threads() {
   new (&wake_callers) std::condition_variable;
   sleeping = started = waiting = 0;
   most = MOST_HELPERS;
-  for (Job& job : jobs) job.ticket = 0, job.used = false;
+  for (Job& job : jobs) job.ticket = 0, job.seats = 0, job.used = false;
   mutex.unlock();
 }
 

@@ -8,6 +8,7 @@ import logging
 import time
 import uuid
 from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
@@ -36,7 +37,7 @@ class Access:
         """Takes what stands behind, and what it needs to know of the service.
 
         probe: the path that needs no key. draining: whether the service ends. queued: the paths whose
-            requests wait in its queue. check_room: raises where there is no room: then no body is read.
+            requests wait in its queue. check_room: raises where there is no room for them.
         """
         self.app, self.metrics, self.body_bytes = app, metrics, body_bytes
         self._queued, self._check_room = queued, check_room
@@ -65,9 +66,10 @@ class Access:
 
         try:
             self._check_key(scope, headers)
+            receive = self._counted(headers, receive)
             if method == "POST" and scope["path"] in self._queued:
-                self._check_room()
-            await self.app(scope, self._counted(headers, receive), answered)
+                await self._let_in(receive)
+            await self.app(scope, receive, answered)
         except RequestError as error:
             state["error_type"] = error.error_type
             response = error_response(error.status, error.error_type, str(error), error.headers)
@@ -87,6 +89,16 @@ class Access:
                 await response(scope, receive, answered)
         finally:
             self._observe(scope, method, status or CLIENT_LEFT, time.monotonic() - start)
+
+    async def _let_in(self, receive: Receive) -> None:
+        """Raises where there is no room, once the body has come: a client that sends must see the answer."""
+        try:
+            self._check_room()
+        except RequestError:
+            with suppress(HTTPException):  # which says that the body is too long
+                while (await receive()).get("more_body"):
+                    pass
+            raise
 
     def _check_key(self, scope: Scope, headers: dict[bytes, bytes]) -> None:
         if not self._keys or (scope["method"] == "GET" and scope["path"] in self._open):

@@ -69,7 +69,7 @@ def create_app(settings: ServeSettings) -> FastAPI:
     """Loads a model and returns the app that answers with it; raises what `Service` raises.
 
     The app needs its lifespan: it starts to answer there, and at its end answers all that waits. Meanwhile
-    garbage collections leave out what the process held before (`gc.freeze`).
+    garbage collections leave out what the process held before (`gc.freeze`), until the first app ends.
     """
     prefix = settings.route_prefix.rstrip("/")
     if not PREFIX.fullmatch(prefix) or prefix in OWN_ROUTES:

@@ -2,7 +2,8 @@
 
 Ray would print it too, but with a prefix that makes it no JSON. Lines go through a socket of this machine,
 those of a moment together: to send and to print each alone took a fifth of what a request costs. Lines for
-which there is no room are lost, so that a log never holds up an answer.
+which there is no room are lost, so that a log never holds up an answer, and so are the last ones of a replica
+that is killed.
 """
 
 from __future__ import annotations
@@ -60,13 +61,19 @@ class _ToSocket(logging.Handler):
         line = self.format(record).encode()[: LONGEST_LINE - 1] + b"\n"
         if self._bytes + len(line) > LONGEST_LINE:
             self.flush()
-        if not self._lines and record.levelno < logging.WARNING:
-            timer = Timer(MOMENT, self.flush)
-            timer.daemon = True
-            timer.start()
         self._lines.append(line)
         self._bytes += len(line)
         if record.levelno >= logging.WARNING:
+            self.flush()
+        elif len(self._lines) == 1:
+            self._flush_soon()
+
+    def _flush_soon(self) -> None:
+        timer = Timer(MOMENT, self.flush)
+        timer.daemon = True
+        try:
+            timer.start()
+        except RuntimeError:  # There are no more threads.
             self.flush()
 
     def flush(self) -> None:

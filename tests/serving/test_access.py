@@ -10,16 +10,23 @@ import pytest
 from fastapi import FastAPI
 
 from gliclass_fast.serving.access import Access
+from gliclass_fast.serving.errors import QueueFull
 from gliclass_fast.serving.metrics import Metrics
 from gliclass_fast.serving.settings import ServeSettings
 
 
-def asked(app: Any, path: str, headers: dict[bytes, bytes], method: str = "GET") -> dict[bytes, bytes]:
-    """Returns the headers of an answer, as bytes, which a client may decode in one way or another."""
+def asked(
+    app: Any, path: str, headers: dict[bytes, bytes], method: str = "GET", body: list[bytes] | None = None
+) -> dict[bytes, bytes]:
+    """Returns the headers of an answer, as bytes, which a client may decode in one way or another.
+
+    body: its parts, from which those that are read are taken.
+    """
     found: list[Any] = []
+    left = [b""] if body is None else body
 
     async def receive() -> Any:
-        return {"type": "http.request", "body": b"", "more_body": False}
+        return {"type": "http.request", "body": left.pop(0), "more_body": bool(left)}
 
     async def send(message: Any) -> None:
         found.append(message)
@@ -95,6 +102,18 @@ def test_a_request_that_is_refused_before_its_route_counts_as_one_of_it() -> Non
         'requests route="/classify/{id}",status="401" 2',
         'requests route="none",status="401" 1',
     ]
+
+
+def test_where_there_is_no_room_a_body_is_read_and_left_aside() -> None:
+    def check_room() -> None:
+        raise QueueFull("the queue is full", retry_after=7)
+
+    access = Access(nothing, Metrics(), (), 9, "/p", lambda: False, {"/"}, check_room)
+    whole, long, other = [b"1234", b"5678"], [b"1234", b"56789", b"0", b"more"], [b"1234", b"5678"]
+    assert asked(access, "/", {}, "POST", whole)[b"retry-after"] == b"7" and whole == []
+    assert asked(access, "/", {}, "POST", long)[b"retry-after"] == b"7" and long == [b"more"]
+    assert b"retry-after" not in asked(access, "/", {}, "GET", other)
+    assert b"retry-after" not in asked(access, "/other", {}, "POST", other) and len(other) == 2
 
 
 def test_a_key_that_is_empty_would_let_everybody_in() -> None:

@@ -91,6 +91,7 @@ class _ToSocket(logging.Handler):
 
 def use_json_of_replica(logs: Logs) -> None:
     """Writes everything that a replica logs as JSON, each line with the id of its process."""
+    logging.setLogRecordFactory(logging.LogRecord)  # Ray's adds the time once more, to every record
     use_json(logs.level)
     if logs.socket is not None:
         logging.basicConfig(level=logs.level.upper(), handlers=[_ToSocket(logs.socket)], force=True)

@@ -251,13 +251,14 @@ def test_a_replica_without_ray(alone: TestClient, tmp_path: Path) -> None:
 @pytest.fixture
 def own_root() -> Iterator[None]:
     """Lets a test replace the root's handlers: those that are replaced are closed, and these are pytest's."""
-    handlers, level = logging.root.handlers[:], logging.root.level
+    handlers, level, factory = logging.root.handlers[:], logging.root.level, logging.getLogRecordFactory()
     logging.root.handlers[:] = []
     yield
     for handler in logging.root.handlers:
         handler.close()
     logging.root.handlers[:] = handlers
     logging.root.setLevel(level)
+    logging.setLogRecordFactory(factory)
 
 
 def lines_of(capfd: pytest.CaptureFixture[str], count: int) -> list[Any]:

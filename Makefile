@@ -74,12 +74,12 @@ results: $(VENV)/.dev
 	$(CPU_BENCH) --preset paper --model ettin-32m --json bench/results/paper-cpu.json
 	$(CPU_BENCH) --preset paper --model deberta-v3-base --repeats 2 --json bench/results/paper-base-cpu.json
 	$(CPU_BENCH) --preset families --json bench/results/families-cpu.json
-	$(CPU_BENCH) --preset streaming --json bench/results/streaming-cpu.json
+	$(CPU_BENCH) --preset streaming --json bench/results/streaming-$(KIND).json
 	$(CPU_BENCH) --preset cold-start --json bench/results/cold-start-cpu.json
 	$(CPU_BENCH) --preset memory --json bench/results/memory-cpu.json
 	$(CPU_BENCH) --preset threads --json bench/results/threads-cpu.json
 	$(CPU_BENCH) --preset refresh --json bench/results/refresh-cpu.json
-	$(CPU_BENCH) --preset adapters --json bench/results/adapters-cpu.json
+	$(CPU_BENCH) --preset adapters --json bench/results/adapters-$(KIND).json
 	$(CPU_BENCH) --preset serving --json bench/results/serving-cpu.json
 	$(CPU_BENCH) --preset quality --data $(DATA) --json bench/results/quality-cpu.json
 	$(BIN)/python -m tools.report

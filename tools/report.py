@@ -29,6 +29,7 @@ RESULTS = ROOT / "bench" / "results"
 
 
 SUMMARY_BATCHES = ("1x128", "8 of 40-128")
+KINDS = ("intel-avx512vnni", "amd-avx512vnni")  # of CPUs, whose results stand side by side
 
 
 def summary(_: Any) -> str:
@@ -216,7 +217,8 @@ def shared(result: dict[str, Any]) -> str:
 def soaked(result: dict[str, Any]) -> str:
     columns = ("minutes", "clients", "requests", "right", "errors", "wrong", "killed", "grown")
     rows = [[form, *(f"{run[column]:,}" for column in columns)] for form, run in result.items()]
-    return markdown(["form", *columns], rows)
+    machines = "\n".join(f"- {form}: {machine_line(run['machine'])}" for form, run in result.items())
+    return f"{markdown(['form', *columns], rows)}\n\n{machines}"
 
 
 # The table maps a page to its result files, or what else it shows, and their renderers. The place is between
@@ -225,21 +227,19 @@ PAGES: dict[Path, dict[str, Callable[[Any], str]]] = {
     ROOT / "README.md": {"engines for CPUs": summary},
     ROOT / "docs" / "models.md": {"what it runs": runs},
     ROOT / "docs" / "kernels.md": {"operations": operations},
-    ROOT / "docs" / "adapters.md": {"adapters-cpu.json": mixed},
+    ROOT / "docs" / "adapters.md": {f"adapters-{kind}.json": mixed for kind in KINDS},
     ROOT / "docs" / "live-models.md": {"refresh-cpu.json": followed},
     ROOT / "docs" / "benchmarks.md": {
         "memory-cpu.json": grown,
         "cpu.json": compared,
-        "peers-intel-avx512vnni.json": compared,
-        "peers-amd-avx512vnni.json": compared,
-        "peers-amd-avx2.json": compared,
+        **{f"peers-{kind}.json": compared for kind in (*KINDS, "amd-avx2")},
         "card-cpu.json": grids,
         "card-base-cpu.json": grids,
         "paper-cpu.json": grids,
         "paper-base-cpu.json": grids,
         "cold-start-cpu.json": started,
         "families-cpu.json": families,
-        "streaming-cpu.json": streamed,
+        **{f"streaming-{kind}.json": streamed for kind in KINDS},
         "threads-cpu.json": shared,
         "serving-cpu.json": served,
         "serving-soak-cpu.json": soaked,

@@ -1,4 +1,4 @@
-"""What stands before the app: the id of a request, and the route under which each is counted."""
+"""What stands before the app: the id of a request, its route in the counts, and a full queue."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 from fastapi import FastAPI
+from fastapi.testclient import TestClient
 
 from gliclass_fast.serving.access import Access
+from gliclass_fast.serving.app import create_app
 from gliclass_fast.serving.errors import QueueFull
 from gliclass_fast.serving.metrics import Metrics
 from gliclass_fast.serving.settings import ServeSettings
@@ -114,6 +116,22 @@ def test_where_there_is_no_room_a_body_is_read_and_left_aside() -> None:
     assert asked(access, "/", {}, "POST", long)[b"retry-after"] == b"7" and long == [b"more"]
     assert b"retry-after" not in asked(access, "/", {}, "GET", other)
     assert b"retry-after" not in asked(access, "/other", {}, "POST", other) and len(other) == 2
+
+
+def test_a_full_queue_is_the_answer_whatever_a_body_says() -> None:
+    app = create_app(ServeSettings(device="cpu", api_keys=("key",)))
+
+    def full() -> None:
+        raise QueueFull("full", retry_after=7)
+
+    app.state.service.batcher.check_room = full
+    client, headers = TestClient(app), {"content-type": "application/json", "x-api-key": "key"}
+    for path in ("/", "/classify", "/predict", "/rerank", "/gliclass", "/gliclass/"):
+        found = client.post(path, content=b"no JSON", headers=headers)
+        assert (found.status_code, found.headers["retry-after"]) == (429, "7")
+    assert client.post("/classify", content=b"no JSON").status_code == 401
+    assert client.post("/unknown", content=b"no JSON", headers=headers).status_code == 404
+    assert client.get("/health").status_code == 200
 
 
 def test_a_key_that_is_empty_would_let_everybody_in() -> None:

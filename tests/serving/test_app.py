@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import json
 import time
 from collections.abc import Iterator
@@ -21,7 +20,6 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from gliclass_fast import ZeroShotClassificationPipeline, demo
 from gliclass_fast.serving import tracing
 from gliclass_fast.serving.app import create_app
-from gliclass_fast.serving.errors import QueueFull
 from gliclass_fast.serving.service import Answer
 from gliclass_fast.serving.settings import Limits, ServeSettings
 from tests.adapters import adapted
@@ -48,28 +46,6 @@ def client() -> Iterator[TestClient]:
 @pytest.fixture(scope="module")
 def guarded() -> Iterator[TestClient]:
     yield from service(api_keys=("first-key", "second-key"), route_prefix="/v1/gliclass")
-
-
-def test_a_full_queue_refuses_before_a_body_is_read() -> None:
-    app = create_app(ServeSettings(device="cpu", api_keys=("key",)))
-
-    def full() -> None:
-        raise QueueFull("full", retry_after=7)
-
-    app.state.service.batcher.check_room = full
-    client, headers = TestClient(app), HEADERS | {"x-api-key": "key"}
-    for path in ("/", "/classify", "/predict", "/rerank", "/gliclass", "/gliclass/"):
-        found = client.post(path, content=b"no JSON", headers=headers)
-        assert (found.status_code, found.headers["retry-after"]) == (429, "7")
-    assert client.post("/classify", content=b"no JSON", headers=HEADERS).status_code == 401
-    assert client.post("/unknown", content=b"no JSON", headers=headers).status_code == 404
-    assert client.get("/health").status_code == 200
-
-
-def test_garbage_collections_leave_out_what_lives_as_long_as_the_service() -> None:
-    with TestClient(create_app(ServeSettings(device="cpu"))):
-        assert gc.get_freeze_count() > 50_000  # the modules alone
-    assert gc.get_freeze_count() == 0
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 import os
 import signal
 import socket
@@ -25,12 +24,11 @@ import ray.serve
 from fastapi.testclient import TestClient
 
 from gliclass_fast import ZeroShotClassificationPipeline, demo
-from gliclass_fast.serving import ray_environment, ray_logs, ray_serve, ray_service
+from gliclass_fast.serving import ray_environment, ray_serve, ray_service
 from gliclass_fast.serving.app import create_app
 from gliclass_fast.serving.errors import Draining, Invalid
 from gliclass_fast.serving.ray_drain import drain_all
-from gliclass_fast.serving.ray_logs import ReplicaLines, use_json_of_replica
-from gliclass_fast.serving.ray_replica import Logs, Replica, Surroundings, service_app
+from gliclass_fast.serving.ray_replica import Replica, Surroundings, service_app
 from gliclass_fast.serving.ray_service import RayService, shared_out
 from gliclass_fast.serving.settings import Placement, ServeSettings
 from tests.serving.ray_running import LABELS, TEXTS, Clients, Running, close
@@ -246,56 +244,6 @@ def test_a_replica_without_ray(alone: TestClient, tmp_path: Path) -> None:
             await replica.predict("a", LABELS)
 
     asyncio.run(use())
-
-
-@pytest.fixture
-def own_root() -> Iterator[None]:
-    """Lets a test replace the root's handlers: those that are replaced are closed, and these are pytest's."""
-    handlers, level, factory = logging.root.handlers[:], logging.root.level, logging.getLogRecordFactory()
-    logging.root.handlers[:] = []
-    yield
-    for handler in logging.root.handlers:
-        handler.close()
-    logging.root.handlers[:] = handlers
-    logging.root.setLevel(level)
-    logging.setLogRecordFactory(factory)
-
-
-def lines_of(capfd: pytest.CaptureFixture[str], count: int) -> list[Any]:
-    """Waits for so many lines of standard error, and returns them."""
-    text, end = "", time.monotonic() + 20
-    while text.count("\n") < count and time.monotonic() < end:
-        text += capfd.readouterr().err
-    return [json.loads(line) for line in text.splitlines()]
-
-
-@pytest.mark.usefixtures("own_root")
-def test_the_lines_of_replicas_come_through(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    use_json_of_replica(Logs("info", ReplicaLines(tmp_path).path))
-    logging.getLogger("a.logger").info("an event", extra={"request_id": "7"})
-    [line] = lines_of(capfd, 1)
-    assert line["event"] == "an event" and line["request_id"] == "7" and line["pid"] == os.getpid()
-
-
-@pytest.mark.usefixtures("own_root")
-@pytest.mark.parametrize(
-    ("level", "event", "sent"),
-    [(logging.WARNING, "third", 3), (logging.INFO, "x" * 500, 2)],
-)
-def test_lines_wait_for_others_until_one_is_a_warning_or_finds_no_room(
-    level: int, event: str, sent: int, tmp_path: Path, capfd: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
-    monkeypatch.setattr(ray_logs, "MOMENT", 1e6)
-    monkeypatch.setattr(ray_logs, "LONGEST_LINE", 600)
-    use_json_of_replica(Logs("info", ReplicaLines(tmp_path).path))
-    logger = logging.getLogger("a.logger")
-    logger.info("first")
-    logger.info("second")
-    time.sleep(0.05)
-    assert not capfd.readouterr().err
-    logger.log(level, event)
-    assert [line["event"] for line in lines_of(capfd, sent)] == ["first", "second", event][:sent]
 
 
 def test_what_each_text_has_stays_with_it_in_every_call() -> None:

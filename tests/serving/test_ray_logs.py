@@ -49,7 +49,7 @@ def test_the_lines_of_replicas_come_through(tmp_path: Path, capfd: pytest.Captur
 @pytest.mark.usefixtures("own_root")
 @pytest.mark.parametrize(
     ("level", "event", "sent"),
-    [(logging.WARNING, "third", 3), (logging.INFO, "x" * 500, 2)],
+    [(logging.WARNING, "third", 3), (logging.INFO, "x" * 400, 2)],
 )
 def test_lines_wait_for_others_until_one_is_a_warning_or_finds_no_room(
     level: int, event: str, sent: int, tmp_path: Path, capfd: pytest.CaptureFixture[str],

@@ -16,6 +16,7 @@
 
 #include "cpu/feed_forward.h"
 #include "cpu/instruction_sets.h"
+#include "cpu/self_attention.h"
 #ifdef WITH_CUDA
 #include "cuda/disentangled_attention.h"
 #endif
@@ -70,10 +71,14 @@ py::dict instruction_sets() {
 }
 
 // Raises ValueError for a work list of other tiles.
-void attention_cpu(int instruction_set, const Attention& arguments) {
-  if (arguments.tiles[1] != Attention::TILE_ROWS)
+void check_tiles(const int32_t* tiles) {
+  if (tiles[1] != Attention::TILE_ROWS)
     throw std::invalid_argument("tiles must be a work list of " + std::to_string(Attention::TILE_ROWS) +
                                 " rows per tile");
+}
+
+void attention_cpu(int instruction_set, const Attention& arguments) {
+  check_tiles(arguments.tiles);
   INSTRUCTION_SETS[instruction_set].attend(arguments);
 }
 
@@ -151,6 +156,17 @@ void feed_forward_cpu(int instruction_set, const FeedForward& layer,
                floats(last), threads);
 }
 
+// `memory` has room for self_attention_scratch(qkv, rows) floats. Raises as attention_cpu does.
+void self_attention_cpu(int instruction_set, const PackedMap& qkv, const Attention& attention, uintptr_t x,
+                        int rows, uintptr_t tiles, uintptr_t cosines, uintptr_t sines, uintptr_t out,
+                        uintptr_t memory, int threads) {
+  const auto floats = [](uintptr_t address) { return reinterpret_cast<float*>(address); };
+  const auto work = reinterpret_cast<const int32_t*>(tiles);
+  check_tiles(work);
+  self_attention(INSTRUCTION_SETS[instruction_set], qkv, attention, floats(x), rows, work, floats(cosines),
+                 floats(sines), floats(out), floats(memory), threads);
+}
+
 #ifdef WITH_CUDA
 void check(int error) {
   if (error) throw std::runtime_error(gliclass_cuda_error(error));
@@ -161,7 +177,7 @@ void check(int error) {
 
 PYBIND11_MODULE(_compiled, module) {
   module.doc() = "Compiled kernels; their contracts stand in the files of the operations.";
-  module.attr("layout") = 1;  // It is another number wherever a field or an argument is another one.
+  module.attr("layout") = 2;  // It is another number wherever a field or an argument is another one.
   module.def("instruction_sets", &instruction_sets);
   module.def("attention_cpu", &attention_cpu, py::call_guard<py::gil_scoped_release>());
   module.def("linear_cpu", &linear_cpu, py::call_guard<py::gil_scoped_release>());
@@ -172,6 +188,8 @@ PYBIND11_MODULE(_compiled, module) {
   module.def("int8_adds_pairs", &int8_adds_pairs);
   module.def("linear_int8_cpu", &linear_int8_cpu, py::call_guard<py::gil_scoped_release>());
   module.def("feed_forward_cpu", &feed_forward_cpu, py::call_guard<py::gil_scoped_release>());
+  module.def("self_attention_scratch", &self_attention_scratch);
+  module.def("self_attention_cpu", &self_attention_cpu, py::call_guard<py::gil_scoped_release>());
   {
     using Struct = Attention;
     Fields<Struct>(module, "Attention", FIELD(q), FIELD(k), FIELD(v), FIELD(q_stride), FIELD(kv_stride),
@@ -202,11 +220,15 @@ PYBIND11_MODULE(_compiled, module) {
                    FIELD(norm), FIELD(eps), FIELD(activation), FIELD(gated), FIELD(threads));
   }
   {
+    using Struct = PackedMap;
+    Fields<Struct>(module, "PackedMap", FIELD(int8), FIELD(weight), FIELD(bias), FIELD(depth), FIELD(width),
+                   FIELD(norm), FIELD(eps), FIELD(activation), FIELD(gated));
+  }
+  {
     using Struct = FeedForward;
-    Fields<Struct>(module, "FeedForward", FIELD(int8), FIELD(depth), FIELD(width), FIELD(inner), FIELD(out),
-                   FIELD(out_bias), FIELD(up), FIELD(up_bias), FIELD(down), FIELD(down_bias), FIELD(activation),
-                   FIELD(gated), FIELD(norm), FIELD(up_norm_weight), FIELD(up_norm_bias), FIELD(first_weight),
-                   FIELD(first_bias), FIELD(last_weight), FIELD(last_bias), FIELD(rms), FIELD(eps));
+    Fields<Struct>(module, "FeedForward", FIELD(out), FIELD(up), FIELD(down), FIELD(up_norm_weight),
+                   FIELD(up_norm_bias), FIELD(first_weight), FIELD(first_bias), FIELD(last_weight),
+                   FIELD(last_bias), FIELD(rms), FIELD(eps));
   }
 #ifdef WITH_CUDA
   using disentangled::Launch;

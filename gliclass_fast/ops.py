@@ -19,13 +19,22 @@ from torch import Tensor
 
 from gliclass_fast.kernels._adapter_rows import AdapterRows
 from gliclass_fast.kernels._extension import absence, cpu_description, cuda_description
-from gliclass_fast.kernels._sequences import PAGE_ROWS, TILE_ROWS, DistanceTables, Positions, Sequences
+from gliclass_fast.kernels._sequences import (
+    NO_POSITIONS,
+    PAGE_ROWS,
+    TILE_ROWS,
+    DistanceTables,
+    Positions,
+    Sequences,
+)
 from gliclass_fast.kernels._threads import SharedThreads, torch_on_one_thread
 from gliclass_fast.kernels._updates import Factors, Part, TableUpdate, Update
 from gliclass_fast.kernels.feed_forward import BoundFeedForward, FeedForward
+from gliclass_fast.kernels.self_attention import BoundSelfAttention, SelfAttention
 
 __all__ = [
     "IMPLEMENTATIONS",
+    "NO_POSITIONS",
     "ORDER",
     "PACKAGES",
     "PAGE_ROWS",
@@ -33,6 +42,7 @@ __all__ = [
     "TILE_ROWS",
     "AdapterRows",
     "BoundFeedForward",
+    "BoundSelfAttention",
     "DistanceTables",
     "Factors",
     "FeedForward",
@@ -41,6 +51,7 @@ __all__ = [
     "OpsOf",
     "Part",
     "Positions",
+    "SelfAttention",
     "Sequences",
     "SharedThreads",
     "TableUpdate",
@@ -80,6 +91,10 @@ IMPLEMENTATIONS: dict[str, dict[str, str]] = {
     "bind_feed_forward": {
         **_rows("feed_forward:bind_feed_forward", "reference"),
         **_rows("compiled_feed_forward:bind_feed_forward", "cpp", "int8"),
+    },
+    "bind_self_attention": {
+        **_rows("self_attention:bind_self_attention", "reference"),
+        **_rows("compiled_self_attention:bind_self_attention", "cpp", "int8"),
     },
     **{
         operation: {
@@ -165,6 +180,7 @@ class Ops:
     norm_linear: Callable[..., Tensor]
     activation: Callable[..., Tensor]
     bind_feed_forward: Callable[[FeedForward], BoundFeedForward | None]
+    bind_self_attention: Callable[[SelfAttention], BoundSelfAttention | None]
     layer_norm: Callable[..., Tensor]
     embedding_norm: Callable[..., Tensor]
     add_norm: Callable[..., Tensor]
@@ -319,9 +335,11 @@ def choose_ops(
     order = (*rounding, *order)
     usable = [backend for backend in order if unavailable_reason(backend, device, dtype, head_width) is None]
     chosen = {op: next(b for b in usable if b in rows) for op, rows in IMPLEMENTATIONS.items()}
-    # It reads the layouts that these write; adapters have one layout beside both of the compiled ones.
+    # They read the layouts that these write; adapters have one layout beside both of the compiled ones.
     if chosen["bind_feed_forward"] != chosen["pack_linear"] or chosen["lora_store"] != "cpp":
         chosen["bind_feed_forward"] = "reference"
+    if chosen["bind_self_attention"] != chosen["pack_linear"] or chosen["attention"] != "cpp":
+        chosen["bind_self_attention"] = "reference"
     logger.info("operations on %s: %s", kind, chosen)
     return Ops(**{op: implementation(op, backend) for op, backend in chosen.items()}, chosen=chosen)
 

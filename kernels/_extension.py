@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 compiled: Any = None  # the module of csrc/bindings.cpp
@@ -31,12 +32,13 @@ def instruction_set() -> tuple[int, int]:
     return number, lanes
 
 
-LAYOUT = 1  # the number of csrc/bindings.cpp; a build of other fields or arguments has another one
+LAYOUT = 2  # the number of csrc/bindings.cpp; a build of other fields or arguments has another one
 # what each part has that is called
 _NAMES = {
     "cpu": (
         "instruction_sets", "Attention", "attention_cpu", "FeedForward", "feed_forward_cpu",
         "HeadNorm", "head_norm_cpu", "Int8Linear", "int8_adds_pairs", "linear_int8_cpu",
+        "PackedMap", "self_attention_scratch", "self_attention_cpu",
         "linear_cpu", "norm_cpu", "PairAdd", "pair_add_cpu", "TableChange", "change_table_cpu",
     ),
     "cuda": ("check_device", "DisentangledAttention", "disentangled_attention_cuda"),
@@ -88,3 +90,9 @@ def address(tensor: Tensor | None, device: str = "cpu", strided_rows: bool = Fal
     if not (tensor.is_contiguous() or (strided_rows and tensor.stride(-1) == 1)):
         raise ValueError(f"needs a contiguous tensor, got strides {tensor.stride()} of {list(tensor.shape)}")
     return tensor.data_ptr()
+
+
+def check_tensor(given: Tensor, dtype: torch.dtype, shape: tuple[int, ...]) -> None:
+    """Raises ValueError for a tensor of another dtype or shape."""
+    if given.dtype is not dtype or given.shape != shape:
+        raise ValueError(f"needs {dtype} {list(shape)}, got {given.dtype} {list(given.shape)}")

@@ -6,15 +6,16 @@ The kernel computes in float32, on as many threads as PyTorch uses, in the wides
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from gliclass_fast.kernels import _extension
 from gliclass_fast.kernels._arithmetic import ceil_div
-from gliclass_fast.kernels._extension import address, extension
+from gliclass_fast.kernels._extension import address, check_tensor, extension
 from gliclass_fast.kernels._sequences import (
     NO_POSITIONS,
     PAGE_ROWS,
@@ -86,36 +87,63 @@ def changed_panels(near: Tensor, inner: Tensor, b: Tensor, bucket_of: Tensor) ->
     return out
 
 
+def constant_fields(
+    heads: int, key_heads: int, width: int, scale: float, positions: Positions, tables: DistanceTables | None
+) -> dict[str, Any]:
+    """Returns the fields of csrc/cpu/attention.h that do not depend on the rows; raises ValueError.
+
+    Of the positions, rotary tables are left out.
+    """
+    if heads % key_heads:
+        raise ValueError(f"{key_heads} heads of keys cannot serve {heads} heads of queries")
+    window, bias = positions.window, positions.distance_bias
+    fields: dict[str, Any] = {"heads": heads, "width": width, "group": heads // key_heads, "scale": scale}
+    if window is not None:
+        fields["window"] = window
+    if bias is not None:
+        check_tensor(bias, torch.float32, (heads, bias.shape[1]))
+        fields |= {"bias": address(bias), "reach": bias.shape[1] // 2}
+    for name in ("key_table", "query_table"):
+        table: Tensor | None = getattr(tables, name, None)
+        if table is not None:
+            _, lanes = _extension.instruction_set()
+            check_tensor(table, torch.float32, (heads, table.shape[1], width, lanes))
+            fields |= {name: address(table), "table_panels": table.shape[1]}
+    return fields
+
+
+def check_tiles(tiles: Tensor) -> None:
+    if tiles.dtype is not torch.int32 or tiles.shape[1:] != (4,) or not tiles.shape[0]:
+        raise ValueError(f"tiles must be an int32 work list, got {tiles.dtype} {list(tiles.shape)}")
+
+
+def check_rotary(rotary: tuple[Tensor, Tensor], width: int) -> None:
+    """Raises ValueError for tables of other rows than those of heads so wide."""
+    for each in rotary:
+        check_tensor(each, torch.float32, (rotary[0].shape[0], width // 2))
+
+
 def _attend(
     q: Tensor,
     k: Tensor,
     v: Tensor,
     tiles: Tensor,
     scale: float,
-    cosines: Tensor | None = None,
-    sines: Tensor | None = None,
-    window: int | None = None,
-    distance_bias: Tensor | None = None,
-    key_table: Tensor | None = None,
-    query_table: Tensor | None = None,
+    positions: Positions = NO_POSITIONS,
+    tables: DistanceTables | None = None,
     causal: bool = False,
     pages: Tensor | None = None,
 ) -> Tensor:
     """Takes q [R, H, D], k and v [T, G, D], where only the first dimension may be strided -> [R, H * D]."""
     count, heads, width = q.shape
-    number, lanes = _extension.instruction_set()
-    angles, tables = _given(cosines, sines), _given(key_table, query_table)
-    _check((q, k, v), (*angles, *tables, *_given(distance_bias)))
-    if heads % k.shape[1]:
-        raise ValueError(f"{k.shape[1]} heads of keys cannot serve {heads} heads of queries")
+    _check_rows(q, k, v)
+    check_tiles(tiles)
     if pages is not None and pages.dtype is not torch.int32:
         raise ValueError(f"pages must be int32, got {pages.dtype}")
-    if any(each.shape[1] != width // 2 for each in angles):
-        raise ValueError(f"rotary tables must be {width // 2} wide")
-    if any(each.shape[2:] != (width, lanes) for each in tables):
-        raise ValueError("distance tables must be as `pack_distances_cpp` returned them")
-    if tiles.dtype is not torch.int32 or tiles.shape[1:] != (4,) or not len(tiles):
-        raise ValueError(f"tiles must be an int32 work list, got {tiles.dtype} {list(tiles.shape)}")
+    fields = constant_fields(heads, k.shape[1], width, scale, positions, tables)
+    if positions.rotary is not None:
+        check_rotary(positions.rotary, width)
+        fields["cosines"], fields["sines"] = map(address, positions.rotary)
     out = torch.empty(count, heads * width, dtype=torch.float32, device=q.device)
     arguments = extension().Attention(
         q=address(q, strided_rows=True),
@@ -125,36 +153,19 @@ def _attend(
         kv_stride=k.stride(0),
         out=address(out),
         tiles=address(tiles),
-        heads=heads,
-        width=width,
-        group=heads // k.shape[1],
         causal=causal,
         pages=address(pages),
         page_rows=PAGE_ROWS,
-        scale=scale,
-        window=-1 if window is None else window,
-        cosines=address(cosines),
-        sines=address(sines),
-        bias=address(distance_bias),
-        reach=0 if distance_bias is None else distance_bias.shape[1] // 2,
-        key_table=address(key_table),
-        query_table=address(query_table),
-        table_panels=tables[0].shape[1] if tables else 0,
         threads=thread_count(),
+        **fields,
     )
-    extension().attention_cpu(number, arguments)
+    extension().attention_cpu(_extension.instruction_set()[0], arguments)
     return out
 
 
-def _given(*tensors: Tensor | None) -> list[Tensor]:
-    """Returns the tensors that are not None."""
-    return [each for each in tensors if each is not None]
-
-
-def _check(rows: tuple[Tensor, Tensor, Tensor], tables: Iterable[Tensor]) -> None:
+def _check_rows(q: Tensor, k: Tensor, v: Tensor) -> None:
     """Raises ValueError where the kernel would read something other than what it is given."""
-    q, k, v = rows
-    for each in (*rows, *tables):
+    for each in (q, k, v):
         if each.dtype is not torch.float32:
             raise ValueError(f"needs float32, got {each.dtype}")
     of_q, of_k = q.stride(), k.stride()
@@ -166,9 +177,7 @@ def attention_cpp(
     qkv: Tensor, sequences: Sequences, scale: float, positions: Positions = NO_POSITIONS
 ) -> Tensor:
     q, k, v = qkv.unbind(1)
-    cosines, sines = positions.rotary or (None, None)
-    bias = positions.distance_bias
-    return _attend(q, k, v, sequences.tiles, scale, cosines, sines, positions.window, bias)
+    return _attend(q, k, v, sequences.tiles, scale, positions)
 
 
 def cross_attention_cpp(q: Tensor, k: Tensor, v: Tensor, sequences: Sequences) -> Tensor:
@@ -185,5 +194,4 @@ def disentangled_attention_cpp(
     qkv: Tensor, sequences: Sequences, scale: float, tables: DistanceTables
 ) -> Tensor:
     q, k, v = qkv.unbind(1)
-    key_table, query_table = tables.key_table, tables.query_table
-    return _attend(q, k, v, sequences.tiles, scale, key_table=key_table, query_table=query_table)
+    return _attend(q, k, v, sequences.tiles, scale, tables=tables)

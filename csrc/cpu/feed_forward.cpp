@@ -7,28 +7,22 @@
 
 namespace {
 
-constexpr int SHARED = 512;      // rows at most, of which all threads share every map
-constexpr int PADDING = 64 / 4;  // Rounded values of a row end where a vector of any set may.
+constexpr int SHARED = 512;  // rows at most, of which all threads share every map
 
 // How many floats each part of a block's memory has; one follows the other.
 struct Parts {
-  size_t first, inner, reduced, normed = 0, changed = 0, ranges = 0, values = 0;
+  size_t first, inner, reduced, normed = 0, changed = 0, scratch;
 
-  Parts(const FeedForward& layer, const Updates& updates, size_t rows)
-      : first(rows * layer.width), inner(rows * layer.inner), reduced(rows * updates.most()) {
-    const int deepest = std::max({layer.depth, layer.width, layer.inner});
-    if (layer.int8) ranges = rows * sizeof(Int8Range) / sizeof(float), values = rows * (deepest / 4 + PADDING);
-    if (layer.norm != Int8Linear::NONE && (updates.up.rank || !layer.int8)) normed = first;
-    if (updates.up.rank && layer.gated) changed = 2 * inner;
+  Parts(const FeedForward& layer, const Updates& updates, int rows)
+      : first(size_t(rows) * layer.out.width),
+        inner(size_t(rows) * layer.down.depth),
+        reduced(size_t(rows) * updates.most()),
+        scratch(std::max({layer.out.scratch(rows), layer.up.scratch(rows), layer.down.scratch(rows)})) {
+    if (layer.up.norm != Int8Linear::NONE && updates.up.rank) normed = first;
+    if (layer.up.gated && updates.up.rank) changed = 2 * inner;
   }
 
-  size_t total() const { return first + inner + reduced + normed + changed + ranges + values; }
-};
-
-// What a map does with its outputs.
-struct After {
-  int activation = Linear::NONE;
-  bool gated = false;
+  size_t total() const { return first + inner + reduced + normed + changed + scratch; }
 };
 
 class Block {
@@ -37,78 +31,56 @@ class Block {
       : set(set), layer(layer), updates(updates), rows(rows), threads(threads) {
     const Parts parts(layer, updates, rows);
     first = workspace(parts.total(), true), inner = first + parts.first, reduced = inner + parts.inner;
-    normed = reduced + parts.reduced, changed = normed + parts.normed;
-    ranges = reinterpret_cast<Int8Range*>(changed + parts.changed);
-    values = reinterpret_cast<uint8_t*>(changed + parts.changed + parts.ranges);
+    normed = reduced + parts.reduced, changed = normed + parts.normed, scratch = changed + parts.changed;
   }
 
   void run(const float* x, const float* attended, float* sum, float* last) const {
-    map(layer.out, layer.out_bias, attended, layer.depth, layer.width, first, x, updates.out);
+    map(layer.out, attended, first, x, updates.out);
     if (layer.first_weight) norm(layer.first_weight, layer.first_bias, false, first, first);
     go_up();
-    map(layer.down, layer.down_bias, inner, layer.inner, layer.width, sum, first, updates.down);
+    map(layer.down, inner, sum, first, updates.down);
     if (layer.last_weight) norm(layer.last_weight, layer.last_bias, layer.rms, sum, last);
   }
 
  private:
   void go_up() const {
-    const bool behind_norm = layer.norm != Int8Linear::NONE, rms = layer.norm == Int8Linear::RMS;
-    const bool apart = behind_norm && !layer.int8;  // The int8 map norms its rows itself.
-    if (apart) norm(nullptr, nullptr, rms, first, normed);
-    const float* const x = apart ? normed : first;
-    const After after{layer.activation, layer.gated};
-    if (!updates.up.rank)
-      return map_base(layer.up, layer.up_bias, x, layer.width, layer.inner, inner, nullptr, after, layer.norm);
-    const int outputs = layer.gated ? 2 * layer.inner : layer.inner;
-    float* const onto = layer.gated ? changed : inner;
-    map_base(layer.up, layer.up_bias, x, layer.width, outputs, onto, nullptr, {}, layer.norm);
-    if (behind_norm) norm(layer.up_norm_weight, layer.up_norm_bias, rms, first, normed);
-    add(updates.up, behind_norm ? normed : first, layer.width, onto, outputs, inner, layer.inner, after);
-  }
-
-  void map(const void* weight, const float* bias, const float* x, int depth, int width, float* out,
-           const float* residual, const LowRank& update) const {
-    map_base(weight, bias, x, depth, width, out, residual);
-    if (update.rank) add(update, x, depth, out, width, out, width);
-  }
-
-  // norm: what an int8 map does to its rows first.
-  void map_base(const void* weight, const float* bias, const float* x, int depth, int width, float* out,
-                const float* residual, After after = {}, int norm = Int8Linear::NONE) const {
-    if (layer.int8) {
-      Int8Linear a;
-      a.x = x, a.x_stride = depth, a.weight = static_cast<const uint8_t*>(weight);
-      a.bias = bias, a.residual = residual, a.out = out;
-      a.values = values, a.ranges = ranges;
-      a.rows = rows, a.depth = depth, a.width = after.gated ? 2 * width : width, a.threads = threads;
-      a.norm = norm, a.eps = layer.eps, a.activation = after.activation, a.gated = after.gated;
-      return set.linear_int8(a);
+    const PackedMap& up = layer.up;
+    if (!updates.up.rank) return up.run(set, first, rows, nullptr, inner, scratch, threads);
+    PackedMap plain = up;  // What comes after the map comes after its update.
+    plain.width = up.gated ? 2 * up.width : up.width, plain.gated = false, plain.activation = Linear::NONE;
+    float* const onto = up.gated ? changed : inner;
+    plain.run(set, first, rows, nullptr, onto, scratch, threads);
+    const float* x = first;
+    if (up.norm != Int8Linear::NONE) {
+      norm(layer.up_norm_weight, layer.up_norm_bias, up.norm == Int8Linear::RMS, first, normed);
+      x = normed;
     }
-    Linear a;
-    a.x = x, a.x_stride = depth, a.weight = static_cast<const float*>(weight), a.bias = bias;
-    a.residual = residual, a.out = out, a.out_stride = width;
-    a.rows = rows, a.depth = depth, a.width = width, a.threads = threads;
-    a.activation = after.activation, a.gated = after.gated;
-    set.linear(a);
+    add(updates.up, x, up, onto, plain.width, inner);
   }
 
-  // Adds an update to the outputs of its map, and then does what comes after the map.
-  void add(const LowRank& update, const float* x, int depth, const float* onto, int outputs, float* out,
-           int width, After after = {}) const {
+  void map(const PackedMap& map, const float* x, float* out, const float* residual,
+           const LowRank& update) const {
+    map.run(set, x, rows, residual, out, scratch, threads);
+    if (update.rank) add(update, x, map, out, map.width, out);
+  }
+
+  // Adds a map's update to its outputs `onto`, and then does what comes after the map.
+  void add(const LowRank& update, const float* x, const PackedMap& map, const float* onto, int outputs,
+           float* out) const {
     Linear a;
-    a.x = x, a.x_stride = depth, a.weight = update.a, a.out = reduced, a.out_stride = update.rank;
-    a.rows = rows, a.depth = depth, a.width = update.rank, a.threads = threads;
+    a.x = x, a.x_stride = map.depth, a.weight = update.a, a.out = reduced, a.out_stride = update.rank;
+    a.rows = rows, a.depth = map.depth, a.width = update.rank, a.threads = threads;
     set.linear(a);
-    a.x = reduced, a.x_stride = update.rank, a.weight = update.b, a.out = out, a.out_stride = width;
+    a.x = reduced, a.x_stride = update.rank, a.weight = update.b, a.out = out, a.out_stride = map.width;
     a.onto = onto, a.onto_stride = outputs;
-    a.depth = update.rank, a.width = width, a.activation = after.activation, a.gated = after.gated;
+    a.depth = update.rank, a.width = map.width, a.activation = map.activation, a.gated = map.gated;
     set.linear(a);
   }
 
   void norm(const float* weight, const float* bias, bool rms, const float* x, float* out) const {
     Norm a;
     a.tables[0] = x, a.weight = weight, a.bias = bias, a.out = out;
-    a.rows = rows, a.width = layer.width, a.eps = layer.eps, a.rms = rms, a.threads = threads;
+    a.rows = rows, a.width = layer.out.width, a.eps = layer.eps, a.rms = rms, a.threads = threads;
     set.norm(a);
   }
 
@@ -117,10 +89,9 @@ class Block {
   const Updates& updates;
   const int rows, threads;
   float *first, *inner, *reduced;
-  float* normed;   // without the norm's weights for the map up, and then with them for its update
+  float* normed;   // with the norm's weights, for the update of the map up
   float* changed;  // values and gates that an update is added to
-  Int8Range* ranges;
-  uint8_t* values;  // rounded inputs
+  float* scratch;  // of a map
 };
 
 }  // namespace
@@ -130,11 +101,11 @@ int Updates::most() const { return std::max({out.rank, up.rank, down.rank}); }
 void feed_forward(const InstructionSet& set, const FeedForward& layer, const Updates& updates, const float* x,
                   const float* attended, int rows, float* sum, float* last, int threads) {
   const auto run = [&](int first, int end, int own_threads) {
-    const ptrdiff_t at = ptrdiff_t(first) * layer.width;
+    const ptrdiff_t at = ptrdiff_t(first) * layer.out.width;
     const Block block(set, layer, updates, end - first, own_threads);
-    block.run(x + at, attended + ptrdiff_t(first) * layer.depth, sum + at, last + at);
+    block.run(x + at, attended + ptrdiff_t(first) * layer.out.depth, sum + at, last + at);
   };
-  const int most = layer.int8 ? Int8Linear::BLOCK_ROWS : Linear::block_rows(set.lanes);
+  const int most = layer.out.int8 ? Int8Linear::BLOCK_ROWS : Linear::block_rows(set.lanes);
   if (RowBlocks::suit(rows, threads, most)) {
     const RowBlocks blocks(rows, threads, most);
     return parallel_for(blocks.count, threads, [&](int n) { run(blocks.start(n), blocks.start(n + 1), 1); });

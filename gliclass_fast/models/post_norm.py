@@ -10,21 +10,32 @@ from torch import Tensor, nn
 
 from gliclass_fast.batch import PackedBatch
 from gliclass_fast.models.backbone_config import BackboneConfig
+from gliclass_fast.models.binding import bound_feed_forward, bound_self_attention
 from gliclass_fast.models.encoders import Encoder
-from gliclass_fast.models.feed_forward import bound_feed_forward
 from gliclass_fast.models.layers import Linear, Norm
-from gliclass_fast.ops import AdapterRows, BoundFeedForward, Ops
+from gliclass_fast.ops import (
+    NO_POSITIONS,
+    AdapterRows,
+    BoundFeedForward,
+    BoundSelfAttention,
+    DistanceTables,
+    Ops,
+)
 
 
 class PostNormLayer(nn.Module):
-    """Holds what every layer of this kind has; subclasses supply `attend`."""
+    """Runs plain attention, unless a subclass has another `attend`."""
 
+    positions = NO_POSITIONS
+    tables: DistanceTables | None = None  # of disentangled attention
+    bound_attention: BoundSelfAttention | None = None  # `attention` in one call
     bound: BoundFeedForward | None = None  # `after_attention` in one call
 
     def __init__(self, config: BackboneConfig, ops: Ops) -> None:
         super().__init__()
         width, inner, eps = config.hidden_size, config.intermediate_size, config.norm_eps
         self.ops, self.heads, self.activation = ops, config.num_attention_heads, config.activation
+        self.head_width, self.scale = config.head_width, config.head_width**-0.5
         self.qkv = Linear(width, 3 * width, ops)
         self.out = Linear(width, width, ops)
         self.attention_norm = Norm(width, ops, eps)
@@ -35,13 +46,18 @@ class PostNormLayer(nn.Module):
         self.bound = bound_feed_forward(
             self.out, self.up, self.down, self.activation, False, self.attention_norm, self.output_norm
         )
+        self.bound_attention = bound_self_attention(
+            self.qkv, self.heads, self.head_width, self.scale, positions=self.positions, tables=self.tables
+        )
 
     def attend(self, qkv: Tensor, batch: PackedBatch) -> Tensor:
         """Runs attention, [T, 3, H, D] -> [T, C]."""
-        raise NotImplementedError
+        return self.ops.attention(qkv, batch.sequences, self.scale, self.positions)
 
     def attention(self, x: Tensor, batch: PackedBatch) -> Tensor:
         """Runs the part that looks at other tokens, [T, C] -> [T, C]."""
+        if self.bound_attention is not None and batch.adapter_rows is None:
+            return self.bound_attention(x, batch.sequences)
         qkv = self.qkv(x, rows=batch.adapter_rows)
         return self.attend(qkv.view(x.shape[0], 3, self.heads, -1), batch)
 

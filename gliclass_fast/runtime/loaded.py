@@ -19,7 +19,7 @@ from gliclass_fast.checkpoint.errors import CheckpointError
 from gliclass_fast.checkpoint.live import LiveTensors
 from gliclass_fast.checkpoint.weights import Checkpoint
 from gliclass_fast.models.architectures import ARCHITECTURES, Output, Size
-from gliclass_fast.models.feed_forward import Bindable
+from gliclass_fast.models.binding import Bindable
 from gliclass_fast.models.layers import Linear
 from gliclass_fast.models.places import Places
 from gliclass_fast.ops import Foldable, Ops, choose_ops

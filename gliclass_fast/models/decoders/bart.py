@@ -13,8 +13,9 @@ from gliclass_fast.batch import PackedBatch
 from gliclass_fast.checkpoint.weights import affine
 from gliclass_fast.models import decoders
 from gliclass_fast.models.decoders import AHEAD, Encoded
-from gliclass_fast.models.encoders import bart, bert
+from gliclass_fast.models.encoders import bart
 from gliclass_fast.models.layers import Linear, Norm
+from gliclass_fast.models.post_norm import PostNormLayer
 from gliclass_fast.ops import AdapterRows, Ops, Positions, Sequences
 
 _CROSS = "decoder.layers.{i}.encoder_attn"
@@ -36,13 +37,12 @@ def config_from(hf: Any) -> bart.Config:
     return bart.config_from(hf, "decoder")
 
 
-class Layer(bert.Layer):
+class Layer(PostNormLayer):
     def __init__(self, config: bart.Config, ops: Ops) -> None:
         super().__init__(config, ops)
         width = config.hidden_size
         self.q, self.kv = Linear(width, width, ops), Linear(width, 2 * width, ops)
         self.cross_out, self.cross_norm = Linear(width, width, ops), Norm(width, ops, config.norm_eps)
-        self.ahead: Tensor | None = None  # in a causal decoder, the bias that hides tokens ahead
 
     def cross(self, x: Tensor, encoded: Encoded, sequences: Sequences, rows: AdapterRows | None) -> Tensor:
         """Returns the norm of the sum of the tokens and what they find in what is encoded, [T, C]."""
@@ -51,10 +51,6 @@ class Layer(bert.Layer):
         k, v = kv.view(kv.shape[0], 2, self.heads, -1).unbind(1)
         found = self.ops.cross_attention(q, k, v, sequences)
         return self.cross_norm.add(self.cross_out(found, rows=rows), x)
-
-    def attend(self, qkv: Tensor, batch: PackedBatch) -> Tensor:
-        scale = qkv.shape[-1] ** -0.5
-        return self.ops.attention(qkv, batch.sequences, scale, Positions(distance_bias=self.ahead))
 
 
 class Decoder(bart.Encoder, decoders.Decoder):
@@ -68,8 +64,10 @@ class Decoder(bart.Encoder, decoders.Decoder):
         super().fold_weights()
         if self.causal:
             by_distance = torch.tensor([AHEAD, 0.0, 0.0], device=self.word_embeddings.weight.device)
+            hidden = Positions(distance_bias=by_distance.repeat(self.config.num_attention_heads, 1))
             for layer in self.layers:
-                layer.ahead = by_distance.repeat(self.config.num_attention_heads, 1)
+                assert isinstance(layer, Layer)
+                layer.positions = hidden
 
     def forward(self, batch: PackedBatch, encoded: Encoded) -> Tensor:
         x = self.embed(batch)

@@ -67,21 +67,20 @@ class Decoder(decoders.Decoder):
         self.word_embeddings = Embedding(config.vocab_size, config.hidden_size)
         self.layers = nn.ModuleList(Layer(config, ops, number) for number in range(config.num_hidden_layers))
         self.final_norm = Norm(config.hidden_size, ops, config.norm_eps, rms=True)
-        self.biases: list[Tensor] = []
 
     def fold_weights(self) -> None:
         """Makes the bias of every distance, per layer."""
         buckets = t5.distance_buckets(self.config, of_decoder=True)
-        self.biases = t5.bias_tables(self.layers, buckets.to(self.word_embeddings.weight.device))
-        if self.causal:
-            for table in self.biases:
-                table[:, : self.config.max_distance] = AHEAD
+        t5.fold_biases(self.layers, buckets.to(self.word_embeddings.weight.device))
+        for layer in self.layers if self.causal else ():
+            assert isinstance(layer, Layer) and layer.positions.distance_bias is not None
+            layer.positions.distance_bias[:, : self.config.max_distance] = AHEAD
 
     def forward(self, batch: PackedBatch, encoded: Encoded) -> Tensor:
         x: Tensor = self.word_embeddings(batch.token_ids)
         sequences, rows = batch.sequences.with_keys(encoded.spans), batch.adapter_rows
-        for layer, bias in zip(self.layers, self.biases, strict=True):
+        for layer in self.layers:
             assert isinstance(layer, Layer)
-            x = layer.out.add(layer.attention(x, batch, bias), x, rows)
+            x = layer.out.add(layer.attention(x, batch), x, rows)
             x = layer.feed_forward(layer.cross(x, encoded, sequences, rows), rows)
         return self.final_norm(x)

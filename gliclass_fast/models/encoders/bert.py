@@ -57,11 +57,6 @@ def config_from(hf: Any, first_position: int = 0) -> Config:
     )
 
 
-class Layer(PostNormLayer):
-    def attend(self, qkv: Tensor, batch: PackedBatch) -> Tensor:
-        return self.ops.attention(qkv, batch.sequences, qkv.shape[-1] ** -0.5)
-
-
 class Encoder(PostNormEncoder):
     def __init__(self, config: Config, ops: Ops) -> None:
         super().__init__()
@@ -72,7 +67,7 @@ class Encoder(PostNormEncoder):
         if config.type_vocab_size:
             self.token_type_embeddings = Embedding(config.type_vocab_size, width)
         self.norm = Norm(width, ops, config.norm_eps)
-        self.layers = nn.ModuleList(Layer(config, ops) for _ in range(config.num_hidden_layers))
+        self.layers = nn.ModuleList(PostNormLayer(config, ops) for _ in range(config.num_hidden_layers))
 
     def fold_weights(self) -> None:
         """Adds the embedding of type 0, which every token has, to the position table."""

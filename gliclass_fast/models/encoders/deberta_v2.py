@@ -139,12 +139,11 @@ def bucket_of(config: Config) -> Tensor:
 class Layer(PostNormLayer):
     def __init__(self, config: Config, ops: Ops) -> None:
         super().__init__(config, ops)
-        self.config, width = config, config.hidden_size
+        self.config, self.scale, width = config, config.scale, config.hidden_size
         separate = config.relative and not config.share_att_key
         needs = {term: separate and term in config.position_terms for term in ("c2p", "p2c")}
         self.pos_key = Linear(width, width, ops) if needs["c2p"] else None
         self.pos_query = Linear(width, width, ops) if needs["p2c"] else None
-        self.tables: DistanceTables | None = None
         self.adapted_tables: Any = None  # the store of what adapters change of the tables
 
     def fold_tables(self, rel_embeddings: Tensor, bucket_of: Tensor) -> None:
@@ -198,9 +197,9 @@ class Layer(PostNormLayer):
         return table.view(len(rel_embeddings), self.heads, -1).permute(1, 2, 0).contiguous()
 
     def attend(self, qkv: Tensor, batch: PackedBatch) -> Tensor:
-        sequences, scale = batch.sequences, self.config.scale
         if self.tables is None:
-            return self.ops.attention(qkv, sequences, scale)
+            return super().attend(qkv, batch)
+        sequences, scale = batch.sequences, self.scale
         rows, store = batch.adapter_rows, self.adapted_tables
         if rows is None or store is None:
             return self.ops.disentangled_attention(qkv, sequences, scale, self.tables)

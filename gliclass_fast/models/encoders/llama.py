@@ -18,11 +18,11 @@ from gliclass_fast.batch import PackedBatch
 from gliclass_fast.checkpoint.weights import affine
 from gliclass_fast.config import UnsupportedConfigError
 from gliclass_fast.models.backbone_config import BackboneConfig, common_fields
-from gliclass_fast.models.feed_forward import bound_feed_forward
+from gliclass_fast.models.binding import bound_feed_forward, bound_self_attention
 from gliclass_fast.models.layers import Linear, NormLinear
 from gliclass_fast.models.pre_norm import PreNormEncoder, PreNormLayer
 from gliclass_fast.models.rotary import RotaryTable, theta_of
-from gliclass_fast.ops import AdapterRows, BoundFeedForward, Ops, Positions
+from gliclass_fast.ops import AdapterRows, BoundFeedForward, BoundSelfAttention, Ops, Positions
 
 _LAYER = "layers.{i}"
 WEIGHTS = {
@@ -101,6 +101,7 @@ def rotary_table(config: Config, like: Tensor) -> RotaryTable:
 
 
 class Layer(PreNormLayer):
+    bound_attention: BoundSelfAttention | None = None  # `attention` in one call
     bound: BoundFeedForward | None = None  # `after_attention` in one call
 
     def __init__(self, config: Config, ops: Ops) -> None:
@@ -117,9 +118,15 @@ class Layer(PreNormLayer):
 
     def bind(self) -> None:
         self.bound = bound_feed_forward(self.out, self.up, self.down, self.config.activation, gated=True)
+        width, heads = self.config.head_width, self.config.num_attention_heads
+        self.bound_attention = bound_self_attention(
+            self.qkv, heads, width, width**-0.5, self.config.num_key_value_heads
+        )
 
     def attention(self, x: Tensor, batch: PackedBatch, rotary: tuple[Tensor, Tensor]) -> Tensor:
         """Runs the part that looks at other tokens, [T, C] -> [T, H * D]."""
+        if self.bound_attention is not None and batch.adapter_rows is None:
+            return self.bound_attention(x, batch.sequences, rotary)
         width, heads = self.config.head_width, self.config.num_attention_heads
         tokens, shared = x.shape[0], self.config.num_key_value_heads
         rows = self.qkv(x, rows=batch.adapter_rows).view(tokens, heads + 2 * shared, width)

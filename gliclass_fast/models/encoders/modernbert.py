@@ -17,10 +17,10 @@ from gliclass_fast.checkpoint.weights import affine
 from gliclass_fast.config import UnsupportedConfigError
 from gliclass_fast.models import encoders
 from gliclass_fast.models.backbone_config import BackboneConfig, common_fields, refuse_causal
-from gliclass_fast.models.feed_forward import bound_feed_forward
+from gliclass_fast.models.binding import bound_feed_forward, bound_self_attention
 from gliclass_fast.models.layers import Embedding, Linear, Norm, NormLinear
 from gliclass_fast.models.rotary import RotaryTable, theta_of
-from gliclass_fast.ops import AdapterRows, BoundFeedForward, Ops, Positions
+from gliclass_fast.ops import AdapterRows, BoundFeedForward, BoundSelfAttention, Ops, Positions
 
 WEIGHTS = {
     "word_embeddings.weight": ("embeddings.tok_embeddings.weight",),
@@ -70,6 +70,7 @@ def config_from(hf: Any) -> Config:
 
 
 class Layer(nn.Module):
+    bound_attention: BoundSelfAttention | None = None  # `attention` in one call
     bound: BoundFeedForward | None = None  # `after_attention` in one call
 
     def __init__(self, config: Config, ops: Ops, number: int) -> None:
@@ -85,6 +86,8 @@ class Layer(nn.Module):
 
     def attention(self, normed: Tensor, batch: PackedBatch, rotary: tuple[Tensor, Tensor]) -> Tensor:
         """Runs the part that looks at other tokens, [T, C] -> [T, C]."""
+        if self.bound_attention is not None and batch.adapter_rows is None:
+            return self.bound_attention(normed, batch.sequences, rotary)
         qkv = self.qkv(normed, rows=batch.adapter_rows)
         qkv = qkv.view(normed.shape[0], 3, self.config.num_attention_heads, -1)
         positions = Positions(rotary, self.window)
@@ -120,11 +123,14 @@ class Encoder(encoders.Encoder):
         self.rotary = {theta: RotaryTable(1.0 / theta**exponents, like) for theta in thetas}
 
     def bind(self) -> None:
-        activation = self.config.activation
+        config = self.config
+        heads, width = config.num_attention_heads, config.head_width
         for layer, norm in zip(self.layers, self.norms_after, strict=True):
             assert isinstance(layer, Layer)
+            near = Positions(window=layer.window)
+            layer.bound_attention = bound_self_attention(layer.qkv, heads, width, width**-0.5, positions=near)
             maps = layer.out, layer.up, layer.down
-            layer.bound = bound_feed_forward(*maps, activation, gated=True, last_norm=norm)
+            layer.bound = bound_feed_forward(*maps, config.activation, gated=True, last_norm=norm)
 
     def _streams(
         self, batch: PackedBatch, segment_table: Tensor | None, inputs_embeds: Tensor | None

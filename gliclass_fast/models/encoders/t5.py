@@ -18,10 +18,10 @@ from gliclass_fast.batch import PackedBatch
 from gliclass_fast.checkpoint.weights import affine
 from gliclass_fast.config import UnsupportedConfigError
 from gliclass_fast.models.backbone_config import BackboneConfig, common_fields, refuse_causal
-from gliclass_fast.models.feed_forward import bound_feed_forward
+from gliclass_fast.models.binding import bound_feed_forward, bound_self_attention
 from gliclass_fast.models.layers import Embedding, Linear, NormLinear
 from gliclass_fast.models.pre_norm import PreNormEncoder, PreNormLayer
-from gliclass_fast.ops import AdapterRows, BoundFeedForward, Ops, Positions
+from gliclass_fast.ops import NO_POSITIONS, AdapterRows, BoundFeedForward, BoundSelfAttention, Ops, Positions
 
 
 def stack_weights(stack: str, feed_forward: int) -> dict[str, tuple[str, ...]]:
@@ -103,6 +103,8 @@ def distance_buckets(config: Config, of_decoder: bool = False) -> Tensor:
 
 
 class Layer(PreNormLayer):
+    positions = NO_POSITIONS  # the biases by distance, once they are folded
+    bound_attention: BoundSelfAttention | None = None  # `attention` in one call
     bound: BoundFeedForward | None = None  # `after_attention` in one call
 
     def __init__(self, config: Config, ops: Ops, number: int) -> None:
@@ -121,6 +123,8 @@ class Layer(PreNormLayer):
     def bind(self) -> None:
         activation, gated = self.config.activation, self.gated_up is not None
         self.bound = bound_feed_forward(self.out, self._goes_up, self.down, activation, gated)
+        heads, width = self.config.num_attention_heads, self.config.head_width
+        self.bound_attention = bound_self_attention(self.qkv, heads, width, 1.0, positions=self.positions)
 
     @property
     def _goes_up(self) -> NormLinear:
@@ -128,17 +132,13 @@ class Layer(PreNormLayer):
         assert up is not None
         return up
 
-    def fold_biases(self, buckets: Tensor) -> Tensor | None:
-        """Takes out this layer's biases by distance, float32 [H, 2 * max_distance + 1]."""
-        table = None if self.biases is None else self.biases.weight.float()[buckets].T.contiguous()
-        self.biases = None
-        return table
-
-    def attention(self, x: Tensor, batch: PackedBatch, bias: Tensor) -> Tensor:
+    def attention(self, x: Tensor, batch: PackedBatch) -> Tensor:
         """Runs the part that looks at other tokens, [T, C] -> [T, H * D]."""
+        if self.bound_attention is not None and batch.adapter_rows is None:
+            return self.bound_attention(x, batch.sequences)
         qkv = self.qkv(x, rows=batch.adapter_rows)
         qkv = qkv.view(x.shape[0], 3, self.config.num_attention_heads, -1)
-        return self.ops.attention(qkv, batch.sequences, 1.0, Positions(distance_bias=bias))
+        return self.ops.attention(qkv, batch.sequences, 1.0, self.positions)
 
     def after_attention(self, x: Tensor, attended: Tensor, rows: AdapterRows | None) -> Tensor:
         if self.bound is not None:
@@ -152,14 +152,17 @@ class Layer(PreNormLayer):
         return self.down.add(inner, x, rows)
 
 
-def bias_tables(layers: nn.ModuleList, buckets: Tensor) -> list[Tensor]:
-    """Takes every layer's biases by distance out of it; layers without biases share the first one's."""
-    tables: list[Tensor] = []
+def fold_biases(layers: nn.ModuleList, buckets: Tensor) -> None:
+    """Makes every layer's biases by distance, float32 [H, 2 * max_distance + 1].
+
+    Layers without biases share the first one's.
+    """
+    positions = NO_POSITIONS
     for layer in layers:
         assert isinstance(layer, Layer)
-        table = layer.fold_biases(buckets)
-        tables.append(tables[0] if table is None else table)
-    return tables
+        if layer.biases is not None:
+            positions = Positions(distance_bias=layer.biases.weight.float()[buckets].T.contiguous())
+        layer.positions, layer.biases = positions, None
 
 
 class Encoder(PreNormEncoder):
@@ -167,15 +170,12 @@ class Encoder(PreNormEncoder):
         super().__init__(config, ops)
         self.config = config
         self.layers = nn.ModuleList(Layer(config, ops, number) for number in range(config.num_hidden_layers))
-        self.biases: list[Tensor] = []
 
     def fold_weights(self) -> None:
         """Makes the bias of every distance, per layer."""
-        self.biases = bias_tables(
-            self.layers, distance_buckets(self.config).to(self.word_embeddings.weight.device)
-        )
+        fold_biases(self.layers, distance_buckets(self.config).to(self.word_embeddings.weight.device))
 
     def attention(self, number: int, x: Tensor, batch: PackedBatch) -> Tensor:
         layer = self.layers[number]
         assert isinstance(layer, Layer)
-        return layer.attention(x, batch, self.biases[number])
+        return layer.attention(x, batch)

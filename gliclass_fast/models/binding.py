@@ -1,4 +1,4 @@
-"""The part of a layer that treats every row alone, as one call where a backend has it."""
+"""The halves of a layer, as one call each where a backend has it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,15 @@ from typing import Protocol, runtime_checkable
 from torch import Tensor
 
 from gliclass_fast.models.layers import Linear, Norm, NormLinear
-from gliclass_fast.ops import BoundFeedForward, FeedForward
+from gliclass_fast.ops import (
+    NO_POSITIONS,
+    BoundFeedForward,
+    BoundSelfAttention,
+    DistanceTables,
+    FeedForward,
+    Positions,
+    SelfAttention,
+)
 
 
 @runtime_checkable
@@ -17,6 +25,37 @@ class Bindable(Protocol):
     def bind(self) -> None:
         """Binds it."""
         ...
+
+
+def bound_self_attention(
+    qkv: Linear | NormLinear,
+    heads: int,
+    width: int,
+    scale: float,
+    key_heads: int | None = None,
+    positions: Positions = NO_POSITIONS,
+    tables: DistanceTables | None = None,
+) -> BoundSelfAttention | None:
+    """Returns what `bind_self_attention` in kernels/self_attention.py makes of a packed map.
+
+    width: that of a head. key_heads: heads of keys and of values, where they are fewer than `heads`.
+    """
+    linear, norm = _behind_norm(qkv)
+    return linear.ops.bind_self_attention(
+        SelfAttention(
+            qkv=linear.weight,
+            qkv_bias=linear.bias,
+            depth=linear.in_features,
+            heads=heads,
+            key_heads=key_heads or heads,
+            width=width,
+            scale=scale,
+            positions=positions,
+            tables=tables,
+            norm=norm,
+            eps=qkv.eps if isinstance(qkv, NormLinear) else 0.0,
+        )
+    )
 
 
 def bound_feed_forward(
@@ -29,10 +68,8 @@ def bound_feed_forward(
     last_norm: Norm | None = None,
 ) -> BoundFeedForward | None:
     """Returns what `bind_feed_forward` in kernels/feed_forward.py makes of packed maps."""
-    to, up_norm, before_up = up, None, None
-    if isinstance(up, NormLinear):
-        to, up_norm, before_up = up.linear, "rms" if up.sums is None else "layer", up.norm
-    assert isinstance(to, Linear)
+    linear, up_norm = _behind_norm(up)
+    before_up = up.norm if isinstance(up, NormLinear) else None
     assert first_norm is None or not first_norm.rms
     eps, *others = {part.eps for part in (up, first_norm, last_norm) if isinstance(part, Norm | NormLinear)}
     if others:
@@ -40,10 +77,10 @@ def bound_feed_forward(
     return out.ops.bind_feed_forward(
         FeedForward(
             out=out.weight,
-            up=to.weight,
+            up=linear.weight,
             down=down.weight,
             out_bias=out.bias,
-            up_bias=to.bias,
+            up_bias=linear.bias,
             down_bias=down.bias,
             depth=out.in_features,
             width=out.out_features,
@@ -62,3 +99,10 @@ def bound_feed_forward(
 
 def _parameters(norm: Norm | None) -> tuple[Tensor, Tensor | None] | None:
     return None if norm is None else (norm.weight, norm.bias)
+
+
+def _behind_norm(linear: Linear | NormLinear) -> tuple[Linear, str | None]:
+    """Returns the map itself and the kind of norm that is part of it."""
+    if isinstance(linear, NormLinear):
+        return linear.linear, "rms" if linear.sums is None else "layer"
+    return linear, None

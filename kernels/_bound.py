@@ -1,0 +1,74 @@
+"""What halves of layers share that run in one call: they keep their weights, and the addresses of these."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Generic, TypeVar
+
+import torch
+from torch import Tensor
+
+from gliclass_fast.kernels._extension import address, check_tensor, extension
+from gliclass_fast.kernels.compiled_int8 import NORMS, bytes_per_output
+from gliclass_fast.kernels.compiled_linear import FUSED
+
+Layer = TypeVar("Layer")
+
+
+class Bound(Generic[Layer]):
+    """Keeps a layer's weights, and what the kernel is told of them.
+
+    A weight may get other memory, as by `share_memory_` or a new `.data` of its shape: its address is then
+    read anew.
+    """
+
+    def __init__(self, layer: Layer, int8: bool) -> None:
+        self.layer, self.int8 = layer, int8
+        self.tensors = [tensor for tensor in self.weights() if tensor is not None]
+        self._describe()
+
+    def __reduce__(self) -> tuple[type[Bound[Layer]], tuple[Layer, bool]]:
+        return type(self), (self.layer, self.int8)
+
+    def weights(self) -> Iterable[Tensor | None]:
+        """Returns all that the kernel reads in every call."""
+        raise NotImplementedError
+
+    def description(self) -> Any:
+        """Returns what the kernel is told in every call; raises ValueError for weights of other shapes."""
+        raise NotImplementedError
+
+    def current(self) -> Any:
+        """Returns the description of the weights where they are now."""
+        if self._addresses() != self._described_addresses:
+            self._describe()
+        return self._description
+
+    def _describe(self) -> None:
+        self._description, self._described_addresses = self.description(), self._addresses()
+
+    def _addresses(self) -> list[int]:
+        return [tensor.data_ptr() for tensor in self.tensors]
+
+
+def packed_map(
+    weight: Tensor,
+    bias: Tensor | None,
+    depth: int,
+    width: int,
+    int8: bool,
+    norm: str | None = None,
+    eps: float = 0.0,
+    activation: str = "none",
+    gated: bool = False,
+) -> Any:
+    """Returns a map of csrc/cpu/packed_map.h; raises ValueError for a weight or a bias of another shape."""
+    outputs = 2 * width if gated else width
+    packed = (outputs * bytes_per_output(depth),) if int8 else (outputs, depth)
+    check_tensor(weight, torch.uint8 if int8 else torch.float32, packed)
+    if bias is not None:
+        check_tensor(bias, torch.float32, (outputs,))
+    return extension().PackedMap(
+        int8=int8, weight=address(weight), bias=address(bias), depth=depth, width=width, norm=NORMS[norm],
+        eps=eps, activation=FUSED[activation], gated=gated,
+    )  # fmt: skip

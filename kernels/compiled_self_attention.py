@@ -1,0 +1,61 @@
+"""The attention half of csrc/cpu/self_attention.cpp in PyTorch: its contract stands in self_attention.py."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gliclass_fast.kernels import _extension
+from gliclass_fast.kernels._bound import Bound, packed_map
+from gliclass_fast.kernels._extension import address, check_tensor, extension
+from gliclass_fast.kernels._sequences import Sequences
+from gliclass_fast.kernels._threads import thread_count
+from gliclass_fast.kernels.compiled_attention import check_rotary, check_tiles, constant_fields
+from gliclass_fast.kernels.self_attention import BoundSelfAttention, SelfAttention
+
+
+class _Bound(Bound[SelfAttention]):
+    def weights(self) -> Iterable[Tensor | None]:
+        layer = self.layer
+        yield from (layer.qkv, layer.qkv_bias, layer.positions.distance_bias)
+        if layer.tables is not None:
+            yield from (layer.tables.key_table, layer.tables.query_table)
+
+    def description(self) -> Any:
+        layer = self.layer
+        outputs = (layer.heads + 2 * layer.key_heads) * layer.width
+        qkv = packed_map(layer.qkv, layer.qkv_bias, layer.depth, outputs, self.int8, layer.norm, layer.eps)
+        fields = constant_fields(
+            layer.heads, layer.key_heads, layer.width, layer.scale, layer.positions, layer.tables
+        )
+        return qkv, extension().Attention(**fields)
+
+    def __call__(
+        self, x: Tensor, sequences: Sequences, rotary: tuple[Tensor, Tensor] | None = None
+    ) -> Tensor:
+        layer, rows, tiles = self.layer, x.shape[0], sequences.tiles
+        x = x.contiguous()
+        check_tensor(x, torch.float32, (rows, layer.depth))
+        check_tiles(tiles)
+        if rotary is not None:
+            check_rotary(rotary, layer.width)
+        cosines, sines = rotary or (None, None)
+        qkv, attention = self.current()
+        memory = torch.empty(extension().self_attention_scratch(qkv, rows), dtype=x.dtype, device=x.device)
+        out = torch.empty(rows, layer.heads * layer.width, dtype=x.dtype, device=x.device)
+        extension().self_attention_cpu(
+            _extension.instruction_set()[0], qkv, attention, address(x), rows, address(tiles),
+            address(cosines), address(sines), address(out), address(memory), thread_count(),
+        )  # fmt: skip
+        return out
+
+
+def bind_self_attention_cpp(layer: SelfAttention) -> BoundSelfAttention | None:
+    return _Bound(layer, int8=False)
+
+
+def bind_self_attention_int8(layer: SelfAttention) -> BoundSelfAttention | None:
+    return _Bound(layer, int8=True)

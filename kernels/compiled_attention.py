@@ -107,7 +107,11 @@ def constant_fields(
         table: Tensor | None = getattr(tables, name, None)
         if table is not None:
             _, lanes = _extension.instruction_set()
-            check_tensor(table, torch.float32, (heads, table.shape[1], width, lanes))
+            if table.dtype is not torch.float32 or table.shape != (heads, table.shape[1], width, lanes):
+                raise ValueError(
+                    "distance tables must be as `pack_distances_cpp` returned them, in float32, got "
+                    f"{table.dtype} {list(table.shape)}"
+                )
             fields |= {name: address(table), "table_panels": table.shape[1]}
     return fields
 
@@ -120,7 +124,10 @@ def check_tiles(tiles: Tensor) -> None:
 def check_rotary(rotary: tuple[Tensor, Tensor], width: int) -> None:
     """Raises ValueError for tables of other rows than those of heads so wide."""
     for each in rotary:
-        check_tensor(each, torch.float32, (rotary[0].shape[0], width // 2))
+        if each.dtype is not torch.float32 or each.shape != (rotary[0].shape[0], width // 2):
+            raise ValueError(
+                f"rotary tables must be in float32 and {width // 2} wide, got {list(each.shape)}"
+            )
 
 
 def _attend(

@@ -43,8 +43,9 @@ class Linear(nn.Linear):
     @classmethod
     def of(cls, weight: Tensor, bias: Tensor | None, ops: Ops) -> Linear:
         """Makes a layer of given weights, [out, in] and [out]."""
+        out, width = weight.shape
         with torch.device("meta"):
-            layer = cls(1, 1, ops, bias is not None)
+            layer = cls(width, out, ops, bias is not None)
         layer.weight = nn.Parameter(weight.contiguous(), requires_grad=False)
         if bias is not None:
             layer.bias = nn.Parameter(bias.contiguous(), requires_grad=False)

@@ -107,7 +107,7 @@ import sys
 from tools.fuzzing import sanitized
 sanitized.load(sys.argv[1])
 import torch
-from tests.kernels import test_cpu, test_feed_forward, test_int8
+from tests.kernels import test_cpu, test_feed_forward, test_int8, test_self_attention
 import pytest
 assert test_cpu.extension().__file__ == sys.argv[1]
 for number in test_cpu.SETS:
@@ -115,7 +115,8 @@ for number in test_cpu.SETS:
         torch.manual_seed(0)
         test_cpu.test_every_instruction_set(number, patch)
         for quantization in (None, "int8"):
-            test_feed_forward.test_it_is_what_its_operations_are(number, quantization, patch)
+            for layers in (test_feed_forward, test_self_attention):
+                layers.test_it_is_what_its_operations_are(number, quantization, patch)
         run = test_int8.Run("int8", test_cpu.extension().int8_adds_pairs(number))
         test_int8.test_sums_of_whole_numbers_are_exact(run)
         test_int8.test_threads_and_other_rows_change_nothing(run)

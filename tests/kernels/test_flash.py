@@ -80,7 +80,7 @@ def test_asked_for_it_leaves_the_other_operations_to_the_table(monkeypatch: pyte
     usual = ops.choose_ops("cpu").chosen
     monkeypatch.setattr(ops, "unavailable_reason", reason)
     found = ops.choose_ops("cpu", only="flash")
-    assert found.chosen == {**usual, "attention": "flash"}
+    assert found.chosen == {**usual, "attention": "flash", "bind_self_attention": "reference"}
     # launched for the number of sequences, which differs between batches of as many tokens
     assert not replace(found, chosen=dict.fromkeys(usual, "triton") | {"attention": "flash"}).recordable
     assert replace(found, chosen=dict.fromkeys(usual, "triton")).recordable

@@ -197,6 +197,33 @@ def _feed_forward(chance: Random) -> str | None:
     return f"{kind} {sizes}, {rows} rows, adapters of ranks {ranks}: {error:.1e} off"
 
 
+def _self_attention(chance: Random) -> str | None:
+    """Compares a bound attention half with its operations, bit by bit; returns how they differ."""
+    import torch
+
+    from gliclass_fast.ops import choose_ops
+    from tests.kernels import test_self_attention as layers
+    from tests.kernels.layouts import cumulative, sequences
+
+    ops = choose_ops("cpu", quantization=chance.choice((None, "int8")))
+    kind = chance.choice(list(layers.KINDS))
+    layer, sums = layers.layer_of(ops, kind, biased=chance.random() < 0.5)
+    lengths = [chance.randint(1, max(layers.LENGTHS)) for _ in range(chance.randint(1, 4))]
+    seen, x, rotary = (
+        sequences(cumulative(lengths)),
+        torch.randn(sum(lengths), layer.depth),
+        layers.KINDS[kind][1],
+    )
+    bound = ops.bind_self_attention(layer)
+    assert bound is not None
+    if torch.equal(bound(x, seen, rotary), layers.apart(ops, layer, sums, x, seen, rotary)):
+        return None
+    return f"{kind}, texts of {lengths} rows: other bits than its operations"
+
+
+LAYERS = {"feed_forward": _feed_forward, "self_attention": _self_attention}
+
+
 def _norm(chance: Random) -> tuple[str, Any]:
     from tests.kernels import cases
 
@@ -255,8 +282,9 @@ def _run(chance: Random, chosen: int) -> tuple[str, str | None]:
     from gliclass_fast.ops import implementation
     from tests.kernels import cases
 
-    if chance.randrange(len(CASES) + 1) == 0:
-        return "feed_forward", _feed_forward(chance)
+    if chance.randrange(len(CASES) + len(LAYERS)) < len(LAYERS):
+        half = chance.choice(list(LAYERS))
+        return half, LAYERS[half](chance)
     operation, (arguments, slow) = chance.choice(CASES)(chance)
     if operation in LINEAR and chance.random() < 0.5:
         return f"{operation}, int8", _int8(operation, arguments, extension().int8_adds_pairs(chosen))

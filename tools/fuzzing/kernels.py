@@ -209,11 +209,8 @@ def _self_attention(chance: Random) -> str | None:
     kind = chance.choice(list(layers.KINDS))
     layer, sums = layers.layer_of(ops, kind, biased=chance.random() < 0.5)
     lengths = [chance.randint(1, max(layers.LENGTHS)) for _ in range(chance.randint(1, 4))]
-    seen, x, rotary = (
-        sequences(cumulative(lengths)),
-        torch.randn(sum(lengths), layer.depth),
-        layers.KINDS[kind][1],
-    )
+    seen, rotary = sequences(cumulative(lengths)), layers.KINDS[kind][1]
+    x = torch.randn(sum(lengths), layer.depth)
     bound = ops.bind_self_attention(layer)
     assert bound is not None
     if torch.equal(bound(x, seen, rotary), layers.apart(ops, layer, sums, x, seen, rotary)):

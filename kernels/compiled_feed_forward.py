@@ -11,6 +11,7 @@ from torch import Tensor
 from gliclass_fast.kernels import _extension
 from gliclass_fast.kernels._adapter_rows import AdapterRows
 from gliclass_fast.kernels._bound import Bound, packed_map
+from gliclass_fast.kernels._buffers import empty
 from gliclass_fast.kernels._extension import address, check_tensor, extension
 from gliclass_fast.kernels._threads import thread_count
 from gliclass_fast.kernels.compiled_linear import FUSED
@@ -59,8 +60,8 @@ class _Bound(Bound[FeedForward]):
         check_tensor(x, torch.float32, (count, layer.width))
         check_tensor(attended, torch.float32, (count, layer.depth))
         apart = layer.last_norm is not None and layer.first_norm is None
-        total = torch.empty(x.shape, dtype=x.dtype, device=x.device)
-        last = torch.empty(x.shape, dtype=x.dtype, device=x.device) if apart else total
+        total = empty(count, layer.width)
+        last = empty(count, layer.width) if apart else total
         if rows is None:
             self._run((), x, attended, total, last)
             return total, last

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from gliclass_fast.kernels import _extension
 from gliclass_fast.kernels._bound import Bound, packed_map
+from gliclass_fast.kernels._buffers import empty
 from gliclass_fast.kernels._extension import address, check_tensor, extension
 from gliclass_fast.kernels._sequences import Sequences
 from gliclass_fast.kernels._threads import thread_count
@@ -44,8 +45,10 @@ class _Bound(Bound[SelfAttention]):
             check_rotary(rotary, layer.width)
         cosines, sines = rotary or (None, None)
         qkv, attention = self.current()
-        memory = torch.empty(extension().self_attention_scratch(qkv, rows), dtype=x.dtype, device=x.device)
-        out = torch.empty(rows, layer.heads * layer.width, dtype=x.dtype, device=x.device)
+        memory, out = (
+            empty(extension().self_attention_scratch(qkv, rows)),
+            empty(rows, layer.heads * layer.width),
+        )
         extension().self_attention_cpu(
             _extension.instruction_set()[0], qkv, attention, address(x), rows, address(tiles),
             address(cosines), address(sines), address(out), address(memory), thread_count(),

@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from gliclass_fast.checkpoint.adapters import adapter_layers, adapter_state, merged_readers
-from gliclass_fast.checkpoint.memory import Memory
+from gliclass_fast.checkpoint.memory import ReusedMemory
 from gliclass_fast.checkpoint.own_forwards import Look, count_hooks, refuse_own_forwards, warn_of_hooks
 
 _watching: WeakSet[LiveState] = WeakSet()
@@ -31,7 +31,7 @@ class LiveModel:
     """Reads a live model's tensors whenever it is called, and tells later whether they changed."""
 
     def __init__(self, model: nn.Module) -> None:
-        self.model, self._memory = model, Memory()
+        self.model, self._memory = model, ReusedMemory()
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.model,)
@@ -112,7 +112,7 @@ class LiveTensors(Mapping[str, Tensor]):
     `memory` holds that of the networks that were built of them before.
     """
 
-    def __init__(self, model: nn.Module, memory: Memory) -> None:
+    def __init__(self, model: nn.Module, memory: ReusedMemory) -> None:
         """Raises CheckpointError, which names the adapter, for one that cannot be merged."""
         self._model, self._readers, self.memory = model, merged_readers(model), memory
 

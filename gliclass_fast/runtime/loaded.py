@@ -17,6 +17,7 @@ from torch import Tensor
 from gliclass_fast.batch import Capacity, EncodedPrompt, PackedBatch
 from gliclass_fast.checkpoint.errors import CheckpointError
 from gliclass_fast.checkpoint.live import LiveTensors
+from gliclass_fast.checkpoint.memory import Memory
 from gliclass_fast.checkpoint.weights import Checkpoint
 from gliclass_fast.models.architectures import ARCHITECTURES, Output, Size
 from gliclass_fast.models.binding import Bindable
@@ -61,10 +62,12 @@ class LoadedNetwork:
     ) -> None:
         """Builds the network from the tensors of a stock checkpoint, which error messages call `source`."""
 
+        memory = tensors.memory if isinstance(tensors, LiveTensors) else Memory()
+
         @cache
         def ops_for(width: int, quantization: str | None) -> Ops:
             ops = choose_ops(self.device, dtype, settings.backend, width, quantization)
-            return ops.packing_into(tensors.memory.empty) if isinstance(tensors, LiveTensors) else ops
+            return ops.packing_into(memory.empty)
 
         def ops_of(backbone_config: Any, quantization: str | None = settings.quantization) -> Ops:
             return ops_for(backbone_config.head_width, quantization)
@@ -92,7 +95,7 @@ class LoadedNetwork:
                 module.pack()
         if isinstance(tensors, LiveTensors):
             tensors.separate(self.network)
-            tensors.memory.trim()
+        memory.trim()
         for module in self.network.modules():
             if isinstance(module, Bindable):
                 module.bind()

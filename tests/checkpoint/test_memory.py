@@ -1,20 +1,22 @@
-"""Memory of weights goes from an older network to a newer one, and never while a tensor still has it."""
+"""Memory of weights: in huge pages, and from an older network to a newer one, never while a tensor still has it."""
 
 from __future__ import annotations
 
+import ctypes
 import gc
+import weakref
 
 import pytest
 import torch
 
-from gliclass_fast.checkpoint.memory import Memory
+from gliclass_fast.checkpoint.memory import Memory, ReusedMemory
 
 WIDE = (300, 257)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.int64])
 def test_memory_is_given_again_once_no_tensor_has_it(dtype: torch.dtype) -> None:
-    memory = Memory()
+    memory = ReusedMemory()
     first = memory.empty(*WIDE, dtype=dtype).fill_(3)
     assert first.shape == WIDE and first.dtype is dtype and first.is_contiguous()
     address = first.data_ptr()
@@ -32,7 +34,7 @@ def test_memory_is_given_again_once_no_tensor_has_it(dtype: torch.dtype) -> None
 
 
 def test_what_is_trimmed_is_not_given_again_and_what_is_held_stays() -> None:
-    memory = Memory()
+    memory = ReusedMemory()
     held, gone = memory.clone(torch.ones(WIDE)), memory.empty(*WIDE)
     del gone
     assert any(memory._idle.values())
@@ -43,8 +45,29 @@ def test_what_is_trimmed_is_not_given_again_and_what_is_held_stays() -> None:
     assert (held == 1).all()
 
 
-def test_small_and_strided_tensors_are_copied() -> None:
+def test_tensors_lie_one_behind_the_other_in_a_chunk_that_goes_with_the_last() -> None:
     memory = Memory()
+    first, second = memory.empty(*WIDE).fill_(1), memory.empty(*WIDE, dtype=torch.uint8).fill_(2)
+    assert first.data_ptr() % (1 << 21) == 0
+    size = 4 * WIDE[0] * WIDE[1]
+    assert second.data_ptr() == first.data_ptr() + size + -size % 64
+    larger = memory.empty(5000, 5000)  # than a chunk
+    assert larger.data_ptr() % (1 << 21) == 0
+    chunk = weakref.ref(memory._left.base)
+    del memory, first, second
+    assert chunk() is not None
+    del larger
+    assert chunk() is None
+
+
+def test_a_system_that_gives_nothing_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    for library in (object(), None):
+        monkeypatch.setattr(ctypes, "CDLL", {None: library}.get)
+        Memory().trim()
+
+
+def test_small_and_strided_tensors_are_copied() -> None:
+    memory = ReusedMemory()
     for source in (torch.arange(6.0), torch.arange(60000.0).view(200, 300).t(), torch.ones(0, 3)):
         copy = memory.clone(source)
         assert torch.equal(copy, source) and copy.is_contiguous()

@@ -1,4 +1,4 @@
-"""Memory of weights: in huge pages, and from an older network to a newer one, never while a tensor still has it."""
+"""Memory of weights lies in huge pages, or goes to a newer network, but never while a tensor still has it."""
 
 from __future__ import annotations
 

@@ -65,6 +65,7 @@ class Case:
     lengths: tuple[int, ...]
     labels: tuple[str, ...] = tuple(LABELS)
     text_tokens: int | None = None  # In a grid, every text has this number of tokens.
+    seed: int = 0  # Another one gives other texts.
 
     @property
     def tokens(self) -> int:
@@ -165,12 +166,12 @@ def label_cases(
     return found
 
 
-def texts(case: Case, tokenizer: Any, seed: int = 0) -> list[str]:
+def texts(case: Case, tokenizer: Any) -> list[str]:
     """Returns texts of known words that bring every prompt to its length exactly.
 
     Raises ValueError where the tokenizer does not let them.
     """
-    rng = random.Random(seed)
+    rng = random.Random(case.seed)
     block = "".join(f"<<LABEL>>{label}" for label in case.labels) + "<<SEP>>"
     taken = len(tokenizer(block)["input_ids"])
     if min(case.lengths) <= taken:

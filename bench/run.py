@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from gliclass_fast.config import dtype_name
 
 ENGINE = "gliclass-fast"
 CHECKED = 2  # texts of a case that the reference scores one by one, to compare with
+SAMPLED = 8  # texts where an entrant rounds: how far one text's logits are off is chance
 PATIENCE = {"cpu": 15.0, "cuda": 5.0}  # seconds that a peer may take for a run; longer runs are left out
 
 
@@ -28,7 +29,7 @@ class Entrant:
 
     contender: Contender
     same_model: bool = True  # Its logits shall be the reference's.
-    rounds: bool = False  # It rounds on purpose: its error is written down and not judged.
+    rounds: bool = False  # It rounds on purpose: its error, of more texts, is written down and not judged.
     patience: float = float("inf")
     pace: float = 0.0  # seconds per token that the case before took
 
@@ -50,7 +51,7 @@ class Bench:
     entrants: dict[str, Entrant] = field(default_factory=dict)
     _setting: Setting = field(init=False)
     _reference: Stock = field(init=False)
-    _exact: dict[str, list[np.ndarray]] = field(init=False)
+    _exact: dict[Case, list[np.ndarray]] = field(init=False)
 
     def measure(
         self, choose: Callable[[Any], list[Case]], parts: Sequence[str], peer_names: Sequence[str]
@@ -68,7 +69,7 @@ class Bench:
 
         chosen = self.prepare(fitting)
         engine: Any = self.entrants[ENGINE].contender
-        if self.device == "cpu" and self.dtype is torch.float32:
+        if self._rounding:
             int8 = Engine(self._setting, quantization="int8")
             self.entrants[f"{ENGINE}, int8"] = Entrant(int8, rounds=True)
         absent = self.invite(peer_names)
@@ -90,12 +91,22 @@ class Bench:
         self._setting = Setting(model.to(self.device), tokenizer, self.device, self.dtype)
         engine, self._reference = Engine(self._setting), Stock(self._setting, model)
         chosen = choose(tokenizer, engine.pipe.engine.window)
-        self._exact = {case.name: self._reference.logits(case, CHECKED) for case in chosen}
+        count = SAMPLED if self._rounding else CHECKED
+        self._exact = {
+            sample: self._reference.logits(sample, count)
+            for case in chosen
+            for sample in _samples(case, self._rounding)
+        }
         model.to(self.dtype)
         self.entrants = {ENGINE: Entrant(engine)}
         if self.device != "cpu":
             self.entrants[f"{ENGINE}, no graphs"] = Entrant(Engine(self._setting, cuda_graphs=False))
         return chosen
+
+    @property
+    def _rounding(self) -> bool:
+        """Tells whether engines that round are measured too."""
+        return self.device == "cpu" and self.dtype is torch.float32
 
     def invite(self, names: Sequence[str]) -> dict[str, str]:
         """Adds the peers; returns why some are not there."""
@@ -114,16 +125,15 @@ class Bench:
     def row(self, case: Case, parts: Sequence[str]) -> dict[str, Any]:
         """Returns errors and milliseconds of everybody in one of the cases that were prepared."""
         self.step(case.name)
-        row, exact = _facts(case), self._exact[case.name]
-        allowed = ALLOWED_ERROR
+        row, allowed = _facts(case), ALLOWED_ERROR
         if self.dtype is not torch.float32:  # It may be twice the reference's own error.
-            allowed = max(allowed, 2 * logit_error(self._reference.logits(case, CHECKED), exact))
+            allowed = max(allowed, 2 * self._error(self._reference, case))
         able = {}
         for name, entrant in self.entrants.items():
             if (seconds := entrant.pace * entrant.contender.tokens(case)) > entrant.patience:
                 row["left_out"][name] = f"about {seconds:.0f} s a run"
                 continue
-            if reason := self._reject(name, entrant, case, exact, allowed, row["errors"]):
+            if reason := self._reject(name, entrant, case, allowed, row["errors"]):
                 row["left_out"][name] = reason
                 continue
             able[name] = entrant
@@ -144,28 +154,35 @@ class Bench:
         return row
 
     def _reject(
-        self,
-        name: str,
-        entrant: Entrant,
-        case: Case,
-        exact: list[np.ndarray],
-        allowed: float,
-        errors: dict[str, float],
+        self, name: str, entrant: Entrant, case: Case, allowed: float, errors: dict[str, float]
     ) -> str | None:
         """Returns why an entrant is not timed, or None: no time stands beside a wrong answer."""
         if not entrant.same_model:
             return None
         try:
-            errors[name] = error = logit_error(entrant.contender.logits(case, CHECKED), exact)
+            errors[name] = error = self._error(entrant.contender, case, entrant.rounds)
         except Exception as failure:
             return self._failure(name, failure)
         return None if entrant.rounds or error <= allowed else f"wrong: logit error {error:.1e}"
+
+    def _error(self, contender: Contender, case: Case, rounds: bool = False) -> float:
+        """Returns the largest error of its logits."""
+        samples, count = _samples(case, rounds), SAMPLED if rounds else CHECKED
+        found = [logits for sample in samples for logits in contender.logits(sample, count)]
+        exact = [logits for sample in samples for logits in self._exact[sample][:count]]
+        return logit_error(found, exact)
 
     def _failure(self, name: str, failure: Exception) -> str:
         """Returns a peer's failure as a result; the engine's own is one only where the bench keeps going."""
         if name.startswith(ENGINE) and not self.keeps_going:
             raise failure
         return f"failed: {failure!r}"[:300]
+
+
+def _samples(case: Case, rounds: bool) -> list[Case]:
+    """Returns the case with the texts that are compared: its own, and with few of them others beside."""
+    more = SAMPLED // min(SAMPLED, len(case.lengths)) if rounds else 1
+    return [replace(case, seed=case.seed + number) for number in range(more)]
 
 
 def _facts(case: Case) -> dict[str, Any]:

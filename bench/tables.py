@@ -87,6 +87,17 @@ def ratio_table(result: dict[str, Any], part: str) -> tuple[list[str], list[list
     return ["shape", "batch", *(f"{name}, ms" for name in (REFERENCE, *names))], rows
 
 
+def int8_error_table(result: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Returns (columns, rows): per case, the largest error of a logit of every contender in int8."""
+    cases = [(run["shape"], row) for run in result["runs"] for row in run["rows"]]
+    names = list(dict.fromkeys(name for _, row in cases for name in row["errors"] if name.endswith(", int8")))
+    rows = []
+    for shape, row in cases:
+        errors = (row["errors"].get(name) for name in names)
+        rows.append([shape, row["case"], *("" if error is None else f"{error:.4f}" for error in errors)])
+    return ["shape", "batch", *names], rows
+
+
 def serving_tables(result: dict[str, Any]) -> list[tuple[list[str], list[list[str]]]]:
     """Returns (columns, rows) of a server's figures with their bars, and of every contender's medians."""
     figures = []

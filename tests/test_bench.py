@@ -67,11 +67,19 @@ def test_every_case_is_checked_and_timed() -> None:
 def test_a_wrong_answer_gets_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """One that rounds on purpose gets a time beside its error."""
     wrong = {"off": peer("off", lambda logits: logits + 0.01)}
-    wrong["rounded"] = peer("rounded", lambda logits: logits + 0.01, ROUNDS=True)
+    seen: list[float] = []
+
+    def rounded(logits: np.ndarray) -> np.ndarray:
+        seen.append(float(logits[0]))
+        return logits + (0.01 if len(seen) % 8 else 2)
+
+    wrong["rounded"] = peer("rounded", rounded, ROUNDS=True)
     monkeypatch.setattr(peers, "available", lambda: wrong)
     for row in bench(["off", "rounded"])["rows"]:
         assert "off" not in row["forward"] and row["left_out"]["off"].startswith("wrong: logit error")
-        assert "rounded" in row["forward"] and row["errors"]["rounded"] > 0.009
+        assert "rounded" in row["forward"]
+        assert row["errors"]["rounded"] > 0.1  # of the eighth text
+    assert len(set(seen)) == 16  # eight texts a case, no two alike
 
 
 @pytest.mark.slow
@@ -239,6 +247,10 @@ def test_tables() -> None:
     ]  # fmt: skip
     left_out = ["20 2", "slow", "about 99 s a run", "", "", "", "", ""]
     assert left_out in tables.case_rows(found["runs"][0], "forward")
+    found["runs"][0]["rows"][0]["errors"]["fast, int8"] = 0.0125
+    columns, rows = tables.int8_error_table(found)
+    assert columns == ["shape", "batch", "fast, int8"]
+    assert rows[:2] == [["tiny", "10 1", "0.0125"], ["tiny", "20 1", ""]]
     columns, rows = tables.ratio_table(found, "forward")
     assert rows[4] == ["tiny", "20 2", "80", "20 (**4.00x**)", ""]
 

@@ -14,6 +14,7 @@ from typing import Any
 from gliclass_fast.bench.tables import (
     cpu_kind,
     grid_table,
+    int8_error_table,
     machine_line,
     markdown,
     ratio_table,
@@ -50,6 +51,8 @@ def compared(result: dict[str, Any]) -> str:
     tables = [f"{part}:\n\n{markdown(*ratio_table(result, part))}" for part in result["parts"]]
     errors = (row["errors"]["gliclass-fast"] for run in result["runs"] for row in run["rows"])
     tables.append(f"Largest error of a float32 logit: {max(errors):.0e}.")
+    columns, rows = int8_error_table(result)
+    tables.append(f"Largest errors of logits in int8:\n\n{markdown(columns, rows)}")
     return "\n\n".join([machine_line(result["machine"]), *tables])
 
 

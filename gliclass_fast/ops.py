@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from gliclass_fast.kernels._adapter_rows import AdapterRows
+from gliclass_fast.kernels._buffers import lent
 from gliclass_fast.kernels._extension import absence, cpu_description, cuda_description
 from gliclass_fast.kernels._sequences import (
     NO_POSITIONS,
@@ -59,6 +60,7 @@ __all__ = [
     "choose_ops",
     "compiled_kernels",
     "implementation",
+    "lent",
     "torch_on_one_thread",
     "unavailable_reason",
 ]
@@ -338,7 +340,8 @@ def choose_ops(
     # They read the layouts that these write; adapters have one layout beside both of the compiled ones.
     if chosen["bind_feed_forward"] != chosen["pack_linear"] or chosen["lora_store"] != "cpp":
         chosen["bind_feed_forward"] = "reference"
-    if chosen["bind_self_attention"] != chosen["pack_linear"] or chosen["attention"] != "cpp":
+    of_attention = {chosen[name] for name in ("attention", "disentangled_attention", "pack_distances")}
+    if chosen["bind_self_attention"] != chosen["pack_linear"] or of_attention != {"cpp"}:
         chosen["bind_self_attention"] = "reference"
     logger.info("operations on %s: %s", kind, chosen)
     return Ops(**{op: implementation(op, backend) for op, backend in chosen.items()}, chosen=chosen)

@@ -1,4 +1,4 @@
-"""What halves of layers share that run in one call: they keep their weights, and the addresses of these."""
+"""A half of a layer that csrc/cpu runs in one call keeps its weights, and their addresses for the kernel."""
 
 from __future__ import annotations
 
@@ -45,7 +45,8 @@ class Bound(Generic[Layer]):
         return self._description
 
     def _describe(self) -> None:
-        self._description, self._described_addresses = self.description(), self._addresses()
+        addresses = self._addresses()  # first: what moves meanwhile is found at the next call
+        self._description, self._described_addresses = self.description(), addresses
 
     def _addresses(self) -> list[int]:
         return [tensor.data_ptr() for tensor in self.tensors]

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gliclass_fast.kernels import _extension
+from gliclass_fast.kernels import _buffers, _extension
 from gliclass_fast.kernels._arithmetic import ceil_div
 from gliclass_fast.kernels._extension import address, check_tensor, extension
 from gliclass_fast.kernels._sequences import (
@@ -88,15 +88,20 @@ def changed_panels(near: Tensor, inner: Tensor, b: Tensor, bucket_of: Tensor) ->
 
 
 def constant_fields(
-    heads: int, key_heads: int, width: int, scale: float, positions: Positions, tables: DistanceTables | None
+    heads: int,
+    key_heads: int,
+    width: int,
+    scale: float,
+    window: int | None,
+    bias: Tensor | None,
+    tables: DistanceTables | None,
 ) -> dict[str, Any]:
-    """Returns the fields of csrc/cpu/attention.h that do not depend on the rows; raises ValueError.
+    """Returns the fields of csrc/cpu/attention.h that a layer has in every call.
 
-    Of the positions, rotary tables are left out.
+    Raises ValueError for heads that cannot share keys, and for a bias or tables that the kernel cannot read.
     """
     if heads % key_heads:
         raise ValueError(f"{key_heads} heads of keys cannot serve {heads} heads of queries")
-    window, bias = positions.window, positions.distance_bias
     fields: dict[str, Any] = {"heads": heads, "width": width, "group": heads // key_heads, "scale": scale}
     if window is not None:
         fields["window"] = window
@@ -117,6 +122,7 @@ def constant_fields(
 
 
 def check_tiles(tiles: Tensor) -> None:
+    """Raises ValueError for what is no work list."""
     if tiles.dtype is not torch.int32 or tiles.shape[1:] != (4,) or not tiles.shape[0]:
         raise ValueError(f"tiles must be an int32 work list, got {tiles.dtype} {list(tiles.shape)}")
 
@@ -147,11 +153,12 @@ def _attend(
     check_tiles(tiles)
     if pages is not None and pages.dtype is not torch.int32:
         raise ValueError(f"pages must be int32, got {pages.dtype}")
-    fields = constant_fields(heads, k.shape[1], width, scale, positions, tables)
+    window, bias = positions.window, positions.distance_bias
+    fields = constant_fields(heads, k.shape[1], width, scale, window, bias, tables)
     if positions.rotary is not None:
         check_rotary(positions.rotary, width)
         fields["cosines"], fields["sines"] = map(address, positions.rotary)
-    out = torch.empty(count, heads * width, dtype=torch.float32, device=q.device)
+    out = _buffers.empty(count, heads * width)
     arguments = extension().Attention(
         q=address(q, strided_rows=True),
         k=address(k, strided_rows=True),

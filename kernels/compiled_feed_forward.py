@@ -8,10 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gliclass_fast.kernels import _extension
+from gliclass_fast.kernels import _buffers, _extension
 from gliclass_fast.kernels._adapter_rows import AdapterRows
 from gliclass_fast.kernels._bound import Bound, packed_map
-from gliclass_fast.kernels._buffers import empty
 from gliclass_fast.kernels._extension import address, check_tensor, extension
 from gliclass_fast.kernels._threads import thread_count
 from gliclass_fast.kernels.compiled_linear import FUSED
@@ -60,25 +59,32 @@ class _Bound(Bound[FeedForward]):
         check_tensor(x, torch.float32, (count, layer.width))
         check_tensor(attended, torch.float32, (count, layer.depth))
         apart = layer.last_norm is not None and layer.first_norm is None
-        total = empty(count, layer.width)
-        last = empty(count, layer.width) if apart else total
+        total = _buffers.empty(count, layer.width)
+        last = _buffers.empty(count, layer.width) if apart else total
         if rows is None:
-            self._run((), x, attended, total, last)
+            self._run(self.current(), (), x, attended, total, last)
             return total, last
         runs = _changes(rows, stores)
         if runs and runs[-1][1] != count:
             raise ValueError(f"needs an adapter, or none, for {count} rows, got {runs[-1][1]}")
+        described = self.current()
         for start, end, held in runs:
-            self._run(held, *(each[start:end] for each in (x, attended, total, last)))
+            self._run(described, held, *(each[start:end] for each in (x, attended, total, last)))
         return total, last
 
     def _run(
-        self, held: Sequence[StoredUpdate | None], x: Tensor, attended: Tensor, total: Tensor, last: Tensor
+        self,
+        described: Any,
+        held: Sequence[StoredUpdate | None],
+        x: Tensor,
+        attended: Tensor,
+        total: Tensor,
+        last: Tensor,
     ) -> None:
         updates = [self._read(update, number) for number, update in enumerate(held)]
         number, rows = _extension.instruction_set()[0], x.shape[0]
         extension().feed_forward_cpu(
-            number, self.current(), updates, address(x), address(attended), rows, address(total),
+            number, described, updates, address(x), address(attended), rows, address(total),
             address(last), thread_count(),
         )  # fmt: skip
 

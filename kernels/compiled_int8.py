@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from gliclass_fast.kernels import _extension
+from gliclass_fast.kernels import _buffers, _extension
 from gliclass_fast.kernels._arithmetic import ceil_div
 from gliclass_fast.kernels._extension import address, extension
 from gliclass_fast.kernels._threads import thread_count
@@ -74,7 +74,7 @@ def _map(
     for given, shape in ((x, (rows, depth)), (bias, (width,)), (residual, (rows, width))):
         if given is not None and (given.shape != shape or given.dtype is not torch.float32):
             raise ValueError(f"needs float32 {list(shape)}, got {given.dtype} {list(given.shape)}")
-    out = torch.empty(rows, width // 2 if gated else width, dtype=torch.float32, device=x.device)
+    out = _buffers.empty(rows, width // 2 if gated else width)
     ranges = torch.empty(rows, _RANGE, dtype=torch.int32, device=x.device)
     values = torch.empty(rows, ceil_div(depth, lanes) * lanes, dtype=torch.uint8, device=x.device)
     arguments = extension().Int8Linear(

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gliclass_fast.kernels import _extension
+from gliclass_fast.kernels import _buffers, _extension
 from gliclass_fast.kernels._extension import address, extension
 from gliclass_fast.kernels._threads import thread_count
 from gliclass_fast.kernels.compiled_norm import normed_cpp
@@ -53,7 +53,7 @@ def map_rows(
     bias = None if bias is None else bias.contiguous()
     residual = None if residual is None else residual.contiguous()
     _check(x, weight, bias, residual, onto)
-    out = torch.empty(rows, width, dtype=torch.float32, device=x.device) if onto is None else onto
+    out = _buffers.empty(rows, width) if onto is None else onto
     extension().linear_cpu(
         _extension.instruction_set()[0], address(x, strided_rows=True), x.stride(0), address(weight),
         address(bias), address(residual), address(out, strided_rows=True), out.stride(0), onto is not None,

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from gliclass_fast.kernels import _extension
+from gliclass_fast.kernels import _buffers, _extension
 from gliclass_fast.kernels._extension import address, extension
 from gliclass_fast.kernels._threads import thread_count
 
@@ -35,7 +35,7 @@ def _norm(
             raise ValueError(f"needs {rows} rows, got {len(table)}")
         if given is not None and (given.dtype is not torch.int32 or given.shape != (rows,)):
             raise ValueError(f"needs int32 [{rows}], got {given.dtype} {list(given.shape)}")
-    out = torch.empty(rows, width, dtype=torch.float32, device=table.device)
+    out = _buffers.empty(rows, width)
     addresses = [(address(table), len(table), address(places)) for table, places in sources]
     extension().norm_cpu(
         _extension.instruction_set()[0], addresses, address(weight), address(bias), address(out), rows,
@@ -74,7 +74,7 @@ def head_norm_cpp(x: Tensor, weight: Tensor, eps: float, cos: Tensor, sin: Tenso
         raise ValueError(
             f"needs heads of an even width one after the other, got {list(x.shape)}, {x.stride()}"
         )
-    out = torch.empty(rows, heads, width, dtype=torch.float32, device=x.device)
+    out = _buffers.empty(rows, heads, width)
     arguments = extension().HeadNorm(
         x=address(x, strided_rows=True), stride=x.stride(0), weight=address(weight), cosines=address(cos),
         sines=address(sin), out=address(out), rows=rows, heads=heads, width=width, eps=eps,

@@ -8,9 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gliclass_fast.kernels import _extension
+from gliclass_fast.kernels import _buffers, _extension
 from gliclass_fast.kernels._bound import Bound, packed_map
-from gliclass_fast.kernels._buffers import empty
 from gliclass_fast.kernels._extension import address, check_tensor, extension
 from gliclass_fast.kernels._sequences import Sequences
 from gliclass_fast.kernels._threads import thread_count
@@ -21,7 +20,7 @@ from gliclass_fast.kernels.self_attention import BoundSelfAttention, SelfAttenti
 class _Bound(Bound[SelfAttention]):
     def weights(self) -> Iterable[Tensor | None]:
         layer = self.layer
-        yield from (layer.qkv, layer.qkv_bias, layer.positions.distance_bias)
+        yield from (layer.qkv, layer.qkv_bias, layer.distance_bias)
         if layer.tables is not None:
             yield from (layer.tables.key_table, layer.tables.query_table)
 
@@ -29,9 +28,8 @@ class _Bound(Bound[SelfAttention]):
         layer = self.layer
         outputs = (layer.heads + 2 * layer.key_heads) * layer.width
         qkv = packed_map(layer.qkv, layer.qkv_bias, layer.depth, outputs, self.int8, layer.norm, layer.eps)
-        fields = constant_fields(
-            layer.heads, layer.key_heads, layer.width, layer.scale, layer.positions, layer.tables
-        )
+        heads = layer.heads, layer.key_heads, layer.width
+        fields = constant_fields(*heads, layer.scale, layer.window, layer.distance_bias, layer.tables)
         return qkv, extension().Attention(**fields)
 
     def __call__(
@@ -45,10 +43,8 @@ class _Bound(Bound[SelfAttention]):
             check_rotary(rotary, layer.width)
         cosines, sines = rotary or (None, None)
         qkv, attention = self.current()
-        memory, out = (
-            empty(extension().self_attention_scratch(qkv, rows)),
-            empty(rows, layer.heads * layer.width),
-        )
+        memory = _buffers.empty(extension().self_attention_scratch(qkv, rows))
+        out = _buffers.empty(rows, layer.heads * layer.width)
         extension().self_attention_cpu(
             _extension.instruction_set()[0], qkv, attention, address(x), rows, address(tiles),
             address(cosines), address(sines), address(out), address(memory), thread_count(),

@@ -9,8 +9,8 @@ The attention is that of `attention` (attention.py), or with `tables` that of `d
 there are fewer heads of keys and values, G, than of queries, H / G neighbours of the latter share one.
 
 `bind_self_attention(layer)` returns a function of (x, sequences, rotary) -> attended; rotary is that of
-`Positions`. It returns None where the backend has no such call: the layer then runs one operation after the
-other, with the same result. With few rows, much of the time would pass between them.
+`Positions`, None for a layer without. It returns None where the backend has no such call: the layer then runs
+one operation after the other, with the same result. With few rows, much of the time would pass between them.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from gliclass_fast.kernels._sequences import NO_POSITIONS, DistanceTables, Positions
+from gliclass_fast.kernels._sequences import DistanceTables
 
 BoundSelfAttention = Callable[..., Tensor]
 
@@ -36,8 +36,9 @@ class SelfAttention:
     key_heads: int  # G
     width: int  # D
     scale: float
-    positions: Positions = NO_POSITIONS  # without rotary tables, which a call brings
-    tables: DistanceTables | None = None  # as `pack_distances` returned them
+    window: int | None = None  # as in `Positions`, and so is the bias
+    distance_bias: Tensor | None = None
+    tables: DistanceTables | None = None  # as `pack_distances` returned them, without a window and a bias
     norm: str | None = None  # "layer" or "rms", whose weights are part of the map
     eps: float = 0.0
 

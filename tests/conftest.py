@@ -67,6 +67,10 @@ def _poisoned(make: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
 def poison_uninitialised_memory(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for name in ("empty", "empty_like"):
         monkeypatch.setattr(torch, name, _poisoned(getattr(torch, name)))
+    from gliclass_fast.kernels import _buffers
+
+    monkeypatch.setattr(_buffers, "empty", _poisoned(_buffers.empty))
+    monkeypatch.setattr(_buffers, "_LEAST", 1)  # Small activations are reused too.
     yield
 
 

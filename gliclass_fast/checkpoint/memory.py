@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import ctypes
-import weakref
 from collections import defaultdict, deque
 from contextlib import suppress
 from math import prod
+from threading import Lock
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from gliclass_fast.ops import lent
 
 _LINE = 64  # bytes of a cache line, at which tensors start
 _SMALL = 1 << 16  # bytes, up to which a tensor has memory of its own
@@ -21,13 +24,17 @@ _CHUNK = 32 * _HUGE
 class Memory:
     """Gives out memory on the host for tensors that stay: they lie one behind the other, in huge pages.
 
-    A forward pass reads all weights, with few rows as fast as memory gives them. The processor looks up where
-    a huge page is once, and 512 times for as many small pages. NumPy asks Linux for huge pages for blocks as
+    A forward pass reads all weights, with few rows as fast as memory gives them. A huge page takes one entry
+    of the processor's TLB, and as many small pages take 512. NumPy asks Linux for huge pages for blocks as
     large as a chunk, of which only what is written to takes memory.
     """
 
     def __init__(self) -> None:
         self._left = np.empty(0, dtype=np.uint8)
+        self._lock = Lock()  # held while a chunk is divided
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), ()  # A copied network has copies of its tensors, and needs no more.
 
     def empty(
         self, *shape: int, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
@@ -36,23 +43,24 @@ class Memory:
         size = prod(shape) * dtype.itemsize
         if torch.device(device).type != "cpu" or size < _SMALL:
             return torch.empty(shape, dtype=dtype, device=device)
-        return torch.from_numpy(self._block(size)).view(dtype).view(shape)
-
-    def _block(self, size: int) -> np.ndarray:
-        if len(self._left) < size:
-            chunk = np.empty(max(size, _CHUNK) + _HUGE, dtype=np.uint8)
-            self._left = chunk[-chunk.ctypes.data % _HUGE :]
-        block, self._left = self._left[:size], self._left[size:]
-        self._left = self._left[-self._left.ctypes.data % _LINE :]
-        return block
+        return self._bytes(size).view(dtype).view(shape)
 
     def trim(self) -> None:
-        """Gives back to the system what the C library keeps of freed memory, where that is glibc.
+        """Keeps nothing of a chunk for other tensors, as these would keep all of it from the system."""
+        with self._lock:
+            self._left = np.empty(0, dtype=np.uint8)
 
-        To build a network of int8 takes several times the memory that it has afterwards.
-        """
-        with suppress(OSError, AttributeError, TypeError):
-            ctypes.CDLL(None).malloc_trim(0)
+    def _bytes(self, size: int) -> Tensor:
+        return torch.from_numpy(self._block(size))
+
+    def _block(self, size: int) -> np.ndarray:
+        with self._lock:
+            if len(self._left) < size:
+                chunk = np.empty(max(size, _CHUNK) + _HUGE, dtype=np.uint8)
+                self._left = chunk[-chunk.ctypes.data % _HUGE :]
+            block, left = self._left[:size], self._left[size:]
+            self._left = left[-left.ctypes.data % _LINE :]
+        return block
 
 
 class ReusedMemory(Memory):
@@ -65,28 +73,30 @@ class ReusedMemory(Memory):
     def __init__(self) -> None:
         super().__init__()
         self._idle: defaultdict[int, deque[np.ndarray]] = defaultdict(deque)
-        self._is_first = True
-
-    def _block(self, size: int) -> np.ndarray:
-        try:
-            block = self._idle[size].pop()
-        except IndexError:
-            block = super()._block(size)
-        used = block[:]  # lives as long as the storage of the tensor
-        weakref.finalize(used, self._idle[size].append, block).atexit = False
-        return used
 
     def clone(self, tensor: Tensor) -> Tensor:
         """Returns a contiguous copy."""
         return self.empty(*tensor.shape, dtype=tensor.dtype, device=tensor.device).copy_(tensor)
 
     def trim(self) -> None:
-        """Gives what nobody uses back to the system, a chunk once all of it is unused.
-
-        What building one network frees is kept for building the next ones, once there are some.
-        """
+        """Gives what nobody uses back to the system: a chunk goes with the last of its tensors."""
+        super().trim()
         for blocks in list(self._idle.values()):
             blocks.clear()
-        if self._is_first:
-            super().trim()
-        self._is_first = False
+
+    def _bytes(self, size: int) -> Tensor:
+        idle = self._idle[size]
+        try:
+            block = idle.pop()
+        except IndexError:
+            block = self._block(size)
+        return lent(block, lambda: idle.append(block))
+
+
+def return_freed() -> None:
+    """Gives back to the system what the C library keeps of freed memory, where that is glibc.
+
+    To build a network takes more memory than it has afterwards, in int8 several times as much.
+    """
+    with suppress(OSError, AttributeError, TypeError):
+        ctypes.CDLL(None).malloc_trim(0)

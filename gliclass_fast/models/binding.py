@@ -8,12 +8,10 @@ from torch import Tensor
 
 from gliclass_fast.models.layers import Linear, Norm, NormLinear
 from gliclass_fast.ops import (
-    NO_POSITIONS,
     BoundFeedForward,
     BoundSelfAttention,
     DistanceTables,
     FeedForward,
-    Positions,
     SelfAttention,
 )
 
@@ -33,7 +31,8 @@ def bound_self_attention(
     width: int,
     scale: float,
     key_heads: int | None = None,
-    positions: Positions = NO_POSITIONS,
+    window: int | None = None,
+    distance_bias: Tensor | None = None,
     tables: DistanceTables | None = None,
 ) -> BoundSelfAttention | None:
     """Returns what `bind_self_attention` in kernels/self_attention.py makes of a packed map.
@@ -50,7 +49,8 @@ def bound_self_attention(
             key_heads=key_heads or heads,
             width=width,
             scale=scale,
-            positions=positions,
+            window=window,
+            distance_bias=distance_bias,
             tables=tables,
             norm=norm,
             eps=qkv.eps if isinstance(qkv, NormLinear) else 0.0,

@@ -18,16 +18,14 @@ from gliclass_fast.ops import (
     AdapterRows,
     BoundFeedForward,
     BoundSelfAttention,
-    DistanceTables,
     Ops,
 )
 
 
 class PostNormLayer(nn.Module):
-    """Runs plain attention, unless a subclass has another `attend`."""
+    """Runs plain attention; a subclass with another one has both `attend` and `bind_attention`."""
 
     positions = NO_POSITIONS
-    tables: DistanceTables | None = None  # of disentangled attention
     bound_attention: BoundSelfAttention | None = None  # `attention` in one call
     bound: BoundFeedForward | None = None  # `after_attention` in one call
 
@@ -46,13 +44,16 @@ class PostNormLayer(nn.Module):
         self.bound = bound_feed_forward(
             self.out, self.up, self.down, self.activation, False, self.attention_norm, self.output_norm
         )
-        self.bound_attention = bound_self_attention(
-            self.qkv, self.heads, self.head_width, self.scale, positions=self.positions, tables=self.tables
-        )
+        self.bound_attention = self.bind_attention()
 
     def attend(self, qkv: Tensor, batch: PackedBatch) -> Tensor:
         """Runs attention, [T, 3, H, D] -> [T, C]."""
         return self.ops.attention(qkv, batch.sequences, self.scale, self.positions)
+
+    def bind_attention(self) -> BoundSelfAttention | None:
+        """Returns `attention` in one call, for rows without adapters."""
+        bias = self.positions.distance_bias
+        return bound_self_attention(self.qkv, self.heads, self.head_width, self.scale, distance_bias=bias)
 
     def attention(self, x: Tensor, batch: PackedBatch) -> Tensor:
         """Runs the part that looks at other tokens, [T, C] -> [T, C]."""

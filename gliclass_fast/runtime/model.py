@@ -18,6 +18,7 @@ from transformers import PretrainedConfig
 from gliclass_fast.checkpoint.adapter_folder import resolve_adapter
 from gliclass_fast.checkpoint.live import LiveModel, whole
 from gliclass_fast.checkpoint.lora import open_checkpoint
+from gliclass_fast.checkpoint.memory import return_freed
 from gliclass_fast.config import dtype_name, valid_options
 from gliclass_fast.models.configuration import read_config
 from gliclass_fast.ops import Ops, unavailable_reason
@@ -71,6 +72,7 @@ class GLiClassModel(StockModel):
         self.adapters = AdapterLibrary()
         self._lock = Lock()  # held while the network or its twin is exchanged
         self._build(Settings.of(settings))
+        return_freed()
 
     @classmethod
     def from_pretrained(

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 import ctypes
 import gc
+import pickle
+import sys
 import weakref
+from itertools import pairwise
+from threading import Thread
 
 import pytest
 import torch
 
-from gliclass_fast.checkpoint.memory import Memory, ReusedMemory
+from gliclass_fast.checkpoint.memory import Memory, ReusedMemory, return_freed
 
 WIDE = (300, 257)
 
@@ -54,16 +59,46 @@ def test_tensors_lie_one_behind_the_other_in_a_chunk_that_goes_with_the_last() -
     larger = memory.empty(5000, 5000)  # than a chunk
     assert larger.data_ptr() % (1 << 21) == 0
     chunk = weakref.ref(memory._left.base)
-    del memory, first, second
+    memory.trim()
+    del first, second
     assert chunk() is not None
     del larger
     assert chunk() is None
 
 
+def test_threads_divide_a_chunk_into_what_does_not_overlap() -> None:
+    memory, found = Memory(), []
+
+    def take() -> None:
+        found.extend(memory.empty(100, 257) for _ in range(200))
+
+    threads = [Thread(target=take) for _ in range(4)]
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(before)
+    starts = sorted(each.data_ptr() for each in found)
+    assert len(starts) == 800
+    assert all(second - first >= 4 * 100 * 257 for first, second in pairwise(starts))
+
+
+@pytest.mark.parametrize("kind", [Memory, ReusedMemory])
+def test_a_copy_takes_no_memory_along(kind: type[Memory]) -> None:
+    memory = kind()
+    assert (memory.empty(*WIDE).fill_(1) == 1).all()
+    assert len(pickle.dumps(memory)) < 1000
+    assert copy.deepcopy(memory).empty(*WIDE).shape == WIDE
+
+
 def test_a_system_that_gives_nothing_back(monkeypatch: pytest.MonkeyPatch) -> None:
     for library in (object(), None):
         monkeypatch.setattr(ctypes, "CDLL", {None: library}.get)
-        Memory().trim()
+        return_freed()
 
 
 def test_small_and_strided_tensors_are_copied() -> None:

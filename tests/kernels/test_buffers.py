@@ -16,6 +16,7 @@ LARGE = 600, 700  # floats
 @pytest.fixture(autouse=True)
 def _of_the_test_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_buffers, "_idle", deque(maxlen=_buffers._idle.maxlen))
+    monkeypatch.setattr(_buffers, "_LEAST", 1 << 20)
 
 
 def test_memory_is_given_again_once_no_tensor_has_it() -> None:
@@ -41,9 +42,7 @@ def test_small_and_very_large_ones_are_not_kept(shape: tuple[int, int]) -> None:
 
 
 def test_much_more_than_is_needed_is_not_given() -> None:
-    del_me = _buffers.empty(3000, 700)
-    address = del_me.data_ptr()
-    del del_me
+    address = _buffers.empty(3000, 700).data_ptr()
     assert _buffers.empty(*LARGE).data_ptr() != address
     assert _buffers.empty(2900, 700).data_ptr() == address
 

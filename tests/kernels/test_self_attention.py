@@ -25,8 +25,8 @@ ROTARY = ANGLES.cos(), ANGLES.sin()
 # The table gives the fields of a layer, and the rotary tables of its calls.
 KINDS: dict[str, tuple[dict[str, Any], tuple[Tensor, Tensor] | None]] = {
     "plain": ({}, None),
-    "turned, near keys alone": ({"positions": Positions(window=30)}, ROTARY),
-    "behind an RMSNorm, with a bias": ({"norm": "rms", "positions": Positions(distance_bias=BIAS)}, None),
+    "turned, near keys alone": ({"window": 30}, ROTARY),
+    "behind an RMSNorm, with a bias": ({"norm": "rms", "distance_bias": BIAS}, None),
     "behind a LayerNorm, turned": ({"norm": "layer", "eps": 1e-5}, ROTARY),
     "shared keys": ({"norm": "rms", "heads": 2 * HEADS}, ROTARY),
     "disentangled": ({"tables": 2}, None),
@@ -73,7 +73,7 @@ def apart(
     qkv = torch.stack((q, *(each.repeat_interleave(group, 1) for each in (k, v))), 1)
     if layer.tables is not None:
         return ops.disentangled_attention(qkv, seen, layer.scale, layer.tables)
-    return ops.attention(qkv, seen, layer.scale, replace(layer.positions, rotary=rotary))
+    return ops.attention(qkv, seen, layer.scale, Positions(rotary, layer.window, layer.distance_bias))
 
 
 @pytest.mark.parametrize("quantization", [None, "int8"])
@@ -166,7 +166,7 @@ def test_what_the_kernel_cannot_read_raises() -> None:
         ({"depth": DEPTH + 1}, rf"needs torch.float32 \[{len(layer.qkv)}, {DEPTH + 1}\], got"),
         ({"heads": 5, "key_heads": 2, "width": 16}, "2 heads of keys cannot serve 5"),
         ({"qkv": layer.qkv.double()}, "got torch.float64"),
-        ({"positions": Positions(distance_bias=BIAS[:1])}, rf"needs torch.float32 \[{HEADS}, "),
+        ({"distance_bias": BIAS[:1]}, rf"needs torch.float32 \[{HEADS}, "),
         ({"tables": narrow}, "as `pack_distances_cpp` returned them"),
     ):
         with pytest.raises(ValueError, match=reason):

@@ -44,6 +44,10 @@ class Layer(llama.Layer):
         self.head_weights = torch.cat([norm.weight.expand(count, -1) for norm, count in norms])
         del self.q_norm, self.k_norm
 
+    def bind(self) -> None:
+        super().bind()
+        self.bound_attention = None  # Its heads are normed, and a token sees none behind it.
+
     def causal_attention(
         self,
         x: Tensor,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from gliclass_fast.batch import PackedBatch
@@ -71,10 +72,11 @@ class Decoder(decoders.Decoder):
     def fold_weights(self) -> None:
         """Makes the bias of every distance, per layer."""
         buckets = t5.distance_buckets(self.config, of_decoder=True)
-        t5.fold_biases(self.layers, buckets.to(self.word_embeddings.weight.device))
-        for layer in self.layers if self.causal else ():
-            assert isinstance(layer, Layer) and layer.positions.distance_bias is not None
-            layer.positions.distance_bias[:, : self.config.max_distance] = AHEAD
+        device = self.word_embeddings.weight.device
+        hidden = torch.zeros(len(buckets), device=device)
+        if self.causal:
+            hidden[: self.config.max_distance] = AHEAD
+        t5.fold_biases(self.layers, buckets.to(device), hidden)
 
     def forward(self, batch: PackedBatch, encoded: Encoded) -> Tensor:
         x: Tensor = self.word_embeddings(batch.token_ids)

@@ -20,10 +20,11 @@ from gliclass_fast.batch import PackedBatch
 from gliclass_fast.checkpoint.weights import affine
 from gliclass_fast.config import UnsupportedConfigError, hf_activation
 from gliclass_fast.models.backbone_config import BackboneConfig, common_fields
+from gliclass_fast.models.binding import bound_self_attention
 from gliclass_fast.models.encoders import word_source
 from gliclass_fast.models.layers import Embedding, Linear, Norm
 from gliclass_fast.models.post_norm import PostNormEncoder, PostNormLayer
-from gliclass_fast.ops import DistanceTables, Factors, Ops, Part, TableUpdate, Update
+from gliclass_fast.ops import BoundSelfAttention, DistanceTables, Factors, Ops, Part, TableUpdate, Update
 
 _LAYER = "encoder.layer.{i}"
 _SELF = f"{_LAYER}.attention.self"
@@ -144,6 +145,7 @@ class Layer(PostNormLayer):
         needs = {term: separate and term in config.position_terms for term in ("c2p", "p2c")}
         self.pos_key = Linear(width, width, ops) if needs["c2p"] else None
         self.pos_query = Linear(width, width, ops) if needs["p2c"] else None
+        self.tables: DistanceTables | None = None
         self.adapted_tables: Any = None  # the store of what adapters change of the tables
 
     def fold_tables(self, rel_embeddings: Tensor, bucket_of: Tensor) -> None:
@@ -195,6 +197,9 @@ class Layer(PostNormLayer):
     def _project(self, rel_embeddings: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         table = F.linear(rel_embeddings, weight.float(), bias.float()).to(weight.dtype)
         return table.view(len(rel_embeddings), self.heads, -1).permute(1, 2, 0).contiguous()
+
+    def bind_attention(self) -> BoundSelfAttention | None:
+        return bound_self_attention(self.qkv, self.heads, self.head_width, self.scale, tables=self.tables)
 
     def attend(self, qkv: Tensor, batch: PackedBatch) -> Tensor:
         if self.tables is None:

@@ -127,8 +127,9 @@ class Encoder(encoders.Encoder):
         heads, width = config.num_attention_heads, config.head_width
         for layer, norm in zip(self.layers, self.norms_after, strict=True):
             assert isinstance(layer, Layer)
-            near = Positions(window=layer.window)
-            layer.bound_attention = bound_self_attention(layer.qkv, heads, width, width**-0.5, positions=near)
+            layer.bound_attention = bound_self_attention(
+                layer.qkv, heads, width, width**-0.5, window=layer.window
+            )
             maps = layer.out, layer.up, layer.down
             layer.bound = bound_feed_forward(*maps, config.activation, gated=True, last_norm=norm)
 

@@ -124,7 +124,9 @@ class Layer(PreNormLayer):
         activation, gated = self.config.activation, self.gated_up is not None
         self.bound = bound_feed_forward(self.out, self._goes_up, self.down, activation, gated)
         heads, width = self.config.num_attention_heads, self.config.head_width
-        self.bound_attention = bound_self_attention(self.qkv, heads, width, 1.0, positions=self.positions)
+        self.bound_attention = bound_self_attention(
+            self.qkv, heads, width, 1.0, distance_bias=self.positions.distance_bias
+        )
 
     @property
     def _goes_up(self) -> NormLinear:
@@ -152,16 +154,16 @@ class Layer(PreNormLayer):
         return self.down.add(inner, x, rows)
 
 
-def fold_biases(layers: nn.ModuleList, buckets: Tensor) -> None:
+def fold_biases(layers: nn.ModuleList, buckets: Tensor, ahead: Tensor | float = 0.0) -> None:
     """Makes every layer's biases by distance, float32 [H, 2 * max_distance + 1].
 
-    Layers without biases share the first one's.
+    Layers without biases share those of the layer before them. ahead: it is added to all biases, by distance.
     """
     positions = NO_POSITIONS
     for layer in layers:
         assert isinstance(layer, Layer)
         if layer.biases is not None:
-            positions = Positions(distance_bias=layer.biases.weight.float()[buckets].T.contiguous())
+            positions = Positions(distance_bias=layer.biases.weight.float()[buckets].T.contiguous() + ahead)
         layer.positions, layer.biases = positions, None
 
 

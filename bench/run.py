@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -19,7 +20,7 @@ from gliclass_fast.config import dtype_name
 
 ENGINE = "gliclass-fast"
 CHECKED = 2  # texts of a case that the reference scores one by one, to compare with
-SAMPLED = 8  # texts where an entrant rounds: how far one text's logits are off is chance
+SAMPLED = 8  # texts that one that rounds is checked on, as the error of a single text varies by chance
 PATIENCE = {"cpu": 15.0, "cuda": 5.0}  # seconds that a peer may take for a run; longer runs are left out
 
 
@@ -118,7 +119,7 @@ class Bench:
                 absent[name] = built.reason
             else:
                 patience = PATIENCE[self.device]
-                rounds = getattr(known[name], "ROUNDS", False)
+                rounds = self._rounding and getattr(known[name], "ROUNDS", False)
                 self.entrants[name] = Entrant(built, known[name].SAME_MODEL, rounds, patience)
         return absent
 
@@ -170,7 +171,7 @@ class Bench:
         samples, count = _samples(case, rounds), SAMPLED if rounds else CHECKED
         found = [logits for sample in samples for logits in contender.logits(sample, count)]
         exact = [logits for sample in samples for logits in self._exact[sample][:count]]
-        return logit_error(found, exact)
+        return logit_error(found[:count], exact[:count])
 
     def _failure(self, name: str, failure: Exception) -> str:
         """Returns a peer's failure as a result; the engine's own is one only where the bench keeps going."""
@@ -180,8 +181,8 @@ class Bench:
 
 
 def _samples(case: Case, rounds: bool) -> list[Case]:
-    """Returns the case with the texts that are compared: its own, and with few of them others beside."""
-    more = SAMPLED // min(SAMPLED, len(case.lengths)) if rounds else 1
+    """Returns the case, and copies of it with other texts where it has fewer than are compared."""
+    more = math.ceil(SAMPLED / len(case.lengths)) if rounds else 1
     return [replace(case, seed=case.seed + number) for number in range(more)]
 
 

@@ -25,7 +25,7 @@ class Bound(Generic[Layer]):
     def __init__(self, layer: Layer, int8: bool) -> None:
         self.layer, self.int8 = layer, int8
         self.tensors = [tensor for tensor in self.weights() if tensor is not None]
-        self._describe()
+        self._described = self._describe()
 
     def __reduce__(self) -> tuple[type[Bound[Layer]], tuple[Layer, bool]]:
         return type(self), (self.layer, self.int8)
@@ -40,13 +40,18 @@ class Bound(Generic[Layer]):
 
     def current(self) -> Any:
         """Returns the description of the weights where they are now."""
-        if self._addresses() != self._described_addresses:
-            self._describe()
-        return self._description
+        addresses, description = self._described
+        if self._addresses() != addresses:
+            self._described = _, description = self._describe()
+        return description
 
-    def _describe(self) -> None:
-        addresses = self._addresses()  # first: what moves meanwhile is found at the next call
-        self._description, self._described_addresses = self.description(), addresses
+    def _describe(self) -> tuple[list[int], Any]:
+        """Returns the addresses, and the description of the weights there or at newer ones.
+
+        Both are kept as one, as threads may describe at the same time.
+        """
+        addresses = self._addresses()
+        return addresses, self.description()
 
     def _addresses(self) -> list[int]:
         return [tensor.data_ptr() for tensor in self.tensors]

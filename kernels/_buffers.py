@@ -10,6 +10,7 @@ from __future__ import annotations
 import weakref
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from math import prod
 
 import numpy as np
@@ -35,12 +36,12 @@ class _Block:
 
 
 def empty(*shape: int) -> Tensor:
-    """Returns what `torch.empty` does."""
+    """Returns what `torch.empty` does, whatever torch's default dtype and device are."""
     size = prod(shape) * torch.float32.itemsize
     if not _LEAST <= size <= _MOST:
-        return torch.empty(shape)
+        return torch.empty(shape, dtype=torch.float32, device="cpu")
     block = _taken(size) or _Block(size + size // 8)  # The next batch may have a few tokens more.
-    return lent(block.memory[:size], lambda: _idle.append(block)).view(torch.float32).view(shape)
+    return lent(block.memory[:size], partial(_idle.append, block)).view(torch.float32).view(shape)
 
 
 def lent(memory: np.ndarray, give_back: Callable[[], None]) -> Tensor:

@@ -36,8 +36,8 @@ class SelfAttention:
     key_heads: int  # G
     width: int  # D
     scale: float
-    window: int | None = None  # as in `Positions`, and so is the bias
-    distance_bias: Tensor | None = None
+    window: int | None = None  # as in `Positions`
+    distance_bias: Tensor | None = None  # as in `Positions`
     tables: DistanceTables | None = None  # as `pack_distances` returned them, without a window and a bias
     norm: str | None = None  # "layer" or "rms", whose weights are part of the map
     eps: float = 0.0

@@ -70,7 +70,6 @@ def poison_uninitialised_memory(monkeypatch: pytest.MonkeyPatch) -> Iterator[Non
     from gliclass_fast.kernels import _buffers
 
     monkeypatch.setattr(_buffers, "empty", _poisoned(_buffers.empty))
-    monkeypatch.setattr(_buffers, "_LEAST", 1)  # Small activations are reused too.
     yield
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 from collections import defaultdict, deque
 from contextlib import suppress
+from functools import partial
 from math import prod
 from threading import Lock
 from typing import Any
@@ -46,7 +47,7 @@ class Memory:
         return self._bytes(size).view(dtype).view(shape)
 
     def trim(self) -> None:
-        """Keeps nothing of a chunk for other tensors, as these would keep all of it from the system."""
+        """Drops the unused rest of the chunk: a later tensor in it would keep the whole chunk."""
         with self._lock:
             self._left = np.empty(0, dtype=np.uint8)
 
@@ -79,7 +80,7 @@ class ReusedMemory(Memory):
         return self.empty(*tensor.shape, dtype=tensor.dtype, device=tensor.device).copy_(tensor)
 
     def trim(self) -> None:
-        """Gives what nobody uses back to the system: a chunk goes with the last of its tensors."""
+        """Gives what nobody uses now back to the system; what is freed later is kept for the next network."""
         super().trim()
         for blocks in list(self._idle.values()):
             blocks.clear()
@@ -90,7 +91,7 @@ class ReusedMemory(Memory):
             block = idle.pop()
         except IndexError:
             block = self._block(size)
-        return lent(block, lambda: idle.append(block))
+        return lent(block, partial(idle.append, block))
 
 
 def return_freed() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import deque
 from threading import Thread
 
@@ -16,7 +17,6 @@ LARGE = 600, 700  # floats
 @pytest.fixture(autouse=True)
 def _of_the_test_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_buffers, "_idle", deque(maxlen=_buffers._idle.maxlen))
-    monkeypatch.setattr(_buffers, "_LEAST", 1 << 20)
 
 
 def test_memory_is_given_again_once_no_tensor_has_it() -> None:
@@ -54,17 +54,24 @@ def test_only_so_many_are_kept() -> None:
 
 
 def test_no_two_threads_have_the_same() -> None:
-    wrong = []
+    right = []
 
     def work(number: int) -> None:
-        for _ in range(200):
-            mine = [_buffers.empty(*LARGE).fill_(number) for _ in range(2)]
-            if not all((each == number).all() for each in mine):
-                wrong.append(number)
+        for _ in range(300):
+            mine = [_buffers.empty(*LARGE) for _ in range(2)]
+            for each in mine:
+                each[:9, :9] = number
+            right.append(all((each[:9, :9] == number).all() for each in mine))
 
     threads = [Thread(target=work, args=(number,)) for number in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not wrong
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(before)
+    assert len(right) == 1200
+    assert all(right)

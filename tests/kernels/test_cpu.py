@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from gliclass_fast.kernels import (
+    _buffers,
     _extension,
     compiled_attention,
     compiled_linear,
@@ -253,12 +254,15 @@ def test_what_is_not_finite_shows(
     assert not finite[spoiled].any() and finite.sum() == len(finite) - (spoiled.stop - spoiled.start)
 
 
-def test_the_default_dtype_and_device_do_not_matter() -> None:
+@pytest.mark.parametrize("least", [1, 1 << 20])  # bytes, of memory that was used before
+def test_the_default_dtype_and_device_do_not_matter(least: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_buffers, "_LEAST", least)
     arguments = disentangled()
     expected = compiled_attention.disentangled_attention_cpp(*arguments)
     try:
         torch.set_default_dtype(torch.float16)
-        found = compiled_attention.disentangled_attention_cpp(*arguments)
+        with torch.device("meta"):
+            found = compiled_attention.disentangled_attention_cpp(*arguments)
     finally:
         torch.set_default_dtype(torch.float32)
     assert found.dtype is torch.float32 and torch.equal(found, expected)

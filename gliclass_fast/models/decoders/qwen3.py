@@ -46,7 +46,7 @@ class Layer(llama.Layer):
 
     def bind(self) -> None:
         super().bind()
-        self.bound_attention = None  # Its heads are normed, and a token sees none behind it.
+        self.bound_attention = None  # Its heads are normed, and no token sees those after it.
 
     def causal_attention(
         self,

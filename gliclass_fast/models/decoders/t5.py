@@ -73,7 +73,7 @@ class Decoder(decoders.Decoder):
         """Makes the bias of every distance, per layer."""
         buckets = t5.distance_buckets(self.config, of_decoder=True)
         device = self.word_embeddings.weight.device
-        hidden = torch.zeros(len(buckets), device=device)
+        hidden = torch.zeros(len(buckets), dtype=torch.float32, device=device)
         if self.causal:
             hidden[: self.config.max_distance] = AHEAD
         t5.fold_biases(self.layers, buckets.to(device), hidden)

@@ -154,16 +154,16 @@ class Layer(PreNormLayer):
         return self.down.add(inner, x, rows)
 
 
-def fold_biases(layers: nn.ModuleList, buckets: Tensor, ahead: Tensor | float = 0.0) -> None:
+def fold_biases(layers: nn.ModuleList, buckets: Tensor, added: Tensor | float = 0.0) -> None:
     """Makes every layer's biases by distance, float32 [H, 2 * max_distance + 1].
 
-    Layers without biases share those of the layer before them. ahead: it is added to all biases, by distance.
+    Layers without biases share those of the layer before them. added: what is added by distance.
     """
     positions = NO_POSITIONS
     for layer in layers:
         assert isinstance(layer, Layer)
         if layer.biases is not None:
-            positions = Positions(distance_bias=layer.biases.weight.float()[buckets].T.contiguous() + ahead)
+            positions = Positions(distance_bias=layer.biases.weight.float()[buckets].T.contiguous() + added)
         layer.positions, layer.biases = positions, None
 
 

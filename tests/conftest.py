@@ -74,6 +74,12 @@ def poison_uninitialised_memory(monkeypatch: pytest.MonkeyPatch) -> Iterator[Non
 
 
 @pytest.fixture
+def memory_used_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Activations of any size get memory that others had before, as large ones do."""
+    monkeypatch.setattr("gliclass_fast.kernels._buffers._LEAST", 1)
+
+
+@pytest.fixture
 def dtypes_of_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """Models are loaded on a CPU as on a GPU: in float16, or in bfloat16 if that overflows in a probe."""
     candidates = [torch.float16, torch.bfloat16]

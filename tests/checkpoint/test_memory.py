@@ -6,15 +6,14 @@ import copy
 import ctypes
 import gc
 import pickle
-import sys
 import weakref
 from itertools import pairwise
-from threading import Thread
 
 import pytest
 import torch
 
 from gliclass_fast.checkpoint.memory import Memory, ReusedMemory, return_freed
+from tests.together import run_together
 
 WIDE = (300, 257)
 
@@ -69,19 +68,10 @@ def test_tensors_lie_one_behind_the_other_in_a_chunk_that_goes_with_the_last() -
 def test_threads_divide_a_chunk_into_what_does_not_overlap() -> None:
     memory, found = Memory(), []
 
-    def take() -> None:
+    def take(_: int) -> None:
         found.extend(memory.empty(100, 257) for _ in range(200))
 
-    threads = [Thread(target=take) for _ in range(4)]
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    try:
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-    finally:
-        sys.setswitchinterval(before)
+    run_together(take)
     starts = sorted(each.data_ptr() for each in found)
     assert len(starts) == 800
     assert all(second - first >= 4 * 100 * 257 for first, second in pairwise(starts))

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections import deque
-from threading import Thread
 
 import pytest
 import torch
 
 from gliclass_fast.kernels import _buffers
+from tests.together import run_together
 
 LARGE = 600, 700  # floats
 
@@ -63,15 +62,6 @@ def test_no_two_threads_have_the_same() -> None:
                 each[:9, :9] = number
             right.append(all((each[:9, :9] == number).all() for each in mine))
 
-    threads = [Thread(target=work, args=(number,)) for number in range(4)]
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    try:
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-    finally:
-        sys.setswitchinterval(before)
+    run_together(work)
     assert len(right) == 1200
     assert all(right)

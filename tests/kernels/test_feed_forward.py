@@ -12,11 +12,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from gliclass_fast.kernels import _buffers, _extension
+from gliclass_fast.kernels import _extension
 from gliclass_fast.kernels._extension import extension
 from gliclass_fast.ops import AdapterRows, FeedForward, Ops, Part, choose_ops
 from tests.tiny import loaded, reference_model
 
+pytestmark = pytest.mark.usefixtures("memory_used_before")
 SETS = extension().instruction_sets()
 DEPTH, WIDTH, INNER = 40, 50, 96  # of which only the last fills whole vectors, as gates do
 WIDEST = 400
@@ -104,11 +105,6 @@ def apart(
         return total, total
     last = ops.layer_norm(total, *layer.last_norm, layer.eps, layer.rms)
     return (total if layer.first_norm is None else last), last
-
-
-@pytest.fixture(autouse=True)
-def _memory_that_was_used_before(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_buffers, "_LEAST", 1)
 
 
 @pytest.mark.parametrize("quantization", [None, "int8"])

@@ -11,12 +11,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from gliclass_fast.kernels import _buffers, _extension
+from gliclass_fast.kernels import _extension
 from gliclass_fast.kernels._extension import extension
 from gliclass_fast.ops import DistanceTables, Ops, Positions, SelfAttention, Sequences, choose_ops
 from tests.kernels.layouts import HEADS, LENGTHS, WIDTH, cumulative, sequences
 from tests.tiny import loaded, reference_model
 
+pytestmark = pytest.mark.usefixtures("memory_used_before")
 SETS = extension().instruction_sets()
 DEPTH, REACH, TOTAL = 50, 20, sum(LENGTHS)
 BIAS = torch.arange(HEADS * (2 * REACH + 1)).view(HEADS, -1) / 50
@@ -74,11 +75,6 @@ def apart(
     if layer.tables is not None:
         return ops.disentangled_attention(qkv, seen, layer.scale, layer.tables)
     return ops.attention(qkv, seen, layer.scale, Positions(rotary, layer.window, layer.distance_bias))
-
-
-@pytest.fixture(autouse=True)
-def _memory_that_was_used_before(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_buffers, "_LEAST", 1)
 
 
 @pytest.mark.parametrize("quantization", [None, "int8"])

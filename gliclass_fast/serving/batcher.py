@@ -148,10 +148,13 @@ class Batcher:
                 raise Draining("the service has ended")
             self.check_room()
             texts = [_Waiting(run, each, loop.create_future(), now) for each in prepared]
+            first = not self._queue
             self._queue.extend(texts)
             self.queue_tokens += tokens
             self.queue_texts += len(texts)
-            self._changed.notify_all()
+            # a lane that waits for more than there is will look by itself when its time ends
+            if first or any(not lane.running and self._is_enough(lane) for lane in self.lanes):
+                self._changed.notify_all()
         for text in texts:
             text.answer.add_done_callback(lambda _, text=text: self._left(text))  # type: ignore[misc]
         return [text.answer for text in texts]

@@ -6,12 +6,43 @@ another protocol, as Java's client does in each of its first requests (`Upgrade:
 
 from __future__ import annotations
 
+import asyncio
 import json
+from typing import Any
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 HEAD_BYTES = 64 * 1024  # of the first line, the headers and the trailers of a request
+
+
+class JoinedWrites:
+    """Writes to a transport once in a turn of the event loop.
+
+    uvicorn writes the head and the body of an answer one by one: two system calls, and two packets that wake
+    the client. Each also gives up Python's lock, for which a lane may be waiting.
+    """
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport, self._loop = transport, loop
+        self._held: list[bytes] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def write(self, data: bytes) -> None:
+        if not self._held:
+            self._loop.call_soon(self._flush)
+        self._held.append(data)
+
+    def close(self) -> None:
+        self._flush()
+        self._transport.close()
+
+    def _flush(self) -> None:
+        held, self._held = self._held, []
+        if held and not self._transport.is_closing():
+            self._transport.write(b"".join(held))
 
 
 class BoundedHttpProtocol(HttpToolsProtocol):
@@ -22,6 +53,10 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     _head = 0  # bytes of the request's first line and headers so far
     _silent = 0  # bytes since the parser last told of anything: it keeps them, as a part of one header
+
+    def connection_made(self, transport: Any) -> None:
+        """Begins to read from a client."""
+        super().connection_made(JoinedWrites(transport, self.loop))  # type: ignore[arg-type]
 
     def data_received(self, data: bytes) -> None:
         """Takes what came from the client."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import OutOfMemoryError
 
@@ -47,6 +47,8 @@ MOST_READ = 16  # larger ones that are read, or wait for it
 POLL = 0.02  # seconds between two looks at whether all is answered
 # tokens of the batches that run before the start: a GPU compiles and records what it needs for each
 WARM_UP = {"cpu": (), "cuda": (128, 512, 2048, 8192)}
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,12 +188,9 @@ class Service:
         Raises RequestError, of the class that says why there is no answer.
         """
         self.check_room()
-        seconds = self.settings.limits.seconds
         self._answering += 1
         try:
-            return await asyncio.wait_for(self._answer(dict(arguments), truncate), seconds)
-        except asyncio.TimeoutError:
-            raise DeadlinePassed(f"no answer within {seconds:g} s") from None
+            return await self._answer(dict(arguments), truncate)
         except LabelsDoNotFit as error:
             raise Invalid(f"{error.fault}. Send fewer or shorter labels in a request") from None
         except ArgumentError as error:
@@ -224,28 +223,46 @@ class Service:
         if size <= READ_AT_ONCE and pipeline.labels_tokenizer is None:  # else the network reads the labels
             call, prepared = _read(pipeline, arguments, truncate)
         else:
-            call, prepared = await self._read_aside(pipeline, arguments, truncate)
+            work = self._read_aside(pipeline, arguments, truncate)
+            [(call, prepared)] = await self._results([work], start)
         read = time.monotonic() - start
         texts = self.batcher.submit(pipeline.engine.score_prepared, prepared)
-        try:
-            done = await asyncio.gather(*texts)
-        finally:
-            for text in texts:  # where one text fails, or the client left, nobody waits for the others
-                text.cancel()
+        done = await self._results(texts, start)
         found = Answer(call, done, read, time.monotonic() - start)
         self._observe(found)
         return found
 
-    async def _read_aside(
+    async def _results(self, futures: Sequence[asyncio.Future[Result]], start: float) -> list[Result]:
+        """Returns the results of the parts of a request that came at `start`.
+
+        Raises the error of the first part that fails, and DeadlinePassed. Then, and where the client leaves,
+        nobody waits for the parts that are left, so they are cancelled.
+        """
+        if not futures:
+            return []
+        seconds = self.settings.limits.seconds
+        left = max(0.0, start + seconds - time.monotonic())
+        try:
+            done, late = await asyncio.wait(futures, timeout=left, return_when=asyncio.FIRST_EXCEPTION)
+        finally:
+            for each in futures:
+                each.cancel()
+        if errors := [error for each in done if (error := each.exception())]:
+            raise errors[0]
+        if late:
+            raise DeadlinePassed(f"no answer within {seconds:g} s")
+        return [each.result() for each in futures]
+
+    def _read_aside(
         self, pipeline: ZeroShotClassificationPipeline, arguments: dict[str, Any], truncate: bool
-    ) -> tuple[CheckedCall, list[Prepared]]:
+    ) -> asyncio.Future[tuple[CheckedCall, list[Prepared]]]:
         """Reads a large request in a thread; raises QueueFull where many are read or wait for it."""
         if self._reading == MOST_READ:
             raise QueueFull(f"{MOST_READ} large requests are read already: try again later", retry_after=1)
         self._reading += 1
         work = asyncio.get_running_loop().run_in_executor(self._readers, _read, pipeline, arguments, truncate)
         work.add_done_callback(self._has_read)  # also where nobody waits for it any more
-        return await work
+        return work
 
     def _has_read(self, _: Any) -> None:
         self._reading -= 1

@@ -123,7 +123,7 @@ class BuildKernels(build_ext):
         objects = {
             "bindings.o": [*cpp, *headers, "-c", str(source / "bindings.cpp")],
         }
-        for name in ("instruction_sets", "parallel", "packed_map", "feed_forward", "self_attention"):
+        for name in ("instruction_sets", "parallel", "packed_map", "feed_forward", "lora", "self_attention"):
             objects[f"{name}.o"] = [*cpp, "-c", str(source / "cpu" / f"{name}.cpp")]
         sets = {name: options for name, options in INSTRUCTION_SETS.items() if understands(compiler, options)}
         objects["instruction_sets.o"] += [f"-DWITH_{name}" for name in sets]

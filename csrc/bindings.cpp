@@ -3,9 +3,9 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <array>
 #include <cstdint>
 #include <functional>
-#include <iterator>
 #include <stdexcept>
 #include <string>
 #include <tuple>
@@ -16,6 +16,7 @@
 
 #include "cpu/feed_forward.h"
 #include "cpu/instruction_sets.h"
+#include "cpu/lora.h"
 #include "cpu/self_attention.h"
 #ifdef WITH_CUDA
 #include "cuda/disentangled_attention.h"
@@ -83,14 +84,13 @@ void attention_cpu(int instruction_set, const Attention& arguments) {
 }
 
 void linear_cpu(int instruction_set, uintptr_t x, ptrdiff_t x_stride, uintptr_t weight, uintptr_t bias,
-                uintptr_t residual, uintptr_t out, ptrdiff_t out_stride, bool onto, int rows, int depth,
-                int width, int activation, bool gated, int threads) {
+                uintptr_t residual, uintptr_t out, int rows, int depth, int width, int activation, bool gated,
+                int threads) {
   Linear a;
   a.x = reinterpret_cast<const float*>(x), a.x_stride = x_stride;
   a.weight = reinterpret_cast<const float*>(weight), a.bias = reinterpret_cast<const float*>(bias);
   a.residual = reinterpret_cast<const float*>(residual), a.out = reinterpret_cast<float*>(out);
-  a.out_stride = out_stride;
-  if (onto) a.onto = a.out, a.onto_stride = out_stride;
+  a.out_stride = width;
   a.rows = rows, a.depth = depth, a.width = width, a.activation = activation, a.gated = gated;
   a.threads = threads;
   INSTRUCTION_SETS[instruction_set].linear(a);
@@ -141,19 +141,37 @@ void linear_int8_cpu(int instruction_set, const Int8Linear& arguments) {
 // Returns whether int8 adds two neighbouring products up in 16 bits.
 bool int8_adds_pairs(int instruction_set) { return INSTRUCTION_SETS[instruction_set].int8_adds_pairs; }
 
-// updates: of the maps out, up and down, each (address of a, address of b, rank), or none of them.
+// A run is (first row, end of its rows, updates of the maps out, up and down), and an update (address of a,
+// address of b, rank), which is 0 for none.
+using Update = std::tuple<uintptr_t, uintptr_t, int>;
 void feed_forward_cpu(int instruction_set, const FeedForward& layer,
-                      const std::vector<std::tuple<uintptr_t, uintptr_t, int>>& updates, uintptr_t x,
-                      uintptr_t attended, int rows, uintptr_t sum, uintptr_t last, int threads) {
+                      const std::vector<std::tuple<int, int, std::array<Update, 3>>>& runs, uintptr_t x,
+                      uintptr_t attended, uintptr_t sum, uintptr_t last, int threads) {
   const auto floats = [](uintptr_t address) { return reinterpret_cast<float*>(address); };
-  Updates own;
-  LowRank* const maps[] = {&own.out, &own.up, &own.down};
-  for (size_t n = 0; n < updates.size() && n < std::size(maps); n++) {
-    const auto& [a, b, rank] = updates[n];
-    *maps[n] = {floats(a), floats(b), rank};
-  }
-  feed_forward(INSTRUCTION_SETS[instruction_set], layer, own, floats(x), floats(attended), rows, floats(sum),
+  const auto update = [&](const Update& given) {
+    const auto& [a, b, rank] = given;
+    return LowRank{floats(a), floats(b), rank};
+  };
+  Runs own;
+  for (const auto& [first, end, updates] : runs)
+    own.push_back({first, end, {update(updates[0]), update(updates[1]), update(updates[2])}});
+  feed_forward(INSTRUCTION_SETS[instruction_set], layer, own, floats(x), floats(attended), floats(sum),
                floats(last), threads);
+}
+
+// A run is (first row, end of its rows, address of a, rank, pieces), and a piece (address of b, its first
+// output, outputs, its first rank, ranks).
+using Piece = std::tuple<uintptr_t, int, int, int, int>;
+void lora_add_cpu(int instruction_set,
+                  const std::vector<std::tuple<int, int, uintptr_t, int, std::vector<Piece>>>& runs,
+                  const LoraAdd& arguments) {
+  std::vector<AdaptedRows> own;
+  for (const auto& [first, end, a, rank, pieces] : runs) {
+    own.push_back({first, end, reinterpret_cast<const float*>(a), rank, {}});
+    for (const auto& [b, output, outputs, from, ranks] : pieces)
+      own.back().pieces.push_back({reinterpret_cast<const float*>(b), output, outputs, from, ranks});
+  }
+  lora_add(INSTRUCTION_SETS[instruction_set], own, arguments);
 }
 
 // `memory` has room for self_attention_scratch(qkv, rows) floats. Raises as attention_cpu does.
@@ -177,7 +195,7 @@ void check(int error) {
 
 PYBIND11_MODULE(_compiled, module) {
   module.doc() = "Compiled kernels; their contracts stand in the files of the operations.";
-  module.attr("layout") = 2;  // It is another number wherever a field or an argument is another one.
+  module.attr("layout") = 3;  // It is another number wherever a field or an argument is another one.
   module.def("instruction_sets", &instruction_sets);
   module.def("attention_cpu", &attention_cpu, py::call_guard<py::gil_scoped_release>());
   module.def("linear_cpu", &linear_cpu, py::call_guard<py::gil_scoped_release>());
@@ -188,6 +206,7 @@ PYBIND11_MODULE(_compiled, module) {
   module.def("int8_adds_pairs", &int8_adds_pairs);
   module.def("linear_int8_cpu", &linear_int8_cpu, py::call_guard<py::gil_scoped_release>());
   module.def("feed_forward_cpu", &feed_forward_cpu, py::call_guard<py::gil_scoped_release>());
+  module.def("lora_add_cpu", &lora_add_cpu, py::call_guard<py::gil_scoped_release>());
   module.def("self_attention_scratch", &self_attention_scratch);
   module.def("self_attention_cpu", &self_attention_cpu, py::call_guard<py::gil_scoped_release>());
   {
@@ -223,6 +242,11 @@ PYBIND11_MODULE(_compiled, module) {
     using Struct = PackedMap;
     Fields<Struct>(module, "PackedMap", FIELD(int8), FIELD(weight), FIELD(bias), FIELD(depth), FIELD(width),
                    FIELD(norm), FIELD(eps), FIELD(activation), FIELD(gated));
+  }
+  {
+    using Struct = LoraAdd;
+    Fields<Struct>(module, "LoraAdd", FIELD(x), FIELD(x_stride), FIELD(y), FIELD(y_stride), FIELD(depth),
+                   FIELD(width), FIELD(activation), FIELD(threads));
   }
   {
     using Struct = FeedForward;

@@ -24,6 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gliclass_fast.kernels import _buffers
 from gliclass_fast.kernels._adapter_rows import AdapterRows
 from gliclass_fast.kernels._sequences import DistanceTables, Sequences
 from gliclass_fast.kernels._updates import Factors, TableUpdate, slots_with
@@ -150,9 +151,14 @@ def _tables_cpp(tables: DistanceTables, update: TableUpdate, longest: int) -> Di
 
 
 def _by_run(
-    attend: Callable[..., Tensor], changed: Callable[[DistanceTables, TableUpdate, int], DistanceTables]
+    attend: Callable[..., Tensor],
+    changed: Callable[[DistanceTables, TableUpdate, int], DistanceTables],
+    empty: Callable[..., Tensor] | None = None,
 ) -> Callable[..., Tensor]:
-    """Returns `adapted_attention` that attends to every run of rows on its own."""
+    """Returns `adapted_attention` that attends to every run of rows on its own.
+
+    empty: makes the memory of the result, [T, H * D].
+    """
 
     def adapted_attention(
         qkv: Tensor,
@@ -167,13 +173,13 @@ def _by_run(
             update = store.updates.get(slot)
             found = tables if update is None else changed(tables, update, own.longest)
             outs.append(attend(qkv[start:end], own, scale, found))
-        return torch.cat(outs)
+        return torch.cat(outs, out=None if empty is None else empty(len(qkv), outs[0].shape[1]))
 
     return adapted_attention
 
 
 adapted_attention_reference = _by_run(disentangled_attention_reference, _tables_reference)
-adapted_attention_cpp = _by_run(disentangled_attention_cpp, _tables_cpp)
+adapted_attention_cpp = _by_run(disentangled_attention_cpp, _tables_cpp, _buffers.empty)
 
 
 def with_whole_tables(attend: Callable[..., Tensor]) -> Callable[..., Tensor]:

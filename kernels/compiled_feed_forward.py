@@ -18,6 +18,9 @@ from gliclass_fast.kernels.compiled_lora import PackedStore
 from gliclass_fast.kernels.feed_forward import BoundFeedForward, FeedForward
 from gliclass_fast.kernels.lora import StoredUpdate
 
+Held = Sequence[StoredUpdate | None]  # of the maps out, up and down
+UNCHANGED: Held = (None, None, None)
+
 
 class _Bound(Bound[FeedForward]):
     def weights(self) -> Iterable[Tensor | None]:
@@ -52,7 +55,7 @@ class _Bound(Bound[FeedForward]):
         x: Tensor,
         attended: Tensor,
         rows: AdapterRows | None = None,
-        stores: Sequence[PackedStore | None] = (),
+        stores: Sequence[PackedStore | None] = (None, None, None),
     ) -> tuple[Tensor, Tensor]:
         layer, count = self.layer, x.shape[0]
         x, attended = x.contiguous(), attended.contiguous()
@@ -61,34 +64,17 @@ class _Bound(Bound[FeedForward]):
         apart = layer.last_norm is not None and layer.first_norm is None
         total = _buffers.empty(count, layer.width)
         last = _buffers.empty(count, layer.width) if apart else total
-        if rows is None:
-            self._run(self.current(), (), x, attended, total, last)
-            return total, last
-        runs = _changes(rows, stores)
+        runs = [(0, count, UNCHANGED)] if rows is None else _runs(rows, stores)
         if runs and runs[-1][1] != count:
             raise ValueError(f"needs an adapter, or none, for {count} rows, got {runs[-1][1]}")
-        described = self.current()
-        for start, end, held in runs:
-            self._run(described, held, *(each[start:end] for each in (x, attended, total, last)))
+        told = [(start, end, [self._read(*each) for each in enumerate(held)]) for start, end, held in runs]
+        extension().feed_forward_cpu(
+            _extension.instruction_set()[0], self.current(), told, address(x), address(attended),
+            address(total), address(last), thread_count(),
+        )  # fmt: skip
         return total, last
 
-    def _run(
-        self,
-        described: Any,
-        held: Sequence[StoredUpdate | None],
-        x: Tensor,
-        attended: Tensor,
-        total: Tensor,
-        last: Tensor,
-    ) -> None:
-        updates = [self._read(update, number) for number, update in enumerate(held)]
-        number, rows = _extension.instruction_set()[0], x.shape[0]
-        extension().feed_forward_cpu(
-            number, described, updates, address(x), address(attended), rows, address(total),
-            address(last), thread_count(),
-        )  # fmt: skip
-
-    def _read(self, update: StoredUpdate | None, number: int) -> tuple[int, int, int]:
+    def _read(self, number: int, update: StoredUpdate | None) -> tuple[int, int, int]:
         """Returns what the kernel is told of an update, for a map by its number: addresses and rank."""
         if update is None:
             return 0, 0, 0
@@ -100,14 +86,12 @@ class _Bound(Bound[FeedForward]):
         return address(a), address(b), len(a)
 
 
-def _changes(
-    rows: AdapterRows, stores: Sequence[PackedStore | None]
-) -> list[tuple[int, int, list[StoredUpdate | None]]]:
+def _runs(rows: AdapterRows, stores: Sequence[PackedStore | None]) -> list[tuple[int, int, Held]]:
     """Returns (first row, end, updates of the maps) of neighbours whose maps are changed alike.
 
     The updates are held here while the kernel reads them, as a store may exchange them meanwhile.
     """
-    runs: list[tuple[int, int, list[StoredUpdate | None]]] = []
+    runs: list[tuple[int, int, Held]] = []
     for slot, start, end in rows.runs:
         held = [None if store is None else store.updates.get(slot) for store in stores]
         if runs and not any(held) and not any(runs[-1][2]):

@@ -39,42 +39,33 @@ def map_rows(
     residual: Tensor | None = None,
     activation: str = "none",
     gated: bool = False,
-    onto: Tensor | None = None,
 ) -> Tensor:
-    """Returns activation(x @ weight.T + bias) + residual, of which `gated` takes the second half as gates.
-
-    onto: [rows, width], whose rows may be strided, is added before the activation, and overwritten; it is
-        for maps that are not gated.
-    """
+    """Returns activation(x @ weight.T + bias) + residual, of which `gated` takes the second half as gates."""
     outputs, depth = weight.shape
     rows, width = x.shape[0], outputs // 2 if gated else outputs
     if x.stride(1) != 1:
         x = x.contiguous()
     bias = None if bias is None else bias.contiguous()
     residual = None if residual is None else residual.contiguous()
-    _check(x, weight, bias, residual, onto)
-    out = _buffers.empty(rows, width) if onto is None else onto
+    _check(x, weight, bias, residual)
+    out = _buffers.empty(rows, width)
     extension().linear_cpu(
         _extension.instruction_set()[0], address(x, strided_rows=True), x.stride(0), address(weight),
-        address(bias), address(residual), address(out, strided_rows=True), out.stride(0), onto is not None,
-        rows, depth, width, FUSED[activation], gated, thread_count(),
+        address(bias), address(residual), address(out), rows, depth, width, FUSED[activation], gated,
+        thread_count(),
     )  # fmt: skip
     return out
 
 
-def _check(
-    x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None, onto: Tensor | None
-) -> None:
+def _check(x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None) -> None:
     """Raises ValueError where the kernel would read something other than what it is given."""
     (rows, depth), width = x.shape, weight.shape[0]
     if depth != weight.shape[1] or not depth:
         raise ValueError(f"rows of {depth} values do not fit a weight for {weight.shape[1]}")
-    if onto is not None and onto.stride(1) != 1:
-        raise ValueError("the rows that are added to must be contiguous")
-    for each, shape in ((bias, (width,)), (residual, (rows, width)), (onto, (rows, width))):
+    for each, shape in ((bias, (width,)), (residual, (rows, width))):
         if each is not None and each.shape != shape:
             raise ValueError(f"needs {list(shape)}, got {list(each.shape)}")
-    for each in (x, weight, bias, residual, onto):
+    for each in (x, weight, bias, residual):
         if each is not None and each.dtype is not torch.float32:
             raise ValueError(f"needs float32, got {each.dtype}")
 

@@ -2,6 +2,8 @@
 // of the other kernels. Rows go through it in blocks, so that what lies between two maps stays in the caches.
 #pragma once
 
+#include <vector>
+
 #include "packed_map.h"
 
 struct FeedForward {
@@ -22,11 +24,17 @@ struct LowRank {
 
 struct Updates {
   LowRank out, up, down;
-
-  int most() const;  // the largest rank
 };
 
-// x [rows, width of out], attended [rows, depth of out]; sum and, where there is a last norm, last as x, which
-// may be the same memory.
-void feed_forward(const InstructionSet& set, const FeedForward& layer, const Updates& updates, const float* x,
-                  const float* attended, int rows, float* sum, float* last, int threads);
+// Rows whose maps are changed alike; runs follow each other from row 0 on.
+struct FeedForwardRows {
+  int first, end;
+  Updates updates;
+};
+
+using Runs = std::vector<FeedForwardRows>;
+
+// x [rows, width of out], attended [rows, depth of out]; sum and, where there is a last norm, last
+// as x, which may be the same memory.
+void feed_forward(const InstructionSet& set, const FeedForward& layer, const Runs& runs, const float* x,
+                  const float* attended, float* sum, float* last, int threads);

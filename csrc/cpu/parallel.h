@@ -27,9 +27,11 @@ struct RowBlocks {
 
   const int rows, steps, count;
 
+  RowBlocks(int rows, int count) : rows(rows), steps((rows + STEP - 1) / STEP), count(count) {}
+
   // most: rows of a block
   RowBlocks(int rows, int threads, int most)
-      : rows(rows), steps((rows + STEP - 1) / STEP), count(threads * blocks_of_thread(rows, threads, most)) {}
+      : RowBlocks(rows, threads * blocks_of_thread(rows, threads, most)) {}
 
   static bool suit(int rows, int threads, int most) { return rows >= threads * most; }
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import hmac
 import logging
-import random
 import time
+import uuid
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 
@@ -156,7 +156,7 @@ def _request_id(given: bytes) -> str:
         text = given.decode()[:LONGEST_ID].strip()  # a header has no space at its end
     except UnicodeDecodeError:
         text = ""
-    return text if text and text.isprintable() else f"{random.getrandbits(128):032x}"
+    return text if text and text.isprintable() else uuid.uuid4().hex
 
 
 def error_response(

@@ -17,7 +17,7 @@ HEAD_BYTES = 64 * 1024  # of the first line, the headers and the trailers of a r
 
 
 class JoinedWrites:
-    """Writes to a transport once in a turn of the event loop.
+    """Holds what is written to a transport until `flush`, or until the turn of the event loop ends.
 
     uvicorn writes the head and the body of an answer one by one: two system calls, and two packets that wake
     the client. Each also gives up Python's lock, for which a lane may be waiting.
@@ -32,17 +32,17 @@ class JoinedWrites:
 
     def write(self, data: bytes) -> None:
         if not self._held:
-            self._loop.call_soon(self._flush)
+            self._loop.call_soon(self.flush)
         self._held.append(data)
 
-    def close(self) -> None:
-        self._flush()
-        self._transport.close()
-
-    def _flush(self) -> None:
+    def flush(self) -> None:
         held, self._held = self._held, []
         if held and not self._transport.is_closing():
             self._transport.write(b"".join(held))
+
+    def close(self) -> None:
+        self.flush()
+        self._transport.close()
 
 
 class BoundedHttpProtocol(HttpToolsProtocol):
@@ -115,6 +115,11 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         """Takes a part of the body, which `Access` counts."""
         self._silent = 0
         super().on_body(body)
+
+    def on_response_complete(self) -> None:
+        """Ends an answer, which leaves before the event loop turns to another one."""
+        self.transport.flush()  # type: ignore[attr-defined]
+        super().on_response_complete()
 
     def send_400_response(self, msg: str) -> None:
         """Answers what the parser gave up."""

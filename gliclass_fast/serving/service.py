@@ -235,20 +235,19 @@ class Service:
     async def _results(self, futures: Sequence[asyncio.Future[Result]], start: float) -> list[Result]:
         """Returns the results of the parts of a request that came at `start`.
 
-        Raises the error of the first part that fails, and DeadlinePassed. Then, and where the client leaves,
-        nobody waits for the parts that are left, so they are cancelled.
+        Raises the error of a part as soon as one fails, of several that of the first in order, and
+        DeadlinePassed. Then, and where the client leaves, the parts that nobody waits for are cancelled.
         """
         if not futures:
             return []
         seconds = self.settings.limits.seconds
         left = max(0.0, start + seconds - time.monotonic())
         try:
-            done, late = await asyncio.wait(futures, timeout=left, return_when=asyncio.FIRST_EXCEPTION)
+            _, late = await asyncio.wait(futures, timeout=left, return_when=asyncio.FIRST_EXCEPTION)
         finally:
-            for each in futures:
-                each.cancel()
-        if errors := [error for each in done if (error := each.exception())]:
-            raise errors[0]
+            errors = [each.exception() for each in futures if not each.cancel() and not each.cancelled()]
+        if failed := [error for error in errors if error is not None]:
+            raise failed[0]
         if late:
             raise DeadlinePassed(f"no answer within {seconds:g} s")
         return [each.result() for each in futures]

@@ -80,18 +80,42 @@ def test_the_time_of_a_large_request_counts_while_it_is_read(monkeypatch: pytest
     checked(check)
 
 
-def test_the_first_text_that_fails_ends_the_wait(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    def score(prepared: Sequence[Any]) -> list[Any]:
-        raise ArgumentError("this text is not for us")
+def test_the_first_text_that_fails_ends_the_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    free = Event()
 
     async def check(service: Service) -> None:
+        bad, _ = service.engine.prepare(service.pipeline.prepare(**REQUEST).requests)
+
+        def score(prepared: Sequence[Any]) -> list[Any]:
+            if prepared[0].cost == bad.cost:
+                raise ArgumentError("this text is not for us")
+            assert free.wait(20)
+            raise ArgumentError("nor is this one")
+
         monkeypatch.setattr(service.engine, "score_prepared", score)
         with pytest.raises(Invalid, match="this text is not for us"):
-            await service.answer(REQUEST)
+            await service.answer({**REQUEST, "texts": ["one", "a much longer text"]})
+        free.set()
 
     checked(check, seconds=20)
+
+
+def test_of_texts_that_fail_together_the_first_counts_and_no_error_is_forgotten(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def check(service: Service) -> None:
+        def submit(run: Any, prepared: Sequence[Any]) -> list[asyncio.Future[Any]]:
+            futures = [asyncio.get_running_loop().create_future() for _ in prepared]
+            for number, each in reversed(list(enumerate(futures))):
+                each.set_exception(ArgumentError(f"text {number} is not for us"))
+            return futures
+
+        monkeypatch.setattr(service.batcher, "submit", submit)
+        for _ in range(20):  # a set has another order each time
+            with pytest.raises(Invalid, match="text 0 is not for us"):
+                await service.answer({**REQUEST, "texts": ["one", "two", "three", "four"]})
+
+    checked(check)
     gc.collect()
     assert "never retrieved" not in caplog.text
 

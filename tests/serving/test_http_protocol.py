@@ -10,7 +10,7 @@ import pytest
 
 from gliclass_fast.serving import http_protocol
 from gliclass_fast.serving.app import create_app
-from gliclass_fast.serving.http_protocol import JoinedWrites
+from gliclass_fast.serving.http_protocol import BoundedHttpProtocol, JoinedWrites
 from gliclass_fast.serving.server import Server, config_of
 from gliclass_fast.serving.settings import Placement, ServeSettings
 from tests.serving.running import in_a_thread
@@ -80,18 +80,50 @@ def test_nothing_is_written_for_a_client_that_left() -> None:
     asyncio.run(check())
 
 
+def test_what_is_flushed_does_not_wait() -> None:
+    async def check() -> None:
+        writes, transport = joined()
+        writes.write(b"head ")
+        writes.write(b"body")
+        writes.flush()
+        assert transport.did == [b"head body"]
+        await turn()
+        assert transport.did == [b"head body"]
+
+    asyncio.run(check())
+
+
 def test_an_answer_goes_out_as_one_piece(monkeypatch: pytest.MonkeyPatch) -> None:
-    pieces: list[list[bytes]] = []
+    """It is written before the event loop turns to anything else."""
+    pieces: list[bytes] = []
 
     class Noted(JoinedWrites):
-        def _flush(self) -> None:
-            pieces.append(self._held)
-            super()._flush()
+        def __init__(self, transport: Any, loop: asyncio.AbstractEventLoop) -> None:
+            super().__init__(Noting(transport), loop)  # type: ignore[arg-type]
+
+    class Noting:
+        def __init__(self, transport: Any) -> None:
+            self._transport = transport
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._transport, name)
+
+        def write(self, data: bytes) -> None:
+            pieces.append(data)
+            self._transport.write(data)
+
+    ended = BoundedHttpProtocol.on_response_complete
+
+    def end(protocol: BoundedHttpProtocol) -> None:
+        assert pieces == []
+        ended(protocol)
+        assert len(pieces) == 1
 
     monkeypatch.setattr(http_protocol, "JoinedWrites", Noted)
+    monkeypatch.setattr(BoundedHttpProtocol, "on_response_complete", end)
     app = create_app(ServeSettings(device="cpu"))
     with in_a_thread(Server(config_of(app, Placement(port=0)), app.state.service)) as port:
-        httpx2.post(f"http://127.0.0.1:{port}/classify", json={"texts": "a", "labels": ["b"]})
+        answer = httpx2.get(f"http://127.0.0.1:{port}/health")
     app.state.service.draining = True
-    head, body = next(each for each in pieces if each)
-    assert head.startswith(b"HTTP/1.1 200") and body.startswith(b"{")
+    [piece] = pieces
+    assert piece.startswith(b"HTTP/1.1 200") and piece.endswith(answer.content) and answer.content

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
-from threading import Event, Lock
+from threading import Condition, Event, Lock
 from typing import Any
 
 import pytest
@@ -102,14 +102,24 @@ def test_lanes_share_what_waits() -> None:
 
 def test_a_lane_waits_for_its_share(monkeypatch: pytest.MonkeyPatch) -> None:
     rests(monkeypatch, LONG)
+    woken: list[bool] = []
+
+    class Counted(Condition):
+        def notify_all(self) -> None:
+            woken.append(True)
+            super().notify_all()
+
+    monkeypatch.setattr(module, "Condition", Counted)
 
     async def check(engine: Engine, batcher: Batcher) -> None:
         waiting = await one_lane_free(engine, batcher)
+        woken.clear()
         for n in range(10, 14):
             assert len(engine.batches) == 2
             waiting += batcher.submit(engine, [text(n)])
             await asyncio.sleep(0.01)
         await engine.has(3)
+        assert len(woken) == 2, "by the first text, and by the one that makes the share"
         assert engine.batches[2] == [10, 11, 12, 13]
         engine.release(4)
         engine.release(10)

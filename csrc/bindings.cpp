@@ -159,15 +159,15 @@ void feed_forward_cpu(int instruction_set, const FeedForward& layer,
                floats(last), threads);
 }
 
-// A run is (first row, end of its rows, address of a, rank, pieces), and a piece (address of b, its first
-// output, outputs, its first rank, ranks).
+// A run is (first row, end of its rows, address of a, rank, activation, pieces), and a piece (address of b, its
+// first output, outputs, its first rank, ranks).
 using Piece = std::tuple<uintptr_t, int, int, int, int>;
 void lora_add_cpu(int instruction_set,
-                  const std::vector<std::tuple<int, int, uintptr_t, int, std::vector<Piece>>>& runs,
+                  const std::vector<std::tuple<int, int, uintptr_t, int, int, std::vector<Piece>>>& runs,
                   const LoraAdd& arguments) {
   std::vector<AdaptedRows> own;
-  for (const auto& [first, end, a, rank, pieces] : runs) {
-    own.push_back({first, end, reinterpret_cast<const float*>(a), rank, {}});
+  for (const auto& [first, end, a, rank, activation, pieces] : runs) {
+    own.push_back({first, end, reinterpret_cast<const float*>(a), rank, activation, {}});
     for (const auto& [b, output, outputs, from, ranks] : pieces)
       own.back().pieces.push_back({reinterpret_cast<const float*>(b), output, outputs, from, ranks});
   }
@@ -245,8 +245,8 @@ PYBIND11_MODULE(_compiled, module) {
   }
   {
     using Struct = LoraAdd;
-    Fields<Struct>(module, "LoraAdd", FIELD(x), FIELD(x_stride), FIELD(y), FIELD(y_stride), FIELD(depth),
-                   FIELD(width), FIELD(activation), FIELD(threads));
+    Fields<Struct>(module, "LoraAdd", FIELD(x), FIELD(y), FIELD(y_stride), FIELD(depth), FIELD(width),
+                   FIELD(threads));
   }
   {
     using Struct = FeedForward;

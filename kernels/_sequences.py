@@ -70,7 +70,7 @@ class DistanceTables:
 
     key_table: Tensor | None  # None means that the model has no content-to-position term.
     query_table: Tensor | None  # None means that the model has no position-to-content term.
-    bucket_of: Tensor  # int64 [2 * reach + 1]: -reach .. reach have these columns, which never decrease.
+    bucket_of: Tensor  # int64 [2 * reach + 1]: -reach .. reach have these columns.
 
     @property
     def reach(self) -> int:

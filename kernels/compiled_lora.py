@@ -59,20 +59,29 @@ def lora_add_cpp(
         raise ValueError(f"needs an adapter, or none, for {count} rows, got {rows.runs[-1][2]}")
     # the updates are held here while the kernel reads them, as the store may exchange them meanwhile
     held = [(start, end, store.updates.get(slot)) for slot, start, end in rows.runs]
-    told = [(start, end, *_read(update, depth, width)) for start, end, update in held if update is not None]
+    told, left = [], []
+    for start, end, update in held:
+        whole = update is not None and update.pieces[0][0] == slice(0, width)
+        if update is not None:
+            told.append(
+                (start, end, *_read(update, depth, width, FUSED[activation] if fused and whole else 0))
+            )
+        if not whole:
+            left.append((start, end))
     arguments = extension().LoraAdd(
-        x=address(x), x_stride=depth, y=address(y, strided_rows=True), y_stride=y.stride(0), depth=depth,
-        width=width, activation=FUSED.get(activation, 0), threads=thread_count(),
+        x=address(x), y=address(y, strided_rows=True), y_stride=y.stride(0), depth=depth, width=width,
+        threads=thread_count(),
     )  # fmt: skip
     extension().lora_add_cpu(_extension.instruction_set()[0], told, arguments)
-    if fused and activation != "none":
-        for start, end, update in held:
-            if update is None or update.pieces[0][0] != slice(0, width):
-                y[start:end].copy_(ACTIVATIONS[activation](y[start:end]))
-    return y if fused else ACTIVATIONS[activation](y)
+    if not fused:
+        return ACTIVATIONS[activation](y)
+    if activation != "none":
+        for start, end in left:
+            y[start:end].copy_(ACTIVATIONS[activation](y[start:end]))
+    return y
 
 
-def _read(update: StoredUpdate, depth: int, width: int) -> tuple[int, int, list[Piece]]:
+def _read(update: StoredUpdate, depth: int, width: int, activation: int) -> tuple[int, int, int, list[Piece]]:
     """Returns what the kernel is told of an update, beside its rows."""
     a, pieces = update
     check_tensor(a, torch.float32, (len(a), depth))
@@ -84,4 +93,4 @@ def _read(update: StoredUpdate, depth: int, width: int) -> tuple[int, int, list[
         if ends[0] > width or ends[1] > len(a):
             raise ValueError(f"an update of outputs up to {ends[0]} does not fit a map of {width}")
         told.append((address(b), first[0], shape[0], first[1], shape[1]))
-    return address(a), len(a), told
+    return address(a), len(a), activation, told

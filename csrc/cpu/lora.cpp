@@ -5,21 +5,20 @@
 
 namespace {
 
-constexpr int SMALL = 1 << 17;  // So many multiplications take less time than a second thread to wake up.
+constexpr int SMALL = 1 << 17;  // as in linear.cpp
 
 void add_part(const InstructionSet& set, const AdaptedRows& run, const RowPart& part, const LoraAdd& given) {
   float* const inner = workspace(size_t(part.end - part.first) * run.rank, true);
   float* const y = given.y + part.first * given.y_stride;
   Linear a;
-  a.x = given.x + part.first * given.x_stride, a.x_stride = given.x_stride, a.weight = run.a;
+  a.x = given.x + ptrdiff_t(part.first) * given.depth, a.x_stride = given.depth, a.weight = run.a;
   a.out = inner, a.out_stride = run.rank;
   a.rows = part.end - part.first, a.depth = given.depth, a.width = run.rank;
   set.linear(a);
-  a.x_stride = run.rank, a.out_stride = a.onto_stride = given.y_stride;
+  a.x_stride = run.rank, a.out_stride = a.onto_stride = given.y_stride, a.activation = run.activation;
   for (const AdaptedRows::Piece& piece : run.pieces) {
     a.x = inner + piece.rank, a.weight = piece.b, a.onto = a.out = y + piece.output;
     a.depth = piece.ranks, a.width = piece.outputs;
-    if (piece.outputs == given.width) a.activation = given.activation;
     set.linear(a);
   }
 }

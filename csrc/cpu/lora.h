@@ -18,16 +18,15 @@ struct AdaptedRows {
   int first, end;
   const float* a;  // [rank, depth]
   int rank;
+  int activation;  // as in linear.h, of the outputs of every piece
   std::vector<Piece> pieces;
 };
 
 struct LoraAdd {
   const float* x = nullptr;  // [rows, depth]
-  ptrdiff_t x_stride = 0;    // Its rows are so many values apart.
   float* y = nullptr;        // [rows, width], which is added to
   ptrdiff_t y_stride = 0;    // Its rows are so many values apart.
   int depth = 0, width = 0;
-  int activation = 0;  // as in linear.h; of rows whose only piece has all outputs
   int threads = 1;
 };
 

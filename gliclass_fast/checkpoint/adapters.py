@@ -16,6 +16,7 @@ from gliclass_fast.checkpoint.errors import CheckpointError
 from gliclass_fast.checkpoint.lora import WRAPPER
 
 _TUNER = "base_model."  # PEFT's wrapper within its model
+_TOKENS = ".token_adapter."  # PEFT's trained rows of an embedding, beside LoRA
 _COMPILED = "_orig_mod."  # torch.compile's wrapper
 
 
@@ -82,7 +83,7 @@ def merged_readers(model: nn.Module) -> dict[str, Callable[[], Tensor]]:
 
 def _plain(name: str) -> str:
     """Returns a tensor's name without what PEFT and torch.compile, of inner modules too, put into it."""
-    return name.replace(WRAPPER, "").replace(_COMPILED, "")
+    return name.replace(WRAPPER, "").replace(_COMPILED, "").replace(_TOKENS, ".")
 
 
 def _merged(place: str, layer: Any, own: str) -> Tensor:
@@ -158,5 +159,6 @@ def _is_plain(layer: Any, name: str) -> bool:
         return name not in layer.active_adapters
     if name not in layer.lora_A:
         return True
-    plain = layer.lora_B[name].bias is None and not getattr(layer, "use_dora", {}).get(name)
+    b = layer.lora_B[name]  # that of AdaLoRA is a parameter
+    plain = isinstance(b, nn.Linear) and b.bias is None and not getattr(layer, "use_dora", {}).get(name)
     return plain and isinstance(layer.get_base_layer(), nn.Linear)

@@ -76,6 +76,7 @@ def test_sizes_at_the_top(option: str) -> None:
         ("encoder_config", {"model_type": "t5", "relative_attention_num_buckets": 3}, "num_buckets=3"),
         ("encoder_config", {"model_type": "t5", "relative_attention_max_distance": 8}, "max_distance=8"),
         ("encoder_config", {"model_type": "deberta-v2", "conv_kernel_size": 3, "conv_groups": 5}, "groups=5"),
+        ("encoder_config", {"model_type": "deberta-v2", "pos_att_type": ["c2p", "c2p"]}, "a term twice"),
         ("encoder_config", {"model_type": "deberta-v2", "conv_kernel_size": 4}, "conv_kernel_size=4"),
         ("encoder_config", {"model_type": "modernbert", "local_rope_theta": None}, "rope_theta=None"),
         ("encoder_config", {"model_type": "modernbert", "global_rope_theta": 0}, "rope_theta=0"),

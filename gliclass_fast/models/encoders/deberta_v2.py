@@ -19,13 +19,14 @@ from torch.nn import functional as F
 from gliclass_fast.batch import PackedBatch
 from gliclass_fast.checkpoint.weights import affine
 from gliclass_fast.config import UnsupportedConfigError, hf_activation
-from gliclass_fast.models.backbone_config import BackboneConfig, common_fields
+from gliclass_fast.models.backbone_config import MOST_DISTANCE, BackboneConfig, common_fields
 from gliclass_fast.models.binding import bound_self_attention
 from gliclass_fast.models.encoders import word_source
 from gliclass_fast.models.layers import Embedding, Linear, Norm
 from gliclass_fast.models.post_norm import PostNormEncoder, PostNormLayer
 from gliclass_fast.ops import BoundSelfAttention, DistanceTables, Factors, Ops, Part, TableUpdate, Update
 
+FAR = 1 << 40  # a distance like all larger ones
 _LAYER = "encoder.layer.{i}"
 _SELF = f"{_LAYER}.attention.self"
 WEIGHTS = {
@@ -88,6 +89,8 @@ def config_from(hf: Any) -> Config:
     terms = hf.pos_att_type or []
     terms = tuple(t.strip() for t in (terms.split("|") if isinstance(terms, str) else terms))
     terms = tuple(term for term in terms if term not in ("", "none"))
+    if len(set(terms)) < len(terms):
+        raise UnsupportedConfigError(f"encoder_config.pos_att_type={list(terms)} names a term twice")
     if unknown := set(terms) - {"c2p", "p2c"}:
         raise UnsupportedConfigError(f"encoder_config.pos_att_type={sorted(unknown)}; supported: c2p, p2c")
     if getattr(hf, "attention_head_size", None) not in (None, hf.hidden_size // hf.num_attention_heads):
@@ -122,12 +125,30 @@ def config_from(hf: Any) -> Config:
 def bucket_of(config: Config) -> Tensor:
     """Returns the row of the relative-position table for every distance -reach .. reach, int64 on the host.
 
-    Beyond, the ends repeat. Rows are linear up to half the buckets, then logarithmic: sign(d) *
-    (ceil(ln(|d| / m) / ln((P - 1) / m) * (m - 1)) + m) with m = buckets / 2 and P = the largest distance. It
-    computes in float32 as the reference does, as |d| = P - 1 sits on a ceil boundary.
+    Beyond, the ends repeat, or no text is so long. Raises UnsupportedConfigError where neither is so from
+    MOST_DISTANCE on.
     """
-    reach = max(config.max_distance, config.span)
-    distance = torch.arange(-reach, reach + 1)
+    distance = torch.arange(MOST_DISTANCE + 2)
+    rows = {sign: _row_of(config, sign * distance) for sign in (1, -1)}
+    ends = {sign: _row_of(config, torch.tensor(sign * FAR)) for sign in (1, -1)}
+    reach = 1 + int(((rows[1] != ends[1]) | (rows[-1] != ends[-1])).nonzero().max())
+    if config.max_positions is not None:
+        reach = min(reach, config.max_positions)
+    if reach > MOST_DISTANCE:
+        raise UnsupportedConfigError(
+            f"encoder_config.position_buckets={config.position_buckets} with distances up to "
+            f"{config.max_distance}: a distance of {MOST_DISTANCE} is not in the last bucket yet"
+        )
+    return torch.cat((rows[-1][1 : reach + 1].flip(0), rows[1][: reach + 1]))
+
+
+def _row_of(config: Config, distance: Tensor) -> Tensor:
+    """Returns the row of the relative-position table for distances, int64.
+
+    Rows are linear up to half the buckets, then logarithmic: sign(d) * (ceil(ln(|d| / m) / ln((P - 1) / m) *
+    (m - 1)) + m) with m = buckets / 2 and P = the largest distance. It computes in float32 as the reference
+    does, as |d| = P - 1 sits on a ceil boundary.
+    """
     middle = config.position_buckets // 2
     if config.position_buckets > 0:
         away = distance.abs().clamp_min(middle)

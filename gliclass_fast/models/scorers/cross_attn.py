@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from gliclass_fast.batch import PackedBatch
@@ -51,7 +52,8 @@ class Scorer(scorers.Scorer):
     def fold_weights(self) -> None:
         """Splits the network's first layer: one part reads the normed context, the other the label."""
         of_context, of_labels = self.first.weight.chunk(2, dim=1)
-        self.context = NormLinear(1, 1, self.ops, NORM_EPS)
+        with torch.device("meta"):  # It draws no numbers there.
+            self.context = NormLinear(1, 1, self.ops, NORM_EPS)
         self.context.norm = self.norm
         self.context.linear = Linear.of(of_context, None, self.ops)
         self.context.fold_weights()

@@ -103,6 +103,12 @@ def test_refused(option: str, value: Any) -> None:
         read_config(tiny("encoder-decoder").config.to_dict() | {option: value})
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_decoder_with_words_of_its_own_is_refused(kind: str) -> None:
+    with pytest.raises(UnsupportedConfigError, match="tie_word_embeddings=false"):
+        fast_pipeline(reference_model("bart", BART | {"tie_word_embeddings": False}, architecture_type=kind))
+
+
 def test_backbones_for_other_architectures() -> None:
     raw = tiny("encoder-decoder", "bart").config.to_dict()
     with pytest.raises(UnsupportedConfigError, match="bart"):

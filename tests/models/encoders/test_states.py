@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.functional import layer_norm
 from transformers.models.deberta.modeling_deberta import DebertaLayerNorm
 
-from gliclass_fast import GLiClassModel
+from gliclass_fast import GLiClassModel, UnsupportedConfigError
 from gliclass_fast.batch import EncodedPrompt
 from gliclass_fast.runtime.packing import pack
 from tests.accuracy import assert_accurate
@@ -25,6 +25,8 @@ DEBERTA_EXTRAS: dict[str, dict[str, Any]] = {
     "stock buckets": {"position_buckets": 256, "max_position_embeddings": 512},
     "no buckets": {"position_buckets": -1},
     "given distance": {"max_relative_positions": 24, "position_buckets": 8},
+    "odd buckets": {"position_buckets": 17},
+    "more buckets than distances": {"position_buckets": 32, "max_relative_positions": 10},
     "c2p only": {"pos_att_type": ["c2p"]},
     "p2c only": {"pos_att_type": ["p2c"]},
     "terms as text": {"pos_att_type": "p2c|c2p"},
@@ -172,3 +174,9 @@ def test_roberta_positions_skip_padding_tokens_inside_a_text() -> None:
         *_, found = ours.hidden_states(packed([ids + 1, ids]))
     exact = expected_states(copy.deepcopy(model.model.encoder_model).double(), [ids + 1, ids])[-1]
     assert_accurate(found, exact, expected_states(model.model.encoder_model, [ids + 1, ids])[-1])
+
+
+def test_a_table_of_distances_has_a_bound() -> None:
+    slow = {"position_buckets": 5, "max_relative_positions": 512}  # the last bucket begins at 130,560
+    with pytest.raises(UnsupportedConfigError, match="a distance of 8192 is not in the last bucket yet"):
+        GLiClassModel.from_gliclass(reference_model("deberta-v2", slow), device="cpu")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from contextlib import suppress
 from typing import Any
 
 import httptools
@@ -82,6 +83,10 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             version = self.parser.get_http_version().encode()
             lines = [self.parser.get_method() + b" " + self.url + b" HTTP/" + version]
             lines += [name + b": " + value for name, value in self.headers if name != b"upgrade"]
+            # another parser, as this one reads no more of a connection that is not kept alive
+            self.parser = httptools.HttpRequestParser(self)
+            with suppress(AttributeError):  # as uvicorn does, for httptools before 0.6.3
+                self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
             self.parser.feed_data(b"\r\n".join((*lines, b"", b"")))
 
     def on_message_begin(self) -> None:

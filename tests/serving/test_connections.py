@@ -119,6 +119,26 @@ def test_a_request_that_asks_for_another_protocol_is_answered_as_any_other(port:
     assert found == answers, got
 
 
+@pytest.mark.parametrize("version", ["1.0", "1.1"])
+@pytest.mark.parametrize("chunks", [1, 9])
+def test_it_is_answered_too_where_the_connection_then_ends(port: int, version: str, chunks: int) -> None:
+    """So asks nginx for a client that offers HTTP/2, where it is set up for WebSocket over HTTP/1.0."""
+    body = json.dumps(BODY).encode()
+    tokens = b"upgrade" if version == "1.0" else b"upgrade, close"
+    lines = (
+        b"POST /classify HTTP/" + version.encode(),
+        b"Host: x",
+        b"Connection: " + tokens,
+        b"Upgrade: h2c",
+        JSON,
+    )
+    request = b"\r\n".join((*lines, b"Content-Length: %d" % len(body), b"", body))
+    size = -(-len(request) // chunks)
+    answer = sent(port, *(request[at : at + size] for at in range(0, len(request), size)))
+    assert answer.startswith(b"HTTP/1.1 200 ") and b'"results"' in answer, answer
+    assert answer.count(b"HTTP/1.1") == 1
+
+
 @pytest.mark.long
 def test_large_heads_and_bodies_below_the_bound_are_answered(port: int) -> None:
     with httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:

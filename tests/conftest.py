@@ -74,6 +74,14 @@ def poison_uninitialised_memory(monkeypatch: pytest.MonkeyPatch) -> Iterator[Non
 
 
 @pytest.fixture
+def kept_threads() -> Iterator[None]:
+    """Puts torch's number of threads back after a test that sets it."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
 def memory_used_before(monkeypatch: pytest.MonkeyPatch) -> None:
     """Activations of any size get memory that others had before, as large ones do."""
     monkeypatch.setattr("gliclass_fast.kernels._buffers._LEAST", 1)

@@ -11,7 +11,7 @@ constexpr int SHARED = 512;  // rows at most, of which all threads share every m
 
 // How many floats each part of a block's memory has; one follows the other.
 struct Parts {
-  size_t first, inner, reduced = 0, normed = 0, changed = 0, scratch;
+  size_t first, inner, reduced, normed = 0, changed = 0, scratch;
 
   Parts(const FeedForward& layer, int rows, int most_ranks, bool changes_up)
       : first(size_t(rows) * layer.out.width),

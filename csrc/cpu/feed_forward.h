@@ -34,7 +34,7 @@ struct FeedForwardRows {
 
 using Runs = std::vector<FeedForwardRows>;
 
-// x [rows, width of out], attended [rows, depth of out]; sum and, where there is a last norm, last
-// as x, which may be the same memory.
+// x [rows, width of out], attended [rows, depth of out]; sum and, where there is a last norm, last as x, which
+// may be the same memory.
 void feed_forward(const InstructionSet& set, const FeedForward& layer, const Runs& runs, const float* x,
                   const float* attended, float* sum, float* last, int threads);

@@ -12,7 +12,6 @@ namespace ISA {
 namespace {
 
 constexpr int DEPTH = 4096 / LANES;  // inputs of a step: weights of 48 KiB
-constexpr int SMALL = 1 << 17;       // So many multiplications take less time than a second thread to wake up.
 
 constexpr int BLOCK_ROWS = Linear::block_rows(LANES);
 static_assert(BLOCK_ROWS % ROWS == 0);
@@ -121,7 +120,7 @@ void map_rest(const Linear& a, int first, int end) {
 void linear(const Linear& a) {
   const int panels = a.width / LANES;
   const int strips = (panels + COLUMNS - 1) / COLUMNS + (a.width % LANES != 0);
-  const int threads = double(a.rows) * a.depth * a.width < SMALL ? 1 : a.threads;
+  const int threads = double(a.rows) * a.depth * a.width < Linear::SMALL ? 1 : a.threads;
   share_parts(a.rows, strips, threads, 2 * ROWS, BLOCK_ROWS, [=, &a](int first, int end, int strip, int step) {
     const int panel = strip * COLUMNS;
     if (panel < panels)

@@ -8,6 +8,7 @@ struct Linear {
   // Returns how many rows threads take at a time. The longer vectors are, the sooner more weights are due: with
   // AVX-512, maps of cold weights were faster by 128 rows than by 64. With AVX2, 128 was not measured.
   static constexpr int block_rows(int lanes) { return lanes == 16 ? 128 : 64; }
+  static constexpr int SMALL = 1 << 17;  // So many multiplications take less time than to wake up a thread.
   enum Activation { NONE, GELU, RELU, SILU, GELU_TANH };
 
   const float* x = nullptr;  // [rows, depth]

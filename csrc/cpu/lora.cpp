@@ -5,8 +5,6 @@
 
 namespace {
 
-constexpr int SMALL = 1 << 17;  // as in linear.cpp
-
 void add_part(const InstructionSet& set, const AdaptedRows& run, const RowPart& part, const LoraAdd& given) {
   float* const inner = workspace(size_t(part.end - part.first) * run.rank, true);
   float* const y = given.y + part.first * given.y_stride;
@@ -33,7 +31,7 @@ void lora_add(const InstructionSet& set, const std::vector<AdaptedRows>& runs, c
     work += double(run.end - run.first) * run.rank * (given.depth + given.width);
   }
   if (!rows) return;
-  const int threads = work < SMALL ? 1 : given.threads;
+  const int threads = work < Linear::SMALL ? 1 : given.threads;
   const std::vector<RowPart> parts =
       row_parts(runs, rows, RowBlocks(rows, threads, Linear::block_rows(set.lanes)).count);
   parallel_for(int(parts.size()), threads, [&](int n) { add_part(set, runs[parts[n].run], parts[n], given); });

@@ -1,4 +1,5 @@
-"""The HTTP protocol of the server: the head of a request has a bound, and asks for no other protocol.
+"""The HTTP protocol of the server: a request's head has a bound and asks for no other protocol, and an answer
+leaves as one piece.
 
 uvicorn's parser alone takes headers without end, key or no key. It reads no body where a request asks for
 another protocol, as Java's client does in each of its first requests (`Upgrade: h2c`).
@@ -6,7 +7,6 @@ another protocol, as Java's client does in each of its first requests (`Upgrade:
 
 from __future__ import annotations
 
-import asyncio
 import json
 from contextlib import suppress
 from typing import Any
@@ -14,36 +14,9 @@ from typing import Any
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from gliclass_fast.serving.joined_writes import JoinedWrites
+
 HEAD_BYTES = 64 * 1024  # of the first line, the headers and the trailers of a request
-
-
-class JoinedWrites:
-    """Holds what is written to a transport until `flush`, or until the turn of the event loop ends.
-
-    uvicorn writes the head and the body of an answer one by one: two system calls, and two packets that wake
-    the client. Each also gives up Python's lock, for which a lane may be waiting.
-    """
-
-    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
-        self._transport, self._loop = transport, loop
-        self._held: list[bytes] = []
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._transport, name)
-
-    def write(self, data: bytes) -> None:
-        if not self._held:
-            self._loop.call_soon(self.flush)
-        self._held.append(data)
-
-    def flush(self) -> None:
-        held, self._held = self._held, []
-        if held and not self._transport.is_closing():
-            self._transport.write(b"".join(held))
-
-    def close(self) -> None:
-        self.flush()
-        self._transport.close()
 
 
 class BoundedHttpProtocol(HttpToolsProtocol):

@@ -147,44 +147,40 @@ def disentangled() -> tuple[torch.Tensor, Sequences, float, DistanceTables]:
     return qkv, sequences, scale, tables
 
 
+@pytest.mark.usefixtures("kept_threads")
 def test_threads_change_nothing() -> None:
-    arguments, before = disentangled(), torch.get_num_threads()
+    arguments = disentangled()
     x, weight = torch.randn(300, 40), compiled_linear.pack_cpp(torch.randn(90, 40))
     heads = (torch.randn(90, 9, 64)[:, 2:], torch.randn(7, 64), 1e-6, *torch.randn(2, 90, 32))
     alone = sequences(cumulative([70])).causal()  # With one tile, heads take their keys together or not.
     shared = (torch.randn(70, 8, 16), *torch.randn(2, 70, 2, 16), alone)
     outs = []
-    try:
-        for threads in (1, 2, 3):
-            torch.set_num_threads(threads)
-            attended = compiled_attention.disentangled_attention_cpp(*arguments)
-            normed = compiled_norm.normed_cpp(x.repeat(9, 1), 1e-5, False)
-            turned = compiled_norm.head_norm_cpp(*heads)
-            causal = compiled_attention.causal_attention_cpp(*shared)
-            outs.append((attended, compiled_linear.linear_cpp(x, weight, None), normed, turned, causal))
-    finally:
-        torch.set_num_threads(before)
+    for threads in (1, 2, 3):
+        torch.set_num_threads(threads)
+        attended = compiled_attention.disentangled_attention_cpp(*arguments)
+        normed = compiled_norm.normed_cpp(x.repeat(9, 1), 1e-5, False)
+        turned = compiled_norm.head_norm_cpp(*heads)
+        causal = compiled_attention.causal_attention_cpp(*shared)
+        outs.append((attended, compiled_linear.linear_cpp(x, weight, None), normed, turned, causal))
     for one, *others in zip(*outs, strict=True):
         assert all(torch.equal(one, other) for other in others)
 
 
+@pytest.mark.usefixtures("kept_threads")
 @pytest.mark.parametrize("gated", (False, True))
 @pytest.mark.parametrize("depth", (100, 384))  # steps of the product end within both
 def test_rows_are_the_same_in_every_block(depth: int, gated: bool) -> None:
-    plain, before = torch.randn(192, depth), torch.get_num_threads()
+    plain = torch.randn(192, depth)
     x, weight = torch.randn(257, depth), compiled_linear.pack_cpp(plain)
     alone = torch.cat([compiled_linear.map_rows(row[None], weight, gated=gated) for row in x])
     product = x.double() @ plain.double().T
     slow = product[:, :96] * product[:, 96:] if gated else product
     torch.testing.assert_close(alone.double(), slow, atol=1e-3, rtol=1e-4)
-    try:
-        for rows in (7, 63, 65, 127, 128, 129, 257):
-            for threads in (1, 2, 3):
-                torch.set_num_threads(threads)
-                found = compiled_linear.map_rows(x[:rows], weight, gated=gated)
-                assert torch.equal(found, alone[:rows]), (rows, threads)
-    finally:
-        torch.set_num_threads(before)
+    for rows in (7, 63, 65, 127, 128, 129, 257):
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            found = compiled_linear.map_rows(x[:rows], weight, gated=gated)
+            assert torch.equal(found, alone[:rows]), (rows, threads)
 
 
 def test_a_place_outside_of_a_table() -> None:

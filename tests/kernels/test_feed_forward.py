@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -145,15 +145,7 @@ def gates_adapted(ops: Ops, width: int, inner: int) -> Any:
     return store
 
 
-@pytest.fixture
-def two_threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.mark.usefixtures("two_threads")
+@pytest.mark.usefixtures("kept_threads")
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("quantization", [None, "int8"])
 @pytest.mark.parametrize("number", SETS, ids=[name for name, _ in SETS.values()])
@@ -162,6 +154,7 @@ def test_rows_with_adapters(
 ) -> None:
     """Each of them has what its adapter adds to its maps; some adapters leave some maps as they are."""
     monkeypatch.setattr(_extension, "instruction_set", lambda: (number, SETS[number][1]))
+    torch.set_num_threads(2)
     ops = choose_ops("cpu", quantization=quantization)
     layer, sums = layer_of(ops, kind)
     bound = ops.bind_feed_forward(layer)
@@ -189,21 +182,19 @@ def test_rows_with_adapters(
         bound(x[:299], attended[:299], rows, (out, up, down))
 
 
+@pytest.mark.usefixtures("kept_threads")
 @pytest.mark.parametrize("quantization", [None, "int8"])
 def test_threads_change_nothing(quantization: str | None) -> None:
     """Threads that share every map, those that take two blocks of rows each, and those that take more."""
-    ops, before = choose_ops("cpu", quantization=quantization), torch.get_num_threads()
+    ops = choose_ops("cpu", quantization=quantization)
     layer, _ = layer_of(ops, "post-norm")
     bound = ops.bind_feed_forward(layer)
     assert bound is not None
     x, attended = torch.randn(650, WIDTH), torch.randn(650, DEPTH)
     outs = []
-    try:
-        for threads in (1, 2, 3, 5, 7, 11):
-            torch.set_num_threads(threads)
-            outs.append([bound(x[:rows], attended[:rows])[1] for rows in (63, 129, 350, 650)])
-    finally:
-        torch.set_num_threads(before)
+    for threads in (1, 2, 3, 5, 7, 11):
+        torch.set_num_threads(threads)
+        outs.append([bound(x[:rows], attended[:rows])[1] for rows in (63, 129, 350, 650)])
     for several in zip(*outs, strict=True):
         assert all(torch.equal(several[0], other) for other in several[1:])
     assert torch.equal(outs[0][0], outs[0][-1][:63])

@@ -174,15 +174,13 @@ def test_what_comes_before_and_after_the_product(activation: str, rms: bool, wid
     assert torch.allclose(added, after(found + add), atol=1e-4)
 
 
+@pytest.mark.usefixtures("kept_threads")
 def test_threads_and_other_rows_change_nothing(run: Run) -> None:
-    x, weight, before = torch.randn(230, 72), torch.randn(136, 72), torch.get_num_threads()
+    x, weight = torch.randn(230, 72), torch.randn(136, 72)
     outs = []
-    try:
-        for threads in (1, 2, 3):
-            torch.set_num_threads(threads)
-            outs.append(run("norm_linear", x, weight, None, None, 1e-5, "gelu", gated=True))
-    finally:
-        torch.set_num_threads(before)
+    for threads in (1, 2, 3):
+        torch.set_num_threads(threads)
+        outs.append(run("norm_linear", x, weight, None, None, 1e-5, "gelu", gated=True))
     alone = run("norm_linear", x[200:203], weight, None, None, 1e-5, "gelu", gated=True)
     for each in outs:
         assert torch.equal(each, outs[0]) and torch.equal(each[200:203], alone)

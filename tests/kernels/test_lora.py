@@ -11,6 +11,7 @@ from gliclass_fast.ops import AdapterRows, Ops, Part, choose_ops
 DEPTH, WIDTH = 33, 72
 
 
+@pytest.mark.usefixtures("kept_threads")
 @pytest.mark.parametrize("activation", ["none", "gelu", "tanh"])
 def test_threads_and_strides_change_nothing(activation: str) -> None:
     updates = [
@@ -27,12 +28,9 @@ def test_threads_and_strides_change_nothing(activation: str) -> None:
             store.put(slot, update)
         return ops.lora_add(wide.clone()[:, :WIDTH], x, rows, store, activation)
 
-    before, found = torch.get_num_threads(), list[Tensor]()
-    try:
-        for threads in (1, 2, 5):
-            torch.set_num_threads(threads)
-            found.append(added(choose_ops("cpu")))
-    finally:
-        torch.set_num_threads(before)
+    found = []
+    for threads in (1, 2, 5):
+        torch.set_num_threads(threads)
+        found.append(added(choose_ops("cpu")))
     assert all(torch.equal(found[0], other) for other in found[1:])
     assert torch.allclose(found[0], added(choose_ops("cpu", only="reference")), atol=1e-4)

@@ -94,18 +94,16 @@ def test_it_is_what_its_operations_are(
             assert torch.equal(found, expected), (kind, lengths)
 
 
+@pytest.mark.usefixtures("kept_threads")
 @pytest.mark.parametrize("quantization", [None, "int8"])
 def test_threads_change_nothing(quantization: str | None) -> None:
-    ops, before = choose_ops("cpu", quantization=quantization), torch.get_num_threads()
+    ops = choose_ops("cpu", quantization=quantization)
     bound = ops.bind_self_attention(layer_of(ops, "shared keys")[0])
     assert bound is not None
     x, seen, outs = torch.randn(TOTAL, DEPTH), sequences(cumulative(LENGTHS)), []
-    try:
-        for threads in (1, 2, 5):
-            torch.set_num_threads(threads)
-            outs.append(bound(x, seen, ROTARY))
-    finally:
-        torch.set_num_threads(before)
+    for threads in (1, 2, 5):
+        torch.set_num_threads(threads)
+        outs.append(bound(x, seen, ROTARY))
     assert torch.equal(outs[0], outs[1])
     assert torch.equal(outs[0], outs[2])
 

@@ -10,7 +10,8 @@ import pytest
 
 from gliclass_fast.serving import http_protocol
 from gliclass_fast.serving.app import create_app
-from gliclass_fast.serving.http_protocol import BoundedHttpProtocol, JoinedWrites
+from gliclass_fast.serving.http_protocol import BoundedHttpProtocol
+from gliclass_fast.serving.joined_writes import JoinedWrites
 from gliclass_fast.serving.server import Server, config_of
 from gliclass_fast.serving.settings import Placement, ServeSettings
 from tests.serving.running import in_a_thread

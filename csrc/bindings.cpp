@@ -195,7 +195,7 @@ void check(int error) {
 
 PYBIND11_MODULE(_compiled, module) {
   module.doc() = "Compiled kernels; their contracts stand in the files of the operations.";
-  module.attr("layout") = 3;  // It is another number wherever a field or an argument is another one.
+  module.attr("layout") = 4;  // It is another number wherever a field or an argument is another one.
   module.def("instruction_sets", &instruction_sets);
   module.def("attention_cpu", &attention_cpu, py::call_guard<py::gil_scoped_release>());
   module.def("linear_cpu", &linear_cpu, py::call_guard<py::gil_scoped_release>());
@@ -263,12 +263,13 @@ PYBIND11_MODULE(_compiled, module) {
   module.def(
       "check_device", [] { check(gliclass_usable()); },
       "Raises RuntimeError where the current device or its driver does not take these kernels.");
-  module.def("shared_bytes", &gliclass_shared_bytes, "Shared memory of a block of 16, 64 or 128 queries.");
+  module.def("shared_bytes", &gliclass_shared_bytes,
+             "Shared memory of a block of 16, 64 or 128 queries whose keys have so many shares.");
   {
     using Struct = Launch;
     Fields<Struct>(module, "DisentangledAttention", FIELD(qkv), FIELD(key_table), FIELD(query_table),
                    FIELD(tiles), FIELD(slots), FIELD(out), FIELD(heads), FIELD(reach), FIELD(held),
-                   FIELD(parts), FIELD(scale), FIELD(bf16), FIELD(rows), FIELD(stream));
+                   FIELD(parts), FIELD(scale), FIELD(bf16), FIELD(rows), FIELD(shares), FIELD(stream));
   }
 #endif
 }

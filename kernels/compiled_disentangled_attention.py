@@ -13,6 +13,7 @@ from gliclass_fast.kernels.adapted_attention import with_whole_tables
 
 DTYPES = (torch.float16, torch.bfloat16)
 HEAD_WIDTH = 64
+FEW_ROWS = 64  # queries of a block where blocks are few; a step has as many keys
 
 
 def problem(device: torch.device) -> str | None:
@@ -25,11 +26,18 @@ def problem(device: torch.device) -> str | None:
     return None
 
 
-def block_rows(tokens: int, heads: int, longest: int, device: torch.device) -> int:
-    """Returns the queries of a block: 16 if a warp holds a sequence, 64 if blocks of 128 would be too few."""
+def blocks(tokens: int, heads: int, longest: int, device: torch.device) -> tuple[int, int]:
+    """Returns the queries of a block, and the shares of its warps among which its keys are divided.
+
+    16 queries if a warp holds a sequence, 64 if blocks of 128 would be too few; two shares if blocks of 64
+    leave multiprocessors idle, and a sequence has more than one step of keys.
+    """
     if longest <= 16:
-        return 16
-    return 64 if ceil_div(tokens, TILE_ROWS) * heads < processors(device) else TILE_ROWS
+        return 16, 1
+    if ceil_div(tokens, TILE_ROWS) * heads >= processors(device):
+        return TILE_ROWS, 1
+    idle = longest > FEW_ROWS and ceil_div(tokens, FEW_ROWS) * heads <= processors(device)
+    return FEW_ROWS, 2 if idle else 1
 
 
 def _attend(
@@ -47,7 +55,7 @@ def _attend(
         raise ValueError(f"needs 16 bit and heads {HEAD_WIDTH} wide, got {qkv.dtype} and {width}")
     qkv, tiles = qkv.contiguous(), tiles.contiguous()
     out = torch.empty(count, heads * width, dtype=qkv.dtype, device=qkv.device)
-    rows = block_rows(count, heads, longest, qkv.device)
+    rows, shares = blocks(count, heads, longest, qkv.device)
     stacked = query_table if key_table is None else key_table
     launch = extension().DisentangledAttention(
         qkv=address(qkv, "cuda"),
@@ -63,6 +71,7 @@ def _attend(
         scale=scale,
         bf16=qkv.dtype is torch.bfloat16,
         rows=rows,
+        shares=shares,
         stream=torch.cuda.current_stream(qkv.device).cuda_stream,
     )
     extension().disentangled_attention_cuda(launch)

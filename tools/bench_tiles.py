@@ -1,4 +1,4 @@
-"""Choices inside the kernels: a GPU times rows of a block of attention, tiles of GEMMs and GELU side by side.
+"""Choices inside the kernels: a GPU times blocks of attention, tiles of GEMMs and GELU side by side.
 
 Everything is timed as bench/operations.py times it, by replays of CUDA graphs. A CPU only tries this out.
 """
@@ -22,6 +22,7 @@ from gliclass_fast.ops import unavailable_reason
 ROWS = {"cuda": (128, 512, 2048, 16384), "cpu": (16,)}
 GEMMS = {"QKV": (2304, 768), "O": (768, 768), "up": (3072, 768), "down": (768, 3072)}  # outputs, inputs
 BATCHES = ((1, 128), (1, 512), (4, 128), (8, 256), (4, 1024))  # sequences, tokens of each
+BLOCKS = ((64, 1), (64, 2), (128, 1))  # queries of a block, shares of its keys
 
 
 @torch.inference_mode()
@@ -34,7 +35,7 @@ def measure(device: str, dtype: torch.dtype, repeats: int) -> Iterator[dict[str,
             yield {"gemm": name, "rows": rows, "us": microseconds(times)}
     if unavailable_reason("cuda", device, dtype, operations.DIM) is None:
         for sequences, tokens in BATCHES:
-            found = block_rows(device, dtype, sequences, tokens, repeats)
+            found = blocks(device, dtype, sequences, tokens, repeats)
             yield {"attention": f"{sequences} x {tokens}", **found}
 
 
@@ -55,23 +56,24 @@ def gemms(device: str, dtype: torch.dtype, rows: int, width: int, depth: int) ->
     return found
 
 
-def block_rows(device: str, dtype: torch.dtype, sequences: int, tokens: int, repeats: int) -> dict[str, Any]:
-    """Times compiled disentangled attention in blocks of 64 and 128 queries, with clocks per 64 x 64 tile."""
+def blocks(device: str, dtype: torch.dtype, sequences: int, tokens: int, repeats: int) -> dict[str, Any]:
+    """Times compiled disentangled attention in each kind of block, with clocks per 64 x 64 tile."""
     _, case = operations.attentions(device, dtype, sequences, tokens)
     run = operations.implementations(case, device, dtype)["cuda"]
-    chosen, runs = compiled_disentangled_attention.block_rows, {}
+    chosen, runs = compiled_disentangled_attention.blocks, {}
     try:
-        for rows in (64, 128):
-            compiled_disentangled_attention.block_rows = partial(_always, rows)  # The recorded call reads it.
-            runs[str(rows)] = operations.recorded(run, device)
+        for rows, shares in BLOCKS:
+            # The recorded call reads it.
+            compiled_disentangled_attention.blocks = partial(_always, rows, shares)
+            runs[f"{rows} in {shares}"] = operations.recorded(run, device)
     finally:
-        compiled_disentangled_attention.block_rows = chosen
+        compiled_disentangled_attention.blocks = chosen
     times = operations.per_call(runs, repeats, device)
-    return {"us": microseconds(times), **operations.clocks_per_tile(case, times, runs["128"])}
+    return {"us": microseconds(times), **operations.clocks_per_tile(case, times, runs["128 in 1"])}
 
 
-def _always(rows: int, *_: Any) -> int:
-    return rows
+def _always(rows: int, shares: int, *_: Any) -> tuple[int, int]:
+    return rows, shares
 
 
 def microseconds(times: dict[str, Times]) -> dict[str, float]:

@@ -22,6 +22,7 @@ struct Arguments {
 struct Launch : Arguments {
   bool bf16 = false;
   int rows = 128;          // queries per block: 16, 64 or 128
+  int shares = 1;          // with 64 queries, 2 share out a block's keys where it may have the shared memory
   void* stream = nullptr;  // a cudaStream_t
 };
 
@@ -30,7 +31,7 @@ struct Launch : Arguments {
 extern "C" {
 int gliclass_disentangled_attention(const disentangled::Launch& launch);  // It returns a cudaError_t.
 int gliclass_usable();  // It returns a cudaError_t where the device or its driver does not take these kernels.
-int gliclass_shared_bytes(int rows);
+int gliclass_shared_bytes(int rows, int shares);
 int gliclass_cuda_version();
 const char* gliclass_cuda_error(int error);
 }

@@ -17,7 +17,11 @@ DEVICE int thread_index() { return threadIdx.x; }
 DEVICE int block_index() { return blockIdx.x; }
 DEVICE int block_count() { return gridDim.x; }
 DEVICE void block_sync() { __syncthreads(); }
-DEVICE void warp_sync() { __syncwarp(); }
+
+// Waits for all `threads` of a share of the block's warps.
+DEVICE void share_sync(int share, int threads) {
+  asm volatile("bar.sync %0, %1;" ::"r"(share + 1), "r"(threads) : "memory");
+}
 
 DEVICE uint16_t* shared_memory() {
   extern __shared__ __align__(128) uint16_t memory[];
@@ -66,7 +70,14 @@ DEVICE void copy_async(uint16_t* to, const uint16_t* from, bool valid) {
                "r"(valid ? 16 : 0));
 }
 
-DEVICE void wait_for_copies() { asm volatile("cp.async.commit_group; cp.async.wait_group 0;" ::: "memory"); }
+// The copies so far that are in no group yet become one.
+DEVICE void commit_copies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+
+// Waits for this thread's copies but those of the last PENDING groups.
+template <int PENDING>
+DEVICE void wait_for_copies() {
+  asm volatile("cp.async.wait_group %0;" ::"n"(PENDING) : "memory");
+}
 
 DEVICE uint32_t pack_half(float low, float high) {
   uint32_t out;
@@ -89,6 +100,14 @@ DEVICE uint32_t add_halves(uint32_t a, uint32_t b) {
   uint32_t out;
   asm("add.rn.f16x2 %0, %1, %2;" : "=r"(out) : "r"(a), "r"(b));
   return out;
+}
+
+// Returns the `value` of a lane, 0 to 3, of these four lanes.
+DEVICE uint32_t taken_from(uint32_t value, int lane) { return __shfl_sync(0xffffffffu, value, lane, 4); }
+
+// Returns four of the eight bytes of `low` (0 to 3) and `high` (4 to 7); a digit of `chosen` names each.
+DEVICE uint32_t bytes_of(uint32_t low, uint32_t high, uint32_t chosen) {
+  return __byte_perm(low, high, chosen);
 }
 
 DEVICE float exchange(float value, int lanes_apart) { return __shfl_xor_sync(0xffffffffu, value, lanes_apart); }

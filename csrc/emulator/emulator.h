@@ -1,9 +1,10 @@
 // This is CUDA on a CPU, for tests without a GPU: a thread is a fiber, and one block runs at a time.
 //
-// It is strict about this: shared memory starts as NaN; copies in the background land only when waited for, and
-// their destination is NaN until then; one warp, drawn at random (EMULATOR_SEED), runs as far as it can before
-// another moves, so that a missing barrier shows. It does not model bank conflicts, speed, and the order of
-// memory operations within a warp (so a missing warp_sync does not show).
+// It is strict about this: shared memory starts as NaN; copies in the background land when waited for, or,
+// drawn at random, at a barrier before, and their destination is NaN until then; one warp, drawn at random
+// (EMULATOR_SEED), runs as far as it can before another moves, so that a missing barrier shows. It does not
+// model bank conflicts, speed, and the order of memory operations within a warp (so a missing warp_sync does
+// not show).
 #pragma once
 
 #include <ucontext.h>
@@ -33,6 +34,7 @@ struct Copy {
   uint16_t* to;
   const uint16_t* from;
   bool valid;
+  int group;
 };
 
 struct Barrier {
@@ -50,32 +52,52 @@ struct Thread {
   ucontext_t context;
   std::vector<char> stack = std::vector<char>(STACK_BYTES);
   std::vector<Copy> copies;
-  bool done = false, at_block_barrier = false;
+  int groups = 0;  // So many groups of copies are complete.
+  bool done = false;
+  const Barrier* waits_at = nullptr;  // a barrier of several warps
 };
 
 inline std::vector<Thread> threads;
 inline std::vector<Barrier> warp_barriers;
 inline Barrier block_barrier;
+inline std::vector<Barrier> share_barriers;
 inline std::vector<std::vector<Lane>> lanes;
 inline std::vector<uint16_t> memory;
 inline ucontext_t scheduler;
 inline std::function<void()> body;
 inline int current, block, blocks;
 
+inline std::mt19937 random_bits(std::getenv("EMULATOR_SEED") ? std::atoi(std::getenv("EMULATOR_SEED")) : 0);
+
+template <class Lands>
+void land(Lands lands) {
+  std::vector<Copy>& copies = threads[current].copies;
+  const auto landed = [&](const Copy& copy) {
+    if (!lands(copy)) return false;
+    for (int i = 0; i < 8; i++) copy.to[i] = copy.valid ? copy.from[i] : 0;
+    return true;
+  };
+  copies.erase(std::remove_if(copies.begin(), copies.end(), landed), copies.end());
+}
+
 inline void give_way() { swapcontext(&threads[current].context, &scheduler); }
 
 inline void wait(Barrier& barrier, int expected) {
   const unsigned generation = barrier.generation;
-  const bool whole_block = &barrier == &block_barrier;
   if (++barrier.arrived == expected) {
     barrier.arrived = 0;
     barrier.generation++;
-    if (whole_block)
-      for (Thread& thread : threads) thread.at_block_barrier = false;
+    for (Thread& thread : threads)
+      if (thread.waits_at == &barrier) thread.waits_at = nullptr;
     return;
   }
-  threads[current].at_block_barrier = whole_block;
+  if (expected > LANES) threads[current].waits_at = &barrier;
   while (barrier.generation == generation) give_way();
+}
+
+inline void wait_for_warps(Barrier& barrier, int expected) {
+  land([](const Copy&) { return random_bits() % 4 == 0; });
+  wait(barrier, expected);
 }
 
 inline void wait_for_warp() { wait(warp_barriers[current / LANES], LANES); }
@@ -93,7 +115,7 @@ inline void run_warp(int warp) {
   for (bool moved = true; moved;) {
     moved = false;
     for (int t = warp * LANES; t < (warp + 1) * LANES; t++) {
-      if (threads[t].done || threads[t].at_block_barrier) continue;
+      if (threads[t].done || threads[t].waits_at) continue;
       current = t;
       swapcontext(&scheduler, &threads[t].context);
       moved = true;
@@ -102,10 +124,10 @@ inline void run_warp(int warp) {
 }
 
 inline void run_block(int count, size_t shared_bytes) {
-  static std::mt19937 random(std::getenv("EMULATOR_SEED") ? std::atoi(std::getenv("EMULATOR_SEED")) : 0);
   threads = std::vector<Thread>(count);
   warp_barriers.assign(count / LANES, {});
   block_barrier = {};
+  share_barriers.assign(count / LANES, {});
   lanes.assign(count / LANES, std::vector<Lane>(LANES));
   memory.assign(shared_bytes / sizeof(uint16_t), NOT_A_NUMBER);
   for (Thread& thread : threads) {
@@ -118,7 +140,7 @@ inline void run_block(int count, size_t shared_bytes) {
   for (int warp = 0; warp < count / LANES; warp++) order[warp] = warp;
   const auto done = [](const Thread& thread) { return thread.done; };
   while (!std::all_of(threads.begin(), threads.end(), done)) {
-    std::shuffle(order.begin(), order.end(), random);
+    std::shuffle(order.begin(), order.end(), random_bits);
     for (int warp : order) run_warp(warp);
   }
 }
@@ -168,8 +190,10 @@ inline int thread_index() { return emulator::current; }
 inline int block_index() { return emulator::block; }
 inline int block_count() { return emulator::blocks; }
 inline uint16_t* shared_memory() { return emulator::memory.data(); }
-inline void block_sync() { emulator::wait(emulator::block_barrier, int(emulator::threads.size())); }
-inline void warp_sync() { emulator::wait_for_warp(); }
+inline void block_sync() { emulator::wait_for_warps(emulator::block_barrier, int(emulator::threads.size())); }
+inline void share_sync(int share, int threads) {
+  emulator::wait_for_warps(emulator::share_barriers[share], threads);
+}
 
 template <class Pair>
 void load_matrices_by(uint32_t (&out)[4], const uint16_t* row, Pair pair_of) {
@@ -222,13 +246,16 @@ inline void copy_async(uint16_t* to, const uint16_t* from, bool valid) {
   emulator::check_aligned(to);
   emulator::check_aligned(from);
   std::fill(to, to + 8, emulator::NOT_A_NUMBER);
-  emulator::threads[emulator::current].copies.push_back({to, from, valid});
+  emulator::Thread& thread = emulator::threads[emulator::current];
+  thread.copies.push_back({to, from, valid, thread.groups});
 }
 
-inline void wait_for_copies() {
-  for (const emulator::Copy& copy : emulator::threads[emulator::current].copies)
-    for (int i = 0; i < 8; i++) copy.to[i] = copy.valid ? copy.from[i] : 0;
-  emulator::threads[emulator::current].copies.clear();
+inline void commit_copies() { emulator::threads[emulator::current].groups++; }
+
+template <int PENDING>
+void wait_for_copies() {
+  const int complete = emulator::threads[emulator::current].groups - PENDING;
+  emulator::land([=](const emulator::Copy& copy) { return copy.group < complete; });
 }
 
 inline uint32_t pack_half(float low, float high) {
@@ -253,6 +280,22 @@ inline float exchange(float value, int lanes_apart) {
   emulator::wait_for_warp();
   const float out = emulator::lane((emulator::current % emulator::LANES) ^ lanes_apart).value;
   emulator::wait_for_warp();
+  return out;
+}
+
+inline uint32_t taken_from(uint32_t value, int lane) {
+  emulator::own().registers[0] = value;
+  emulator::wait_for_warp();
+  const uint32_t out = emulator::lane(emulator::current % emulator::LANES / 4 * 4 + lane).registers[0];
+  emulator::wait_for_warp();
+  return out;
+}
+
+inline uint32_t bytes_of(uint32_t low, uint32_t high, uint32_t chosen) {
+  const uint64_t all = low | uint64_t(high) << 32;
+  uint32_t out = 0;
+  for (int byte = 0; byte < 4; byte++)
+    out |= uint32_t(all >> (8 * (chosen >> (4 * byte) & 7)) & 0xff) << (8 * byte);
   return out;
 }
 

@@ -28,10 +28,12 @@ WIDE = {"hidden_size": 128, "num_attention_heads": 2, "intermediate_size": 192}
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("rows", [16, 64, 128])
+@pytest.mark.parametrize("blocks", [(16, 1), (64, 1), (64, 2), (128, 1)])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_contract(dtype: torch.dtype, rows: int, shape: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compiled_disentangled_attention, "block_rows", lambda *_: rows)
+def test_contract(
+    dtype: torch.dtype, blocks: tuple[int, int], shape: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compiled_disentangled_attention, "blocks", lambda *_: blocks)
     arguments, slow = cases.disentangled_attention(dtype, width=64, **SHAPES[shape])
     run = implementation("disentangled_attention", "cuda")
     out = run(*cases.packed("disentangled_attention", "cuda", cases.moved(arguments, "cuda")))
@@ -39,12 +41,12 @@ def test_contract(dtype: torch.dtype, rows: int, shape: str, monkeypatch: pytest
 
 
 @pytest.mark.parametrize("shape", COMPILED)
-@pytest.mark.parametrize("rows", [16, 64, 128])
+@pytest.mark.parametrize("blocks", [(16, 1), (64, 1), (64, 2), (128, 1)])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_contract_with_adapters(
-    dtype: torch.dtype, rows: int, shape: str, monkeypatch: pytest.MonkeyPatch
+    dtype: torch.dtype, blocks: tuple[int, int], shape: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(compiled_disentangled_attention, "block_rows", lambda *_: rows)
+    monkeypatch.setattr(compiled_disentangled_attention, "blocks", lambda *_: blocks)
     arguments, slow = adapted_attention(dtype, width=64, **COMPILED[shape])
     run = implementation("adapted_attention", "cuda")
     out = run(*cases.packed("adapted_attention", "cuda", cases.moved(arguments, "cuda")))

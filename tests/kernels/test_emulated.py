@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import multiprocessing
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -29,6 +30,7 @@ pytestmark = pytest.mark.slow
 SOURCE = Path(__file__).parent.parent.parent / "csrc"
 # what the design promises, tighter than the accuracy rule
 RELATIVE_ERROR = {torch.float16: 4e-4, torch.bfloat16: 3e-3}
+BLOCKS = ((16, 1), (64, 1), (64, 2), (128, 1))  # queries of a block and shares of its keys
 SHAPES: dict[str, dict[str, Any]] = {
     "ragged, reach 3": {"reach": 3},
     "ragged, reach 400": {"reach": 400},
@@ -61,14 +63,16 @@ class Launch(ctypes.Structure):
         ("scale", ctypes.c_float),
         ("bf16", ctypes.c_bool),
         ("rows", ctypes.c_int),
+        ("shares", ctypes.c_int),
         ("stream", ctypes.c_void_p),
     )
 
 
-def prepared(arguments: tuple[Any, ...], rows: int) -> tuple[Launch, Tensor]:
+def prepared(arguments: tuple[Any, ...], blocks: tuple[int, int]) -> tuple[Launch, Tensor]:
     """Gives a launch and what it will write to; the launch keeps the tensors that it reads."""
     qkv, sequences, scale, tables = arguments
     tables = pack_distances_by_row(tables)
+    rows, shares = blocks
     out = torch.full((qkv.shape[0], qkv.shape[2] * 64), float("nan"), dtype=qkv.dtype)
     launch = Launch(
         qkv=address(qkv),
@@ -82,13 +86,14 @@ def prepared(arguments: tuple[Any, ...], rows: int) -> tuple[Launch, Tensor]:
         scale=scale,
         bf16=qkv.dtype is torch.bfloat16,
         rows=rows,
+        shares=shares,
     )
     launch.reads = (arguments, tables)
     return launch, out
 
 
-def attend(library: Path, arguments: tuple[Any, ...], rows: int) -> Tensor:
-    launch, out = prepared(arguments, rows)
+def attend(library: Path, arguments: tuple[Any, ...], blocks: tuple[int, int]) -> Tensor:
+    launch, out = prepared(arguments, blocks)
     run_emulated(library, launch)
     return out
 
@@ -99,19 +104,19 @@ def run_emulated(library: Path, launch: Launch) -> None:
 
 @pytest.mark.parametrize(
     "row",
-    pairwise(shape=tuple(SHAPES), rows=(16, 64, 128), dtype=(torch.float16, torch.bfloat16)),
+    pairwise(shape=tuple(SHAPES), blocks=BLOCKS, dtype=(torch.float16, torch.bfloat16)),
     ids=in_words,
 )
 def test_contract(library: Path, row: Row) -> None:
-    dtype, rows, shape = row["dtype"], row["rows"], row["shape"]
+    dtype, shape = row["dtype"], row["shape"]
     arguments, slow = cases.disentangled_attention(dtype, width=64, **SHAPES[shape])
-    out, exact = attend(library, arguments, rows), slow(torch.float64)
+    out, exact = attend(library, arguments, row["blocks"]), slow(torch.float64)
     assert_accurate(out, exact, slow(dtype))
 
 
 @pytest.mark.parametrize(
     "row",
-    pairwise(shape=tuple(COMPILED), rows=(16, 64, 128), dtype=(torch.float16, torch.bfloat16)),
+    pairwise(shape=tuple(COMPILED), blocks=BLOCKS, dtype=(torch.float16, torch.bfloat16)),
     ids=in_words,
 )
 def test_contract_with_adapters(library: Path, row: Row, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -122,7 +127,7 @@ def test_contract_with_adapters(library: Path, row: Row, monkeypatch: pytest.Mon
     )
     monkeypatch.setattr(compiled_disentangled_attention, "extension", lambda: stand_in)
     monkeypatch.setattr(compiled_disentangled_attention, "address", lambda tensor, device: address(tensor))
-    monkeypatch.setattr(compiled_disentangled_attention, "block_rows", lambda *_: row["rows"])
+    monkeypatch.setattr(compiled_disentangled_attention, "blocks", lambda *_: row["blocks"])
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: SimpleNamespace(cuda_stream=None))
     torch.manual_seed(0)
     arguments, slow = adapted_attention(row["dtype"], width=64, **COMPILED[row["shape"]])
@@ -139,7 +144,7 @@ def test_error_on_inputs_of_a_trained_model_s_size(library: Path, dtype: torch.d
     doubled = DistanceTables(*(each.double() for each in halves), tables.bucket_of)
     attention = implementation("disentangled_attention", "reference")
     exact = attention(qkv.double(), sequences, scale, doubled)
-    out = attend(library, (qkv, sequences, scale, tables), 128)
+    out = attend(library, (qkv, sequences, scale, tables), (128, 1))
     assert (out.double() - exact).norm() / exact.norm() <= RELATIVE_ERROR[dtype]
 
 
@@ -151,10 +156,10 @@ def scheduled() -> tuple[tuple[Any, ...], Tensor, Tensor]:
     return arguments, slow(torch.float64), slow(torch.float16)
 
 
-def is_right(library: Path, scheduled: Any, rows: int, seed: int) -> bool:
+def is_right(library: Path, scheduled: Any, blocks: tuple[int, int], seed: int) -> bool:
     """Runs in a child, as the seed of the emulator's schedule is read once, when a library is used first."""
     arguments, exact, low = scheduled
-    launch, out = prepared(arguments, rows)
+    launch, out = prepared(arguments, blocks)
     out.share_memory_()
     launch.out = address(out)
 
@@ -174,22 +179,30 @@ def is_right(library: Path, scheduled: Any, rows: int, seed: int) -> bool:
 
 
 def test_every_schedule_gives_the_same(library: Path, scheduled: Any) -> None:
-    assert all(is_right(library, scheduled, rows, seed) for rows in (16, 64, 128) for seed in range(2))
+    assert all(is_right(library, scheduled, blocks, seed) for blocks in BLOCKS for seed in range(2))
 
 
 @pytest.mark.nightly
-@pytest.mark.parametrize("statement", ["block_sync();", "wait_for_copies();"])
+@pytest.mark.parametrize(
+    "statement",
+    [
+        r"block_sync\(\);",
+        r"share_sync\(share, THREADS\);",
+        r"wait_for_copies<\d>\(\);",
+        r"commit_copies\(\);",
+    ],
+)
 def test_a_removed_barrier_or_wait_is_caught(statement: str, scheduled: Any, tmp_path: Path) -> None:
     text = (SOURCE / "cuda" / "disentangled_attention.cuh").read_text(encoding="utf-8")
-    places = [place for place in range(len(text)) if text.startswith(statement, place)]
-    assert len(places) >= 2
+    places = list(re.finditer(statement, text))
+    assert len(places) >= 3
     for number, place in enumerate(places):
         broken = tmp_path / str(number)
         for name in ("cuda", "emulator"):
             shutil.copytree(SOURCE / name, broken / name)
-        changed = text[:place] + text[place + len(statement) :]
+        changed = text[: place.start()] + text[place.end() :]
         (broken / "cuda" / "disentangled_attention.cuh").write_text(changed, encoding="utf-8")
         library = compiled(broken, tmp_path / f"{number}.so", "-O0")
-        assert not all(is_right(library, scheduled, 128, seed) for seed in range(4)), (
+        assert not all(is_right(library, scheduled, (64, 2), seed) for seed in range(4)), (
             f"{statement} number {number}"
         )

@@ -52,7 +52,8 @@ class Sequences:
 class Positions:
     """The fields tell how positions count in `attention`."""
 
-    # (cos, sin) are float32 [P, D / 2] by position, and P is at least the length of the longest sequence.
+    # (cos, sin) are [P, D / 2] by position, float32 or, but on a CPU, of the queries' dtype. P is at least
+    # the length of the longest sequence.
     rotary: tuple[Tensor, Tensor] | None = None
     window: int | None = None  # A row sees keys up to this |i - j|.
     distance_bias: Tensor | None = None  # float32 [H, 2 * reach + 1], by distance i - j = -reach .. reach

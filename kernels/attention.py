@@ -98,8 +98,8 @@ def _halves(
     second = tl.load(row_pointers + HALF + column, mask=mask, other=0.0)
     if ROTARY:
         angle = positions[:, None] * HALF + column
-        c = tl.load(cos + angle, mask=mask, other=0.0)
-        s = tl.load(sin + angle, mask=mask, other=0.0)
+        c = tl.load(cos + angle, mask=mask, other=0.0).to(tl.float32)
+        s = tl.load(sin + angle, mask=mask, other=0.0).to(tl.float32)
         x, y = first.to(tl.float32), second.to(tl.float32)
         first, second = (x * c - y * s).to(first.dtype), (y * c + x * s).to(first.dtype)
     return first, second
@@ -117,8 +117,9 @@ def _attention_kernel(
     for item in range(tl.program_id(0), item_count(tiles, ROWS, HEADS), tl.num_programs(0)):
         head, first, end, key_start, key_end = item_at(tiles, item, ROWS, HEADS)
         if first < end:
-            row = first + tl.arange(0, ROWS)
-            valid = row < end
+            valid = first + tl.arange(0, ROWS) < end
+            # Rows beyond the end are the last one again, and not stored: no score has to be masked for them.
+            row = tl.minimum(first + tl.arange(0, ROWS), end - 1)
             q_rows = q + row.to(tl.int64)[:, None] * q_stride + head * WIDTH
             q1, q2 = _halves(q_rows, valid, cos, sin, row - key_start, HALF, HALF_BLOCK, ROTARY)
             highest = tl.full([ROWS], -1e30, tl.float32)
@@ -136,7 +137,7 @@ def _attention_kernel(
                 scores = tl.dot(q1, tl.trans(k1), input_precision="ieee")
                 scores = tl.dot(q2, tl.trans(k2), scores, input_precision="ieee") * scale
                 distance = row[:, None] - keys[None, :]
-                allowed = known[None, :] & valid[:, None]
+                allowed = known[None, :]
                 if WINDOW >= 0:
                     allowed &= (distance <= WINDOW) & (distance >= -WINDOW)
                 if BIAS:

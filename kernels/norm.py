@@ -10,7 +10,7 @@ float32. Inputs and outputs share one dtype; weight and bias are [C], and bias m
 - add_norm(x [T, C], residual [T, C]) -> the norm of x + residual, [T, C]
 - head_norm(x [T, H, D], weight [H, D], eps, cos [T, D / 2], sin [T, D / 2]) -> RMSNorm of every head on its
   own, turned to its position: y * cos + rotate_half(y) * sin (Su et al., arXiv:2104.09864), contiguous
-  [T, H, D]. Rows of x may be strided; cos and sin are float32.
+  [T, H, D]. Rows of x may be strided; cos and sin are float32 or of the dtype of x.
 - row_statistics(x [T, C]) -> float32 [2, T]. For LayerNorm these are the mean and 1 / sqrt(var + eps) of
   every row, for RMSNorm 0 and 1 / sqrt(mean(x^2) + eps). `norm_linear` (linear.py) reads them where there
   are many rows.
@@ -150,8 +150,8 @@ def _head_norm_kernel(
     scale = weight + head * 2 * HALF + column
     first *= factor * tl.load(scale, mask=mask, other=0.0).to(tl.float32)
     second *= factor * tl.load(scale + HALF, mask=mask, other=0.0).to(tl.float32)
-    c = tl.load(cos + row * HALF + column, mask=mask, other=0.0)
-    s = tl.load(sin + row * HALF + column, mask=mask, other=0.0)
+    c = tl.load(cos + row * HALF + column, mask=mask, other=0.0).to(tl.float32)
+    s = tl.load(sin + row * HALF + column, mask=mask, other=0.0).to(tl.float32)
     target = out + (row * HEADS + head) * 2 * HALF + column
     tl.store(target, (first * c - second * s).to(out.dtype.element_ty), mask=mask)
     tl.store(target + HALF, (second * c + first * s).to(out.dtype.element_ty), mask=mask)

@@ -103,7 +103,7 @@ def cases() -> dict[str, Callable[[], Any]]:
         sequences = Sequences(whole(4), None, whole(3, 4), longest=256)
         labels = Sequences(whole(4), spans, whole(3, 4), longest=40)
         text = make(256, 16, 48)
-        angles = (torch.zeros(256, DIM // 2), torch.zeros(256, DIM // 2))
+        angles = (make(256, DIM // 2), make(256, DIM // 2))
         table, bucket_of = make(HEADS, 2 * 512 + 1, DIM), torch.zeros(2 * 512 + 1, dtype=torch.int64)
         tables = DistanceTables(table, table, bucket_of)
         many, up, bias = make(4096, WIDTH), make(INNER, WIDTH), make(INNER)
@@ -118,7 +118,7 @@ def cases() -> dict[str, Callable[[], Any]]:
         for rank, store in stores.items():
             store.put(0, [Part(0, make(rank, WIDTH), make(WIDTH, rank))])
         adapt = partial(lora.lora_add_triton, of_projections, x, rows)
-        turns = (torch.zeros(256, 64), torch.zeros(256, 64))
+        turns = (make(256, 64), make(256, 64))
         ahead = partial(causal.causal_attention_triton, heads, shared, shared, sequences)
         return {
             "attention": attend,

@@ -23,7 +23,10 @@ def theta_of(parameters: Mapping[str, Any]) -> float:
 
 
 class RotaryTable:
-    """Holds cos and sin of position * frequency, as the working dtype rounds them."""
+    """Holds cos and sin of position * frequency, as the working dtype rounds them.
+
+    On a GPU they have that dtype, as its kernels read them once for every tile; on a CPU they are float32.
+    """
 
     def __init__(self, frequencies: Sequence[float] | Tensor, like: Tensor, scale: float = 1.0) -> None:
         """Makes tables for ROTARY_LENGTH positions.
@@ -34,19 +37,20 @@ class RotaryTable:
             scale: a factor of both tables.
         """
         self._frequencies = torch.as_tensor(frequencies, dtype=torch.float32, device=like.device)
-        self._dtype, self._scale = like.dtype, scale
+        self._rounded, self._scale = like.dtype, scale
+        self._dtype = torch.float32 if like.device.type == "cpu" else like.dtype
         self.tables: dict[int, tuple[Tensor, Tensor]] = {}
         self(ROTARY_LENGTH)
 
     def __call__(self, length: int) -> tuple[Tensor, Tensor]:
-        """Returns (cos, sin), float32 [at least length, D / 2] each."""
+        """Returns (cos, sin), [at least length, D / 2] each."""
         length = max(ROTARY_LENGTH, 1 << (length - 1).bit_length())
         if length not in self.tables:
             self.tables[length] = self._computed(torch.arange(length, device=self._frequencies.device))
         return self.tables[length]
 
     def at(self, positions: Tensor, longest: int) -> tuple[Tensor, Tensor]:
-        """Returns (cos, sin), float32 [T, D / 2], at positions [T] below `longest`.
+        """Returns (cos, sin), [T, D / 2] each, at positions [T] below `longest`.
 
         Streams go on for ever, so there are no tables beyond ROTARY_LENGTH for them.
         """
@@ -59,4 +63,4 @@ class RotaryTable:
         angles = positions.float()[:, None] * self._frequencies
         cos, sin = self._scale * angles.cos(), self._scale * angles.sin()
         # the reference rounds both to the working dtype
-        return cos.to(self._dtype).float(), sin.to(self._dtype).float()
+        return cos.to(self._rounded).to(self._dtype), sin.to(self._rounded).to(self._dtype)

@@ -90,14 +90,15 @@ def attention(
     total, cu = sum(lengths), cumulative(lengths)
     qkv = torch.randn(total, 3, HEADS, width).to(dtype)
     angles = torch.randn(max(lengths), width // 2)
+    tables = angles.cos().to(dtype), angles.sin().to(dtype)
     bias = torch.randn(HEADS, 2 * 9 + 1) if biased else None
     allowed = None if window is None else distances(total).abs() <= window
 
     def slow(precision: torch.dtype) -> Tensor:
         q, k, v = qkv.to(precision).unbind(1)
         if rotary:
-            turn = angles[torch.cat([torch.arange(length) for length in lengths])]
-            c, s = (t[:, None].to(precision) for t in (turn.cos(), turn.sin()))
+            place = torch.cat([torch.arange(length) for length in lengths])
+            c, s = (table[place, None].to(precision) for table in tables)
             q, k = (
                 torch.cat((a * c - b * s, b * c + a * s), dim=-1)
                 for a, b in (x.chunk(2, dim=-1) for x in (q, k))
@@ -107,7 +108,7 @@ def attention(
             scores = scores + bias.to(precision)[:, distances(total).clamp(-9, 9) + 9]
         return slow_attention(scores, v, cu, allowed)
 
-    positions = Positions((angles.cos(), angles.sin()) if rotary else None, window, bias)
+    positions = Positions(tables if rotary else None, window, bias)
     return (with_spare(qkv), sequences(cu, spare=SPARE), width**-0.5, positions), slow
 
 

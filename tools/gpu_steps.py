@@ -8,6 +8,7 @@ bench/operations.py and `tiles` bench_tiles.py. Every result is a line of FILE a
 from __future__ import annotations
 
 import argparse
+import ctypes
 import subprocess
 import sys
 import time
@@ -42,7 +43,20 @@ def facts(options: argparse.Namespace) -> Rows:
         command = ["nvidia-smi", f"--query-gpu={GPU_FACTS}", "--format=csv,noheader", "--id=0"]
         answer = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
         found = dict(zip(GPU_FACTS.split(","), answer.split(", "), strict=True))
-        yield {"gpu": found, "cuda": torch.version.cuda}
+        yield {"gpu": found, "cuda": torch.version.cuda, "cublas": _cublas()}
+
+
+def _cublas() -> str:
+    """Returns the version of the library that multiplied last."""
+    torch.zeros(1, 1, device="cuda").mm(torch.zeros(1, 1, device="cuda"))
+    loaded = Path("/proc/self/maps").read_text(encoding="utf-8").split()
+    library = ctypes.CDLL(next(path for path in loaded if "libcublas.so" in path))
+    number = ctypes.c_int()
+    parts = []
+    for part in range(3):  # major, minor, patch
+        library.cublasGetProperty(part, ctypes.byref(number))
+        parts.append(str(number.value))
+    return ".".join(parts)
 
 
 def ceilings(options: argparse.Namespace) -> Rows:

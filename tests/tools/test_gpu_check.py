@@ -86,6 +86,20 @@ def test_the_whole_plan(tmp_path: Path) -> None:
     assert on_gpu == {*order, "build", "memcheck", "racecheck"}
 
 
+@pytest.mark.parametrize("coming", [True, False])
+def test_tests_share_the_cores_if_the_wheels_bring_xdist(
+    coming: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gpu_check, "find_spec", lambda name: None)
+    if coming:
+        (tmp_path / "pytest_xdist-3.8.0-py3-none-any.whl").touch()
+    options = Namespace(
+        device="cuda", dtypes="float16", shapes="a", repeats=1, minutes=8.0, only=None, wheels=tmp_path
+    )
+    steps = {step.name: step for phase in gpu_check.plan(options, tmp_path) for step in phase.steps}
+    assert ("-n" in steps["test_kernels"].command) == coming
+
+
 def test_what_was_left_runs_in_another_call(tmp_path: Path) -> None:
     """What the last line of a call names goes to the next one as it is, and has no limits of its own."""
     failed = ", ".join((f"shape {SHAPE}", "tiles", "test_kernels"))

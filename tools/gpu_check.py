@@ -15,6 +15,7 @@ runs that alone, and each step then has all of M minutes:
     python tools/gpu_check.py --output OTHER --minutes 4 --only test_parity,test_kernels
 
 It needs the extension, so where a machine is new, --only names `build` first (and `wheels`, with --wheels).
+`--only sweep` times other block sizes of the Triton kernels beside the chosen ones; the plan leaves it out.
 """
 
 from __future__ import annotations
@@ -86,6 +87,7 @@ def plan(options: argparse.Namespace, folder: Path) -> list[Phase]:
     ]
     if options.only is None:
         return phases
+    phases.append(Phase("extra", [Step("sweep", measure("sweep"))], MINUTES * minute))
     return _only(phases, {name.strip() for name in options.only.split(",")}, MINUTES * minute)
 
 

@@ -2,7 +2,8 @@
 
 `facts` and `ceilings` describe the machine. `warm` compiles what a shape needs, without timing. `shape` times
 the engine in every case first and then beside the peers, with the kernels of a replay. `operations` runs
-bench/operations.py and `tiles` bench_tiles.py. Every result is a line of FILE as soon as it is there.
+bench/operations.py, `tiles` bench_tiles.py and `sweep` bench_sweep.py. Every result is a line of FILE as soon
+as it is there.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from gliclass_fast.bench.cases import CPU_CASES, GPU_CASES, Case, label_cases
 from gliclass_fast.bench.operations import measure as measure_operations
 from gliclass_fast.bench.run import ENGINE, Bench
 from gliclass_fast.bench.timing import alternate, machine
-from tools import bench_tiles
+from tools import bench_sweep, bench_tiles
 from tools.supervise import append_row
 
 Rows = Iterator[dict[str, Any]]
@@ -122,6 +123,11 @@ def tiles(options: argparse.Namespace) -> Rows:
     yield from bench_tiles.measure(options.device, dtype, options.repeats)
 
 
+def sweep(options: argparse.Namespace) -> Rows:
+    dtype = torch.float16 if options.device == "cuda" else torch.float32
+    yield from bench_sweep.measure(options.device, dtype, options.repeats)
+
+
 def _bench(options: argparse.Namespace, repeats: int) -> Bench:
     return Bench(options.shape, options.device, getattr(torch, options.dtype), repeats, keeps_going=True)
 
@@ -179,6 +185,7 @@ STEPS: dict[str, Callable[[argparse.Namespace], Rows]] = {
     "shape": shape,
     "operations": operations,
     "tiles": tiles,
+    "sweep": sweep,
 }
 
 

@@ -25,7 +25,8 @@ class Sequences:
     bounds: Tensor  # [N + 1]: the rows of sequence n are bounds[n] to bounds[n + 1].
     keys: Tensor | None  # [N, 2]: a sequence sees these keys; None means its own rows.
     tiles: Tensor  # [1 + W, 4]: the work list
-    longest: int  # No sequence has more rows; the host knows the number without reading the device.
+    # No sequence has more rows, nor has what pads the batch; the host knows the number without the device.
+    longest: int
 
     def with_keys(self, keys: Tensor) -> Sequences:
         """Returns the same rows over other keys, int32 [N, 2]; the device makes the work list."""
@@ -52,8 +53,8 @@ class Sequences:
 class Positions:
     """The fields tell how positions count in `attention`."""
 
-    # (cos, sin) are [P, D / 2] by position, float32 or, but on a CPU, of the queries' dtype. P is at least
-    # the length of the longest sequence.
+    # (cos, sin) are [P, D / 2] by position, float32, or on a GPU of the queries' dtype. P is at least the
+    # length of the longest sequence.
     rotary: tuple[Tensor, Tensor] | None = None
     window: int | None = None  # A row sees keys up to this |i - j|.
     distance_bias: Tensor | None = None  # float32 [H, 2 * reach + 1], by distance i - j = -reach .. reach

@@ -118,7 +118,7 @@ def _attention_kernel(
         head, first, end, key_start, key_end = item_at(tiles, item, ROWS, HEADS)
         if first < end:
             valid = first + tl.arange(0, ROWS) < end
-            # Rows beyond the end are the last one again, and not stored: no score has to be masked for them.
+            # Rows beyond the end stand where the last one does, and are not stored: scores need no mask.
             row = tl.minimum(first + tl.arange(0, ROWS), end - 1)
             q_rows = q + row.to(tl.int64)[:, None] * q_stride + head * WIDTH
             q1, q2 = _halves(q_rows, valid, cos, sin, row - key_start, HALF, HALF_BLOCK, ROTARY)

@@ -30,7 +30,7 @@ def blocks(tokens: int, heads: int, longest: int, device: torch.device) -> tuple
     """Returns the queries of a block, and the shares of its warps among which its keys are divided.
 
     16 queries if a warp holds a sequence, 64 if blocks of 128 would be too few; two shares if blocks of 64
-    leave multiprocessors idle, and a sequence has more than one step of keys.
+    may leave multiprocessors idle, and a sequence may have more than one step of keys.
     """
     if longest <= 16:
         return 16, 1

@@ -57,7 +57,10 @@ def gemms(device: str, dtype: torch.dtype, rows: int, width: int, depth: int) ->
 
 
 def blocks(device: str, dtype: torch.dtype, sequences: int, tokens: int, repeats: int) -> dict[str, Any]:
-    """Times compiled disentangled attention in each kind of block, with clocks per 64 x 64 tile."""
+    """Times compiled disentangled attention's blocks, with clocks per 64 x 64 tile.
+
+    Where a device has too little shared memory for "64 in 2", that is "64 in 1" again.
+    """
     _, case = operations.attentions(device, dtype, sequences, tokens)
     run = operations.implementations(case, device, dtype)["cuda"]
     chosen, runs = compiled_disentangled_attention.blocks, {}

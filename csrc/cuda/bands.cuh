@@ -49,7 +49,7 @@ DEVICE void multiply_unit(uint32_t (&pairs)[COUNT][2][2], const uint32_t (&a)[CO
         pairs[m][x][side] = pack_half(acc[m][x][2 * side] * STAGED, acc[m][x][2 * side + 1] * STAGED);
 }
 
-struct Quad {  // The four lanes that hold a row
+struct Quad {  // It names a lane among the four that hold a row.
   int group, within;
 
   // Returns columns of which the first is u = 7 - 2 * within + group, and the one before it: row `group` of a
@@ -97,10 +97,12 @@ DEVICE void multiply_queries(uint32_t (&by_query)[TILES][KEYS / 8][2], const uin
 }
 
 // Writes k_c . table[u] for 16 keys c of a warp and u < 16 * UNITS to row c, column u + c - 15 of a staged
-// band, of which `band` is this lane's place for the first u.
+// band.
 template <bool BF16, int UNITS, int STRIDE, class UnitAt>
 DEVICE void multiply_keys(uint16_t* band, const uint32_t (&k)[1][4][4], UnitAt unit_at, const Quarters& b_at,
                           Quad quad) {
+  const int row = quad.group, first = 2 * quad.within + (row % 2 ? 0 : 1);
+  band += row * STRIDE + first + row - 15;
   const auto store = [&](int tile, int side, uint32_t pair, uint32_t next) {
     *reinterpret_cast<uint32_t*>(band + 8 * tile + side * 8 * (STRIDE + 1)) = quad.forwards(pair, next);
   };
@@ -114,6 +116,7 @@ DEVICE void multiply_keys(uint16_t* band, const uint32_t (&k)[1][4][4], UnitAt u
       before[side] = pairs[0][1][side];
     }
   }
+  // The last value of all belongs to the margin, so it may be any.
   for (int side = 0; side < 2; side++) store(2 * UNITS - 1, side, before[side], before[side]);
 }
 

@@ -9,13 +9,15 @@ static_assert(Layout<128>::BYTES <= 99 * 1024, "the shared memory of compute cap
 
 #ifdef GLICLASS_EMULATE
 using Stream = void*;
-constexpr int BLOCKS = 3;  // There are fewer blocks than items, as on a GPU.
+extern "C" {
+int gliclass_emulated_blocks = 3;  // fewer than items, as for large batches, unless a test sets it
+}
 
 bool may_share(int) { return true; }
 
 template <bool BF16, int ROWS, int SHARES, bool C2P, bool P2C>
 int start(const Arguments& arguments, float scale_log2, Stream) {
-  emulator::launch(BLOCKS, SHARES * Layout<ROWS>::THREADS, SHARES * Layout<ROWS>::BYTES,
+  emulator::launch(gliclass_emulated_blocks, SHARES * Layout<ROWS>::THREADS, SHARES * Layout<ROWS>::BYTES,
                    [=] { disentangled::attend<BF16, ROWS, SHARES, C2P, P2C>(arguments, scale_log2); });
   return 0;
 }

@@ -23,8 +23,9 @@
 // Copies to shared memory run behind arithmetic: those of a step's values behind its scores, those of the next
 // step's keys and table rows behind the softmax and the product with the values.
 //
-// A batch of few blocks leaves most of a GPU idle. There, two SHARES of a block's warps take half of the keys
-// each, and the first adds what the second found.
+// A batch of few items leaves most of a GPU idle. Where every item has a block of its own, two SHARES of its
+// warps take half of the keys each, and the first adds what the second found. Else each share takes items of
+// its own.
 #pragma once
 
 #include "bands.cuh"
@@ -80,26 +81,27 @@ attend(Arguments arguments, float scale_log2) {
   const int b_row = lane % 8 + 8 * (lane / 16), b_half = (lane / 8) % 2;
   const int a_first = swizzled(a_row, a_half), b_first = swizzled(b_row, b_half);
   const int copied_row = thread / CHUNKS, copied_chunk = thread % CHUNKS;
-  // (c, u) of this warp's band goes to row c, column u + c - 15; a pair of an even row begins one further on.
-  uint16_t* const band =
-      stage + warp * 16 * BAND + group * (BAND + 1) + MARGIN - 15 + 2 * within + (group % 2 ? 0 : 1);
 
   const int heads = arguments.heads, reach = arguments.reach, token = 3 * heads * HEAD;
-  for (int item = block_index(); item < arguments.tiles[0] * arguments.heads * arguments.parts;
-       item += block_count()) {
+  const auto items = [&] { return arguments.tiles[0] * heads * arguments.parts; };
+  const bool divided = SHARES > 1 && items() <= block_count();
+  const int takers = divided ? block_count() : SHARES * block_count();
+  for (int item = divided ? block_index() : SHARES * block_index() + share; item < items(); item += takers) {
     const Item<ROWS> load(arguments, item);
     if (load.rows <= 0) continue;
     const int first_key = load.first_key, length = load.length;
-    const int steps = (length + KEYS - 1) / KEYS, each = (steps + SHARES - 1) / SHARES * KEYS;
-    const int begin = share * each, end = min(begin + each, length);  // the keys of this share
+    const int half = ((length + KEYS - 1) / KEYS + 1) / 2 * KEYS;
+    const int begin = divided ? share * half : 0, end = divided && !share ? min(half, length) : length;
     const uint16_t* const qkv = arguments.qkv + load.head * HEAD + copied_chunk * CHUNK;
     const size_t table =
         size_t(table_of(arguments, load.head, load.first)) * (2 * reach + 1) * HEAD + copied_chunk * CHUNK;
     const int farthest = load.first - first_key - (KEYS - 1);  // u = 0 is this distance where `key` is 0.
 
     const auto copy_rows = [&](uint16_t* to, int key, int part) {  // `part` is 1 for keys and 2 for values.
+      const int first =
+          forgotten(copied_row);  // What follows from it is worked out again: registers are short.
       for (int n = 0; n < KEYS / LOADED; n++) {
-        const int row = copied_row + n * LOADED;
+        const int row = first + n * LOADED;
         const bool valid = key + row < length;
         copy_async(to + swizzled(row, copied_chunk),
                    qkv + size_t(first_key + (valid ? key + row : 0)) * token + part * heads * HEAD, valid);
@@ -119,21 +121,24 @@ attend(Arguments arguments, float scale_log2) {
       commit_copies();  // Where there is no such step, the group is empty.
     };
 
-    block_sync();  // The previous item is done with shared memory.
-    for (int n = 0; n < ROWS / LOADED; n++) {
-      const int row = copied_row + n * LOADED;
-      const bool valid = row < load.rows;
-      copy_async(stage + swizzled(row, copied_chunk), qkv + size_t(load.first + (valid ? row : 0)) * token,
-                 valid);
-    }
-    commit_copies();
-    copy_keys(begin, RING, 0);
-    wait_for_copies<1>();
-    share_sync(share, THREADS);
+    // After the last barrier of the item before, its values are all that a warp may still read. They are
+    // overwritten after the first barrier of a step.
     uint32_t q[TILES][4][4];
-    for (int m = 0; m < TILES; m++)
-      for (int k = 0; k < 4; k++)
-        load_matrices(q[m][k], stage + (warp * TILES + m) * 16 * HEAD + Quarters(a_first)[k]);
+    if (begin < end) {
+      for (int n = 0; n < ROWS / LOADED; n++) {
+        const int row = copied_row + n * LOADED;
+        const bool valid = row < load.rows;
+        copy_async(stage + swizzled(row, copied_chunk), qkv + size_t(load.first + (valid ? row : 0)) * token,
+                   valid);
+      }
+      commit_copies();
+      copy_keys(begin, RING, 0);
+      wait_for_copies<1>();
+      share_sync(share, THREADS);
+      for (int m = 0; m < TILES; m++)
+        for (int k = 0; k < 4; k++)
+          load_matrices(q[m][k], stage + (warp * TILES + m) * 16 * HEAD + Quarters(a_first)[k]);
+    }
 
     Sums<TILES> sums;
     sums.clear();
@@ -163,7 +168,8 @@ attend(Arguments arguments, float scale_log2) {
             for (int side = 0; side < 2; side++) of_keys[16 * warp + group + 8 * side] = same[2 * side];
         } else {
           multiply_keys<BF16, ROWS / 16 + 1, BAND>(
-              band, k, [&](int t) { return unit(query_table, KEYS - 16 - 16 * warp + 16 * t); }, b_at,
+              stage + warp * 16 * BAND + MARGIN, k,
+              [&](int t) { return unit(query_table, KEYS - 16 - 16 * warp + 16 * t); }, b_at,
               Quad{forgotten(group), forgotten(within)});
         }
         share_sync(share, THREADS);  // The second band is complete.
@@ -230,7 +236,7 @@ attend(Arguments arguments, float scale_log2) {
         }
     }
 
-    if constexpr (SHARES > 1) {
+    if (divided) {  // A block then takes one item, so that nobody writes to this memory again.
       float* const handed = reinterpret_cast<float*>(shared_memory() + Shared::SIZE) + thread;
       block_sync();  // The second share is done with its memory, where it leaves its sums.
       if (share) sums.leave(handed, THREADS);

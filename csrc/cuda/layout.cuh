@@ -1,4 +1,4 @@
-// Where a block of disentangled attention keeps what in shared memory, in 16 bit values.
+// These tell what a block of disentangled attention keeps where in shared memory, in 16 bit values.
 #pragma once
 
 #include "primitives.cuh"

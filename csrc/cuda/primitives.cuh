@@ -18,9 +18,13 @@ DEVICE int block_index() { return blockIdx.x; }
 DEVICE int block_count() { return gridDim.x; }
 DEVICE void block_sync() { __syncthreads(); }
 
-// Waits for all `threads` of a share of the block's warps.
+// Waits for all `threads` of a share, 0 or 1, of the block's warps.
 DEVICE void share_sync(int share, int threads) {
-  asm volatile("bar.sync %0, %1;" ::"r"(share + 1), "r"(threads) : "memory");
+  // With its number unknown, a barrier would take all 16 that a block can have.
+  if (share)
+    asm volatile("bar.sync 2, %0;" ::"r"(threads) : "memory");
+  else
+    asm volatile("bar.sync 1, %0;" ::"r"(threads) : "memory");
 }
 
 DEVICE uint16_t* shared_memory() {
@@ -67,7 +71,8 @@ DEVICE void multiply(float (&acc)[4], const uint32_t (&a)[4], uint32_t b0, uint3
 // Copies 16 bytes to shared memory in the background; they are zeros unless `valid`.
 DEVICE void copy_async(uint16_t* to, const uint16_t* from, bool valid) {
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(to)), "l"(from),
-               "r"(valid ? 16 : 0));
+               "r"(valid ? 16 : 0)
+               : "memory");
 }
 
 // The copies so far that are in no group yet become one.

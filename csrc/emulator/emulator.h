@@ -3,8 +3,7 @@
 // It is strict about this: shared memory starts as NaN; copies in the background land when waited for, or,
 // drawn at random, at a barrier before, and their destination is NaN until then; one warp, drawn at random
 // (EMULATOR_SEED), runs as far as it can before another moves, so that a missing barrier shows. It does not
-// model bank conflicts, speed, and the order of memory operations within a warp (so a missing warp_sync does
-// not show).
+// model bank conflicts, speed, and the order of memory operations within a warp.
 #pragma once
 
 #include <ucontext.h>
@@ -95,7 +94,7 @@ inline void wait(Barrier& barrier, int expected) {
   while (barrier.generation == generation) give_way();
 }
 
-inline void wait_for_warps(Barrier& barrier, int expected) {
+inline void wait_at(Barrier& barrier, int expected) {
   land([](const Copy&) { return random_bits() % 4 == 0; });
   wait(barrier, expected);
 }
@@ -190,10 +189,8 @@ inline int thread_index() { return emulator::current; }
 inline int block_index() { return emulator::block; }
 inline int block_count() { return emulator::blocks; }
 inline uint16_t* shared_memory() { return emulator::memory.data(); }
-inline void block_sync() { emulator::wait_for_warps(emulator::block_barrier, int(emulator::threads.size())); }
-inline void share_sync(int share, int threads) {
-  emulator::wait_for_warps(emulator::share_barriers[share], threads);
-}
+inline void block_sync() { emulator::wait_at(emulator::block_barrier, int(emulator::threads.size())); }
+inline void share_sync(int share, int threads) { emulator::wait_at(emulator::share_barriers[share], threads); }
 
 template <class Pair>
 void load_matrices_by(uint32_t (&out)[4], const uint16_t* row, Pair pair_of) {

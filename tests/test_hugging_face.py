@@ -238,6 +238,29 @@ def test_our_own_pipeline_refuses_a_mixture(ours: Any) -> None:
             ours.classifier(TEXTS[0], **{"candidate_labels": LABELS, **mixed})
 
 
+def test_labels_that_are_alike_have_scores_of_their_own(ours: Any) -> None:
+    """A label's score depends on its place too."""
+    labels = ["music", "weather", "music"]
+    logits = ours.classifier.get_embeddings(TEXTS[0], labels)[0]["logits"]
+    found = ours(TEXTS[0], labels)
+    assert sorted(found["labels"]) == sorted(labels) and sum(found["scores"]) == pytest.approx(1)
+    expected = torch.as_tensor(logits).flatten().softmax(0).sort(descending=True).values
+    torch.testing.assert_close(torch.tensor(found["scores"]), expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("positional", "named", "message"),
+    [
+        ((), {}, "give texts"),
+        (("a",), {"texts": "b"}, "given twice"),
+        ((), {"texts": "a", "sequences": "b"}, "given twice"),
+    ],
+)
+def test_texts_are_given_once(ours: Any, positional: Any, named: Any, message: str) -> None:
+    with pytest.raises(ArgumentError, match=message):
+        ours.classifier(*positional, **named, candidate_labels=["music"])
+
+
 def test_the_order_of_the_arguments_is_that_of_transformers() -> None:
     pipeline: Any = gliclass_fast.pipeline
     inputs = dict.fromkeys(("feature_extractor", "image_processor", "processor", "pipeline_class"))

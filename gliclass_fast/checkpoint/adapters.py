@@ -44,6 +44,15 @@ def merged_readers(model: nn.Module) -> dict[str, Callable[[], Tensor]]:
     layers = adapter_layers(model)
     readers: dict[str, Callable[[], Tensor]] = {}
     computed, parts = computed_readers(model)
+    parallel = [
+        f"{name}." for name, each in model.named_modules() if type(each).__name__.endswith("Parallel")
+    ]
+
+    def plain(name: str) -> str:
+        for wrapper in reversed(parallel):  # the innermost first
+            name = name.replace(f"{wrapper}module.", wrapper)
+        return _plain(name)
+
     if beneath := [name for name in computed if any(name.startswith(f"{each}.") for each in layers)]:
         raise CheckpointError(
             f"an adapter cannot be merged into {beneath[0]}, which torch computes of other tensors (a "
@@ -56,23 +65,24 @@ def merged_readers(model: nn.Module) -> dict[str, Callable[[], Tensor]]:
                 f"{place} holds a {type(tensor).__name__} where a tensor should be, as layers that torch has "
                 "quantized do: give the model as it was before, and quantization='int8'"
             )
+        read: Callable[[], Tensor] = tensor.detach
         layer = next((each for each in layers if name.startswith(f"{each}.")), None)
         if layer is not None:
             _, _, own = name.removeprefix(layer).partition(".base_layer.")
-            if own:  # the others are the adapter's own tensors
-                readers[_plain(f"{layer}.{own}")] = partial(_merged, layer, layers[layer], own)
+            if not own:
+                continue  # a tensor of the adapter
+            name, read = f"{layer}.{own}", partial(_merged, layer, layers[layer], own)
         elif name in parts or (layers and name.startswith(_TUNER) and not name.startswith(WRAPPER)):
             continue  # what a weight is computed of, or what PEFT's layers share, as those of VeRA do
-        elif ".modules_to_save." in name:  # PEFT's trained copy of a module counts, not the module
+        if ".modules_to_save." in name:  # PEFT's trained copy of a module counts, not the module
             place, _, rest = name.partition(".modules_to_save.")
             adapter, _, own = rest.partition(".")
             wrapper: Any = model.get_submodule(place)
             if adapter in wrapper.active_adapters and not wrapper.disable_adapters:
-                readers[_plain(f"{place}.{own}")] = tensor.detach
+                readers[plain(f"{place}.{own}")] = read
         else:
-            plain = _plain(name.replace(".original_module.", "."))
-            readers.setdefault(plain, tensor.detach)
-    readers |= {_plain(name): read for name, read in computed.items()}
+            readers.setdefault(plain(name.replace(".original_module.", ".")), read)
+    readers |= {plain(name): read for name, read in computed.items()}
     if left := [name for name in readers if ".lora_" in name or ".base_layer." in name]:
         raise CheckpointError(
             f"the live model holds a LoRA adapter that is not merged ({left[0]} and others), and PEFT, as "
@@ -96,7 +106,9 @@ def _merged(place: str, layer: Any, own: str) -> Tensor:
     try:
         twin.merge() if wanted else twin.unmerge()
         tensors = twin.get_base_layer().state_dict()
-    except (AttributeError, NotImplementedError, ValueError, TypeError) as error:
+    except torch.OutOfMemoryError:
+        raise
+    except (AttributeError, NotImplementedError, RuntimeError, ValueError, TypeError) as error:
         raise CheckpointError(
             f"the adapter on {place} ({type(layer).__name__}) is not LoRA that PEFT can merge: {error}"
         ) from None

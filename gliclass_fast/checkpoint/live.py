@@ -2,28 +2,54 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Mapping
 from typing import Any
-from weakref import WeakSet
+from weakref import WeakSet, ref
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.optimizer import register_optimizer_step_post_hook
+from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
 from gliclass_fast.checkpoint.adapters import adapter_layers, adapter_state, merged_readers
 from gliclass_fast.checkpoint.memory import ReusedMemory
 from gliclass_fast.checkpoint.own_forwards import Look, count_hooks, refuse_own_forwards, warn_of_hooks
 
 _watching: WeakSet[LiveState] = WeakSet()
+_stepping: dict[int, ref[Optimizer]] = {}  # by thread; a step that fails stays until its thread makes another
+
+
+def _note_begin(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+    """Remembers that a step is under way: meanwhile some tensors are of the time before, others after it."""
+    _stepping[threading.get_ident()] = ref(optimizer)
 
 
 def _note_step(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
     """Tells states of a step, as fused optimizers write to tensors without a trace in the tensors' counts."""
-    for state in list(_watching):
+    for state in _watched():
         state.note_step(optimizer)
+    _stepping.pop(threading.get_ident(), None)
 
 
+def _watched() -> list[LiveState]:
+    while True:
+        try:
+            return list(_watching)
+        except RuntimeError:  # Another thread added a state meanwhile.
+            continue
+
+
+def _steps_of_others() -> list[Optimizer]:
+    """Returns the optimizers whose step is under way in another thread."""
+    if not _stepping:
+        return []
+    others = {thread.ident for thread in threading.enumerate()} - {threading.get_ident()}
+    found = [step() for thread, step in _stepping.copy().items() if thread in others]
+    return [optimizer for optimizer in found if optimizer is not None]
+
+
+register_optimizer_step_pre_hook(_note_begin)
 register_optimizer_step_post_hook(_note_step)
 
 
@@ -55,8 +81,8 @@ class LiveState:
 
     The step of an optimizer of torch, `load_state_dict`, an operation in place, an exchanged parameter or
     module, another forward, and another active adapter are noticed. Writes that nobody counts are
-    not: through `tensor.data`, through a NumPy view, those of other processes, and of fused kernels that are
-    not torch's.
+    not: through `tensor.data`, through a NumPy view, those of other processes, of fused kernels that are not
+    torch's, and to tensors that were made in inference mode.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -65,7 +91,7 @@ class LiveState:
         self._model, self._looks = model, [Look(module) for module in model.modules()]
         self._hooks = count_hooks(self._looks)
         self._adapters = [(layer, adapter_state(layer)) for layer in adapter_layers(model).values()]
-        self._stepped = False  # whether an optimizer of these tensors made a step
+        self._stepped = False  # whether an optimizer of these tensors made a step, or is at it
         for module in model.modules():
             own: dict[str, Any] = module._modules
             self._modules.append((own, dict(own)))
@@ -74,11 +100,13 @@ class LiveState:
                     if tensor is not None:
                         entry = (tensors, name, tensor, _version(tensor), tensor.data_ptr())
                         self._tensors.append(entry)
-        self._ids = {id(tensor) for _, _, tensor, _, _ in self._tensors}
+        self._places = {_place(tensor) for _, _, tensor, _, _ in self._tensors}
         _watching.add(self)
+        self._note_others()
 
     def holds(self) -> bool:
         """Tells whether nothing changed since; warns of hooks that are new, as they are not called."""
+        self._note_others()
         hooks = count_hooks(self._looks)
         if hooks > self._hooks:
             warn_of_hooks(self._model)
@@ -94,11 +122,23 @@ class LiveState:
             and all(adapter_state(layer) == before for layer, before in self._adapters)
         )
 
+    def _note_others(self) -> None:
+        for optimizer in _steps_of_others():
+            self.note_step(optimizer)
+
     def note_step(self, optimizer: Optimizer) -> None:
-        """Remembers the step of an optimizer, where it is one of these tensors."""
+        """Remembers the step of an optimizer, where it is one of these tensors or of their memory."""
         self._stepped = self._stepped or any(
-            id(each) in self._ids for group in optimizer.param_groups for each in group["params"]
+            _place(each) in self._places for group in optimizer.param_groups for each in group["params"]
         )
+
+
+def _place(tensor: Tensor) -> int:
+    """Returns the memory that a tensor may share with others, or, where it has none of its own, itself."""
+    try:
+        return tensor.untyped_storage().data_ptr() or id(tensor)
+    except (NotImplementedError, RuntimeError):
+        return id(tensor)
 
 
 def _version(tensor: Tensor) -> int:

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import codecs
 import io
+import json
+import os
 import re
+import stat
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import Any, Protocol
 
 from gliclass_fast.checkpoint.documents import path_of
 from gliclass_fast.cli.readers import hint_of_pattern, kind_of, read_rows
-from gliclass_fast.cli.rows import OF_COLUMNS, FileFormatError, Reading, Row, checked
+from gliclass_fast.cli.rows import OF_COLUMNS, FileFormatError, Reading, Row, checked, shown
 
 STANDARD_INPUT = ("-", "/dev/stdin")
 BYTES_AT_A_TIME = 1 << 16
@@ -32,6 +37,14 @@ class Source(Protocol):
     @property
     def total(self) -> int | None: ...
 
+    @property
+    def identity(self) -> str | None:
+        """What another run over the same texts names, too: a whole path, or the texts themselves.
+
+        None where nothing does.
+        """
+        ...
+
     def parts(self, size: int) -> Iterator[list[Row]]:
         """Yields the rows in order, in parts of at most `size`, none of which is empty."""
         ...
@@ -40,8 +53,8 @@ class Source(Protocol):
 class Known:
     """Holds rows that are all there: those of arguments or of a file."""
 
-    def __init__(self, name: str, rows: Sequence[Row]) -> None:
-        self.name, self._rows, self.total = name, rows, len(rows)
+    def __init__(self, name: str, rows: Sequence[Row], identity: str) -> None:
+        self.name, self._rows, self.total, self.identity = name, rows, len(rows), identity
 
     def parts(self, size: int) -> Iterator[list[Row]]:
         for start in range(0, len(self._rows), size):
@@ -54,7 +67,7 @@ class Lines:
     Nothing that was yielded is held, and nothing is read ahead but one piece of the stream.
     """
 
-    total = None
+    total = identity = None
 
     def __init__(self, name: str, stream: Any, reading: Reading) -> None:
         self.name, self._stream, self._reading = name, stream, reading
@@ -93,6 +106,28 @@ class Lines:
         return Row(row.place, row.text, error=f"the line is not {self._reading.codec_name} text")
 
 
+def check_apart(output: Path, texts: Sequence[str] | None, read: Mapping[str, Path | None]) -> None:
+    """Raises ValueError where an output is a file that the command reads, under this name or another.
+
+    Writing it would destroy what was read, or feed a run with its own results.
+
+    Args:
+        texts: the arguments, as `source_of` takes them.
+        read: other files that are read, by the options that name them; None where one is not given.
+    """
+    files: dict[str, Path | int | None] = {f"the file of {option}": path for option, path in read.items()}
+    if not texts or (len(texts) == 1 and texts[0] in STANDARD_INPUT):
+        files["the file that standard input reads"] = sys.__stdin__.fileno() if sys.__stdin__ else None
+    elif is_file(texts[0]):
+        files["the input file"] = path_of(texts[0])
+    for name, file in files.items():
+        with suppress(OSError):  # What is not there, or is closed, is not overwritten.
+            if file is None or not stat.S_ISREG((found := os.stat(file)).st_mode):
+                continue
+            if os.path.samestat(found, output.stat()):
+                raise ValueError(f"--output {output} is {name}")
+
+
 def source_of(texts: Sequence[str] | None, reading: Reading) -> Source:
     """Returns what the arguments name: standard input, one file, or the texts themselves.
 
@@ -108,7 +143,8 @@ def source_of(texts: Sequence[str] | None, reading: Reading) -> Source:
             raise ValueError(f"{option} is for the columns of a file")
         if option := reading.given("--encoding", "--delimiter"):
             raise ValueError(f"{option} says how a file is read, and the arguments are the texts themselves")
-        return Known("arguments", [checked(f"text {number}", text) for number, text in enumerate(texts, 1)])
+        rows = [checked(f"text {number}", text) for number, text in enumerate(texts, 1)]
+        return Known("arguments", rows, identity=json.dumps(texts))
     path = path_of(names[0])
     if not path.exists():
         raise FileFormatError(
@@ -117,7 +153,7 @@ def source_of(texts: Sequence[str] | None, reading: Reading) -> Source:
         )
     if path.is_dir():
         raise FileFormatError(f"{path} is a folder: give one file")
-    return Known(str(path), read_rows(path, reading))
+    return Known(str(path), read_rows(path, reading), identity=shown(str(path.resolve())))
 
 
 def _standard_input(reading: Reading, asked_for: bool) -> Lines:

@@ -12,9 +12,9 @@ from typing import Annotated, Any
 
 from typer import Argument, Option
 
-from gliclass_fast.checkpoint.documents import object_of_unique_names, path_of
+from gliclass_fast.checkpoint.documents import object_of_unique_names
 from gliclass_fast.cli import console
-from gliclass_fast.cli.inputs import source_of
+from gliclass_fast.cli.inputs import check_apart, source_of
 from gliclass_fast.cli.results import Layout
 from gliclass_fast.cli.rows import TEXT_COLUMN, Reading
 from gliclass_fast.text.hypotheses import split_labels
@@ -118,8 +118,8 @@ def classify(
         raise ValueError(
             "--table and --json say how results are printed; --output writes them to a file instead"
         )
-    if output is not None and texts and output.resolve() == path_of(texts[0]).resolve():
-        raise ValueError(f"--output {output} is the input file")
+    if output is not None:
+        check_apart(output, texts, {"--labels-file": labels_file, "--examples": examples})
     if text_chunk_overlap is not None and text_chunk_size is None:
         raise ValueError("--text-chunk-overlap goes with --text-chunk-size")
     if text_chunk_size is not None and not (text_chunk_overlap or 0) < text_chunk_size:

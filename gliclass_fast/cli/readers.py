@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import gzip
 import json
@@ -50,7 +51,8 @@ def read_rows(path: Path, reading: Reading) -> list[Row]:
             return list(readers[kind](file, path, reading))
     except UnicodeError as error:
         raise FileFormatError(
-            f"{path} is not {reading.codec_name} text: {error}. Name its encoding with --encoding"
+            f"{path}{_line_of(path, reading.codec)} is not {reading.codec_name} text: "
+            f"{getattr(error, 'reason', error)}. Name its encoding with --encoding"
         ) from None
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise FileFormatError(f"{path} is not a whole gzip file: {error}") from None
@@ -73,6 +75,24 @@ def hint_of_pattern(path: Path) -> str:
     """Returns what to add to a message about a path that is not there: patterns are for the shell."""
     is_pattern = any(sign in str(path) for sign in "*?[")
     return " (a pattern in quotes is not resolved: name a file, or for batch a folder)" if is_pattern else ""
+
+
+def _line_of(path: Path, codec: str) -> str:
+    """Returns the line where decoding failed, as ", line 3", or nothing where that is not known.
+
+    The error itself told the place within some piece of the file.
+    """
+    decoder, line = codecs.getincrementaldecoder(codec)(), 1
+    with gzip.open(path, "rb") if path.suffix.lower() == ".gz" else path.open("rb") as file:
+        piece = b"a piece"
+        while piece:
+            piece = file.read(1 << 16)
+            try:
+                line += decoder.decode(piece, final=not piece).count("\n")
+            except UnicodeDecodeError as error:
+                before = error.object[: error.start].decode(codec, "ignore")
+                return f", line {line + before.count(chr(10))}"
+    return ""
 
 
 def _open(path: Path, codec: str) -> TextIO:
@@ -125,7 +145,11 @@ def _jsonl(file: TextIO, path: Path, reading: Reading) -> Iterator[Row]:
         for number, line in enumerate(file, 1):
             if line.strip():
                 try:
-                    yield f"line {number}", json.loads(line, object_pairs_hook=object_of_unique_names)
+                    record = json.loads(line.rstrip("\r\n"), object_pairs_hook=object_of_unique_names)
+                    yield f"line {number}", record
+                except json.JSONDecodeError as error:
+                    reason = f"{error.msg} (column {error.colno})"
+                    raise FileFormatError(f"{path}, line {number} is not valid JSON: {reason}") from None
                 except (ValueError, RecursionError) as error:  # a number of very many digits is the former
                     raise FileFormatError(f"{path}, line {number} is not valid JSON: {error}") from None
 

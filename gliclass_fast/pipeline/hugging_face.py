@@ -110,16 +110,21 @@ class HuggingFacePipeline:
         top = None if given["top_k"] is None else whole_number(given["top_k"], "top_k")
         check_switches(multi_label=given["multi_label"])
         kind = kind_for(len(names), bool(given["multi_label"]))
-        arguments |= {
-            "classification_type": kind,
-            "label_descriptions": hypotheses(given["hypothesis_template"], names),
-        }
+        keys, read = names, hypotheses(given["hypothesis_template"], names)
+        if len(set(names)) < len(names):  # Two labels may be alike, and yet each has its own score.
+            keys = [f"{number}. {name}" for number, name in enumerate(names, 1)]
+            texts_of = read or {name: name for name in names}
+            read = {key: texts_of[name] for key, name in zip(keys, names, strict=True)}
+        arguments |= {"classification_type": kind, "label_descriptions": read}
 
         def run(part: list[Any], first: int = 0) -> list[dict[str, Any]]:
             texts = check_texts(part, first)
             classify = self._classify or self.classifier
-            scored = classify(texts, names, return_hierarchical=True, first_text=first, **arguments)
-            return [_result(text, names, own, top) for text, own in zip(texts, scored, strict=True)]
+            scored = classify(texts, keys, return_hierarchical=True, first_text=first, **arguments)
+            return [
+                _result(text, names, [own[key] for key in keys], top)
+                for text, own in zip(texts, scored, strict=True)
+            ]
 
         if isinstance(sequences, str):
             return run([sequences])[0]
@@ -185,6 +190,9 @@ def answer(
     for ours, theirs in (("texts", "sequences"), ("labels", "candidate_labels")):
         if ours in named and theirs not in named:
             named[theirs] = named.pop(ours)
+    given = bool(positional) + ("sequences" in named) + ("texts" in named)
+    if given != 1:
+        raise WrongType("the texts are given twice" if given else "give texts, as the first argument")
     own = HuggingFacePipeline(classifier, **defaults)
     own._classify = partial(classify, classifier)  # that of a subclass has run already
     return own(*positional, **named)
@@ -209,9 +217,9 @@ def _candidates(labels: Any) -> list[str]:
     return names
 
 
-def _result(text: str, names: list[str], scores: dict[str, float], top: int | None) -> dict[str, Any]:
-    ranked = sorted(names, key=scores.__getitem__, reverse=True)[:top]
-    return {"sequence": text, "labels": ranked, "scores": [scores[name] for name in ranked]}
+def _result(text: str, names: list[str], scores: list[float], top: int | None) -> dict[str, Any]:
+    best = sorted(range(len(names)), key=scores.__getitem__, reverse=True)[:top]
+    return {"sequence": text, "labels": [names[n] for n in best], "scores": [scores[n] for n in best]}
 
 
 def _is_stream(sequences: Any) -> bool:

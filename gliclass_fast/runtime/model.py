@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import fields, replace
@@ -12,11 +13,11 @@ from threading import Lock
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PretrainedConfig
 
 from gliclass_fast.checkpoint.adapter_folder import resolve_adapter
-from gliclass_fast.checkpoint.live import LiveModel, whole
+from gliclass_fast.checkpoint.live import LiveModel, unwrapped, whole
 from gliclass_fast.checkpoint.lora import open_checkpoint
 from gliclass_fast.checkpoint.memory import return_freed
 from gliclass_fast.config import dtype_name, valid_options
@@ -35,6 +36,13 @@ from gliclass_fast.text.errors import WrongValue
 logger = logging.getLogger(__name__)
 
 Built = TypeVar("Built")
+
+_READINGS = 5  # of a live model that another thread changes meanwhile
+_PAUSE = 0.01  # seconds between two readings, in which a step may end
+_NEVER_STILL = (
+    "%s changed whenever its weights were copied, so that this copy may hold those of several steps; call "
+    "the pipeline between the steps, or give on_change='ignore' and call refresh() there"
+)
 
 
 class GLiClassModel(StockModel):
@@ -144,10 +152,14 @@ class GLiClassModel(StockModel):
         far as `LiveState` says, and `on_change` decides what happens then.
 
         settings: backend, cuda_graphs, quantization and on_change, as `from_pretrained` takes them.
-        Raises CheckpointError for an adapter that cannot be merged.
+        Raises CheckpointError for an adapter that cannot be merged, TypeError for what is no such model.
         """
+        first = next(unwrapped(model).parameters(), None) if isinstance(model, nn.Module) else None
+        if first is None or not hasattr(unwrapped(model), "config"):
+            raise TypeError(
+                f"from_gliclass takes a model of the package gliclass, got {type(model).__name__}"
+            )
         model = whole(model)
-        first = next(model.parameters())
         own = torch.float32 if first.dtype is torch.float64 else first.dtype  # the engine has no float64
         settings |= {"dtype": dtype or own, "device": first.device if device is None else device}
         return cls(model.config.to_dict(), LiveModel(model), "the gliclass model", **settings)
@@ -188,10 +200,19 @@ class GLiClassModel(StockModel):
         self.origin.on_change = on_change
 
     def _build(self, settings: Settings) -> None:
-        """Builds a network and, once it is there, puts it in the place of the old one."""
-        origin, seen = self.origin, self.origin.observe()
-        config = read_config(origin.options())
-        loaded = load(config, origin.read_tensors(), origin.name, settings)
+        """Builds a network and, once it is there, puts it in the place of the old one.
+
+        Where another thread changes a live model while its tensors are read, they are read again.
+        """
+        origin = self.origin
+        for _ in range(_READINGS):
+            seen, config = origin.observe(), read_config(origin.options())
+            loaded = load(config, origin.read_tensors(), origin.name, settings)
+            if seen.holds():
+                break
+            time.sleep(_PAUSE)
+        else:
+            logger.warning(_NEVER_STILL, origin.name)
         self._exchange(loaded, settings)
         origin.remember(seen)  # at last: other threads wait for the network until it is there
 

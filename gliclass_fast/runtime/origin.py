@@ -23,6 +23,10 @@ class Seen:
     options: dict[str, Any]
     tensors: LiveState | None
 
+    def holds(self) -> bool:
+        """Tells whether the tensors are still the same."""
+        return self.tensors is None or self.tensors.holds()
+
 
 class Origin:
     """Holds the options of config.json, and a function that reads the stock tensors."""
@@ -60,8 +64,7 @@ class Origin:
         return Seen(self._public_options(), None if live is None else live.state())
 
     def _public_options(self) -> dict[str, Any]:
-        """Returns the options that people set; transformers keeps notes of its own beside them."""
-        return {name: value for name, value in vars(self.config).items() if not name.startswith("_")}
+        return _public(self.config)
 
     def remember(self, seen: Seen) -> None:
         """Remembers what the newest network was built from."""
@@ -73,19 +76,28 @@ class Origin:
         return self._raw | self._changes(self._public_options())
 
     def _changes(self, options: Mapping[str, Any]) -> dict[str, Any]:
-        before = self._built.options
-        return {
-            name: value.to_dict() if isinstance(value, PretrainedConfig) else value
-            for name, value in options.items()
-            if name not in before or before[name] != value
-        }
+        before, found = self._built.options, {}
+        for name, value in options.items():
+            if name not in before or before[name] != value:
+                own = getattr(self.config, name, None)
+                found[name] = own.to_dict() if isinstance(own, PretrainedConfig) else value
+        return found
 
     def tensors_changed(self) -> bool:
         """Tells whether a live model's tensors changed since the newest network was built."""
-        return self._built.tensors is not None and not self._built.tensors.holds()
+        return not self._built.holds()
 
     def changed(self) -> bool:
         """Tells whether options or tensors changed since the newest network was built, and that counts."""
         if self._on_change == "ignore":
             return False
         return self._public_options() != self._built.options or self.tensors_changed()
+
+
+def _public(config: PretrainedConfig) -> dict[str, Any]:
+    """Returns the options that people set; transformers keeps notes of its own beside them.
+
+    Those of a backbone are options of their own, and may change where they stand.
+    """
+    options = {name: value for name, value in vars(config).items() if not name.startswith("_")}
+    return {n: _public(each) if isinstance(each, PretrainedConfig) else each for n, each in options.items()}

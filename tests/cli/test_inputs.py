@@ -125,7 +125,9 @@ MALFORMED = [
     ("in.parquet", "PAR1", "is not a parquet file"),
     ("in.parquet.gz", "x", "unknown file type"),
     ("in.docx", "x", "unknown file type"),
-    ("in.txt", "caf\xe9", "is not UTF-8 text.*--encoding"),
+    ("in.txt", "caf\xe9", "line 1 is not UTF-8 text.*--encoding"),
+    ("in.txt", "a line\n" * 20000 + "caf\xe9s\n", "line 20001 is not UTF-8 text: invalid continuation byte"),
+    ("in.jsonl", '"a"\n\n{"text": \n', r"line 3 is not valid JSON: Expecting value \(column 10\)$"),
 ]
 
 

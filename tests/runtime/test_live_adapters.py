@@ -44,6 +44,33 @@ ADAPTERS: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.parametrize("first", [True, False], ids=["the first", "the second"])
+def test_adapters_of_which_one_trains_a_module_that_the_other_adapts(first: bool) -> None:
+    """PEFT then has layers with adapters within the copies of the module."""
+    model = reference_model(scorer_type="mlp")
+    saved = {True: ["scorer"], False: None}
+    configs = [
+        peft.LoraConfig(
+            r=4, target_modules="all-linear", init_lora_weights=False, modules_to_save=saved[each]
+        )
+        for each in (first, not first)
+    ]
+    wrapped = peft.get_peft_model(model, configs[0])
+    fast = ZeroShotClassificationPipeline(wrapped, byte_tokenizer(), device="cpu", progress_bar=False)
+    wrapped.add_adapter("second", configs[1])
+    for name in ("default", "second", "default"):
+        wrapped.set_adapter(name)
+        assert_same_results(scores(fast), scores(reference_pipeline(wrapped)))
+
+
+def test_what_peft_cannot_merge_names_the_layer() -> None:
+    model = reference_model("modernbert")
+    config = peft.LoraConfig(target_modules="all-linear", lora_bias=True)
+    model.model.encoder_model = peft.get_peft_model(model.model.encoder_model, config)
+    with pytest.raises(CheckpointError, match=r"adapter on model\.encoder_model\..*Wqkv"):
+        fast_pipeline(GLiClassModel.from_gliclass(model, device="cpu"))
+
+
 @pytest.mark.parametrize("whole", [True, False], ids=["whole", "encoder"])
 @pytest.mark.parametrize("name", ADAPTERS)
 def test_an_adapter_that_is_not_merged_is_merged_in_the_copy(name: str, whole: bool) -> None:

@@ -1,0 +1,152 @@
+"""Changes of a live model that are hard to see: by where they stand, during a copy, through other tensors."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+
+from gliclass_fast import GLiClassModel
+from gliclass_fast.checkpoint import live
+from gliclass_fast.runtime import model as runtime_model
+from tests.sentences import LABELS, TEXTS
+from tests.tiny import fast_pipeline, reference_model
+
+
+def scores(pipeline: Any) -> Any:
+    return pipeline(TEXTS[:3], LABELS[2], threshold=0.0)
+
+
+def pipeline_of(model: Any) -> Any:
+    return fast_pipeline(GLiClassModel.from_gliclass(model, device="cpu"))
+
+
+def test_an_option_of_the_backbone_counts_from_the_next_call() -> None:
+    """It lies in a configuration within the configuration, which stays the same object."""
+    model = reference_model("bert")
+    pipeline = pipeline_of(model)
+    before = scores(pipeline)
+    model.config.encoder_config.hidden_act = "relu"
+    after = scores(pipeline)
+    assert after != before
+    assert after == scores(pipeline_of(model))
+    pipeline.model.on_change = "error"
+    model.config.encoder_config.hidden_act = "gelu"
+    with pytest.raises(RuntimeError, match="changed since"):
+        scores(pipeline)
+
+
+def test_weights_that_change_while_they_are_copied_are_copied_again(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = reference_model("bert")
+    pipeline = pipeline_of(model)
+    changes = [1.5, 2.0]
+    build = runtime_model.load
+
+    def beside(*given: object) -> object:
+        built = build(*given)
+        if changes:
+            with torch.no_grad():
+                next(model.parameters()).mul_(changes.pop())
+        return built
+
+    monkeypatch.setattr(runtime_model, "load", beside)
+    pipeline.refresh()
+    assert not changes and not caplog.records
+    assert scores(pipeline) == scores(pipeline_of(model))
+    changes += [1.0] * 9
+    pipeline.refresh()
+    assert len(changes) == 4 and "changed whenever its weights were copied" in caplog.text
+
+
+@pytest.mark.parametrize("given", [None, "a name", torch.nn.Linear(2, 2), torch.nn.ReLU()])
+def test_what_is_no_model_of_gliclass_is_refused_by_its_type(given: object) -> None:
+    with pytest.raises(TypeError, match=f"package gliclass, got {type(given).__name__}"):
+        GLiClassModel.from_gliclass(given)
+
+
+def test_steps_and_looks_of_many_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A look that begins while a step tells the others of itself stops neither."""
+
+    class Growing:
+        def __init__(self) -> None:
+            self.left = 3
+
+        def __iter__(self) -> Iterator[object]:
+            self.left -= 1
+            if self.left >= 0:
+                raise RuntimeError("Set changed size during iteration")
+            return iter(())
+
+    growing = Growing()
+    monkeypatch.setattr(live, "_watching", growing)
+    parameter = torch.nn.Parameter(torch.ones(1))
+    parameter.grad = torch.ones(1)
+    torch.optim.SGD([parameter], lr=0.1).step()
+    assert growing.left == -1 and parameter.item() < 1
+
+
+def test_a_copy_waits_for_a_step_that_is_under_way(caplog: pytest.LogCaptureFixture) -> None:
+    model = reference_model("bert")
+    pipeline = pipeline_of(model)
+    begun, answered = threading.Event(), threading.Event()
+
+    class Slow(torch.optim.SGD):
+        @torch.no_grad()
+        def step(self, closure: Any = None) -> None:
+            first, *others = self.param_groups[0]["params"]
+            first.mul_(3.0)
+            begun.set()
+            answered.wait(0.02)
+            for each in others:
+                each.mul_(1.5)
+
+    optimizer = Slow(model.parameters(), lr=0.1)
+    thread = threading.Thread(target=optimizer.step)
+    thread.start()
+    begun.wait()
+    found = scores(pipeline)
+    answered.set()
+    thread.join()
+    assert found == scores(pipeline_of(model)) and not caplog.records
+
+
+@pytest.mark.parametrize("inner", ["model", "model.encoder_model"])
+def test_a_part_within_data_parallel(inner: str) -> None:
+    model = reference_model("bert")
+    before = scores(pipeline_of(model))
+    place, _, name = inner.rpartition(".")
+    parent = model.get_submodule(place)
+    setattr(parent, name, torch.nn.DataParallel(getattr(parent, name)))
+    assert scores(pipeline_of(model)) == before
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_distances_do_not_depend_on_torch_s_default_dtype(dtype: torch.dtype) -> None:
+    model = reference_model("deberta-v2")
+    before = scores(pipeline_of(model))
+    torch.set_default_dtype(dtype)
+    try:
+        assert scores(pipeline_of(model)) == before
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+def test_a_step_of_a_flat_parameter_is_one_of_the_parameters_in_it() -> None:
+    """Libraries that shard training keep weights as views of one long parameter."""
+    model = reference_model("bert")
+    parameters = list(model.parameters())
+    flat = torch.nn.Parameter(torch.cat([each.detach().flatten() for each in parameters]))
+    pieces = flat.detach().split([each.numel() for each in parameters])
+    for each, piece in zip(parameters, pieces, strict=True):
+        each.data = piece.view(each.shape)
+    pipeline = pipeline_of(model)
+    before = scores(pipeline)
+    flat.grad = torch.ones_like(flat)
+    torch.optim.SGD([flat], lr=0.1).step()
+    after = scores(pipeline)
+    assert after != before and after == scores(pipeline_of(model))

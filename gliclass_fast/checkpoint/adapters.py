@@ -44,13 +44,13 @@ def merged_readers(model: nn.Module) -> dict[str, Callable[[], Tensor]]:
     layers = adapter_layers(model)
     readers: dict[str, Callable[[], Tensor]] = {}
     computed, parts = computed_readers(model)
-    parallel = [
-        f"{name}." for name, each in model.named_modules() if type(each).__name__.endswith("Parallel")
-    ]
+    kinds = ((name, type(each).__name__) for name, each in model.named_modules())
+    parallel = [f"{name}.module." for name, kind in kinds if kind.endswith("DataParallel")]
 
     def plain(name: str) -> str:
         for wrapper in reversed(parallel):  # the innermost first
-            name = name.replace(f"{wrapper}module.", wrapper)
+            if name.startswith(wrapper):
+                name = wrapper.removesuffix("module.") + name.removeprefix(wrapper)
         return _plain(name)
 
     if beneath := [name for name in computed if any(name.startswith(f"{each}.") for each in layers)]:

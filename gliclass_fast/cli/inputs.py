@@ -117,7 +117,7 @@ def check_apart(output: Path, texts: Sequence[str] | None, read: Mapping[str, Pa
     """
     files: dict[str, Path | int | None] = {f"the file of {option}": path for option, path in read.items()}
     if not texts or (len(texts) == 1 and texts[0] in STANDARD_INPUT):
-        files["the file that standard input reads"] = sys.__stdin__.fileno() if sys.__stdin__ else None
+        files["the file that standard input reads"] = 0
     elif is_file(texts[0]):
         files["the input file"] = path_of(texts[0])
     for name, file in files.items():

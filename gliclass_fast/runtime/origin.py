@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,8 @@ class Seen:
     """Remembers the options and the live tensors of one moment."""
 
     options: dict[str, Any]
+    # every configuration that holds options, with all that it holds: to compare these takes less time
+    configs: list[tuple[PretrainedConfig, dict[str, Any]]]
     tensors: LiveState | None
 
     def holds(self) -> bool:
@@ -61,7 +63,8 @@ class Origin:
     def observe(self) -> Seen:
         """Returns what is there now, for `remember`."""
         live = self.read_tensors if isinstance(self.read_tensors, LiveModel) else None
-        return Seen(self._public_options(), None if live is None else live.state())
+        configs = [(each, dict(vars(each))) for each in _with_inner(self.config)]
+        return Seen(self._public_options(), configs, None if live is None else live.state())
 
     def _public_options(self) -> dict[str, Any]:
         return _public(self.config)
@@ -91,7 +94,20 @@ class Origin:
         """Tells whether options or tensors changed since the newest network was built, and that counts."""
         if self._on_change == "ignore":
             return False
-        return self._public_options() != self._built.options or self.tensors_changed()
+        return self._options_changed() or self.tensors_changed()
+
+    def _options_changed(self) -> bool:
+        configs = self._built.configs
+        if configs[0][0] is self.config and all(vars(each) == before for each, before in configs):
+            return False
+        return self._public_options() != self._built.options
+
+
+def _with_inner(config: PretrainedConfig) -> Iterator[PretrainedConfig]:
+    yield config
+    for value in vars(config).values():
+        if isinstance(value, PretrainedConfig):
+            yield from _with_inner(value)
 
 
 def _public(config: PretrainedConfig) -> dict[str, Any]:

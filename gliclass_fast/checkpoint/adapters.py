@@ -76,12 +76,12 @@ def merged_readers(model: nn.Module) -> dict[str, Callable[[], Tensor]]:
             continue  # what a weight is computed of, or what PEFT's layers share, as those of VeRA do
         if ".modules_to_save." in name:  # PEFT's trained copy of a module counts, not the module
             place, _, rest = name.partition(".modules_to_save.")
-            adapter, _, own = rest.partition(".")
+            adapter = rest.partition(".")[0]
             wrapper: Any = model.get_submodule(place)
             if adapter in wrapper.active_adapters and not wrapper.disable_adapters:
-                readers[plain(f"{place}.{own}")] = read
+                readers[plain(name).replace(f".modules_to_save.{adapter}.", ".", 1)] = read
         else:
-            readers.setdefault(plain(name.replace(".original_module.", ".")), read)
+            readers.setdefault(plain(name).replace(".original_module.", "."), read)
     readers |= {plain(name): read for name, read in computed.items()}
     if left := [name for name in readers if ".lora_" in name or ".base_layer." in name]:
         raise CheckpointError(
@@ -106,9 +106,9 @@ def _merged(place: str, layer: Any, own: str) -> Tensor:
     try:
         twin.merge() if wanted else twin.unmerge()
         tensors = twin.get_base_layer().state_dict()
-    except torch.OutOfMemoryError:
-        raise
     except (AttributeError, NotImplementedError, RuntimeError, ValueError, TypeError) as error:
+        if "memory" in str(error):  # where that ends, the adapter is not at fault
+            raise
         raise CheckpointError(
             f"the adapter on {place} ({type(layer).__name__}) is not LoRA that PEFT can merge: {error}"
         ) from None

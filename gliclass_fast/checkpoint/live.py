@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
+from types import CodeType
 from typing import Any
 from weakref import WeakSet, ref
 
@@ -17,19 +19,25 @@ from gliclass_fast.checkpoint.memory import ReusedMemory
 from gliclass_fast.checkpoint.own_forwards import Look, count_hooks, refuse_own_forwards, warn_of_hooks
 
 _watching: WeakSet[LiveState] = WeakSet()
-_stepping: dict[int, ref[Optimizer]] = {}  # by thread; a step that fails stays until its thread makes another
+# the steps that have begun: by thread and the id of the frame that makes it, the frame's code, the optimizer
+_begun: dict[tuple[int, int], tuple[CodeType, ref[Optimizer]]] = {}
 
 
 def _note_begin(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
     """Remembers that a step is under way: meanwhile some tensors are of the time before, others after it."""
-    _stepping[threading.get_ident()] = ref(optimizer)
+    if not torch.compiler.is_compiling():
+        frame = sys._getframe(1)  # It makes the step, and calls the hooks.
+        _begun[threading.get_ident(), id(frame)] = frame.f_code, ref(optimizer)
 
 
 def _note_step(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
     """Tells states of a step, as fused optimizers write to tensors without a trace in the tensors' counts."""
-    for state in _watched():
-        state.note_step(optimizer)
-    _stepping.pop(threading.get_ident(), None)
+    if states := _watched():
+        places = _places_of(optimizer)
+        for state in states:
+            state.note_step(places)
+    if not torch.compiler.is_compiling():
+        _begun.pop((threading.get_ident(), id(sys._getframe(1))), None)
 
 
 def _watched() -> list[LiveState]:
@@ -41,12 +49,19 @@ def _watched() -> list[LiveState]:
 
 
 def _steps_of_others() -> list[Optimizer]:
-    """Returns the optimizers whose step is under way in another thread."""
-    if not _stepping:
-        return []
-    others = {thread.ident for thread in threading.enumerate()} - {threading.get_ident()}
-    found = [step() for thread, step in _stepping.copy().items() if thread in others]
-    return [optimizer for optimizer in found if optimizer is not None]
+    """Returns the optimizers whose step is under way in another thread, and forgets steps that failed."""
+    found = []
+    if _begun:
+        running = sys._current_frames()
+        for (thread, number), (code, optimizer) in _begun.copy().items():
+            frame = running.get(thread)
+            while frame is not None and (id(frame) != number or frame.f_code is not code):
+                frame = frame.f_back
+            if frame is None:
+                _begun.pop((thread, number), None)
+            elif thread != threading.get_ident() and (known := optimizer()) is not None:
+                found.append(known)
+    return found
 
 
 register_optimizer_step_pre_hook(_note_begin)
@@ -124,20 +139,22 @@ class LiveState:
 
     def _note_others(self) -> None:
         for optimizer in _steps_of_others():
-            self.note_step(optimizer)
+            self.note_step(_places_of(optimizer))
 
-    def note_step(self, optimizer: Optimizer) -> None:
-        """Remembers the step of an optimizer, where it is one of these tensors or of their memory."""
-        self._stepped = self._stepped or any(
-            _place(each) in self._places for group in optimizer.param_groups for each in group["params"]
-        )
+    def note_step(self, places: Set[int]) -> None:
+        """Remembers the step of an optimizer whose tensors lie in these places, where some are of these."""
+        self._stepped = self._stepped or not self._places.isdisjoint(places)
+
+
+def _places_of(optimizer: Optimizer) -> set[int]:
+    return {_place(each) for group in optimizer.param_groups for each in group["params"]}
 
 
 def _place(tensor: Tensor) -> int:
     """Returns the memory that a tensor may share with others, or, where it has none of its own, itself."""
     try:
         return tensor.untyped_storage().data_ptr() or id(tensor)
-    except (NotImplementedError, RuntimeError):
+    except Exception:  # of many kinds, and none may end the step of an optimizer
         return id(tensor)
 
 

@@ -103,12 +103,12 @@ def run(
             writer: Writer = Tables(layout) if table else JsonLines()
             job.run(writer, TEXTS_AT_A_TIME)
             return
-        if resume and not layout.own_columns and source.identity is None:
-            raise ValueError(f"--resume with --no-text needs a file: {source.name} may give other texts now")
         note = RunNote(
             output, source.name, _noted(scoring, layout, source), str(loaded.dtype), skips=on_error == "skip"
         )
         note.check(resume)
+        if resume and note.finished is not None and not layout.own_columns and source.identity is None:
+            raise ValueError(f"--resume cannot tell the results of {source.name} apart without their texts")
         writer = open_writer(output, resume, layout)
         if writer.kept and note.finished is None:
             raise ValueError(
@@ -130,22 +130,24 @@ def _check_output(output: Path, labels: Any) -> None:
 
 def _noted(scoring: Scoring, layout: Layout, source: Source) -> dict[str, Any]:
     """Returns the options that must be the same where a run is resumed."""
-    adapters = {name: _place(folder) for name, folder in scoring.adapters.items()}
     options: dict[str, Any] = {
-        "labels": scoring.labels, "model": _place(scoring.model), "threshold": scoring.threshold,
+        "labels": scoring.labels, "model": scoring.model, "threshold": scoring.threshold,
         "single": scoring.single, "prompt": scoring.prompt, "examples": scoring.examples,
         "labels-per-pass": scoring.labels_per_pass, "max-length": scoring.max_length,
         "quantization": scoring.quantization, "text-chunk-size": scoring.text_chunk_size,
-        "text-chunk-overlap": scoring.text_chunk_overlap, "adapters": adapters or None,
+        "text-chunk-overlap": scoring.text_chunk_overlap, "adapters": scoring.adapters or None,
         "adapter-column": scoring.adapter_column, "keep": list(layout.keep) or None,
         "no-text": not layout.text or None, "top-k": layout.top_k,
     }  # fmt: skip
-    # only the input tells what results without texts belong to
-    return options if layout.own_columns else {**options, "input": source.identity}
+    adapters = {name: _folder(each) for name, each in scoring.adapters.items()}
+    places: dict[str, Any] = {"model": _folder(scoring.model), "adapters": adapters or None}
+    if not layout.own_columns:  # Only the input tells what results without texts belong to.
+        options["input"], places["input"] = source.name, source.identity
+    return {**options, "places": places}
 
 
-def _place(model: str) -> str:
-    """Returns a model as any folder would name it: a folder by its whole path, or the id of a repository."""
+def _folder(model: str) -> str:
+    """Returns the whole path of a folder, or the id of a repository as it is."""
     path = path_of(model)
     return str(path.resolve()) if path.is_dir() else model
 

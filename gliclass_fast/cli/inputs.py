@@ -53,7 +53,7 @@ class Source(Protocol):
 class Known:
     """Holds rows that are all there: those of arguments or of a file."""
 
-    def __init__(self, name: str, rows: Sequence[Row], identity: str) -> None:
+    def __init__(self, name: str, rows: Sequence[Row], identity: str | None) -> None:
         self.name, self._rows, self.total, self.identity = name, rows, len(rows), identity
 
     def parts(self, size: int) -> Iterator[list[Row]]:
@@ -106,6 +106,11 @@ class Lines:
         return Row(row.place, row.text, error=f"the line is not {self._reading.codec_name} text")
 
 
+def note_of(output: Path) -> Path:
+    """Returns the file beside an output that says what it is made with."""
+    return output.with_name(f"{output.name}.options.json")
+
+
 def check_apart(output: Path, texts: Sequence[str] | None, read: Mapping[str, Path | None]) -> None:
     """Raises ValueError where an output is a file that the command reads, under this name or another.
 
@@ -116,16 +121,21 @@ def check_apart(output: Path, texts: Sequence[str] | None, read: Mapping[str, Pa
         read: other files that are read, by the options that name them; None where one is not given.
     """
     files: dict[str, Path | int | None] = {f"the file of {option}": path for option, path in read.items()}
-    if not texts or (len(texts) == 1 and texts[0] in STANDARD_INPUT):
+    if _is_standard_input(texts):
         files["the file that standard input reads"] = 0
-    elif is_file(texts[0]):
+    elif texts and is_file(texts[0]):
         files["the input file"] = path_of(texts[0])
     for name, file in files.items():
-        with suppress(OSError):  # What is not there, or is closed, is not overwritten.
-            if file is None or not stat.S_ISREG((found := os.stat(file)).st_mode):
-                continue
-            if os.path.samestat(found, output.stat()):
-                raise ValueError(f"--output {output} is {name}")
+        for written in (output, note_of(output)):
+            with suppress(OSError):  # What is not there, or is closed, is not overwritten.
+                if file is None or not os.path.samestat(found := os.stat(file), written.stat()):
+                    continue
+                if file != 0 or stat.S_ISREG(found.st_mode):  # A terminal is read and written.
+                    raise ValueError(f"--output {output} writes {written}, which is {name}")
+
+
+def _is_standard_input(texts: Sequence[str] | None) -> bool:
+    return not texts or (len(texts) == 1 and texts[0] in STANDARD_INPUT)
 
 
 def source_of(texts: Sequence[str] | None, reading: Reading) -> Source:
@@ -133,7 +143,7 @@ def source_of(texts: Sequence[str] | None, reading: Reading) -> Source:
 
     Raises ValueError for a mistake, and where an argument is the name of a file that is not there.
     """
-    if not texts or (len(texts) == 1 and texts[0] in STANDARD_INPUT):
+    if not texts or _is_standard_input(texts):
         return _standard_input(reading, asked_for=bool(texts))
     names = [text for text in texts if text in STANDARD_INPUT or is_file(text) or is_file_name(text)]
     if names and len(texts) > 1:
@@ -153,7 +163,8 @@ def source_of(texts: Sequence[str] | None, reading: Reading) -> Source:
         )
     if path.is_dir():
         raise FileFormatError(f"{path} is a folder: give one file")
-    return Known(str(path), read_rows(path, reading), identity=shown(str(path.resolve())))
+    identity = shown(str(path.resolve())) if path.is_file() else None  # a pipe may give other texts now
+    return Known(str(path), read_rows(path, reading), identity)
 
 
 def _standard_input(reading: Reading, asked_for: bool) -> Lines:

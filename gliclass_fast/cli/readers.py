@@ -10,6 +10,7 @@ import sys
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from math import isnan
 from pathlib import Path
 from typing import Any, TextIO
@@ -51,7 +52,7 @@ def read_rows(path: Path, reading: Reading) -> list[Row]:
             return list(readers[kind](file, path, reading))
     except UnicodeError as error:
         raise FileFormatError(
-            f"{path}{_line_of(path, reading.codec)} is not {reading.codec_name} text: "
+            f"{path}{_line_of(path, reading.codec) or ''} is not {reading.codec_name} text: "
             f"{getattr(error, 'reason', error)}. Name its encoding with --encoding"
         ) from None
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
@@ -77,22 +78,25 @@ def hint_of_pattern(path: Path) -> str:
     return " (a pattern in quotes is not resolved: name a file, or for batch a folder)" if is_pattern else ""
 
 
-def _line_of(path: Path, codec: str) -> str:
-    """Returns the line where decoding failed, as ", line 3", or nothing where that is not known.
+def _line_of(path: Path, codec: str) -> str | None:
+    """Returns the line where decoding fails, as ", line 3", or None where that cannot be told.
 
-    The error itself told the place within some piece of the file.
+    An error of a reader tells the place within some piece of the file.
     """
+    if not path.is_file():  # A pipe cannot be read again.
+        return None
     decoder, line = codecs.getincrementaldecoder(codec)(), 1
-    with gzip.open(path, "rb") if path.suffix.lower() == ".gz" else path.open("rb") as file:
-        piece = b"a piece"
-        while piece:
-            piece = file.read(1 << 16)
-            try:
-                line += decoder.decode(piece, final=not piece).count("\n")
-            except UnicodeDecodeError as error:
-                before = error.object[: error.start].decode(codec, "ignore")
-                return f", line {line + before.count(chr(10))}"
-    return ""
+    try:
+        with gzip.open(path, "rb") if path.suffix.lower() == ".gz" else path.open("rb") as file:
+            for piece in iter(partial(file.read, 1 << 16), b""):
+                line += decoder.decode(piece).count("\n")
+            decoder.decode(b"", final=True)
+    except UnicodeDecodeError as error:
+        before = error.object[: error.start].decode(error.encoding, "ignore")
+        return f", line {line + before.count(chr(10))}"
+    except (OSError, EOFError, zlib.error, UnicodeError):
+        return None
+    return None
 
 
 def _open(path: Path, codec: str) -> TextIO:

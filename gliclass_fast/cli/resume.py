@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from gliclass_fast.cli.inputs import note_of
 from gliclass_fast.cli.results import Kept, Layout
 from gliclass_fast.cli.rows import FileFormatError, Row, shown
 
@@ -76,10 +77,11 @@ class RunNote:
 
         Args:
             source: the name of the input, which a reader of the note wants to know.
-            options: JSON values by name; None is the value of an option that is not given.
+            options: JSON values by name; None is the value of an option that is not given. Those of "places"
+                count in place of those that have their names, which may mean other files in another folder.
             skips: whether rows that fail have no result.
         """
-        self.path, self._options = output.with_name(f"{output.name}.options.json"), options
+        self.path, self._options = note_of(output), options
         self._output, self._source, self._dtypes = output, source, [dtype]
         self.skips, self.done = skips, Done()
         self._anew = True
@@ -96,7 +98,11 @@ class RunNote:
             )
         if "precision" in options:  # the name that notes of 0.1.0 have
             options["quantization"] = options.pop("precision")
-        other = [name for name in self._options if self._options[name] != options.get(name)]
+        now, before_places = dict(self._options), options.pop("places", None)
+        places = now.pop("places", {})
+        if before_places is not None:  # Notes of earlier versions have the names alone.
+            now, options = {**now, **places}, {**options, **before_places}
+        other = [name for name in now if now[name] != options.get(name)]
         if resume and other:
             raise ValueError(
                 f"{self._output} was made with other options; --resume continues with the same: "

@@ -110,12 +110,12 @@ class HuggingFacePipeline:
         top = None if given["top_k"] is None else whole_number(given["top_k"], "top_k")
         check_switches(multi_label=given["multi_label"])
         kind = kind_for(len(names), bool(given["multi_label"]))
-        keys, read = names, hypotheses(given["hypothesis_template"], names)
+        keys, descriptions = names, hypotheses(given["hypothesis_template"], names)
         if len(set(names)) < len(names):  # Two labels may be alike, and yet each has its own score.
             keys = [f"{number}. {name}" for number, name in enumerate(names, 1)]
-            texts_of = read or {name: name for name in names}
-            read = {key: texts_of[name] for key, name in zip(keys, names, strict=True)}
-        arguments |= {"classification_type": kind, "label_descriptions": read}
+            texts_of = descriptions or {name: name for name in names}
+            descriptions = {key: texts_of[name] for key, name in zip(keys, names, strict=True)}
+        arguments |= {"classification_type": kind, "label_descriptions": descriptions}
 
         def run(part: list[Any], first: int = 0) -> list[dict[str, Any]]:
             texts = check_texts(part, first)

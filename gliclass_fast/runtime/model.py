@@ -25,7 +25,7 @@ from gliclass_fast.models.configuration import read_config
 from gliclass_fast.ops import Ops, unavailable_reason
 from gliclass_fast.runtime.adapters import Adapter, AdapterLibrary
 from gliclass_fast.runtime.loaded import LoadedNetwork, load
-from gliclass_fast.runtime.origin import Origin
+from gliclass_fast.runtime.origin import Origin, Seen
 from gliclass_fast.runtime.pretrained import find_pretrained
 from gliclass_fast.runtime.settings import Settings
 from gliclass_fast.runtime.stock import WITHOUT_WEIGHTS, StockModel
@@ -38,7 +38,7 @@ logger = logging.getLogger(__name__)
 Built = TypeVar("Built")
 
 _READINGS = 5  # of a live model that another thread changes meanwhile
-_PAUSE = 0.01  # seconds between two readings, in which a step may end
+_PATIENCE = 1.0  # seconds, in which the step of an optimizer may end
 _NEVER_STILL = (
     "%s changed whenever its weights were copied, so that this copy may hold those of several steps; call "
     "the pipeline between the steps, or give on_change='ignore' and call refresh() there"
@@ -205,16 +205,25 @@ class GLiClassModel(StockModel):
         Where another thread changes a live model while its tensors are read, they are read again.
         """
         origin = self.origin
-        for _ in range(_READINGS):
-            seen, config = origin.observe(), read_config(origin.options())
+        for reading in range(1, _READINGS + 1):
+            seen = self._observed()
+            config = read_config(origin.options())
             loaded = load(config, origin.read_tensors(), origin.name, settings)
             if seen.holds():
                 break
-            time.sleep(_PAUSE)
+            if reading < _READINGS:
+                del loaded  # before another one takes as much memory
         else:
             logger.warning(_NEVER_STILL, origin.name)
         self._exchange(loaded, settings)
         origin.remember(seen)  # at last: other threads wait for the network until it is there
+
+    def _observed(self) -> Seen:
+        """Observes the origin while no step of its tensors is under way, or after some patience."""
+        until = time.monotonic() + _PATIENCE
+        while not (seen := self.origin.observe()).holds() and time.monotonic() < until:
+            time.sleep(_PATIENCE / 100)
+        return seen
 
     def _exchange(self, loaded: LoadedNetwork, settings: Settings) -> None:
         """Puts a network in the place of the old one, with the adapters of the live model that it is of."""
@@ -232,7 +241,7 @@ class GLiClassModel(StockModel):
                 return
             same = read_config(self.origin.options()) == self.loaded.config
             if same and not self.origin.tensors_changed():  # the option is none that the engine reads
-                self.origin.remember(self.origin.observe())
+                self.origin.remember_options()
             elif self.on_change == "error":
                 raise RuntimeError(
                     "the model or its configuration changed since this copy of it was made: call refresh(), "

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from copy import deepcopy
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor
@@ -63,7 +64,7 @@ class Origin:
     def observe(self) -> Seen:
         """Returns what is there now, for `remember`."""
         live = self.read_tensors if isinstance(self.read_tensors, LiveModel) else None
-        configs = [(each, dict(vars(each))) for each in _with_inner(self.config)]
+        configs = [(each, _kept(vars(each))) for each in _with_inner(self.config)]
         return Seen(self._public_options(), configs, None if live is None else live.state())
 
     def _public_options(self) -> dict[str, Any]:
@@ -73,6 +74,10 @@ class Origin:
         """Remembers what the newest network was built from."""
         self._raw |= self._changes(seen.options)
         self._built = seen
+
+    def remember_options(self) -> None:
+        """Remembers the options of now, and the tensors as they were."""
+        self.remember(replace(self.observe(), tensors=self._built.tensors))
 
     def options(self) -> dict[str, Any]:
         """Returns the options of config.json, with the changes that `config` has seen."""
@@ -116,4 +121,10 @@ def _public(config: PretrainedConfig) -> dict[str, Any]:
     Those of a backbone are options of their own, and may change where they stand.
     """
     options = {name: value for name, value in vars(config).items() if not name.startswith("_")}
-    return {n: _public(each) if isinstance(each, PretrainedConfig) else each for n, each in options.items()}
+    inner = {name: _public(value) for name, value in options.items() if isinstance(value, PretrainedConfig)}
+    return _kept(options | inner)
+
+
+def _kept(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns options with copies of what may change in place."""
+    return {name: deepcopy(v) if isinstance(v, (dict, list)) else v for name, v in options.items()}

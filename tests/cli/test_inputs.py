@@ -9,6 +9,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -143,6 +144,27 @@ def test_malformed_files_name_the_place(tmp_path: Path, name: str, content: str,
     with pytest.raises(FileFormatError, match=message) as found:
         source_of([str(path)], Reading())
     assert name in str(found.value)
+
+
+def test_a_byte_that_cannot_be_decoded_in_files_of_many_kinds(tmp_path: Path) -> None:
+    lines = "a line\n" * 20000
+    large = written(tmp_path, "in.txt", lines, "utf-16-be")
+    large.write_bytes(b"\xfe\xff" + large.read_bytes() + b"\xdc\x00\x00a")
+    with pytest.raises(FileFormatError, match="line 20001 is not utf-16 text"):
+        read_rows(large, Reading(encoding="utf-16"))
+    unmarked = written(tmp_path, "unmarked.txt", "a line\n", "utf-8")
+    with pytest.raises(FileFormatError, match=r"unmarked\.txt is not utf-16 text.*--encoding"):
+        read_rows(unmarked, Reading(encoding="utf-16"))
+    cut = written(tmp_path, "in.txt.gz", lines + "caf\xe9\n" * 9, "latin-1")
+    cut.write_bytes(cut.read_bytes()[:-6])
+    with pytest.raises(FileFormatError, match=r"in\.txt\.gz"):
+        read_rows(cut, Reading())
+    os.mkfifo(pipe := tmp_path / "pipe.txt")
+    writer = threading.Thread(target=pipe.write_bytes, args=(b"caf\xe9s\n",))
+    writer.start()
+    with pytest.raises(FileFormatError, match=r"pipe\.txt is not UTF-8 text"):
+        read_rows(pipe, Reading())
+    writer.join()
 
 
 def test_a_cut_gzip_file_and_wrong_options(tmp_path: Path) -> None:
@@ -323,6 +345,7 @@ HEAVY = (  # pydantic is not among them, as typer itself reads options with it w
 def test_help_the_version_and_mistakes_need_no_torch() -> None:
     program = """
 import sys
+import threading
 from typer.testing import CliRunner
 from gliclass_fast.cli.app import app
 for line in (["--help"], ["--version"], ["classify", "--help"], ["bench", "--help"], ["info", "--help"],

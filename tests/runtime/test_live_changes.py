@@ -33,6 +33,8 @@ def test_an_option_of_the_backbone_counts_from_the_next_call() -> None:
     after = scores(pipeline)
     assert after != before
     assert after == scores(pipeline_of(model))
+    model.config.encoder_config.thresholds = {"a": [1]}
+    scores(pipeline)
     pipeline.model.on_change = "error"
     model.config.encoder_config.hidden_act = "gelu"
     with pytest.raises(RuntimeError, match="changed since"):
@@ -101,7 +103,7 @@ def test_a_copy_waits_for_a_step_that_is_under_way(caplog: pytest.LogCaptureFixt
             first, *others = self.param_groups[0]["params"]
             first.mul_(3.0)
             begun.set()
-            answered.wait(0.02)
+            answered.wait(0.3)
             for each in others:
                 each.mul_(1.5)
 
@@ -113,6 +115,41 @@ def test_a_copy_waits_for_a_step_that_is_under_way(caplog: pytest.LogCaptureFixt
     answered.set()
     thread.join()
     assert found == scores(pipeline_of(model)) and not caplog.records
+
+
+def test_a_step_that_failed_is_over(caplog: pytest.LogCaptureFixture) -> None:
+    model = reference_model("bert")
+    pipeline = pipeline_of(model)
+    pipeline.model.on_change = "error"
+
+    class Failing(torch.optim.SGD):
+        def step(self, closure: Any = None) -> None:
+            raise MemoryError
+
+    failed, asked = threading.Event(), threading.Event()
+
+    def train() -> None:
+        with pytest.raises(MemoryError):
+            Failing(model.parameters(), lr=0.1).step()
+        failed.set()
+        asked.wait()
+
+    thread = threading.Thread(target=train)
+    thread.start()
+    failed.wait()
+    scores(pipeline)
+    pipeline.refresh()
+    scores(pipeline)
+    asked.set()
+    thread.join()
+    assert not live._begun and not caplog.records
+
+
+def test_a_step_of_any_parameters_goes_on() -> None:
+    pipeline = pipeline_of(reference_model("bert"))
+    lazy = torch.nn.LazyLinear(2)
+    torch.optim.SGD(lazy.parameters(), lr=0.1).step()
+    scores(pipeline)
 
 
 @pytest.mark.parametrize("inner", ["model", "model.encoder_model"])

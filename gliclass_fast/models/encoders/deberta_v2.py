@@ -151,11 +151,9 @@ def _row_of(config: Config, distance: Tensor) -> Tensor:
     """
     middle = config.position_buckets // 2
     if config.position_buckets > 0:
-        away, largest = (
-            distance.abs().clamp_min(middle).float(),
-            torch.tensor(config.max_distance - 1).float(),
-        )
-        growth = torch.log(away / middle) / torch.log(largest / middle)
+        away = distance.abs().clamp_min(middle).float()
+        largest = torch.tensor((config.max_distance - 1) / middle, dtype=torch.float32)
+        growth = torch.log(away / middle) / torch.log(largest)
         bucket = torch.ceil(growth * (middle - 1)) + middle
         distance = torch.where(distance.abs() <= middle, distance, (bucket * distance.sign()).long())
     return (distance + config.span).clamp_(0, 2 * config.span - 1)

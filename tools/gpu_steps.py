@@ -30,6 +30,7 @@ from tools.supervise import append_row
 
 Rows = Iterator[dict[str, Any]]
 PARTS = ("forward", "pipeline")
+DTYPES = {"cuda": torch.float16, "cpu": torch.float32}  # of what is timed without a model
 TOO_SLOW = ("gliclass + torch.compile", "cross-encoder (NLI)")  # A check takes eight minutes.
 EXPORTED = ("ONNX Runtime",)  # A CPU only tries the plan out, and an export takes long.
 TRIED_TOKENS = 128  # A CPU tries the operations out with this number.
@@ -44,14 +45,18 @@ def facts(options: argparse.Namespace) -> Rows:
         command = ["nvidia-smi", f"--query-gpu={GPU_FACTS}", "--format=csv,noheader", "--id=0"]
         answer = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
         found = dict(zip(GPU_FACTS.split(","), answer.split(", "), strict=True))
-        yield {"gpu": found, "cuda": torch.version.cuda, "cublas": _cublas()}
+        yield {"gpu": found, "cuda": torch.version.cuda}
+        yield {"cublas": _cublas()}
 
 
-def _cublas() -> str:
-    """Returns the version of the library that multiplied last."""
+def _cublas() -> str | None:
+    """Returns the version of the library that multiplied last, or None where it is no file of its own."""
     torch.zeros(1, 1, device="cuda").mm(torch.zeros(1, 1, device="cuda"))
     loaded = Path("/proc/self/maps").read_text(encoding="utf-8").split()
-    library = ctypes.CDLL(next(path for path in loaded if "libcublas.so" in path))
+    found = next((path for path in loaded if "libcublas.so" in path), None)
+    if found is None:
+        return None
+    library = ctypes.CDLL(found)
     number = ctypes.c_int()
     parts = []
     for part in range(3):  # major, minor, patch
@@ -113,19 +118,16 @@ def tried(about: dict[str, Any], find: Callable[[], dict[str, Any]]) -> dict[str
 
 
 def operations(options: argparse.Namespace) -> Rows:
-    dtype = torch.float16 if options.device == "cuda" else torch.float32
     tokens = None if options.device == "cuda" else TRIED_TOKENS
-    yield from measure_operations(options.device, dtype, options.repeats, tokens)
+    yield from measure_operations(options.device, DTYPES[options.device], options.repeats, tokens)
 
 
 def tiles(options: argparse.Namespace) -> Rows:
-    dtype = torch.float16 if options.device == "cuda" else torch.float32
-    yield from bench_tiles.measure(options.device, dtype, options.repeats)
+    yield from bench_tiles.measure(options.device, DTYPES[options.device], options.repeats)
 
 
 def sweep(options: argparse.Namespace) -> Rows:
-    dtype = torch.float16 if options.device == "cuda" else torch.float32
-    yield from bench_sweep.measure(options.device, dtype, options.repeats)
+    yield from bench_sweep.measure(options.device, DTYPES[options.device], options.repeats)
 
 
 def _bench(options: argparse.Namespace, repeats: int) -> Bench:

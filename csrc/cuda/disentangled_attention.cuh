@@ -74,8 +74,9 @@ attend(Arguments arguments, float scale_log2) {
 
   const int warp = thread / 32, lane = thread % 32;
   // An accumulator holds rows `group` and `group + 8`, columns 2 * `within` and the next, of its 16 x 8 tile.
-  const Quad quad{lane / 4, lane % 4};
-  const int group = quad.group, within = quad.within;
+  const int group = lane / 4, within = lane % 4;
+  // What follows from what is forgotten is worked out again at every use: registers are short.
+  const auto quad = [&] { return Quad{forgotten(group), forgotten(within)}; };
   // This lane names a row and a half of 16 columns to load_matrices, for an A operand and for a B operand.
   const int a_row = lane % 16, a_half = lane / 16;
   const int b_row = lane % 8 + 8 * (lane / 16), b_half = (lane / 8) % 2;
@@ -98,8 +99,7 @@ attend(Arguments arguments, float scale_log2) {
     const int farthest = load.first - first_key - (KEYS - 1);  // u = 0 is this distance where `key` is 0.
 
     const auto copy_rows = [&](uint16_t* to, int key, int part) {  // `part` is 1 for keys and 2 for values.
-      const int first =
-          forgotten(copied_row);  // What follows from it is worked out again: registers are short.
+      const int first = forgotten(copied_row);
       for (int n = 0; n < KEYS / LOADED; n++) {
         const int row = first + n * LOADED;
         const bool valid = key + row < length;
@@ -144,13 +144,13 @@ attend(Arguments arguments, float scale_log2) {
     sums.clear();
     int shift = 0;
     for (int key = begin; key < end; key += KEYS) {
-      const Quarters a_at(forgotten(a_first)), b_at(forgotten(b_first));  // Registers are short.
+      const Quarters a_at(forgotten(a_first)), b_at(forgotten(b_first));
       wait_for_copies<0>();
       share_sync(share, THREADS);  // Keys and tables are there, and the step before is done with its values.
       copy_rows(v_rows, key, 2);
       commit_copies();
 
-      const auto far = [&] {  // It is worked out again at every use: registers are short.
+      const auto far = [&] {
         const int smallest = forgotten(farthest - key);
         return smallest >= reach || smallest + RING - 1 <= -reach;
       };
@@ -169,8 +169,7 @@ attend(Arguments arguments, float scale_log2) {
         } else {
           multiply_keys<BF16, ROWS / 16 + 1, BAND>(
               stage + warp * 16 * BAND + MARGIN, k,
-              [&](int t) { return unit(query_table, KEYS - 16 - 16 * warp + 16 * t); }, b_at,
-              Quad{forgotten(group), forgotten(within)});
+              [&](int t) { return unit(query_table, KEYS - 16 - 16 * warp + 16 * t); }, b_at, quad());
         }
         share_sync(share, THREADS);  // The second band is complete.
       }
@@ -188,8 +187,7 @@ attend(Arguments arguments, float scale_log2) {
         uint32_t by_query[TILES][KEYS / 8][2] = {};
         if (C2P)
           multiply_queries<BF16, TILES, KEYS>(
-              by_query, q, [&](int t) { return unit(key_table, (warp * TILES + t) * 16); }, b_at,
-              Quad{forgotten(group), forgotten(within)});
+              by_query, q, [&](int t) { return unit(key_table, (warp * TILES + t) * 16); }, b_at, quad());
         for (int m = 0; m < TILES; m++)
           for (int n = 0; n < KEYS / 16; n++) {
             uint32_t by_key[4] = {0, 0, 0, 0};
@@ -245,7 +243,7 @@ attend(Arguments arguments, float scale_log2) {
       sums.add(handed, THREADS, scale_log2);
     }
 
-    const Item<ROWS> store(arguments, forgotten(item));  // It is worked out again: registers are short.
+    const Item<ROWS> store(arguments, forgotten(item));
     for (int m = 0; m < TILES; m++)
       for (int side = 0; side < 2; side++) {
         float sum = sums.total[m][side];

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 from gliclass_fast.checkpoint.documents import path_of
 from gliclass_fast.cli.readers import hint_of_pattern, kind_of, read_rows
+from gliclass_fast.cli.resume import note_of
 from gliclass_fast.cli.rows import OF_COLUMNS, FileFormatError, Reading, Row, checked, shown
 
 STANDARD_INPUT = ("-", "/dev/stdin")
@@ -104,11 +105,6 @@ class Lines:
         if row.error is None:
             return row
         return Row(row.place, row.text, error=f"the line is not {self._reading.codec_name} text")
-
-
-def note_of(output: Path) -> Path:
-    """Returns the file beside an output that says what it is made with."""
-    return output.with_name(f"{output.name}.options.json")
 
 
 def check_apart(output: Path, texts: Sequence[str] | None, read: Mapping[str, Path | None]) -> None:

@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from gliclass_fast.cli.inputs import note_of
 from gliclass_fast.cli.results import Kept, Layout
 from gliclass_fast.cli.rows import FileFormatError, Row, shown
 
@@ -60,6 +59,11 @@ class Resumed:
         raise ValueError(
             "the --output file holds results of other texts; --resume continues a run over the same ones"
         )
+
+
+def note_of(output: Path) -> Path:
+    """Returns the file beside an output that says what it is made with."""
+    return output.with_name(f"{output.name}.options.json")
 
 
 class RunNote:

@@ -65,10 +65,7 @@ class Origin:
         """Returns what is there now, for `remember`."""
         live = self.read_tensors if isinstance(self.read_tensors, LiveModel) else None
         configs = [(each, _kept(vars(each))) for each in _with_inner(self.config)]
-        return Seen(self._public_options(), configs, None if live is None else live.state())
-
-    def _public_options(self) -> dict[str, Any]:
-        return _public(self.config)
+        return Seen(_public(self.config), configs, None if live is None else live.state())
 
     def remember(self, seen: Seen) -> None:
         """Remembers what the newest network was built from."""
@@ -81,7 +78,7 @@ class Origin:
 
     def options(self) -> dict[str, Any]:
         """Returns the options of config.json, with the changes that `config` has seen."""
-        return self._raw | self._changes(self._public_options())
+        return self._raw | self._changes(_public(self.config))
 
     def _changes(self, options: Mapping[str, Any]) -> dict[str, Any]:
         before, found = self._built.options, {}
@@ -105,7 +102,7 @@ class Origin:
         configs = self._built.configs
         if configs[0][0] is self.config and all(vars(each) == before for each, before in configs):
             return False
-        return self._public_options() != self._built.options
+        return _public(self.config) != self._built.options
 
 
 def _with_inner(config: PretrainedConfig) -> Iterator[PretrainedConfig]:

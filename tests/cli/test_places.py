@@ -7,19 +7,13 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
-from typer.testing import CliRunner, Result
+from typer.testing import CliRunner
 
 from gliclass_fast import demo
 from gliclass_fast.cli import app
-
-OPTIONS = ["--labels", "positive,negative,music", "--device", "cpu"]
-
-
-def run(*arguments: str, **options: Any) -> Result:
-    return CliRunner().invoke(app.app, ["classify", *arguments, *OPTIONS], **options)
+from tests.cli.test_rows import OPTIONS, run
 
 
 def test_a_run_is_resumed_with_the_same_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

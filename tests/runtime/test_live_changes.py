@@ -12,12 +12,8 @@ import torch
 from gliclass_fast import GLiClassModel
 from gliclass_fast.checkpoint import live
 from gliclass_fast.runtime import model as runtime_model
-from tests.sentences import LABELS, TEXTS
+from tests.runtime.test_live import scores
 from tests.tiny import fast_pipeline, reference_model
-
-
-def scores(pipeline: Any) -> Any:
-    return pipeline(TEXTS[:3], LABELS[2], threshold=0.0)
 
 
 def pipeline_of(model: Any) -> Any:

@@ -89,6 +89,7 @@ IMPLEMENTATIONS: dict[str, dict[str, str]] = {
         }
         for operation in ("linear", "linear_add", "norm_linear")
     },
+    "grouped_linear": _rows("grouped_linear:grouped_linear", "reference", "triton"),
     "activation": _rows("linear:activation", "reference"),
     "bind_feed_forward": {
         **_rows("feed_forward:bind_feed_forward", "reference"),
@@ -180,6 +181,7 @@ class Ops:
     linear: Callable[..., Tensor]
     linear_add: Callable[..., Tensor]
     norm_linear: Callable[..., Tensor]
+    grouped_linear: Callable[..., tuple[Tensor, Tensor]]
     activation: Callable[..., Tensor]
     bind_feed_forward: Callable[[FeedForward], BoundFeedForward | None]
     bind_self_attention: Callable[[SelfAttention], BoundSelfAttention | None]

@@ -85,7 +85,15 @@ class Recorder:
 
 def cases() -> dict[str, Callable[[], Any]]:
     """Maps a name to a call of an operation as a stock model makes it, in 16 bit or float32."""
-    from gliclass_fast.kernels import attention, disentangled_attention, linear, lora, norm, pairs
+    from gliclass_fast.kernels import (
+        attention,
+        disentangled_attention,
+        grouped_linear,
+        linear,
+        lora,
+        norm,
+        pairs,
+    )
     from gliclass_fast.kernels import attention_pool as pooling
     from gliclass_fast.kernels import causal_attention as causal
     from gliclass_fast.kernels import segment_pool as pool
@@ -152,6 +160,14 @@ def cases() -> dict[str, Callable[[], Any]]:
                 linear.norm_linear_triton, x, gate, None, sums=None, eps=1e-5, activation="gelu", gated=True
             ),
             "norm, linear add gelu": partial(normed, x, up, bias, activation="gelu", add=make(256, INNER)),
+            "grouped linear gelu": partial(
+                grouped_linear.grouped_linear_triton,
+                linear.linear_triton,
+                (make(16, WIDTH), x),
+                (make(WIDTH, WIDTH), make(WIDTH, WIDTH)),
+                (vector, vector),
+                "gelu",
+            ),
             "pair dot": partial(pairs.pair_dot_triton, x, x, whole(256)),
             "pair add relu": partial(pairs.pair_add_triton, x, x, whole(256), "relu"),
             "segment pool": partial(pool.segment_pool_triton, x, spans, "sum"),

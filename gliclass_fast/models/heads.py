@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from gliclass_fast.checkpoint.weights import Weights, affine
 from gliclass_fast.config import ModelConfig
+from gliclass_fast.models.layers import both
 from gliclass_fast.models.pooling import LayerMixer, Projector, TextLstm
 from gliclass_fast.ops import Ops
 
@@ -51,6 +52,12 @@ class Heads(nn.Module):
             )
         self.mixer = LayerMixer(config, ops, mixed_layers) if config.squeeze_layers else None
         self.lstm = TextLstm(config) if config.use_lstm else None
+
+    def project(self, texts: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Projects text rows and label rows, each [*, C] -> [*, C]."""
+        of_text, of_label = self.text_projector, self.label_projector
+        hidden = both((of_text.linear_1, of_label.linear_1), (texts, labels), of_text.activation)
+        return both((of_text.linear_2, of_label.linear_2), hidden)
 
     @property
     def scale(self) -> Tensor | None:

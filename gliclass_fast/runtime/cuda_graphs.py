@@ -82,7 +82,7 @@ class CudaRecorder:
             finally:
                 del failure  # else a cycle keeps its frames and the memory that they hold
 
-        def replay() -> Tensor:
+        def replay() -> tuple[Tensor, ...]:
             graph.replay()
             return out
 

@@ -4,13 +4,14 @@ A pass takes two graphs. The backbone's graph depends on the bucket of tokens (a
 short, on a larger number of tiles), so any number of labels replays it. The tail's graph (pooling,
 projectors, scorer) depends on the buckets of tokens, prompts and labels. A tail that reads more than the
 batch's block, as where labels come as vectors, runs without a graph. Every batch is copied to one static
-block of int32, where all graphs read it. Backbones leave their hidden states in a static arena, where tails
-find them. Batches run one at a time on one stream, so all graphs of a model share one pool of memory.
+block of int32, where all graphs read it. Tails read the hidden states where their backbone's graph leaves
+them, so they are kept and dropped together. Batches run one at a time on one stream, so all graphs of a
+model share one pool of memory; only the states of each backbone have a place of their own there.
 
 The first batch of a bucket runs without a graph, which also compiles what it needs; the second is recorded.
-Where there are too many graphs, the least recently used one is dropped. Where they hold too much memory, all
-are dropped, as they share it. Where a recording fails, and not for want of memory, it is the last one: the
-graphs that are there stay, and all other batches run without.
+Where there are too many graphs, those of the least recently used backbone are dropped. Where they hold too
+much memory, all are dropped, as they share it. Where a recording fails, and not for want of memory, it is
+the last one: the graphs that are there stay, and all other batches run without.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import replace
-from typing import Protocol
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -36,11 +37,10 @@ MAX_TOKENS = 16384  # longer batches run without graphs
 # Smaller batches are padded to these sizes, so that they share one graph. Any numbers near these work.
 MIN_BUCKET = 16  # tokens, prompts or labels
 MIN_TILES = 64  # of the work list
-MIN_ARENA = 1024  # tokens
 MAX_GRAPHS = 512  # a bound beside that of their memory; any number near it works
 
-Run = Callable[[], Tensor]
-Bucket = Capacity | tuple[int, int, bool]  # a tail's capacity, or what a backbone reads of it
+Run = Callable[[], tuple[Tensor, ...]]
+Bucket = tuple[int, int, bool]  # what a backbone reads of a capacity: tokens, tiles, adapted
 
 
 class Recorder(Protocol):
@@ -72,6 +72,14 @@ class Recorder(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Graph:
+    """Holds a recording, and those that read what it gives."""
+
+    replay: Run
+    tails: dict[Capacity, Graph] = field(default_factory=dict)
+
+
 class GraphRunner:
     """Runs batches of one model, from graphs where it can. Threads may share it."""
 
@@ -83,9 +91,8 @@ class GraphRunner:
         largest = Capacity.padded(MAX_TOKENS, MAX_TOKENS // 2, MAX_TOKENS // 2, tiles=MAX_TOKENS)
         largest = replace(largest, adapted=True)
         self._block = torch.zeros(Layout.of(largest).size, dtype=torch.int32, device=device)
-        self._arenas: dict[int, tuple[Tensor, ...]] = {}
-        self._graphs: dict[Bucket, Run] = {}  # the least recently used first
-        self._met: set[Bucket] = set()
+        self._backbones: dict[Bucket, Graph] = {}  # the least recently used first
+        self._met: set[Bucket | Capacity] = set()
         self.record_others = True  # whether to record batches of sizes that were not recorded yet
         self._recordable = True  # until a recording fails
 
@@ -117,17 +124,16 @@ class GraphRunner:
 
     @property
     def memory(self) -> int:
-        """Counts the bytes of device memory that the graphs, the arenas and the block hold."""
-        states = sum(state.nbytes for arena in self._arenas.values() for state in arena)
-        return self._recorder.memory() + states + self._block.nbytes
+        """Counts the bytes of device memory that the graphs and the block hold."""
+        return self._recorder.memory() + self._block.nbytes
 
     @property
     def count(self) -> int:
         """Counts the graphs that are held."""
-        return len(self._graphs)
+        return sum(1 + len(backbone.tails) for backbone in self._backbones.values())
 
     def free(self) -> None:
-        """Gives back the memory of all graphs and arenas, which are made anew when they are next needed."""
+        """Gives back the memory of all graphs, which are recorded anew when they are next needed."""
         with LAUNCH_LOCK, self._recorder.stream_scope():
             self._clear()
 
@@ -144,34 +150,58 @@ class GraphRunner:
     def _launch(self, batch: PackedBatch) -> PendingLogits:
         self._block[: len(batch.block)].copy_(batch.block, non_blocking=True)
         capacity, static = batch.capacity, batch.on(self._block)
-        self._run((capacity.tokens, capacity.tiles, capacity.adapted), lambda: self._encode(static))
+        bucket = (capacity.tokens, capacity.tiles, capacity.adapted)
+        if self._will_record(bucket, capacity):
+            self._make_room()  # before anything runs, as a tail must not outlive the backbone that it reads
+
+        def encode() -> tuple[Tensor, ...]:
+            return self._network.encode(static)
+
+        backbone = self._graph(self._backbones, bucket, encode)
+        states = encode() if backbone is None else backbone.replay()
+
+        def score() -> tuple[Tensor, ...]:
+            return (self._network.score(states, static).stacked_logits(),)
+
+        tail = None
         if self._network.score_recordable:
-            logits = self._run(capacity, lambda: self._score(static))
-        else:
-            logits = self._score(static)
+            # Without a backbone's graph none is recorded here either: its bucket was met first.
+            tail = self._graph({} if backbone is None else backbone.tails, capacity, score)
+        [logits] = score() if tail is None else tail.replay()
         return PendingLogits.copy(logits[:, : batch.num_labels])
 
-    def _run(self, bucket: Bucket, run: Run) -> Tensor:
-        if bucket in self._met and (self.record_others or bucket in self._graphs):
-            replay = self._graphs.pop(bucket, None) or self._record(run)
-            if replay is not None:
-                self._graphs[bucket] = replay
-                return replay()
-        out = run()
-        self._met.add(bucket)
-        return out
+    def _will_record(self, bucket: Bucket, capacity: Capacity) -> bool:
+        backbone = self._backbones.get(bucket)
+        if backbone is None:
+            return self._may_record(bucket)
+        new_tail = self._network.score_recordable and capacity not in backbone.tails
+        return new_tail and self._may_record(capacity)
 
-    def _record(self, run: Run) -> Run | None:
-        """Returns a recording, or None where nothing can be recorded."""
-        if not self._recordable:
-            return None
+    def _may_record(self, bucket: Bucket | Capacity) -> bool:
+        return self.record_others and self._recordable and bucket in self._met
+
+    def _graph(self, graphs: dict[Any, Graph], bucket: Bucket | Capacity, run: Run) -> Graph | None:
+        """Returns the graph of a bucket, which may be recorded now, or None where there is none."""
+        graph = graphs.pop(bucket, None)
+        if graph is None and self._may_record(bucket):
+            graph = self._record(run)
+        if graph is not None:
+            graphs[bucket] = graph
+        self._met.add(bucket)
+        return graph
+
+    def _make_room(self) -> None:
+        """Drops graphs until there is room for two more."""
         if self._recorder.memory() > self._recorder.memory_limit:
             self._drop_graphs()
-        elif len(self._graphs) >= self._max_graphs:
+        while self.count > self._max_graphs - 2:
             self._recorder.synchronize()
-            del self._graphs[next(iter(self._graphs))]
+            del self._backbones[next(iter(self._backbones))]
+
+    def _record(self, run: Run) -> Graph | None:
+        """Returns a recording, or None where nothing can be recorded any more."""
         try:
-            return self._recorder.record(run)
+            return Graph(self._recorder.record(run))
         except Exception as error:
             if is_shortage(error):
                 raise
@@ -180,32 +210,13 @@ class GraphRunner:
             logger.warning(_NO_MORE_GRAPHS, type(error).__name__, str(error).partition("\n")[0])
             return None
 
-    def _encode(self, batch: PackedBatch) -> Tensor:
-        states = self._network.encode(batch)
-        arena = self._arena(batch, states)
-        for place, state in zip(arena, states, strict=True):
-            place.copy_(state)
-        return arena[0]
-
-    def _score(self, batch: PackedBatch) -> Tensor:
-        return self._network.score(self._arena(batch), batch).stacked_logits()
-
-    def _arena(self, batch: PackedBatch, states: tuple[Tensor, ...] = ()) -> tuple[Tensor, ...]:
-        """Returns the place of a batch's states, [T, C] each; a new size gets an arena for `states`."""
-        tokens = batch.capacity.tokens
-        rows = max(MIN_ARENA, 1 << (tokens - 1).bit_length())
-        if rows not in self._arenas:
-            self._arenas[rows] = tuple(state.new_empty(rows, state.shape[1]) for state in states)
-        return tuple(place[:tokens] for place in self._arenas[rows])
-
     def _drop_graphs(self) -> None:
         self._recorder.synchronize()
-        self._graphs.clear()
+        self._backbones.clear()
         self._recorder.new_pool()
 
     def _clear(self) -> None:
         self._drop_graphs()
-        self._arenas.clear()
         self._met.clear()
 
 

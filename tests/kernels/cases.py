@@ -224,6 +224,21 @@ def norm_linear(
     return (x, weight, bias, None if rms else weight.float().sum(1), 1e-7, activation, gated, add), slow
 
 
+def grouped_linear(
+    dtype: torch.dtype,
+    activation: str = "none",
+    rows: tuple[int, int] = (17, 70),
+    widths: tuple[int, int] = (38, 38),
+    biased: tuple[bool, bool] = (True, True),
+) -> tuple[Any, Slow]:
+    maps = [
+        linear(dtype, activation, count, bias, width=width)
+        for count, bias, width in zip(rows, biased, widths, strict=True)
+    ]
+    xs, weights, biases, _ = zip(*(arguments for arguments, _ in maps), strict=True)
+    return (None, xs, weights, biases, activation), lambda p: tuple(slow(p) for _, slow in maps)
+
+
 def pair(
     dtype: torch.dtype, activation: str | None = None, counts: Sequence[int] = (3, 1, 5), width: int = 45
 ) -> tuple[Any, Slow]:
@@ -342,6 +357,20 @@ CASES: dict[str, tuple[str, Callable[[torch.dtype], tuple[Any, Slow]]]] = {
         for rows, gated in ((17, False), (17, True), (1030, True))
     },
     "norm and linear alone": ("norm_linear", partial(norm_linear, activation="none")),
+    **{
+        f"grouped linear, {activation}": ("grouped_linear", partial(grouped_linear, activation=activation))
+        for activation in ("none", "gelu", "relu")
+    },
+    **{
+        f"grouped linear, rows {rows}": ("grouped_linear", partial(grouped_linear, rows=rows))
+        for rows in ((1, 1), (64, 3), (1, 128))
+    },
+    **{
+        f"grouped linear, bias {biased}": ("grouped_linear", partial(grouped_linear, biased=biased))
+        for biased in ((True, False), (False, True), (False, False))
+    },
+    "grouped linear, other widths": ("grouped_linear", partial(grouped_linear, widths=(38, 20))),
+    "grouped linear, many rows": ("grouped_linear", partial(grouped_linear, rows=(3, 1024))),
     "pair dot": ("pair_dot", pair),
     "pair add": ("pair_add", partial(pair, activation="none")),
     **{
@@ -373,6 +402,8 @@ def packed(operation: str, backend: str, arguments: tuple[Any, ...]) -> tuple[An
     if operation in ("linear", "linear_add", "norm_linear"):
         layout = backend if backend in IMPLEMENTATIONS["pack_linear"] else "reference"
         values[1] = implementation("pack_linear", layout)(values[1])
+    if operation == "grouped_linear":
+        values[0] = implementation("linear", backend)
     if operation in ("disentangled_attention", "adapted_attention"):
         values[3] = implementation("pack_distances", backend)(values[3])
     if operation in ("lora_add", "adapted_attention"):

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from weakref import WeakSet
 
+import torch
 from torch import Tensor
 
 from gliclass_fast import GLiClassModel
-from gliclass_fast.runtime.graphs import GraphRunner
+from gliclass_fast.runtime.graphs import GraphRunner, Run
 
 
 class Again:
@@ -21,7 +22,7 @@ class Again:
         self.recorded = self.renewed = self.held = 0
         self.busy = threading.Lock()
         self.failures: list[BaseException] = []
-        self.recordings: WeakSet[Callable[[], Tensor]] = WeakSet()
+        self.recordings: WeakSet[Run] = WeakSet()
 
     @contextmanager
     def stream_scope(self) -> Iterator[None]:
@@ -31,16 +32,15 @@ class Again:
         finally:
             self.busy.release()
 
-    def record(self, run: Callable[[], Tensor]) -> Callable[[], Tensor]:
+    def record(self, run: Run) -> Run:
         if self.failures:
             raise self.failures.pop()
-        out = run().clone()
-        self.held += out.nbytes
+        out = tuple(torch.full_like(each, float("nan")) for each in run())  # a recording runs nothing
+        self.held += sum(each.nbytes for each in out)
         self.recorded += 1
-        out.fill_(float("nan"))  # a recording runs nothing
 
-        def replay() -> Tensor:
-            return out.copy_(run())
+        def replay() -> tuple[Tensor, ...]:
+            return tuple(place.copy_(found) for place, found in zip(out, run(), strict=True))
 
         self.recordings.add(replay)
         return replay

@@ -92,7 +92,7 @@ def fail() -> Any:
 def test_a_recording_that_torch_cannot_end_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     cuda, ours = Cuda(monkeypatch, ends=False), recorder()
     with pytest.raises(RuntimeError, match="a previous error"):
-        ours.record(lambda: torch.zeros(1))
+        ours.record(lambda: (torch.zeros(1),))
     assert cuda.stream == "caller" and not cuda.under_way and not cuda.used
     with pytest.raises(ValueError, match="the first error"):
         ours.record(fail)

@@ -182,8 +182,16 @@ def test_memory_is_bounded_and_reported() -> None:
     static = model.loaded.graphs.memory
     for tokens in (16, 16, 32, 32, 48, 48):
         check_equal(model, [random_prompt(tokens, 1)])
-    assert recorder.renewed > 0 and model.loaded.graphs.count == 1
-    assert model.loaded.graphs.memory > static + recorder.held  # the arena came on top
+    assert recorder.renewed == 2 and model.loaded.graphs.count == 2
+    assert model.loaded.graphs.memory == static + recorder.held > static
+
+
+def test_a_tail_that_finds_no_room_is_recorded_with_its_backbone() -> None:
+    recorder = Again(memory_limit=0)
+    model = with_graphs(tiny_model(), recorder)
+    for labels in (1, 1, 20, 20, 1, 1, 20):
+        check_equal(model, [random_prompt(64, labels)])
+    assert recorder.recorded == 8 and recorder.alive() == model.loaded.graphs.count == 2
 
 
 def test_without_memory_for_a_recording_all_are_dropped_and_it_is_tried_again() -> None:

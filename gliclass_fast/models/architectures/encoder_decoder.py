@@ -87,11 +87,9 @@ class Architecture(GLiClassArchitecture):
 
     def _compare(self, pooled: Tensor, label_rows: Tensor, batch: PackedBatch) -> Output:
         assert batch.label_prompts is not None
-        heads = self.heads
         labels = pool_labels(label_rows, batch.label_prompts, self.config, self.ops)
-        texts = self.normalized(heads.text_projector(pooled))
-        labels = self.normalized(heads.label_projector(labels))
-        return self.compare(texts, labels, batch, heads.scale)
+        texts, labels = map(self.normalized, self.heads.project(pooled, labels))
+        return self.compare(texts, labels, batch, self.heads.scale)
 
     def reader(self, tokenizer: Any, label_vectors: LabelVectors | None) -> Reader:
         return TwoSequences(tokenizer, self.config)

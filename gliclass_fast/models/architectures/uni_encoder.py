@@ -92,9 +92,8 @@ class Architecture(GLiClassArchitecture):
 
     def score(self, encoded: tuple[Tensor, ...], batch: PackedBatch) -> Output:
         """Returns logits and vectors, from what `encode` gave."""
-        pooled, pooled_labels = self._pool(encoded, batch)
-        labels = self.normalized(self.heads.label_projector(pooled_labels))
-        return self.compare(self._project_text(pooled), labels, batch, self.heads.scale)
+        texts, labels = map(self.normalized, self.heads.project(*self._pool(encoded, batch)))
+        return self.compare(texts, labels, batch, self.heads.scale)
 
     def _pool(self, encoded: tuple[Tensor, ...], batch: PackedBatch) -> tuple[Tensor, Tensor]:
         """Returns what is projected: text rows [N, C] (or all, [T, C], for "pass") and label rows [L, C]."""
@@ -111,16 +110,14 @@ class Architecture(GLiClassArchitecture):
             rows = self.heads.lstm(rows, text_spans(batch, config))
         return pool_text(rows, batch, config, self.ops), pooled_labels
 
-    def _project_text(self, pooled: Tensor) -> Tensor:
-        return self.normalized(self.heads.text_projector(pooled))
-
     def text_embeddings(self, rows: Tensor, batch: PackedBatch) -> list[Tensor]:
         """With pooling "pass", `extract_text_features` adds the reference's empty slot per earlier token."""
         config = self.config
         if config.pooling_strategy != "pass" or not config.extract_text_features:
             return super().text_embeddings(rows, batch)
-        empty = self._project_text(torch.zeros_like(self.heads.text_projector.linear_2.bias)[None])
-        empty, found = empty.float().cpu(), []
+        projector = self.heads.text_projector
+        empty = self.normalized(projector(torch.zeros_like(projector.linear_2.bias)[None])).float().cpu()
+        found = []
         for prompt, (start, end) in zip(batch.cu_seqlens.tolist(), batch.text_spans.tolist(), strict=False):
             others = 0 if config.use_lstm else start - prompt
             found.append(torch.cat((rows[start:end], empty.expand(others, -1))))

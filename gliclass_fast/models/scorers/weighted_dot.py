@@ -9,7 +9,7 @@ from gliclass_fast.batch import PackedBatch
 from gliclass_fast.checkpoint.weights import affine
 from gliclass_fast.config import ModelConfig
 from gliclass_fast.models import scorers
-from gliclass_fast.models.layers import Linear, PairLinear
+from gliclass_fast.models.layers import Linear, PairLinear, both
 from gliclass_fast.ops import Ops
 
 WEIGHTS = affine(
@@ -27,8 +27,8 @@ class Scorer(scorers.Scorer):
         self.last = Linear(4 * width, 1, ops)
 
     def forward(self, text: Tensor, labels: Tensor, batch: PackedBatch) -> Tensor:
-        text_sum, text_factor = self.text(text).chunk(2, dim=-1)
-        label_sum, label_factor = self.label(labels).chunk(2, dim=-1)
+        projected = both((self.text, self.label), (text, labels))
+        (text_sum, text_factor), (label_sum, label_factor) = (each.chunk(2, dim=-1) for each in projected)
         pairs = torch.cat((label_sum, text_factor[batch.label_text] * label_factor), dim=-1)
         hidden = self.first(text_sum, pairs, batch, "relu")
         return self.last(hidden)[:, 0]

@@ -22,7 +22,9 @@ PER_LAYER = {
 }
 
 
-def operations(encoder: str, layers: int, monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+def operations(
+    encoder: str, layers: int, monkeypatch: pytest.MonkeyPatch, scorer: str = "simple"
+) -> Counter[str]:
     calls: Counter[str] = Counter()
 
     def counted(name: str, run: Callable[..., Any]) -> Callable[..., Any]:
@@ -38,7 +40,8 @@ def operations(encoder: str, layers: int, monkeypatch: pytest.MonkeyPatch) -> Co
         return replace(plain, **{name: counted(name, getattr(plain, name)) for name in names})
 
     monkeypatch.setattr("gliclass_fast.runtime.loaded.choose_ops", chosen)
-    model = GLiClassModel.from_gliclass(reference_model(encoder, {"num_hidden_layers": layers}), device="cpu")
+    reference = reference_model(encoder, {"num_hidden_layers": layers}, scorer_type=scorer)
+    model = GLiClassModel.from_gliclass(reference, device="cpu")
     calls.clear()
     model.loaded(pack([random_prompt(30, 2)]))
     return calls
@@ -49,3 +52,10 @@ def test_a_layer_takes_at_most_seven_operations(encoder: str, monkeypatch: pytes
     more, fewer = (operations(encoder, layers, monkeypatch) for layers in (5, 4))
     assert dict(more - fewer) == PER_LAYER[encoder]
     assert sum(PER_LAYER[encoder].values()) == {"modernbert": 6, "t5": 5}.get(encoder, 7)
+
+
+@pytest.mark.parametrize(("scorer", "own"), [("simple", 0), ("mlp", 1), ("weighted-dot", 2)])
+def test_maps_of_texts_and_of_labels_run_together(
+    scorer: str, own: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert operations("bert", 2, monkeypatch, scorer)["grouped_linear"] == 2 + own

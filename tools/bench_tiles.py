@@ -1,4 +1,4 @@
-"""Choices inside the kernels: a GPU times blocks of attention, tiles of GEMMs and GELU side by side.
+"""Choices inside the kernels: a GPU times blocks of attention, tiles of GEMMs, GELU and grouped maps.
 
 Everything is timed as bench/operations.py times it, by replays of CUDA graphs. A CPU only tries this out.
 """
@@ -17,10 +17,11 @@ from gliclass_fast.bench.operations import Run
 from gliclass_fast.bench.timing import Times
 from gliclass_fast.kernels import compiled_disentangled_attention
 from gliclass_fast.kernels.linear import linear_triton
-from gliclass_fast.ops import unavailable_reason
+from gliclass_fast.ops import implementation, unavailable_reason
 
 ROWS = {"cuda": (128, 512, 2048, 16384), "cpu": (16,)}
 GEMMS = {"QKV": (2304, 768), "O": (768, 768), "up": (3072, 768), "down": (768, 3072)}  # outputs, inputs
+PROJECTED = {"cuda": ((16, 16), (64, 512)), "cpu": ((2, 3),)}  # texts and labels
 BATCHES = ((1, 128), (1, 512), (4, 128), (8, 256), (4, 1024))  # sequences, tokens of each
 BLOCKS = ((64, 1), (64, 2), (128, 1))  # queries of a block, shares of its keys
 
@@ -33,6 +34,11 @@ def measure(device: str, dtype: torch.dtype, repeats: int) -> Iterator[dict[str,
             graphs = {each: operations.recorded(run, device) for each, run in runs.items()}
             times = operations.per_call(graphs, repeats, device)
             yield {"gemm": name, "rows": rows, "us": microseconds(times)}
+    for counts in PROJECTED[device]:
+        runs = projectors(device, dtype, *counts)
+        graphs = {each: operations.recorded(run, device) for each, run in runs.items()}
+        times = operations.per_call(graphs, repeats, device)
+        yield {"projectors": "{} texts, {} labels".format(*counts), "us": microseconds(times)}
     if unavailable_reason("cuda", device, dtype, operations.DIM) is None:
         for sequences, tokens in BATCHES:
             found = blocks(device, dtype, sequences, tokens, repeats)
@@ -54,6 +60,20 @@ def gemms(device: str, dtype: torch.dtype, rows: int, width: int, depth: int) ->
         for name in ("relu", "gelu"):
             found[f"triton, {name}"] = partial(linear_triton, x, weight, bias, name)
     return found
+
+
+def projectors(device: str, dtype: torch.dtype, texts: int, labels: int) -> dict[str, Run]:
+    """Returns the first maps of both projectors, one after the other and together."""
+    width, depth = GEMMS["O"]
+    backend = "triton" if unavailable_reason("triton", device, dtype) is None else "reference"
+    xs = tuple(torch.randn(count, depth, device=device).to(dtype) for count in (texts, labels))
+    weights = tuple(torch.randn(width, depth, device=device).to(dtype) / 8 for _ in xs)
+    biases = tuple(torch.randn(width, device=device).to(dtype) for _ in xs)
+    arguments = (implementation("linear", backend), xs, weights, biases, "gelu")
+    return {
+        name: partial(implementation("grouped_linear", own), *arguments)
+        for name, own in (("alone", "reference"), ("together", backend))
+    }
 
 
 def blocks(device: str, dtype: torch.dtype, sequences: int, tokens: int, repeats: int) -> dict[str, Any]:

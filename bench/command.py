@@ -76,9 +76,11 @@ def bench(
         raise ValueError("the reference package is not installed: pip install 'gliclass-fast[bench]'")
     device = _device(device, chosen.devices, preset)
     import torch
+    from transformers.utils import logging
 
     from gliclass_fast.bench.timing import machine
 
+    logging.set_verbosity_error()  # the reference loads models in ways that transformers warns of
     if threads is not None:
         torch.set_num_threads(threads)
     result: dict[str, Any] = {"benchmark": preset, "machine": machine(device), "device": device}

@@ -115,7 +115,7 @@ def _linear(chance: Random) -> tuple[str, Any]:
     import torch
 
     from gliclass_fast.kernels.linear import ACTIVATIONS
-    from tests.kernels.cases import affine
+    from tests.kernels.linear_cases import affine
 
     rows, depth, width = (chance.choice((1, 15, 16, 17, chance.randint(1, most))) for most in (300, 200, 200))
     x = torch.randn(rows, depth + chance.randint(0, 9))[:, :depth]  # rows may be strided
@@ -129,7 +129,7 @@ def _linear(chance: Random) -> tuple[str, Any]:
 
 def _norm_linear(chance: Random) -> tuple[str, Any]:
     from gliclass_fast.kernels.linear import ACTIVATIONS
-    from tests.kernels import cases
+    from tests.kernels.linear_cases import norm_linear
 
     gated = chance.random() < 0.5
     sizes = {
@@ -138,7 +138,7 @@ def _norm_linear(chance: Random) -> tuple[str, Any]:
         "rows": chance.randint(1, 200),
     }
     rest = {"rms": chance.random() < 0.5, "gated": gated, "added": not gated and chance.random() < 0.3}
-    return "norm_linear", cases.norm_linear(_float32(), chance.choice(list(ACTIVATIONS)), **sizes, **rest)
+    return "norm_linear", norm_linear(_float32(), chance.choice(list(ACTIVATIONS)), **sizes, **rest)
 
 
 def _int8(operation: str, arguments: tuple[Any, ...], in_pairs: bool) -> str | None:

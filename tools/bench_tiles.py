@@ -21,7 +21,7 @@ from gliclass_fast.ops import implementation, unavailable_reason
 
 ROWS = {"cuda": (128, 512, 2048, 16384), "cpu": (16,)}
 GEMMS = {"QKV": (2304, 768), "O": (768, 768), "up": (3072, 768), "down": (768, 3072)}  # outputs, inputs
-PROJECTED = {"cuda": ((16, 16), (64, 512)), "cpu": ((2, 3),)}  # texts and labels
+PROJECTED = {"cuda": ((16, 16), (64, 512), (64, 960)), "cpu": ((2, 3),)}  # texts and labels
 BATCHES = ((1, 128), (1, 512), (4, 128), (8, 256), (4, 1024))  # sequences, tokens of each
 BLOCKS = ((64, 1), (64, 2), (128, 1))  # queries of a block, shares of its keys
 
@@ -63,16 +63,20 @@ def gemms(device: str, dtype: torch.dtype, rows: int, width: int, depth: int) ->
 
 
 def projectors(device: str, dtype: torch.dtype, texts: int, labels: int) -> dict[str, Run]:
-    """Returns the first maps of both projectors, one after the other and together."""
+    """Returns the maps of both projectors, one after the other and together, with GELU and without.
+
+    Without, cuBLAS computes them one after the other.
+    """
     width, depth = GEMMS["O"]
     backend = "triton" if unavailable_reason("triton", device, dtype) is None else "reference"
     xs = tuple(torch.randn(count, depth, device=device).to(dtype) for count in (texts, labels))
     weights = tuple(torch.randn(width, depth, device=device).to(dtype) / 8 for _ in xs)
     biases = tuple(torch.randn(width, device=device).to(dtype) for _ in xs)
-    arguments = (implementation("linear", backend), xs, weights, biases, "gelu")
+    arguments = (implementation("linear", backend), xs, weights, biases)
     return {
-        name: partial(implementation("grouped_linear", own), *arguments)
+        f"{name}, {activation}": partial(implementation("grouped_linear", own), *arguments, activation)
         for name, own in (("alone", "reference"), ("together", backend))
+        for activation in ("gelu", "none")
     }
 
 

@@ -183,6 +183,7 @@ def cases() -> dict[str, Callable[[], Any]]:
         "adapted attention",
         "lora add",
         "linear gelu, many rows",
+        "grouped linear gelu",
     )
     return {
         **{f"{name}, fp16": call for name, call in of(torch.float16).items()},

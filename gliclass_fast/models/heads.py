@@ -54,7 +54,7 @@ class Heads(nn.Module):
         self.lstm = TextLstm(config) if config.use_lstm else None
 
     def project(self, texts: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Projects text rows and label rows, each [*, C] -> [*, C]."""
+        """Projects text rows [N, C], or [T, C], and label rows [L, C]; their shapes stay."""
         of_text, of_label = self.text_projector, self.label_projector
         hidden = both((of_text.linear_1, of_label.linear_1), (texts, labels), of_text.activation)
         return both((of_text.linear_2, of_label.linear_2), hidden)

@@ -17,9 +17,11 @@ the last one: the graphs that are there stay, and all other batches run without.
 from __future__ import annotations
 
 import logging
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
+from traceback import clear_frames
 from typing import Any, Protocol
 
 import torch
@@ -64,7 +66,7 @@ class Recorder(Protocol):
         ...
 
     def new_pool(self) -> None:
-        """Gives later recordings memory of their own, once all earlier ones were dropped."""
+        """Gives later recordings memory of their own; needed where all earlier ones were dropped."""
         ...
 
     def memory(self) -> int:
@@ -86,12 +88,12 @@ class GraphRunner:
     def __init__(
         self, network: Network, device: torch.device, recorder: Recorder, max_graphs: int = MAX_GRAPHS
     ) -> None:
-        """Keeps at most `max_graphs` graphs, two or more, as their memory lives while one of them does."""
+        """Keeps at most `max_graphs` graphs, two or more."""
         self._network, self._recorder, self._max_graphs = network, recorder, max_graphs
         largest = Capacity.padded(MAX_TOKENS, MAX_TOKENS // 2, MAX_TOKENS // 2, tiles=MAX_TOKENS)
         largest = replace(largest, adapted=True)
         self._block = torch.zeros(Layout.of(largest).size, dtype=torch.int32, device=device)
-        self._backbones: dict[Bucket, Graph] = {}  # the least recently used first
+        self._backbones: OrderedDict[Bucket, Graph] = OrderedDict()  # the least recently used first
         self._met: set[Bucket | Capacity] = set()
         self.record_others = True  # whether to record batches of sizes that were not recorded yet
         self._recordable = True  # until a recording fails
@@ -130,7 +132,8 @@ class GraphRunner:
     @property
     def count(self) -> int:
         """Counts the graphs that are held."""
-        return sum(1 + len(backbone.tails) for backbone in self._backbones.values())
+        # a list, as another thread may record meanwhile
+        return sum(1 + len(backbone.tails) for backbone in list(self._backbones.values()))
 
     def free(self) -> None:
         """Gives back the memory of all graphs, which are recorded anew when they are next needed."""
@@ -143,7 +146,8 @@ class GraphRunner:
         with LAUNCH_LOCK, self._recorder.stream_scope():
             try:
                 return self._launch(batch)
-            except BaseException:
+            except BaseException as error:
+                clear_frames(error.__traceback__)  # else who keeps the error keeps graphs
                 self._clear()  # a failed recording may have left something in the memory that all share
                 raise
 
@@ -151,12 +155,16 @@ class GraphRunner:
         self._block[: len(batch.block)].copy_(batch.block, non_blocking=True)
         capacity, static = batch.capacity, batch.on(self._block)
         bucket = (capacity.tokens, capacity.tiles, capacity.adapted)
-        if self._will_record(bucket, capacity):
-            self._make_room()  # before anything runs, as a tail must not outlive the backbone that it reads
 
         def encode() -> tuple[Tensor, ...]:
             return self._network.encode(static)
 
+        if bucket in self._backbones:
+            self._backbones.move_to_end(bucket)
+        if wanted := self._count_wanted(bucket, capacity):
+            self._make_room(
+                wanted
+            )  # before anything runs, as a tail must not outlive the states that it reads
         backbone = self._graph(self._backbones, bucket, encode)
         states = encode() if backbone is None else backbone.replay()
 
@@ -164,39 +172,40 @@ class GraphRunner:
             return (self._network.score(states, static).stacked_logits(),)
 
         tail = None
-        if self._network.score_recordable:
-            # Without a backbone's graph none is recorded here either: its bucket was met first.
-            tail = self._graph({} if backbone is None else backbone.tails, capacity, score)
+        if backbone is not None and self._network.score_recordable:
+            tail = self._graph(backbone.tails, capacity, score)
         [logits] = score() if tail is None else tail.replay()
+        self._met.add(bucket)
+        if self._network.score_recordable:  # else there is no bound of how many there are
+            self._met.add(capacity)
         return PendingLogits.copy(logits[:, : batch.num_labels])
 
-    def _will_record(self, bucket: Bucket, capacity: Capacity) -> bool:
+    def _count_wanted(self, bucket: Bucket, capacity: Capacity) -> int:
+        """Counts the graphs that a batch will have recorded."""
         backbone = self._backbones.get(bucket)
-        if backbone is None:
-            return self._may_record(bucket)
-        new_tail = self._network.score_recordable and capacity not in backbone.tails
-        return new_tail and self._may_record(capacity)
+        new_tail = self._network.score_recordable and (backbone is None or capacity not in backbone.tails)
+        return (backbone is None and self._may_record(bucket)) + (new_tail and self._may_record(capacity))
 
     def _may_record(self, bucket: Bucket | Capacity) -> bool:
         return self.record_others and self._recordable and bucket in self._met
 
     def _graph(self, graphs: dict[Any, Graph], bucket: Bucket | Capacity, run: Run) -> Graph | None:
         """Returns the graph of a bucket, which may be recorded now, or None where there is none."""
-        graph = graphs.pop(bucket, None)
-        if graph is None and self._may_record(bucket):
-            graph = self._record(run)
-        if graph is not None:
+        graph = graphs.get(bucket)
+        if graph is None and self._may_record(bucket) and (graph := self._record(run)) is not None:
             graphs[bucket] = graph
-        self._met.add(bucket)
         return graph
 
-    def _make_room(self) -> None:
-        """Drops graphs until there is room for two more."""
+    def _make_room(self, wanted: int) -> None:
+        """Drops graphs until there is room for so many more."""
         if self._recorder.memory() > self._recorder.memory_limit:
             self._drop_graphs()
-        while self.count > self._max_graphs - 2:
-            self._recorder.synchronize()
-            del self._backbones[next(iter(self._backbones))]
+        while self.count + wanted > self._max_graphs:
+            if len(self._backbones) == 1:
+                self._drop_graphs()
+            else:
+                self._recorder.synchronize()
+                self._backbones.popitem(last=False)
 
     def _record(self, run: Run) -> Graph | None:
         """Returns a recording, or None where nothing can be recorded any more."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
-from gliclass_fast.kernels import disentangled_attention
+from gliclass_fast.kernels import disentangled_attention, grouped_linear
 from gliclass_fast.ops import IMPLEMENTATIONS
 from tests.kernels.cases import CASES, check
 
@@ -42,6 +44,20 @@ RUNS = [
 def test_contract(name: str, backend: str, dtype: torch.dtype) -> None:
     device = "cuda" if backend == "triton" and torch.cuda.is_available() else "cpu"
     check(name, backend, dtype, device)
+
+
+def test_grouped_maps_are_one_launch_where_rows_are_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    grids, kernel = [], grouped_linear._grouped_kernel
+
+    class Counted:
+        def __getitem__(self, grid: tuple[int, int]) -> Any:
+            grids.append(grid)
+            return kernel[grid]
+
+    monkeypatch.setattr(grouped_linear, "_grouped_kernel", Counted())
+    for name in ("grouped linear, gelu", "grouped linear, other widths", "grouped linear, many rows"):
+        check(name, "triton", torch.float32, "cuda" if torch.cuda.is_available() else "cpu")
+    assert len(grids) == 1
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -110,22 +111,51 @@ def test_the_least_recently_used_graph_is_dropped() -> None:
         model.loaded.graphs is not None
         and model.loaded.graphs.count == recorder.recorded == recorder.alive() == 4
     )
-    for tokens in (48, 48):
-        check_equal(model, [random_prompt(tokens, 1)])
+    check_equal(model, [random_prompt(48, 1)])
+    assert model.loaded.graphs.count == recorder.alive() == recorder.recorded == 4
+    check_equal(model, [random_prompt(48, 1)])
     assert model.loaded.graphs.count == recorder.alive() == 4 and recorder.recorded == 6
     check_equal(model, [random_prompt(16, 1)])  # was used after the graphs of 32
     assert recorder.recorded == 6
     check_equal(model, [random_prompt(32, 1)])
     assert recorder.recorded == 8 and recorder.alive() == 4 and recorder.renewed == 0
+    assert not recorder.ended_while_running
 
 
-def test_a_limit_met_between_encoder_and_tail_loses_nothing() -> None:
+@pytest.mark.parametrize("most", [2, 3, 4, 5, 7])
+def test_a_limit_of_graphs_is_kept_and_loses_nothing(most: int) -> None:
     recorder = Again()
-    model = with_graphs(tiny_model(), recorder, max_graphs=2)
-    for seed in range(6):
-        check_equal(model, [random_prompt(20, 2, seed)])
-        check_equal(model, [random_prompt(40, 2, seed)])
-    assert recorder.recorded == 20 and recorder.alive() == 2
+    model = with_graphs(tiny_model(), recorder, max_graphs=most)
+    for seed, (tokens, labels) in enumerate([(20, 2), (90, 2), (90, 20), (40, 2), (90, 40)] * 4):
+        check_equal(model, [random_prompt(tokens, labels, seed)])
+        assert model.loaded.graphs.count == recorder.alive() <= most
+    check_equal(model, [random_prompt(90, 40)])
+    assert model.loaded.graphs.record_others and recorder.alive() > 0 and not recorder.ended_while_running
+
+
+def test_as_many_backbones_go_as_have_to() -> None:
+    recorder = Again()
+    model = with_graphs(tiny_model(), recorder, max_graphs=3)
+    for tokens, labels in ((90, 1), (90, 20), (40, 1), (40, 1)):
+        check_equal(model, [random_prompt(tokens, labels)])
+    assert recorder.alive() == 3  # the first backbone has no tail
+    for _ in range(2):
+        check_equal(model, [random_prompt(20, 1)])
+    assert recorder.alive() == 2 and recorder.recorded == 5
+
+
+def test_a_new_tail_of_an_old_backbone_drops_another_backbone() -> None:
+    recorder = Again()
+    model = with_graphs(tiny_model(), recorder, max_graphs=6)
+    for tokens in (20, 20, 40, 40, 60, 60):
+        check_equal(model, [random_prompt(tokens, 1)])
+    check_equal(model, [random_prompt(20, 17)])
+    assert recorder.recorded == recorder.alive() == 6  # the tail's size was not met before
+    check_equal(model, [random_prompt(20, 17)])
+    assert recorder.recorded == 7 and recorder.alive() == 5
+    check_equal(model, [random_prompt(60, 1)])
+    check_equal(model, [random_prompt(20, 1)])
+    assert recorder.recorded == 7
 
 
 def test_graphs_are_freed_before_a_batch_runs_in_halves() -> None:
@@ -175,6 +205,39 @@ def test_a_recording_that_is_interrupted_leaves_a_runner_that_records() -> None:
     assert recorder.recorded == 2
 
 
+def test_who_keeps_an_error_keeps_no_graph() -> None:
+    recorder = Again()
+    model = with_graphs(tiny_model(), recorder)
+    for labels in (1, 1, 20):
+        check_equal(model, [random_prompt(64, labels)])
+    assert recorder.alive() == 2
+    recorder.failures = [torch.OutOfMemoryError("no memory for a tail")]
+    with pytest.raises(torch.OutOfMemoryError) as kept:
+        model.loaded.score([random_prompt(64, 20)])
+    assert kept.traceback and recorder.alive() == 0 and not recorder.ended_while_running
+
+
+def test_others_may_count_graphs_while_batches_run() -> None:
+    model = with_graphs(tiny_model(), Again())
+    tokens = (20, 40, 60, 80, 100)
+    for size in tokens * 2:
+        check_equal(model, [random_prompt(size, 1)])
+    graphs, running, counts = model.loaded.graphs, threading.Event(), set()
+    assert graphs is not None
+
+    def count() -> None:
+        while not running.is_set():
+            counts.add(graphs.count)
+
+    with ThreadPoolExecutor(1) as threads:
+        counting = threads.submit(count)
+        for size in tokens * 20:
+            model.loaded.score([random_prompt(size, 1)]).wait()
+        running.set()
+        counting.result()
+    assert counts == {10}
+
+
 def test_memory_is_bounded_and_reported() -> None:
     recorder = Again(memory_limit=0)
     model = with_graphs(tiny_model(), recorder)
@@ -192,6 +255,7 @@ def test_a_tail_that_finds_no_room_is_recorded_with_its_backbone() -> None:
     for labels in (1, 1, 20, 20, 1, 1, 20):
         check_equal(model, [random_prompt(64, labels)])
     assert recorder.recorded == 8 and recorder.alive() == model.loaded.graphs.count == 2
+    assert not recorder.ended_while_running
 
 
 def test_without_memory_for_a_recording_all_are_dropped_and_it_is_tried_again() -> None:

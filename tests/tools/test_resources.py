@@ -20,6 +20,7 @@ from gliclass_fast.kernels import (
     attention_pool,
     causal_attention,
     disentangled_attention,
+    grouped_linear,
     linear,
     lora,
     norm,
@@ -75,8 +76,8 @@ def test_resources_are_the_recorded_ones(compiled: Launches) -> None:
 
 def test_every_kernel_is_compiled(compiled: Launches) -> None:
     modules = (
-        attention, attention_pool, causal_attention, disentangled_attention, linear, lora, norm, pairs,
-        segment_pool, segment_softmax,
+        attention, attention_pool, causal_attention, disentangled_attention, grouped_linear, linear, lora,
+        norm, pairs, segment_pool, segment_softmax,
     )  # fmt: skip
     kernels = {name for module in modules for name in vars(module) if name.endswith("_kernel")}
     assert {row["kernel"] for row in compiled.values()} == kernels

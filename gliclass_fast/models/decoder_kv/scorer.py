@@ -18,7 +18,7 @@ from gliclass_fast.config import ModelConfig
 from gliclass_fast.models.decoder_kv.reasoning import WEIGHTS as CELL_WEIGHTS
 from gliclass_fast.models.decoder_kv.reasoning import ReasoningCell, Text
 from gliclass_fast.models.encoders import deberta_v2
-from gliclass_fast.models.layers import Embedding, Linear, PairLinear
+from gliclass_fast.models.layers import Embedding, Linear, PairLinear, both
 from gliclass_fast.models.pooling import normalize_plus_eps
 from gliclass_fast.ops import Ops, OpsOf
 
@@ -115,7 +115,7 @@ class Heads(nn.Module):
         self.last = Linear(hidden // 2, 1, ops)
 
     def forward(self, text_rows: Tensor, label_rows: Tensor, sections: PackedBatch) -> Scored:
-        texts, labels = self.text(text_rows), self.label(label_rows)
+        texts, labels = both((self.text, self.label), (text_rows, label_rows))
         if self.normalizes:
             texts, labels = normalize_plus_eps(texts), normalize_plus_eps(labels)
         hidden = self.first(texts, labels, sections, "relu")

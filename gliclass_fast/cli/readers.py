@@ -201,7 +201,10 @@ def _parquet(path: Path, reading: Reading) -> Iterator[Row]:
     with parquet_faults(f"{path} is not a parquet file that can be read"):
         check_columns(path, parquet.read_schema(path).names, reading)
         table = parquet.read_table(path, columns=columns)
-        found = [values_of(table[name]) for name in columns]
+    found = []
+    for name in columns:
+        with parquet_faults(f"{path}, column {name!r}, holds a value that cannot be read"):
+            found.append(values_of(table[name]))
     for number, values in enumerate(zip(*found, strict=True), 1):
         record = dict(zip(columns, values, strict=True))
         yield checked(f"row {number}", record[reading.column], _other_columns(record, reading))
@@ -241,7 +244,8 @@ def check_columns(path: Path, names: Sequence[str], reading: Reading) -> None:
 
 
 def _no_column(path: Path, column: str, names: Sequence[str], reading: Reading) -> str:
-    found = ", ".join(name if name.isprintable() else repr(name) for name in names or ["nothing"])
+    plain = (name if name.isprintable() and name == name.strip() else repr(name) for name in names)
+    found = ", ".join(plain) or "nothing"
     return f"{path} has no column {column!r} but: {found}. Choose one with {reading.option_of(column)}"
 
 

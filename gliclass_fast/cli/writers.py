@@ -195,8 +195,16 @@ def _column(values: list[Any], kind: Any) -> Any:
     import pyarrow
 
     try:
+        if kind is None and any(map(_has_nanoseconds, values)):
+            import pandas  # pyarrow would round its values to microseconds one by one
+
+            return pyarrow.array(pandas.Series(values))
         array = pyarrow.array(values, kind)
         pyarrow_parquet().write_table(pyarrow.table({"": array[:0]}), io.BytesIO())
         return array
     except (pyarrow.ArrowException, OverflowError, UnicodeEncodeError):
         return pyarrow.array([None if value is None else shown(str(value)) for value in values])
+
+
+def _has_nanoseconds(value: Any) -> bool:
+    return bool(getattr(value, "nanosecond", 0) or getattr(value, "nanoseconds", 0))

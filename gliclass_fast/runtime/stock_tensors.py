@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -74,11 +74,14 @@ class StockTensors:
 
         Where no dtype was asked for, they have the one in which they are stored.
 
-        They are copies: to change them changes nothing here, before they are given to `load_state_dict`.
+        They are copies: to change them changes nothing here, before they are given to `load_state_dict`. Word
+        embeddings that a stock T5 or BART has under several names are under all of them.
 
         prefix: what stands before every name. keep_vars: has no effect.
         """
-        return {prefix + name: self._shown(tensor) for name, tensor in self.origin.read_tensors().items()}
+        tensors = self.origin.read_tensors()
+        found = {prefix + name: self._shown(tensor) for name, tensor in tensors.items()}
+        return found | {prefix + other: found[prefix + name] for other, name in tied_names(tensors).items()}
 
     @property
     def _names_dtype(self) -> bool:
@@ -104,6 +107,9 @@ class StockTensors:
         if not isinstance(state_dict, Mapping):
             raise TypeError(f"state_dict must be a dict of tensors, got {type(state_dict).__name__}")
         current = self.origin.read_tensors()
+        names = tied_names(current)
+        further = {names[name]: value for name, value in state_dict.items() if name in names}
+        state_dict = further | {name: value for name, value in state_dict.items() if name not in names}
         missing = [name for name in current if name not in state_dict]
         unexpected = [name for name in state_dict if name not in current]
         if strict and (missing or unexpected):
@@ -181,7 +187,8 @@ class StockTensors:
         Args:
             save_directory: the folder.
             is_main_process: False writes nothing.
-            state_dict: the tensors to write; default: the checkpoint's, tied ones under every name.
+            state_dict: the tensors to write; default: the checkpoint's, a live model's tied ones under every
+                name.
             push_to_hub: see `push_to_hub`.
             safe_serialization: False raises ValueError, as it would write a pickle.
             options: max_shard_size and others of transformers have no effect.
@@ -218,3 +225,16 @@ class StockTensors:
             "the engine does not upload. These two lines do: model.save_pretrained(folder); "
             "huggingface_hub.HfApi().upload_folder(repo_id=..., folder_path=folder)"
         )
+
+
+def tied_names(names: Collection[str]) -> dict[str, str]:
+    """Maps names that a file may leave out, as a stock T5 or BART ties them to `shared`, to that name."""
+    found = {}
+    for name in names:
+        if name.endswith(".shared.weight"):
+            whole = name.removesuffix("shared.weight")
+            for part in (f"{whole}encoder.", f"{whole}decoder."):
+                other = f"{part}embed_tokens.weight"
+                if other not in names and any(each.startswith(part) for each in names):
+                    found[other] = name
+    return found

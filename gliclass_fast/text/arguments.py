@@ -10,6 +10,7 @@ from __future__ import annotations
 import numbers
 import operator
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from decimal import Decimal
 from typing import Any, Literal, cast, get_args
 
 from gliclass_fast.text import by_label
@@ -136,11 +137,11 @@ def score_between_0_and_1(value: Any, name: str, where: str = "") -> float:
     """Returns a float, also of NumPy's numbers; raises WrongType, or WrongValue outside [0, 1]."""
     if getattr(value, "ndim", None) == 0:  # an array or a tensor that holds one number
         value = value.item()
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+    if isinstance(value, bool) or not isinstance(value, (numbers.Real, Decimal)):
         raise WrongType(f"{name} must be a number, got {type(value).__name__}{where}")
     try:
         number = float(value)
-    except OverflowError:  # an integer of very many digits
+    except (OverflowError, ValueError):  # an integer of very many digits, a NaN of Decimal that signals
         number = value = float("inf")
     if not 0 <= number <= 1:
         raise WrongValue(f"{name} must be between 0 and 1, got {value}{where}")
@@ -191,7 +192,9 @@ def thresholds_per_text(
 
 
 def _is_one_number(value: Any) -> bool:
-    return isinstance(value, (numbers.Real, str)) or value is None or getattr(value, "ndim", None) == 0
+    return (
+        isinstance(value, (numbers.Real, Decimal, str)) or value is None or getattr(value, "ndim", None) == 0
+    )
 
 
 def _scores_by_label(given: Mapping[Any, Any], name: str) -> dict[str, float]:

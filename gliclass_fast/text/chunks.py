@@ -33,11 +33,13 @@ def by_tokens(
     character of the text.
 
     Args:
-        starts: the place of the first character of every token of the text.
+        starts: the place of the first character of every token of the text. Tokens that start behind the
+            text belong to its last characters.
         excess: says by how many tokens a piece is too long. The tokens of a piece alone may be others than
             those of the same characters in the whole text, so every piece is asked for.
     """
-    bounds = [*accumulate([0, *starts[1:]], max), len(text)]
+    places = accumulate([0, *starts[1:]], max)
+    bounds = [*(place for place in places if place < len(text)), len(text)]
     count = len(bounds) - 1
 
     def between_words(last: int, least: int) -> int:

@@ -131,12 +131,20 @@ class MarkedTokenizer(SequenceTokenizer):
         self.markers = Markers(*(self.names.get(marker, marker) for marker in stock))
 
     def check_marker(self, marker: str, option: str, expected: int) -> int:
-        """Returns the id of a marker; raises ValueError unless it is what an option of config.json says."""
+        """Returns the id of a marker, as an option of config.json says it.
+
+        Raises ValueError where the tokenizer has another id, or does not find the marker between texts.
+        """
         found = self._backend.token_to_id(marker)
         if found != expected:
             raise ValueError(
                 f"the tokenizer does not belong to this checkpoint: its marker token has id {found}, but "
                 f"config.json says {option}={expected}"
+            )
+        if self.pieces([f"{marker}a{marker}a"])[0].count(expected) != 2:
+            raise ValueError(
+                f"the tokenizer does not find its marker token, of {option}={expected}, between other text: "
+                "add it as a special token"
             )
         return expected
 
@@ -224,13 +232,14 @@ def _ids(values: list[int]) -> np.ndarray:
 
 
 def _private_copy(backend: Tokenizer, markers: Sequence[str]) -> tuple[Tokenizer, dict[str, str]]:
-    """Copies the tokenizer without cutting and padding; returns it with the new names of its marker tokens.
+    """Copies the tokenizer for sequences alone; returns it with the new names of its marker tokens.
 
-    Nobody can guess these names. Ids and all other behaviour stay. The names end in "|", which no Unicode
+    It neither cuts nor pads nor adds special tokens, and white space belongs to its token. Nobody can guess
+    the new names. Ids and all other behaviour stay. The names end in "|", which no Unicode
     normalisation joins with what follows.
     """
     state = json.loads(backend.to_str())
-    state["truncation"] = state["padding"] = None
+    state["truncation"] = state["padding"] = state["post_processor"] = None
     known = {token["content"] for token in state["added_tokens"]}
     nonce = secrets.token_hex(8)
     renamed = {marker: f"|{index}{nonce}|" for index, marker in enumerate(markers) if marker in known}

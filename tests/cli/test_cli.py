@@ -278,6 +278,7 @@ def test_mistakes_end_with_a_message_and_no_traceback(arguments: list[str], mess
 def test_bad_files_are_named(tmp_path: Path) -> None:
     for name, content, message in (
         ("a.csv", b"id\n1\n", "has no column 'text' but: id"),
+        ("a.csv", b" text,id\n1,2\n", "has no column 'text' but: ' text', id."),
         ("a.csv", b'"i\rd",b\n1,2\n', "has no column 'text' but: 'i\\rd', b."),
         ("a.jsonl", b'{"id": 3}\n', "has no column 'text' but: id"),
         ("b.jsonl", b"{\n", "line 1 is not valid JSON"),

@@ -238,7 +238,7 @@ def test_texts_of_parquet_that_are_not_utf_8_cost_one_row(tmp_path: Path) -> Non
     assert read_rows(path, Reading(adapter_column="text"))[0].kept == {"text": "one"}
     lists = pyarrow.ListArray.from_arrays([0, 1, 2, 3], texts)
     pyarrow.parquet.write_table(pyarrow.table({"text": ["a", "b", "c"], "key": lists}), path)
-    with pytest.raises(FileFormatError, match=r"in\.parquet is not a parquet file that can be read: .*utf-8"):
+    with pytest.raises(FileFormatError, match=r"in\.parquet, column 'key', holds a value that .*utf-8"):
         read_rows(path, Reading(keep=("key",)))
 
 

@@ -91,6 +91,23 @@ def test_output_has_the_shapes_of_the_reference() -> None:
     assert loaded(model)(**inputs, return_dict=False)[0].shape == (2, model.config.max_num_classes)
 
 
+@pytest.mark.parametrize("most", [1, 2, 3, 4])
+@pytest.mark.parametrize("prompt_first", [True, False])
+@pytest.mark.parametrize("pooling", ["first", "average"])
+def test_labels_that_are_left_out_end_the_one_before(pooling: str, prompt_first: bool, most: int) -> None:
+    model = reference_model("bert", class_token_pooling=pooling, prompt_first=prompt_first)
+    inputs = reference_pipeline(model).pipe.prepare_inputs(TEXTS[:2], LABELS[2][:3], same_labels=True)
+    with torch.no_grad():
+        expected = [
+            model(**{name: each[None] for name, each in zip(inputs, row, strict=True)}, max_num_classes=most)
+            for row in zip(*inputs.values(), strict=True)
+        ]
+    found = loaded(model)(**inputs, max_num_classes=most)
+    count = min(most, 3)
+    for row, own in zip(found.logits, expected, strict=True):
+        assert_same_logits(row[:count].numpy(), own.logits[0, :count].numpy())
+
+
 def test_padding_may_be_on_the_left_and_a_marker_in_a_text_counts_as_one() -> None:
     model = reference_model()
     inputs = reference_pipeline(model).pipe.prepare_inputs(

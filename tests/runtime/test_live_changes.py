@@ -12,6 +12,7 @@ import torch
 from gliclass_fast import GLiClassModel
 from gliclass_fast.checkpoint import live
 from gliclass_fast.runtime import model as runtime_model
+from tests import families
 from tests.runtime.test_live import scores
 from tests.tiny import fast_pipeline, reference_model
 
@@ -158,9 +159,10 @@ def test_a_part_within_data_parallel(inner: str) -> None:
     assert scores(pipeline_of(model)) == before
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_distances_do_not_depend_on_torch_s_default_dtype(dtype: torch.dtype) -> None:
-    model = reference_model("deberta-v2")
+@pytest.mark.parametrize("kind", ["deberta-v2", "encoder-decoder-cls, BART"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_distances_do_not_depend_on_torch_s_default_dtype(dtype: torch.dtype, kind: str) -> None:
+    model = reference_model(kind) if kind == "deberta-v2" else families.reference(kind)
     before = scores(pipeline_of(model))
     torch.set_default_dtype(dtype)
     try:

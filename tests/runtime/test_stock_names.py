@@ -16,6 +16,7 @@ from transformers.models.auto.modeling_auto import MODEL_MAPPING
 
 from gliclass_fast import GLiClassModel, demo
 from gliclass_fast.config import GLiClassModelConfig
+from tests import families
 from tests.accuracy import assert_same_results
 from tests.runtime.test_live import scores
 from tests.tiny import byte_tokenizer, fast_pipeline, loaded, reference_model, reference_pipeline
@@ -117,3 +118,20 @@ def test_what_cannot_work_says_what_to_use() -> None:
         ours.num_parameters(exclude_embeddings=True)
     with pytest.raises(TypeError, match="a model needs weights: from_pretrained"):
         GLiClassModel._from_config(GLiClassModelConfig())
+
+
+@pytest.mark.parametrize("kind", ["encoder-decoder, BART", "encoder-decoder-cls, T5"])
+def test_a_file_may_leave_out_tied_names(kind: str, tmp_path: Path) -> None:
+    model = families.reference(kind)
+    model.save_pretrained(tmp_path)
+    ours = GLiClassModel.from_pretrained(tmp_path, device="cpu")
+    stock, stored = model.state_dict(), load_file(tmp_path / "model.safetensors")
+    assert len(stored) < len(stock) and list(ours.state_dict()) != list(stored)
+    assert all(torch.equal(ours.state_dict()[name], each) for name, each in stock.items())
+    for given in (stock, stored, ours.state_dict()):
+        assert ours.load_state_dict(given) == ([], [])
+    with torch.no_grad():
+        table = next(name for name in stock if name.endswith("shared.weight"))
+        stock[table].add_(1)
+    ours.load_state_dict(stock)
+    assert torch.equal(ours.state_dict()[table], stock[table])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+from decimal import Decimal
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -22,6 +24,14 @@ from tests.tiny import byte_tokenizer, fast_pipeline, reference_model
 @pytest.fixture(scope="module")
 def pipeline() -> ZeroShotClassificationPipeline:
     return fast_pipeline(reference_model())
+
+
+@pytest.mark.parametrize("half", [Decimal("0.5"), Fraction(1, 2), np.float16(0.5), torch.tensor(0.5)])
+def test_thresholds_are_any_numbers(pipeline: ZeroShotClassificationPipeline, half: Any) -> None:
+    texts, labels = ["abc", "def"], ["a", "b", "c"]
+    expected = pipeline(texts, labels, threshold=0.5)
+    for threshold in (half, [half, half], dict.fromkeys(labels, half)):
+        assert pipeline(texts, labels, threshold=threshold) == expected
 
 
 WRONG: list[tuple[Any, Any, dict[str, Any], type[Exception], str]] = [
@@ -45,6 +55,8 @@ WRONG: list[tuple[Any, Any, dict[str, Any], type[Exception], str]] = [
     ("x", ["a"], {"threshold": 1.5}, ValueError, "between 0 and 1, got 1.5"),
     ("x", ["a"], {"threshold": -0.1}, ValueError, "between 0 and 1"),
     ("x", ["a"], {"threshold": float("nan")}, ValueError, "between 0 and 1, got nan"),
+    ("x", ["a"], {"threshold": Decimal("1.5")}, ValueError, "between 0 and 1, got 1.5"),
+    ("x", ["a"], {"threshold": Decimal("sNaN")}, ValueError, "between 0 and 1, got inf"),
     ("x", ["a"], {"threshold": "0.5"}, TypeError, "threshold must be a number"),
     ("x", ["a"], {"threshold": True}, TypeError, "threshold must be a number"),
     (

@@ -8,6 +8,7 @@ from typing import Any
 import gliclass
 import numpy as np
 import pytest
+from tokenizers import processors
 
 import gliclass_fast
 from gliclass_fast import ArgumentError, ZeroShotClassificationWithChunkingPipeline, demo
@@ -15,7 +16,7 @@ from gliclass_fast.text.chunks import by_tokens
 from tests.accuracy import assert_same_results
 from tests.sentences import LABELS as LABEL_LISTS
 from tests.sentences import TEXTS
-from tests.tiny import byte_tokenizer, label_tower, reference_model
+from tests.tiny import byte_tokenizer, label_tower, new_byte_tokenizer, reference_model
 
 PROSE = "The rover found organic molecules in a Martian crater. Later we played songs, and cooked. " * 12
 UNBROKEN = "汉字テスト" * 60 + "🚄" * 30 + "x" * 300
@@ -51,6 +52,29 @@ def test_pieces_fit_and_cover_the_text(size: int, overlap: int) -> None:
         assert start <= ends[-1] < start + len(piece)  # no gap, and something new
         ends.append(start + len(piece))
     assert ends[-1] == len(ONCE)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 5])
+def test_tokens_may_start_behind_the_text(size: int) -> None:
+    """White space may be a token whose first character is the next one's, or that of the end."""
+    for text in ("ab ", "é é ", "  a\n ", " "):
+        starts = [place + character.isspace() for place, character in enumerate(text)]
+        pieces = by_tokens(text, starts, size, 0, lambda piece: len(piece) - size)
+        assert "".join(pieces) == text and all(1 <= len(piece) <= max(size, 2) for piece in pieces)
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [("ab ", 2), ("é é ", 2), (" and word  word   word  word and ", 32)]
+)
+def test_a_tokenizer_that_trims_its_places(text: str, size: int) -> None:
+    tokenizer = new_byte_tokenizer()
+    trimming = processors.RobertaProcessing(("[SEP]", 2), ("[CLS]", 1))
+    tokenizer.backend_tokenizer.post_processor = trimming
+    ours = pipeline(reference_model("roberta"), tokenizer, chunk_tokens=size, overlap_tokens=0)
+    [scores], [info] = ours(text, ["a"], threshold=0.0, return_info=True)
+    assert len(scores) == 1 and info.passes >= 1
+    starts = ours.engine.reader.token_starts(text)
+    assert starts == sorted(starts) and starts[-1] < len(text)
 
 
 def test_neighbours_share_about_the_overlap() -> None:

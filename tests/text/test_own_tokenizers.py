@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from tokenizers import normalizers, processors
+from tokenizers import Tokenizer, models, normalizers, processors
 from transformers import PreTrainedTokenizerFast
 
 from gliclass_fast import ArgumentError, ZeroShotClassificationWithChunkingPipeline
@@ -141,3 +141,23 @@ def test_single_label_texts_need_no_threshold() -> None:
             fast(TEXTS, LABELS, threshold=wrong, classification_type=kinds)
     with pytest.raises(ArgumentError, match="threshold must be a number, got NoneType"):
         fast(TEXTS, LABELS, threshold=None)
+
+
+@pytest.mark.parametrize("special", [True, False])
+def test_markers_have_to_be_found_between_texts(special: bool) -> None:
+    """A normalizer that puts a character before every piece of text hides tokens that are not special."""
+    pieces = dict.fromkeys(["[PAD]", "[UNK]", "▁", *map(chr, range(33, 127))])
+    model = models.BPE({piece: index for index, piece in enumerate(pieces)}, [], unk_token="[UNK]")
+    tokenizer = Tokenizer(model)
+    tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]")
+    fast.add_tokens(MARKERS, special_tokens=special)
+    names = ("class_token_index", "text_token_index", "example_token_index")
+    ids = dict(zip(names, fast.convert_tokens_to_ids(MARKERS), strict=False))
+    reference = reference_model("bert", **ids)
+    if special:
+        ours = fast_pipeline(reference, fast)(TEXTS[0], LABELS, threshold=0.0)
+        assert_same_results(ours, reference_pipeline(reference, fast)(TEXTS[0], LABELS, threshold=0.0))
+    else:
+        with pytest.raises(ValueError, match="marker token, of class_token_index=97, between other"):
+            fast_pipeline(reference, fast)(TEXTS[0], LABELS)

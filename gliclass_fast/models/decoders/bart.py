@@ -69,7 +69,8 @@ class Decoder(bart.Encoder, decoders.Decoder):
         """Scales the word embeddings; gives causal layers a bias of distances i - j = -1, 0, 1 and beyond."""
         super().fold_weights()
         if self.causal:
-            by_distance = torch.tensor([AHEAD, 0.0, 0.0], device=self.word_embeddings.weight.device)
+            device = self.word_embeddings.weight.device
+            by_distance = torch.tensor([AHEAD, 0.0, 0.0], dtype=torch.float32, device=device)
             hidden = Positions(distance_bias=by_distance.repeat(self.config.num_attention_heads, 1))
             for layer in self.layers:
                 assert isinstance(layer, Layer)

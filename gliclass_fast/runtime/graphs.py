@@ -161,10 +161,9 @@ class GraphRunner:
 
         if bucket in self._backbones:
             self._backbones.move_to_end(bucket)
+        # Before anything runs: a tail must not outlive the states that it reads.
         if wanted := self._count_wanted(bucket, capacity):
-            self._make_room(
-                wanted
-            )  # before anything runs, as a tail must not outlive the states that it reads
+            self._make_room(wanted)
         backbone = self._graph(self._backbones, bucket, encode)
         states = encode() if backbone is None else backbone.replay()
 

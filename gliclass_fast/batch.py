@@ -34,7 +34,8 @@ class EncodedPrompt:
 
     token_ids: np.ndarray  # int32 [tokens]
     text_start: int  # where the text part starts: the first <<SEP>>, or 0 where there is none
-    label_spans: np.ndarray  # int32 [labels, 2], from each <<LABEL>> to the next or the first <<SEP>>
+    # int32 [labels, 2], from each <<LABEL>> to the next or the first <<SEP>>; the last may have all the rest
+    label_spans: np.ndarray
     has_example: bool = False  # the prompt has an <<EXAMPLE>> that the configuration knows
     tokens_cut: int = 0  # tokens that the window left no room for
     text_end: int | None = None  # where the text part ends; None: where the prompt ends

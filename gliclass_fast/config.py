@@ -81,6 +81,11 @@ class ModelConfig:
     label_model_type: str | None = None
     label_model_name: str | None = None  # where the tokenizer of the label tower is
 
+    @property
+    def last_label_has_the_rest(self) -> bool:
+        """Tells whether the mean of a prompt's last label is that of all that follows it, the text too."""
+        return self.class_token_pooling == "average" and not self.extract_text_features
+
 
 # what the reference gives the options that a config.json leaves out, beside those of `GLiClassModelConfig`;
 # it takes them by position in this order

@@ -195,11 +195,9 @@ def _column(values: list[Any], kind: Any) -> Any:
     import pyarrow
 
     try:
-        if kind is None and any(map(_has_nanoseconds, values)):
-            import pandas  # pyarrow would round its values to microseconds one by one
-
-            return pyarrow.array(pandas.Series(values))
         array = pyarrow.array(values, kind)
+        if kind is None and _has_nanoseconds(values):
+            array = pyarrow.array(values, _in_nanoseconds(array.type))
         pyarrow_parquet().write_table(pyarrow.table({"": array[:0]}), io.BytesIO())
         return array
     except (pyarrow.ArrowException, OverflowError, UnicodeEncodeError):
@@ -207,4 +205,23 @@ def _column(values: list[Any], kind: Any) -> Any:
 
 
 def _has_nanoseconds(value: Any) -> bool:
+    """Tells whether times and durations of pandas are in it that pyarrow would round to microseconds."""
+    if isinstance(value, (list, dict)):
+        return any(map(_has_nanoseconds, value.values() if isinstance(value, dict) else value))
     return bool(getattr(value, "nanosecond", 0) or getattr(value, "nanoseconds", 0))
+
+
+def _in_nanoseconds(kind: Any) -> Any:
+    """Returns a type of pyarrow with all its times and durations in nanoseconds."""
+    import pyarrow
+    from pyarrow import types
+
+    if types.is_timestamp(kind):
+        return pyarrow.timestamp("ns", kind.tz)
+    if types.is_duration(kind):
+        return pyarrow.duration("ns")
+    if types.is_list(kind):
+        return pyarrow.list_(_in_nanoseconds(kind.value_type))
+    if types.is_struct(kind):
+        return pyarrow.struct([(each.name, _in_nanoseconds(each.type)) for each in kind])
+    return kind

@@ -58,6 +58,6 @@ class Calibrator(nn.Module):
             logits - highest[owner],
             logits - means[owner, 0],
             means[owner, 1],
-            counts[owner, 0].log(),
+            counts[owner, 0].float().log(),
         )
         return torch.stack(columns, dim=1)

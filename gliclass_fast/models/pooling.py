@@ -91,12 +91,7 @@ def pool_labels(rows: Tensor, batch: PackedBatch, config: ModelConfig, ops: Ops)
     starts = batch.label_spans[:, 0] + (0 if config.embed_class_token else 1)
     if config.class_token_pooling == "first":
         return rows[within(rows, starts)]
-    ends = batch.label_spans[:, 1].clone()
-    if not config.extract_text_features:  # only another label or the end of the prompt ends the last label
-        last, whole_ends = batch.cu_labels[1:] - 1, batch.cu_seqlens[1:]
-        behind = batch.token_ids[within(rows, ends[last])]
-        left_out = (behind == config.class_token_index) & (ends[last] < whole_ends)  # a label not asked for
-        ends[last] = torch.where(left_out, ends[last], whole_ends)
+    ends = batch.label_spans[:, 1]
     sums = ops.segment_pool(rows, torch.stack((starts, ends), dim=1), "sum")
     return sums / (ends - starts).clamp(min=1)[:, None]
 

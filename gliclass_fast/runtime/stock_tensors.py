@@ -79,9 +79,13 @@ class StockTensors:
 
         prefix: what stands before every name. keep_vars: has no effect.
         """
+        return {prefix + name: each for name, each in self._all_shown().items()}
+
+    def _all_shown(self, on: Any = None) -> dict[str, Tensor]:
+        """Returns copies of all tensors, those that a file leaves out as they are tied under every name."""
         tensors = self.origin.read_tensors()
-        found = {prefix + name: self._shown(tensor) for name, tensor in tensors.items()}
-        return found | {prefix + other: found[prefix + name] for other, name in tied_names(tensors).items()}
+        sources = tied_names(tensors) | {name: name for name in tensors}
+        return {name: self._shown(tensors[source], on) for name, source in sources.items()}
 
     @property
     def _names_dtype(self) -> bool:
@@ -107,24 +111,25 @@ class StockTensors:
         if not isinstance(state_dict, Mapping):
             raise TypeError(f"state_dict must be a dict of tensors, got {type(state_dict).__name__}")
         current = self.origin.read_tensors()
-        names = tied_names(current)
-        further = {names[name]: value for name, value in state_dict.items() if name in names}
-        state_dict = further | {name: value for name, value in state_dict.items() if name not in names}
-        missing = [name for name in current if name not in state_dict]
-        unexpected = [name for name in state_dict if name not in current]
+        tied = tied_names(current)
+        missing = [name for name in current if name not in state_dict and tied.get(name) not in state_dict]
+        unexpected = [name for name in state_dict if name not in current and name not in tied]
         if strict and (missing or unexpected):
             raise RuntimeError(f"state_dict does not match: missing {missing}, unexpected {unexpected}")
-        for name in current:
-            if not isinstance(value := state_dict.get(name, current[name]), Tensor):
+        names = (*(name for name in current if name not in tied), *tied)
+        given_names = [name for name in names if name in state_dict]
+        for name in given_names:
+            if not isinstance(value := state_dict[name], Tensor):
                 raise TypeError(f"state_dict[{name!r}] must be a tensor, got {type(value).__name__}")
-        ties = tied_to(current)  # a tensor of several names takes the last value given to one, as in torch
-        given_to = {ties.get(name, name): state_dict[name] for name in current if name in state_dict}
+        firsts = tied_to(current) | tied
+        # a tensor of several names takes the last value given to one, as in torch
+        given_to = {firsts.get(name, name): state_dict[name] for name in given_names}
         copies = {
             name: _copied(given_to[name] if name in given_to else current[name])
             for name in current
-            if name not in ties
+            if name not in firsts
         }
-        tensors = {name: copies[ties.get(name, name)] for name in current}
+        tensors = {name: copies[firsts.get(name, name)] for name in current}
         given = Origin(self.origin.options(), partial(dict, tensors), "the given state_dict")
         given.on_change = self.origin.on_change
         before, self.origin = self.origin, given
@@ -142,8 +147,8 @@ class StockTensors:
 
         They are as `state_dict` has them, and to change them changes nothing here.
 
-        prefix: what names start with. recurse: has no effect. remove_duplicate: whether weights that
-        are tied in a live model come under their first name alone; a file has a copy under every name.
+        prefix: what names start with. recurse: has no effect. remove_duplicate: whether tied weights come
+        under their first name alone.
         """
         for name, tensor in self._stored_parameters(remove_duplicate):
             yield f"{prefix}.{name}" if prefix else name, nn.Parameter(self._shown(tensor), False)
@@ -151,7 +156,7 @@ class StockTensors:
     def _stored_parameters(self, remove_duplicate: bool = True) -> Iterator[tuple[str, Tensor]]:
         """Yields the parameters as they are stored, without a copy."""
         tensors = self.origin.read_tensors()
-        tied = tied_to(tensors) if remove_duplicate else {}
+        tied = tied_to(tensors) | tied_names(tensors) if remove_duplicate else {}
         for name, tensor in tensors.items():
             if tensor.is_floating_point() and name not in tied:
                 yield name, tensor
@@ -187,8 +192,7 @@ class StockTensors:
         Args:
             save_directory: the folder.
             is_main_process: False writes nothing.
-            state_dict: the tensors to write; default: the checkpoint's, a live model's tied ones under every
-                name.
+            state_dict: the tensors to write; default: the checkpoint's, tied ones under every name.
             push_to_hub: see `push_to_hub`.
             safe_serialization: False raises ValueError, as it would write a pickle.
             options: max_shard_size and others of transformers have no effect.
@@ -211,8 +215,7 @@ class StockTensors:
             written = _of_dtype(written, str(dtype_name(self.dtype)))
         text = json.dumps(written, indent=2, ensure_ascii=False)
         if state_dict is None:
-            read = self.origin.read_tensors().items()
-            state_dict = {name: self._shown(each, on="cpu") for name, each in read}
+            state_dict = self._all_shown(on="cpu")
         else:  # safetensors takes no tensors that share memory, as those of tied weights do
             state_dict = {name: _copied(each) for name, each in state_dict.items()}
         tensors = {name: each.contiguous() for name, each in state_dict.items()}
@@ -228,13 +231,12 @@ class StockTensors:
 
 
 def tied_names(names: Collection[str]) -> dict[str, str]:
-    """Maps names that a file may leave out, as a stock T5 or BART ties them to `shared`, to that name."""
+    """Maps further names of a stock T5's or BART's word embeddings to `shared`; files may leave them out."""
     found = {}
     for name in names:
         if name.endswith(".shared.weight"):
             whole = name.removesuffix("shared.weight")
-            for part in (f"{whole}encoder.", f"{whole}decoder."):
-                other = f"{part}embed_tokens.weight"
-                if other not in names and any(each.startswith(part) for each in names):
-                    found[other] = name
+            for part in (f"{whole}encoder.", f"{whole}decoder."):  # as torch goes through a model
+                if any(each.startswith(part) for each in names):
+                    found[f"{part}embed_tokens.weight"] = name
     return found

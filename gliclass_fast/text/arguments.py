@@ -141,8 +141,10 @@ def score_between_0_and_1(value: Any, name: str, where: str = "") -> float:
         raise WrongType(f"{name} must be a number, got {type(value).__name__}{where}")
     try:
         number = float(value)
-    except (OverflowError, ValueError):  # an integer of very many digits, a NaN of Decimal that signals
+    except OverflowError:  # an integer of very many digits
         number = value = float("inf")
+    except ValueError:  # a NaN of Decimal that signals
+        number = float("nan")
     if not 0 <= number <= 1:
         raise WrongValue(f"{name} must be between 0 and 1, got {value}{where}")
     return number

@@ -78,8 +78,8 @@ def marked_prompt(ids: np.ndarray, config: ModelConfig, most: int) -> EncodedPro
     text_starts = np.flatnonzero(ids == config.text_token_index)
     text_start = int(text_starts[0]) if len(text_starts) else 0
     ends = np.append(starts, len(ids))[1:]
-    if len(text_starts):  # a label in front of the text ends there at the latest
-        ends = np.where(starts < text_start, np.minimum(ends, text_start), ends)
+    if len(text_starts) and not config.last_label_has_the_rest:
+        ends = np.maximum(starts, np.minimum(ends, text_start))  # nothing of the text is a label's
     return EncodedPrompt(
         token_ids=ids,
         text_start=text_start,

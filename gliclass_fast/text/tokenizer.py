@@ -141,7 +141,7 @@ class MarkedTokenizer(SequenceTokenizer):
                 f"the tokenizer does not belong to this checkpoint: its marker token has id {found}, but "
                 f"config.json says {option}={expected}"
             )
-        if self.pieces([f"{marker}a{marker}a"])[0].count(expected) != 2:
+        if not _finds(self._backend, marker):
             raise ValueError(
                 f"the tokenizer does not find its marker token, of {option}={expected}, between other text: "
                 "add it as a special token"
@@ -160,6 +160,7 @@ class PromptTokenizer(MarkedTokenizer):
         self.sep_id = self.check_marker(self.markers.sep, "text_token_index", config.text_token_index)
         example_id = self._backend.token_to_id(self.markers.example)
         self._example_counts = example_id is not None and example_id == config.example_token_index
+        self._last_has_the_rest = config.last_label_has_the_rest
         self._block = lru_cache(maxsize=CACHED_LABEL_LISTS)(self._tokenize_labels)
 
     def encode(self, prompts: Sequence[Prompt], window: int) -> list[EncodedPrompt]:
@@ -207,11 +208,15 @@ class PromptTokenizer(MarkedTokenizer):
         if front:
             head = np.insert(head, len(self._prefix), front)
             spans = spans + len(front)
+        token_ids = np.concatenate((head, _ids([*back, *self._suffix])))
+        if self._last_has_the_rest:
+            spans = spans.copy()  # prompts share it
+            spans[-1, 1] = len(token_ids)
         has_example = prompt.has_example and self._example_counts
         if has_example and len(front) + len(back) < length:  # the cut may have taken the examples
             has_example = self.config.example_token_index in back or self.config.example_token_index in front
         return EncodedPrompt(
-            token_ids=np.concatenate((head, _ids([*back, *self._suffix]))),
+            token_ids=token_ids,
             text_start=len(head),
             label_spans=spans,
             has_example=has_example,
@@ -250,7 +255,17 @@ def _private_copy(backend: Tokenizer, markers: Sequence[str]) -> tuple[Tokenizer
         state["model"]["vocab"] = {renamed.get(piece, piece): id_ for piece, id_ in vocabulary.items()}
     elif isinstance(vocabulary, list):
         state["model"]["vocab"] = [[renamed.get(piece, piece), score] for piece, score in vocabulary]
-    return Tokenizer.from_str(json.dumps(state)), renamed
+    copied = Tokenizer.from_str(json.dumps(state))
+    if lost := [marker for marker, name in renamed.items() if not _finds(copied, name)]:
+        # its name is text to the stock tokenizer, and so it has to stay the same
+        return _private_copy(backend, [marker for marker in markers if marker not in lost])
+    return copied, renamed
+
+
+def _finds(backend: Tokenizer, marker: str) -> bool:
+    """Tells whether a marker is a token of its own wherever it stands in a text."""
+    tokens: list[str] = backend.encode(f"{marker}a{marker}a", add_special_tokens=False).tokens
+    return tokens.count(marker) == 2
 
 
 def _template(tokenizer: Any) -> tuple[list[int], list[int]]:

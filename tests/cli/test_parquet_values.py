@@ -34,6 +34,13 @@ def test_times_keep_their_nanoseconds(tmp_path: Path) -> None:
         "moment": pyarrow.array([1577836800000000001, None], pyarrow.timestamp("ns")),
         "there": pyarrow.array([1577836800000000001, None], pyarrow.timestamp("ns", "Europe/Paris")),
         "took": pyarrow.array([None, 1000000001], pyarrow.duration("ns")),
+        "moments": pyarrow.array([[1577836800000000001], []], pyarrow.list_(pyarrow.timestamp("ns"))),
+        "both": pyarrow.array(
+            [{"at": 1577836800000000001, "took": [1000000001]}, None],
+            pyarrow.struct(
+                [("at", pyarrow.timestamp("ns")), ("took", pyarrow.list_(pyarrow.duration("ns")))]
+            ),
+        ),
         "micro": pyarrow.array([1577836800000001, None], pyarrow.timestamp("us")),
     }
     path, output = table(tmp_path / "in.parquet", **columns), tmp_path / "out.parquet"

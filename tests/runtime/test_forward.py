@@ -16,7 +16,15 @@ from tests import families
 from tests.accuracy import assert_same_logits, assert_same_results
 from tests.pairwise import in_words, pairwise
 from tests.sentences import LABELS, TEXTS
-from tests.tiny import SHOT, byte_tokenizer, fast_pipeline, loaded, reference_model, reference_pipeline
+from tests.tiny import (
+    MARKERS,
+    SHOT,
+    byte_tokenizer,
+    fast_pipeline,
+    loaded,
+    reference_model,
+    reference_pipeline,
+)
 
 UNI_ENCODERS = pairwise(
     lambda row: row.get("pooling_strategy") != "pass" or row.get("scorer_type") in (None, "cross-attn"),
@@ -89,6 +97,23 @@ def test_output_has_the_shapes_of_the_reference() -> None:
     assert_same_logits(found.uncalibrated_logits[used].numpy(), expected.uncalibrated_logits[used].numpy())
     assert found.hidden_states is None and found[0] is found.logits
     assert loaded(model)(**inputs, return_dict=False)[0].shape == (2, model.config.max_num_classes)
+
+
+@pytest.mark.parametrize("most", [1, 2, 3, 4])
+@pytest.mark.parametrize("whole", [True, False])
+@pytest.mark.parametrize("marker", [True, False])
+def test_means_of_labels_where_a_text_holds_a_marker(marker: bool, whole: bool, most: int) -> None:
+    """The text's marker counts as one, and ends the label before it where labels have the rest."""
+    own = {"extract_text_features": not whole, "embed_class_token": marker}
+    model = reference_model("bert", class_token_pooling="average", **own)
+    label, sep = byte_tokenizer().convert_tokens_to_ids(MARKERS[:2])
+    ids = torch.tensor([[1, label, 20, 21, label, 30, sep, 40, 41, label, 50, 51, 52, 2]])
+    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "max_num_classes": most}
+    with torch.no_grad():
+        expected = model(**inputs).logits
+    found = loaded(model)(**inputs).logits
+    count = min(most, 3)
+    assert_same_logits(found[0, :count].numpy(), expected[0, :count].numpy())
 
 
 @pytest.mark.parametrize("most", [1, 2, 3, 4])

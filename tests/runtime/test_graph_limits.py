@@ -47,6 +47,14 @@ def test_a_limit_of_graphs_is_kept_and_loses_nothing(most: int) -> None:
     assert model.loaded.graphs.record_others and recorder.alive() > 0 and not recorder.ended_while_running
 
 
+def test_a_new_tail_needs_room_for_itself_alone() -> None:
+    recorder = Again()
+    model = with_graphs(tiny_model(), recorder, max_graphs=3)
+    for labels in (1, 1, 17, 17):
+        check_equal(model, [random_prompt(40, labels)])
+    assert recorder.recorded == recorder.alive() == 3 and recorder.renewed == 0
+
+
 def test_as_many_backbones_go_as_have_to() -> None:
     recorder = Again()
     model = with_graphs(tiny_model(), recorder, max_graphs=3)

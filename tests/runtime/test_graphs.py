@@ -119,6 +119,7 @@ def check_only_encoders_are_recorded(pipeline: ZeroShotClassificationPipeline) -
         for ours, theirs in zip(engine.score(requests), scored, strict=True):
             assert_unchanged(ours.logits, theirs.logits)
     assert recorder.recorded == recorder.alive() == 1
+    assert len(model.loaded.graphs._met) == 1  # and not one per number of labels
 
 
 @pytest.mark.parametrize("kind", ["bi-encoder", "encoder-decoder, BART", "encoder-decoder, umT5"])

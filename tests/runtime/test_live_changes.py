@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -159,10 +160,17 @@ def test_a_part_within_data_parallel(inner: str) -> None:
     assert scores(pipeline_of(model)) == before
 
 
-@pytest.mark.parametrize("kind", ["deberta-v2", "encoder-decoder-cls, BART"])
+MODELS: dict[str, Callable[[], Any]] = {
+    "distances": partial(reference_model, "deberta-v2"),
+    "a mask as distances": partial(families.reference, "encoder-decoder-cls, BART"),
+    "a logarithm of counts": partial(reference_model, "bert", use_calibrator=True),
+}
+
+
+@pytest.mark.parametrize("kind", MODELS)
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
-def test_distances_do_not_depend_on_torch_s_default_dtype(dtype: torch.dtype, kind: str) -> None:
-    model = reference_model(kind) if kind == "deberta-v2" else families.reference(kind)
+def test_nothing_depends_on_torch_s_default_dtype(dtype: torch.dtype, kind: str) -> None:
+    model = MODELS[kind]()
     before = scores(pipeline_of(model))
     torch.set_default_dtype(dtype)
     try:

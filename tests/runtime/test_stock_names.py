@@ -128,10 +128,24 @@ def test_a_file_may_leave_out_tied_names(kind: str, tmp_path: Path) -> None:
     stock, stored = model.state_dict(), load_file(tmp_path / "model.safetensors")
     assert len(stored) < len(stock) and list(ours.state_dict()) != list(stored)
     assert all(torch.equal(ours.state_dict()[name], each) for name, each in stock.items())
+    assert ours.num_parameters() == model.num_parameters()
+    live = loaded(model)
     for given in (stock, stored, ours.state_dict()):
-        assert ours.load_state_dict(given) == ([], [])
-    with torch.no_grad():
-        table = next(name for name in stock if name.endswith("shared.weight"))
-        stock[table].add_(1)
-    ours.load_state_dict(stock)
-    assert torch.equal(ours.state_dict()[table], stock[table])
+        assert ours.load_state_dict(given) == live.load_state_dict(given) == ([], [])
+    ours.save_pretrained(tmp_path / "again")
+    again = GLiClassModel.from_pretrained(tmp_path / "again", device="cpu")
+    assert again.state_dict().keys() == stock.keys() and again.num_parameters() == model.num_parameters()
+    stock = {name: each.clone() for name, each in stock.items()}
+    tied = [name for name in stock if name.endswith(("shared.weight", "embed_tokens.weight"))]
+    for number, name in enumerate(tied):
+        stock[name] += 1 + number
+    model.load_state_dict(stock)
+    for each in (ours, live, again):
+        each.load_state_dict(stock)
+        assert all(torch.equal(each.state_dict()[name], model.state_dict()[name]) for name in tied)
+    without = {name: each for name, each in stock.items() if name not in tied}
+    with pytest.raises(RuntimeError, match=r"missing \['.*shared\.weight"):
+        ours.load_state_dict(without)
+    one = ours.load_state_dict({tied[-1]: stock[tied[0]]}, strict=False)
+    assert tied[-1] not in one.unexpected_keys
+    assert all(torch.equal(ours.state_dict()[name], stock[tied[0]]) for name in tied)

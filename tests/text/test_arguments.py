@@ -56,7 +56,7 @@ WRONG: list[tuple[Any, Any, dict[str, Any], type[Exception], str]] = [
     ("x", ["a"], {"threshold": -0.1}, ValueError, "between 0 and 1"),
     ("x", ["a"], {"threshold": float("nan")}, ValueError, "between 0 and 1, got nan"),
     ("x", ["a"], {"threshold": Decimal("1.5")}, ValueError, "between 0 and 1, got 1.5"),
-    ("x", ["a"], {"threshold": Decimal("sNaN")}, ValueError, "between 0 and 1, got inf"),
+    ("x", ["a"], {"threshold": Decimal("sNaN")}, ValueError, "between 0 and 1, got sNaN"),
     ("x", ["a"], {"threshold": "0.5"}, TypeError, "threshold must be a number"),
     ("x", ["a"], {"threshold": True}, TypeError, "threshold must be a number"),
     (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -143,21 +144,36 @@ def test_single_label_texts_need_no_threshold() -> None:
         fast(TEXTS, LABELS, threshold=None)
 
 
-@pytest.mark.parametrize("special", [True, False])
-def test_markers_have_to_be_found_between_texts(special: bool) -> None:
-    """A normalizer that puts a character before every piece of text hides tokens that are not special."""
+def hiding_tokenizer(special: Sequence[str]) -> Any:
+    """Returns a tokenizer that puts a character before every piece of text, as Llama's did.
+
+    It hides markers that are no special tokens.
+    """
     pieces = dict.fromkeys(["[PAD]", "[UNK]", "▁", *map(chr, range(33, 127))])
     model = models.BPE({piece: index for index, piece in enumerate(pieces)}, [], unk_token="[UNK]")
     tokenizer = Tokenizer(model)
     tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
     fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]")
-    fast.add_tokens(MARKERS, special_tokens=special)
+    for marker in MARKERS:
+        fast.add_tokens([marker], special_tokens=marker in special)
+    return fast
+
+
+def model_of(tokenizer: Any) -> Any:
     names = ("class_token_index", "text_token_index", "example_token_index")
-    ids = dict(zip(names, fast.convert_tokens_to_ids(MARKERS), strict=False))
-    reference = reference_model("bert", **ids)
-    if special:
-        ours = fast_pipeline(reference, fast)(TEXTS[0], LABELS, threshold=0.0)
-        assert_same_results(ours, reference_pipeline(reference, fast)(TEXTS[0], LABELS, threshold=0.0))
-    else:
-        with pytest.raises(ValueError, match="marker token, of class_token_index=97, between other"):
-            fast_pipeline(reference, fast)(TEXTS[0], LABELS)
+    return reference_model("bert", **dict(zip(names, tokenizer.convert_tokens_to_ids(MARKERS), strict=False)))
+
+
+@pytest.mark.parametrize("special", [MARKERS, MARKERS[:2]], ids=["all", "no example"])
+def test_a_marker_of_examples_that_is_not_found_is_text(special: Sequence[str]) -> None:
+    tokenizer = hiding_tokenizer(special)
+    reference = model_of(tokenizer)
+    given: dict[str, Any] = {"threshold": 0.0, "examples": [{"text": "abc", "labels": ["A"]}]}
+    expected = reference_pipeline(reference, tokenizer)(TEXTS[0], LABELS, **given)
+    assert_same_results(fast_pipeline(reference, tokenizer)(TEXTS[0], LABELS, **given), expected)
+
+
+def test_markers_have_to_be_found_between_texts() -> None:
+    tokenizer = hiding_tokenizer(MARKERS[1:])
+    with pytest.raises(ValueError, match="marker token, of class_token_index=97, between other"):
+        fast_pipeline(model_of(tokenizer), tokenizer)(TEXTS[0], LABELS)

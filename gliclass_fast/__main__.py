@@ -26,6 +26,10 @@ def main() -> None:
 
     try:
         app()
+    except SystemExit as ended:
+        if isinstance(ended.__context__, BrokenPipeError):  # who read the help has seen enough
+            sys.exit(0)
+        raise
     except OSError as error:  # a help that cannot be written; commands say themselves what failed
         print(f"error: {error}", file=sys.stderr)
         sys.stdout = None  # type: ignore[assignment]  # else Python would fail on it when it ends

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
 from typer import Argument, Option
 
 from gliclass_fast.cli import console
+from gliclass_fast.cli.lock import check_place
 from gliclass_fast.cli.options import labels_of, reading_of
 from gliclass_fast.cli.rows import TEXT_COLUMN
 
@@ -64,10 +66,9 @@ def batch(
         raise ValueError(f"--keep: results have a column {taken[0]!r} of their own")
     if not output.name or output.name == "..":
         output = output.resolve()  # what stands beside a folder is named after it
-    if output.resolve().is_relative_to(source.resolve()):
+    check_place(output)
+    if output.resolve().is_relative_to(os.path.realpath(source)):
         raise ValueError(f"--output {output} is the input, or lies in it")
-    if not output.parent.is_dir():
-        raise ValueError(f"--output {output}: there is no folder {output.parent}")
 
     console.let_threads_sleep()  # those of a local cluster's workers too
     from gliclass_fast.cli.batch_run import BatchRun

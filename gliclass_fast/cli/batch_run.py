@@ -120,7 +120,8 @@ class BatchRun:
             dropped=() if self.text else ("text",),
         )  # fmt: skip
         try:
-            with interruptible(), connected(Cluster(**self.cluster)) as actors:
+            # again once it is connected, as Ray takes signals for itself when it begins
+            with interruptible(), connected(Cluster(**self.cluster)) as actors, interruptible():
                 job.run(actors)
         except KeyboardInterrupt:
             fail(f"interrupted; add --resume to continue {self.output}", INTERRUPTED)

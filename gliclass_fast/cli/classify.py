@@ -12,7 +12,7 @@ from gliclass_fast.chunking import ZeroShotClassificationWithChunkingPipeline
 from gliclass_fast.cli.device import quiet, usable
 from gliclass_fast.cli.inputs import Source
 from gliclass_fast.cli.job import Job
-from gliclass_fast.cli.lock import alone
+from gliclass_fast.cli.lock import alone, check_place
 from gliclass_fast.cli.printers import JsonLines, Tables
 from gliclass_fast.cli.results import Layout, Outcome
 from gliclass_fast.cli.resume import RunNote
@@ -119,10 +119,11 @@ def run(
 
 def _check_output(output: Path, labels: Any) -> None:
     """Raises ValueError for what would only show after the work was done, or would spoil it."""
-    if not output.parent.is_dir():
-        raise ValueError(f"--output {output}: there is no folder {output.parent}")
+    check_place(output)
     if output.is_dir():
         raise ValueError(f"--output {output} is a folder: give a file")
+    if output.exists() and not output.is_file():
+        raise ValueError(f"--output {output} is a pipe or a device: give a file")
     check_suffix(output)
     if output.suffix.lower() == ".csv" and any("|" in label for label in flatten_labels(labels)):
         raise ValueError("a label contains '|', which separates labels in .csv: write .jsonl or .parquet")

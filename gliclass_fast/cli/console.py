@@ -49,6 +49,11 @@ class _Visible(logging.Formatter):
         return visible(super().format(record))
 
 
+def is_terminal(console: Console) -> bool:
+    """Tells whether a person may look at it; rich also says so of pipes, where FORCE_COLOR is set."""
+    return console.file.isatty()
+
+
 screen = _Screen()
 errors = _Errors(stderr=True)
 for _console in (screen, errors):

@@ -130,6 +130,20 @@ def check_apart(output: Path, texts: Sequence[str] | None, read: Mapping[str, Pa
                     raise ValueError(f"--output {output} writes {written}, which is {name}")
 
 
+def check_read_once(texts: Sequence[str] | None, read: Mapping[str, Path | None]) -> None:
+    """Raises ValueError where texts come from standard input, a pipe, and an option of `read` names it too.
+
+    The arguments are those of `check_apart`.
+    """
+    if not _is_standard_input(texts):
+        return
+    for option, path in read.items():
+        with suppress(OSError):
+            found = None if path is None else os.stat(path)
+            if found and not stat.S_ISREG(found.st_mode) and os.path.samestat(found, os.stat(0)):
+                raise ValueError(f"{option} {path} is standard input, which the texts come from")
+
+
 def _is_standard_input(texts: Sequence[str] | None) -> bool:
     return not texts or (len(texts) == 1 and texts[0] in STANDARD_INPUT)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import typer
 
-from gliclass_fast.cli.console import errors, fail, reason, screen
+from gliclass_fast.cli.console import errors, fail, is_terminal, reason, screen
 from gliclass_fast.cli.inputs import Source
 from gliclass_fast.cli.progress import interruptible, progress
 from gliclass_fast.cli.results import Layout, Outcome
@@ -77,7 +77,7 @@ class Job:
             with (
                 closing(writer),
                 interruptible(),
-                progress(self.source.total, output is not None or not screen.is_terminal) as step,
+                progress(self.source.total, output is not None or not is_terminal(screen)) as step,
             ):
                 for part in self.source.parts(size):
                     if rest := resumed.rest(list(map(self.checked, part))):
@@ -97,7 +97,7 @@ class Job:
             if output is None or not (isinstance(error, OSError) or is_shortage(error)):
                 raise
             # the last part may be in the file only partly, so it is not counted
-            done = self._of_all(self._done)
+            done = self._of_all(self._done if output.exists() else 0)
             fail(f"stopped after {done}: {reason(error)}. Add --resume to continue {output}")
         self._summary(output, resumed.failed)
 

@@ -15,6 +15,17 @@ logger = logging.getLogger(__name__)
 _NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)  # of file systems without locks
 
 
+def check_place(output: Path) -> None:
+    """Raises ValueError where there is no place for an output."""
+    try:
+        output.stat()
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise ValueError(f"--output {output} is a link that leads to itself") from None
+    if not output.parent.is_dir():
+        raise ValueError(f"--output {output}: there is no folder {output.parent}")
+
+
 @contextmanager
 def alone(output: Path) -> Iterator[None]:
     """Keeps an output from other jobs, on this machine and on those that share its folder and its locks.

@@ -14,7 +14,7 @@ from typer import Argument, Option
 
 from gliclass_fast.checkpoint.documents import object_of_unique_names
 from gliclass_fast.cli import console
-from gliclass_fast.cli.inputs import check_apart, source_of
+from gliclass_fast.cli.inputs import check_apart, check_read_once, source_of
 from gliclass_fast.cli.results import Layout
 from gliclass_fast.cli.rows import TEXT_COLUMN, Reading
 from gliclass_fast.text.hypotheses import split_labels
@@ -105,6 +105,8 @@ def classify(
 ) -> None:
     """Score texts against any labels."""
     console.check_device(device)
+    read = {"--labels-file": labels_file, "--examples": examples}
+    check_read_once(texts, read)
     given = labels_of(labels, labels_file)
     shots = examples_in(examples) if examples else None
     sizes = [] if warm_up is None else warm_up.split(",")
@@ -119,7 +121,7 @@ def classify(
             "--table and --json say how results are printed; --output writes them to a file instead"
         )
     if output is not None:
-        check_apart(output, texts, {"--labels-file": labels_file, "--examples": examples})
+        check_apart(output, texts, read)
     if text_chunk_overlap is not None and text_chunk_size is None:
         raise ValueError("--text-chunk-overlap goes with --text-chunk-size")
     if text_chunk_size is not None and not (text_chunk_overlap or 0) < text_chunk_size:
@@ -149,7 +151,7 @@ def classify(
         device=device, dtype=dtype, threads=threads, batch_tokens=batch_tokens,
         warm_up=[int(size) for size in sizes],
     )  # fmt: skip
-    shown = console.screen.is_terminal if table is None else table
+    shown = console.is_terminal(console.screen) if table is None else table
     run(source, scoring, running, layout, on_error.value, output, resume, shown)
 
 

@@ -10,7 +10,7 @@ from itertools import count
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from gliclass_fast.cli.console import errors
+from gliclass_fast.cli.console import errors, is_terminal
 
 
 @contextmanager
@@ -20,7 +20,7 @@ def progress(total: int | None, shown: bool) -> Iterator[Callable[[int], None]]:
     It moves a bar, which appears on a terminal alone and once there is more than one part.
     """
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    bar = Progress(*columns, console=errors, disable=not (shown and errors.is_terminal))
+    bar = Progress(*columns, console=errors, disable=not (shown and is_terminal(errors)))
     task = bar.add_task("classifying", total=total)
     parts = count(1)
 

@@ -92,7 +92,9 @@ def _line_of(path: Path, codec: str) -> str | None:
                 line += decoder.decode(piece).count("\n")
             decoder.decode(b"", final=True)
     except UnicodeDecodeError as error:
-        before = error.object[: error.start].decode(error.encoding, "ignore")
+        # that of the error says which half of a pair comes first; those of escapes name none that there is
+        own = codec if "escape" in codec else error.encoding
+        before = error.object[: error.start].decode(own, "ignore")
         return f", line {line + before.count(chr(10))}"
     except (OSError, EOFError, zlib.error, UnicodeError):
         return None

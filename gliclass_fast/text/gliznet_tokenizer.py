@@ -13,6 +13,7 @@ from torch import Tensor
 
 from gliclass_fast.batch import EncodedPrompt, consecutive_spans
 from gliclass_fast.checkpoint.files import load_tokenizer
+from gliclass_fast.text.arguments import as_list, whole_number
 from gliclass_fast.text.errors import LabelsDoNotFit, WrongType, WrongValue
 from gliclass_fast.text.tokenizer import CACHED_LABEL_LISTS, SequenceTokenizer, backend_of
 
@@ -56,10 +57,10 @@ class GliZNETTokenizer:
             self.tokenizer.add_special_tokens({"additional_special_tokens": [lab_token]})
         saved = self.tokenizer.init_kwargs
 
-        def setting(name: str, value: int | None, default: int) -> int:
-            return int(saved.get(name, default)) if value is None else value
+        def setting(name: str, value: int | None, default: int, least: int = 0) -> int:
+            return int(saved.get(name, default)) if value is None else whole_number(value, name, least)
 
-        self.max_tokens_per_span = setting("max_tokens_per_span", max_tokens_per_span, 64)
+        self.max_tokens_per_span = setting("max_tokens_per_span", max_tokens_per_span, 64, 1)
         self.min_text_tokens = setting("min_text_tokens", min_text_tokens, 10)
         self.min_label_tokens = setting("min_label_tokens", min_label_tokens, 2)
         self.lab_token, self.lab_token_id = lab_token, self.tokenizer.convert_tokens_to_ids(lab_token)
@@ -100,7 +101,8 @@ class GliZNETTokenizer:
         """
         if not examples:
             raise WrongValue("no examples: give at least one pair of a text and its labels")
-        encoded = self.encode([text for text, _ in examples], [tuple(own) for _, own in examples])
+        labels = [tuple(as_list(own, "labels", "a list of strings")) for _, own in examples]
+        encoded = self.encode([text for text, _ in examples], labels)
         longest = max(len(each.token_ids) for each in encoded)
         batch = {
             "input_ids": np.full((len(encoded), longest), self.pad_token_id),

@@ -26,6 +26,7 @@ from typer.testing import CliRunner
 
 from gliclass_fast import ZeroShotClassificationPipeline, demo
 from gliclass_fast.cli.batch_files import files_of, tables
+from gliclass_fast.cli.job import INTERRUPTED
 from gliclass_fast.cli.rows import Reading
 from gliclass_fast.serving import ray_cluster
 from gliclass_fast.serving.ray_cluster import Actors, Cluster, connected
@@ -141,6 +142,18 @@ def test_a_job_survives_the_driver_and_an_actor(tmp_path: Path, cluster: str) ->
     assert len({batch["pid"] for batch in counted.read(log)}) == 3
     assert {len(batch["rows"]) for batch in counted.read(log)} <= set(range(1, block + 1))
     assert rows_scored(log) - count <= 2 * IN_FLIGHT * block
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_job_that_is_interrupted_says_how_to_go_on(tmp_path: Path, number: signal.Signals) -> None:
+    """Its cluster is its own, which takes signals for itself when it begins."""
+    output, log = tmp_path / "out", tmp_path / "log"
+    job = started(log, PAUSE, "small", *options_of(write(tmp_path / "in", 3000), output, 1, 10))
+    wait_for(log, 3, job)
+    job.send_signal(number)
+    assert job.wait(60) == INTERRUPTED
+    assert f"interrupted; add --resume to continue {output}" in log.with_suffix(".err").read_text()
 
 
 @pytest.mark.nightly

@@ -16,6 +16,7 @@ from tests.tiny import (
     MARKERS,
     byte_tokenizer,
     fast_pipeline,
+    gliznet_tokenizer,
     new_byte_tokenizer,
     reference_model,
     reference_pipeline,
@@ -177,3 +178,22 @@ def test_markers_have_to_be_found_between_texts() -> None:
     tokenizer = hiding_tokenizer(MARKERS[1:])
     with pytest.raises(ValueError, match="marker token, of class_token_index=97, between other"):
         fast_pipeline(model_of(tokenizer), tokenizer)(TEXTS[0], LABELS)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"max_tokens_per_span": 0}, "max_tokens_per_span must be at least 1, got 0"),
+        ({"max_tokens_per_span": "3"}, "max_tokens_per_span must be a whole number, got str"),
+        ({"min_text_tokens": -1}, "min_text_tokens must be at least 0, got -1"),
+        ({"min_label_tokens": 1.5}, "min_label_tokens must be a whole number, got float"),
+    ],
+)
+def test_sizes_of_gliznet_s_tokenizer(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ArgumentError, match=message):
+        gliznet_tokenizer(**settings)
+
+
+def test_a_string_is_no_list_of_labels_for_gliznet_s_tokenizer() -> None:
+    with pytest.raises(ArgumentError, match="labels must be a list of strings, got str"):
+        gliznet_tokenizer()([("text", "abc")])

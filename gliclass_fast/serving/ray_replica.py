@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -48,6 +49,20 @@ class Surroundings:
     folder: Path | None = None  # of this machine, where it listens until it has drained
 
 
+def _answer_in_one_piece() -> None:
+    """Has the server that Ray starts next take our protocol.
+
+    A head that left without its body cannot be taken back: where the replica is killed between them, no other
+    one can answer in its place.
+    """
+    with suppress(ImportError):  # without httptools
+        from uvicorn.protocols.http import auto
+
+        from gliclass_fast.serving.http_protocol import BoundedHttpProtocol
+
+        vars(auto)["AutoHTTPProtocol"] = BoundedHttpProtocol
+
+
 class Replica:
     """Answers with one model, over HTTP through its app, and to the handles of Ray.
 
@@ -77,6 +92,7 @@ class Replica:
         if self._surroundings.folder is not None:
             listen_for_end(self._surroundings.folder, self.service.drain)
         logger.info("replica", extra={"pid": os.getpid(), "service": self.service.information()})
+        _answer_in_one_piece()
         return _WithoutRequestId(app)
 
     async def predict(

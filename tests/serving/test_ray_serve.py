@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -27,6 +28,7 @@ from gliclass_fast import ZeroShotClassificationPipeline, demo
 from gliclass_fast.serving import ray_environment, ray_serve, ray_service
 from gliclass_fast.serving.app import create_app
 from gliclass_fast.serving.errors import Draining, Invalid
+from gliclass_fast.serving.http_protocol import HEAD_BYTES
 from gliclass_fast.serving.ray_drain import drain_all
 from gliclass_fast.serving.ray_replica import Replica, Surroundings, service_app
 from gliclass_fast.serving.ray_service import RayService, shared_out
@@ -114,6 +116,20 @@ def test_work_for_a_client_that_left_is_not_done(service: Running) -> None:
     assert service.requests("left")[0]["status"] != 200
     service.wait_for(lambda: not service.total("queue_tokens"))
     assert service.total("texts_total") - before < 20
+
+
+def test_replicas_take_our_protocol(service: Running) -> None:
+    """Its answers leave in one piece: a replica that is killed in the middle of one costs that answer."""
+    request = b"GET /health HTTP/1.1\r\nhost: a\r\nx-long: " + b"x" * HEAD_BYTES + b"\r\n\r\n"
+    for replica in service.replicas():
+        found = []
+        for each in psutil.Process(replica).net_connections("tcp"):
+            if each.status == psutil.CONN_LISTEN:  # Ray listens, too
+                with socket.create_connection(each.laddr) as client, suppress(OSError):
+                    client.settimeout(5)
+                    client.sendall(request)
+                    found.append(client.recv(12))
+        assert b"HTTP/1.1 431" in found
 
 
 def test_a_replica_that_is_killed_costs_no_answer(service: Running) -> None:

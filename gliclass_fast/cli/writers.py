@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 import sys
 from pathlib import Path
 from typing import Any, Protocol, TextIO
@@ -154,7 +153,7 @@ class ParquetWriter:
     def __init__(self, path: Path, resume: bool, layout: Layout) -> None:
         self._parquet = pyarrow_parquet()
         # where a link leads, as the file is replaced
-        self._path, self._layout, self._started = Path(os.path.realpath(path)), layout, False
+        self._path, self._layout, self._started = path.resolve(), layout, False
         self._anew = not (resume and path.exists())
         self._rows: list[Record] = [] if self._anew else self._parquet.read_table(path).to_pylist()
         self.kept = [layout.kept(row) for row in self._rows]

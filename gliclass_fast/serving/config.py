@@ -108,7 +108,7 @@ class GLiClassServeConfig:
         import yaml
 
         try:
-            given = yaml.safe_load(Path(config_path).read_text(encoding="utf-8")) or {}
+            given = _parsed(Path(config_path).read_text(encoding="utf-8")) or {}
             if isinstance(given, Mapping):
                 given = {**given, **{key: value for key, value in instead.items() if value is not None}}
             return cls.from_mapping(given)
@@ -147,6 +147,20 @@ class GLiClassServeConfig:
         usual = {each.name: each.default for each in fields(self)}
         usual["precompiled_batch_sizes"] = sorted({*_SIZES, self.max_batch_size})
         return {key: why for key, why in WITHOUT_EFFECT.items() if getattr(self, key) != usual[key]}
+
+
+def _parsed(text: str) -> Any:
+    """Reads YAML. Raises ValueError where a key stands twice in a mapping, as one value would be lost."""
+    import yaml
+
+    class UniqueKeys(yaml.SafeLoader):  # type: ignore[misc]
+        def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> Any:
+            keys = [key.value for key, _ in node.value]  # before merged ones join them
+            if twice := [key for key in keys if keys.count(key) > 1]:
+                raise ValueError(f"the key {twice[0]!r} stands there twice")
+            return super().construct_mapping(node, deep)
+
+    return yaml.load(text, UniqueKeys)
 
 
 def options_of(arguments: Sequence[str], own: Iterable[str] = ()) -> dict[str, Any]:

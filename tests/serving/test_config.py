@@ -104,6 +104,7 @@ def test_files_that_hold_no_configuration_are_named(tmp_path: Path) -> None:
         ("device: cpu", "config.yaml: a configuration needs the key 'model'"),
         ("- a", "config.yaml: a configuration is a mapping of keys to values, not list"),
         ("{", "config.yaml is not valid YAML"),
+        ("model: a\nport: 1\nmodel: b", "config.yaml is not valid YAML: the key 'model' stands there twice"),
         ("model: 2026-13-45", "config.yaml is not valid YAML: month must be in"),
         ("model: \xe9", "config.yaml is not valid YAML: 'utf-8' codec"),
     ):

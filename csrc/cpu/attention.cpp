@@ -1,5 +1,5 @@
-// Attention takes a tile of up to 128 rows at a time, of one head or of a few that share their keys, over steps
-// of 128 keys with an online softmax (Milakov and Gimelshein, arXiv:1805.02867). Everything but the softmax is
+// Attention takes a tile of up to 128 rows of a head, or a few that share their keys, over steps of 128 keys
+// with an online softmax (Milakov and Gimelshein, arXiv:1805.02867). Everything but the softmax is
 // `multiply`, for the columns that one of ROWS neighbouring rows sees.
 //
 // The position terms of disentangled attention are products with a table whose columns are the distances
@@ -22,8 +22,9 @@ constexpr int TILE = Attention::TILE_ROWS;
 constexpr int KEYS = 128;   // per step
 constexpr int MARGIN = 32;  // So many columns lie on each side of a step's.
 constexpr int STRIDE = MARGIN + KEYS + MARGIN;
-constexpr int TOGETHER = 4;  // So many heads at most take their keys together: each adds to what they keep.
+constexpr int TOGETHER = 4;  // So many parts at most take their keys together: each adds to what they keep.
 constexpr float LOWEST = -1e30f;
+constexpr float HIDDEN = -__builtin_inff();
 constexpr float LOG2_E = 1.4426950408889634f;
 
 static_assert(MARGIN >= ROWS + LANES - 2 && TILE == KEYS && LANES % ROWS == 0);
@@ -35,76 +36,79 @@ struct Buffers {
   float* scores;        // [TILE, STRIDE]: they become the weights.
   float* by_key;        // [KEYS, STRIDE]
   float* bias;          // Its index is j - i + TILE - 1.
-  float* heads;         // what each head of the tile keeps from step to step
+  float* parts;         // what each part keeps from step to step
 
   static constexpr int SQUARE = TILE * STRIDE, LINE = TILE + KEYS + LANES;
 
-  static int of_head(int padded) { return 2 * TILE * (padded + 1); }
+  static int of_part(int padded) { return 2 * TILE * (padded + 1); }
 
-  Buffers(int padded, int heads) {
+  Buffers(int padded, int parts) {
     const int rows = TILE * padded;
-    keys = workspace(3 * rows + 2 * SQUARE + LINE + heads * of_head(padded));
+    keys = workspace(3 * rows + 2 * SQUARE + LINE + parts * of_part(padded));
     key_panels = keys + rows, value_panels = key_panels + rows, scores = value_panels + rows;
-    by_key = scores + SQUARE, bias = by_key + SQUARE, this->heads = bias + LINE;
+    by_key = scores + SQUARE, bias = by_key + SQUARE, this->parts = bias + LINE;
   }
 };
 
-// What a head keeps from step to step.
-struct Head {
-  int number;
+// A Part is a tile of rows of one head, with what it keeps from step to step.
+struct Part {
+  int head, first, rows;
+  int end_key;     // It sees no keys from here on.
   float* queries;  // [TILE, padded]
   float* out;      // [TILE, padded]
   float* highest;  // [TILE]: these are the highest scores so far.
   float* total;    // [TILE]: these are the sums of the weights so far.
 };
 
-// A Tile is the work on one tile of heads that share their keys.
-class Tile {
+// A Task is the work on the parts of a few heads and of a few tiles of one sequence, which share their keys.
+class Task {
  public:
-  Tile(const Attention& a, int first_head, int heads, const int32_t* tile)
+  Task(const Attention& a, int first_head, int heads, const int32_t* tiles, int of_sequence)
       : a(a),
-        first_head(first_head),
-        heads(heads),
-        first(tile[0]),
-        rows(tile[1] - tile[0]),
-        first_key(tile[2]),
-        end_key(tile[3]),
+        count(heads * of_sequence),
+        first_key(tiles[2]),
         key_head(first_head / a.group),
         padded(round_up(a.width, LANES)),
         copies_keys(a.cosines || a.query_table || padded != a.width),
         exponents((a.bias ? 1 : a.scale) * LOG2_E),
-        buffers(padded, heads) {}
+        buffers(padded, count) {
+    for (int n = 0; n < count; n++) {
+      const int32_t* const tile = tiles + 4 * (n % of_sequence);
+      float* const queries = buffers.parts + n * Buffers::of_part(padded);
+      float *const out = queries + TILE * padded, *const highest = out + TILE * padded;
+      const int head = first_head + n / of_sequence;
+      parts[n] = {head, tile[0], tile[1] - tile[0], tile[3], queries, out, highest, highest + TILE};
+      if (tile[3] > end_key) end_key = tile[3];
+    }
+  }
 
-  void attend() {
-    for (int n = 0; n < heads; n++) begin(head_at(n));
+  void attend() const {
+    for (int n = 0; n < count; n++) begin(parts[n]);
     int low = first_key, high = end_key;
     if (a.window >= 0) {
-      if (low < first - a.window) low = first - a.window;
-      if (high > first + rows + a.window) high = first + rows + a.window;
+      const Part& part = parts[0];  // All have the same tile.
+      if (low < part.first - a.window) low = part.first - a.window;
+      if (high > part.first + part.rows + a.window) high = part.first + part.rows + a.window;
     }
     for (int key = low; key < high; key += KEYS) step(key, high - key < KEYS ? high - key : KEYS);
-    for (int n = 0; n < heads; n++) write(head_at(n));
+    for (int n = 0; n < count; n++) write(parts[n]);
   }
 
  private:
   const Attention& a;
-  const int first_head, heads, first, rows, first_key, end_key, key_head, padded;
+  const int count, first_key, key_head, padded;
   const bool copies_keys;  // Otherwise they are read where they are.
   const float exponents;   // Differences of scores times this are exponents of two.
   const Buffers buffers;
+  Part parts[TOGETHER];
+  int end_key = 0;
 
-  Head head_at(int n) const {
-    float* const queries = buffers.heads + n * Buffers::of_head(padded);
-    float *const out = queries + TILE * padded, *const highest = out + TILE * padded;
-    return {first_head + n, queries, out, highest, highest + TILE};
-  }
-
-  void begin(const Head& head) const {
-    if (first_key < end_key)
-      load_rows(first, rows, head.queries,
-                [&](int row) { return a.q + row * a.q_stride + head.number * a.width; });
-    for (int n = 0; n < rows * padded; n++) head.out[n] = 0;
-    for (int row = 0; row < rows; row++) head.highest[row] = LOWEST, head.total[row] = 0;
+  void begin(const Part& part) const {
+    if (first_key < part.end_key)
+      load_rows(part.first, part.rows, part.queries,
+                [&](int row) { return a.q + row * a.q_stride + part.head * a.width; });
+    for (int n = 0; n < part.rows * padded; n++) part.out[n] = 0;
+    for (int row = 0; row < TILE; row++) part.highest[row] = LOWEST, part.total[row] = 0;
   }
 
   // Returns where the values of a key start in a row of k or v.
@@ -179,16 +183,29 @@ class Tile {
     for (int r = 0; r < count; r += ROWS) {
       const int nearest = zero * LANES + lane - (row + r + ROWS - 1);
       const int farthest = zero * LANES + lane + lanes - 1 - (row + r);
-      const int from = floor_panel(nearest), panels = floor_panel(farthest) - from + 1;
+      const int from = floor_panel(nearest), end = floor_panel(farthest) + 1;
+      float* const to = square + r * STRIDE + MARGIN;
+      if (from >= a.table_panels - 1 || end <= 1) {
+        multiply_far(x + r * padded, distances.at(from), lanes, to);
+        continue;
+      }
       fetch(distances.at(from - 1) + r % LANES * a.width, ROWS * a.width);  // Later rows need that panel.
-      float* const to = square + r * STRIDE + MARGIN + (from - zero) * LANES + row + r - lane;
-      multiply(x + r * padded, padded, distances, a.width, from, panels, to, STRIDE + 1, false);
+      multiply(x + r * padded, padded, distances, a.width, from, end - from,
+               to + (from - zero) * LANES + row + r - lane, STRIDE + 1, false);
     }
+  }
+
+  // Multiplies ROWS rows by a panel at an end of a table, which holds one column over and over.
+  void multiply_far(const float* x, const float* panel, int lanes, float* to) const {
+    float products[ROWS * LANES];
+    multiply_block<ROWS, 1>(x, padded, &panel, a.width, products, LANES, false, {panel});
+    for (int row = 0; row < ROWS; row++)
+      for (int n = 0; n < lanes; n += LANES) store(to + row * STRIDE + n, load(products + row * LANES));
   }
 
   static int floor_panel(int column) { return (column - (column < 0 ? LANES - 1 : 0)) / LANES; }
 
-  void add_by_key(int count) const {
+  void add_by_key(int rows, int count) const {
     for (int row = 0; row < rows; row += LANES)
       for (int key = 0; key < count; key += LANES) {
         Vector square[LANES];
@@ -201,10 +218,10 @@ class Tile {
       }
   }
 
-  void load_bias(int head, int key) const {
-    const float* const biases = a.bias + size_t(head) * (2 * a.reach + 1) + a.reach;
+  void load_bias(const Part& part, int key) const {
+    const float* const biases = a.bias + size_t(part.head) * (2 * a.reach + 1) + a.reach;
     for (int n = 0; n < TILE + KEYS; n++) {
-      const int distance = first - key - (n - (TILE - 1));
+      const int distance = part.first - key - (n - (TILE - 1));
       const int known = distance < -a.reach ? -a.reach : distance > a.reach ? a.reach : distance;
       buffers.bias[n] = biases[known];
     }
@@ -212,120 +229,167 @@ class Tile {
 
   struct Columns {
     int from, to;  // the first one, and the one behind the last
+
+    int first_lane() const { return from / LANES * LANES; }
   };
 
   // Returns the columns of a step that a row sees; later rows see later ones.
-  Columns seen_by(int row, int key, int count) const {
-    const int own = first + row - key;  // The row's own token has this column.
-    const int end = a.causal ? end_key - key - (rows - 1 - row) : own + a.window + 1;
+  Columns seen_by(const Part& part, int row, int key, int count) const {
+    const int own = part.first + row - key;  // The row's own token has this column.
+    const int end = a.causal ? part.end_key - key - (part.rows - 1 - row) : own + a.window + 1;
     const int from = a.window >= 0 && own > a.window ? own - a.window : 0;
     return {from, (a.causal || a.window >= 0) && end < count ? end : count};
   }
 
-  // Turns the scores of a row into weights; what was summed up before fades if they rise above it.
-  void soften(const Head& head, int row, int key, int count) const {
-    const auto [from, to] = seen_by(row, key, count);
-    const Integers lane = lane_numbers();
+  // Returns the highest score of every lane that a row sees; scores get their bias here.
+  Vector highest_of(const Part& part, int row, int key, int count) const {
+    const Columns seen = seen_by(part, row, key, count);
     float* const scores = buffers.scores + row * STRIDE + MARGIN;
-    const auto seen = [&, from = from, to = to](int n, Vector value, float other) {
-      if (n >= from && n + LANES <= to) return value;
-      return (lane + n >= from) & (lane + n < to) ? value : splat(other);
-    };
-    const int low = from / LANES * LANES;
-    Vector top = splat(head.highest[row]);
-    for (int n = low; n < to; n += LANES) {
-      if (a.bias) store(scores + n, load(scores + n) * a.scale + load(buffers.bias + TILE - 1 - row + n));
-      top = larger(seen(n, load(scores + n), LOWEST), top);
-    }
-    const float highest = largest_of(top);
-    const float fade = power_of_two(splat((head.highest[row] - highest) * exponents))[0];
-    head.highest[row] = highest;
+    if (a.bias)
+      for (int n = seen.first_lane(); n < seen.to; n += LANES)
+        store(scores + n, load(scores + n) * a.scale + load(buffers.bias + TILE - 1 - row + n));
+    for (int n = seen.first_lane(); n < seen.from; n++) scores[n] = HIDDEN;
+    for (int n = seen.to; n < round_up(seen.to, LANES); n++) scores[n] = HIDDEN;
+    Vector top = splat(LOWEST);
+    for (int n = seen.first_lane(); n < seen.to; n += LANES) top = larger(load(scores + n), top);
+    return top;
+  }
+
+  // Turns the scores of a row into weights, and returns the sums of every lane.
+  Vector weigh(const Part& part, int row, int key, int count) const {
+    const Columns seen = seen_by(part, row, key, count);
+    float* const scores = buffers.scores + row * STRIDE + MARGIN;
+    const float highest = part.highest[row];
     Vector sum{};
-    for (int n = low; n < to; n += LANES) {
-      const Vector weight =
-          seen(n, power_of_two((load(scores + n) - highest) * exponents), 0);  // NaN where a score is NaN
+    for (int n = seen.first_lane(); n < seen.to; n += LANES) {
+      const Vector weight = power_of_two((load(scores + n) - highest) * exponents);  // NaN where a score is
       store(scores + n, weight);
       sum += weight;
     }
-    for (int n = 0; n < count; n += LANES)
-      if (n < low || n >= to) store(scores + n, Vector{});  // Neighbouring rows may see these.
-    head.total[row] = head.total[row] * fade + sum_of(sum);
-    if (fade == 1) return;
-    for (int d = 0; d < padded; d += LANES) {
-      float* const faded = head.out + row * padded + d;
-      store(faded, load(faded) * fade);
+    for (int n = 0; n < count; n += LANES)  // Neighbouring rows may see what this one does not.
+      if (n < seen.first_lane() || n >= seen.to) store(scores + n, Vector{});
+    return sum;
+  }
+
+  // Turns the scores of up to LANES rows into weights; what was summed up before fades if they rise above it.
+  // What is combined over all lanes of a row is transposed first, and then combined for all rows at once.
+  void soften(const Part& part, int start, int key, int count) const {
+    const int end = part.rows - start < LANES ? part.rows - start : LANES;
+    Vector square[LANES];
+    for (int r = 0; r < LANES; r++)
+      square[r] = r < end ? highest_of(part, start + r, key, count) : splat(LOWEST);
+    transpose(square);
+    const Vector before = load(part.highest + start);
+    Vector highest = before;
+    for (int n = 0; n < LANES; n++) highest = larger(square[n], highest);
+    store(part.highest + start, highest);
+    for (int r = 0; r < LANES; r++) square[r] = r < end ? weigh(part, start + r, key, count) : Vector{};
+    transpose(square);
+    const Vector fade = power_of_two((before - highest) * exponents);
+    Vector total = load(part.total + start) * fade;
+    for (int n = 0; n < LANES; n++) total += square[n];
+    store(part.total + start, total);
+    for (int r = 0; r < end; r++) {
+      if (fade[r] == 1) continue;
+      float* const faded = part.out + (start + r) * padded;
+      for (int d = 0; d < padded; d += LANES) store(faded + d, load(faded + d) * fade[r]);
     }
   }
 
-  void step(int key, int count) const {
-    if (copies_keys) load_rows(key, count, buffers.keys, [this](int row) { return a.k + place(row); });
-    pack_keys(key, count);
-    pack_values(key, count);
-    for (int n = 0; n < heads; n++) step_of(head_at(n), key, count);
+  void step(int key, int keys) const {
+    if (copies_keys) load_rows(key, keys, buffers.keys, [this](int row) { return a.k + place(row); });
+    pack_keys(key, keys);
+    pack_values(key, keys);
+    for (int n = 0; n < count; n++)
+      if (key < parts[n].end_key) step_of(n, key, keys);
   }
 
-  void step_of(const Head& head, int key, int count) const {
+  void step_of(int number, int key, int keys) const {
+    const Part& part = parts[number];
+    const int first = part.first, rows = part.rows;
     if (a.query_table)
-      multiply_distances(head.number, buffers.keys, count, key, first, rows, a.query_table, buffers.by_key);
+      multiply_distances(part.head, buffers.keys, keys, key, first, rows, a.query_table, buffers.by_key);
     if (a.key_table)
-      multiply_distances(head.number, head.queries, rows, first, key, count, a.key_table, buffers.scores);
-    for_seen_rows(key, count, [&](int row, int from, int to) {
-      const Panels keys{buffers.key_panels, padded, KEYS / LANES};
-      const int panel = from / LANES, panels = round_up(to, LANES) / LANES - panel;
-      multiply(head.queries + row * padded, padded, keys, a.width, panel, panels,
+      multiply_distances(part.head, part.queries, rows, first, key, keys, a.key_table, buffers.scores);
+    for_seen_rows(part, key, keys, [&](int row, int from, int to) {
+      const Panels panels{buffers.key_panels, padded, KEYS / LANES};
+      const int panel = from / LANES, seen = round_up(to, LANES) / LANES - panel;
+      multiply(part.queries + row * padded, padded, panels, a.width, panel, seen,
                buffers.scores + row * STRIDE + MARGIN + panel * LANES, STRIDE, a.key_table);
     });
-    if (a.query_table) add_by_key(count);
-    if (a.bias) load_bias(head.number, key);
-    // Each row of each head asks for a part of the next step's keys, which are far apart: between them lie
-    // those of other heads.
-    const int turns = heads * rows, first_turn = (head.number - first_head) * rows;
-    int next = key + KEYS + first_turn * KEYS / turns;
-    for (int row = 0; row < rows; row++) {
-      soften(head, row, key, count);
-      for (const int end = key + KEYS + (first_turn + row + 1) * KEYS / turns; next < end; next++) {
-        if (next >= end_key) break;
-        fetch(a.k + place(next), a.width);
-        fetch(a.v + place(next), a.width);
-      }
+    if (a.query_table) add_by_key(rows, keys);
+    if (a.bias) load_bias(part, key);
+    for (int row = 0; row < rows; row += LANES) {
+      soften(part, row, key, keys);
+      fetch_next(number * rows + row, count * rows, key);
     }
-    for_seen_rows(key, count, [&](int row, int from, int to) {
+    for_seen_rows(part, key, keys, [&](int row, int from, int to) {
       const Panels values{buffers.value_panels + from * LANES, KEYS, padded / LANES};
       multiply(buffers.scores + row * STRIDE + MARGIN + from, STRIDE, values, to - from, 0, padded / LANES,
-               head.out + row * padded, padded, true);
+               part.out + row * padded, padded, true);
     });
+  }
+
+  // Asks for some keys of the next step, which are far apart: between them lie those of other heads. Every
+  // LANES rows of every part ask for as many.
+  void fetch_next(int turn, int turns, int key) const {
+    const int start = key + KEYS, end = start + (turn + LANES) * KEYS / turns;
+    for (int next = start + turn * KEYS / turns; next < end && next < end_key; next++) {
+      fetch(a.k + place(next), a.width);
+      fetch(a.v + place(next), a.width);
+    }
   }
 
   // Calls work(row, from, to) for every ROWS rows and the columns that one of them sees.
   template <typename Work>
-  void for_seen_rows(int key, int count, Work work) const {
-    for (int row = 0; row < rows; row += ROWS) {
-      const int last = row + ROWS < rows ? row + ROWS - 1 : rows - 1;
-      const int from = seen_by(row, key, count).from, to = seen_by(last, key, count).to;
+  void for_seen_rows(const Part& part, int key, int keys, Work work) const {
+    for (int row = 0; row < part.rows; row += ROWS) {
+      const int last = row + ROWS < part.rows ? row + ROWS - 1 : part.rows - 1;
+      const int from = seen_by(part, row, key, keys).from, to = seen_by(part, last, key, keys).to;
       if (from < to) work(row, from, to);
     }
   }
 
-  void write(const Head& head) const {
-    for (int row = 0; row < rows; row++) {
-      const Columns seen = seen_by(row, first_key, end_key - first_key);
+  void write(const Part& part) const {
+    for (int row = 0; row < part.rows; row++) {
+      const Columns seen = seen_by(part, row, first_key, part.end_key - first_key);
       const float factor =
-          seen.from < seen.to ? 1 / head.total[row] : 0;  // It is NaN where all scores are -infinity.
-      float* const to = a.out + (size_t(first + row) * a.heads + head.number) * a.width;
-      for (int d = 0; d < a.width; d++) to[d] = head.out[row * padded + d] * factor;
+          seen.from < seen.to ? 1 / part.total[row] : 0;  // It is NaN where all scores are -infinity.
+      float* const to = a.out + (size_t(part.first + row) * a.heads + part.head) * a.width;
+      for (int d = 0; d < a.width; d++) to[d] = part.out[row * padded + d] * factor;
     }
   }
 };
 
+// Returns how many tiles before one belong to its sequence: their rows come before its own, and see its keys.
+int place_in_sequence(const int32_t* tiles, int tile) {
+  int place = 0;
+  for (const int32_t* t = tiles + 4 * tile; t > tiles && t[0] == t[-3] && t[2] == t[-2]; t -= 4) place++;
+  return place;
+}
+
 }  // namespace
 
 void attend(const Attention& a) {
-  const int tiles = a.tiles[0];
-  // Heads with the same keys take them together, but for calls that would leave threads without work.
-  int together = a.group < TOGETHER ? a.group : TOGETHER;
-  while (a.group % together || (together > 1 && tiles * a.heads / together < 4 * a.threads)) together--;
-  parallel_for(tiles * a.heads / together, a.threads, [=, &a](int item) {
-    Tile(a, item / tiles * together, together, a.tiles + 4 * (1 + item % tiles)).attend();
+  const int32_t* const tiles = a.tiles + 4;
+  const int count = a.tiles[0];
+  const auto begins = [=](int tile, int together) { return place_in_sequence(tiles, tile) % together == 0; };
+  const auto enough = [&](int heads, int together) {
+    int groups = 0;
+    for (int tile = 0; tile < count; tile++) groups += begins(tile, together);
+    return groups * (a.heads / heads) >= 4 * a.threads;
+  };
+  // Parts with the same keys take them together, but for calls that would leave threads without work.
+  int heads = a.group < TOGETHER ? a.group : TOGETHER;
+  while (a.group % heads || (heads > 1 && !enough(heads, 1))) heads--;
+  int together = a.window < 0 ? TOGETHER / heads : 1;  // The steps of a window begin where it does.
+  while (together > 1 && !enough(heads, together)) together--;
+  parallel_for(count * (a.heads / heads), a.threads, [=, &a](int item) {
+    const int tile = item % count;
+    if (!begins(tile, together)) return;
+    int last = tile;
+    while (last + 1 < count && place_in_sequence(tiles, last + 1) && !begins(last + 1, together)) last++;
+    Task(a, item / count * heads, heads, tiles + 4 * tile, last + 1 - tile).attend();
   });
 }
 

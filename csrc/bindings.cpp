@@ -195,7 +195,7 @@ void check(int error) {
 
 PYBIND11_MODULE(_compiled, module) {
   module.doc() = "Compiled kernels; their contracts stand in the files of the operations.";
-  module.attr("layout") = 4;  // It is another number wherever a field or an argument is another one.
+  module.attr("layout") = 5;  // It is another number wherever a field or an argument is another one.
   module.def("instruction_sets", &instruction_sets);
   module.def("attention_cpu", &attention_cpu, py::call_guard<py::gil_scoped_release>());
   module.def("linear_cpu", &linear_cpu, py::call_guard<py::gil_scoped_release>());
@@ -210,12 +210,15 @@ PYBIND11_MODULE(_compiled, module) {
   module.def("self_attention_scratch", &self_attention_scratch);
   module.def("self_attention_cpu", &self_attention_cpu, py::call_guard<py::gil_scoped_release>());
   {
+    using Struct = DistanceTable;
+    Fields<Struct>(module, "DistanceTable", FIELD(panels), FIELD(column_of), FIELD(count), FIELD(reach));
+  }
+  {
     using Struct = Attention;
     Fields<Struct>(module, "Attention", FIELD(q), FIELD(k), FIELD(v), FIELD(q_stride), FIELD(kv_stride),
                    FIELD(out), FIELD(tiles), FIELD(heads), FIELD(width), FIELD(group), FIELD(causal),
                    FIELD(pages), FIELD(page_rows), FIELD(scale), FIELD(window), FIELD(cosines), FIELD(sines),
-                   FIELD(bias), FIELD(reach), FIELD(key_table), FIELD(query_table), FIELD(table_panels),
-                   FIELD(threads));
+                   FIELD(bias), FIELD(reach), FIELD(key_table), FIELD(query_table), FIELD(threads));
   }
   {
     using Struct = HeadNorm;

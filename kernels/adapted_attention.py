@@ -29,9 +29,8 @@ from gliclass_fast.kernels._adapter_rows import AdapterRows
 from gliclass_fast.kernels._sequences import DistanceTables, Sequences
 from gliclass_fast.kernels._updates import Factors, TableUpdate, slots_with
 from gliclass_fast.kernels.compiled_attention import (
-    changed_panels,
+    changed_tables,
     disentangled_attention_cpp,
-    near_panels,
 )
 from gliclass_fast.kernels.disentangled_attention import (
     disentangled_attention_reference,
@@ -132,24 +131,6 @@ def _tables_reference(tables: DistanceTables, update: TableUpdate, longest: int)
     return replace(tables, key_table=key, query_table=query)
 
 
-def _tables_cpp(tables: DistanceTables, update: TableUpdate, longest: int) -> DistanceTables:
-    """Returns tables for texts of at most so many tokens."""
-    found: dict[str, Any] = {}
-    for name, bucket_of, factors in (
-        ("key_table", tables.bucket_of.flip(0), update.key),
-        ("query_table", tables.bucket_of, update.query),
-    ):
-        table: Tensor | None = getattr(tables, name)
-        if table is not None:
-            near = near_panels(table, longest)
-            if factors is None:
-                table = near.contiguous()
-            else:
-                table = changed_panels(near, factors.inner, factors.b, bucket_of)
-        found[name] = table
-    return replace(tables, **found)
-
-
 def _by_run(
     attend: Callable[..., Tensor],
     changed: Callable[[DistanceTables, TableUpdate, int], DistanceTables],
@@ -179,7 +160,7 @@ def _by_run(
 
 
 adapted_attention_reference = _by_run(disentangled_attention_reference, _tables_reference)
-adapted_attention_cpp = _by_run(disentangled_attention_cpp, _tables_cpp, _buffers.empty)
+adapted_attention_cpp = _by_run(disentangled_attention_cpp, changed_tables, _buffers.empty)
 
 
 def with_whole_tables(attend: Callable[..., Tensor]) -> Callable[..., Tensor]:

@@ -7,14 +7,13 @@ The kernel computes in float32, on as many threads as PyTorch uses, in the wides
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from gliclass_fast.kernels import _buffers, _extension
-from gliclass_fast.kernels._arithmetic import ceil_div
 from gliclass_fast.kernels._extension import address, check_tensor, extension
 from gliclass_fast.kernels._sequences import (
     NO_POSITIONS,
@@ -24,67 +23,99 @@ from gliclass_fast.kernels._sequences import (
     Sequences,
 )
 from gliclass_fast.kernels._threads import thread_count
+from gliclass_fast.kernels._updates import Factors, TableUpdate
 
 
-def pack_distances_cpp(tables: DistanceTables, empty: Callable[..., Tensor] = torch.empty) -> DistanceTables:
-    """Packs [H, D, buckets] into [H, P, D, lanes]: P panels hold `lanes` columns each, one per distance.
+@dataclass(frozen=True, slots=True, eq=False)
+class PackedTables(DistanceTables):
+    """The tables have a panel [D, lanes] for every `lanes` columns that follow each other: [H, P, D, lanes].
 
-    The first half of the panels is for negative distances; the first and the last hold one column over and
-    over. Lanes are keys in the key table, by distance j - i, and queries in the query table, by i - j.
+    Lanes are keys in the key table, by distance j - i, and queries in the query table, by i - j. The columns
+    of these distances are int32 [lanes + 2 * reach + 1 + lanes]: the ends come `lanes` times more, as
+    distances further out have them too. Neighbouring distances have the same column or neighbouring ones.
     """
-    bucket_of = tables.bucket_of
-    return replace(
-        tables,
-        key_table=_panels(tables.key_table, bucket_of.flip(0), empty),
-        query_table=_panels(tables.query_table, bucket_of, empty),
-    )
+
+    key_columns: Tensor
+    query_columns: Tensor
 
 
-def _panels(table: Tensor | None, bucket_of: Tensor, empty: Callable[..., Tensor]) -> Tensor | None:
+def pack_distances_cpp(tables: DistanceTables, empty: Callable[..., Tensor] = torch.empty) -> PackedTables:
+    """Packs [H, D, buckets] into [H, P, D, lanes]: one column for neighbouring distances of one bucket."""
+    key, query = _sides(tables)
+    key_table = _panels(tables.key_table, distinct(key), empty)
+    query_table = _panels(tables.query_table, distinct(query), empty)
+    return PackedTables(key_table, query_table, tables.bucket_of, _columns(key), _columns(query))
+
+
+def _sides(tables: DistanceTables) -> tuple[Tensor, Tensor]:
+    """Returns the buckets of j - i and of i - j."""
+    return tables.bucket_of.flip(0), tables.bucket_of
+
+
+def distinct(buckets: Tensor) -> Tensor:
+    """Returns the buckets of distances without repetition, and the last one until they fill panels."""
+    _, lanes = _extension.instruction_set()
+    found = buckets.unique_consecutive()
+    return torch.cat((found, found[-1:].expand(-len(found) % lanes)))
+
+
+def _columns(buckets: Tensor) -> Tensor:
+    """Returns the place that the bucket of every distance has in `distinct`."""
+    _, lanes = _extension.instruction_set()
+    columns = torch.cat((buckets.new_zeros(1), (buckets.diff() != 0).cumsum(0)))
+    return torch.cat((columns[:1].expand(lanes), columns, columns[-1:].expand(lanes))).int()
+
+
+def _panels(table: Tensor | None, columns: Tensor, empty: Callable[..., Tensor]) -> Tensor | None:
     if table is None:
         return None
     heads, width, _ = table.shape
     _, lanes = _extension.instruction_set()
-    columns = table.index_select(2, _buckets(bucket_of, _half(bucket_of.numel() // 2)))
-    panels = columns.view(heads, width, -1, lanes).transpose(1, 2)
+    panels = table.index_select(2, columns).view(heads, width, -1, lanes).transpose(1, 2)
     return empty(*panels.shape, dtype=table.dtype, device=table.device).copy_(panels)
 
 
-def _half(reach: int) -> int:
-    """Returns the number of panels for distances to one side, of which the last is for those beyond reach."""
-    return ceil_div(reach, _extension.instruction_set()[1]) + 1
+def changed_tables(tables: DistanceTables, update: TableUpdate, longest: int) -> PackedTables:
+    """Returns what an update makes of the panels that texts of at most so many tokens read."""
+    assert isinstance(tables, PackedTables)
+    key, query = _sides(tables)
+    parts = (
+        _changed(tables.key_table, tables.key_columns, key, update.key, longest),
+        _changed(tables.query_table, tables.query_columns, query, update.query, longest),
+    )
+    (key_table, key_columns), (query_table, query_columns) = parts
+    return PackedTables(key_table, query_table, tables.bucket_of, key_columns, query_columns)
 
 
-def _buckets(bucket_of: Tensor, half: int) -> Tensor:
-    """Returns the column of a table for every lane of 2 * half panels."""
-    reach, side = bucket_of.numel() // 2, half * _extension.instruction_set()[1]
-    return bucket_of[torch.arange(-side, side, device=bucket_of.device).clamp_(-reach, reach) + reach]
-
-
-def near_panels(panels: Tensor, longest: int) -> Tensor:
-    """Returns the panels [H, P', D, lanes] that texts of at most so many tokens read, a view."""
-    count = panels.shape[1]
-    half = min(_half(longest), count // 2)
-    return panels[:, count // 2 - half : count // 2 + half]
-
-
-def changed_panels(near: Tensor, inner: Tensor, b: Tensor, bucket_of: Tensor) -> Tensor:
-    """Returns what `near_panels` did with b @ inner added, [H * D, r] x [r, buckets]; contiguous."""
-    heads, count, width, _ = near.shape
+def _changed(
+    table: Tensor | None, columns: Tensor, buckets: Tensor, factors: Factors | None, longest: int
+) -> tuple[Tensor | None, Tensor]:
+    """Returns table + b @ inner, [H * D, r] x [r, buckets], for the distances of short texts; and columns."""
+    if table is None:
+        return None, columns
     number, lanes = _extension.instruction_set()
-    columns = inner.index_select(1, _buckets(bucket_of, count // 2))
+    middle = len(columns) // 2
+    farthest = min(longest, middle)
+    first, last = int(columns[middle - farthest]), int(columns[middle + farthest])
+    start, end = first // lanes, last // lanes + 1
+    near = table[:, start:end]
+    columns = columns.clamp(first, last) - start * lanes
+    if factors is None:
+        return near.contiguous(), columns
+    heads, count, width, _ = near.shape
+    inner, b = factors.inner.index_select(1, distinct(buckets)[start * lanes : end * lanes]), factors.b
     if b.shape != (heads * width, len(inner)) or near.stride()[1:] != (width * lanes, lanes, 1):
         raise ValueError(f"a change of shape {list(b.shape)} does not fit a table of {list(near.shape)}")
-    for each in (near, columns, b):
+    for each in (near, inner, b):
         if each.dtype is not torch.float32:
             raise ValueError(f"needs float32, got {each.dtype}")
     out = torch.empty(near.shape, dtype=torch.float32, device=near.device)
     arguments = extension().TableChange(
-        table=address(near[0]), head_stride=near.stride(0), b=address(b), inner=address(columns),
+        table=address(near[0]), head_stride=near.stride(0), b=address(b), inner=address(inner),
         out=address(out), heads=heads, panels=count, width=width, rank=len(inner), threads=thread_count(),
     )  # fmt: skip
     extension().change_table_cpu(number, arguments)
-    return out
+    return out, columns
 
 
 def constant_fields(
@@ -108,17 +139,27 @@ def constant_fields(
     if bias is not None:
         check_tensor(bias, torch.float32, (heads, bias.shape[1]))
         fields |= {"bias": address(bias), "reach": bias.shape[1] // 2}
-    for name in ("key_table", "query_table"):
-        table: Tensor | None = getattr(tables, name, None)
-        if table is not None:
-            _, lanes = _extension.instruction_set()
-            if table.dtype is not torch.float32 or table.shape != (heads, table.shape[1], width, lanes):
-                raise ValueError(
-                    "distance tables must be as `pack_distances_cpp` returned them, in float32, got "
-                    f"{table.dtype} {list(table.shape)}"
-                )
-            fields |= {name: address(table), "table_panels": table.shape[1]}
+    if tables is not None:
+        if not isinstance(tables, PackedTables):
+            raise ValueError("distance tables must be as `pack_distances_cpp` returned them")
+        fields["key_table"] = _table_fields(heads, width, tables.key_table, tables.key_columns)
+        fields["query_table"] = _table_fields(heads, width, tables.query_table, tables.query_columns)
     return fields
+
+
+def _table_fields(heads: int, width: int, table: Tensor | None, columns: Tensor) -> Any:
+    if table is None:
+        return extension().DistanceTable()
+    _, lanes = _extension.instruction_set()
+    if table.dtype is not torch.float32 or table.shape != (heads, table.shape[1], width, lanes):
+        raise ValueError(
+            "distance tables must be as `pack_distances_cpp` returned them, in float32, got "
+            f"{table.dtype} {list(table.shape)}"
+        )
+    reach = len(columns) // 2 - lanes
+    return extension().DistanceTable(
+        panels=address(table), column_of=address(columns), count=table.shape[1], reach=reach
+    )
 
 
 def check_tiles(tiles: Tensor) -> None:
@@ -143,7 +184,7 @@ def _attend(
     tiles: Tensor,
     scale: float,
     positions: Positions = NO_POSITIONS,
-    tables: DistanceTables | None = None,
+    tables: PackedTables | None = None,
     causal: bool = False,
     pages: Tensor | None = None,
 ) -> Tensor:
@@ -205,7 +246,7 @@ def causal_attention_cpp(
 
 
 def disentangled_attention_cpp(
-    qkv: Tensor, sequences: Sequences, scale: float, tables: DistanceTables
+    qkv: Tensor, sequences: Sequences, scale: float, tables: PackedTables
 ) -> Tensor:
     q, k, v = qkv.unbind(1)
     return _attend(q, k, v, sequences.tiles, scale, tables=tables)

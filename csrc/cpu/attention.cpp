@@ -1,17 +1,9 @@
 // Attention takes a tile of up to 128 rows of a head, or a few that share their keys, over steps of 128 keys
 // with an online softmax (Milakov and Gimelshein, arXiv:1805.02867). Everything but the softmax is
 // `multiply`, for the columns that one of ROWS neighbouring rows sees.
-//
-// The position terms of disentangled attention are products with a table whose columns are the distances
-// (lane's place) - (row's place). ROWS neighbouring rows need little more of them than the step is wide:
-//
-//   q_i . key_table[j - i]    rows i, lanes j, goes to scores[i][j]
-//   k_j . query_table[i - j]  rows j, lanes i, goes to by_key[j][i], which is transposed onto the scores
-//
-// Element (row, distance) belongs in column distance + row: written with a row stride of STRIDE + 1, it lands
-// there by its address alone, and elements that only neighbouring rows need land in the margins.
 #include "attention.h"
 
+#include "distances.h"
 #include "parallel.h"
 #include "product.h"
 
@@ -19,15 +11,14 @@ namespace ISA {
 namespace {
 
 constexpr int TILE = Attention::TILE_ROWS;
-constexpr int KEYS = 128;   // per step
-constexpr int MARGIN = 32;  // So many columns lie on each side of a step's.
-constexpr int STRIDE = MARGIN + KEYS + MARGIN;
+constexpr int KEYS = 128;          // per step
+constexpr int STRIDE = KEYS + 16;  // A power of two would put all rows into few sets of the cache.
 constexpr int TOGETHER = 4;  // So many parts at most take their keys together: each adds to what they keep.
 constexpr float LOWEST = -1e30f;
 constexpr float HIDDEN = -__builtin_inff();
 constexpr float LOG2_E = 1.4426950408889634f;
 
-static_assert(MARGIN >= ROWS + LANES - 2 && TILE == KEYS && LANES % ROWS == 0);
+static_assert(TILE == KEYS && LANES % ROWS == 0);
 
 struct Buffers {
   float* keys;          // [KEYS, padded]
@@ -69,7 +60,7 @@ class Task {
         first_key(tiles[2]),
         key_head(first_head / a.group),
         padded(round_up(a.width, LANES)),
-        copies_keys(a.cosines || a.query_table || padded != a.width),
+        copies_keys(a.cosines || a.query_table.panels || padded != a.width),
         exponents((a.bias ? 1 : a.scale) * LOG2_E),
         buffers(padded, count) {
     for (int n = 0; n < count; n++) {
@@ -174,45 +165,14 @@ class Task {
     }
   }
 
-  // Multiplies x [count, width], at places from `row` on in their sequence, by the distances to `lanes` places
-  // from `lane` on, of a head's table.
-  void multiply_distances(int head, const float* x, int count, int row, int lane, int lanes, const float* table,
-                          float* square) const {
-    const Panels distances{table + size_t(head) * a.table_panels * a.width * LANES, a.width, a.table_panels};
-    const int zero = a.table_panels / 2;  // This panel starts at distance 0.
-    for (int r = 0; r < count; r += ROWS) {
-      const int nearest = zero * LANES + lane - (row + r + ROWS - 1);
-      const int farthest = zero * LANES + lane + lanes - 1 - (row + r);
-      const int from = floor_panel(nearest), end = floor_panel(farthest) + 1;
-      float* const to = square + r * STRIDE + MARGIN;
-      if (from >= a.table_panels - 1 || end <= 1) {
-        multiply_far(x + r * padded, distances.at(from), lanes, to);
-        continue;
-      }
-      fetch(distances.at(from - 1) + r % LANES * a.width, ROWS * a.width);  // Later rows need that panel.
-      multiply(x + r * padded, padded, distances, a.width, from, end - from,
-               to + (from - zero) * LANES + row + r - lane, STRIDE + 1, false);
-    }
-  }
-
-  // Multiplies ROWS rows by a panel at an end of a table, which holds one column over and over.
-  void multiply_far(const float* x, const float* panel, int lanes, float* to) const {
-    float products[ROWS * LANES];
-    multiply_block<ROWS, 1>(x, padded, &panel, a.width, products, LANES, false, {panel});
-    for (int row = 0; row < ROWS; row++)
-      for (int n = 0; n < lanes; n += LANES) store(to + row * STRIDE + n, load(products + row * LANES));
-  }
-
-  static int floor_panel(int column) { return (column - (column < 0 ? LANES - 1 : 0)) / LANES; }
-
   void add_by_key(int rows, int count) const {
     for (int row = 0; row < rows; row += LANES)
       for (int key = 0; key < count; key += LANES) {
         Vector square[LANES];
-        for (int n = 0; n < LANES; n++) square[n] = load(buffers.by_key + (key + n) * STRIDE + MARGIN + row);
+        for (int n = 0; n < LANES; n++) square[n] = load(buffers.by_key + (key + n) * STRIDE + row);
         transpose(square);
         for (int n = 0; n < LANES; n++) {
-          float* const to = buffers.scores + (row + n) * STRIDE + MARGIN + key;
+          float* const to = buffers.scores + (row + n) * STRIDE + key;
           store(to, load(to) + square[n]);
         }
       }
@@ -244,7 +204,7 @@ class Task {
   // Returns the highest score of every lane that a row sees; scores get their bias here.
   Vector highest_of(const Part& part, int row, int key, int count) const {
     const Columns seen = seen_by(part, row, key, count);
-    float* const scores = buffers.scores + row * STRIDE + MARGIN;
+    float* const scores = buffers.scores + row * STRIDE;
     if (a.bias)
       for (int n = seen.first_lane(); n < seen.to; n += LANES)
         store(scores + n, load(scores + n) * a.scale + load(buffers.bias + TILE - 1 - row + n));
@@ -258,7 +218,7 @@ class Task {
   // Turns the scores of a row into weights, and returns the sums of every lane.
   Vector weigh(const Part& part, int row, int key, int count) const {
     const Columns seen = seen_by(part, row, key, count);
-    float* const scores = buffers.scores + row * STRIDE + MARGIN;
+    float* const scores = buffers.scores + row * STRIDE;
     const float highest = part.highest[row];
     Vector sum{};
     for (int n = seen.first_lane(); n < seen.to; n += LANES) {
@@ -307,17 +267,19 @@ class Task {
   void step_of(int number, int key, int keys) const {
     const Part& part = parts[number];
     const int first = part.first, rows = part.rows;
-    if (a.query_table)
-      multiply_distances(part.head, buffers.keys, keys, key, first, rows, a.query_table, buffers.by_key);
-    if (a.key_table)
-      multiply_distances(part.head, part.queries, rows, first, key, keys, a.key_table, buffers.scores);
+    if (a.query_table.panels)
+      Distances(a.query_table, part.head, a.width)
+          .multiply<TILE>(buffers.keys, padded, keys, key, first, rows, buffers.by_key, STRIDE);
+    if (a.key_table.panels)
+      Distances(a.key_table, part.head, a.width)
+          .multiply<KEYS>(part.queries, padded, rows, first, key, keys, buffers.scores, STRIDE);
     for_seen_rows(part, key, keys, [&](int row, int from, int to) {
       const Panels panels{buffers.key_panels, padded, KEYS / LANES};
       const int panel = from / LANES, seen = round_up(to, LANES) / LANES - panel;
       multiply(part.queries + row * padded, padded, panels, a.width, panel, seen,
-               buffers.scores + row * STRIDE + MARGIN + panel * LANES, STRIDE, a.key_table);
+               buffers.scores + row * STRIDE + panel * LANES, STRIDE, a.key_table.panels);
     });
-    if (a.query_table) add_by_key(rows, keys);
+    if (a.query_table.panels) add_by_key(rows, keys);
     if (a.bias) load_bias(part, key);
     for (int row = 0; row < rows; row += LANES) {
       soften(part, row, key, keys);
@@ -325,7 +287,7 @@ class Task {
     }
     for_seen_rows(part, key, keys, [&](int row, int from, int to) {
       const Panels values{buffers.value_panels + from * LANES, KEYS, padded / LANES};
-      multiply(buffers.scores + row * STRIDE + MARGIN + from, STRIDE, values, to - from, 0, padded / LANES,
+      multiply(buffers.scores + row * STRIDE + from, STRIDE, values, to - from, 0, padded / LANES,
                part.out + row * padded, padded, true);
     });
   }

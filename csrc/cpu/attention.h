@@ -7,6 +7,14 @@
 #include <cstddef>
 #include <cstdint>
 
+// A table of disentangled attention, which has columns for the distances -reach .. reach; those further out
+// have the first or the last one. The column of a distance is that of the one before it, or the next.
+struct DistanceTable {
+  const float* panels = nullptr;       // [heads, count, width, lanes], or null
+  const int32_t* column_of = nullptr;  // [lanes + 2 * reach + 1 + lanes]: the ends are there lanes times more.
+  int count = 0, reach = 0;
+};
+
 struct Attention {
   static constexpr int TILE_ROWS = 128;  // A tile has at most so many rows.
 
@@ -20,13 +28,12 @@ struct Attention {
   bool causal = false;             // A tile's last row sees all of its keys, and each row before it one fewer.
   const int32_t* pages = nullptr;  // Key j is in row pages[j / page_rows] * page_rows + j % page_rows; or null.
   int page_rows = 1;
-  float scale = 0;                                           // not negative
-  int window = -1;                                           // It is the largest |i - j|; -1 means any.
-  const float *cosines = nullptr, *sines = nullptr;          // [positions, width / 2], or null
-  const float* bias = nullptr;                               // [heads, 2 * reach + 1], or null
-  int reach = 0;                                             // It is the largest distance in the bias.
-  const float *key_table = nullptr, *query_table = nullptr;  // [heads, table_panels, width, lanes], or null
-  int table_panels = 0;
+  float scale = 0;                                   // not negative
+  int window = -1;                                   // It is the largest |i - j|; -1 means any.
+  const float *cosines = nullptr, *sines = nullptr;  // [positions, width / 2], or null
+  const float* bias = nullptr;                       // [heads, 2 * reach + 1], or null
+  int reach = 0;                                     // It is the largest distance in the bias.
+  DistanceTable key_table, query_table;
   int threads = 1;
 };
 

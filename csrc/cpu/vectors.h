@@ -24,6 +24,10 @@ typedef int32_t Integers __attribute__((vector_size(4 * LANES)));
 typedef Vector Anywhere __attribute__((aligned(4), may_alias));  // It lies in memory, at any address.
 
 inline Vector load(const float* from) { return *reinterpret_cast<const Anywhere*>(from); }
+inline Integers load(const int32_t* from) {
+  typedef Integers AnywhereIntegers __attribute__((aligned(4), may_alias));
+  return *reinterpret_cast<const AnywhereIntegers*>(from);
+}
 inline void store(float* to, Vector values) { *reinterpret_cast<Anywhere*>(to) = values; }
 inline Vector splat(float value) { return value - Vector{}; }  // It takes no instruction; value + 0 would.
 

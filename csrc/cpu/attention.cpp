@@ -188,7 +188,7 @@ class Task {
   }
 
   struct Columns {
-    int from, to;  // the first one, and the one behind the last
+    int from, to;  // the first one, and the one behind the last; they are the same where there is none
 
     int first_lane() const { return from / LANES * LANES; }
   };
@@ -198,7 +198,8 @@ class Task {
     const int own = part.first + row - key;  // The row's own token has this column.
     const int end = a.causal ? part.end_key - key - (part.rows - 1 - row) : own + a.window + 1;
     const int from = a.window >= 0 && own > a.window ? own - a.window : 0;
-    return {from, (a.causal || a.window >= 0) && end < count ? end : count};
+    const int to = (a.causal || a.window >= 0) && end < count ? end : count;
+    return {from, to < from ? from : to};
   }
 
   // Returns the highest score of every lane that a row sees; scores get their bias here.

@@ -16,20 +16,24 @@ Slow = Callable[[torch.dtype], Any]
 
 
 def causal_attention(
-    dtype: torch.dtype, group: int = 1, width: int = WIDTH, kept: Sequence[int] | None = None
+    dtype: torch.dtype,
+    group: int = 1,
+    width: int = WIDTH,
+    kept: Sequence[int] | None = None,
+    lengths: Sequence[int] = LENGTHS,
 ) -> tuple[Any, Slow]:
-    """Sequences of LENGTHS rows, behind so many kept keys each, which lie in pages; None: the rows alone."""
+    """Sequences of so many rows, behind so many kept keys each, which lie in pages; None: the rows alone."""
     cu, counts = (
-        cumulative(LENGTHS),
-        LENGTHS if kept is None else list(map(sum, zip(LENGTHS, kept, strict=True))),
+        cumulative(lengths),
+        lengths if kept is None else list(map(sum, zip(lengths, kept, strict=True))),
     )
-    q = torch.randn(sum(LENGTHS), 2 * group, width).to(dtype)
+    q = torch.randn(sum(lengths), 2 * group, width).to(dtype)
     k, v = (torch.randn(sum(counts), 2, width).to(dtype) for _ in range(2))
     ends = cumulative(counts)
 
     def slow(precision: torch.dtype) -> Tensor:
         out = []
-        for n in range(len(LENGTHS)):
+        for n in range(len(lengths)):
             rows = q[cu[n] : cu[n + 1]].to(precision)
             keys, values = (
                 x[ends[n] : ends[n + 1]].to(precision).repeat_interleave(group, 1) for x in (k, v)

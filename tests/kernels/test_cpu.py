@@ -27,6 +27,7 @@ from gliclass_fast.kernels.linear import ACTIVATIONS
 from gliclass_fast.ops import IMPLEMENTATIONS, DistanceTables, Positions, Sequences, implementation
 from tests.accuracy import assert_accurate
 from tests.kernels import cases
+from tests.kernels.causal_cases import causal_attention
 from tests.kernels.layouts import cumulative, sequences
 from tools.fuzzing import sanitized
 
@@ -48,6 +49,11 @@ def test_every_instruction_set(number: int, monkeypatch: pytest.MonkeyPatch) -> 
             arguments, slow = build(torch.float32, lengths=[300, 513], width=width)
             out = implementation(operation, "cpp")(*cases.packed(operation, "cpp", arguments))
             assert_accurate(out, slow(torch.float64), slow(torch.float32))
+    # tiles take their keys together, of which the rows of the first see fewer
+    for group in (1, 2):
+        arguments, slow = causal_attention(torch.float32, group, kept=[50, 3], lengths=[300, 129])
+        out = implementation("causal_attention", "cpp")(*arguments)
+        assert_accurate(out, slow(torch.float64), slow(torch.float32))
 
 
 @pytest.mark.parametrize("number", SETS, ids=[name for name, _ in SETS.values()])
@@ -149,19 +155,21 @@ def disentangled() -> tuple[torch.Tensor, Sequences, float, DistanceTables]:
 
 @pytest.mark.usefixtures("kept_threads")
 def test_threads_change_nothing() -> None:
-    arguments = disentangled()
+    arguments, (long, *_) = disentangled(), cases.disentangled_attention(torch.float32, lengths=[700, 40])
     x, weight = torch.randn(300, 40), compiled_linear.pack_cpp(torch.randn(90, 40))
     heads = (torch.randn(90, 9, 64)[:, 2:], torch.randn(7, 64), 1e-6, *torch.randn(2, 90, 32))
+    long = cases.packed("disentangled_attention", "cpp", long)
     alone = sequences(cumulative([70])).causal()  # With one tile, heads take their keys together or not.
     shared = (torch.randn(70, 8, 16), *torch.randn(2, 70, 2, 16), alone)
     outs = []
     for threads in (1, 2, 3):
         torch.set_num_threads(threads)
         attended = compiled_attention.disentangled_attention_cpp(*arguments)
+        together = compiled_attention.disentangled_attention_cpp(*long)  # as many tiles as threads allow
         normed = compiled_norm.normed_cpp(x.repeat(9, 1), 1e-5, False)
         turned = compiled_norm.head_norm_cpp(*heads)
         causal = compiled_attention.causal_attention_cpp(*shared)
-        outs.append((attended, compiled_linear.linear_cpp(x, weight, None), normed, turned, causal))
+        outs.append((attended, together, compiled_linear.linear_cpp(x, weight, None), normed, turned, causal))
     for one, *others in zip(*outs, strict=True):
         assert all(torch.equal(one, other) for other in others)
 

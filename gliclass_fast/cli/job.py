@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -74,22 +73,16 @@ class Job:
         before = (False, Done()) if note is None else (note.skips, note.done)
         resumed = Resumed(writer.kept, self.layout, *before)
         try:
-            with (
-                closing(writer),
-                interruptible(),
-                progress(self.source.total, output is not None or not is_terminal(screen)) as step,
-            ):
-                for part in self.source.parts(size):
-                    if rest := resumed.rest(list(map(self.checked, part))):
-                        resumed.finish()
-                        self._reached = self._done + len(part) - len(rest)
-                        self._part(rest, self._reached, writer, note)
-                    self._done += len(part)
-                    step(self._done)
-                resumed.finish()
-                writer.start()
-            if note is not None:
-                note.write(finished=True)  # once all results are in the file
+            with interruptible() as signals:
+                try:
+                    with progress(self.source.total, output is not None or not is_terminal(screen)) as step:
+                        self._parts(resumed, size, writer, note, step)
+                    writer.start()
+                finally:
+                    signals.held = True  # as a .parquet file that is not written to its end is lost
+                    writer.close()
+                if note is not None:
+                    note.write(finished=True)  # once all results are in the file
         except KeyboardInterrupt:
             hint = "" if output is None else f"; add --resume to continue {output}"
             fail(f"interrupted after {self._of_all(max(self._done, self._reached))}{hint}", INTERRUPTED)
@@ -103,6 +96,18 @@ class Job:
 
     def _of_all(self, done: int) -> str:
         return f"{done}{'' if self.source.total is None else f' of {self.source.total}'} texts"
+
+    def _parts(
+        self, resumed: Resumed, size: int, writer: Writer, note: RunNote | None, step: Callable[[int], None]
+    ) -> None:
+        for part in self.source.parts(size):
+            if rest := resumed.rest(list(map(self.checked, part))):
+                resumed.finish()
+                self._reached = self._done + len(part) - len(rest)
+                self._part(rest, self._reached, writer, note)
+            self._done += len(part)
+            step(self._done)
+        resumed.finish()
 
     def _part(self, rows: list[Row], first: int, writer: Writer, note: RunNote | None) -> None:
         found = self.score(rows, first)

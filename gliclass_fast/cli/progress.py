@@ -6,6 +6,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import count
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -35,16 +36,29 @@ def progress(total: int | None, shown: bool) -> Iterator[Callable[[int], None]]:
         bar.stop()
 
 
+@dataclass(slots=True)
+class Signals:
+    """Says whether the signals that end a process are held back: one that comes then changes nothing."""
+
+    held: bool = False
+
+
 @contextmanager
-def interruptible() -> Iterator[None]:
+def interruptible() -> Iterator[Signals]:
     """Lets the signals that end a process interrupt it as ctrl-C does, so that what there is gets written."""
+    signals = Signals()
     if threading.current_thread() is not threading.main_thread():  # others cannot set handlers
-        yield
+        yield signals
         return
+
+    def interrupt(*_: object) -> None:
+        if not signals.held:
+            raise KeyboardInterrupt
+
     names = {"SIGINT", "SIGTERM", "SIGHUP"} & set(dir(signal))
-    before = {name: signal.signal(getattr(signal, name), signal.default_int_handler) for name in names}
+    before = {name: signal.signal(getattr(signal, name), interrupt) for name in names}
     try:
-        yield
+        yield signals
     finally:
         for name, handler in before.items():
             signal.signal(getattr(signal, name), handler)

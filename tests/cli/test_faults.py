@@ -162,6 +162,42 @@ def test_an_interrupt_says_how_many_texts_the_file_holds(
         calls = itertools.count(7)
 
 
+@pytest.mark.parametrize("suffix", OUTPUT_SUFFIXES)
+def test_a_signal_while_a_file_is_written_to_its_end_changes_nothing(
+    texts: Path, tmp_path: Path, suffix: str, no_model: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / f"out{suffix}"
+    writer = type(open_writer(output, resume=False))
+    write, close, note, calls = writer.write, writer.close, RunNote.write, itertools.count(1)
+
+    def interrupted(*given: Any) -> None:
+        if next(calls) == 7:
+            signal.raise_signal(signal.SIGINT)
+        write(*given)
+
+    def closed(own: Any) -> None:
+        signal.raise_signal(signal.SIGINT)
+        close(own)
+
+    def noted(own: RunNote, finished: bool = False) -> None:
+        if finished:
+            signal.raise_signal(signal.SIGINT)
+        note(own, finished)
+
+    monkeypatch.setattr(writer, "write", interrupted)
+    monkeypatch.setattr(writer, "close", closed)
+    monkeypatch.setattr(RunNote, "write", noted)
+    command = ["classify", str(texts), "--labels", "a", "--output", str(output)]
+    result = run(*command)
+    assert result.exit_code == INTERRUPTED and "after 6 of 40 texts; add --resume" in words(result)
+    assert kept(output) == TEXTS[:6]
+    result = run(*command, "--resume")
+    assert result.exit_code == 0, result.stderr
+    assert kept(output) == TEXTS and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finished = json.loads(output.with_name(f"{output.name}.options.json").read_text())["finished"]
+    assert finished and len(list(tmp_path.iterdir())) == 3
+
+
 def test_a_folder_that_cannot_be_written_to(texts: Path) -> None:
     result = run("classify", str(texts), *LABELS, "--output", "/sys/out.jsonl")  # not by root either
     assert result.exit_code == 2

@@ -70,6 +70,8 @@ class Job:
         Raises ValueError for a row that fails with on_error "fail", and ends with the exit code 3 where rows
         failed, 130 after an interrupt, and 2 where the disk is full, say; what is in a file stays there.
         """
+        if note is not None:
+            note.choose(len(writer.kept))
         before = (False, Done()) if note is None else (note.skips, note.done)
         resumed = Resumed(writer.kept, self.layout, *before)
         try:

@@ -26,9 +26,7 @@ class Resumed:
 
     def __init__(self, kept: Sequence[Kept], layout: Layout, skips: bool, done: Done) -> None:
         """Takes what tells the results apart, and whether rows that failed may be without one."""
-        self._kept, self._layout, self._skips = kept, layout, skips
-        # a .parquet file of a run that was killed lacks what its note counts
-        self._done = done if done.results <= len(kept) else Done()
+        self._kept, self._layout, self._skips, self._done = kept, layout, skips, done
         self._row = self._used = 0
         self.failed = sum(each.failed for each in kept)  # and the rows without a result, once they are met
 
@@ -61,6 +59,12 @@ class Resumed:
         )
 
 
+def _done(noted: dict[str, Any]) -> Done:
+    """Reads what `asdict` made of it."""
+    rows, results, without = (noted.get(name, 0) for name in ("rows", "results", "without"))
+    return Done(int(rows), int(results), tuple(map(int, without or ())))
+
+
 def note_of(output: Path) -> Path:
     """Returns the file beside an output that says what it is made with."""
     return output.with_name(f"{output.name}.options.json")
@@ -87,7 +91,7 @@ class RunNote:
         """
         self.path, self._options = note_of(output), options
         self._output, self._source, self._dtypes = output, source, [dtype]
-        self.skips, self.done = skips, Done()
+        self.skips, self.done, self._began = skips, Done(), Done()
         self._anew = True
 
     def check(self, resume: bool) -> None:
@@ -115,7 +119,15 @@ class RunNote:
         if resume:
             self._dtypes = list(dict.fromkeys([*dtypes, *self._dtypes]))
             self.skips = self.skips or bool(before["skips"])
-            self.done = before["done"]
+            self.done, self._began = before["done"], before["began"]
+
+    def choose(self, kept: int) -> None:
+        """Takes what fits a file of so many results: how far the run before was, or where it began.
+
+        A run that is killed leaves a .parquet file as it found it, which lacks what its note counts.
+        """
+        fitting = (done for done in (self.done, self._began) if done.results <= kept)
+        self.done = self._began = next(fitting, Done())
 
     @property
     def finished(self) -> bool | None:
@@ -135,11 +147,10 @@ class RunNote:
             noted = {name: before[name] for name in ("finished", "options", "dtypes")}
             if tuple(map(type, noted.values())) != (bool, dict, list):  # of JSON, so there are no subclasses
                 raise ValueError
-            rows, results, without = (before.get(name, 0) for name in ("rows", "results", "without"))
-            done = Done(int(rows), int(results), tuple(map(int, without or ())))
+            done, began = _done(before), _done(before.get("began", {}))
             if done.results and not self._output.stat().st_size:
                 return None
-            return {**noted, "skips": before.get("skips"), "done": done}
+            return {**noted, "skips": before.get("skips"), "done": done, "began": began}
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             raise FileFormatError(
                 f"{self.path} is damaged: delete {self._output} and it, and begin anew"
@@ -154,7 +165,7 @@ class RunNote:
     def write(self, finished: bool = False) -> None:
         note = {
             "finished": finished, "input": self._source, "options": self._options, "dtypes": self._dtypes,
-            "skips": self.skips, **asdict(self.done),
+            "skips": self.skips, **asdict(self.done), "began": asdict(self._began),
         }  # fmt: skip
         # exchanged whole, as a run that ends in the middle must leave a note to go on with
         new = self.path.with_name(f"{self.path.name}.new")

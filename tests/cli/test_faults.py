@@ -19,14 +19,16 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pyarrow.parquet
 import pytest
 
 from gliclass_fast import GLiClassModel
 from gliclass_fast.cli import classify
-from gliclass_fast.cli.job import INTERRUPTED
+from gliclass_fast.cli.job import FAILED_ROWS, INTERRUPTED
 from gliclass_fast.cli.results import Outcome
 from gliclass_fast.cli.resume import RunNote
-from gliclass_fast.cli.writers import OUTPUT_SUFFIXES, open_writer
+from gliclass_fast.cli.rows import Row
+from gliclass_fast.cli.writers import OUTPUT_SUFFIXES, ParquetWriter, open_writer
 from tests.cli.test_cli import LABELS, kept, run
 
 TEXTS = [f"{number}: a film, a song, a bank" for number in range(40)]
@@ -196,6 +198,33 @@ def test_a_signal_while_a_file_is_written_to_its_end_changes_nothing(
     assert kept(output) == TEXTS and signal.getsignal(signal.SIGINT) is signal.default_int_handler
     finished = json.loads(output.with_name(f"{output.name}.options.json").read_text())["finished"]
     assert finished and len(list(tmp_path.iterdir())) == 3
+
+
+def test_a_resumed_run_that_is_killed_goes_on_from_the_parquet_file_as_it_was(
+    texts: Path, tmp_path: Path, no_model: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Results look alike and rows that failed have none, so the note alone tells what the file holds."""
+    rows, output, end = tmp_path / "in.csv", tmp_path / "out.parquet", 12
+    rows.write_text("shop,text\n" + "".join(f"north,{number}\n" for number in range(40)))
+
+    def score(rows: list[Row], first: int) -> list[Outcome]:
+        if first == end:
+            raise KeyboardInterrupt
+        found = [Outcome([{"label": str(row.text), "score": 1.0}]) for row in rows]
+        return [each if number % 3 else Outcome(None, "none") for number, each in enumerate(found, first)]
+
+    monkeypatch.setattr(classify, "_scorer", lambda *_: (score, ""))
+    options = ["--labels", "a", "--keep", "shop", "--no-text", "--on-error", "skip"]
+    command = ["classify", str(rows), "--output", str(output), *options]
+    assert run(*command).exit_code == INTERRUPTED
+    end = len(TEXTS)
+    for _ in range(2):
+        with monkeypatch.context() as patch, pytest.raises(Killed):
+            patch.setattr(ParquetWriter, "close", killed)
+            run(*command, "--resume")
+    assert run(*command, "--resume").exit_code == FAILED_ROWS
+    found = pyarrow.parquet.read_table(output)["labels"].to_pylist()
+    assert found == [[str(number)] for number in range(40) if number % 3]
 
 
 def test_a_folder_that_cannot_be_written_to(texts: Path) -> None:

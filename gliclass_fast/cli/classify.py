@@ -131,17 +131,18 @@ def _check_output(output: Path, labels: Any) -> None:
 
 def _noted(scoring: Scoring, layout: Layout, source: Source) -> dict[str, Any]:
     """Returns the options that must be the same where a run is resumed."""
+    adapters = dict(sorted(scoring.adapters.items()))
     options: dict[str, Any] = {
         "labels": scoring.labels, "model": scoring.model, "threshold": scoring.threshold,
         "single": scoring.single, "prompt": scoring.prompt, "examples": scoring.examples,
         "labels-per-pass": scoring.labels_per_pass, "max-length": scoring.max_length,
         "quantization": scoring.quantization, "text-chunk-size": scoring.text_chunk_size,
-        "text-chunk-overlap": scoring.text_chunk_overlap, "adapters": scoring.adapters or None,
+        "text-chunk-overlap": scoring.text_chunk_overlap, "adapters": adapters or None,
         "adapter-column": scoring.adapter_column, "keep": list(layout.keep) or None,
         "no-text": not layout.text or None, "top-k": layout.top_k,
     }  # fmt: skip
-    adapters = {name: _folder(each) for name, each in scoring.adapters.items()}
-    places: dict[str, Any] = {"model": _folder(scoring.model), "adapters": adapters or None}
+    folders = {name: _folder(each) for name, each in adapters.items()}
+    places: dict[str, Any] = {"model": _folder(scoring.model), "adapters": folders or None}
     if not layout.own_columns:  # Only the input tells what results without texts belong to.
         options["input"], places["input"] = source.name, source.identity
     return {**options, "places": places}

@@ -110,7 +110,8 @@ class RunNote:
         places = now.pop("places", {})
         if before_places is not None:  # Notes of earlier versions have the names alone.
             now, options = {**now, **places}, {**options, **before_places}
-        other = [name for name in now if now[name] != options.get(name)]
+        # as JSON, in which the order of labels counts within objects too
+        other = [name for name in now if json.dumps(now[name]) != json.dumps(options.get(name))]
         if resume and other:
             raise ValueError(
                 f"{self._output} was made with other options; --resume continues with the same: "

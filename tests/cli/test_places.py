@@ -37,6 +37,16 @@ def test_a_run_is_resumed_with_the_same_places(tmp_path: Path, monkeypatch: pyte
     assert result.exit_code == 2 and "with the same: model, input" in " ".join(result.stderr.split())
 
 
+def test_a_run_is_resumed_with_the_same_order_of_labels(tmp_path: Path) -> None:
+    """Scores depend on it, and objects of JSON that differ in it alone are equal in Python."""
+    labels, options = tmp_path / "labels.json", ["I loved it.", "-o", str(tmp_path / "out.jsonl"), "--resume"]
+    for content, code in (('{"x": ["a"], "y": ["b"]}', 0), ('{"y": ["b"], "x": ["a"]}', 2)):
+        labels.write_text(content)
+        result = CliRunner().invoke(app.app, ["classify", *options, "--labels-file", str(labels)])
+        assert result.exit_code == code, result.stderr
+    assert "with the same: labels" in " ".join(result.stderr.split())
+
+
 def test_standard_input_without_texts_in_the_results_is_not_resumed(tmp_path: Path) -> None:
     options = ["-", "--no-text", "-o", str(tmp_path / "out.jsonl")]
     assert run(*options, "--resume", input="I loved it.\n").exit_code == 0  # There is nothing to resume.

@@ -7,13 +7,13 @@ another protocol, as Java's client does in each of its first requests (`Upgrade:
 
 from __future__ import annotations
 
-import json
 from contextlib import suppress
 from typing import Any
 
 import httptools
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
+from gliclass_fast.serving.access import error_response
 from gliclass_fast.serving.joined_writes import JoinedWrites
 
 HEAD_BYTES = 64 * 1024  # of the first line, the headers and the trailers of a request
@@ -22,11 +22,13 @@ HEAD_BYTES = 64 * 1024  # of the first line, the headers and the trailers of a r
 class BoundedHttpProtocol(HttpToolsProtocol):
     """Answers 431 and closes the connection where a request has more than HEAD_BYTES beside its body.
 
+    Requests that came whole before such a one, or before what is no HTTP, are answered first.
     A request that asks for another protocol is answered as any other: RFC 9110 (7.8) leaves that to a server.
     """
 
     _head = 0  # bytes of the request's first line and headers so far
     _silent = 0  # bytes since the parser last told of anything: it keeps them, as a part of one header
+    _refused = False  # whether nothing more is read
 
     def connection_made(self, transport: Any) -> None:
         """Begins to read from a client."""
@@ -34,6 +36,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Takes what came from the client."""
+        if self._refused:
+            return
         self._silent += len(data)
         self._unset_keepalive_if_required()
         try:
@@ -41,9 +45,9 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         except httptools.HttpParserError:
             self.logger.warning("what is no HTTP was refused")
             self.send_400_response("this is no request of HTTP")
-        if self._silent > HEAD_BYTES and not self.transport.is_closing():
+        if self._silent > HEAD_BYTES and not self._refused:
             self.logger.warning("a header without an end was refused")
-            self._refuse()
+            self._refuse_head()
 
     def _read(self, data: bytes | memoryview) -> None:
         """Parses data; a head that asks for another protocol is parsed again without that."""
@@ -102,9 +106,9 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def send_400_response(self, msg: str) -> None:
         """Answers what the parser gave up."""
         if self._head > HEAD_BYTES:
-            self._refuse()
+            self._refuse_head()
         else:
-            self._end(b"400 Bad Request", "invalid", msg)
+            self._refuse(400, "invalid", msg)
 
     def _count(self, size: int) -> None:
         self._silent = 0
@@ -112,21 +116,19 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         if self._head > HEAD_BYTES:
             raise ValueError("the parser gives up at an error, and send_400_response is called")
 
-    def _refuse(self) -> None:
-        if self.cycle and not self.cycle.response_complete and not self.cycle.more_body:
-            self.transport.close()  # the client waits for the answer to an earlier request
-            return
-        message = f"the headers are longer than {HEAD_BYTES} bytes"
-        self._end(b"431 Request Header Fields Too Large", "too_large", message)
+    def _refuse_head(self) -> None:
+        self._refuse(431, "too_large", f"the headers are longer than {HEAD_BYTES} bytes")
 
-    def _end(self, status: bytes, error_type: str, message: str) -> None:
-        """Answers with an error and closes the connection."""
-        body = json.dumps({"error": message, "error_type": error_type}).encode()
-        lines = (
-            b"HTTP/1.1 " + status,
-            b"content-type: application/json",
-            b"content-length: %d" % len(body),
-            b"connection: close",
-        )
-        self.transport.write(b"\r\n".join((*lines, b"", body)))
+    def _refuse(self, status: int, error_type: str, message: str) -> None:
+        """Answers with an error and closes the connection, once earlier requests have their answers."""
+        self._refused = True
+        if self.cycle and not self.cycle.response_complete and not self.cycle.more_body:
+            self.cycle.keep_alive = False  # what follows the last whole request gets no answer
+            return
+        response: Any = error_response(status, error_type, message, {"connection": "close"})
+        if self.pipeline:
+            self.pipeline[0] = self.cycle, response  # in place of the app, which did not begin
+            return
+        head = b"".join(b"%b: %b\r\n" % each for each in response.raw_headers)
+        self.transport.write(STATUS_LINE[status] + head + b"\r\n" + bytes(response.body))
         self.transport.close()

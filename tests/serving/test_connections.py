@@ -84,9 +84,7 @@ def test_a_head_has_a_bound(port: int, parts: list[bytes]) -> None:
 
 def test_a_first_line_has_a_bound_and_other_mistakes_stay_400(port: int) -> None:
     assert sent(port, b"GET /" + LONG + b" HTTP/1.1\r\nHost: x\r\n\r\n").startswith(b"HTTP/1.1 431 ")
-    longer = HALF.replace(b"100", b"1") + b"}}}}"  # than its length, as a client's mistake may be
     for mistake in (
-        longer,
         b"no request\r\n\r\n",
         b"CONNECT x:1 HTTP/1.1\r\n\r\n",
         b"CONNECT / HTTP/1.1\r\n\r\n",
@@ -94,6 +92,31 @@ def test_a_first_line_has_a_bound_and_other_mistakes_stay_400(port: int) -> None
         answer = sent(port, mistake)
         assert answer.startswith(b"HTTP/1.1 400 ") and answer.count(b"HTTP/1.1") == 1
         assert json.loads(answer.rsplit(b"\r\n", 1)[1])["error_type"] == "invalid"
+
+
+BEFORE = b"GET /info HTTP/1.1\r\nHost: x\r\n\r\n"
+BROKEN = b"POST /predict HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n"
+
+
+@pytest.mark.parametrize(
+    ("mistake", "statuses"),
+    [
+        (b"no request\r\n\r\n", []),
+        (b"GET / HTTP/1.1\r\nX-A: " + LONG + b"\r\n\r\n", []),
+        (b"GET / HTTP/1.1\r\nX-A: " + LONG, []),
+        (BROKEN, [b"400"]),
+        (HALF.replace(b"100", b"1") + b"}}}}", [b"422"]),  # longer than its length
+    ],
+    ids=["no HTTP", "a long head", "a head without an end", "a broken body", "a long body"],
+)
+@pytest.mark.parametrize("whole", [1, 3])
+def test_whole_requests_are_answered_before_what_is_none(
+    port: int, mistake: bytes, statuses: list[bytes], whole: int
+) -> None:
+    """The first answer belongs to the first request, and what follows a mistake has none."""
+    got = sent(port, BEFORE * whole + mistake + BEFORE, BEFORE)
+    assert re.findall(rb"HTTP/1.1 (\d+) ", got) == [b"200"] * whole + statuses
+    assert got.count(b"connection: close") == 1
 
 
 @pytest.mark.parametrize("protocol", ["h2c", "websocket"])

@@ -109,13 +109,14 @@ class GLiClassServeConfig:
 
         try:
             given = _parsed(Path(config_path).read_text(encoding="utf-8")) or {}
-            if isinstance(given, Mapping):
-                given = {**given, **{key: value for key, value in instead.items() if value is not None}}
+        except (yaml.YAMLError, ValueError, RecursionError) as error:  # the second of bytes, and of dates
+            raise WrongValue(f"{config_path} is not valid YAML: {error}") from None
+        if isinstance(given, Mapping):
+            given = {**given, **{key: value for key, value in instead.items() if value is not None}}
+        try:
             return cls.from_mapping(given)
         except (WrongType, WrongValue) as error:
             raise type(error)(f"{config_path}: {error}") from None
-        except (yaml.YAMLError, ValueError, RecursionError) as error:  # the second of bytes, and of dates
-            raise WrongValue(f"{config_path} is not valid YAML: {error}") from None
 
     def to_yaml(self, config_path: str | Path) -> None:
         """Writes every key to a YAML file, whose folder is made."""

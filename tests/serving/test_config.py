@@ -113,10 +113,14 @@ def test_files_that_hold_no_configuration_are_named(tmp_path: Path) -> None:
             GLiClassServeConfig.from_yaml(path)
 
 
-def test_adapters_are_refused() -> None:
+def test_adapters_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
     for given in ({"enable_polylora": True}, {"enable_mlora": True}):
-        with pytest.raises(UnsupportedConfigError, match="enable_polylora=True is not supported"):
+        with pytest.raises(UnsupportedConfigError, match=r"^enable_polylora=True is not supported"):
             GLiClassServeConfig.from_mapping({"model": "m", **given})
+        path.write_text(yaml.safe_dump({"model": "m", **given}))
+        with pytest.raises(UnsupportedConfigError, match=r"^enable_polylora=True is not supported"):
+            GLiClassServeConfig.from_yaml(path)
 
 
 def test_a_command_line_sets_any_key() -> None:

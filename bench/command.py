@@ -53,10 +53,12 @@ def bench(
     ] = None,
     rows: Annotated[int | None, _option("Texts per set of --preset quality.", "all", min=1)] = None,
     json_file: Annotated[
-        Path | None, typer.Option("--json", help="Write the result to a file.", dir_okay=False)
+        Path | None,
+        typer.Option("--json", help="Write the result to a file.", dir_okay=False, writable=True),
     ] = None,
     report: Annotated[
-        Path | None, _option("Folder for report.html and the plots as PNG and SVG.", file_okay=False)
+        Path | None,
+        _option("Folder for report.html and the plots as PNG and SVG.", file_okay=False, writable=True),
     ] = None,
 ) -> None:
     """Measure the engine and other engines on this machine, in one process."""
@@ -85,6 +87,8 @@ def bench(
         torch.set_num_threads(threads)
     result: dict[str, Any] = {"benchmark": preset, "machine": machine(device), "device": device}
     precision = _dtype(dtype, device)
+    if report:
+        report.mkdir(parents=True, exist_ok=True)  # which may fail
     if isinstance(chosen, Preset):
         models = ("deberta-v3-base" if model is None else model).split(",")
         names = _chosen(peer_names, chosen)
@@ -170,6 +174,5 @@ def _compare(
 def _report(result: dict[str, Any], folder: Path) -> None:
     from gliclass_fast.bench import page, plots
 
-    folder.mkdir(parents=True, exist_ok=True)
     page.write(result, plots.draw(result, folder), folder / "report.html")
     screen.print(f"wrote {folder / 'report.html'}", highlight=False, markup=False)

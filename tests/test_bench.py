@@ -300,6 +300,7 @@ def test_peers_whose_names_hold_a_comma_can_be_chosen() -> None:
         (("--preset", "quality", "--data", ".", "--model", "bert-base"), "has random weights"),
         (("--device", "mps"), "choose cpu or cuda"),
         (("--json", "no/folder/x.json"), "--json: there is no folder no/folder"),
+        (("--report", "/sys/report", "--model", "no/such/folder"), "'/sys/report'"),
         (("--threads", "0"), "Invalid value for '--threads'"),
         (("--data", "."), "--preset quick has no use for --data"),
         (("--preset", "memory", "--model", DEMO), "--preset memory has no use for --model"),

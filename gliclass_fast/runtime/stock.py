@@ -101,7 +101,7 @@ class StockModel(StockTensors):
                 "that the checkpoint asks for, and does not train; for other steps, hidden states, "
                 "attentions, losses and gradients use the gliclass package"
             )
-        self._follow_adapters(adapter_ids)
+        self._follow()
         loaded, asked = self.loaded, check_label_slots(max_num_classes)
         with loaded.inference():  # tensors may come from a GPU, which another thread may be recording on
             inputs = check_inputs(
@@ -129,12 +129,12 @@ class StockModel(StockTensors):
 
         Raises TypeError, or ValueError for an id that is not among them.
         """
-        self._follow_adapters(adapter_ids)
+        self._follow()
         return adapters_per_text(adapter_ids, count, self.adapters)
 
-    def _follow_adapters(self, adapter_ids: Any) -> None:
-        """Follows the origin where a call names adapters, as a live model may have others by now."""
-        if adapter_ids is not None and self.origin.changed():
+    def _follow(self) -> None:
+        """Does what `on_change` says about a change since the network was built, if there is one."""
+        if self.origin.changed():
             self.follow_origin()
 
     if not TYPE_CHECKING:  # to mypy every attribute would exist

@@ -102,6 +102,26 @@ def test_a_change_counts_from_the_next_call(name: str) -> None:
         assert_same_results(scores(each), after)
 
 
+@pytest.mark.parametrize(
+    "change", [in_place, lambda model: setattr(model.config, "normalize_features", True)]
+)
+def test_a_change_counts_from_the_next_call_with_tensors_too(change: Change) -> None:
+    model = reference_model(scorer_type="mlp")
+    ours = GLiClassModel.from_gliclass(model)
+    inputs = fast_pipeline(ours).prepare_inputs(TEXTS[:1], LABELS[2])
+    before = ours(**inputs).logits
+    change(model)
+    ours.on_change = "ignore"
+    assert torch.equal(ours(**inputs).logits, before)
+    ours.on_change = "error"
+    with pytest.raises(RuntimeError, match=r"changed since.*refresh\(\)"):
+        ours(**inputs)
+    ours.on_change = "refresh"
+    after = ours(**inputs).logits
+    assert not torch.equal(after, before)
+    assert torch.equal(after, GLiClassModel.from_gliclass(model)(**inputs).logits)
+
+
 # a process of its own, as `torch.device("meta")` does not know the `torch.empty` of conftest.py
 DRAWN = """
 import torch

@@ -118,23 +118,32 @@ class Engine:
         self.window = max_length if longest is None else min(max_length, longest)
         self.cuts = CutReports(self.window, max_length, longest)
 
-    def follow_model(self) -> None:
-        """Brings the model up to date, and the rest where it or the tokenizer's limit is another one now."""
+    def follow_model(self) -> LoadedNetwork:
+        """Brings the model up to date, and the rest where it or the tokenizer's limit is another one now.
+
+        Returns the network as it is now.
+        """
         if self.model.origin.changed():
             self.model.follow_origin()
         with self._lock:
             now = self.model.loaded
             if (now.config, now.device, self.reader.longest) != self._bound:
                 self._bind()
+        return now
 
     def _with_one_network(self, run: Callable[[], Result]) -> Result:
-        """Runs something, and runs it again where another thread exchanged the network meanwhile."""
-        while True:
-            self.follow_model()
-            loaded = self.model.loaded
+        """Runs something; where another thread exchanged the network meanwhile, once more, while none can."""
+        loaded = self.follow_model()
+        try:
             result = run()
             if self.model.loaded is loaded:
                 return result
+        except Exception:  # such as that of tensors of two dtypes
+            if self.model.loaded is loaded:
+                raise
+        with self.model.exchange:
+            self.follow_model()
+            return run()
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickles as what it was made of, which is the model and the tokenizers; the rest is made anew."""
@@ -164,13 +173,28 @@ class Engine:
         Raises ValueError where labels do not fit the window, or a text is cut and that is an error;
         FloatingPointError where a logit is not finite in float32 either.
         """
-        given = (requests, labels_per_pass, progress, numbers, on_truncation)
-        return self._with_one_network(lambda: self._score(*given))
+        named = range(len(requests)) if numbers is None else numbers
+
+        def run() -> list[Scored]:
+            passes = [
+                (index, part)
+                for index, request in enumerate(requests)
+                for part in self.passes(request, labels_per_pass)
+            ]
+            of_passes = [named[index] for index, _ in passes]
+            prompts = None
+            if on_truncation == "error":  # nothing runs where a text would be cut
+                prompts = self.encode([request for _, request in passes])
+                self._report_cuts(prompts, of_passes, on_truncation)
+            rows = self._run(passes, progress, prompts)
+            self._report_cuts([row.prompt for row in rows], of_passes, on_truncation)
+            return self._answers(rows, len(requests), named)
+
+        return self._with_one_network(run)
 
     def prepare(self, requests: Sequence[Request], labels_per_pass: LabelsPerPass = None) -> list[Prepared]:
         """Reads requests for `score_prepared`; raises ValueError where labels do not fit the window."""
-        self.follow_model()
-        loaded = self.model.loaded
+        loaded = self.follow_model()
         passes = [self.passes(request, labels_per_pass) for request in requests]
         prompts = iter(self.encode([part for own in passes for part in own]))
         return [Prepared(own, list(islice(prompts, len(own))), loaded) for own in passes]
@@ -193,29 +217,6 @@ class Engine:
             return self._answers(self._run(passes, encoded=prompts), len(prepared), range(len(prepared)))
 
         return self._with_one_network(run)
-
-    def _score(
-        self,
-        requests: Sequence[Request],
-        labels_per_pass: LabelsPerPass,
-        progress: bool,
-        numbers: Sequence[int] | None,
-        on_truncation: OnTruncation,
-    ) -> list[Scored]:
-        passes = [
-            (index, part)
-            for index, request in enumerate(requests)
-            for part in self.passes(request, labels_per_pass)
-        ]
-        numbers = range(len(requests)) if numbers is None else numbers
-        of_passes = [numbers[index] for index, _ in passes]
-        prompts = None
-        if on_truncation == "error":  # nothing runs where a text would be cut
-            prompts = self.encode([request for _, request in passes])
-            self._report_cuts(prompts, of_passes, on_truncation)
-        rows = self._run(passes, progress, prompts)
-        self._report_cuts([row.prompt for row in rows], of_passes, on_truncation)
-        return self._answers(rows, len(requests), numbers)
 
     def _answers(self, rows: list[Row], count: int, numbers: Sequence[int]) -> list[Scored]:
         """Returns the answers to so many requests; rows without logits run again in float32."""

@@ -9,7 +9,7 @@ from copy import deepcopy
 from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
-from threading import Lock
+from threading import RLock
 from typing import Any, TypeVar
 
 import torch
@@ -78,7 +78,7 @@ class GLiClassModel(StockModel):
         self.on_change = on_change
         self._twin: GLiClassModel | None = None
         self.adapters = AdapterLibrary()
-        self._lock = Lock()  # held while the network or its twin is exchanged
+        self.exchange = RLock()  # held while the network or its twin is exchanged, or must stay
         self._build(Settings.of(settings))
         return_freed()
 
@@ -236,7 +236,7 @@ class GLiClassModel(StockModel):
 
         Raises RuntimeError with on_change="error", and the errors of a load where a rebuild fails.
         """
-        with self._lock:
+        with self.exchange:
             if not self.origin.changed():  # another thread has followed meanwhile
                 return
             same = read_config(self.origin.options()) == self.loaded.config
@@ -252,7 +252,7 @@ class GLiClassModel(StockModel):
 
     def refresh(self) -> None:
         """Builds the network anew, from the tensors and the configuration of now."""
-        with self._lock:
+        with self.exchange:
             self._build(self.settings)
 
     @property
@@ -269,7 +269,7 @@ class GLiClassModel(StockModel):
         """
         if self.dtype is torch.float32:
             return self
-        with self._lock:
+        with self.exchange:
             if self._twin is None:
                 self._twin = self._with_memory(self._build_twin)
             return self._twin
@@ -363,7 +363,7 @@ class GLiClassModel(StockModel):
             dtype=self.settings.dtype if dtype is None else dtype,
         )
         if wanted.device != self.device or (dtype is not None and dtype != self.dtype):
-            with self._lock:
+            with self.exchange:
                 self._with_memory(lambda: self._build(wanted))
         return self
 

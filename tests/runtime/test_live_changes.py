@@ -1,4 +1,4 @@
-"""Changes of a live model that are hard to see: by where they stand, during a copy, through other tensors."""
+"""Changes of a live model that are hard to see: by their place, within a copy or a call, by other tensors."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from gliclass_fast import GLiClassModel
 from gliclass_fast.checkpoint import live
 from gliclass_fast.runtime import model as runtime_model
 from tests import families
-from tests.runtime.test_live import scores
+from tests.accuracy import assert_unchanged
+from tests.runtime.test_live import in_place, scores
+from tests.sentences import LABELS, TEXTS
 from tests.tiny import fast_pipeline, reference_model
 
 
@@ -193,3 +195,54 @@ def test_a_step_of_a_flat_parameter_is_one_of_the_parameters_in_it() -> None:
     torch.optim.SGD([flat], lr=0.1).step()
     after = scores(pipeline)
     assert after != before and after == scores(pipeline_of(model))
+
+
+@pytest.mark.parametrize("prepared", [False, True])
+def test_a_call_ends_while_others_exchange_the_network_without_end(
+    prepared: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It runs at most twice: where the network was exchanged meanwhile, the second run has others wait."""
+    model = reference_model(scorer_type="mlp")
+    fast = fast_pipeline(model)
+    requests = fast.prepare(TEXTS[:3], LABELS[2]).requests
+    run, threads, held = fast.engine._run, list[threading.Thread](), list[Any]()
+
+    def exchanged(*given: Any, **named: Any) -> Any:
+        assert len(threads) < 3
+        rows = run(*given, **named)
+        in_place(model)
+        threads.append(threading.Thread(target=fast.refresh))
+        threads[-1].start()
+        threads[-1].join(timeout=2 if len(threads) == 1 else 0.1)
+        held.append(fast.model.loaded)
+        return rows
+
+    before = fast.engine.prepare(requests)
+    monkeypatch.setattr(fast.engine, "_run", exchanged)
+    found = fast.engine.score_prepared(before) if prepared else fast.engine.score(requests)
+    for thread in threads:
+        thread.join()
+    monkeypatch.undo()
+    assert len(threads) == 2 and held[0] is held[1] is not fast.model.loaded
+    expected = [held[0].score(each.prompts).wait() for each in fast.engine.prepare(requests)]
+    for ours, theirs in zip(found, expected, strict=True):
+        assert_unchanged(ours.logits, theirs)
+
+
+@pytest.mark.parametrize("kind", ["bi-encoder", "bi-encoder-fused"])
+def test_a_model_that_moves_in_the_middle_of_a_call_breaks_nothing(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The vectors of the labels were made by the network of before, in another dtype."""
+    fast = fast_pipeline(families.reference(kind))
+    encode, moved = fast.engine.reader.encode, []
+
+    def move_after(*given: Any) -> Any:
+        prompts = encode(*given)
+        if not moved:
+            moved.append(fast.model.to(torch.bfloat16))
+        return prompts
+
+    monkeypatch.setattr(fast.engine.reader, "encode", move_after)
+    found = scores(fast)
+    assert moved and found == scores(fast)

@@ -280,7 +280,7 @@ def _snapshot(model: nn.Module, id: str | None, places: Places) -> Callable[[], 
             if _has_effect(weight, places, f"the live model's adapter {id!r}" if id else "the live model")
         }
     except CheckpointError as error:
-        return partial(_refuse, error)
+        return partial(_refuse, str(error))  # as a raised error holds the frames that it passed
     return partial(_give, found)  # which can be pickled
 
 
@@ -288,8 +288,8 @@ def _give(found: Updates) -> Updates:
     return found
 
 
-def _refuse(error: CheckpointError) -> Updates:
-    raise error
+def _refuse(reason: str) -> Updates:
+    raise CheckpointError(reason)
 
 
 def _scaled(pairs: LoraPairs, weight: str, places: Places) -> tuple[Tensor, Tensor]:

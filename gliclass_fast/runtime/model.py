@@ -357,14 +357,17 @@ class GLiClassModel(StockModel):
                 device, dtype = target.device, target.dtype
             elif target is not None and not isinstance(target, bool):
                 device = target
-        wanted = replace(
-            self.settings,
-            device=self.device if device is None else device,
-            dtype=self.settings.dtype if dtype is None else dtype,
-        )
-        if wanted.device != self.device or (dtype is not None and dtype != self.dtype):
-            with self.exchange:
+        with self.exchange:
+            wanted = replace(
+                self.settings,
+                device=self.device if device is None else device,
+                dtype=self.settings.dtype if dtype is None else dtype,
+            )
+            if wanted.device != self.device or (dtype is not None and dtype != self.dtype):
                 self._with_memory(lambda: self._build(wanted))
+            self.settings = (
+                wanted  # what is shown and saved has a dtype that was asked for, also the same one
+            )
         return self
 
     def _with_memory(self, build: Callable[[], Built]) -> Built:

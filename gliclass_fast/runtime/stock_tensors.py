@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterator, Mapping
+from copy import copy
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -130,8 +131,8 @@ class StockTensors:
             if name not in firsts
         }
         tensors = {name: copies[firsts.get(name, name)] for name in current}
-        given = Origin(self.origin.options(), partial(dict, tensors), "the given state_dict")
-        given.on_change = self.origin.on_change
+        given = copy(self.origin)  # with the same configuration, which others may hold
+        given.read_tensors, given.name = partial(dict, tensors), "the given state_dict"
         before, self.origin = self.origin, given
         try:
             self.refresh()

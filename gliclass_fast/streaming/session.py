@@ -114,9 +114,8 @@ class Session:
         Raises ValueError where its `get_window` returns something else than (a part of) what it was given.
         """
         found = self.strategy.get_window(self.state(length, device))
-        view = found.past_key_values if isinstance(found, CacheState) else None
-        expected = self.session_id, found.cached_length, self.next_position
-        if not isinstance(view, Window) or (view.session_id, view.length, found.next_position) != expected:
+        same = isinstance(found, CacheState) and found.next_position == self.next_position
+        if not same or Window(self.session_id, found.cached_length) != found.past_key_values:
             raise ValueError(
                 f"{type(self.strategy).__name__}.get_window must return the state that it was given, or what "
                 "truncate_cache makes of it; tokens keep their positions"
@@ -124,7 +123,7 @@ class Session:
         if not isinstance(found.metadata, dict):
             raise ValueError(f"{type(self.strategy).__name__}.get_window must leave `metadata` a dict")
         self.metadata = found.metadata
-        return view.length
+        return found.cached_length
 
 
 def total_tokens(sessions: Sequence[Session]) -> int:

@@ -241,8 +241,11 @@ class Failing(ours.EveryChunkStrategy):
 
 
 class Foreign(ours.EveryChunkStrategy):
-    def get_window(self, cache_state: ours.CacheState) -> ours.CacheState:
-        return ours.create_empty_cache()
+    def __init__(self, found: Any) -> None:
+        self.found = found
+
+    def get_window(self, cache_state: ours.CacheState) -> Any:
+        return self.found
 
 
 FAILURES: list[tuple[dict[str, Any], type[Exception], str]] = [
@@ -259,7 +262,8 @@ FAILURES: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"strategies": ["x", "y"]}, TypeError, "derives from gliclass_fast.streaming.ClassificationStrategy"),
     ({"prompt": ["other", "new"]}, ValueError, "prompt or examples of session 'a' changed"),
     ({"strategies": Failing()}, RuntimeError, "no"),
-    ({"strategies": Foreign()}, ValueError, "Foreign.get_window must return the state"),
+    ({"strategies": Foreign(ours.create_empty_cache())}, ValueError, "Foreign.get_window must return the"),
+    ({"strategies": Foreign(None)}, ValueError, "Foreign.get_window must return the state"),
 ]
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
-from gliclass_fast.config import GLiClassModelConfig
+from gliclass_fast.config import STOCK_DEFAULTS, GLiClassModelConfig
 from gliclass_fast.runtime.adapters import AdapterLibrary
 from gliclass_fast.runtime.forward import GLiClassOutput, forward
 from gliclass_fast.runtime.positional_arguments import by_position_too
@@ -114,7 +114,8 @@ class StockModel(StockTensors):
         elif inputs.label_rows is None and asked is not None:
             label_slots = asked
         else:
-            label_slots = int(getattr(self.origin.config, "max_num_classes", 0))
+            own = getattr(self.origin.config, "max_num_classes", None)
+            label_slots = int(STOCK_DEFAULTS["max_num_classes"] if own is None else own)
         wanted = {"text_embeddings": output_text_embeddings, "class_embeddings": output_class_embeddings}
         of_texts = [None if each is None else self.adapters[each] for each in adapters]
         found = forward(loaded, inputs, label_slots, any(wanted.values()), of_texts)

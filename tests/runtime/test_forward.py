@@ -96,7 +96,11 @@ def test_output_has_the_shapes_of_the_reference() -> None:
     torch.testing.assert_close(found.text_embeddings, expected.text_embeddings)
     assert_same_logits(found.uncalibrated_logits[used].numpy(), expected.uncalibrated_logits[used].numpy())
     assert found.hidden_states is None and found[0] is found.logits
-    assert loaded(model)(**inputs, return_dict=False)[0].shape == (2, model.config.max_num_classes)
+    ours = loaded(model)
+    assert ours(**inputs, return_dict=False)[0].shape == (2, model.config.max_num_classes)
+    model.config.max_num_classes = None  # stands for the default, as null does
+    for each in (ours, loaded(model)):
+        assert each(**inputs).logits.shape == (2, type(model.config)().max_num_classes)
 
 
 @pytest.mark.parametrize("most", [1, 2, 3, 4])

@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from gliclass_fast.checkpoint.live import tied_to
+from gliclass_fast.checkpoint.lora import adapter_place
 from gliclass_fast.config import dtype_name
 from gliclass_fast.runtime.loaded import LoadedNetwork
 from gliclass_fast.runtime.origin import Origin
@@ -198,7 +199,8 @@ class StockTensors:
             safe_serialization: False raises ValueError, as it would write a pickle.
             options: max_shard_size and others of transformers have no effect.
 
-        Raises TypeError for an option that is not supported.
+        Raises TypeError for an option that is not supported, and ValueError for a folder that describes an
+        adapter: who loads the folder would merge it into what is saved, where it may be merged already.
         """
         if not safe_serialization:
             raise ValueError("safe_serialization=False is not supported: pickle files can run code")
@@ -209,6 +211,11 @@ class StockTensors:
         if not is_main_process:
             return
         folder = Path(save_directory)
+        if place := adapter_place(folder):
+            raise ValueError(
+                f"{place} describes an adapter, which would be merged into what is saved beside it: give a "
+                "folder without one"
+            )
         folder.mkdir(parents=True, exist_ok=True)
         left_out = ("_name_or_path", "torch_dtype")  # a path of somebody's, and the older name of dtype
         written = {name: each for name, each in self.origin.options().items() if name not in left_out}

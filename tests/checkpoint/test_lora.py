@@ -170,6 +170,20 @@ def test_only_what_is_asked_for_is_read() -> None:
         merged["w.weight"]
 
 
+@pytest.mark.parametrize("layout", ["wrapped", "encoder", "subfolder"])
+def test_merged_tensors_are_not_saved_beside_their_adapter(folder: Path, layout: str) -> None:
+    """To load the folder would merge it again."""
+    write(folder, layout, pairs_for(SafetensorsFolder(folder)))
+    files = {file: file.read_bytes() for file in folder.rglob("*.*")}
+    ours = GLiClassModel.from_pretrained(folder, device="cpu")
+    with pytest.raises(ValueError, match=f"^{folder}.* describes an adapter.*: give a folder without one"):
+        ours.save_pretrained(folder)
+    assert {file: file.read_bytes() for file in folder.rglob("*.*")} == files
+    ours.save_pretrained(folder / "merged")
+    again = GLiClassModel.from_pretrained(folder / "merged", device="cpu")
+    assert all(torch.equal(again.state_dict()[name], each) for name, each in ours.state_dict().items())
+
+
 def test_a_folder_without_an_adapter_is_read_as_it_is(folder: Path) -> None:
     assert type(open_checkpoint(folder)) is SafetensorsFolder
 

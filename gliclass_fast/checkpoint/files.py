@@ -57,9 +57,9 @@ def resolve_folder(path_or_repo_id: str | Path, weights: bool = True, **hub: Any
             )
         return folder.absolute()  # which stays what it is where a process changes its directory
     name = str(path_or_repo_id)
-    if name.count("/") != 1 or name.startswith((".", "/", "~")):
+    if name.count("/") > 1 or name.startswith((".", "/", "~")):
         raise MissingCheckpointError(
-            f"{folder} does not exist, and {name!r} is not a repository id of the form owner/name"
+            f"{folder} does not exist, and {name!r} is not a repository id of the form owner/name or name"
         )
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError

@@ -220,11 +220,22 @@ def test_other_peoples_checkpoints_are_recognised(folder: Path) -> None:
         GLiClassModel.from_pretrained(folder)
 
 
-def test_repositories_that_cannot_be_reached(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", ["nobody/nothing-of-this-name", "nothing-of-this-name"])
+def test_repositories_that_cannot_be_reached(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(CheckpointError, match="download of that repository failed") as found:
-        GLiClassModel.from_pretrained("nobody/nothing-of-this-name")
+    message = f"no folder named '{name}', and the download of that repository failed"
+    with pytest.raises(CheckpointError, match=message) as found:
+        GLiClassModel.from_pretrained(name)
     assert isinstance(found.value, OSError)
+
+
+def test_a_repository_may_have_no_owner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As "bert-base-uncased", which label towers name; a folder of that name comes first."""
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda name, **_: f"/cache/{name}")
+    monkeypatch.chdir(tmp_path)
+    assert resolve_folder("a-name") == Path("/cache/a-name")
+    (tmp_path / "a-name").mkdir()
+    assert resolve_folder("a-name") == tmp_path / "a-name"
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,8 @@ def dtype_candidates(
             overflows = any(tower.overflows_float16 for tower in towers)
             return [torch.bfloat16] if overflows else [torch.float16, torch.bfloat16]
         stored = (tensor.dtype for tensor in tensors.values() if tensor.is_floating_point())
-        asked = config.dtype or next(stored, torch.float32)
+        named = None if config.dtype == "auto" else config.dtype
+        asked = named or next(stored, torch.float32)
     return [supported_dtype(asked)]
 
 

@@ -47,6 +47,8 @@ def test_defaults() -> None:
     assert candidates("auto", GPU, low) == [torch.bfloat16] and candidates("auto", CPU, low) == [
         torch.float32
     ]
+    low.config.dtype = "auto"  # in config.json it says no more than a call does
+    assert candidates("auto", GPU, low) == [torch.bfloat16]
 
 
 @pytest.mark.parametrize("encoder", ENCODERS)

@@ -95,7 +95,8 @@ class PipelineSettings:
         self._model = load_model(model, resolve_device(device, fall_back=True), **model_options)
         self._model_options, self.tokenizer = model_options, tokenizer
         self.labels_tokenizer = labels_tokenizer
-        self.model.warm_up(warm_up)
+        if len(warm_up):  # else what an earlier warm-up said of other batches stays
+            self.model.warm_up(warm_up)
         self._engine = self.engine  # the tokenizers are checked now
 
     @property

@@ -215,6 +215,8 @@ class GLiClassModel(StockModel):
                 del loaded  # before another one takes as much memory
         else:
             logger.warning(_NEVER_STILL, origin.name)
+        if loaded.graphs is not None:
+            loaded.graphs.record_others = settings.record_others
         self._exchange(loaded, settings)
         origin.remember(seen)  # at last: other threads wait for the network until it is there
 
@@ -327,13 +329,14 @@ class GLiClassModel(StockModel):
         label and at most 512 tokens.
 
         record_others: whether batches of other sizes will be recorded when they come, which waits for the
-            GPU; False runs them without CUDA graphs, so that nothing is recorded any more.
+            GPU; False runs them without CUDA graphs, so that nothing is recorded any more, also after
+            `refresh` and `to`, before the next warm-up.
 
         Raises ValueError where a prompt would have fewer than 2 + 2 * labels tokens.
         """
-        warm_up(self.loaded, tokens, labels, prompts)
-        if self.loaded.graphs is not None:
-            self.loaded.graphs.record_others = record_others
+        with self.exchange:
+            warm_up(self.loaded, tokens, labels, prompts, record_others)
+            self.settings = replace(self.settings, record_others=record_others)
 
     def to(
         self,
@@ -358,16 +361,11 @@ class GLiClassModel(StockModel):
             elif target is not None and not isinstance(target, bool):
                 device = target
         with self.exchange:
-            wanted = replace(
-                self.settings,
-                device=self.device if device is None else device,
-                dtype=self.settings.dtype if dtype is None else dtype,
-            )
+            place = self.device if device is None else device
+            wanted = replace(self.settings, device=place, dtype=dtype or self.settings.dtype)
             if wanted.device != self.device or (dtype is not None and dtype != self.dtype):
                 self._with_memory(lambda: self._build(wanted))
-            self.settings = (
-                wanted  # what is shown and saved has a dtype that was asked for, also the same one
-            )
+            self.settings = wanted  # what is shown and saved has a dtype that was asked for, also the same
         return self
 
     def _with_memory(self, build: Callable[[], Built]) -> Built:

@@ -30,6 +30,7 @@ class Settings:
     backend: str | None = None
     cuda_graphs: bool = True
     quantization: str | None = None
+    record_others: bool = True  # as `GLiClassModel.warm_up` was told
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "device", resolve_device(self.device))

@@ -10,16 +10,24 @@ from gliclass_fast.runtime.loaded import PROBE_SIZES, LoadedNetwork
 
 
 def warm_up(
-    loaded: LoadedNetwork, tokens: Sequence[int], labels: Sequence[int], prompts: Sequence[int]
+    loaded: LoadedNetwork,
+    tokens: Sequence[int],
+    labels: Sequence[int],
+    prompts: Sequence[int],
+    record_others: bool,
 ) -> None:
     """Runs every combination of sizes with random tokens, as `GLiClassModel.warm_up` says.
 
     Each runs twice: the first run compiles, and the second is recorded.
     """
-    for size in product(tokens, labels, prompts):
-        batch = random_batch(loaded, *size)
+    batches = [random_batch(loaded, *size) for size in product(tokens, labels, prompts)]
+    if loaded.graphs is not None:
+        loaded.graphs.record_others = True
+    for batch in batches:
         for _ in range(2):
             loaded.score(batch).wait()
+    if loaded.graphs is not None:
+        loaded.graphs.record_others = record_others
 
 
 def random_batch(loaded: LoadedNetwork, tokens: int, labels: int, prompts: int) -> list[EncodedPrompt]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import pickle
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -16,7 +18,9 @@ from gliclass_fast import (
 from gliclass_fast.batch import EncodedPrompt
 from gliclass_fast.engine.engine import Engine
 from gliclass_fast.runtime import graphs
+from gliclass_fast.runtime import model as runtime_model
 from gliclass_fast.runtime.graphs import MAX_TOKENS, GraphRunner
+from gliclass_fast.runtime.loaded import LoadedNetwork
 from gliclass_fast.text.prompts import Request
 from tests import families
 from tests.accuracy import ALONE_TOLERANCE, assert_same_results, assert_unchanged
@@ -176,6 +180,38 @@ def test_after_warming_up_nothing_else_need_be_recorded() -> None:
     assert recorder.recorded == 2
 
 
+def test_what_a_warm_up_says_of_other_batches_lasts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A network that is built later has a graph runner of its own."""
+    recorders, load = list[Again](), runtime_model.load
+
+    def loaded_with_graphs(*given: Any) -> LoadedNetwork:
+        made = load(*given)
+        made.network.score_recordable = True  # as `with_graphs` does
+        recorders.append(Again())
+        made.graphs = GraphRunner(made.network, made.device, recorders[-1])
+        return made
+
+    def recorded() -> list[int]:
+        return [each.recorded for each in recorders]
+
+    monkeypatch.setattr(runtime_model, "load", loaded_with_graphs)
+    model = tiny_model()
+    model.warm_up(tokens=[32], record_others=False)
+    assert recorded() == [2]
+    model.refresh()
+    for again in (model, pickle.loads(pickle.dumps(model)).to(torch.bfloat16)):
+        for _ in range(3):
+            again.loaded.score([random_prompt(32, 1)]).wait()
+    assert recorded() == [2, 0, 0, 0]
+    for tokens in (32, 200):  # each warm-up records what it names
+        model.warm_up(tokens=[tokens], record_others=False)
+    assert recorded() == [2, 4, 0, 0]
+    model.warm_up(tokens=[], record_others=True)
+    for _ in range(2):
+        model.loaded.score([random_prompt(100, 1)]).wait()
+    assert recorded() == [2, 6, 0, 0]
+
+
 def test_warming_up_refuses_what_no_batch_can_be() -> None:
     model = tiny_model()
     for tokens, labels in ((20, 40), (3, 1), (0, 1)):
@@ -189,7 +225,7 @@ def test_a_pipeline_warms_its_model_up(monkeypatch: pytest.MonkeyPatch) -> None:
     plain = fast_pipeline(tiny_model())
     ZeroShotClassificationPipeline(plain.model, plain.tokenizer, device="cpu", warm_up=(64, 100))
     ZeroShotClassificationWithChunkingPipeline(plain.model, plain.tokenizer, device="cpu", warm_up=(32,))
-    assert asked == [(), (64, 100), (32,)]
+    assert asked == [(64, 100), (32,)]
 
 
 def test_short_prompts_have_work_lists_of_their_own() -> None:

@@ -95,8 +95,8 @@ class Capacity:
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Returns the shape of every field.
 
-        What the backbone reads comes first, so that its place depends on the tokens and tiles alone, and on
-        whether there are adapters.
+        The backbone's fields come first, so that their offsets do not depend on the number of prompts or
+        labels, and one graph of the backbone serves all.
         """
         return {
             "token_ids": (self.tokens,),

@@ -2,9 +2,8 @@
 
 A model reads the labels one after another, and its scores depend a little on who stands where. The orders
 here start from the sorted labels, so they do not depend on the order that a caller gave: rotations, each
-followed by its reverse. A rotation and its reverse together give every label the same mean place. Labels that
-the model reads as the same string have one logit, the mean of theirs: nothing but the given order says which
-of them stood where.
+followed by its reverse. A rotation and its reverse together give every label the same mean place. Two labels
+with the same text cannot be told apart, so both get the mean of their logits.
 """
 
 from __future__ import annotations

@@ -59,7 +59,8 @@ class Adapter:
         self._library, self.id, self.number, self.folder, self.read = library, id, number, folder, read
         self.rank = self.nbytes = 0
         self.stamp: Stamp | None = None  # of the files that this process read first
-        self.left: Updates | None = None  # what a text reads that waits while its adapter is unloaded
+        # the tensors of an unloaded adapter, kept for prompts that were prepared before
+        self.left: Updates | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         """Pickles without the stamp of the folder's files, which on another machine may be copies too."""
@@ -249,7 +250,10 @@ def _read(adapter: Adapter, places: Places) -> Updates:
 
 
 def _assert_unchanged(folder: Path, adapter: Adapter) -> None:
-    """Raises CheckpointError where an adapter's files were written again; to read one that is gone does."""
+    """Raises CheckpointError if the files changed since they were first read.
+
+    A missing file passes here; reading it raises.
+    """
     found = stamp_of(folder)
     adapter.stamp = adapter.stamp or found
     if found not in (None, adapter.stamp):

@@ -22,7 +22,8 @@ class Seen:
     """Remembers the options and the live tensors of one moment."""
 
     options: dict[str, Any]
-    # every configuration that holds options, with all that it holds: to compare these takes less time
+    # the configuration and those within it, each with a copy of its attributes: these are compared first, as
+    # that takes less time than `_public`
     configs: list[tuple[PretrainedConfig, dict[str, Any]]]
     tensors: LiveState | None
 

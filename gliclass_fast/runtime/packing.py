@@ -201,7 +201,7 @@ def _columns(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 def work_list(cumulative: np.ndarray, keys: np.ndarray, spare: int = 0) -> np.ndarray:
     """Makes the work list over row ranges `cumulative` [N+1] with key ranges `keys` [N, 2]: [1+W, 4].
 
-    spare: the number of rows after the last range, which get tiles without keys.
+    spare: the number of padding rows after the last range: their tiles attend to nothing.
     """
     ranges = np.empty((1 + len(keys), 4), dtype=np.int32)
     ranges[:-1, 0], ranges[:-1, 1], ranges[:-1, 2:] = cumulative[:-1], cumulative[1:], keys

@@ -27,7 +27,7 @@ _OF_TRANSFORMERS = (  # people use these of its models, whose class takes a seco
     "active_adapters", "delete_adapter", "base_model", "get_memory_footprint", "calibrator", "post_init",
     "add_calibrator", "remove_calibrator", "update_decoder_cache", "classify_from_decoder_cache", "generate",
 )  # fmt: skip
-_STEPS = ("use_recurrence",)  # False does not mean that it is left out
+_STEPS = ("use_recurrence",)  # False asks for other steps than None does, so it is refused too
 
 
 class StockModel(StockTensors):

@@ -163,7 +163,8 @@ class StreamingZeroShotClassificationPipeline(BasePipeline):
         """Appends a chunk of text to every session that is named, and classifies where strategies say so.
 
         Args:
-            texts: a chunk per session; an empty one adds nothing, and does not classify.
+            texts: a chunk per session; an empty one adds no text and does not classify, but one that begins a
+                session adds its prompt and examples.
             labels, threshold, classification_type, examples, prompt, return_hierarchical: as for
                 `ZeroShotClassificationPipeline`. Prompt and examples are read in front of a session's first
                 chunk, and must not change afterwards; None leaves them as they are.

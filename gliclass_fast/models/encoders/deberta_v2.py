@@ -125,8 +125,8 @@ def config_from(hf: Any) -> Config:
 def bucket_of(config: Config) -> Tensor:
     """Returns the row of the relative-position table for every distance -reach .. reach, int64 on the host.
 
-    Beyond, the ends repeat, or no text is so long. Raises UnsupportedConfigError where neither is so from
-    MOST_DISTANCE on.
+    Distances beyond `reach` use the first or the last row. Raises UnsupportedConfigError if distances above
+    MOST_DISTANCE would still need rows of their own.
     """
     distance = torch.arange(MOST_DISTANCE + 2)
     rows = {sign: _row_of(config, sign * distance) for sign in (1, -1)}

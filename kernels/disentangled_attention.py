@@ -11,8 +11,8 @@ element (i, distance) is read back as (i, j) by its address alone: a row further
 further left. The reference makes one band per block of rows and reads it through strides. The Triton kernel
 makes one band per tile, in a scratch buffer of its program that stays in the L2 cache, from tables that are
 expanded to one row per distance. The compiled kernels (csrc) make one per step in shared memory on a GPU, and
-on a CPU one for a few rows at a time, which has one column for all distances of a bucket. The scale multiplies
-the factors and not the sum, so that products which fit float16 stay finite.
+on a CPU one for a few rows at a time, which has one column for all distances of a bucket. The scale
+multiplies the factors and not the sum, so that products which fit float16 stay finite.
 """
 
 from __future__ import annotations

@@ -66,6 +66,7 @@ class GLiClassModel(StockModel):
         Args:
             config: the options of config.json.
             read_tensors: returns the stock tensors, whenever the network is built; a `LiveModel` is watched.
+                Others must not change in place, as the network may share their memory.
             source: the name of the tensors in error messages.
             on_change: what a call does where `config`, or a live model, changed since the network was built:
                 "refresh" builds it anew, "error" raises RuntimeError, "ignore" answers from the old one.

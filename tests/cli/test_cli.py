@@ -263,7 +263,7 @@ MISTAKES = [
         "computes in float32, not half",
     ),
     (["info", "--device", "nonsense"], "unknown device"),
-    (["info", "--model", "nowhere"], "nowhere does not exist"),
+    (["info", "--model", "./nowhere"], "nowhere does not exist"),
     (["check", "nowhere/at/all"], "does not exist"),
 ]
 

@@ -196,9 +196,11 @@ class Task {
   // Returns the columns of a step that a row sees; later rows see later ones.
   Columns seen_by(const Part& part, int row, int key, int count) const {
     const int own = part.first + row - key;  // The row's own token has this column.
-    const int end = a.causal ? part.end_key - key - (part.rows - 1 - row) : own + a.window + 1;
     const int from = a.window >= 0 && own > a.window ? own - a.window : 0;
-    const int to = (a.causal || a.window >= 0) && end < count ? end : count;
+    int to = part.end_key - key;
+    if (a.causal) to -= part.rows - 1 - row;
+    if (a.window >= 0 && to > own + a.window + 1) to = own + a.window + 1;
+    if (to > count) to = count;
     return {from, to < from ? from : to};
   }
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +17,7 @@ from gliclass_fast.checkpoint.files import read_json, resolve_folder
 from gliclass_fast.checkpoint.lora import adapter_place, open_checkpoint
 from gliclass_fast.pipeline import ZeroShotClassificationPipeline
 from gliclass_fast.runtime.model import GLiClassModel
+from gliclass_fast.runtime.stock_tensors import tied_names
 from gliclass_fast.text.gliznet_tokenizer import GliZNETTokenizer
 
 TEXTS = (
@@ -114,11 +114,8 @@ REFERENCES = {"gliznet": _gliznet}
 def _load(model: torch.nn.Module, tensors: Mapping[str, Tensor]) -> None:
     """Loads every tensor by name, in float32: `from_pretrained` of transformers 5 leaves tied ones out."""
     known = {name: tensors[name].float() for name in model.state_dict() if name in tensors}
-    for name in model.state_dict():
-        shared = re.sub(r"(en|de)coder\.embed_tokens\.weight$", "shared.weight", name)
-        if shared in known:
-            known[name] = known[shared]
-    missing, _ = model.load_state_dict(known, strict=False)
+    known |= {name: known[first] for name, first in tied_names(tensors).items()}
+    missing, _ = model.load_state_dict(known, strict=False, assign=True)  # tied ones may differ
     if wanted := [name for name in missing if "pooler" not in name]:  # nothing reads a pooler
         raise CheckpointError(f"the reference needs tensors that are not there: {', '.join(wanted)}")
     model.float().eval()

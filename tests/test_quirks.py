@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import itertools
 import math
+from pathlib import Path
 from typing import Any
 
+import gliclass
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from gliclass_fast import GLiClassModel, UnsupportedConfigError
@@ -19,10 +22,11 @@ from gliclass_fast.models.scorers import SCORERS
 from gliclass_fast.runtime.dtype import dtype_candidates
 from gliclass_fast.runtime.packing import pack
 from gliclass_fast.text.prompts import Request
+from tests import families
 from tests.accuracy import assert_same_logits, assert_same_results
 from tests.parity import assert_parity
 from tests.sentences import LABELS, TEXTS
-from tests.tiny import byte_tokenizer, fast_pipeline, reference_model, reference_pipeline
+from tests.tiny import ENCODERS, byte_tokenizer, fast_pipeline, reference_model, reference_pipeline
 
 
 def config_of(model: Any, **changes: Any) -> ModelConfig:
@@ -235,6 +239,28 @@ def logits_of_states(model: Any, choose: Any) -> np.ndarray:
         inputs["input_ids"], inputs["attention_mask"], states, max_num_classes=len(LABELS[2])
     )
     return logits[0].numpy()
+
+
+@pytest.mark.parametrize("kind", ["uni-encoder", "encoder-decoder, BART", "encoder-decoder-cls, T5"])
+@torch.no_grad()
+def test_12_words_of_the_encoder_and_the_decoder_may_differ(kind: str, tmp_path: Path) -> None:
+    model = reference_model("umt5", ENCODERS["t5"]) if kind == "uni-encoder" else families.reference(kind)
+    for name, module in model.named_modules():
+        if name.endswith("embed_tokens"):
+            module.weight = torch.nn.Parameter(module.weight + torch.randn_like(module.weight))
+    assert_parity(model)  # a live one: every part reads its own
+    model.save_pretrained(tmp_path)
+    saved = load_file(tmp_path / "model.safetensors")
+    assert any(name.endswith("encoder.embed_tokens.weight") for name in saved)
+    reloaded = gliclass.GLiClassModel.from_pretrained(tmp_path).eval()
+    assert_parity(reloaded, ours=GLiClassModel.from_pretrained(tmp_path, device="cpu"))
+
+
+def test_12_with_segment_embeddings_shared_words_count() -> None:
+    model = reference_model("umt5", ENCODERS["t5"], use_segment_embeddings=True)
+    words = model.model.encoder_model.encoder.embed_tokens
+    words.weight = torch.nn.Parameter(torch.randn_like(words.weight))
+    assert_parity(model)
 
 
 def test_18_hopfield_does_not_depend_on_the_batch() -> None:

@@ -37,6 +37,16 @@ def test_gliclass(kind: str, pooling: str, tmp_path: Path, capsys: pytest.Captur
     assert ("not compared" if padded else "matches the reference") in " ".join(shown.split())
 
 
+def test_words_of_the_encoder_and_the_decoder_may_differ(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = reference("encoder-decoder-cls, T5")
+    words = model.model.encoder_decoder_model.decoder.embed_tokens
+    words.weight = torch.nn.Parameter(torch.randn_like(words.weight))
+    save_gliclass(tmp_path, model)
+    assert run(tmp_path) == 0, capsys.readouterr().out
+
+
 @pytest.mark.parametrize("kind", GLIZNET)
 def test_gliznet(kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model = reference(kind)

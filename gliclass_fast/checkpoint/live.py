@@ -18,6 +18,7 @@ from gliclass_fast.checkpoint.adapters import adapter_layers, adapter_state, mer
 from gliclass_fast.checkpoint.memory import ReusedMemory
 from gliclass_fast.checkpoint.own_forwards import Look, count_hooks, refuse_own_forwards, warn_of_hooks
 
+_ENCODERS_WORDS = "encoder.embed_tokens.weight"
 _watching: WeakSet[LiveState] = WeakSet()
 # the steps that have begun: by thread and the id of the frame that makes it, the frame's code, the optimizer
 _begun: dict[tuple[int, int], tuple[CodeType, ref[Optimizer]]] = {}
@@ -166,12 +167,18 @@ def _version(tensor: Tensor) -> int:
 class LiveTensors(Mapping[str, Tensor]):
     """Holds a live model's tensors; those with an adapter are merged copies, the others are the model's.
 
+    What the encoder of a T5 or a BART reads is under the name `shared` too, as networks look it up there.
     `memory` holds that of the networks that were built of them before.
     """
 
     def __init__(self, model: nn.Module, memory: ReusedMemory) -> None:
         """Raises CheckpointError, which names the adapter, for one that cannot be merged."""
         self._model, self._readers, self.memory = model, merged_readers(model), memory
+        if not getattr(model.config, "use_segment_embeddings", False):  # added to what is in `shared`
+            for name in [each for each in self._readers if each.endswith(_ENCODERS_WORDS)]:
+                shared = name.removesuffix(_ENCODERS_WORDS) + "shared.weight"
+                if shared in self._readers:
+                    self._readers[shared] = self._readers[name]
 
     def __getitem__(self, name: str) -> Tensor:
         return self._readers[name]()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from copy import copy
 from functools import partial
 from pathlib import Path
@@ -114,24 +114,28 @@ class StockTensors:
             raise TypeError(f"state_dict must be a dict of tensors, got {type(state_dict).__name__}")
         current = self.origin.read_tensors()
         tied = tied_names(current)
+        known = [*(name for name in current if name not in tied), *tied]
         missing = [name for name in current if name not in state_dict and tied.get(name) not in state_dict]
-        unexpected = [name for name in state_dict if name not in current and name not in tied]
+        unexpected = [name for name in state_dict if name not in known]
         if strict and (missing or unexpected):
             raise RuntimeError(f"state_dict does not match: missing {missing}, unexpected {unexpected}")
-        names = (*(name for name in current if name not in tied), *tied)
-        given_names = [name for name in names if name in state_dict]
+        given_names = [name for name in known if name in state_dict]
         for name in given_names:
             if not isinstance(value := state_dict[name], Tensor):
                 raise TypeError(f"state_dict[{name!r}] must be a tensor, got {type(value).__name__}")
-        firsts = tied_to(current) | tied
+        # in stock, a decoder's words that a file leaves out are tied to none
+        own = [name for name in given_names if _is_decoders(name) and name not in current]
+        firsts = {name: first for name, first in tied.items() if name not in own}
+        others = tied_to(current).items()
+        firsts |= {name: first for name, first in others if name not in tied and name not in tied.values()}
         # a tensor of several names takes the last value given to one, as in torch
         given_to = {firsts.get(name, name): state_dict[name] for name in given_names}
         copies = {
             name: _copied(given_to[name] if name in given_to else current[name])
-            for name in current
+            for name in (*current, *own)
             if name not in firsts
         }
-        tensors = {name: copies[firsts.get(name, name)] for name in current}
+        tensors = {name: copies[firsts.get(name, name)] for name in (*current, *own)}
         given = copy(self.origin)  # with the same configuration, which others may hold
         given.read_tensors, given.name = partial(dict, tensors), "the given state_dict"
         before, self.origin = self.origin, given
@@ -238,13 +242,22 @@ class StockTensors:
         )
 
 
-def tied_names(names: Collection[str]) -> dict[str, str]:
-    """Maps further names of a stock T5's or BART's word embeddings to `shared`; files may leave them out."""
+def tied_names(tensors: Mapping[str, Tensor]) -> dict[str, str]:
+    """Maps further names of a stock T5's or BART's word embeddings to `shared`; files may leave them out.
+
+    The decoder's is among them where it is left out, or has the same values.
+    """
     found = {}
-    for name in names:
+    for name in tensors:
         if name.endswith(".shared.weight"):
             whole = name.removesuffix("shared.weight")
             for part in (f"{whole}encoder.", f"{whole}decoder."):  # as torch goes through a model
-                if any(each.startswith(part) for each in names):
-                    found[f"{part}embed_tokens.weight"] = name
+                own = f"{part}embed_tokens.weight"
+                differs = _is_decoders(own) and own in tensors and not tensors[own].equal(tensors[name])
+                if any(each.startswith(part) for each in tensors) and not differs:
+                    found[own] = name
     return found
+
+
+def _is_decoders(name: str) -> bool:
+    return name.endswith("decoder.embed_tokens.weight")

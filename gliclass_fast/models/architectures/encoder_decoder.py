@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from gliclass_fast.batch import EncodedPrompt, PackedBatch
@@ -32,6 +33,7 @@ from gliclass_fast.text.padded import PaddedInputs, marked_prompt
 from gliclass_fast.text.readers import LabelVectors, Reader, TwoSequences
 
 _PREFIX = "model.encoder_decoder_model."
+_OWN_WORDS = ("decoder.embed_tokens.weight",)  # the decoder's, which else reads `shared`
 
 
 class Architecture(GLiClassArchitecture):
@@ -63,13 +65,16 @@ class Architecture(GLiClassArchitecture):
         return [name for name in SCORERS if name != "hopfield"]
 
     def load_weights(self, checkpoint: Checkpoint) -> None:
-        for registry, network in ((ENCODERS, self.encoder), (DECODERS, self.decoder)):
-            module = registry[self.config.model_type]
-            checkpoint.load_weights(network, module.WEIGHTS, _PREFIX, module.UNUSED)
+        encoder, decoder = ENCODERS[self.config.model_type], DECODERS[self.config.model_type]
+        checkpoint.load_weights(self.encoder, encoder.WEIGHTS, _PREFIX, encoder.UNUSED)
+        own = checkpoint.shape(f"{_PREFIX}{_OWN_WORDS[0]}") is not None  # files may leave it out
+        words = {"word_embeddings.weight": _OWN_WORDS} if own else {}
+        checkpoint.load_weights(self.decoder, {**decoder.WEIGHTS, **words}, _PREFIX, decoder.UNUSED)
         checkpoint.load_weights(self.heads, HEAD_WEIGHTS, "model.")
         self.load_comparison(checkpoint)
-        self.decoder.word_embeddings.weight = self.encoder.word_embeddings.weight  # both share one table
         checkpoint.assert_all_used()
+        if torch.equal(self.decoder.word_embeddings.weight, self.encoder.word_embeddings.weight):
+            self.decoder.word_embeddings.weight = self.encoder.word_embeddings.weight  # both share one table
 
     def encode(self, batch: PackedBatch) -> tuple[Tensor, ...]:
         """Returns the encoder's last hidden states of the text, [T, C]."""

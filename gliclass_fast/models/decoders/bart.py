@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from gliclass_fast.batch import PackedBatch
 from gliclass_fast.checkpoint.weights import affine
-from gliclass_fast.config import UnsupportedConfigError
 from gliclass_fast.models import decoders
 from gliclass_fast.models.decoders import AHEAD, Encoded
 from gliclass_fast.models.encoders import bart
@@ -31,15 +30,10 @@ WEIGHTS = {
         }
     ),
 }
-UNUSED = ("decoder.embed_tokens.weight",)  # where it differs from `shared`, `shared` counts
+UNUSED = ()
 
 
 def config_from(hf: Any) -> bart.Config:
-    if not hf.tie_word_embeddings:
-        raise UnsupportedConfigError(
-            "encoder_config.tie_word_embeddings=false, with which the decoder has words of its own, is not "
-            "supported; supported: true"
-        )
     return bart.config_from(hf, "decoder")
 
 

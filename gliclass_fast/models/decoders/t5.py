@@ -30,7 +30,7 @@ WEIGHTS = {
         }
     ),
 }
-UNUSED = ("decoder.embed_tokens.weight",)  # where it differs from `shared`, `shared` counts
+UNUSED = ()
 
 
 def config_from(hf: Any) -> t5.Config:

@@ -19,6 +19,9 @@ from gliclass_fast.checkpoint.memory import ReusedMemory
 from gliclass_fast.checkpoint.own_forwards import Look, count_hooks, refuse_own_forwards, warn_of_hooks
 
 _ENCODERS_WORDS = "encoder.embed_tokens.weight"
+# of a tensor: who holds it, by which name, itself, its version, its address, its memory
+_Seen = tuple[dict[str, Any], str, Tensor, int, int, ref[torch.UntypedStorage]]
+
 _watching: WeakSet[LiveState] = WeakSet()
 # the steps that have begun: by thread and the id of the frame that makes it, the frame's code, the optimizer
 _begun: dict[tuple[int, int], tuple[CodeType, ref[Optimizer]]] = {}
@@ -102,7 +105,7 @@ class LiveState:
     """
 
     def __init__(self, model: nn.Module) -> None:
-        self._tensors: list[tuple[dict[str, Any], str, Tensor, int, int]] = []
+        self._tensors: list[_Seen] = []
         self._modules: list[tuple[dict[str, Any], dict[str, Any]]] = []
         self._model, self._looks = model, [Look(module) for module in model.modules()]
         self._hooks = count_hooks(self._looks)
@@ -114,9 +117,10 @@ class LiveState:
             for tensors in (module._parameters, module._buffers):
                 for name, tensor in tensors.items():
                     if tensor is not None:
-                        entry = (tensors, name, tensor, _version(tensor), tensor.data_ptr())
+                        storage = ref(tensor.untyped_storage())
+                        entry = (tensors, name, tensor, _version(tensor), tensor.data_ptr(), storage)
                         self._tensors.append(entry)
-        self._places = {_place(tensor) for _, _, tensor, _, _ in self._tensors}
+        self._places = {_place(tensor) for _, _, tensor, *_ in self._tensors}
         _watching.add(self)
         self._note_others()
 
@@ -132,8 +136,11 @@ class LiveState:
             and all(now == before for now, before in self._modules)
             and all(look.holds() for look in self._looks)
             and all(
-                owner.get(name) is tensor and _version(tensor) == version and tensor.data_ptr() == address
-                for owner, name, tensor, version, address in self._tensors
+                owner.get(name) is tensor
+                and _version(tensor) == version
+                and tensor.data_ptr() == address
+                and storage() is not None  # else other memory may have its address
+                for owner, name, tensor, version, address, storage in self._tensors
             )
             and all(adapter_state(layer) == before for layer, before in self._adapters)
         )

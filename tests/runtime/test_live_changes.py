@@ -181,6 +181,23 @@ def test_nothing_depends_on_torch_s_default_dtype(dtype: torch.dtype, kind: str)
         torch.set_default_dtype(torch.float32)
 
 
+def test_exchanged_memory_is_noticed_where_it_has_the_old_address() -> None:
+    """An allocator soon gives an address that is free again to other memory."""
+    model = reference_model("bert")
+    weight = model.model.text_projector.linear_2.weight
+    values = weight.detach().clone().numpy()
+    weight.data = torch.from_numpy(values)
+    address, version = weight.data_ptr(), weight._version
+    pipeline = pipeline_of(model)
+    before = scores(pipeline)
+    weight.data = torch.empty_like(weight)
+    values *= 2
+    weight.data = torch.from_numpy(values)
+    assert (weight.data_ptr(), weight._version) == (address, version)
+    after = scores(pipeline)
+    assert after != before and after == scores(pipeline_of(model))
+
+
 def test_a_step_of_a_flat_parameter_is_one_of_the_parameters_in_it() -> None:
     """Libraries that shard training keep weights as views of one long parameter."""
     model = reference_model("bert")

@@ -28,16 +28,29 @@ def adapter_layers(model: nn.Module) -> dict[str, Any]:
     return {name: each for name, each in model.named_modules() if isinstance(each, peft.BaseTunerLayer)}
 
 
-def adapter_state(layer: Any) -> tuple[Any, ...]:
-    """Returns which adapters of a layer count: names, whether they are off, merged ones, scaling."""
-    scaling = dict(getattr(layer, "scaling", {}))
-    return list(layer.active_adapters), layer.disable_adapters, list(layer.merged_adapters), scaling
+def trained_copies(model: nn.Module) -> dict[str, Any]:
+    """Returns the modules of which PEFT has trained copies (modules_to_save), by their place in the model."""
+    modules = model.named_modules(remove_duplicate=False)
+    copies = ((name, each, getattr(each, "modules_to_save", None)) for name, each in modules)
+    return {name: each for name, each, copied in copies if isinstance(copied, nn.ModuleDict)}
 
 
-def merged_readers(model: nn.Module) -> dict[str, Callable[[], Tensor]]:
+def adapter_state(part: Any) -> tuple[Any, ...]:
+    """Returns which adapters of a layer count, or which copies of a module.
+
+    These are their names, whether they are off, merged ones, and their scaling.
+    """
+    merged, scaling = getattr(part, "merged_adapters", ()), vars(part).get("scaling", {})
+    return list(part.active_adapters), part.disable_adapters, list(merged), dict(scaling)
+
+
+def merged_readers(
+    model: nn.Module, read_in: list[tuple[Any, tuple[Any, ...]]]
+) -> dict[str, Callable[[], Tensor]]:
     """Returns what reads each tensor of a model, by its name in a plain checkpoint.
 
     A tensor of a layer with adapters, or one that torch computes, is a copy; others are those of the model.
+    read_in: gets the layers that are merged and the modules with copies, and the state each was read in.
     Raises CheckpointError, which names the adapter, where PEFT is not loaded or torch computes a weight
     beneath it; to read a tensor raises it where PEFT cannot merge.
     """
@@ -53,6 +66,10 @@ def merged_readers(model: nn.Module) -> dict[str, Callable[[], Tensor]]:
                 name = wrapper.removesuffix("module.") + name.removeprefix(wrapper)
         return _plain(name)
 
+    copies = {}
+    for name, wrapper in trained_copies(model).items():
+        copies[name] = adapter_state(wrapper)
+        read_in.append((wrapper, copies[name]))
     if beneath := [name for name in computed if any(name.startswith(f"{each}.") for each in layers)]:
         raise CheckpointError(
             f"an adapter cannot be merged into {beneath[0]}, which torch computes of other tensors (a "
@@ -71,14 +88,14 @@ def merged_readers(model: nn.Module) -> dict[str, Callable[[], Tensor]]:
             _, _, own = name.removeprefix(layer).partition(".base_layer.")
             if not own:
                 continue  # a tensor of the adapter
-            name, read = f"{layer}.{own}", partial(_merged, layer, layers[layer], own)
+            name, read = f"{layer}.{own}", partial(_merged, layer, layers[layer], own, read_in)
         elif name in parts or (layers and name.startswith(_TUNER) and not name.startswith(WRAPPER)):
             continue  # what a weight is computed of, or what PEFT's layers share, as those of VeRA do
         if ".modules_to_save." in name:  # PEFT's trained copy of a module counts, not the module
             place, _, rest = name.partition(".modules_to_save.")
             adapter = rest.partition(".")[0]
-            wrapper: Any = model.get_submodule(place)
-            if adapter in wrapper.active_adapters and not wrapper.disable_adapters:
+            active, off, *_ = copies[place]
+            if adapter in active and not off:
                 readers[plain(name).replace(f".modules_to_save.{adapter}.", ".", 1)] = read
         else:
             readers.setdefault(plain(name).replace(".original_module.", "."), read)
@@ -96,15 +113,14 @@ def _plain(name: str) -> str:
     return name.replace(WRAPPER, "").replace(_COMPILED, "").replace(_TOKENS, ".")
 
 
-def _merged(place: str, layer: Any, own: str) -> Tensor:
+def _merged(place: str, layer: Any, own: str, read_in: list[tuple[Any, tuple[Any, ...]]]) -> Tensor:
     """Returns a tensor of the layer beneath an adapter, as PEFT's own merge would leave it."""
-    wanted = bool(layer.active_adapters) and not layer.disable_adapters
-    if wanted == layer.merged:
-        base: Tensor = layer.get_base_layer().state_dict()[own]
-        return base.clone()
     twin = copy.deepcopy(layer)
+    read_in.append((layer, adapter_state(twin)))  # another thread may exchange adapters meanwhile
+    wanted = bool(twin.active_adapters) and not twin.disable_adapters
     try:
-        twin.merge() if wanted else twin.unmerge()
+        if wanted != twin.merged:
+            twin.merge() if wanted else twin.unmerge()
         tensors = twin.get_base_layer().state_dict()
     except (AttributeError, NotImplementedError, RuntimeError, ValueError, TypeError) as error:
         if "memory" in str(error):  # where that ends, the adapter is not at fault
@@ -113,7 +129,7 @@ def _merged(place: str, layer: Any, own: str) -> Tensor:
             f"the adapter on {place} ({type(layer).__name__}) is not LoRA that PEFT can merge: {error}"
         ) from None
     tensor: Tensor = tensors[own]
-    return tensor.clone()
+    return tensor
 
 
 def adapter_names(model: nn.Module) -> list[str]:
@@ -132,12 +148,9 @@ def live_updates(model: nn.Module, name: str | None) -> dict[str, tuple[Tensor, 
     found: dict[str, tuple[Tensor, Tensor]] = {}
     called = "an active adapter" if name is None else f"the adapter {name!r} or an active one"
     wanted = [] if name is None else [name]
-    for place, module in model.named_modules():
-        copies = getattr(module, "modules_to_save", None)
-        if not isinstance(copies, nn.ModuleDict):
-            continue
+    for place, module in trained_copies(model).items():
         active = () if module.disable_adapters else module.active_adapters
-        if any(each in copies for each in (*wanted, *active)):
+        if any(each in module.modules_to_save for each in (*wanted, *active)):
             raise CheckpointError(f"{called} replaces {place} (modules_to_save)")
     for place, layer in adapter_layers(model).items():
         held = _left_in(layer)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
-from gliclass_fast.checkpoint.adapters import adapter_layers, adapter_state, merged_readers
+from gliclass_fast.checkpoint.adapters import adapter_layers, adapter_state, merged_readers, trained_copies
 from gliclass_fast.checkpoint.memory import ReusedMemory
 from gliclass_fast.checkpoint.own_forwards import Look, count_hooks, refuse_own_forwards, warn_of_hooks
 
@@ -109,7 +109,8 @@ class LiveState:
         self._modules: list[tuple[dict[str, Any], dict[str, Any]]] = []
         self._model, self._looks = model, [Look(module) for module in model.modules()]
         self._hooks = count_hooks(self._looks)
-        self._adapters = [(layer, adapter_state(layer)) for layer in adapter_layers(model).values()]
+        parts = (*adapter_layers(model).values(), *trained_copies(model).values())
+        self._adapters = {part: adapter_state(part) for part in parts}
         self._stepped = False  # whether an optimizer of these tensors made a step, or is at it
         for module in model.modules():
             own: dict[str, Any] = module._modules
@@ -124,8 +125,11 @@ class LiveState:
         _watching.add(self)
         self._note_others()
 
-    def holds(self) -> bool:
-        """Tells whether nothing changed since; warns of hooks that are new, as they are not called."""
+    def holds(self, read: Mapping[str, Tensor] | None = None) -> bool:
+        """Tells whether nothing changed since; warns of hooks that are new, as they are not called.
+
+        read: what was read of the model since, and may have been read with adapters of a moment.
+        """
         self._note_others()
         hooks = count_hooks(self._looks)
         if hooks > self._hooks:
@@ -142,7 +146,8 @@ class LiveState:
                 and storage() is not None  # else other memory may have its address
                 for owner, name, tensor, version, address, storage in self._tensors
             )
-            and all(adapter_state(layer) == before for layer, before in self._adapters)
+            and all(adapter_state(part) == before for part, before in self._adapters.items())
+            and all(self._adapters.get(part) == state for part, state in getattr(read, "read_in", ()))
         )
 
     def _note_others(self) -> None:
@@ -180,7 +185,8 @@ class LiveTensors(Mapping[str, Tensor]):
 
     def __init__(self, model: nn.Module, memory: ReusedMemory) -> None:
         """Raises CheckpointError, which names the adapter, for one that cannot be merged."""
-        self._model, self._readers, self.memory = model, merged_readers(model), memory
+        self.read_in: list[tuple[Any, tuple[Any, ...]]] = []  # the parts with adapters, and their states then
+        self._model, self._readers, self.memory = model, merged_readers(model, self.read_in), memory
         if not getattr(model.config, "use_segment_embeddings", False):  # added to what is in `shared`
             for name in [each for each in self._readers if each.endswith(_ENCODERS_WORDS)]:
                 shared = name.removesuffix(_ENCODERS_WORDS) + "shared.weight"

@@ -209,8 +209,9 @@ class GLiClassModel(StockModel):
         for reading in range(1, _READINGS + 1):
             seen = self._observed()
             config = read_config(origin.options())
-            loaded = load(config, origin.read_tensors(), origin.name, settings)
-            if seen.holds():
+            tensors = origin.read_tensors()
+            loaded = load(config, tensors, origin.name, settings)
+            if seen.holds(tensors):
                 break
             if reading < _READINGS:
                 del loaded  # before another one takes as much memory

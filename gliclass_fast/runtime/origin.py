@@ -27,9 +27,9 @@ class Seen:
     configs: list[tuple[PretrainedConfig, dict[str, Any]]]
     tensors: LiveState | None
 
-    def holds(self) -> bool:
-        """Tells whether the tensors are still the same."""
-        return self.tensors is None or self.tensors.holds()
+    def holds(self, read: Mapping[str, Tensor] | None = None) -> bool:
+        """Tells whether the tensors are still the same; read: those that were read meanwhile."""
+        return self.tensors is None or self.tensors.holds(read)
 
 
 class Origin:

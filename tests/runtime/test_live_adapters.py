@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from gliclass_fast import CheckpointError, GLiClassModel, ZeroShotClassificationPipeline
+from gliclass_fast.checkpoint import adapters
 from tests.accuracy import assert_same_results
 from tests.runtime.test_live import optimizer_step, scores
 from tests.tiny import byte_tokenizer, fast_pipeline, reference_model, reference_pipeline
@@ -103,6 +104,41 @@ def test_adapters_of_transformers_and_trained_copies_of_modules() -> None:
         model.base_model.model.model.scorer.modules_to_save["default"].mlp[0].weight.mul_(2)
     fast = ZeroShotClassificationPipeline(model, byte_tokenizer(), device="cpu", progress_bar=False)
     assert_same_results(scores(fast), scores(reference_pipeline(model)))
+
+
+def test_adapters_that_are_off_for_a_moment_of_a_copy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another thread may exchange them for others, and back, so that the start and the end look alike."""
+    model = adapted(True, target_modules=["query_proj"], modules_to_save=["scorer"])
+    expected = scores(reference_pipeline(model))
+    fast = ZeroShotClassificationPipeline(model, byte_tokenizer(), device="cpu", progress_bar=False)
+    for name in ("_merged", "adapter_state"):
+        own, calls = getattr(adapters, name), [0]
+
+        def off_at_first(*given: Any, own: Any = own, calls: list[int] = calls) -> Any:
+            calls[0] += 1
+            if calls[0] > 1:
+                return own(*given)
+            with model.disable_adapter():
+                return own(*given)
+
+        monkeypatch.setattr(adapters, name, off_at_first)
+        fast.refresh()
+        assert calls[0] > 1
+        assert_same_results(scores(fast), expected)
+
+
+def test_another_copy_of_a_module_counts_from_the_next_call() -> None:
+    model = adapted(True, target_modules=["query_proj"], modules_to_save=["scorer"])
+    fast = ZeroShotClassificationPipeline(model, byte_tokenizer(), device="cpu", progress_bar=False)
+    scorer = model.base_model.model.model.scorer
+    with torch.no_grad():
+        scorer.modules_to_save["default"].mlp[0].weight.mul_(2)
+    seen = []
+    for enabled in (True, False, True):
+        scorer.enable_adapters(enabled)
+        seen.append(scores(fast))
+        assert_same_results(seen[-1], scores(reference_pipeline(model)))
+    assert seen[0] != seen[1]
 
 
 def test_an_adapter_that_cannot_be_merged_is_named() -> None:

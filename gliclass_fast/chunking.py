@@ -18,6 +18,7 @@ import numpy as np
 from gliclass_fast.engine.permutations import in_orders
 from gliclass_fast.pipeline import BasePipeline
 from gliclass_fast.pipeline.checked_attributes import Setting
+from gliclass_fast.runtime.transfer import uncompiled
 from gliclass_fast.text import arguments, chunks, results
 from gliclass_fast.text.arguments import OnTruncation, whole_number
 from gliclass_fast.text.errors import WrongValue
@@ -93,6 +94,7 @@ class ZeroShotClassificationWithChunkingPipeline(BasePipeline):
         shared = self.text_chunk_overlap if overlap is None else whole_number(overlap, "overlap", 0)
         return chunks.by_characters(text, size, shared)
 
+    @uncompiled
     def __call__(
         self,
         texts: str | Iterable[str],

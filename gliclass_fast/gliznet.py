@@ -19,6 +19,7 @@ from gliclass_fast.pipeline.loading import refuse_own_forward, tokenizer_of
 from gliclass_fast.runtime.device import resolve_device
 from gliclass_fast.runtime.model import GLiClassModel
 from gliclass_fast.runtime.pretrained import LOCATION_OPTIONS, find_pretrained
+from gliclass_fast.runtime.transfer import uncompiled
 from gliclass_fast.text import arguments, results
 from gliclass_fast.text.errors import WrongType, WrongValue
 from gliclass_fast.text.gliznet_tokenizer import GliZNETTokenizer
@@ -156,6 +157,7 @@ class ZeroShotClassificationPipeline:
     def device(self) -> torch.device:
         return self.model.device
 
+    @uncompiled
     def __call__(
         self,
         text: str | Sequence[str],

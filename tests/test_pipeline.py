@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import sys
 from pathlib import Path
@@ -17,6 +18,7 @@ from gliclass_fast import GLiClassModel, ZeroShotClassificationPipeline, demo
 from gliclass_fast.engine.engine import CHUNK
 from tests.accuracy import ALONE_TOLERANCE, assert_same_logits, assert_same_results
 from tests.sentences import LABELS, TEXTS
+from tests.streaming.scripts import streaming
 from tests.tiny import byte_tokenizer, fast_pipeline, reference_model, reference_pipeline
 
 TREE = {"sentiment": ["positive", "negative"], "topic": {"sport": ["football", "chess"], "art": "music"}}
@@ -281,3 +283,26 @@ def test_columns_and_arrays_are_lists() -> None:
     texts, labels = ["a text", "another"], ["x", "y"]
     expected = pipeline(texts, labels, threshold=0.0)
     assert pipeline(np.array(texts), np.array(labels), threshold=0.0) == expected
+
+
+@pytest.mark.long
+def test_torch_compile_runs_calls_as_they_are(model: Any) -> None:
+    fast, long_texts = fast_pipeline(model), gliclass.ZeroShotClassificationWithChunkingPipeline
+    others = long_texts(model, byte_tokenizer(), device="cpu", progress_bar=False)
+    inputs = fast.prepare_inputs(TEXTS[:2], LABELS[2])
+
+    def embeddings() -> Any:
+        return fast.get_embeddings(TEXTS[:2], LABELS[2])[0]["logits"].tolist()
+
+    for call, given in (
+        (fast.model, dict(inputs)),
+        (embeddings, {}),
+        *(
+            (each, {"texts": TEXTS[:2], "labels": LABELS[2]})
+            for each in (fast, gliclass_fast.accelerate(others))
+        ),
+        (streaming(), {"texts": TEXTS[0], "labels": LABELS[2], "session_ids": "a"}),
+    ):
+        expected = copy.deepcopy(call)(**given)
+        found = torch.compile(call, backend="eager")(**given)
+        assert str(found) == str(expected)

@@ -16,6 +16,7 @@ from gliclass_fast.engine.passes import LabelsPerPass
 from gliclass_fast.engine.permutations import score_in_orders
 from gliclass_fast.pipeline import hugging_face
 from gliclass_fast.pipeline.settings import PipelineSettings
+from gliclass_fast.runtime.transfer import uncompiled
 from gliclass_fast.text import arguments
 from gliclass_fast.text.abstention import Abstention
 from gliclass_fast.text.arguments import OnTruncation
@@ -93,6 +94,7 @@ class BasePipeline(PipelineSettings):
         """Returns labels as results name them: {"topic": ["art"]} gives ["topic.art"]."""
         return flatten_labels(labels, separator=self.label_separator)
 
+    @uncompiled
     def get_embeddings(
         self, texts: str | Iterable[str], labels: Any, batch_size: int = 8,
         examples: Iterable[Any] | None = None, prompt: str | Iterable[str] | None = None,
@@ -210,6 +212,7 @@ class ZeroShotClassificationPipeline(BasePipeline):
         """Returns the pipeline itself; under this name the reference wraps an inner pipeline."""
         return self
 
+    @uncompiled
     @passed_on(hugging_face.ITS_OWN, hugging_face.answer)
     def __call__(
         self,

@@ -11,6 +11,7 @@ from gliclass_fast.runtime.adapters import AdapterLibrary
 from gliclass_fast.runtime.forward import GLiClassOutput, forward
 from gliclass_fast.runtime.positional_arguments import by_position_too
 from gliclass_fast.runtime.stock_tensors import INSTEAD_OF_MODULE, StockTensors
+from gliclass_fast.runtime.transfer import uncompiled
 from gliclass_fast.text.arguments import adapters_per_text
 from gliclass_fast.text.checked_inputs import check_inputs, check_label_slots
 from gliclass_fast.text.errors import WrongType
@@ -49,6 +50,7 @@ class StockModel(StockTensors):
     def follow_origin(self) -> None:
         raise NotImplementedError
 
+    @uncompiled
     @by_position_too
     def __call__(
         self,

@@ -5,9 +5,11 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import wraps
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
@@ -17,11 +19,25 @@ from gliclass_fast.ops import torch_on_one_thread
 
 logger = logging.getLogger(__name__)
 
+Call = TypeVar("Call", bound=Callable[..., Any])
+
 # Whoever gives a GPU work holds this lock: a process may record one graph at a time, and what another thread
 # did meanwhile (wait for the device, set up a library) would break the recording.
 LAUNCH_LOCK = threading.RLock()
 
 _ran = threading.Event()  # set once this process ran something on OpenMP's threads
+
+
+def uncompiled(call: Call) -> Call:
+    """Makes `torch.compile` run a call as it is: it can follow neither our kernels nor NumPy's arrays."""
+
+    @wraps(call)
+    def as_it_is(*positional: Any, **named: Any) -> Any:
+        if torch.compiler.is_compiling():  # else `disable` would import the compiler, which takes seconds
+            return torch.compiler.disable(call)(*positional, **named)  # type: ignore[no-untyped-call]
+        return call(*positional, **named)
+
+    return cast(Call, as_it_is)
 
 
 def _use_one_thread_after_fork() -> None:

@@ -15,7 +15,7 @@ from gliclass_fast.pipeline import BasePipeline
 from gliclass_fast.pipeline.checked_attributes import Setting
 from gliclass_fast.runtime.packing import run_batches
 from gliclass_fast.runtime.shortage import is_shortage
-from gliclass_fast.runtime.transfer import PendingLogits
+from gliclass_fast.runtime.transfer import PendingLogits, uncompiled
 from gliclass_fast.streaming.calls import (
     Chunk,
     check_positive,
@@ -146,6 +146,7 @@ class StreamingZeroShotClassificationPipeline(BasePipeline):
         vars(self).update(state, _lock=RLock())
         self._bind()
 
+    @uncompiled
     def __call__(
         self,
         texts: str | Sequence[str],

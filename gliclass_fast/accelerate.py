@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from typing import Any
 
 from gliclass_fast import make_lazy
@@ -120,7 +121,7 @@ class Accelerated:
     def __reduce__(self) -> tuple[Any, ...]:
         """Makes a copy of the old class, as the new one has no name that can be imported."""
         state = {name: value for name, value in vars(self).items() if name not in ("_fast", "_known")}
-        return _restore, (type(self).__base__, state, self._fast)
+        return _restore, (type(self).__base__, state, copy(self._in_step()))
 
 
 def _swap_in(pipeline: Any, fast: Any) -> Any:

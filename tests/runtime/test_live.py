@@ -350,6 +350,16 @@ def test_accelerated_pipelines_follow_their_settings_and_can_be_pickled() -> Non
             twin = pickle.loads(pickle.dumps(fast))
             assert isinstance(twin, kind)
             assert_same_results(twin(TEXTS, LABELS[2], threshold=0.0), expected)
+        target = getattr(fast, attribute) if attribute else fast
+        target.max_length = 60
+        copies = copy.copy(target), pickle.loads(pickle.dumps(target))
+        wide, narrow = (target(TEXTS, LABELS[2], threshold=0.0) for target.max_length in (60, 40))
+        for each in copies:
+            assert_same_results(each(TEXTS, LABELS[2], threshold=0.0), wide)
+            each.max_length = 45
+            each(TEXTS, LABELS[2])
+        assert narrow != wide
+        assert_same_results(target(TEXTS, LABELS[2], threshold=0.0), narrow)
         with pytest.raises(TypeError, match="would change nothing"):
             gliclass_fast.accelerate(fast, quantization="int8")
         with pytest.raises(AttributeError, match="label_token is '<<LABEL>>'"):

@@ -19,6 +19,7 @@ from gliclass_fast.config import dtype_name
 from gliclass_fast.runtime.loaded import LoadedNetwork
 from gliclass_fast.runtime.origin import Origin
 from gliclass_fast.runtime.settings import Settings
+from gliclass_fast.text.checked_inputs import check_dense
 
 
 class IncompatibleKeys(NamedTuple):
@@ -45,8 +46,8 @@ def _of_dtype(options: Mapping[str, Any], dtype: str) -> dict[str, Any]:
     return {**options, **parts, "dtype": dtype}
 
 
-def _copied(tensor: Tensor) -> Tensor:
-    return tensor.detach().to("cpu", copy=True)
+def _copied(tensor: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    return tensor.detach().to(device="cpu", dtype=dtype, copy=True)
 
 
 class StockTensors:
@@ -71,7 +72,9 @@ class StockTensors:
     def refresh(self) -> None:
         raise NotImplementedError
 
-    def state_dict(self, *, prefix: str = "", keep_vars: bool = False) -> dict[str, Tensor]:
+    def state_dict(
+        self, *, destination: dict[str, Tensor] | None = None, prefix: str = "", keep_vars: bool = False
+    ) -> dict[str, Tensor]:
         """Returns the checkpoint's tensors by their stock names, in the dtype asked for, on its device.
 
         Where no dtype was asked for, they have the one in which they are stored.
@@ -79,9 +82,12 @@ class StockTensors:
         They are copies: to change them changes nothing here, before they are given to `load_state_dict`. Word
         embeddings that a stock T5 or BART has under several names are under all of them.
 
-        prefix: what stands before every name. keep_vars: has no effect.
+        destination: the dict that gets them and is returned; default: a new one. prefix: what stands before
+        every name. keep_vars: has no effect.
         """
-        return {prefix + name: each for name, each in self._all_shown().items()}
+        found = {} if destination is None else destination
+        found.update((prefix + name, each) for name, each in self._all_shown().items())
+        return found
 
     def _all_shown(self, on: Any = None) -> dict[str, Tensor]:
         """Returns copies of all tensors, those that a file leaves out as they are tied under every name."""
@@ -102,7 +108,7 @@ class StockTensors:
     def load_state_dict(
         self, state_dict: Mapping[str, Tensor], strict: bool = True, assign: bool = False
     ) -> IncompatibleKeys:
-        """Builds the model anew from tensors under stock names, which are copied.
+        """Builds the model anew from copies of tensors under stock names, in the dtype of those of now.
 
         strict: whether every tensor must have a name of the checkpoint, and every name its tensor; otherwise
         a missing one keeps its value. assign: has no effect.
@@ -121,8 +127,7 @@ class StockTensors:
             raise RuntimeError(f"state_dict does not match: missing {missing}, unexpected {unexpected}")
         given_names = [name for name in known if name in state_dict]
         for name in given_names:
-            if not isinstance(value := state_dict[name], Tensor):
-                raise TypeError(f"state_dict[{name!r}] must be a tensor, got {type(value).__name__}")
+            check_dense(f"state_dict[{name!r}]", state_dict[name])
         # in stock, a decoder's words that a file leaves out are tied to none
         own = [name for name in given_names if _is_decoders(name) and name not in current]
         firsts = {name: first for name, first in tied.items() if name not in own}
@@ -130,11 +135,11 @@ class StockTensors:
         firsts |= {name: first for name, first in others if name not in tied and name not in tied.values()}
         # a tensor of several names takes the last value given to one, as in torch
         given_to = {firsts.get(name, name): state_dict[name] for name in given_names}
-        copies = {
-            name: _copied(given_to[name] if name in given_to else current[name])
-            for name in (*current, *own)
-            if name not in firsts
-        }
+        copies = {}
+        for name in (*current, *own):
+            if name not in firsts:
+                now = current[tied.get(name, name)]
+                copies[name] = _copied(given_to.get(name, now), now.dtype)
         tensors = {name: copies[firsts.get(name, name)] for name in (*current, *own)}
         given = copy(self.origin)  # with the same configuration, which others may hold
         given.read_tensors, given.name = partial(dict, tensors), "the given state_dict"

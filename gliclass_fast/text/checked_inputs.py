@@ -60,9 +60,10 @@ def check_inputs(
         WrongValue: a tensor has another shape, a text has no token or no label slot, or a token that counts
             is not in the vocabulary or is one too many.
     """
-    _check_kind("attention_mask", attention_mask)
-    _check_kind("class_attention_mask", class_attention_mask)
-    _check_kind("labels_mask", labels_mask)
+    masks = {"class_attention_mask": class_attention_mask, "labels_mask": labels_mask}
+    for name, mask in {"attention_mask": attention_mask, **masks}.items():
+        if mask is not None:
+            check_dense(name, mask)
     _check_ids("input_ids", input_ids)
     _check_ids("class_input_ids", class_input_ids)
     if input_ids is None:
@@ -103,10 +104,8 @@ def _squeezed(tensor: Any) -> Any:
     return tensor[:, 0] if tensor is not None and tensor.shape[1:-1] == (1,) else tensor
 
 
-def _check_kind(name: str, value: Any) -> None:
-    """Raises WrongType unless a value is None or a tensor whose values lie in memory as an array's do."""
-    if value is None:
-        return
+def check_dense(name: str, value: Any) -> None:
+    """Raises WrongType unless a value is a tensor whose values lie in memory as an array's do."""
     if not isinstance(value, Tensor):
         raise WrongType(f"{name} must be a tensor, got {type(value).__name__}")
     if value.layout is not torch.strided or value.is_nested or value.is_meta:
@@ -114,8 +113,10 @@ def _check_kind(name: str, value: Any) -> None:
 
 
 def _check_ids(name: str, value: Any) -> None:
-    _check_kind(name, value)
-    if value is not None and value.dtype not in WHOLE_NUMBERS:
+    if value is None:
+        return
+    check_dense(name, value)
+    if value.dtype not in WHOLE_NUMBERS:
         raise WrongType(f"{name} must hold whole numbers, such as those of int64, got {value.dtype}")
 
 

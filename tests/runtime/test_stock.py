@@ -346,9 +346,13 @@ def test_dicts_of_tensors() -> None:
         "epoch"
     ]
     assert set(model.state_dict(prefix="m.", keep_vars=True)) == {f"m.{name}" for name in names}
+    given = {"x": torch.ones(1)}
+    assert model.state_dict(destination=given) is given and set(given) == {"x", *names}
     for wrong, message in (
         (None, "must be a dict of tensors, got NoneType"),
         (dict.fromkeys(names, 1), r"\['.*'\] must be a tensor"),
+        (dict.fromkeys(names, torch.ones(1).to_sparse()), r"\['.*'\] must be a dense tensor"),
+        (dict.fromkeys(names, torch.ones(1, device="meta")), r"\['.*'\] must be a dense tensor"),
     ):
         with pytest.raises(TypeError, match=message):
             model.load_state_dict(wrong)  # type: ignore[arg-type]

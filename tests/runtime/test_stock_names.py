@@ -59,6 +59,20 @@ def test_tensors_follow_the_model_to_another_dtype(tmp_path: Path) -> None:
     assert_same_results(scores(fast_pipeline(again, byte_tokenizer())), before)
 
 
+@pytest.mark.parametrize("given", [torch.float64, torch.bfloat16])
+def test_loaded_tensors_take_the_dtype_of_those_that_were_there(given: torch.dtype, tmp_path: Path) -> None:
+    model = reference_model()
+    model.save_pretrained(tmp_path)
+    ours = GLiClassModel.from_pretrained(tmp_path, device="cpu")
+    tensors = {name: 1.1 * each.to(given) for name, each in model.state_dict().items()}
+    assert ours.load_state_dict(tensors) == ([], [])
+    model.load_state_dict(tensors)
+    assert dtypes(ours) == {torch.float32}
+    ours.save_pretrained(tmp_path)
+    saved = load_file(tmp_path / "model.safetensors")
+    assert all(torch.equal(saved[name], each) for name, each in model.state_dict().items())
+
+
 @pytest.mark.parametrize("change", ["none", "half", "float", "float32"])
 def test_a_saved_folder_names_one_dtype_and_scores_in_the_reference(change: str, tmp_path: Path) -> None:
     model = reference_model("bert").half()

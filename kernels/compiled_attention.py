@@ -42,8 +42,8 @@ class PackedTables(DistanceTables):
 def pack_distances_cpp(tables: DistanceTables, empty: Callable[..., Tensor] = torch.empty) -> PackedTables:
     """Packs [H, D, buckets] into [H, P, D, lanes]: one column for neighbouring distances of one bucket."""
     key, query = _sides(tables)
-    key_table = _panels(tables.key_table, distinct(key), empty)
-    query_table = _panels(tables.query_table, distinct(query), empty)
+    key_table = _panels(tables.key_table, _distinct(key), empty)
+    query_table = _panels(tables.query_table, _distinct(query), empty)
     return PackedTables(key_table, query_table, tables.bucket_of, _columns(key), _columns(query))
 
 
@@ -52,7 +52,7 @@ def _sides(tables: DistanceTables) -> tuple[Tensor, Tensor]:
     return tables.bucket_of.flip(0), tables.bucket_of
 
 
-def distinct(buckets: Tensor) -> Tensor:
+def _distinct(buckets: Tensor) -> Tensor:
     """Returns the buckets of distances without repetition, and the last one until they fill panels."""
     _, lanes = _extension.instruction_set()
     found = buckets.unique_consecutive()
@@ -60,7 +60,7 @@ def distinct(buckets: Tensor) -> Tensor:
 
 
 def _columns(buckets: Tensor) -> Tensor:
-    """Returns the place that the bucket of every distance has in `distinct`."""
+    """Returns the place that the bucket of every distance has in `_distinct`."""
     _, lanes = _extension.instruction_set()
     columns = torch.cat((buckets.new_zeros(1), (buckets.diff() != 0).cumsum(0)))
     return torch.cat((columns[:1].expand(lanes), columns, columns[-1:].expand(lanes))).int()
@@ -103,7 +103,7 @@ def _changed(
     if factors is None:
         return near.contiguous(), columns
     heads, count, width, _ = near.shape
-    inner, b = factors.inner.index_select(1, distinct(buckets)[start * lanes : end * lanes]), factors.b
+    inner, b = factors.inner.index_select(1, _distinct(buckets)[start * lanes : end * lanes]), factors.b
     if b.shape != (heads * width, len(inner)) or near.stride()[1:] != (width * lanes, lanes, 1):
         raise ValueError(f"a change of shape {list(b.shape)} does not fit a table of {list(near.shape)}")
     for each in (near, inner, b):
@@ -135,7 +135,7 @@ def constant_fields(
         raise ValueError(f"{key_heads} heads of keys cannot serve {heads} heads of queries")
     fields: dict[str, Any] = {"heads": heads, "width": width, "group": heads // key_heads, "scale": scale}
     if window is not None:
-        fields["window"] = window
+        fields["window"] = min(window, 1 << 30)  # sums of it and places fit into 32 bits
     if bias is not None:
         check_tensor(bias, torch.float32, (heads, bias.shape[1]))
         fields |= {"bias": address(bias), "reach": bias.shape[1] // 2}
@@ -151,6 +151,7 @@ def _table_fields(heads: int, width: int, table: Tensor | None, columns: Tensor)
     if table is None:
         return extension().DistanceTable()
     _, lanes = _extension.instruction_set()
+    check_tensor(columns, torch.int32, columns.shape)
     if table.dtype is not torch.float32 or table.shape != (heads, table.shape[1], width, lanes):
         raise ValueError(
             "distance tables must be as `pack_distances_cpp` returned them, in float32, got "

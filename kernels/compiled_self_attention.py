@@ -13,7 +13,12 @@ from gliclass_fast.kernels._bound import Bound, packed_map
 from gliclass_fast.kernels._extension import address, check_tensor, extension
 from gliclass_fast.kernels._sequences import Sequences
 from gliclass_fast.kernels._threads import thread_count
-from gliclass_fast.kernels.compiled_attention import check_rotary, check_tiles, constant_fields
+from gliclass_fast.kernels.compiled_attention import (
+    PackedTables,
+    check_rotary,
+    check_tiles,
+    constant_fields,
+)
 from gliclass_fast.kernels.self_attention import BoundSelfAttention, SelfAttention
 
 
@@ -21,8 +26,8 @@ class _Bound(Bound[SelfAttention]):
     def weights(self) -> Iterable[Tensor | None]:
         layer = self.layer
         yield from (layer.qkv, layer.qkv_bias, layer.distance_bias)
-        if layer.tables is not None:
-            yield from (layer.tables.key_table, layer.tables.query_table)
+        if isinstance(tables := layer.tables, PackedTables):
+            yield from (tables.key_table, tables.query_table, tables.key_columns, tables.query_columns)
 
     def description(self) -> Any:
         layer = self.layer

@@ -1,5 +1,5 @@
-// Attention takes a tile of up to 128 rows of a head, or a few that share their keys, over steps of 128 keys
-// with an online softmax (Milakov and Gimelshein, arXiv:1805.02867). Everything but the softmax is
+// A task takes up to four parts that share their keys, each a tile of up to 128 rows of a head, over steps of
+// 128 keys with an online softmax (Milakov and Gimelshein, arXiv:1805.02867). Everything but the softmax is
 // `multiply`, for the columns that one of ROWS neighbouring rows sees.
 #include "attention.h"
 
@@ -15,7 +15,8 @@ constexpr int KEYS = 128;          // per step
 constexpr int STRIDE = KEYS + 16;  // A power of two would put all rows into few sets of the cache.
 constexpr int TOGETHER = 4;  // So many parts at most take their keys together: each adds to what they keep.
 constexpr float LOWEST = -1e30f;
-constexpr float HIDDEN = -__builtin_inff();
+constexpr float HIDDEN = -__builtin_inff();  // It is the score of what a row does not see, whose weight is 0.
+constexpr float TINY = 1.17549435e-38f;
 constexpr float LOG2_E = 1.4426950408889634f;
 
 static_assert(TILE == KEYS && LANES % ROWS == 0);
@@ -51,43 +52,45 @@ struct Part {
   float* total;    // [TILE]: these are the sums of the weights so far.
 };
 
-// A Task is the work on the parts of a few heads and of a few tiles of one sequence, which share their keys.
+// A Task is the work on the parts that a few heads and a few tiles make, whose keys begin with the same one.
 class Task {
  public:
-  Task(const Attention& a, int first_head, int heads, const int32_t* tiles, int of_sequence)
+  Task(const Attention& a, int first_head, int heads, const int32_t* tiles, int tile_count)
       : a(a),
-        count(heads * of_sequence),
+        part_count(heads * tile_count),
         first_key(tiles[2]),
         key_head(first_head / a.group),
         padded(round_up(a.width, LANES)),
         copies_keys(a.cosines || a.query_table.panels || padded != a.width),
-        exponents((a.bias ? 1 : a.scale) * LOG2_E),
-        buffers(padded, count) {
-    for (int n = 0; n < count; n++) {
-      const int32_t* const tile = tiles + 4 * (n % of_sequence);
+        exponents(a.bias           ? LOG2_E
+                  : a.scale > TINY ? a.scale * LOG2_E
+                                   : TINY),
+        buffers(padded, part_count) {
+    for (int n = 0; n < part_count; n++) {
+      const int32_t* const tile = tiles + 4 * (n % tile_count);
       float* const queries = buffers.parts + n * Buffers::of_part(padded);
       float *const out = queries + TILE * padded, *const highest = out + TILE * padded;
-      const int head = first_head + n / of_sequence;
+      const int head = first_head + n / tile_count;
       parts[n] = {head, tile[0], tile[1] - tile[0], tile[3], queries, out, highest, highest + TILE};
       if (tile[3] > end_key) end_key = tile[3];
     }
   }
 
   void attend() const {
-    for (int n = 0; n < count; n++) begin(parts[n]);
+    for (int n = 0; n < part_count; n++) begin(parts[n]);
     int low = first_key, high = end_key;
     if (a.window >= 0) {
-      const Part& part = parts[0];  // All have the same tile.
+      const Part& part = parts[0];  // With a window, all parts are of one tile.
       if (low < part.first - a.window) low = part.first - a.window;
       if (high > part.first + part.rows + a.window) high = part.first + part.rows + a.window;
     }
     for (int key = low; key < high; key += KEYS) step(key, high - key < KEYS ? high - key : KEYS);
-    for (int n = 0; n < count; n++) write(parts[n]);
+    for (int n = 0; n < part_count; n++) write(parts[n]);
   }
 
  private:
   const Attention& a;
-  const int count, first_key, key_head, padded;
+  const int part_count, first_key, key_head, padded;
   const bool copies_keys;  // Otherwise they are read where they are.
   const float exponents;   // Differences of scores times this are exponents of two.
   const Buffers buffers;
@@ -194,65 +197,74 @@ class Task {
   };
 
   // Returns the columns of a step that a row sees; later rows see later ones.
-  Columns seen_by(const Part& part, int row, int key, int count) const {
+  Columns seen_by(const Part& part, int row, int key, int keys) const {
     const int own = part.first + row - key;  // The row's own token has this column.
     const int from = a.window >= 0 && own > a.window ? own - a.window : 0;
     int to = part.end_key - key;
     if (a.causal) to -= part.rows - 1 - row;
     if (a.window >= 0 && to > own + a.window + 1) to = own + a.window + 1;
-    if (to > count) to = count;
+    if (to > keys) to = keys;
     return {from, to < from ? from : to};
   }
 
-  // Returns the highest score of every lane that a row sees; scores get their bias here.
-  Vector highest_of(const Part& part, int row, int key, int count) const {
-    const Columns seen = seen_by(part, row, key, count);
+  // Adds the bias to the scores of a row, and hides those that it does not see in vectors with others.
+  void finish_scores(const Part& part, int row, Columns seen) const {
     float* const scores = buffers.scores + row * STRIDE;
     if (a.bias)
       for (int n = seen.first_lane(); n < seen.to; n += LANES)
         store(scores + n, load(scores + n) * a.scale + load(buffers.bias + TILE - 1 - row + n));
     for (int n = seen.first_lane(); n < seen.from; n++) scores[n] = HIDDEN;
     for (int n = seen.to; n < round_up(seen.to, LANES); n++) scores[n] = HIDDEN;
+  }
+
+  // Returns the highest score of every lane.
+  Vector highest_of(int row, Columns seen) const {
     Vector top = splat(LOWEST);
-    for (int n = seen.first_lane(); n < seen.to; n += LANES) top = larger(load(scores + n), top);
+    for (int n = seen.first_lane(); n < seen.to; n += LANES)
+      top = larger(load(buffers.scores + row * STRIDE + n), top);
     return top;
   }
 
   // Turns the scores of a row into weights, and returns the sums of every lane.
-  Vector weigh(const Part& part, int row, int key, int count) const {
-    const Columns seen = seen_by(part, row, key, count);
+  Vector weigh(int row, int keys, Columns seen, float highest) const {
     float* const scores = buffers.scores + row * STRIDE;
-    const float highest = part.highest[row];
     Vector sum{};
     for (int n = seen.first_lane(); n < seen.to; n += LANES) {
       const Vector weight = power_of_two((load(scores + n) - highest) * exponents);  // NaN where a score is
       store(scores + n, weight);
       sum += weight;
     }
-    for (int n = 0; n < count; n += LANES)  // Neighbouring rows may see what this one does not.
+    for (int n = 0; n < keys; n += LANES)  // Neighbouring rows may see what this one does not.
       if (n < seen.first_lane() || n >= seen.to) store(scores + n, Vector{});
     return sum;
   }
 
   // Turns the scores of up to LANES rows into weights; what was summed up before fades if they rise above it.
   // What is combined over all lanes of a row is transposed first, and then combined for all rows at once.
-  void soften(const Part& part, int start, int key, int count) const {
-    const int end = part.rows - start < LANES ? part.rows - start : LANES;
-    Vector square[LANES];
-    for (int r = 0; r < LANES; r++)
-      square[r] = r < end ? highest_of(part, start + r, key, count) : splat(LOWEST);
-    transpose(square);
+  void soften(const Part& part, int start, int key, int keys) const {
+    const int rows = part.rows - start < LANES ? part.rows - start : LANES;
+    Columns seen[LANES];
+    Vector tops[LANES], sums[LANES];
+    for (int r = 0; r < LANES; r++) {
+      tops[r] = splat(LOWEST);
+      if (r >= rows) continue;
+      seen[r] = seen_by(part, start + r, key, keys);
+      finish_scores(part, start + r, seen[r]);
+      tops[r] = highest_of(start + r, seen[r]);
+    }
+    transpose(tops);
     const Vector before = load(part.highest + start);
     Vector highest = before;
-    for (int n = 0; n < LANES; n++) highest = larger(square[n], highest);
+    for (int n = 0; n < LANES; n++) highest = larger(tops[n], highest);
     store(part.highest + start, highest);
-    for (int r = 0; r < LANES; r++) square[r] = r < end ? weigh(part, start + r, key, count) : Vector{};
-    transpose(square);
+    for (int r = 0; r < LANES; r++)
+      sums[r] = r < rows ? weigh(start + r, keys, seen[r], part.highest[start + r]) : Vector{};
+    transpose(sums);
     const Vector fade = power_of_two((before - highest) * exponents);
     Vector total = load(part.total + start) * fade;
-    for (int n = 0; n < LANES; n++) total += square[n];
+    for (int n = 0; n < LANES; n++) total += sums[n];
     store(part.total + start, total);
-    for (int r = 0; r < end; r++) {
+    for (int r = 0; r < rows; r++) {
       if (fade[r] == 1) continue;
       float* const faded = part.out + (start + r) * padded;
       for (int d = 0; d < padded; d += LANES) store(faded + d, load(faded + d) * fade[r]);
@@ -263,19 +275,19 @@ class Task {
     if (copies_keys) load_rows(key, keys, buffers.keys, [this](int row) { return a.k + place(row); });
     pack_keys(key, keys);
     pack_values(key, keys);
-    for (int n = 0; n < count; n++)
-      if (key < parts[n].end_key) step_of(n, key, keys);
+    for (int n = 0; n < part_count; n++)
+      if (key < parts[n].end_key) step_of_part(n, key, keys);
   }
 
-  void step_of(int number, int key, int keys) const {
+  void step_of_part(int number, int key, int keys) const {
     const Part& part = parts[number];
     const int first = part.first, rows = part.rows;
     if (a.query_table.panels)
       Distances(a.query_table, part.head, a.width)
-          .multiply<TILE>(buffers.keys, padded, keys, key, first, rows, buffers.by_key, STRIDE);
+          .multiply_band<TILE>(buffers.keys, padded, keys, key, first, rows, buffers.by_key, STRIDE);
     if (a.key_table.panels)
       Distances(a.key_table, part.head, a.width)
-          .multiply<KEYS>(part.queries, padded, rows, first, key, keys, buffers.scores, STRIDE);
+          .multiply_band<KEYS>(part.queries, padded, rows, first, key, keys, buffers.scores, STRIDE);
     for_seen_rows(part, key, keys, [&](int row, int from, int to) {
       const Panels panels{buffers.key_panels, padded, KEYS / LANES};
       const int panel = from / LANES, seen = round_up(to, LANES) / LANES - panel;
@@ -286,7 +298,7 @@ class Task {
     if (a.bias) load_bias(part, key);
     for (int row = 0; row < rows; row += LANES) {
       soften(part, row, key, keys);
-      fetch_next(number * rows + row, count * rows, key);
+      fetch_next(number * rows + row, part_count * rows, key);
     }
     for_seen_rows(part, key, keys, [&](int row, int from, int to) {
       const Panels values{buffers.value_panels + from * LANES, KEYS, padded / LANES};
@@ -295,8 +307,8 @@ class Task {
     });
   }
 
-  // Asks for some keys of the next step, which are far apart: between them lie those of other heads. Every
-  // LANES rows of every part ask for as many.
+  // Asks for some keys of the next step, which are far apart: between them lie those of other heads. The
+  // calls of a step ask for all of them together.
   void fetch_next(int turn, int turns, int key) const {
     const int start = key + KEYS, end = start + (turn + LANES) * KEYS / turns;
     for (int next = start + turn * KEYS / turns; next < end && next < end_key; next++) {
@@ -326,35 +338,47 @@ class Task {
   }
 };
 
-// Returns how many tiles before one belong to its sequence: their rows come before its own, and see its keys.
-int place_in_sequence(const int32_t* tiles, int tile) {
-  int place = 0;
-  for (const int32_t* t = tiles + 4 * tile; t > tiles && t[0] == t[-3] && t[2] == t[-2]; t -= 4) place++;
-  return place;
+// Tells whether the rows of a tile follow those of the one before it, and their keys begin with the same one.
+bool continues(const int32_t* tiles, int tile) {
+  const int32_t* const t = tiles + 4 * tile;
+  return tile > 0 && t[0] == t[-3] && t[2] == t[-2];
 }
+
+// Says how many heads take their keys together, and how many tiles that follow each other.
+struct Sharing {
+  const int32_t* tiles;
+  int count, heads, together;
+
+  bool begins(int tile) const { return tile % together == 0 || !continues(tiles, tile); }
+
+  int end(int tile) const {
+    while (++tile < count && !begins(tile)) continue;
+    return tile;
+  }
+
+  // Tells whether every thread has some tasks.
+  bool suits(const Attention& a) const {
+    int groups = 0;
+    for (int tile = 0; tile < count; tile++) groups += begins(tile);
+    return groups * (a.heads / heads) >= 4 * a.threads;
+  }
+
+  explicit Sharing(const Attention& a)
+      : tiles(a.tiles + 4), count(a.tiles[0]), heads(a.group < TOGETHER ? a.group : TOGETHER), together(1) {
+    while (a.group % heads || (heads > 1 && !suits(a))) heads--;
+    if (a.window < 0) together = TOGETHER / heads;  // The steps of a window begin where it does.
+    while (together > 1 && !suits(a)) together--;
+  }
+};
 
 }  // namespace
 
 void attend(const Attention& a) {
-  const int32_t* const tiles = a.tiles + 4;
-  const int count = a.tiles[0];
-  const auto begins = [=](int tile, int together) { return place_in_sequence(tiles, tile) % together == 0; };
-  const auto enough = [&](int heads, int together) {
-    int groups = 0;
-    for (int tile = 0; tile < count; tile++) groups += begins(tile, together);
-    return groups * (a.heads / heads) >= 4 * a.threads;
-  };
-  // Parts with the same keys take them together, but for calls that would leave threads without work.
-  int heads = a.group < TOGETHER ? a.group : TOGETHER;
-  while (a.group % heads || (heads > 1 && !enough(heads, 1))) heads--;
-  int together = a.window < 0 ? TOGETHER / heads : 1;  // The steps of a window begin where it does.
-  while (together > 1 && !enough(heads, together)) together--;
-  parallel_for(count * (a.heads / heads), a.threads, [=, &a](int item) {
-    const int tile = item % count;
-    if (!begins(tile, together)) return;
-    int last = tile;
-    while (last + 1 < count && place_in_sequence(tiles, last + 1) && !begins(last + 1, together)) last++;
-    Task(a, item / count * heads, heads, tiles + 4 * tile, last + 1 - tile).attend();
+  const Sharing sharing(a);
+  parallel_for(sharing.count * (a.heads / sharing.heads), a.threads, [&](int item) {
+    const int tile = item % sharing.count, head = item / sharing.count * sharing.heads;
+    if (sharing.begins(tile))
+      Task(a, head, sharing.heads, sharing.tiles + 4 * tile, sharing.end(tile) - tile).attend();
   });
 }
 

@@ -8,7 +8,7 @@
 #include <cstdint>
 
 // A table of disentangled attention, which has columns for the distances -reach .. reach; those further out
-// have the first or the last one. The column of a distance is that of the one before it, or the next.
+// have the first or the last one. From one distance to the next, the column stays or is the next one.
 struct DistanceTable {
   const float* panels = nullptr;       // [heads, count, width, lanes], or null
   const int32_t* column_of = nullptr;  // [lanes + 2 * reach + 1 + lanes]: the ends are there lanes times more.
@@ -28,8 +28,8 @@ struct Attention {
   bool causal = false;             // A tile's last row sees all of its keys, and each row before it one fewer.
   const int32_t* pages = nullptr;  // Key j is in row pages[j / page_rows] * page_rows + j % page_rows; or null.
   int page_rows = 1;
-  float scale = 0;                                   // not negative
-  int window = -1;                                   // It is the largest |i - j|; -1 means any.
+  float scale = 0;  // not negative
+  int window = -1;  // It is the largest |i - j|, of rows among the keys; -1 means any.
   const float *cosines = nullptr, *sines = nullptr;  // [positions, width / 2], or null
   const float* bias = nullptr;                       // [heads, 2 * reach + 1], or null
   int reach = 0;                                     // It is the largest distance in the bias.

@@ -23,26 +23,25 @@ class Distances {
         column_of(table.column_of + LANES + table.reach),
         reach(table.reach) {}
 
-  // Multiplies x [rows, panels.depth], at places from `row` on in their sequence, for `lanes` <= MOST places
-  // from `lane` on. Rows go on to a multiple of ROWS, and lanes to one of LANES.
-  template <int MOST>
-  void multiply(const float* x, ptrdiff_t x_stride, int rows, int row, int lane, int lanes, float* out,
-                ptrdiff_t out_stride) const {
-    constexpr int STRIDE = round_up(MOST + ROWS, LANES) + 2 * LANES;  // The last columns are read with others.
-    float products[ROWS * STRIDE];
+  // Multiplies x [rows, panels.depth], at places from `row` on in their sequence, for `lanes` <= MOST_LANES
+  // places from `lane` on. Rows go on to a multiple of ROWS, and lanes to one of LANES.
+  template <int MOST_LANES>
+  void multiply_band(const float* x, ptrdiff_t x_stride, int rows, int row, int lane, int lanes, float* out,
+                     ptrdiff_t out_stride) const {
+    constexpr int BAND = round_up(MOST_LANES + ROWS, LANES) + 2 * LANES;  // columns, and LANES behind the last
+    float products[ROWS * BAND];
     for (int r = 0; r < rows; r += ROWS) {
       const int nearest = lane - (row + r + ROWS - 1), farthest = lane + round_up(lanes, LANES) - 1 - (row + r);
       const int from = *columns(nearest) / LANES, end = *columns(farthest) / LANES + 1;
       fetch(panels.at(from - 1) + r % LANES * panels.depth);  // Later rows need that panel.
-      ISA::multiply(x + r * x_stride, x_stride, panels, panels.depth, from, end - from, products, STRIDE,
-                    false);
+      multiply(x + r * x_stride, x_stride, panels, panels.depth, from, end - from, products, BAND, false);
       const float* const first = products + *columns(nearest) - from * LANES;
-      const bool apart = *columns(farthest) - *columns(nearest) == farthest - nearest;  // They share none.
+      const bool all_differ = *columns(farthest) - *columns(nearest) == farthest - nearest;
       for (int n = 0; n < ROWS; n++)
         for (int done = 0; done < lanes; done += LANES) {
           const int distance = lane + done - (row + r + n);
-          store(out + (r + n) * out_stride + done, apart ? load(first + n * STRIDE + distance - nearest)
-                                                         : pick(products + n * STRIDE, from, distance));
+          store(out + (r + n) * out_stride + done, all_differ ? load(first + n * BAND + distance - nearest)
+                                                              : pick(products + n * BAND, from, distance));
         }
     }
   }

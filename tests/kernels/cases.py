@@ -114,7 +114,7 @@ def attention(
 
 def cross_attention(dtype: torch.dtype) -> tuple[Any, Slow]:
     cu, rows = cumulative([3, 1, 140]), 27
-    q, k, v = (torch.randn(n, HEADS, WIDTH).to(dtype) for n in (144, rows, rows))
+    q, k, v = (torch.randn(n, 8, WIDTH).to(dtype) for n in (144, rows, rows))
     spans = torch.tensor([[2, 7], [2, 6], [10, 27]]).int()  # Two begin with one key.
 
     def slow(precision: torch.dtype) -> Tensor:

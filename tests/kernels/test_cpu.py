@@ -105,6 +105,14 @@ def test_scores_that_are_far_apart(number: int, monkeypatch: pytest.MonkeyPatch)
     assert_accurate(found[others], exact[others], low[others])
 
 
+@pytest.mark.parametrize("number", SETS, ids=[name for name, _ in SETS.values()])
+def test_a_scale_of_zero_weighs_all_keys_alike(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_extension, "instruction_set", lambda: (number, SETS[number][1]))
+    qkv = torch.randn(13, 3, 2, 16)
+    out = compiled_attention.attention_cpp(qkv, sequences(cumulative([13])), 0.0)
+    torch.testing.assert_close(out, qkv[:, 2].mean(0).flatten().expand(13, -1))
+
+
 def test_the_fastest_instruction_set_is_used() -> None:
     assert _extension.instruction_set() == (min(SETS), max(lanes for _, lanes in SETS.values()))
 

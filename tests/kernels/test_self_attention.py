@@ -13,6 +13,7 @@ from torch import Tensor
 
 from gliclass_fast.kernels import _extension
 from gliclass_fast.kernels._extension import extension
+from gliclass_fast.kernels.compiled_attention import PackedTables
 from gliclass_fast.ops import DistanceTables, Ops, Positions, SelfAttention, Sequences, choose_ops
 from tests.kernels.layouts import HEADS, LENGTHS, WIDTH, cumulative, sequences
 from tests.tiny import loaded, reference_model
@@ -135,11 +136,13 @@ def test_weights_whose_memory_moves_or_is_copied() -> None:
     before = bound(x, seen)
     for copied in (copy.deepcopy(bound), pickle.loads(pickle.dumps(bound))):
         assert torch.equal(copied(x, seen), before)
-    assert layer.tables is not None
+    assert isinstance(layer.tables, PackedTables)
     assert layer.tables.key_table is not None
+    layer.tables.key_columns.data = layer.tables.key_columns.clone()
     for moved in (layer.qkv, layer.qkv_bias, layer.tables.key_table):
         assert moved is not None
         moved.share_memory_()
+        layer.tables.query_columns.share_memory_()
         assert torch.equal(bound(x, seen), before)
         moved.data = moved * 2
         assert torch.equal(bound(x, seen), apart(ops, layer, sums, x, seen))

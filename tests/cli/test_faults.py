@@ -312,12 +312,12 @@ def test_a_process_without_the_memory_to_load_says_so(megabytes: int, command: l
 @pytest.mark.nightly
 def test_a_batch_without_the_memory_it_needs_runs_in_halves(tmp_path: Path) -> None:
     texts, output = tmp_path / "in.txt", tmp_path / "out.jsonl"
-    texts.write_text("".join(f"{number} {'a song ' * 250}\n" for number in range(48)), encoding="utf-8")
+    texts.write_text("".join(f"{number} {'a song ' * 250}\n" for number in range(192)), encoding="utf-8")
     limit = 'ulimit -v 1500000; exec "$@"'
     asked = [*COMMAND, str(texts), *LABELS, "--batch-tokens", "1000000", "--output", str(output)]
     done = subprocess.run(["sh", "-c", limit, "sh", *asked], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0 and "runs in halves" in " ".join(done.stderr.split()), done.stderr
-    assert len(kept(output)) == 48
+    assert len(kept(output)) == 192
 
 
 @pytest.mark.slow

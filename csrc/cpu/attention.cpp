@@ -16,7 +16,6 @@ constexpr int STRIDE = KEYS + 16;  // A power of two would put all rows into few
 constexpr int TOGETHER = 4;  // So many parts at most take their keys together: each adds to what they keep.
 constexpr float LOWEST = -1e30f;
 constexpr float HIDDEN = -__builtin_inff();  // It is the score of what a row does not see, whose weight is 0.
-constexpr float TINY = 1.17549435e-38f;
 constexpr float LOG2_E = 1.4426950408889634f;
 
 static_assert(TILE == KEYS && LANES % ROWS == 0);
@@ -62,9 +61,7 @@ class Task {
         key_head(first_head / a.group),
         padded(round_up(a.width, LANES)),
         copies_keys(a.cosines || a.query_table.panels || padded != a.width),
-        exponents(a.bias           ? LOG2_E
-                  : a.scale > TINY ? a.scale * LOG2_E
-                                   : TINY),
+        exponents((a.bias ? 1 : positive(a.scale)) * LOG2_E),
         buffers(padded, part_count) {
     for (int n = 0; n < part_count; n++) {
       const int32_t* const tile = tiles + 4 * (n % tile_count);
@@ -96,6 +93,9 @@ class Task {
   const Buffers buffers;
   Part parts[TOGETHER];
   int end_key = 0;
+
+  // A scale of 0 is the smallest one: 0 times the difference to a hidden score would be NaN.
+  static float positive(float scale) { return scale > TINY ? scale : TINY; }
 
   void begin(const Part& part) const {
     if (first_key < part.end_key)

@@ -14,7 +14,6 @@ namespace {
 constexpr int SMALL = 1 << 19;    // So many multiplications take less time than a second thread to wake up.
 constexpr int ROUNDED = 1 << 14;  // values of a task that rounds rows
 constexpr float STEPS = 254;      // The ends of a row's range are rounded apart: 255 could become 256.
-constexpr float TINY = 1.17549435e-38f;  // A row of zeros has this step.
 
 // Finds the parts of the packed weight.
 struct Weight {
@@ -67,7 +66,7 @@ void round_row(const Int8Linear& a, int row, float* copy) {
   }
   const float lowest = largest_of(below);
   float step = largest_of(above) / STEPS + lowest / STEPS;
-  if (step < TINY) step = TINY;
+  if (step < TINY) step = TINY;            // as it is in a row of zeros
   constexpr float ROUNDING = 12582912.0f;  // It is 1.5 * 2^23: the sum has no bits for fractions.
   constexpr int32_t BITS = 0x4B400000;     // These are its bits.
   const float inverse = 1 / step;

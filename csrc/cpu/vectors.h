@@ -19,6 +19,8 @@ constexpr int LANES = 8;
 constexpr int LANES = 4;
 #endif
 
+constexpr float TINY = 1.17549435e-38f;  // It is the smallest that has all its bits.
+
 typedef float Vector __attribute__((vector_size(4 * LANES)));
 typedef int32_t Integers __attribute__((vector_size(4 * LANES)));
 typedef Vector Anywhere __attribute__((aligned(4), may_alias));  // It lies in memory, at any address.

@@ -17,7 +17,8 @@ import numpy as np
 from gliclass_fast.text.prompts import Request
 
 if TYPE_CHECKING:
-    from gliclass_fast.engine.engine import Engine, Scored
+    from gliclass_fast.engine.engine import Engine
+    from gliclass_fast.engine.scored import Scored
 
 
 def orders(labels: Sequence[str], count: int) -> list[tuple[int, ...]]:

@@ -11,9 +11,10 @@ from torch import Tensor
 from transformers import BatchEncoding
 
 from gliclass_fast import make_lazy
-from gliclass_fast.engine.engine import Engine, Scored
+from gliclass_fast.engine.engine import Engine
 from gliclass_fast.engine.passes import LabelsPerPass
 from gliclass_fast.engine.permutations import score_in_orders
+from gliclass_fast.engine.scored import Scored
 from gliclass_fast.pipeline import hugging_face
 from gliclass_fast.pipeline.settings import PipelineSettings
 from gliclass_fast.runtime.transfer import uncompiled

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 from threading import RLock
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -24,25 +23,22 @@ from gliclass_fast.config import dtype_name, valid_options
 from gliclass_fast.models.configuration import read_config
 from gliclass_fast.ops import Ops, unavailable_reason
 from gliclass_fast.runtime.adapters import Adapter, AdapterLibrary
-from gliclass_fast.runtime.loaded import LoadedNetwork, load
-from gliclass_fast.runtime.origin import Origin, Seen
+from gliclass_fast.runtime.loaded import LoadedNetwork
+from gliclass_fast.runtime.origin import Origin
 from gliclass_fast.runtime.pretrained import find_pretrained
 from gliclass_fast.runtime.settings import Settings
+from gliclass_fast.runtime.snapshot import take_snapshot
 from gliclass_fast.runtime.stock import WITHOUT_WEIGHTS, StockModel
 from gliclass_fast.runtime.warm_up import warm_up
 from gliclass_fast.text.arguments import plain_string
 from gliclass_fast.text.errors import WrongValue
 
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
 logger = logging.getLogger(__name__)
 
 Built = TypeVar("Built")
-
-_READINGS = 5  # of a live model that another thread changes meanwhile
-_PATIENCE = 1.0  # seconds, in which the step of an optimizer may end
-_NEVER_STILL = (
-    "%s changed whenever its weights were copied, so that this copy may hold those of several steps; call "
-    "the pipeline between the steps, or give on_change='ignore' and call refresh() there"
-)
 
 
 class GLiClassModel(StockModel):
@@ -201,33 +197,10 @@ class GLiClassModel(StockModel):
         self.origin.on_change = on_change
 
     def _build(self, settings: Settings) -> None:
-        """Builds a network and, once it is there, puts it in the place of the old one.
-
-        Where another thread changes a live model while its tensors are read, they are read again.
-        """
-        origin = self.origin
-        for reading in range(1, _READINGS + 1):
-            seen = self._observed()
-            config = read_config(origin.options())
-            tensors = origin.read_tensors()
-            loaded = load(config, tensors, origin.name, settings)
-            if seen.holds(tensors):
-                break
-            if reading < _READINGS:
-                del loaded  # before another one takes as much memory
-        else:
-            logger.warning(_NEVER_STILL, origin.name)
-        if loaded.graphs is not None:
-            loaded.graphs.record_others = settings.record_others
+        """Builds a network and, once it is there, puts it in the place of the old one."""
+        loaded, seen = take_snapshot(self.origin, settings)
         self._exchange(loaded, settings)
-        origin.remember(seen)  # at last: other threads wait for the network until it is there
-
-    def _observed(self) -> Seen:
-        """Observes the origin while no step of its tensors is under way, or after some patience."""
-        until = time.monotonic() + _PATIENCE
-        while not (seen := self.origin.observe()).holds() and time.monotonic() < until:
-            time.sleep(_PATIENCE / 100)
-        return seen
+        self.origin.remember(seen)  # at last: other threads wait for the network until it is there
 
     def _exchange(self, loaded: LoadedNetwork, settings: Settings) -> None:
         """Puts a network in the place of the old one, with the adapters of the live model that it is of."""
@@ -348,7 +321,7 @@ class GLiClassModel(StockModel):
         non_blocking: bool = False,
         copy: bool = False,
         memory_format: torch.memory_format | None = None,
-    ) -> GLiClassModel:
+    ) -> Self:
         """Moves the model to a device, a dtype or both, and returns it; it is built anew from stock weights.
 
         The model changes only once the new network is there: after an error it is as it was before.
@@ -378,22 +351,3 @@ class GLiClassModel(StockModel):
             logger.warning("out of memory for more weights: CUDA graphs give back theirs")
             self.loaded.free_graphs()
             return build()
-
-    def double(self) -> GLiClassModel:
-        """Raises ValueError: the engine has no float64."""
-        return self.to(torch.float64)
-
-    def float(self) -> GLiClassModel:
-        return self.to(torch.float32)
-
-    def half(self) -> GLiClassModel:
-        return self.to(torch.float16)
-
-    def bfloat16(self) -> GLiClassModel:
-        return self.to(torch.bfloat16)
-
-    def cpu(self) -> GLiClassModel:
-        return self.to("cpu")
-
-    def cuda(self, device: torch.device | str | None = None) -> GLiClassModel:
-        return self.to("cuda" if device is None else device)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor, nn
 
 from gliclass_fast.config import STOCK_DEFAULTS, GLiClassModelConfig
@@ -15,6 +16,9 @@ from gliclass_fast.runtime.transfer import uncompiled
 from gliclass_fast.text.arguments import adapters_per_text
 from gliclass_fast.text.checked_inputs import check_inputs, check_label_slots
 from gliclass_fast.text.errors import WrongType
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 WITHOUT_WEIGHTS = (
     "a model needs weights: from_pretrained loads a checkpoint, and from_gliclass takes those of a gliclass "
@@ -48,6 +52,9 @@ class StockModel(StockTensors):
         raise TypeError(WITHOUT_WEIGHTS)
 
     def follow_origin(self) -> None:
+        raise NotImplementedError
+
+    def to(self, *targets: Any) -> Self:
         raise NotImplementedError
 
     @uncompiled
@@ -161,11 +168,11 @@ class StockModel(StockTensors):
         """Returns what the model was loaded by, as transformers does; "" where it was made of tensors."""
         return str(self.origin.config.name_or_path)
 
-    def requires_grad_(self, requires_grad: bool = True) -> Any:
+    def requires_grad_(self, requires_grad: bool = True) -> Self:
         """Returns the model for False, as `train` does; raises RuntimeError for True."""
         return self.train(requires_grad)
 
-    def train(self, mode: bool = True) -> Any:
+    def train(self, mode: bool = True) -> Self:
         """Returns the model for train(False); raises RuntimeError for training, which the engine lacks."""
         if mode:
             raise RuntimeError(
@@ -174,6 +181,25 @@ class StockModel(StockTensors):
             )
         return self
 
-    def eval(self) -> Any:
+    def eval(self) -> Self:
         """Does nothing, as the engine only infers, and returns the model."""
         return self
+
+    def double(self) -> Self:
+        """Raises ValueError: the engine has no float64."""
+        return self.to(torch.float64)
+
+    def float(self) -> Self:
+        return self.to(torch.float32)
+
+    def half(self) -> Self:
+        return self.to(torch.float16)
+
+    def bfloat16(self) -> Self:
+        return self.to(torch.bfloat16)
+
+    def cpu(self) -> Self:
+        return self.to("cpu")
+
+    def cuda(self, device: torch.device | str | None = None) -> Self:
+        return self.to("cuda" if device is None else device)

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from threading import Condition, Thread
 
 from gliclass_fast.checkpoint.errors import CheckpointError
-from gliclass_fast.engine.engine import Prepared, Scored
+from gliclass_fast.engine.scored import Prepared, Scored
 from gliclass_fast.serving.errors import Draining, QueueFull, TooLarge
 from gliclass_fast.text.errors import ArgumentError
 

@@ -16,7 +16,8 @@ from torch import OutOfMemoryError
 from gliclass_fast import __version__
 from gliclass_fast.checkpoint.errors import CheckpointError
 from gliclass_fast.config import dtype_name
-from gliclass_fast.engine.engine import Engine, Prepared
+from gliclass_fast.engine.engine import Engine
+from gliclass_fast.engine.scored import Prepared
 from gliclass_fast.ops import SharedThreads
 from gliclass_fast.pipeline import ZeroShotClassificationPipeline
 from gliclass_fast.runtime.device import use_threads

@@ -17,8 +17,7 @@ from gliclass_fast import (
 )
 from gliclass_fast.batch import EncodedPrompt
 from gliclass_fast.engine.engine import Engine
-from gliclass_fast.runtime import graphs
-from gliclass_fast.runtime import model as runtime_model
+from gliclass_fast.runtime import graphs, snapshot
 from gliclass_fast.runtime.graphs import MAX_TOKENS, GraphRunner
 from gliclass_fast.runtime.loaded import LoadedNetwork
 from gliclass_fast.text.prompts import Request
@@ -182,7 +181,7 @@ def test_after_warming_up_nothing_else_need_be_recorded() -> None:
 
 def test_what_a_warm_up_says_of_other_batches_lasts(monkeypatch: pytest.MonkeyPatch) -> None:
     """A network that is built later has a graph runner of its own."""
-    recorders, load = list[Again](), runtime_model.load
+    recorders, load = list[Again](), snapshot.load
 
     def loaded_with_graphs(*given: Any) -> LoadedNetwork:
         made = load(*given)
@@ -194,7 +193,7 @@ def test_what_a_warm_up_says_of_other_batches_lasts(monkeypatch: pytest.MonkeyPa
     def recorded() -> list[int]:
         return [each.recorded for each in recorders]
 
-    monkeypatch.setattr(runtime_model, "load", loaded_with_graphs)
+    monkeypatch.setattr(snapshot, "load", loaded_with_graphs)
     model = tiny_model()
     model.warm_up(tokens=[32], record_others=False)
     assert recorded() == [2]

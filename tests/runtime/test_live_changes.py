@@ -12,7 +12,7 @@ import torch
 
 from gliclass_fast import GLiClassModel
 from gliclass_fast.checkpoint import live
-from gliclass_fast.runtime import model as runtime_model
+from gliclass_fast.runtime import snapshot
 from tests import families
 from tests.accuracy import assert_unchanged
 from tests.runtime.test_live import in_place, scores
@@ -47,7 +47,7 @@ def test_weights_that_change_while_they_are_copied_are_copied_again(
     model = reference_model("bert")
     pipeline = pipeline_of(model)
     changes = [1.5, 2.0]
-    build = runtime_model.load
+    build = snapshot.load
 
     def beside(*given: object) -> object:
         built = build(*given)
@@ -56,7 +56,7 @@ def test_weights_that_change_while_they_are_copied_are_copied_again(
                 next(model.parameters()).mul_(changes.pop())
         return built
 
-    monkeypatch.setattr(runtime_model, "load", beside)
+    monkeypatch.setattr(snapshot, "load", beside)
     pipeline.refresh()
     assert not changes and not caplog.records
     assert scores(pipeline) == scores(pipeline_of(model))

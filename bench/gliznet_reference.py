@@ -1,7 +1,7 @@
 """GliZNet in plain torch over padded batches: the engine's GliZNet is compared with it.
 
 There is no package to compare with. This file follows the formulas of all variants (the table in
-`models/gliznet/heads.py`), and its tensors have the names that checkpoints give them.
+`models/gliznet/aggregator.py`), and its tensors have the names that checkpoints give them.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ class PostNormLayer(nn.Module):
     def __init__(self, config: BackboneConfig, ops: Ops) -> None:
         super().__init__()
         width, inner, eps = config.hidden_size, config.intermediate_size, config.norm_eps
-        self.ops, self.heads, self.activation = ops, config.num_attention_heads, config.activation
+        self.ops, self.num_heads, self.activation = ops, config.num_attention_heads, config.activation
         self.head_width, self.scale = config.head_width, config.head_width**-0.5
         self.qkv = Linear(width, 3 * width, ops)
         self.out = Linear(width, width, ops)
@@ -53,14 +53,14 @@ class PostNormLayer(nn.Module):
     def bind_attention(self) -> BoundSelfAttention | None:
         """Returns `attention` in one call, for rows without adapters."""
         bias = self.positions.distance_bias
-        return bound_self_attention(self.qkv, self.heads, self.head_width, self.scale, distance_bias=bias)
+        return bound_self_attention(self.qkv, self.num_heads, self.head_width, self.scale, distance_bias=bias)
 
     def attention(self, x: Tensor, batch: PackedBatch) -> Tensor:
         """Runs the part that looks at other tokens, [T, C] -> [T, C]."""
         if self.bound_attention is not None and batch.adapter_rows is None:
             return self.bound_attention(x, batch.sequences)
         qkv = self.qkv(x, rows=batch.adapter_rows)
-        return self.attend(qkv.view(x.shape[0], 3, self.heads, -1), batch)
+        return self.attend(qkv.view(x.shape[0], 3, self.num_heads, -1), batch)
 
     def after_attention(self, x: Tensor, attended: Tensor, rows: AdapterRows | None) -> Tensor:
         """Runs the part that treats every row alone, from the layer's input and `attention` of it."""

@@ -303,7 +303,7 @@ def test_a_pass_that_fails_or_overflows_changes_nothing(monkeypatch: pytest.Monk
         patched.setattr(network, "score_sections", fails_later)
         with pytest.raises(torch.OutOfMemoryError, match="on one text alone"):
             pipeline(["more", "text"], LABELS, session_ids=["b", "c"])
-    last, kept = network.scorer.heads.last, network.scorer.heads.last.bias
+    last, kept = network.scorer.classifier.last, network.scorer.classifier.last.bias
     last.bias = torch.nn.Parameter(torch.full_like(kept, float("nan")), requires_grad=False)
     with pytest.raises(FloatingPointError, match="session 'a' has a logit that is not finite"):
         pipeline("more", LABELS, session_ids="a")

@@ -45,7 +45,7 @@ class ReasoningCell(nn.Module):
     def __init__(self, config: ModelConfig, encoder: BackboneConfig, ops: Ops) -> None:
         super().__init__()
         width = config.hidden_size
-        self.ops, self.heads = ops, encoder.num_attention_heads
+        self.ops, self.num_heads = ops, encoder.num_attention_heads
         self.reset, self.update = (Linear(2 * width, width, ops) for _ in range(2))
         if config.recurrent_read_text:
             self.q, self.kv = Linear(width, width, ops), Linear(width, 2 * width, ops)
@@ -57,7 +57,7 @@ class ReasoningCell(nn.Module):
 
     def prepare(self, text: Text) -> Memory:
         """Returns the keys and values of a text, which all steps share."""
-        rows = self.kv(self.normalize(text.rows)).view(len(text.rows), 2, self.heads, -1)
+        rows = self.kv(self.normalize(text.rows)).view(len(text.rows), 2, self.num_heads, -1)
         return rows[:, 0], rows[:, 1], text.spans
 
     def forward(
@@ -79,6 +79,6 @@ class ReasoningCell(nn.Module):
 
     def _read(self, state: Tensor, sections: PackedBatch, memory: Memory) -> Tensor:
         keys, values, spans = memory
-        queries = self.q(self.normalize(state)).view(len(state), self.heads, -1)
+        queries = self.q(self.normalize(state)).view(len(state), self.num_heads, -1)
         found = self.ops.cross_attention(queries, keys, values, sections.sequences.with_keys(spans))
         return self.out(found)

@@ -26,7 +26,7 @@ HEAD_WIDTH = 64
 MAX_DISTANCE = 512
 NORM_EPS = 1e-7
 Scored = tuple[Tensor, Tensor, Tensor]  # logits [L], text vectors [N, C] and label vectors [L, C]
-HEAD_WEIGHTS = affine(
+CLASSIFIER_WEIGHTS = affine(
     {"text": "text_projector", "label": "label_projector", "first.whole": "mlp.0"}
     | {"second": "mlp.2", "last": "mlp.4"}
 )
@@ -102,7 +102,7 @@ def represented(rows: Tensor, sections: PackedBatch) -> tuple[Tensor, Tensor]:
     return rows[sections.cu_seqlens[1:] - 1], rows[sections.label_spans[:, 1] - 1]
 
 
-class Heads(nn.Module):
+class PairClassifier(nn.Module):
     """Makes vectors of encoded rows, and compares them."""
 
     def __init__(self, config: ModelConfig, ops: Ops) -> None:
@@ -127,7 +127,7 @@ class Scorer(nn.Module):
         super().__init__()
         own = encoder_config(config)
         self.config, self.ops = config, ops
-        self.encoder, self.heads = SectionEncoder(own, ops_of(own)), Heads(config, ops)
+        self.encoder, self.classifier = SectionEncoder(own, ops_of(own)), PairClassifier(config, ops)
         self.cell: Any = ReasoningCell(config, own, ops) if config.recurrent_steps > 1 else None
         self.steps = 1
         if self.cell is not None and config.recurrent_inference:
@@ -141,7 +141,7 @@ class Scorer(nn.Module):
     def load_weights(self, checkpoint: Checkpoint, prefix: str) -> None:
         """Takes its tensors out of a checkpoint."""
         checkpoint.load_weights(self.encoder, deberta_v2.WEIGHTS, f"{prefix}scorer_")
-        checkpoint.load_weights(self.heads, HEAD_WEIGHTS, prefix)
+        checkpoint.load_weights(self.classifier, CLASSIFIER_WEIGHTS, prefix)
         if self.cell is not None:
             checkpoint.load_weights(self.cell, CELL_WEIGHTS, f"{prefix}reasoning_cell.")
 
@@ -154,16 +154,16 @@ class Scorer(nn.Module):
             raise ValueError("recurrent_read_text needs the hidden states of the text")
         found: Scored
         if self.steps == 1:
-            found = self.heads(*self.encoder.represented(rows, sections), sections)
+            found = self.classifier(*self.encoder.represented(rows, sections), sections)
             return found
         state = self.encoder(rows, sections)
-        found = self.heads(*represented(state, sections), sections)
+        found = self.classifier(*represented(state, sections), sections)
         given = self.cell.normalize(rows)
         memory = self.cell.prepare(text) if self.reads_text else None
         active = torch.ones(sections.capacity.prompts, dtype=torch.bool, device=rows.device)
         for _ in range(1, self.steps):
             new_state = self.cell(state, given, sections, self.encoder, memory)
-            new = self.heads(*represented(new_state, sections), sections)
+            new = self.classifier(*represented(new_state, sections), sections)
             if self.config.recurrent_halt_threshold:
                 moved = self._moved(found[0], new[0], sections) >= self.config.recurrent_halt_threshold
                 of_rows = active[self._owner(len(rows), sections)][:, None]

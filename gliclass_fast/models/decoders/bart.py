@@ -46,9 +46,9 @@ class Layer(PostNormLayer):
 
     def cross(self, x: Tensor, encoded: Encoded, sequences: Sequences, rows: AdapterRows | None) -> Tensor:
         """Returns the norm of the sum of the tokens and what they find in what is encoded, [T, C]."""
-        q = self.q(x, rows=rows).view(x.shape[0], self.heads, -1)
+        q = self.q(x, rows=rows).view(x.shape[0], self.num_heads, -1)
         kv = self.kv(encoded.hidden_states, rows=encoded.adapters)
-        k, v = kv.view(kv.shape[0], 2, self.heads, -1).unbind(1)
+        k, v = kv.view(kv.shape[0], 2, self.num_heads, -1).unbind(1)
         found = self.ops.cross_attention(q, k, v, sequences)
         return self.cross_norm.add(self.cross_out(found, rows=rows), x)
 

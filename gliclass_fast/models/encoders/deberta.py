@@ -60,7 +60,7 @@ class Layer(deberta_v2.Layer):
 
     def unpack(self) -> None:
         """Takes v2's form: rows [H, 3, D] in the order [3, H, D], and zeros for the biases that v1 lacks."""
-        width, heads = self.config.hidden_size, self.heads
+        width, heads = self.config.hidden_size, self.num_heads
 
         def unpacked(rows: Tensor) -> Tensor:
             return rows.view(heads, 3, width // heads, -1).transpose(0, 1).reshape(3 * width, -1)

@@ -218,10 +218,10 @@ class Layer(PostNormLayer):
 
     def _project(self, rel_embeddings: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         table = F.linear(rel_embeddings, weight.float(), bias.float()).to(weight.dtype)
-        return table.view(len(rel_embeddings), self.heads, -1).permute(1, 2, 0).contiguous()
+        return table.view(len(rel_embeddings), self.num_heads, -1).permute(1, 2, 0).contiguous()
 
     def bind_attention(self) -> BoundSelfAttention | None:
-        return bound_self_attention(self.qkv, self.heads, self.head_width, self.scale, tables=self.tables)
+        return bound_self_attention(self.qkv, self.num_heads, self.head_width, self.scale, tables=self.tables)
 
     def attend(self, qkv: Tensor, batch: PackedBatch) -> Tensor:
         if self.tables is None:

@@ -13,8 +13,8 @@ from gliclass_fast.checkpoint.weights import Checkpoint
 from gliclass_fast.models.architectures import Network, Output, Size, VectorsOf
 from gliclass_fast.models.architectures.base import random_prompts
 from gliclass_fast.models.encoders import ENCODER_ONLY, ENCODERS, last_state
+from gliclass_fast.models.gliznet.aggregator import Aggregator, Parts
 from gliclass_fast.models.gliznet.config import GliznetConfig
-from gliclass_fast.models.gliznet.heads import Head, Parts
 from gliclass_fast.ops import Ops, OpsOf
 from gliclass_fast.text.readers import LabelVectors, Reader, SeparatedLabels
 
@@ -32,7 +32,7 @@ class Architecture(Network):
         self.encode_recordable = backbone_ops.recordable
         self.score_recordable = backbone_ops.recordable and ops.recordable
         self.backbone = ENCODERS[config.model_type].Encoder(config.backbone_config, backbone_ops)
-        self.head = Head(config, Parts.of(checkpoint), ops)
+        self.aggregator = Aggregator(config, Parts.of(checkpoint), ops)
 
     @classmethod
     def backbones(cls) -> list[str]:
@@ -40,24 +40,24 @@ class Architecture(Network):
 
     @classmethod
     def scorers(cls) -> list[str]:
-        """Lists none: GliZNet has scores of its own, which `heads.py` tells apart by the tensors."""
+        """Lists none: GliZNet has scores of its own, which `aggregator.py` tells apart by the tensors."""
         return []
 
     def load_weights(self, checkpoint: Checkpoint) -> None:
         module = ENCODERS[self.config.model_type]
         checkpoint.load_weights(self.backbone, module.WEIGHTS, "backbone.", module.UNUSED)
-        self.head.load_weights(checkpoint)
+        self.aggregator.load_weights(checkpoint)
         checkpoint.assert_all_used(ignored=UNUSED)
 
     def encode(self, batch: PackedBatch) -> tuple[Tensor, ...]:
         return (last_state(self.backbone.hidden_states(batch)),)
 
     def score(self, encoded: tuple[Tensor, ...], batch: PackedBatch) -> Output:
-        output: Output = self.head(encoded[0], batch)
+        output: Output = self.aggregator(encoded[0], batch)
         return output
 
     def reader(self, tokenizer: Any, label_vectors: LabelVectors | None) -> Reader:
-        return SeparatedLabels(tokenizer, self.config.lab_token_id, needs_label_tokens=self.head.means)
+        return SeparatedLabels(tokenizer, self.config.lab_token_id, needs_label_tokens=self.aggregator.means)
 
     def probe(self, sizes: Sequence[Size], label_vectors: VectorsOf) -> list[EncodedPrompt]:
         return random_prompts(self.config.backbone_config, sizes, (self.config.lab_token_id,) * 2)
@@ -67,7 +67,7 @@ class Architecture(Network):
         return [rows[start:end] for start, end in pairwise(batch.cu_labels.tolist())]
 
     def description(self) -> dict[str, str]:
-        parts = self.head.parts
+        parts = self.aggregator.parts
         return {
             "architecture": f"gliznet, variant {parts.variant}",
             "backbone": self.config.model_type,

@@ -41,7 +41,7 @@ class Scorer(scorers.Scorer):
     def __init__(self, config: ModelConfig, ops: Ops) -> None:
         super().__init__()
         width, hidden = config.hidden_size, config.scorer_mlp_hidden_size
-        self.ops, self.config, self.heads = ops, config, config.scorer_num_heads
+        self.ops, self.config, self.num_heads = ops, config, config.scorer_num_heads
         self.q, self.k = (NormLinear(width, width, ops, NORM_EPS) for _ in range(2))
         self.v, self.out = (Linear(width, width, ops) for _ in range(2))
         self.norm = Norm(width, ops, NORM_EPS)
@@ -62,7 +62,7 @@ class Scorer(scorers.Scorer):
 
     def forward(self, text: Tensor, labels: Tensor, batch: PackedBatch) -> Tensor:
         q, k, v = self.q(labels), self.k(text), self.v(text)
-        q, k, v = (x.view(x.shape[0], self.heads, -1) for x in (q, k, v))
+        q, k, v = (x.view(x.shape[0], self.num_heads, -1) for x in (q, k, v))
         sequences = batch.label_sequences(text_spans(batch, self.config))
         context = self.out(self.ops.cross_attention(q, k, v, sequences))
         hidden = self.first(labels)

@@ -1,4 +1,4 @@
-"""GliZNet's heads: the hidden states of a text and its labels become a score per label.
+"""GliZNet's aggregator: the hidden states of a text and its labels become a score per label.
 
 Several architectures share one model type; the names of a checkpoint's tensors tell which one it is:
 
@@ -167,7 +167,7 @@ class LabelContext(nn.Module):
         return F.normalize(labels + self.outward(found), dim=-1)
 
 
-class Head(nn.Module):
+class Aggregator(nn.Module):
     def __init__(self, config: GliznetConfig, parts: Parts, ops: Ops) -> None:
         super().__init__()
         parts.check(config)

@@ -158,9 +158,9 @@ class GliZNet(nn.Module):
         return [row[:count] for row, count in zip(logits, separators.sum(1).tolist(), strict=True)]
 
 
-def written_reference(head: Any, backbone_config: dict[str, Any]) -> GliZNet:
-    """Makes the reference of an engine's `heads.Head`, with the backbone's part of its config.json."""
-    parts, config = head.parts, head.config
+def written_reference(aggregator: Any, backbone_config: dict[str, Any]) -> GliZNet:
+    """Makes the reference of an engine's `Aggregator`, with the backbone's part of its config.json."""
+    parts, config = aggregator.parts, aggregator.config
     options = Options(
         parts.variant,
         parts.score,

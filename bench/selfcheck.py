@@ -101,7 +101,8 @@ def _not_comparable(config: Any, folder: str) -> str | None:
 @torch.inference_mode()
 def _gliznet(pipeline: ZeroShotClassificationPipeline, folder: str, labels: list[str]) -> list[np.ndarray]:
     place = resolve_folder(folder)
-    reference = written_reference(pipeline.model.loaded.network.aggregator, read_json(place)["backbone_config"])
+    aggregator = pipeline.model.loaded.network.aggregator
+    reference = written_reference(aggregator, read_json(place)["backbone_config"])
     _load(reference, open_checkpoint(place))
     tokenizer = GliZNETTokenizer(pipeline.tokenizer)
     return [reference(**tokenizer([(text, labels)]))[0].numpy() for text in TEXTS]

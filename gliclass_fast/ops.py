@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -47,7 +47,6 @@ __all__ = [
     "DistanceTables",
     "Factors",
     "FeedForward",
-    "Foldable",
     "Ops",
     "OpsOf",
     "Part",
@@ -228,18 +227,6 @@ class Ops:
 
 
 OpsOf = Callable[[Any], Ops]  # gives the operations of a backbone, from its own Config
-
-
-@runtime_checkable
-class Foldable(Protocol):
-    """Describes a module with products of weights alone.
-
-    They are made once, after the weights are loaded and before linear weights are packed.
-    """
-
-    def fold_weights(self) -> None:
-        """Makes these products."""
-        ...
 
 
 def unavailable_reason(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
-
 from torch import Tensor
 
 from gliclass_fast.models.layers import Linear, Norm, NormLinear
@@ -14,15 +12,6 @@ from gliclass_fast.ops import (
     FeedForward,
     SelfAttention,
 )
-
-
-@runtime_checkable
-class Bindable(Protocol):
-    """Describes a module that binds what it can to its weights, once they are packed and where they stay."""
-
-    def bind(self) -> None:
-        """Binds it."""
-        ...
 
 
 def bound_self_attention(

@@ -4,31 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
 
 from torch import nn
 
 from gliclass_fast.checkpoint.weights import Checkpoint
 from gliclass_fast.models.architectures import Network
 from gliclass_fast.models.layers import Linear
-from gliclass_fast.ops import Update
-
-
-@runtime_checkable
-class Adaptable(Protocol):
-    """Describes a module with products of weights, which an adapter of these weights changes."""
-
-    @property
-    def folded_projections(self) -> Mapping[str, str]:
-        """Returns the names of the module's linear layers that the products are made of."""
-        ...
-
-    def adapt(self, slot: int, updates: Mapping[str, Update]) -> bool:
-        """Sets what the adapter in a slot changes, by the names of the module's linear layers.
-
-        Tells whether a store was made, or moved to other memory.
-        """
-        ...
+from gliclass_fast.models.stages import Adaptable
 
 
 @dataclass(frozen=True, slots=True)

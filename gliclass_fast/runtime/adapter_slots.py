@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from gliclass_fast.batch import EncodedPrompt
 from gliclass_fast.models.layers import Linear
-from gliclass_fast.models.places import Adaptable, Places
+from gliclass_fast.models.places import Places
+from gliclass_fast.models.stages import Adaptable
 from gliclass_fast.ops import Part, Update
 from gliclass_fast.runtime.adapters import Adapter, Updates
 from gliclass_fast.runtime.slot_fence import SlotFence

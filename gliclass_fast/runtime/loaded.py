@@ -19,11 +19,10 @@ from gliclass_fast.checkpoint.errors import CheckpointError
 from gliclass_fast.checkpoint.live import LiveTensors
 from gliclass_fast.checkpoint.memory import Memory
 from gliclass_fast.checkpoint.weights import Checkpoint
+from gliclass_fast.models import stages
 from gliclass_fast.models.architectures import ARCHITECTURES, Output, Size
-from gliclass_fast.models.binding import Bindable
-from gliclass_fast.models.layers import Linear
 from gliclass_fast.models.places import Places
-from gliclass_fast.ops import Foldable, Ops, choose_ops
+from gliclass_fast.ops import Ops, choose_ops
 from gliclass_fast.runtime.adapter_slots import AdapterSlots
 from gliclass_fast.runtime.cuda_graphs import CudaRecorder
 from gliclass_fast.runtime.dtype import dtype_candidates
@@ -84,21 +83,15 @@ class LoadedNetwork:
             self.network = architecture(config, self.ops, checkpoint, ops_of)
         self.network.load_weights(checkpoint)
         places = Places.find(self.network, checkpoint)
-        for module in list(self.network.modules()):
-            if isinstance(module, Foldable):
-                module.fold_weights()
+        stages.fold(self.network)
         self.places = places.without_folded(self.network)
         like = torch.empty(0, dtype=dtype, device=self.device)
         self.adapter_slots = AdapterSlots(self.network, self.places, like, self.free_graphs)
-        for module in self.network.modules():
-            if isinstance(module, Linear):
-                module.pack()
+        stages.pack(self.network)
         if isinstance(tensors, LiveTensors):
             tensors.separate(self.network)
         memory.trim()
-        for module in self.network.modules():
-            if isinstance(module, Bindable):
-                module.bind()
+        stages.bind(self.network)
         self.network.eval()
 
     def pack(

@@ -12,9 +12,10 @@ from torch import Tensor, nn
 
 from gliclass_fast.batch import EncodedPrompt, PackedBatch
 from gliclass_fast.config import ModelConfig
-from gliclass_fast.models.layers import Embedding, Linear, Norm
+from gliclass_fast.models import stages
+from gliclass_fast.models.layers import Embedding, Norm
 from gliclass_fast.models.scorers import SCORERS
-from gliclass_fast.ops import Foldable, Ops, choose_ops
+from gliclass_fast.ops import Ops, choose_ops
 from gliclass_fast.runtime.packing import pack
 
 
@@ -99,12 +100,8 @@ class Scorer(nn.Module):
 
 def prepare(module: nn.Module) -> None:
     """Folds and packs weights, as a loaded network does."""
-    for part in list(module.modules()):
-        if isinstance(part, Foldable):
-            part.fold_weights()
-    for part in module.modules():
-        if isinstance(part, Linear):
-            part.pack()
+    stages.fold(module)
+    stages.pack(module)
 
 
 CLASSES = {

@@ -20,7 +20,7 @@ from gliclass_fast.config import dtype_name
 
 ENGINE = "gliclass-fast"
 CHECKED = 2  # texts of a case that the reference scores one by one, to compare with
-SAMPLED = 8  # texts that one that rounds is checked on, as the error of a single text varies by chance
+SAMPLED = 32  # texts that one that rounds is checked on, as the error of a single text varies by chance
 PATIENCE = {"cpu": 15.0, "cuda": 5.0}  # seconds that a peer may take for a run; longer runs are left out
 
 

@@ -134,12 +134,19 @@ void change_table_cpu(int instruction_set, const TableChange& arguments) {
   INSTRUCTION_SETS[instruction_set].change_table(arguments);
 }
 
-void linear_int8_cpu(int instruction_set, const Int8Linear& arguments) {
+void linear_int8_cpu(int instruction_set, const RoundedLinear& arguments) {
   INSTRUCTION_SETS[instruction_set].linear_int8(arguments);
+}
+
+void linear_bfloat16_cpu(int instruction_set, const RoundedLinear& arguments) {
+  INSTRUCTION_SETS[instruction_set].linear_bfloat16(arguments);
 }
 
 // Returns whether int8 adds two neighbouring products up in 16 bits.
 bool int8_adds_pairs(int instruction_set) { return INSTRUCTION_SETS[instruction_set].int8_adds_pairs; }
+
+// Returns whether the set has instructions that multiply bfloat16.
+bool multiplies_bfloat16(int instruction_set) { return INSTRUCTION_SETS[instruction_set].multiplies_bfloat16; }
 
 // A run is (first row, end of its rows, updates of the maps out, up and down), and an update (address of a,
 // address of b, rank), which is 0 for none.
@@ -195,7 +202,7 @@ void check(int error) {
 
 PYBIND11_MODULE(_compiled, module) {
   module.doc() = "Compiled kernels; their contracts stand in the files of the operations.";
-  module.attr("layout") = 5;  // It is another number wherever a field or an argument is another one.
+  module.attr("layout") = 6;  // It is another number wherever a field or an argument is another one.
   module.def("instruction_sets", &instruction_sets);
   module.def("attention_cpu", &attention_cpu, py::call_guard<py::gil_scoped_release>());
   module.def("linear_cpu", &linear_cpu, py::call_guard<py::gil_scoped_release>());
@@ -205,6 +212,8 @@ PYBIND11_MODULE(_compiled, module) {
   module.def("change_table_cpu", &change_table_cpu, py::call_guard<py::gil_scoped_release>());
   module.def("int8_adds_pairs", &int8_adds_pairs);
   module.def("linear_int8_cpu", &linear_int8_cpu, py::call_guard<py::gil_scoped_release>());
+  module.def("multiplies_bfloat16", &multiplies_bfloat16);
+  module.def("linear_bfloat16_cpu", &linear_bfloat16_cpu, py::call_guard<py::gil_scoped_release>());
   module.def("feed_forward_cpu", &feed_forward_cpu, py::call_guard<py::gil_scoped_release>());
   module.def("lora_add_cpu", &lora_add_cpu, py::call_guard<py::gil_scoped_release>());
   module.def("self_attention_scratch", &self_attention_scratch);
@@ -236,14 +245,14 @@ PYBIND11_MODULE(_compiled, module) {
                    FIELD(width), FIELD(activation), FIELD(threads));
   }
   {
-    using Struct = Int8Linear;
-    Fields<Struct>(module, "Int8Linear", FIELD(x), FIELD(x_stride), FIELD(weight), FIELD(bias), FIELD(residual),
-                   FIELD(out), FIELD(values), FIELD(ranges), FIELD(rows), FIELD(depth), FIELD(width),
-                   FIELD(norm), FIELD(eps), FIELD(activation), FIELD(gated), FIELD(threads));
+    using Struct = RoundedLinear;
+    Fields<Struct>(module, "RoundedLinear", FIELD(x), FIELD(x_stride), FIELD(weight), FIELD(bias),
+                   FIELD(residual), FIELD(out), FIELD(values), FIELD(ranges), FIELD(rows), FIELD(depth),
+                   FIELD(width), FIELD(norm), FIELD(eps), FIELD(activation), FIELD(gated), FIELD(threads));
   }
   {
     using Struct = PackedMap;
-    Fields<Struct>(module, "PackedMap", FIELD(int8), FIELD(weight), FIELD(bias), FIELD(depth), FIELD(width),
+    Fields<Struct>(module, "PackedMap", FIELD(rounding), FIELD(weight), FIELD(bias), FIELD(depth), FIELD(width),
                    FIELD(norm), FIELD(eps), FIELD(activation), FIELD(gated));
   }
   {

@@ -12,6 +12,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import torch
@@ -77,6 +78,8 @@ IMPLEMENTATIONS: dict[str, dict[str, str]] = {
         **_rows("linear:pack", "reference", "onednn"),
         **_rows("compiled_int8:pack", "int8"),
         **_rows("int8:pack", "int8_reference"),
+        **_rows("compiled_bfloat16:pack", "bf16"),
+        **_rows("bfloat16:pack", "bf16_reference"),
         **_rows("compiled_linear:pack", "cpp"),
     },
     **{
@@ -84,6 +87,8 @@ IMPLEMENTATIONS: dict[str, dict[str, str]] = {
             **_rows(f"linear:{operation}", "reference", "onednn", "triton"),
             **_rows(f"compiled_int8:{operation}", "int8"),
             **_rows(f"int8:{operation}", "int8_reference"),
+            **_rows(f"compiled_bfloat16:{operation}", "bf16"),
+            **_rows(f"bfloat16:{operation}", "bf16_reference"),
             **_rows(f"compiled_linear:{operation}", "cpp"),
         }
         for operation in ("linear", "linear_add", "norm_linear")
@@ -92,11 +97,11 @@ IMPLEMENTATIONS: dict[str, dict[str, str]] = {
     "activation": _rows("linear:activation", "reference"),
     "bind_feed_forward": {
         **_rows("feed_forward:bind_feed_forward", "reference"),
-        **_rows("compiled_feed_forward:bind_feed_forward", "cpp", "int8"),
+        **_rows("compiled_feed_forward:bind_feed_forward", "cpp", "int8", "bf16"),
     },
     "bind_self_attention": {
         **_rows("self_attention:bind_self_attention", "reference"),
-        **_rows("compiled_self_attention:bind_self_attention", "cpp", "int8"),
+        **_rows("compiled_self_attention:bind_self_attention", "cpp", "int8", "bf16"),
     },
     **{
         operation: {
@@ -169,7 +174,8 @@ READS_ON_HOST = (
 PRIVATE = {"onednn": ("mkldnn._reorder_linear_weight", "mkldnn._linear_pointwise")}
 PACKAGES = ("flash",)  # kernels of other packages, which run only where they are asked for
 ORDER = {"cuda": ("cuda", "triton", "reference"), "cpu": ("cpp", "onednn", "reference")}
-QUANTIZED = {"int8": ("int8", "int8_reference")}  # what comes before these orders where it is asked for
+# what comes before these orders where rounding is asked for
+ROUNDED = {"int8": ("int8", "int8_reference"), "bfloat16": ("bf16", "bf16_reference")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,12 +246,12 @@ def unavailable_reason(
     head_width: the width of the model's attention heads, as some kernels are made for some widths alone.
     """
     device = torch.device(device)
-    if backend in ("cpp", "onednn", *QUANTIZED["int8"]):
+    if backend in ("cpp", "onednn", *chain(*ROUNDED.values())):
         if device.type != "cpu":
             return f"{backend} runs on CPUs"
         if dtype is not torch.float32:
             return f"{backend} computes in float32 only, not {dtype}"
-        if backend in ("cpp", "int8"):
+        if backend in ("cpp", "int8", "bf16"):
             return absence("cpu")
         if backend == "onednn" and not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
             return "this torch build has no oneDNN"
@@ -299,14 +305,14 @@ def choose_ops(
     dtype: torch.dtype = torch.float32,
     only: str | None = None,
     head_width: int | None = None,
-    quantization: str | None = None,
+    rounding: str | None = None,
 ) -> Ops:
     """Chooses implementations for `device` and `dtype`: for each operation the first of `ORDER` that can run.
 
     only: a backend's name. The operations that it implements use it, and the rest use the reference, or the
     table where the backend is one of `PACKAGES`. It never falls back silently.
-    quantization: a key of `QUANTIZED`, whose backends round on purpose. The first of them that can run is
-        preferred for the operations that it implements.
+    rounding: a key of `ROUNDED`, whose backends round on purpose. The first of them that can run is preferred
+        for the operations that it implements.
 
     Raises ValueError for a device without an order, and for a backend that does not exist or cannot run.
     """
@@ -316,14 +322,14 @@ def choose_ops(
     order = ORDER[kind] if only is None else tuple(dict.fromkeys((only, "reference")))
     if only in PACKAGES:
         order = (only, *ORDER[kind])
-    rounding = () if quantization is None else QUANTIZED[quantization]
-    for wanted in filter(None, (only, *rounding[-1:])):
+    rounded = () if rounding is None else ROUNDED[rounding]
+    for wanted in filter(None, (only, *rounded[-1:])):
         known = dict.fromkeys(backend for rows in IMPLEMENTATIONS.values() for backend in rows)
         if wanted not in known:
             raise ValueError(f"backend {wanted!r} does not exist; choose one of: {', '.join(known)}")
         if reason := unavailable_reason(wanted, device, dtype, head_width):
             raise ValueError(f"backend {wanted!r} cannot run: {reason}")
-    order = (*rounding, *order)
+    order = (*rounded, *order)
     usable = [backend for backend in order if unavailable_reason(backend, device, dtype, head_width) is None]
     chosen = {op: next(b for b in usable if b in rows) for op, rows in IMPLEMENTATIONS.items()}
     # They read the layouts that these write; adapters have one layout beside both of the compiled ones.

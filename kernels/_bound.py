@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from gliclass_fast.kernels._extension import address, check_tensor, extension
-from gliclass_fast.kernels.compiled_int8 import NORMS, bytes_per_output
+from gliclass_fast.kernels._rounded import NORMS, Rounding
 from gliclass_fast.kernels.compiled_linear import FUSED
 
 Layer = TypeVar("Layer")
@@ -22,13 +22,13 @@ class Bound(Generic[Layer]):
     read anew.
     """
 
-    def __init__(self, layer: Layer, int8: bool) -> None:
-        self.layer, self.int8 = layer, int8
+    def __init__(self, layer: Layer, rounding: Rounding | None = None) -> None:
+        self.layer, self.rounding = layer, rounding
         self.tensors = [tensor for tensor in self.weights() if tensor is not None]
         self._described = self._describe()
 
-    def __reduce__(self) -> tuple[type[Bound[Layer]], tuple[Layer, bool]]:
-        return type(self), (self.layer, self.int8)
+    def __reduce__(self) -> tuple[type[Bound[Layer]], tuple[Layer, Rounding | None]]:
+        return type(self), (self.layer, self.rounding)
 
     def weights(self) -> Iterable[Tensor | None]:
         """Returns all that the kernel reads in every call."""
@@ -62,7 +62,7 @@ def packed_map(
     bias: Tensor | None,
     depth: int,
     width: int,
-    int8: bool,
+    rounding: Rounding | None,
     norm: str | None = None,
     eps: float = 0.0,
     activation: str = "none",
@@ -70,11 +70,13 @@ def packed_map(
 ) -> Any:
     """Returns a map of csrc/cpu/packed_map.h; raises ValueError for a weight or a bias of another shape."""
     outputs = 2 * width if gated else width
-    packed = (outputs * bytes_per_output(depth),) if int8 else (outputs, depth)
-    check_tensor(weight, torch.uint8 if int8 else torch.float32, packed)
+    if rounding is None:
+        check_tensor(weight, torch.float32, (outputs, depth))
+    else:
+        check_tensor(weight, torch.uint8, (outputs * rounding.bytes_per_output(depth),))
     if bias is not None:
         check_tensor(bias, torch.float32, (outputs,))
     return extension().PackedMap(
-        int8=int8, weight=address(weight), bias=address(bias), depth=depth, width=width, norm=NORMS[norm],
-        eps=eps, activation=FUSED[activation], gated=gated,
+        rounding=0 if rounding is None else rounding.number, weight=address(weight), bias=address(bias),
+        depth=depth, width=width, norm=NORMS[norm], eps=eps, activation=FUSED[activation], gated=gated,
     )  # fmt: skip

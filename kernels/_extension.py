@@ -32,12 +32,13 @@ def instruction_set() -> tuple[int, int]:
     return number, lanes
 
 
-LAYOUT = 5  # the number of csrc/bindings.cpp; a build of other fields or arguments has another one
+LAYOUT = 6  # the number of csrc/bindings.cpp; a build of other fields or arguments has another one
 # what each part has that is called
 _NAMES = {
     "cpu": (
         "instruction_sets", "Attention", "attention_cpu", "DistanceTable", "FeedForward", "feed_forward_cpu",
-        "HeadNorm", "head_norm_cpu", "Int8Linear", "int8_adds_pairs", "linear_int8_cpu",
+        "HeadNorm", "head_norm_cpu", "RoundedLinear", "int8_adds_pairs", "linear_int8_cpu",
+        "multiplies_bfloat16", "linear_bfloat16_cpu",
         "LoraAdd", "lora_add_cpu",
         "PackedMap", "self_attention_scratch", "self_attention_cpu",
         "linear_cpu", "norm_cpu", "PairAdd", "pair_add_cpu", "TableChange", "change_table_cpu",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,7 +13,10 @@ from gliclass_fast.kernels import _buffers, _extension
 from gliclass_fast.kernels._adapter_rows import AdapterRows
 from gliclass_fast.kernels._bound import Bound, packed_map
 from gliclass_fast.kernels._extension import address, check_tensor, extension
+from gliclass_fast.kernels._rounded import Rounding
 from gliclass_fast.kernels._threads import thread_count
+from gliclass_fast.kernels.compiled_bfloat16 import BFLOAT16
+from gliclass_fast.kernels.compiled_int8 import INT8
 from gliclass_fast.kernels.compiled_linear import FUSED
 from gliclass_fast.kernels.compiled_lora import PackedStore
 from gliclass_fast.kernels.feed_forward import BoundFeedForward, FeedForward
@@ -30,7 +34,7 @@ class _Bound(Bound[FeedForward]):
             yield from norm or ()
 
     def description(self) -> Any:
-        layer, int8 = self.layer, self.int8
+        layer, rounding = self.layer, self.rounding
         norms = {"first": layer.first_norm, "up_norm": layer.up_norm_parameters, "last": layer.last_norm}
         parameters = {}
         for name, norm in norms.items():
@@ -39,12 +43,12 @@ class _Bound(Bound[FeedForward]):
                     check_tensor(given, torch.float32, (layer.width,))
                     parameters[f"{name}_{part}"] = address(given)
         return extension().FeedForward(
-            out=packed_map(layer.out, layer.out_bias, layer.depth, layer.width, int8),
+            out=packed_map(layer.out, layer.out_bias, layer.depth, layer.width, rounding),
             up=packed_map(
-                layer.up, layer.up_bias, layer.width, layer.inner, int8,
+                layer.up, layer.up_bias, layer.width, layer.inner, rounding,
                 layer.up_norm, layer.eps, layer.activation, layer.gated,
             ),
-            down=packed_map(layer.down, layer.down_bias, layer.inner, layer.width, int8),
+            down=packed_map(layer.down, layer.down_bias, layer.inner, layer.width, rounding),
             rms=layer.rms,
             eps=layer.eps,
             **parameters,
@@ -100,16 +104,13 @@ def _runs(rows: AdapterRows, stores: Sequence[PackedStore | None]) -> list[tuple
     return runs
 
 
-def _bind(layer: FeedForward, int8: bool) -> BoundFeedForward | None:
+def _bind(layer: FeedForward, rounding: Rounding | None = None) -> BoundFeedForward | None:
     _, lanes = _extension.instruction_set()
     if layer.activation not in FUSED or (layer.gated and layer.inner % lanes):
         return None
-    return _Bound(layer, int8)
+    return _Bound(layer, rounding)
 
 
-def bind_feed_forward_cpp(layer: FeedForward) -> BoundFeedForward | None:
-    return _bind(layer, int8=False)
-
-
-def bind_feed_forward_int8(layer: FeedForward) -> BoundFeedForward | None:
-    return _bind(layer, int8=True)
+bind_feed_forward_cpp = _bind
+bind_feed_forward_int8 = partial(_bind, rounding=INT8)
+bind_feed_forward_bf16 = partial(_bind, rounding=BFLOAT16)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,7 +20,9 @@ from gliclass_fast.kernels.compiled_attention import (
     check_tiles,
     constant_fields,
 )
-from gliclass_fast.kernels.self_attention import BoundSelfAttention, SelfAttention
+from gliclass_fast.kernels.compiled_bfloat16 import BFLOAT16
+from gliclass_fast.kernels.compiled_int8 import INT8
+from gliclass_fast.kernels.self_attention import SelfAttention
 
 
 class _Bound(Bound[SelfAttention]):
@@ -32,7 +35,8 @@ class _Bound(Bound[SelfAttention]):
     def description(self) -> Any:
         layer = self.layer
         outputs = (layer.heads + 2 * layer.key_heads) * layer.width
-        qkv = packed_map(layer.qkv, layer.qkv_bias, layer.depth, outputs, self.int8, layer.norm, layer.eps)
+        weights = layer.qkv, layer.qkv_bias, layer.depth, outputs
+        qkv = packed_map(*weights, self.rounding, layer.norm, layer.eps)
         heads = layer.heads, layer.key_heads, layer.width
         fields = constant_fields(*heads, layer.scale, layer.window, layer.distance_bias, layer.tables)
         return qkv, extension().Attention(**fields)
@@ -57,9 +61,6 @@ class _Bound(Bound[SelfAttention]):
         return out
 
 
-def bind_self_attention_cpp(layer: SelfAttention) -> BoundSelfAttention | None:
-    return _Bound(layer, int8=False)
-
-
-def bind_self_attention_int8(layer: SelfAttention) -> BoundSelfAttention | None:
-    return _Bound(layer, int8=True)
+bind_self_attention_cpp = _Bound
+bind_self_attention_int8 = partial(_Bound, rounding=INT8)
+bind_self_attention_bf16 = partial(_Bound, rounding=BFLOAT16)

@@ -189,7 +189,6 @@ def test_16_the_stored_dtype_is_kept_on_a_gpu_if_asked_for_and_widened_on_a_cpu(
     gpu, plain, wide = torch.device("cuda"), config_of(model, dtype=None), config_of(model, dtype="float32")
     assert dtype_candidates("auto", gpu, plain, stored) == [torch.bfloat16]
     assert dtype_candidates("auto", gpu, wide, stored) == [torch.float32]  # config.json wins
-    assert dtype_candidates("auto", torch.device("cpu"), plain, stored) == [torch.float32]
     assert dtype_candidates("float16", gpu, wide, stored) == [torch.float16]
 
 

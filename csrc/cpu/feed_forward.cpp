@@ -18,7 +18,7 @@ struct Parts {
         inner(size_t(rows) * layer.down.depth),
         reduced(size_t(rows) * most_ranks),
         scratch(std::max({layer.out.scratch(rows), layer.up.scratch(rows), layer.down.scratch(rows)})) {
-    if (layer.up.norm != Int8Linear::NONE && changes_up) normed = first;
+    if (layer.up.norm != RoundedLinear::NONE && changes_up) normed = first;
     if (layer.up.gated && changes_up) changed = 2 * inner;
   }
 
@@ -67,8 +67,8 @@ class Block {
     float* const onto = up.gated ? changed : inner;
     plain.run(set, first, rows, nullptr, onto, scratch, threads);
     const float* x = first;
-    if (up.norm != Int8Linear::NONE) {
-      norm(layer.up_norm_weight, layer.up_norm_bias, up.norm == Int8Linear::RMS, first, normed);
+    if (up.norm != RoundedLinear::NONE) {
+      norm(layer.up_norm_weight, layer.up_norm_bias, up.norm == RoundedLinear::RMS, first, normed);
       x = normed;
     }
     add(&Updates::up, x, up, onto, plain.width, inner);
@@ -135,7 +135,8 @@ void feed_forward(const InstructionSet& set, const FeedForward& layer, const Run
                   const float* attended, float* sum, float* last, int threads) {
   const int rows = runs.empty() ? 0 : runs.back().end;
   if (!rows) return;
-  const int most = layer.out.int8 ? Int8Linear::BLOCK_ROWS : Linear::block_rows(set.lanes);
+  const int most =
+      layer.out.rounding != PackedMap::NONE ? RoundedLinear::BLOCK_ROWS : Linear::block_rows(set.lanes);
   const bool alone = RowBlocks::suit(rows, threads, most);  // A thread takes a part through all maps.
   const std::vector<RowPart> parts =
       row_parts(alike(runs), rows, alone ? RowBlocks(rows, threads, most).count : (rows + SHARED - 1) / SHARED);

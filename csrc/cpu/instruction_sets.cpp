@@ -1,5 +1,6 @@
 // This file lists what the kernels were compiled for, and holds the memory its threads work in. It is compiled
-// for any processor. VNNI is for int8 alone: the other kernels have no build of their own for it.
+// for any processor. VNNI is for int8 alone, and AVX512_BF16 for bfloat16: the other kernels have no builds of
+// their own for them.
 #include "instruction_sets.h"
 
 #include <cstdlib>
@@ -16,11 +17,17 @@
   void pair_add(const PairAdd&);         \
   void change_table(const TableChange&); \
   }                                      \
-  DECLARE_INT8(name)
-#define DECLARE_INT8(name)             \
-  namespace name {                     \
-  void linear_int8(const Int8Linear&); \
-  extern const bool adds_pairs;        \
+  DECLARE_INT8(name)                     \
+  DECLARE_BFLOAT16(name)
+#define DECLARE_INT8(name)                \
+  namespace name {                        \
+  void linear_int8(const RoundedLinear&); \
+  extern const bool adds_pairs;           \
+  }
+#define DECLARE_BFLOAT16(name)                \
+  namespace name {                            \
+  void linear_bfloat16(const RoundedLinear&); \
+  extern const bool multiplies_bfloat16;      \
   }
 
 DECLARE(portable)
@@ -29,6 +36,7 @@ DECLARE(avx2)
 DECLARE_INT8(avxvnni)
 DECLARE(avx512)
 DECLARE_INT8(avx512vnni)
+DECLARE_BFLOAT16(avx512bf16)
 
 static bool has_avx2() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
 #ifdef WITH_avxvnni
@@ -39,25 +47,43 @@ static bool has_avx512() {
          __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw");
 }
 static bool has_avx512vnni() { return has_avx512() && __builtin_cpu_supports("avx512vnni"); }
+#ifdef WITH_avx512bf16
+static bool has_avx512bf16() { return has_avx512vnni() && __builtin_cpu_supports("avx512bf16"); }
 #endif
+#endif
+
+// The kernels of a set, and its own or a better build of those that round.
+#define SET(name, runs_here, kernels, int8, bfloat16) \
+  {                                                   \
+      name,                                           \
+      kernels::lanes,                                 \
+      runs_here,                                      \
+      kernels::attend,                                \
+      kernels::linear,                                \
+      kernels::norm,                                  \
+      kernels::head_norm,                             \
+      kernels::pair_add,                              \
+      kernels::change_table,                          \
+      int8::linear_int8,                              \
+      int8::adds_pairs,                               \
+      bfloat16::linear_bfloat16,                      \
+      bfloat16::multiplies_bfloat16,                  \
+  }
 
 const InstructionSet INSTRUCTION_SETS[] = {
 #ifdef __x86_64__
-    {"avx512vnni", avx512::lanes, has_avx512vnni, avx512::attend, avx512::linear, avx512::norm,
-     avx512::head_norm, avx512::pair_add, avx512::change_table, avx512vnni::linear_int8,
-     avx512vnni::adds_pairs},
-    {"avx512", avx512::lanes, has_avx512, avx512::attend, avx512::linear, avx512::norm, avx512::head_norm,
-     avx512::pair_add, avx512::change_table, avx512::linear_int8, avx512::adds_pairs},
+#ifdef WITH_avx512bf16
+    SET("avx512bf16", has_avx512bf16, avx512, avx512vnni, avx512bf16),
+#endif
+    SET("avx512vnni", has_avx512vnni, avx512, avx512vnni, avx512),
+    SET("avx512", has_avx512, avx512, avx512, avx512),
 #ifdef WITH_avxvnni
-    {"avxvnni", avx2::lanes, has_avxvnni, avx2::attend, avx2::linear, avx2::norm, avx2::head_norm,
-     avx2::pair_add, avx2::change_table, avxvnni::linear_int8, avxvnni::adds_pairs},
+    SET("avxvnni", has_avxvnni, avx2, avxvnni, avx2),
 #endif
-    {"avx2", avx2::lanes, has_avx2, avx2::attend, avx2::linear, avx2::norm, avx2::head_norm, avx2::pair_add,
-     avx2::change_table, avx2::linear_int8, avx2::adds_pairs},
+    SET("avx2", has_avx2, avx2, avx2, avx2),
 #endif
-    {"portable", portable::lanes, [] { return true; }, portable::attend, portable::linear, portable::norm,
-     portable::head_norm, portable::pair_add, portable::change_table, portable::linear_int8,
-     portable::adds_pairs},
+    SET(
+        "portable", [] { return true; }, portable, portable, portable),
 };
 const int INSTRUCTION_SET_COUNT = sizeof(INSTRUCTION_SETS) / sizeof(InstructionSet);
 

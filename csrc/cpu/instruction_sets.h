@@ -2,10 +2,10 @@
 #pragma once
 
 #include "attention.h"
-#include "int8.h"
 #include "linear.h"
 #include "norm.h"
 #include "pairs.h"
+#include "rounded_linear.h"
 #include "tables.h"
 
 struct InstructionSet {
@@ -18,8 +18,10 @@ struct InstructionSet {
   void (*head_norm)(const HeadNorm&);
   void (*pair_add)(const PairAdd&);
   void (*change_table)(const TableChange&);
-  void (*linear_int8)(const Int8Linear&);
+  void (*linear_int8)(const RoundedLinear&);
   bool int8_adds_pairs;  // It adds two neighbouring products up in 16 bits.
+  void (*linear_bfloat16)(const RoundedLinear&);
+  bool multiplies_bfloat16;  // It has instructions for that.
 };
 
 extern const InstructionSet INSTRUCTION_SETS[];  // The fastest comes first.

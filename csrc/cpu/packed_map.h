@@ -1,5 +1,5 @@
-// A linear map of either kind, as layers have them that run in one call: behind a norm or not, in float32 or in
-// int8.
+// A linear map of any kind, as layers have them that run in one call: behind a norm or not, in float32 or
+// rounded.
 #pragma once
 
 #include <cstddef>
@@ -7,11 +7,13 @@
 struct InstructionSet;
 
 struct PackedMap {
-  bool int8 = false;             // The weight is packed as in int8.h, or else as in linear.h.
+  enum Rounding { NONE, INT8, BFLOAT16 };
+
+  int rounding = NONE;           // The weight is packed as in rounded_linear.h, or else as in linear.h.
   const void* weight = nullptr;  // of `width` outputs, or twice as many where gated
   const float* bias = nullptr;   // one per output, or null
   int depth = 0, width = 0;
-  int norm = 0;  // what is done to rows first, as in int8.h; its weights are part of the map
+  int norm = 0;  // what is done to rows first, as in rounded_linear.h; its weights are part of the map
   float eps = 0;
   int activation = 0;  // as in linear.h
   bool gated = false;  // Activated values are multiplied with their gates.

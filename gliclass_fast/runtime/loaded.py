@@ -24,6 +24,7 @@ from gliclass_fast.models.architectures import ARCHITECTURES, Output, Size
 from gliclass_fast.models.places import Places
 from gliclass_fast.ops import Ops, choose_ops
 from gliclass_fast.runtime.adapter_slots import AdapterSlots
+from gliclass_fast.runtime.bfloat16 import computing
 from gliclass_fast.runtime.cuda_graphs import CudaRecorder
 from gliclass_fast.runtime.dtype import dtype_candidates
 from gliclass_fast.runtime.graphs import MAX_TOKENS, GraphRunner
@@ -52,8 +53,9 @@ class Embedded(NamedTuple):
 class LoadedNetwork:
     """Holds a network with its weights on one device; once it is built, only its CUDA graphs change.
 
-    `network` is an architecture. `ops` holds the implementation of every operation (a backbone in int8 has
-    its own). `graphs` holds the CUDA graphs, where the network can run from them.
+    `network` is an architecture. `ops` holds the implementation of every operation (a backbone whose linear
+    layers round has its own). `graphs` holds the CUDA graphs, where the network can run from them. `dtype` is
+    that of the model, and `computes_in` that of what its layers pass on.
     """
 
     def __init__(
@@ -64,19 +66,21 @@ class LoadedNetwork:
         memory = tensors.memory if isinstance(tensors, LiveTensors) else Memory()
 
         @cache
-        def ops_for(width: int, quantization: str | None) -> Ops:
-            ops = choose_ops(self.device, dtype, settings.backend, width, quantization)
+        def ops_for(width: int, rounding: str | None) -> Ops:
+            ops = choose_ops(self.device, self.computes_in, settings.backend, width, rounding)
             return ops.packing_into(memory.empty)
-
-        def ops_of(backbone_config: Any, quantization: str | None = settings.quantization) -> Ops:
-            return ops_for(backbone_config.head_width, quantization)
 
         self.config, self.dtype = config, dtype
         self.device: torch.device = settings.device
+        self.computes_in, rounding = computing(dtype, settings)
+
+        def ops_of(backbone_config: Any, rounding: str | None = rounding) -> Ops:
+            return ops_for(backbone_config.head_width, rounding)
+
         self.ops = ops_of(config.backbone_config, None)
         self._own_threads = self.ops.own_threads
         self.graphs: GraphRunner | None = None
-        checkpoint = Checkpoint(tensors, source, self.device, dtype)
+        checkpoint = Checkpoint(tensors, source, self.device, self.computes_in)
         _check_layers(config, len(tensors), source)
         architecture = ARCHITECTURES[config.architecture_type].Architecture
         with torch.device("meta"):
@@ -85,7 +89,7 @@ class LoadedNetwork:
         places = Places.find(self.network, checkpoint)
         stages.fold(self.network)
         self.places = places.without_folded(self.network)
-        like = torch.empty(0, dtype=dtype, device=self.device)
+        like = torch.empty(0, dtype=self.computes_in, device=self.device)
         self.adapter_slots = AdapterSlots(self.network, self.places, like, self.free_graphs)
         stages.pack(self.network)
         if isinstance(tensors, LiveTensors):
@@ -221,7 +225,7 @@ def load(config: Any, tensors: Mapping[str, Tensor], source: str, settings: Sett
     not exist.
     """
     device = settings.device
-    *first, last = dtype_candidates(settings.dtype, device, config, tensors)
+    *first, last = dtype_candidates(settings.wanted_dtype, device, config, tensors)
     build = partial(LoadedNetwork, config, tensors, source, settings)
     # on a CPU loading leaves no threads of torch behind, for which a process that is forked later would wait
     with inference_on(device, own_threads=device.type == "cpu"):

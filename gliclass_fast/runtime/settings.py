@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from gliclass_fast.config import dtype_name
-from gliclass_fast.ops import QUANTIZED
+from gliclass_fast.ops import ROUNDED
 from gliclass_fast.runtime.device import resolve_device
 
 OLDER_NAMES = {"precision": "quantization"}
@@ -34,10 +34,12 @@ class Settings:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "device", resolve_device(self.device))
-        if self.quantization not in (None, *QUANTIZED):
+        if self.quantization not in (None, "int8"):
             raise ValueError(f"quantization {self.quantization!r} is not supported; supported: None, 'int8'")
-        if self.backend in QUANTIZED["int8"] or (self.quantization is not None and self.backend is not None):
+        if self.backend in ROUNDED["int8"] or (self.quantization is not None and self.backend is not None):
             raise ValueError("int8 is asked for as quantization='int8', without a backend")
+        if self.backend in ROUNDED["bfloat16"]:
+            raise ValueError("linear layers in bfloat16 are asked for as dtype='bfloat16', without a backend")
         if self.quantization is not None and self.device.type != "cpu":
             raise ValueError(f"quantization {self.quantization!r} runs on CPUs; give device='cpu'")
         if self.quantization is not None and dtype_name(self.dtype) not in _AS_FLOAT32:
@@ -45,6 +47,12 @@ class Settings:
                 f"quantization {self.quantization!r} computes in float32, not {self.dtype}: give one of "
                 "dtype and quantization"
             )
+
+    @property
+    def wanted_dtype(self) -> torch.dtype | str | None:
+        """Returns the dtype that is asked for: on a CPU, int8 and backends leave "auto" no choice."""
+        chosen = self.device.type == "cpu" and (self.quantization or self.backend)
+        return None if self.dtype == "auto" and chosen else self.dtype
 
     @classmethod
     def of(cls, given: Mapping[str, Any]) -> Settings:

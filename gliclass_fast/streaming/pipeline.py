@@ -118,7 +118,7 @@ class StreamingZeroShotClassificationPipeline(BasePipeline):
         self._bound, backbone = (model.loaded, self.tokenizer), config.backbone_config
         self._reader: Any = self.engine.reader
         shape = backbone.num_hidden_layers, backbone.num_key_value_heads, backbone.head_width
-        self._pool = self.sessions.pool = PagePool(*shape, model.dtype, model.device)
+        self._pool = self.sessions.pool = PagePool(*shape, model.loaded.computes_in, model.device)
         self.sessions.offloads = self._offload_to_cpu and model.device.type != "cpu"
 
     def _follow_model(self) -> None:

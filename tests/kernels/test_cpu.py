@@ -122,20 +122,24 @@ import sys
 from tools.fuzzing import sanitized
 sanitized.load(sys.argv[1])
 import torch
-from tests.kernels import test_cpu, test_feed_forward, test_int8, test_self_attention
+from tests.kernels import test_bfloat16, test_cpu, test_feed_forward, test_int8, test_self_attention
+from gliclass_fast.ops import ROUNDED
 import pytest
 assert test_cpu.extension().__file__ == sys.argv[1]
 for number in test_cpu.SETS:
     with pytest.MonkeyPatch.context() as patch:
         torch.manual_seed(0)
         test_cpu.test_every_instruction_set(number, patch)
-        for quantization in (None, "int8"):
+        for rounding in (None, *ROUNDED):
             for layers in (test_feed_forward, test_self_attention):
-                layers.test_it_is_what_its_operations_are(number, quantization, patch)
+                layers.test_it_is_what_its_operations_are(number, rounding, patch)
         run = test_int8.Run("int8", test_cpu.extension().int8_adds_pairs(number))
         test_int8.test_sums_of_whole_numbers_are_exact(run)
         test_int8.test_threads_and_other_rows_change_nothing(run)
+        bf16 = test_bfloat16.BF16
+        test_bfloat16.test_small_whole_numbers_are_exact(bf16)
         for width in (24, 96):
+            test_bfloat16.test_what_comes_before_and_after_the_product("gelu", True, width, bf16)
             test_int8.test_what_comes_before_and_after_the_product("gelu", True, width, run)
 from random import Random
 from tools.fuzzing import kernels

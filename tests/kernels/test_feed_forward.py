@@ -14,7 +14,7 @@ from torch import Tensor
 
 from gliclass_fast.kernels import _extension
 from gliclass_fast.kernels._extension import extension
-from gliclass_fast.ops import AdapterRows, FeedForward, Ops, Part, choose_ops
+from gliclass_fast.ops import ROUNDED, AdapterRows, FeedForward, Ops, Part, choose_ops
 from tests.tiny import loaded, reference_model
 
 pytestmark = pytest.mark.usefixtures("memory_used_before")
@@ -107,13 +107,13 @@ def apart(
     return (total if layer.first_norm is None else last), last
 
 
-@pytest.mark.parametrize("quantization", [None, "int8"])
+@pytest.mark.parametrize("rounding", [None, *ROUNDED])
 @pytest.mark.parametrize("number", SETS, ids=[name for name, _ in SETS.values()])
 def test_it_is_what_its_operations_are(
-    number: int, quantization: str | None, monkeypatch: pytest.MonkeyPatch
+    number: int, rounding: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(_extension, "instruction_set", lambda: (number, SETS[number][1]))
-    ops = choose_ops("cpu", quantization=quantization)
+    ops = choose_ops("cpu", rounding=rounding)
     for n, kind in enumerate(KINDS):
         layer, sums = layer_of(ops, kind, ("gelu", "silu", "gelu_tanh", "relu")[n], biased=n % 2 == 0)
         bound = ops.bind_feed_forward(layer)
@@ -147,23 +147,23 @@ def gates_adapted(ops: Ops, width: int, inner: int) -> Any:
 
 @pytest.mark.usefixtures("kept_threads")
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("quantization", [None, "int8"])
+@pytest.mark.parametrize("rounding", [None, *ROUNDED])
 @pytest.mark.parametrize("number", SETS, ids=[name for name, _ in SETS.values()])
 def test_rows_with_adapters(
-    number: int, quantization: str | None, kind: str, monkeypatch: pytest.MonkeyPatch
+    number: int, rounding: str | None, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each of them has what its adapter adds to its maps; some adapters leave some maps as they are."""
     monkeypatch.setattr(_extension, "instruction_set", lambda: (number, SETS[number][1]))
     torch.set_num_threads(2)
-    ops = choose_ops("cpu", quantization=quantization)
+    ops = choose_ops("cpu", rounding=rounding)
     layer, sums = layer_of(ops, kind)
     bound = ops.bind_feed_forward(layer)
     assert bound is not None
     out = adapted(ops, {0: 3, 1: 8}, DEPTH, WIDTH)
     up = gates_adapted(ops, WIDTH, INNER) if layer.gated else adapted(ops, {0: 17, 2: 1}, WIDTH, INNER)
     down = adapted(ops, {2: 4}, INNER, WIDTH)
-    # int8 rounds the inputs of a map, whose last bits differ: a step more or less is no fault
-    allowed = 1e-5 if quantization is None else 2e-2
+    # Rounded inputs differ in their last bits before that: a step more or less is no fault.
+    allowed = 1e-5 if rounding is None else 2e-2
     many_short = ([-1] * 3 + [2] * 5 + [0] * 7 + [1] * 4) * 16
     for slots in (many_short, [-1] * 3 + [2] * 290 + [0] * 5 + [1] * 2):
         rows, count = AdapterRows(torch.tensor(slots, dtype=torch.int32)), len(slots)
@@ -183,10 +183,10 @@ def test_rows_with_adapters(
 
 
 @pytest.mark.usefixtures("kept_threads")
-@pytest.mark.parametrize("quantization", [None, "int8"])
-def test_threads_change_nothing(quantization: str | None) -> None:
+@pytest.mark.parametrize("rounding", [None, *ROUNDED])
+def test_threads_change_nothing(rounding: str | None) -> None:
     """Threads that share every map, those that take two blocks of rows each, and those that take more."""
-    ops = choose_ops("cpu", quantization=quantization)
+    ops = choose_ops("cpu", rounding=rounding)
     layer, _ = layer_of(ops, "post-norm")
     bound = ops.bind_feed_forward(layer)
     assert bound is not None
@@ -210,10 +210,10 @@ def test_an_update_of_another_width_raises() -> None:
         bound(torch.randn(2, WIDTH), torch.randn(2, DEPTH), rows, (None, store, None))
 
 
-@pytest.mark.parametrize("quantization", [None, "int8"])
+@pytest.mark.parametrize("settings", [{}, {"quantization": "int8"}, {"dtype": torch.bfloat16}])
 @pytest.mark.parametrize("encoder", ["deberta-v2", "bert", "modernbert", "t5", "llama"])
-def test_the_layers_of_a_loaded_model_are_bound(encoder: str, quantization: str | None) -> None:
-    model = loaded(reference_model(encoder), quantization=quantization)
+def test_the_layers_of_a_loaded_model_are_bound(encoder: str, settings: dict[str, Any]) -> None:
+    model = loaded(reference_model(encoder), **settings)
     layers = [each for each in model.loaded.network.modules() if hasattr(each, "bound")]
     assert layers and all(each.bound is not None for each in layers)
 
@@ -269,7 +269,7 @@ def test_what_the_kernel_cannot_read_raises() -> None:
         with pytest.raises(ValueError, match=reason):
             ops.bind_feed_forward(replace(layer, **wrong))
     with pytest.raises(ValueError, match=r"needs torch\.uint8"):
-        choose_ops("cpu", quantization="int8").bind_feed_forward(layer)
+        choose_ops("cpu", rounding="int8").bind_feed_forward(layer)
     bound = ops.bind_feed_forward(layer)
     assert bound is not None
     for x, attended in (

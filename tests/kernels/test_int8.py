@@ -46,7 +46,7 @@ def run(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Run:
 
 def test_pairs_are_bounded_where_there_is_no_vnni() -> None:
     assert {name: extension().int8_adds_pairs(number) for number, (name, _) in SETS.items()} == {
-        name: "vnni" not in name for name, _ in SETS.values()
+        name: "vnni" not in name and name != "avx512bf16" for name, _ in SETS.values()
     }
 
 

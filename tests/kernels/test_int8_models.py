@@ -48,10 +48,12 @@ def test_where_it_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "computes in float32 only" in str(unavailable_reason("int8", "cpu", torch.bfloat16))
     with pytest.raises(ValueError, match="asked for as quantization='int8'"):
         GLiClassModel.from_pretrained(demo.PATH, device="cpu", backend="int8")
+    with pytest.raises(ValueError, match="asked for as dtype='bfloat16'"):
+        GLiClassModel.from_pretrained(demo.PATH, device="cpu", backend="bf16")
     with pytest.raises(ValueError, match="quantization 'int4' is not supported"):
         GLiClassModel.from_pretrained(demo.PATH, device="cpu", quantization="int4")
     linear = ("pack_linear", "linear", "linear_add", "norm_linear")
-    assert {choose_ops("cpu", quantization="int8").chosen[name] for name in linear} == {"int8"}
+    assert {choose_ops("cpu", rounding="int8").chosen[name] for name in linear} == {"int8"}
     monkeypatch.setattr(_extension, "compiled", None)
     monkeypatch.setattr(_extension, "import_error", ImportError("no such module"))
-    assert {choose_ops("cpu", quantization="int8").chosen[name] for name in linear} == {"int8_reference"}
+    assert {choose_ops("cpu", rounding="int8").chosen[name] for name in linear} == {"int8_reference"}

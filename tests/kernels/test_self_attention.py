@@ -14,7 +14,7 @@ from torch import Tensor
 from gliclass_fast.kernels import _extension
 from gliclass_fast.kernels._extension import extension
 from gliclass_fast.kernels.compiled_attention import PackedTables
-from gliclass_fast.ops import DistanceTables, Ops, Positions, SelfAttention, Sequences, choose_ops
+from gliclass_fast.ops import ROUNDED, DistanceTables, Ops, Positions, SelfAttention, Sequences, choose_ops
 from tests.kernels.layouts import HEADS, LENGTHS, WIDTH, cumulative, sequences
 from tests.tiny import loaded, reference_model
 
@@ -78,13 +78,13 @@ def apart(
     return ops.attention(qkv, seen, layer.scale, Positions(rotary, layer.window, layer.distance_bias))
 
 
-@pytest.mark.parametrize("quantization", [None, "int8"])
+@pytest.mark.parametrize("rounding", [None, *ROUNDED])
 @pytest.mark.parametrize("number", SETS, ids=[name for name, _ in SETS.values()])
 def test_it_is_what_its_operations_are(
-    number: int, quantization: str | None, monkeypatch: pytest.MonkeyPatch
+    number: int, rounding: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(_extension, "instruction_set", lambda: (number, SETS[number][1]))
-    ops = choose_ops("cpu", quantization=quantization)
+    ops = choose_ops("cpu", rounding=rounding)
     for n, (kind, (_, rotary)) in enumerate(KINDS.items()):
         layer, sums = layer_of(ops, kind, biased=n % 2 == 0)
         bound = ops.bind_self_attention(layer)
@@ -96,9 +96,9 @@ def test_it_is_what_its_operations_are(
 
 
 @pytest.mark.usefixtures("kept_threads")
-@pytest.mark.parametrize("quantization", [None, "int8"])
-def test_threads_change_nothing(quantization: str | None) -> None:
-    ops = choose_ops("cpu", quantization=quantization)
+@pytest.mark.parametrize("rounding", [None, *ROUNDED])
+def test_threads_change_nothing(rounding: str | None) -> None:
+    ops = choose_ops("cpu", rounding=rounding)
     bound = ops.bind_self_attention(layer_of(ops, "shared keys")[0])
     assert bound is not None
     x, seen, outs = torch.randn(TOTAL, DEPTH), sequences(cumulative(LENGTHS)), []
@@ -109,10 +109,10 @@ def test_threads_change_nothing(quantization: str | None) -> None:
     assert torch.equal(outs[0], outs[2])
 
 
-@pytest.mark.parametrize("quantization", [None, "int8"])
+@pytest.mark.parametrize("settings", [{}, {"quantization": "int8"}, {"dtype": torch.bfloat16}])
 @pytest.mark.parametrize("encoder", ["deberta-v2", "deberta", "bert", "modernbert", "t5", "llama"])
-def test_the_layers_of_a_loaded_model_are_bound(encoder: str, quantization: str | None) -> None:
-    model = loaded(reference_model(encoder), quantization=quantization)
+def test_the_layers_of_a_loaded_model_are_bound(encoder: str, settings: dict[str, Any]) -> None:
+    model = loaded(reference_model(encoder), **settings)
     layers = [each for each in model.loaded.network.modules() if hasattr(each, "bound_attention")]
     assert layers
     assert all(each.bound_attention is not None for each in layers)
@@ -156,7 +156,7 @@ def test_backends_that_have_it_in_no_one_call_leave_it_to_the_layer() -> None:
     layer, _ = layer_of(choose_ops("cpu"), "plain")
     for backend in ("onednn", "reference"):
         assert choose_ops("cpu", only=backend).bind_self_attention(layer) is None
-    mixed = choose_ops("cpu", only="reference", quantization="int8")
+    mixed = choose_ops("cpu", only="reference", rounding="int8")
     assert mixed.chosen["bind_self_attention"] == "reference"
 
 

@@ -44,9 +44,7 @@ def test_defaults() -> None:
     for large in (reference_model(backbone={"vocab_size": 250_105}), reference_model("llama")):
         assert candidates(None, GPU, large) == [torch.bfloat16]
     low = reference_model().bfloat16()
-    assert candidates("auto", GPU, low) == [torch.bfloat16] and candidates("auto", CPU, low) == [
-        torch.float32
-    ]
+    assert candidates("auto", GPU, low) == [torch.bfloat16]
     low.config.dtype = "auto"  # in config.json it says no more than a call does
     assert candidates("auto", GPU, low) == [torch.bfloat16]
 
@@ -66,4 +64,4 @@ def test_a_model_that_overflows_float16_runs_in_bfloat16(
     with torch.no_grad():
         layer.weight *= 1e6
     large = GLiClassModel(folder[0], folder[1], "a model", device="cpu")
-    assert large.dtype is torch.bfloat16 and large.ops.chosen["linear"] == "reference"
+    assert large.dtype is torch.bfloat16

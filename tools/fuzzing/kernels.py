@@ -162,10 +162,10 @@ def _feed_forward(chance: Random) -> str | None:
     import torch
 
     from gliclass_fast.kernels.compiled_linear import FUSED
-    from gliclass_fast.ops import AdapterRows, choose_ops
+    from gliclass_fast.ops import ROUNDED, AdapterRows, choose_ops
     from tests.kernels import test_feed_forward as layers
 
-    ops = choose_ops("cpu", quantization=chance.choice((None, "int8")))
+    ops = choose_ops("cpu", rounding=chance.choice((None, *ROUNDED)))
     bounds = (20, 25, 40)
     depth, width, inner = (16 * chance.randint(1, most) - chance.choice((0, 0, 1, 9)) for most in bounds)
     kind = chance.choice(list(layers.KINDS))
@@ -201,11 +201,11 @@ def _self_attention(chance: Random) -> str | None:
     """Compares a bound attention half with its operations, bit by bit; returns how they differ."""
     import torch
 
-    from gliclass_fast.ops import choose_ops
+    from gliclass_fast.ops import ROUNDED, choose_ops
     from tests.kernels import test_self_attention as layers
     from tests.kernels.layouts import cumulative, sequences
 
-    ops = choose_ops("cpu", quantization=chance.choice((None, "int8")))
+    ops = choose_ops("cpu", rounding=chance.choice((None, *ROUNDED)))
     kind = chance.choice(list(layers.KINDS))
     layer, sums = layers.layer_of(ops, kind, biased=chance.random() < 0.5)
     lengths = [chance.randint(1, max(layers.LENGTHS)) for _ in range(chance.randint(1, 4))]

@@ -15,6 +15,7 @@ from tests.tiny import ALL_SCORERS, ENCODERS, reference_model
 RUNS = {
     "float16": (torch.float16, None),
     "bfloat16": (torch.bfloat16, None),
+    "bfloat16, all of it": (torch.bfloat16, "reference"),
     "float16, Triton": (torch.float16, "triton"),
 }
 

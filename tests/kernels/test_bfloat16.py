@@ -1,0 +1,116 @@
+"""Linear maps in bfloat16 stay within the error that rounding allows, on all instruction sets and without."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from gliclass_fast.kernels import _extension
+from gliclass_fast.kernels._extension import extension
+from gliclass_fast.kernels.linear import ACTIVATIONS, normed
+from tests.kernels.test_int8 import SETS, SHAPES, WAYS, Run
+
+BF16 = Run("bf16", in_pairs=False)
+
+
+@pytest.fixture(params=WAYS)
+def run(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Runs the reference, and the kernel on every instruction set that this processor has."""
+    number = WAYS[request.param]
+    if number is None:
+        return Run("bf16_reference", in_pairs=False)
+    monkeypatch.setattr(_extension, "instruction_set", lambda: (number, SETS[number][1]))
+    return BF16
+
+
+def test_one_set_has_instructions_for_it() -> None:
+    assert {name: extension().multiplies_bfloat16(number) for number, (name, _) in SETS.items()} == {
+        name: name == "avx512bf16" for name, _ in SETS.values()
+    }
+
+
+def allowed(x: Tensor, weight: Tensor) -> Tensor:
+    """Gives every element's largest error, as kernels/bfloat16.py has it."""
+    return x.double().abs() @ weight.double().abs().T / 127 + 1e-6
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_rounding_alone_separates_it_from_the_exact_product(shape: tuple[int, int, int], run: Run) -> None:
+    rows, depth, width = shape
+    x, weight, bias = torch.randn(rows, depth), torch.randn(width, depth), torch.randn(width)
+    x[:, 0] *= 50  # one column far beyond the others
+    for inputs in (x, F.gelu(x), 1e-20 * x):
+        found = run("linear", inputs, weight, bias).double()
+        exact = inputs.double() @ weight.double().T
+        error = found - bias.double() - exact
+        assert (error.abs() <= allowed(inputs, weight)).all()
+        added = run("linear_add", inputs, weight, bias, torch.ones(rows, width)).double()
+        assert torch.allclose(added, found + 1, rtol=1e-5, atol=1e-4)
+    rounded = x.bfloat16().double() @ weight.bfloat16().double().T
+    error = run("linear", x, weight, None).double() - rounded
+    assert (error.abs() <= 1e-4 * allowed(x, weight) * depth**0.5).all()  # of sums in float32
+
+
+def test_numbers_are_rounded_as_torch_does(run: Run) -> None:
+    """Ties go to even numbers, the largest ones to infinity, and no NaN becomes a number."""
+    bits = torch.tensor([0x3F808000, 0x3F818000, 0x3F80FFFF, 0x7F7FFFFF, 0x7F800000, -0x00800000, 0x7FFFFFFF])
+    values = bits.to(torch.int32).view(torch.float32)
+    found = torch.stack([run("linear", value.view(1, 1), torch.ones(16, 1), None)[0, 0] for value in values])
+    assert torch.equal(found.nan_to_num(nan=7.0), values.bfloat16().float().nan_to_num(nan=7.0))
+    assert found.isnan().tolist() == values.isnan().tolist()
+
+
+def test_small_whole_numbers_are_exact(run: Run) -> None:
+    """Products of 8 bits and their sums lose nothing, also in rows and columns that fill no vector."""
+    for rows, depth, width in ((1, 4, 8), (5, 33, 38), (20, 1021, 50), (33, 64, 48)):
+        x, weight = torch.randint(-127, 128, (rows, depth)), torch.randint(-127, 128, (width, depth))
+        assert torch.equal(run("linear", x.float(), weight.float(), None), (x @ weight.T).float())
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_what_is_not_finite_shows(value: float, run: Run) -> None:
+    """A bad value spoils its row and no other."""
+    x, weight = torch.randn(7, 40), torch.randn(38, 40)
+    x[2, 9] = value
+    for found in (
+        run("linear", x, weight, None),
+        run("norm_linear", x, weight, None, None, 1e-5),
+        run("norm_linear", x, weight, None, weight.sum(1), 1e-5),
+    ):
+        assert not found[2].isfinite().any() and found[[0, 1, 3, 4, 5, 6]].isfinite().all()
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("rms", [False, True])
+@pytest.mark.parametrize("width", [24, 96])  # halves that fill no vectors, or do
+def test_what_comes_before_and_after_the_product(activation: str, rms: bool, width: int, run: Run) -> None:
+    x, weight, bias = 3 * torch.randn(29, 50) + 1, torch.randn(width, 50), torch.randn(width)
+    product, after = run("linear", x, weight, bias), ACTIVATIONS[activation]
+    assert torch.allclose(run("linear", x, weight, bias, activation), after(product), atol=1e-5)
+    sums, n = None if rms else weight.sum(1), normed(x, 1e-5, rms)
+    found = run("norm_linear", x, weight, bias, sums, 1e-5)
+    exact = n.double() @ weight.double().T + bias
+    assert ((found - exact).abs() <= allowed(n, weight)).all()
+    gated = run("norm_linear", x, weight, bias, sums, 1e-5, activation, gated=True)
+    assert torch.allclose(gated, after(found[:, : width // 2]) * found[:, width // 2 :], atol=1e-4)
+    add = torch.randn(29, width)
+    added = run("norm_linear", x, weight, bias, sums, 1e-5, activation, add=add)
+    assert torch.allclose(added, after(found + add), atol=1e-4)
+
+
+@pytest.mark.usefixtures("kept_threads")
+@pytest.mark.parametrize("number", SETS, ids=[name for name, _ in SETS.values()])
+def test_threads_and_other_rows_change_nothing(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_extension, "instruction_set", lambda: (number, SETS[number][1]))
+    x, weight = torch.randn(230, 72), torch.randn(136, 72)
+    outs = []
+    for threads in (1, 2, 3):
+        torch.set_num_threads(threads)
+        outs.append(BF16("norm_linear", x, weight, None, None, 1e-5, "gelu", gated=True))
+    alone = BF16("norm_linear", x[200:203], weight, None, None, 1e-5, "gelu", gated=True)
+    for each in outs:
+        assert torch.equal(each, outs[0]) and torch.equal(each[200:203], alone)

@@ -101,11 +101,17 @@ class Engine:
     def tokens(self, case: Case) -> int:
         return sum(case.lengths)
 
-    def __init__(self, setting: Setting, quantization: str | None = None, cuda_graphs: bool = True) -> None:
+    def __init__(
+        self,
+        setting: Setting,
+        quantization: str | None = None,
+        cuda_graphs: bool = True,
+        dtype: str | None = None,
+    ) -> None:
         self.model = GLiClassModel.from_gliclass(
             setting.model,
             device=setting.device,
-            dtype=setting.dtype,
+            dtype=dtype or setting.dtype,
             quantization=quantization,
             cuda_graphs=cuda_graphs,
         )

@@ -71,8 +71,10 @@ class Bench:
         chosen = self.prepare(fitting)
         engine: Any = self.entrants[ENGINE].contender
         if self._rounding:
-            int8 = Engine(self._setting, quantization="int8")
+            int8, auto = Engine(self._setting, quantization="int8"), Engine(self._setting, dtype="auto")
             self.entrants[f"{ENGINE}, int8"] = Entrant(int8, rounds=True)
+            if auto.model.dtype is torch.bfloat16:
+                self.entrants[f"{ENGINE}, bfloat16"] = Entrant(auto, rounds=True)
         absent = self.invite(peer_names)
         found: dict[str, Any] = {"shape": self.model, "dtype": dtype_name(self.dtype)}
         found |= {"ops": engine.model.ops.chosen, "absent": absent}

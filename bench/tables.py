@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 REFERENCE = "gliclass"
+ROUNDED = (", int8", ", bfloat16")  # the ends of names of what rounds on purpose
 
 
 def names_in(result: dict[str, Any], part: str) -> list[str]:
@@ -87,10 +88,10 @@ def ratio_table(result: dict[str, Any], part: str) -> tuple[list[str], list[list
     return ["shape", "batch", *(f"{name}, ms" for name in (REFERENCE, *names))], rows
 
 
-def int8_error_table(result: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """Returns (columns, rows): per case, the largest error of a logit of every contender in int8."""
+def rounding_error_table(result: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Returns (columns, rows): per case, the largest error of a logit of every contender that rounds."""
     cases = [(run["shape"], row) for run in result["runs"] for row in run["rows"]]
-    names = list(dict.fromkeys(name for _, row in cases for name in row["errors"] if name.endswith(", int8")))
+    names = list(dict.fromkeys(name for _, row in cases for name in row["errors"] if name.endswith(ROUNDED)))
     rows = []
     for shape, row in cases:
         errors = (row["errors"].get(name) for name in names)

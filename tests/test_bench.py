@@ -21,9 +21,10 @@ from gliclass_fast.bench.cases import Case
 from gliclass_fast.bench.command import _chosen
 from gliclass_fast.bench.contenders import Setting, Stock
 from gliclass_fast.bench.presets import ON_CPUS, PRESETS
-from gliclass_fast.bench.run import ENGINE, PATIENCE, Bench
+from gliclass_fast.bench.run import ENGINE, PATIENCE, SAMPLED, Bench
 from gliclass_fast.bench.timing import Times
 from gliclass_fast.cli import app
+from gliclass_fast.runtime import dtype
 
 DEMO = str(demo.PATH)
 CASES = [Case("1x40", (40,)), Case("2 of 40-60", (40, 60))]
@@ -50,10 +51,18 @@ def peer(name: str, change: Any = lambda logits: logits, **options: Any) -> Simp
 
 
 @pytest.mark.slow
-def test_every_case_is_checked_and_timed() -> None:
+def test_every_case_is_checked_and_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dtype, "is_faster", lambda *sizes: True)
     found = bench(["gliclass", "ONNX Runtime", "ONNX Runtime, int8"], parts=("forward", "pipeline"))
     assert not found["absent"] and [row["case"] for row in found["rows"]] == ["1x40", "2 of 40-60"]
-    everyone = {ENGINE, f"{ENGINE}, int8", "gliclass", "ONNX Runtime", "ONNX Runtime, int8"}
+    everyone = {
+        ENGINE,
+        f"{ENGINE}, int8",
+        f"{ENGINE}, bfloat16",
+        "gliclass",
+        "ONNX Runtime",
+        "ONNX Runtime, int8",
+    }
     for row in found["rows"]:
         assert row["forward"].keys() == row["errors"].keys() == everyone and not row["left_out"]
         assert row["pipeline"].keys() == everyone - {"ONNX Runtime", "ONNX Runtime, int8"}
@@ -71,16 +80,16 @@ def test_a_wrong_answer_gets_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def rounded(logits: np.ndarray) -> np.ndarray:
         seen.append(float(logits[0]))
-        return logits + (0.01 if len(seen) % 8 else 2)
+        return logits + (0.01 if len(seen) % SAMPLED else 2)
 
     wrong["rounded"] = peer("rounded", rounded, ROUNDS=True)
     monkeypatch.setattr(peers, "available", lambda: wrong)
     for row in bench(["off", "rounded"])["rows"]:
         assert "off" not in row["forward"] and row["left_out"]["off"].startswith("wrong: logit error")
         assert "rounded" in row["forward"]
-        assert row["errors"]["rounded"] > 0.1  # of the eighth text
-    assert len(seen) == 16
-    assert len(set(seen[:8])) == len(set(seen[8:])) == 8  # eight texts a case, no two alike
+        assert row["errors"]["rounded"] > 0.1  # of the last text
+    assert len(seen) == 2 * SAMPLED
+    assert len(set(seen[:SAMPLED])) == len(set(seen[SAMPLED:])) == SAMPLED  # no two texts of a case are alike
 
 
 @pytest.mark.slow
@@ -249,7 +258,7 @@ def test_tables() -> None:
     left_out = ["20 2", "slow", "about 99 s a run", "", "", "", "", ""]
     assert left_out in tables.case_rows(found["runs"][0], "forward")
     found["runs"][0]["rows"][0]["errors"]["fast, int8"] = 0.0125
-    columns, rows = tables.int8_error_table(found)
+    columns, rows = tables.rounding_error_table(found)
     assert columns == ["shape", "batch", "fast, int8"]
     assert rows[:2] == [["tiny", "10 1", "0.0125"], ["tiny", "20 1", ""]]
     columns, rows = tables.ratio_table(found, "forward")

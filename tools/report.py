@@ -14,10 +14,10 @@ from typing import Any
 from gliclass_fast.bench.tables import (
     cpu_kind,
     grid_table,
-    int8_error_table,
     machine_line,
     markdown,
     ratio_table,
+    rounding_error_table,
     serving_tables,
     thread_table,
 )
@@ -36,14 +36,15 @@ KINDS = ("intel-avx512vnni", "amd-avx512vnni")  # of CPUs, whose results stand s
 def summary(_: Any) -> str:
     """Renders four rows of every kind of CPU: both shapes on one text and on a ragged batch."""
     results = [json.loads(file.read_text(encoding="utf-8")) for file in sorted(RESULTS.glob("peers-*.json"))]
-    columns: list[str] = []
-    rows: list[list[str]] = []
+    rows: list[dict[str, str]] = []
     for result in results:
         columns, found = ratio_table(result, "forward")
-        kind = cpu_kind(result["machine"])
-        rows += [[kind, *row] for row in sorted(found) if row[1] in SUMMARY_BATCHES]
+        chosen = (dict(zip(columns, row, strict=True)) for row in sorted(found) if row[1] in SUMMARY_BATCHES)
+        rows += [{"CPU": cpu_kind(result["machine"]), **row} for row in chosen]
+    widest: dict[str, str] = max(rows, key=lambda row: len(row))  # not every kind of CPU has every engine
+    columns = list(widest)
     machines = "\n".join(f"- {machine_line(result['machine'])}" for result in results)
-    return f"{markdown(['CPU', *columns], rows)}\n\n{machines}"
+    return f"{markdown(columns, [[row.get(each, '') for each in columns] for row in rows])}\n\n{machines}"
 
 
 def compared(result: dict[str, Any]) -> str:
@@ -51,8 +52,8 @@ def compared(result: dict[str, Any]) -> str:
     tables = [f"{part}:\n\n{markdown(*ratio_table(result, part))}" for part in result["parts"]]
     errors = (row["errors"]["gliclass-fast"] for run in result["runs"] for row in run["rows"])
     tables.append(f"Largest error of a float32 logit: {max(errors):.0e}.")
-    columns, rows = int8_error_table(result)
-    tables.append(f"Largest errors of logits in int8:\n\n{markdown(columns, rows)}")
+    columns, rows = rounding_error_table(result)
+    tables.append(f"Largest errors of logits of engines that round:\n\n{markdown(columns, rows)}")
     return "\n\n".join([machine_line(result["machine"]), *tables])
 
 

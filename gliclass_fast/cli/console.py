@@ -93,7 +93,7 @@ Delimiter = Annotated[
 NoText = Annotated[bool, Option("--no-text", help="Leave the text out of the result.")]
 Dtype = Annotated[
     str | None,
-    Option(help="float32, float16 or bfloat16.", show_default="16 bit on a GPU, else float32"),
+    Option(help="float32, float16, bfloat16, or auto.", show_default="16 bit on a GPU, else float32"),
 ]
 Threads = Annotated[int | None, Option(help="Threads of the CPU.", show_default="torch's", min=1)]
 DEMO_MODEL = str(PATH)

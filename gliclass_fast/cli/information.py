@@ -16,8 +16,12 @@ from gliclass_fast.cli.tables import table
 from gliclass_fast.models.configuration import read_config
 from gliclass_fast.ops import IMPLEMENTATIONS, ORDER, choose_ops, compiled_kernels, unavailable_reason
 
-# what int8 products are fast with: names of torch.cpu.get_capabilities
-_INT8_INSTRUCTIONS = {"VNNI": ("avx512_vnni", "avx_vnni"), "AMX": ("amx_int8",)}
+# what rounded products are fast with: names of torch.cpu.get_capabilities
+_ROUNDED_INSTRUCTIONS = {
+    "VNNI": ("avx512_vnni", "avx_vnni"),
+    "AVX512_BF16": ("avx512_bf16",),
+    "AMX": ("amx_int8",),
+}
 
 
 def info(device: str, model: str | None) -> None:
@@ -46,12 +50,12 @@ def _facts(kind: str) -> Table:
 
 
 def _instructions() -> str:
-    """Names the vector instructions that torch uses, and whether there are those for int8."""
+    """Names the vector instructions that torch uses, and those that int8 and bfloat16 are fast with."""
     found = [torch.backends.cpu.get_cpu_capability()]
     if not hasattr(torch.cpu, "get_capabilities"):
         return found[0]
     known = torch.cpu.get_capabilities()
-    for name, flags in _INT8_INSTRUCTIONS.items():
+    for name, flags in _ROUNDED_INSTRUCTIONS.items():
         found.append(f"{name}: {'yes' if any(known.get(flag) for flag in flags) else 'no'}")
     return ", ".join(found)
 

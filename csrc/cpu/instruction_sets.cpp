@@ -31,6 +31,7 @@
   }
 
 DECLARE(portable)
+static bool anywhere() { return true; }
 #ifdef __x86_64__
 DECLARE(avx2)
 DECLARE_INT8(avxvnni)
@@ -82,8 +83,7 @@ const InstructionSet INSTRUCTION_SETS[] = {
 #endif
     SET("avx2", has_avx2, avx2, avx2, avx2),
 #endif
-    SET(
-        "portable", [] { return true; }, portable, portable, portable),
+    SET("portable", anywhere, portable, portable, portable),
 };
 const int INSTRUCTION_SET_COUNT = sizeof(INSTRUCTION_SETS) / sizeof(InstructionSet);
 

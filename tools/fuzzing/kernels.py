@@ -20,8 +20,8 @@ from typing import Any
 from tools.fuzzing import sanitized
 
 WITHIN = 1e-4  # of the largest value, or of 1
-BOUND = 1.001  # of int8's bound: norms differ in their last bits
-LINEAR = ("linear", "linear_add", "norm_linear")  # what int8 has too
+BOUND = 1.001  # of the bound of what rounds: norms differ in their last bits
+LINEAR = ("linear", "linear_add", "norm_linear")  # what int8 and bfloat16 have too
 NUMBERED = "case "  # begins the line that is on standard error when a sanitizer ends the process
 
 
@@ -141,19 +141,23 @@ def _norm_linear(chance: Random) -> tuple[str, Any]:
     return "norm_linear", norm_linear(_float32(), chance.choice(list(ACTIVATIONS)), **sizes, **rest)
 
 
-def _int8(operation: str, arguments: tuple[Any, ...], in_pairs: bool) -> str | None:
-    """Runs a map in int8, without an activation, and returns by how much its error exceeds the bound."""
+def _rounded(backend: str, operation: str, arguments: tuple[Any, ...], in_pairs: bool) -> str | None:
+    """Runs a map that rounds, without an activation; returns by how much its error exceeds the bound."""
     from gliclass_fast.kernels.linear import normed
-    from tests.kernels.test_int8 import Run, allowed
+    from tests.kernels import test_bfloat16, test_int8
 
     x, weight, bias, *rest = arguments
     rest = rest[: {"linear": 0, "linear_add": 1, "norm_linear": 2}[operation]]
-    found = Run("int8", in_pairs)(operation, x, weight, bias, *rest)
+    found = test_int8.Run(backend, in_pairs)(operation, x, weight, bias, *rest)
     rows = normed(x, rest[1], rest[0] is None) if operation == "norm_linear" else x
     exact = rows.double() @ weight.double().T + (0 if bias is None else bias)
     if operation == "linear_add":
         exact += rest[0]
-    error = float(((found - exact).abs() / allowed(rows, weight, exact, in_pairs)).max())
+    if backend == "int8":
+        allowed = test_int8.allowed(rows, weight, exact, in_pairs)
+    else:
+        allowed = test_bfloat16.allowed(rows, weight) + 1e-6 * exact.abs()
+    error = float(((found - exact).abs() / allowed).max())
     return None if error <= BOUND else f"error {error:.4f} times its bound"
 
 
@@ -283,8 +287,9 @@ def _run(chance: Random, chosen: int) -> tuple[str, str | None]:
         half = chance.choice(list(LAYERS))
         return half, LAYERS[half](chance)
     operation, (arguments, slow) = chance.choice(CASES)(chance)
-    if operation in LINEAR and chance.random() < 0.5:
-        return f"{operation}, int8", _int8(operation, arguments, extension().int8_adds_pairs(chosen))
+    if operation in LINEAR and (backend := chance.choice(("cpp", "int8", "bf16"))) != "cpp":
+        in_pairs = extension().int8_adds_pairs(chosen)
+        return f"{operation}, {backend}", _rounded(backend, operation, arguments, in_pairs)
     found = implementation(operation, "cpp")(*cases.packed(operation, "cpp", arguments)).double()
     exact = slow(torch.float64)
     if found.shape != exact.shape:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import pytest
 import torch
 from torch import Tensor
@@ -12,7 +10,7 @@ from torch.nn import functional as F
 from gliclass_fast.kernels import _extension
 from gliclass_fast.kernels._extension import extension
 from gliclass_fast.kernels.linear import ACTIVATIONS, normed
-from tests.kernels.test_int8 import SETS, SHAPES, WAYS, Run
+from tests.kernels.rounded import SETS, SHAPES, WAYS, Run
 
 BF16 = Run("bf16", in_pairs=False)
 
@@ -71,19 +69,6 @@ def test_small_whole_numbers_are_exact(run: Run) -> None:
         assert torch.equal(run("linear", x.float(), weight.float(), None), (x @ weight.T).float())
 
 
-@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-def test_what_is_not_finite_shows(value: float, run: Run) -> None:
-    """A bad value spoils its row and no other."""
-    x, weight = torch.randn(7, 40), torch.randn(38, 40)
-    x[2, 9] = value
-    for found in (
-        run("linear", x, weight, None),
-        run("norm_linear", x, weight, None, None, 1e-5),
-        run("norm_linear", x, weight, None, weight.sum(1), 1e-5),
-    ):
-        assert not found[2].isfinite().any() and found[[0, 1, 3, 4, 5, 6]].isfinite().all()
-
-
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("rms", [False, True])
 @pytest.mark.parametrize("width", [24, 96])  # halves that fill no vectors, or do
@@ -100,17 +85,3 @@ def test_what_comes_before_and_after_the_product(activation: str, rms: bool, wid
     add = torch.randn(29, width)
     added = run("norm_linear", x, weight, bias, sums, 1e-5, activation, add=add)
     assert torch.allclose(added, after(found + add), atol=1e-4)
-
-
-@pytest.mark.usefixtures("kept_threads")
-@pytest.mark.parametrize("number", SETS, ids=[name for name, _ in SETS.values()])
-def test_threads_and_other_rows_change_nothing(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_extension, "instruction_set", lambda: (number, SETS[number][1]))
-    x, weight = torch.randn(230, 72), torch.randn(136, 72)
-    outs = []
-    for threads in (1, 2, 3):
-        torch.set_num_threads(threads)
-        outs.append(BF16("norm_linear", x, weight, None, None, 1e-5, "gelu", gated=True))
-    alone = BF16("norm_linear", x[200:203], weight, None, None, 1e-5, "gelu", gated=True)
-    for each in outs:
-        assert torch.equal(each, outs[0]) and torch.equal(each[200:203], alone)

@@ -122,7 +122,8 @@ import sys
 from tools.fuzzing import sanitized
 sanitized.load(sys.argv[1])
 import torch
-from tests.kernels import test_bfloat16, test_cpu, test_feed_forward, test_int8, test_self_attention
+from tests.kernels import test_bfloat16, test_cpu, test_feed_forward, test_int8, test_rounded
+from tests.kernels import test_self_attention
 from gliclass_fast.ops import ROUNDED
 import pytest
 assert test_cpu.extension().__file__ == sys.argv[1]
@@ -133,9 +134,10 @@ for number in test_cpu.SETS:
         for rounding in (None, *ROUNDED):
             for layers in (test_feed_forward, test_self_attention):
                 layers.test_it_is_what_its_operations_are(number, rounding, patch)
-        run = test_int8.Run("int8", test_cpu.extension().int8_adds_pairs(number))
+        run = test_rounded.Run("int8", test_cpu.extension().int8_adds_pairs(number))
         test_int8.test_sums_of_whole_numbers_are_exact(run)
-        test_int8.test_threads_and_other_rows_change_nothing(run)
+        for each in (run, test_bfloat16.BF16):
+            test_rounded.test_threads_and_other_rows_change_nothing(each)
         bf16 = test_bfloat16.BF16
         test_bfloat16.test_small_whole_numbers_are_exact(bf16)
         for width in (24, 96):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-from dataclasses import dataclass
 
 import pytest
 import torch
@@ -15,23 +14,7 @@ from gliclass_fast.kernels import _extension, int8
 from gliclass_fast.kernels._extension import extension
 from gliclass_fast.kernels.linear import ACTIVATIONS, normed
 from gliclass_fast.ops import implementation
-
-SHAPES = [(1, 33, 38), (17, 768, 3072), (130, 3072, 768), (2, 5, 7)]
-SETS = extension().instruction_sets()
-WAYS = {"reference": None, **{name: number for number, (name, _) in SETS.items()}}
-
-
-@dataclass(frozen=True)
-class Run:
-    """A Run is a function of (operation, x, weight, ...) that packs the weight for a backend."""
-
-    backend: str
-    in_pairs: bool  # The backend adds two neighbouring products up in 16 bits.
-
-    def __call__(self, operation: str, x: Tensor, weight: Tensor, *rest: object, **options: object) -> Tensor:
-        packed = implementation("pack_linear", self.backend)(weight)
-        found: Tensor = implementation(operation, self.backend)(x, packed, *rest, **options)
-        return found
+from tests.kernels.rounded import SETS, SHAPES, WAYS, Run
 
 
 @pytest.fixture(params=WAYS)
@@ -139,19 +122,6 @@ def test_rows_of_zeros_stay_zeros(run: Run) -> None:
     assert torch.allclose(normed, torch.ones(2, 8), atol=1e-3)
 
 
-@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-def test_what_is_not_finite_shows(value: float, run: Run) -> None:
-    """A bad value spoils its row and no other."""
-    x, weight = torch.randn(7, 40), torch.randn(38, 40)
-    x[2, 9] = value
-    for found in (
-        run("linear", x, weight, None),
-        run("norm_linear", x, weight, None, None, 1e-5),
-        run("norm_linear", x, weight, None, weight.sum(1), 1e-5),
-    ):
-        assert not found[2].isfinite().any() and found[[0, 1, 3, 4, 5, 6]].isfinite().all()
-
-
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("rms", [False, True])
 @pytest.mark.parametrize("width", [24, 96])  # halves that fill no vectors, or do
@@ -172,18 +142,6 @@ def test_what_comes_before_and_after_the_product(activation: str, rms: bool, wid
     add = torch.randn(29, width)
     added = run("norm_linear", x, weight, bias, sums, 1e-5, activation, add=add)
     assert torch.allclose(added, after(found + add), atol=1e-4)
-
-
-@pytest.mark.usefixtures("kept_threads")
-def test_threads_and_other_rows_change_nothing(run: Run) -> None:
-    x, weight = torch.randn(230, 72), torch.randn(136, 72)
-    outs = []
-    for threads in (1, 2, 3):
-        torch.set_num_threads(threads)
-        outs.append(run("norm_linear", x, weight, None, None, 1e-5, "gelu", gated=True))
-    alone = run("norm_linear", x[200:203], weight, None, None, 1e-5, "gelu", gated=True)
-    for each in outs:
-        assert torch.equal(each, outs[0]) and torch.equal(each[200:203], alone)
 
 
 def test_what_the_kernel_cannot_read_raises() -> None:

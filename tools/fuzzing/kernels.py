@@ -144,11 +144,11 @@ def _norm_linear(chance: Random) -> tuple[str, Any]:
 def _rounded(backend: str, operation: str, arguments: tuple[Any, ...], in_pairs: bool) -> str | None:
     """Runs a map that rounds, without an activation; returns by how much its error exceeds the bound."""
     from gliclass_fast.kernels.linear import normed
-    from tests.kernels import test_bfloat16, test_int8
+    from tests.kernels import rounded, test_bfloat16, test_int8
 
     x, weight, bias, *rest = arguments
     rest = rest[: {"linear": 0, "linear_add": 1, "norm_linear": 2}[operation]]
-    found = test_int8.Run(backend, in_pairs)(operation, x, weight, bias, *rest)
+    found = rounded.Run(backend, in_pairs)(operation, x, weight, bias, *rest)
     rows = normed(x, rest[1], rest[0] is None) if operation == "norm_linear" else x
     exact = rows.double() @ weight.double().T + (0 if bias is None else bias)
     if operation == "linear_add":

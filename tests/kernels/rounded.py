@@ -1,0 +1,27 @@
+"""Linear maps that round, run on every instruction set that this processor has, and without any."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from gliclass_fast.kernels._extension import extension
+from gliclass_fast.ops import implementation
+
+SHAPES = [(1, 33, 38), (17, 768, 3072), (130, 3072, 768), (2, 5, 7)]
+SETS = extension().instruction_sets()
+WAYS = {"reference": None, **{name: number for number, (name, _) in SETS.items()}}
+
+
+@dataclass(frozen=True)
+class Run:
+    """A Run is a function of (operation, x, weight, ...) that packs the weight for a backend."""
+
+    backend: str
+    in_pairs: bool  # The backend adds two neighbouring products up in 16 bits.
+
+    def __call__(self, operation: str, x: Tensor, weight: Tensor, *rest: object, **options: object) -> Tensor:
+        packed = implementation("pack_linear", self.backend)(weight)
+        found: Tensor = implementation(operation, self.backend)(x, packed, *rest, **options)
+        return found

@@ -38,7 +38,9 @@ class EncodedPrompt:
     label_spans: np.ndarray
     has_example: bool = False  # the prompt has an <<EXAMPLE>> that the configuration knows
     tokens_cut: int = 0  # tokens that the window left no room for
-    text_end: int | None = None  # where the text part ends; None: where the prompt ends
+    # where the text part ends; None: where the prompt ends. In a label_prompt that a prompt holds, this is
+    # behind the token that stands for the text, and 0 where there is none
+    text_end: int | None = None
     label_vectors: Tensor | None = None  # [labels, C], for bi-encoders only
     # the labels as a sequence: for encoder-decoders one of its own, for decoder-kv the end of this one
     label_prompt: EncodedPrompt | None = None
@@ -155,6 +157,7 @@ class PackedBatch:
     max_seqlen: int  # no prompt is longer; the bound of a bucket, not a measured value
     num_prompts: int  # how many of the N are real
     num_labels: int  # how many of the L are real
+    lacks_texts: bool = False  # whether the text part of a prompt is empty
     label_vectors: Tensor | None = None  # [L, C], for bi-encoders only
     label_prompts: PackedBatch | None = None  # the label_prompt of every prompt that has one
 
@@ -208,6 +211,7 @@ class PackedBatch:
             self.max_seqlen,
             self.num_prompts,
             self.num_labels,
+            self.lacks_texts,
             self.label_vectors,
             None if self.label_prompts is None else self.label_prompts.to(block.device),
         )

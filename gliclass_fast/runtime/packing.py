@@ -70,6 +70,7 @@ def pack(
         max_seqlen,
         num_prompts=count,
         num_labels=labels,
+        lacks_texts=any([prompt.text_end == prompt.text_start for prompt in prompts]),
         label_vectors=torch.cat(vectors) if vectors else None,
         label_prompts=pack(of_labels, pinned=pinned, adapter_slots=adapter_slots, vocabulary=vocabulary)
         if of_labels
@@ -126,7 +127,7 @@ def _many(
         [len(prompt.token_ids) for prompt in prompts]
         + [len(prompt.label_spans) for prompt in prompts]
         + [prompt.text_start for prompt in prompts]
-        + [prompt.text_end or len(prompt.token_ids) for prompt in prompts]
+        + [len(prompt.token_ids) if prompt.text_end is None else prompt.text_end for prompt in prompts]
         + [prompt.has_example for prompt in prompts],
         dtype=np.int32,
     ).reshape(5, count)
@@ -157,7 +158,7 @@ def _one(prompts: Sequence[EncodedPrompt], spare: int, whole_text: bool, label_o
     """Returns what `_many` does for one prompt, in plain Python, as NumPy's calls would take most time."""
     [prompt] = prompts
     spans, tokens, labels = prompt.label_spans, len(prompt.token_ids), len(prompt.label_spans)
-    text = (prompt.text_start, prompt.text_end or tokens)
+    text = (prompt.text_start, tokens if prompt.text_end is None else prompt.text_end)
     compared = (0, tokens) if whole_text else text
     segments = np.full(tokens, 2 if prompt.has_example else 1, dtype=np.int32)
     if not prompt.has_example:

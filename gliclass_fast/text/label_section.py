@@ -38,27 +38,38 @@ def labels_last(
     context: np.ndarray, sep_id: int, section: np.ndarray, spans: np.ndarray, **rest: Any
 ) -> EncodedPrompt:
     """Makes the prompt of a context and a label section; `spans` are those of the labels in the section."""
-    start = len(context) + 1
-    return EncodedPrompt(
-        token_ids=np.concatenate((context, np.array([sep_id], dtype=np.int32), section)),
-        text_start=0,
-        label_spans=spans + start,
-        text_end=start,
-        label_prompt=EncodedPrompt(section, 0, spans),
-        holds_label_prompt=True,
-        **rest,
-    )
+    ids = np.concatenate((context, np.array([sep_id], dtype=np.int32), section))
+    return _with_section(ids, EncodedPrompt(section, 0, spans), **rest)
 
 
 def prompt_of_section_ids(ids: np.ndarray, config: ModelConfig) -> EncodedPrompt:
-    """Returns the prompt of ids [tokens] whose label section follows the last <<SEP>> before the labels."""
+    """Returns the prompt of ids [tokens] that a caller made, which has no label where no marker is in them.
+
+    The label section follows the last <<SEP>> before the labels; where there is none, it is all ids. Its own
+    last <<SEP>> stands for the text, wherever it is, and a section without one has an empty text part.
+    """
     ends = np.flatnonzero(ids == config.class_token_index) + 1
-    seps = np.flatnonzero(ids[: ends[0]] == config.sep_token_index) if len(ends) else ends
-    if not len(seps):
+    if not len(ends):
         return EncodedPrompt.of_text(ids, 0)
-    start = int(seps[-1]) + 1
+    behind_seps = np.flatnonzero(ids == config.sep_token_index) + 1
+    start = int(behind_seps[behind_seps < ends[0]].max(initial=0))
     spans = consecutive_spans(np.diff(ends, prepend=start).tolist())
-    return labels_last(ids[: start - 1], config.sep_token_index, ids[start:], spans)
+    text_end = max(int(behind_seps.max(initial=0)) - start, 0)
+    return _with_section(ids, EncodedPrompt(ids[start:], 0, spans, text_end=text_end))
+
+
+def _with_section(ids: np.ndarray, section: EncodedPrompt, **rest: Any) -> EncodedPrompt:
+    """Returns the prompt of ids that end with those of a section, which follows the text part or is all."""
+    start = len(ids) - len(section.token_ids)
+    return EncodedPrompt(
+        token_ids=ids,
+        text_start=0,
+        label_spans=section.label_spans + start,
+        text_end=start or None,  # where the section is all ids, the text part is all of them too
+        label_prompt=section,
+        holds_label_prompt=True,
+        **rest,
+    )
 
 
 class LabelsLast:

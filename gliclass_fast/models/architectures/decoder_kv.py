@@ -151,5 +151,7 @@ def section_places(batch: PackedBatch) -> Tensor:
     sections = batch.label_prompts
     assert sections is not None
     places = torch.arange(len(sections.positions), dtype=torch.int32, device=sections.block.device)
-    owner = torch.searchsorted(sections.cu_seqlens[1:].contiguous(), places, right=True)
-    return batch.text_spans[:, 1][owner] + sections.positions
+    ends = sections.cu_seqlens[1:]
+    owner = torch.searchsorted(ends.contiguous(), places, right=True)
+    before = batch.cu_seqlens[1 : 1 + len(ends)] - ends  # tokens of texts, up to every section's own
+    return places + before[owner]

@@ -2,7 +2,8 @@
 reads [text; label].
 
 A section holds every label with its <<LABEL>> behind it, and ends with a <<SEP>>. The row of that last token
-stands for the text, and the row of <<LABEL>> for its label.
+stands for the text, and the row of <<LABEL>> for its label. Of tokens that a caller made, the section may go on
+behind its last <<SEP>>, or have none: zeros then stand for the text, as in the reference.
 """
 
 from __future__ import annotations
@@ -99,7 +100,7 @@ class SectionEncoder(nn.Module):
 
 def represented(rows: Tensor, sections: PackedBatch) -> tuple[Tensor, Tensor]:
     """Returns the rows that stand for texts, [N, C], and for labels, [L, C]."""
-    return rows[sections.cu_seqlens[1:] - 1], rows[sections.label_spans[:, 1] - 1]
+    return rows[sections.text_spans[:, 1] - 1], rows[sections.label_spans[:, 1] - 1]
 
 
 class PairClassifier(nn.Module):
@@ -115,6 +116,8 @@ class PairClassifier(nn.Module):
         self.last = Linear(hidden // 2, 1, ops)
 
     def forward(self, text_rows: Tensor, label_rows: Tensor, sections: PackedBatch) -> Scored:
+        if sections.lacks_texts:  # the row of such a text is any
+            text_rows = torch.where(sections.text_spans.diff(dim=1) > 0, text_rows, 0)
         texts, labels = both((self.text, self.label), (text_rows, label_rows))
         if self.normalizes:
             texts, labels = normalize_plus_eps(texts), normalize_plus_eps(labels)

@@ -102,6 +102,46 @@ def test_tensors_have_as_many_slots_as_labels(options: dict[str, Any]) -> None:
             loaded(model)(**inputs, use_recurrence=value)
 
 
+SECTIONS = {  # as a tokenizer that a caller uses may give them
+    "whole": "text<<SEP>>sports<<LABEL>>art<<LABEL>><<SEP>>",
+    "special tokens of the tokenizer": "[CLS]text<<SEP>>sports<<LABEL>>art<<LABEL>><<SEP>>[SEP]",
+    "a token behind": "text<<SEP>>sports<<LABEL>>art<<LABEL>><<SEP>>x",
+    "the end cut off": "text<<SEP>>sports<<LABEL>>art<<LABEL>>",
+    "a label cut off": "text<<SEP>>sports<<LABEL>>ar",
+    "a separator between labels": "a<<SEP>>b<<SEP>>sports<<LABEL>><<SEP>>art<<LABEL>>",
+    "a label marker in the text": "a <<LABEL>> b<<SEP>>sports<<LABEL>>art<<LABEL>><<SEP>>",
+    "labels alone": "sports<<LABEL>>art<<LABEL>>",
+    "a separator in front": "<<SEP>>sports<<LABEL>><<SEP>>",
+}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"normalize_features": True},
+        {"recurrent_steps": 3, "recurrent_read_text": True, "recurrent_halt_threshold": None},
+        {"recurrent_steps": 3, "problem_type": "single_label_classification", "use_calibrator": True},
+    ],
+    ids=["one step", "reads the text", "halts"],
+)
+def test_sections_that_a_caller_made(options: dict[str, Any]) -> None:
+    """The last <<SEP>> stands for the text wherever it is, zeros where the section has none; and where no
+    <<SEP>> is in front of the labels, the section is all tokens."""
+    model, tokens = tiny(**options), byte_tokenizer()
+    ours, expected = loaded(model), []
+    batch = tokens(list(SECTIONS.values()), add_special_tokens=False, padding=True, return_tensors="pt")
+    for ids, mask in zip(batch["input_ids"], batch["attention_mask"], strict=True):
+        alone = ids[None, mask.bool()]
+        with torch.no_grad():
+            expected.append(model(alone, torch.ones_like(alone)).logits[0].numpy())
+        assert_same_logits(ours(alone).logits[0].numpy(), expected[-1])
+    found = ours(**batch)
+    for logits, used, wanted in zip(found.logits, found.class_mask.bool(), expected, strict=True):
+        assert_same_logits(logits[used].numpy(), wanted)
+    with pytest.raises(ValueError, match=r"input_ids\[0\] holds no label"):
+        ours(tokens(["text<<SEP>>sports"], add_special_tokens=False, return_tensors="pt")["input_ids"])
+
+
 def test_every_token_counts_once() -> None:
     """The scorer reads the hidden states of the label section: that costs more, but reads no token again."""
     pipeline = fast_pipeline(tiny())

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from gliclass_fast.checkpoint.documents import read_object
 from gliclass_fast.checkpoint.errors import CheckpointError
+from gliclass_fast.checkpoint.name_patterns import compiled, refused_pattern, slowest
 from gliclass_fast.checkpoint.tensors import SafetensorsFiles, SafetensorsFolder
 
 logger = logging.getLogger(__name__)
@@ -35,8 +36,7 @@ _SWITCHES = (
     "trainable_token_indices", "target_parameters", "arrow_config", "kasa_config", "monteclora_config",
 )  # fmt: skip
 _MOST_RANK, _MOST_ALPHA = 1 << 16, 1e6
-# a file chooses the patterns, and matching takes time that grows as the length of a name to their power
-_MOST_PATTERNS, _MOST_REPEATS = 256, 3
+_MOST_PATTERNS = 256
 # these starting values are taken out of the base weights; PEFT takes "OLoRA" as "olora"
 _STARTS = ("pissa", "olora", "loftq", "corda", "lora_ga")
 
@@ -153,6 +153,7 @@ class LoraPairs:
                 raise CheckpointError(f"{source}: {weight} has two adapters, {modules[weight]} and {module}")
             if len(names) < 2:
                 raise CheckpointError(f"{source}: for {weight} there is only {next(iter(names.values()))}")
+        _check_steps(source, options, [module for _, module in sides])
         self._pairs = {
             weight: Pair(names["A"], names["B"], *_rank_and_scaling(options, module))
             for (weight, module), names in sides.items()
@@ -236,12 +237,23 @@ def _rank_and_scaling(options: Mapping[str, Any], module: str) -> tuple[int, flo
 
     def read(patterns: str, option: str) -> Any:
         for pattern, value in (options.get(patterns) or {}).items():
-            if re.match(rf"(.*\.)?({pattern})$", module):
+            if compiled(pattern).match(module):
                 return value
         return options.get(option, 8)
 
     rank, alpha = read("rank_pattern", "r"), read("alpha_pattern", "lora_alpha")
     return rank, alpha / (math.sqrt(rank) if options.get("use_rslora") else rank)
+
+
+def _check_steps(source: Path, options: Mapping[str, Any], modules: Sequence[str]) -> None:
+    """Raises CheckpointError where the patterns could take very long to match the names of these modules."""
+    for patterns in ("rank_pattern", "alpha_pattern"):
+        if (pattern := slowest(options.get(patterns) or {}, modules)) is not None:
+            raise CheckpointError(
+                f"{source}: the pattern {pattern[:80]!r} of {patterns} in {CONFIG} could take very long to "
+                f"match the names of {len(modules)} module(s): it and those beside it repeat, choose by | or "
+                "leave out by ? too much"
+            )
 
 
 def _check_numbers(file: Path, options: Mapping[str, Any]) -> None:
@@ -251,7 +263,7 @@ def _check_numbers(file: Path, options: Mapping[str, Any]) -> None:
         if not isinstance(chosen, Mapping) or len(chosen) > _MOST_PATTERNS:
             raise CheckpointError(f"{file}: {patterns} is not an object of at most {_MOST_PATTERNS} patterns")
         for pattern in chosen:
-            if reason := _refused_pattern(pattern):
+            if reason := refused_pattern(pattern):
                 raise CheckpointError(f"{file}: the pattern {pattern[:80]!r} of {patterns} {reason}")
         for name, value in [(option, options.get(option, 8)), *chosen.items()]:
             whole = type(value) is int and 1 <= value <= _MOST_RANK
@@ -261,15 +273,3 @@ def _check_numbers(file: Path, options: Mapping[str, Any]) -> None:
                 raise CheckpointError(
                     f"{file}: {name[:80]}={str(value)[:40]} is no {option}; supported: {wanted}"
                 )
-
-
-def _refused_pattern(pattern: str) -> str | None:
-    """Returns why a regular expression is refused: it is none, or could take very long to match."""
-    try:
-        re.compile(pattern)
-    except (re.error, RecursionError, OverflowError) as error:
-        return f"is not a regular expression: {error}"
-    plain = re.sub(r"\\.|\[[^\]]*\]", "x", pattern)  # without escaped characters and sets of them
-    if re.search(r"\)[*+{]", plain) or len(re.findall(r"[*+{]", plain)) > _MOST_REPEATS:
-        return f"repeats a group, or repeats more than {_MOST_REPEATS} times"
-    return None

@@ -70,7 +70,7 @@ def pack(
         max_seqlen,
         num_prompts=count,
         num_labels=labels,
-        lacks_texts=any([prompt.text_end == prompt.text_start for prompt in prompts]),
+        lacks_texts=any(prompt.text_end == prompt.text_start for prompt in prompts),
         label_vectors=torch.cat(vectors) if vectors else None,
         label_prompts=pack(of_labels, pinned=pinned, adapter_slots=adapter_slots, vocabulary=vocabulary)
         if of_labels

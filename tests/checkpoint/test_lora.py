@@ -91,7 +91,7 @@ def test_patterns(folder: Path, layout: str) -> None:
     scaling = {QUERY: 7 / 4, VALUE: 7 / 2, UP: 10 / 4, DOWN: 5 / 3}
     patterns = {
         "rank_pattern": {"self.value": 2, "ayer.1.intermediate.dense": 9, r"layer\.\d+\.output\.dense": 3},
-        "alpha_pattern": {r"self\.(query|value)": 7, QUERY: 100, DOWN: 5},
+        "alpha_pattern": {r"self\.(query|value)": 7, QUERY: 100, r".*\.\d+\.(?:in|out)put\.dense?": 5},
     }
     check(folder, layout, pairs, scaling, **patterns)
 

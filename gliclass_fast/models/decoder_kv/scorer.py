@@ -2,7 +2,7 @@
 reads [text; label].
 
 A section holds every label with its <<LABEL>> behind it, and ends with a <<SEP>>. The row of that last token
-stands for the text, and the row of <<LABEL>> for its label. Of tokens that a caller made, the section may go on
+stands for the text, and the row of <<LABEL>> for its label. In tokens that a caller made, a section may go on
 behind its last <<SEP>>, or have none: zeros then stand for the text, as in the reference.
 """
 

@@ -148,6 +148,7 @@ class BasePipeline(PipelineSettings):
 
         Arguments and errors are those of a call of `ZeroShotClassificationPipeline`.
         """
+        arguments.check_switches(return_hierarchical=return_hierarchical)
         requests, given = self._requests(
             texts, labels, prompt, examples, rac_examples, label_descriptions, first_text, adapter_ids
         )
@@ -170,7 +171,7 @@ class BasePipeline(PipelineSettings):
         pieces: makes the pieces that are read of the requests, for so many orders of the labels; default: the
         requests themselves. given: the arguments of `prepare`. Raises the errors of a call.
         """
-        arguments.check_switches(return_hierarchical=given["return_hierarchical"], return_info=return_info)
+        arguments.check_switches(return_info=return_info)
         orders = arguments.whole_number(label_permutations, "label_permutations")
         cuts = self.on_truncation if on_truncation is None else arguments.check_on_truncation(on_truncation)
         call = self.prepare(**given)

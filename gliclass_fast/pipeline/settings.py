@@ -38,6 +38,7 @@ class PipelineSettings:
     classification_type: Setting[str] = Setting(arguments.check_classification_type)
     on_truncation: Setting[OnTruncation] = Setting(arguments.check_on_truncation)
     label_separator: Setting[str] = Setting(partial(arguments.plain_string, name="label_separator"))
+    progress_bar: Setting[bool] = Setting(partial(arguments.check_switch, name="progress_bar"))
 
     def __init__(
         self,

@@ -45,8 +45,10 @@ def read_call(
     strategies: Any,
     examples: Any,
     prompt: Any,
+    return_hierarchical: Any,
 ) -> list[Chunk]:
     """Returns a chunk per text; raises WrongType and WrongValue as the pipeline describes."""
+    arguments.check_switches(return_hierarchical=return_hierarchical)
     texts = arguments.check_texts(texts)
     count = len(texts)
     names = _session_ids(session_ids, count)

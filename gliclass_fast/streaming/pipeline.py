@@ -30,6 +30,7 @@ from gliclass_fast.streaming.sessions import Sessions
 from gliclass_fast.streaming.staged import Answer, Staged, answers
 from gliclass_fast.streaming.step import LabelPass, SessionStep, run_step
 from gliclass_fast.streaming.strategies import ClassificationStrategy, EveryChunkStrategy
+from gliclass_fast.text.arguments import check_switch
 from gliclass_fast.text.errors import WrongValue
 
 
@@ -47,6 +48,8 @@ class StreamingZeroShotClassificationPipeline(BasePipeline):
     default_strategy: Setting[ClassificationStrategy] = Setting(
         partial(check_strategy, name="default_strategy")
     )
+    drop_absent: Setting[bool] = Setting(partial(check_switch, name="drop_absent"))
+    score_leading_sep: Setting[bool] = Setting(partial(check_switch, name="score_leading_sep"))
 
     def __init__(
         self,
@@ -91,11 +94,11 @@ class StreamingZeroShotClassificationPipeline(BasePipeline):
         self.max_cache_len, self.max_cached_tokens = max_cache_len, max_cached_tokens
         self.default_batch_size = check_positive(default_batch_size, "default_batch_size")
         self.default_strategy = EveryChunkStrategy() if default_strategy is None else default_strategy
+        self.drop_absent, self.score_leading_sep = drop_absent, score_leading_sep
         super().__init__(
             model, tokenizer, max_classes, max_length, classification_type, device, progress_bar,
             label_separator, batch_tokens, **model_options,
         )  # fmt: skip
-        self.drop_absent, self.score_leading_sep = drop_absent, score_leading_sep
         self.score_on_cpu = score_on_cpu
         self.sessions = Sessions()
         self._lock: Any = RLock()
@@ -192,6 +195,7 @@ class StreamingZeroShotClassificationPipeline(BasePipeline):
                 default_kind=self.classification_type, texts=texts, labels=labels, session_ids=session_ids,
                 threshold=threshold, batch_size=batch_size, classification_type=classification_type,
                 strategies=strategies, examples=examples, prompt=prompt,
+                return_hierarchical=return_hierarchical,
             )  # fmt: skip
             if not self.sessions.settled:
                 self.sessions.settle()
@@ -216,8 +220,8 @@ class StreamingZeroShotClassificationPipeline(BasePipeline):
 
     @offload_to_cpu.setter
     def offload_to_cpu(self, value: bool) -> None:
-        self._offload_to_cpu = value
-        self.sessions.offloads = value and self.model.device.type != "cpu"
+        self._offload_to_cpu = check_switch(value, "offload_to_cpu")
+        self.sessions.offloads = self._offload_to_cpu and self.model.device.type != "cpu"
 
     @property
     def use_pinned_memory(self) -> bool:
@@ -226,7 +230,7 @@ class StreamingZeroShotClassificationPipeline(BasePipeline):
 
     @use_pinned_memory.setter
     def use_pinned_memory(self, value: bool) -> None:
-        self.sessions.pins = value
+        self.sessions.pins = check_switch(value, "use_pinned_memory")
 
     @property
     def active_sessions(self) -> list[str]:

@@ -260,13 +260,18 @@ def refuse_unsupported(**given: Any) -> None:
             raise WrongType(f"{name} is not supported: this engine reads text alone")
 
 
+def check_switch(value: Any, name: str) -> bool:
+    """Returns whether a value is true; raises WrongType for what is neither, as an array of several is."""
+    try:
+        return bool(value)
+    except (TypeError, ValueError, RuntimeError):  # of NumPy, and the last of torch
+        raise WrongType(f"{name} must be true or false, got {type(value).__name__}") from None
+
+
 def check_switches(**given: Any) -> None:
-    """Raises WrongType for what is neither true nor false, as an array of several values."""
+    """Raises WrongType where `check_switch` does for one of the values."""
     for name, value in given.items():
-        try:
-            bool(value)
-        except (TypeError, ValueError, RuntimeError):  # of NumPy, and the last of torch
-            raise WrongType(f"{name} must be true or false, got {type(value).__name__}") from None
+        check_switch(value, name)
 
 
 def adapters_per_text(value: Any, count: int, loaded: Container[str]) -> list[str | None]:

@@ -1,4 +1,4 @@
-"""Patterns that would match for very long are refused before they match; those that people write are taken."""
+"""Patterns that would match for very long are refused before they match; those that people write are not."""
 
 from __future__ import annotations
 

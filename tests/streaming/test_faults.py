@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from gliclass_fast import ArgumentError
 from gliclass_fast import streaming as ours
@@ -135,6 +136,15 @@ def test_settings_are_checked_when_they_are_set() -> None:
             with pytest.raises(error, match=name):
                 setattr(pipeline, name, value)
         setattr(pipeline, name, None)
+    switches = ("drop_absent", "score_leading_sep", "offload_to_cpu", "use_pinned_memory")
+    for name in switches:
+        kept = getattr(pipeline, name)
+        for several in (np.array([1, 2]), torch.tensor([1, 2])):
+            with pytest.raises(ArgumentError, match=f"{name} must be true or false"):
+                setattr(pipeline, name, several)
+            with pytest.raises(ArgumentError, match=f"{name} must be true or false"):
+                streaming(**{name: several})
+        assert getattr(pipeline, name) is kept
     for value in (None, 7, ours.NeverStrategy):
         with pytest.raises(TypeError, match="default_strategy must be a strategy"):
             pipeline.default_strategy = value

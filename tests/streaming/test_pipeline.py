@@ -257,6 +257,7 @@ FAILURES: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"labels": []}, ValueError, "at least one label"),
     ({"batch_size": 2.5}, TypeError, "batch_size must be a whole number"),
     ({"batch_size": 0}, ValueError, "batch_size"),
+    ({"return_hierarchical": torch.ones(2)}, TypeError, "return_hierarchical must be true or false"),
     ({"threshold": 2}, ValueError, "threshold"),
     ({"strategies": [Failing()]}, ValueError, "needs 2; got 1"),
     ({"strategies": ["x", "y"]}, TypeError, "derives from gliclass_fast.streaming.ClassificationStrategy"),

@@ -155,8 +155,6 @@ def test_wrong_values_are_named_and_change_nothing(pipeline: Any, name: str) -> 
         its_own = inspect.signature(method).parameters
         if name not in its_own and not (method is pipeline and name in hugging_face.ITS_OWN):
             continue
-        if method == pipeline.prepare and name == "return_hierarchical":  # the answer asks for it
-            continue
         beside = {"min_score": {"classification_type": "single"}, "overlap_tokens": {"chunk_tokens": 9}}
         more = {key: each for key, each in beside.get(name, {}).items() if key in its_own}
         for value in WRONG_VALUES[name]:
@@ -193,6 +191,14 @@ def test_wrong_settings() -> None:
     for setting in ("max_length", "batch_tokens"):
         with pytest.raises(ValueError, match=f"{setting} must be at least 1, got -5"):
             ZeroShotClassificationPipeline(model, byte_tokenizer(), device="cpu", **{setting: -5})
+
+
+@pytest.mark.parametrize("value", MANY_TRUTHS, ids=str)
+def test_a_progress_bar_is_there_or_not(pipeline: Any, value: Any) -> None:
+    with pytest.raises(ArgumentError, match="progress_bar must be true or false, got"):
+        ZeroShotClassificationPipeline(pipeline.model, pipeline.tokenizer, device="cpu", progress_bar=value)
+    with pytest.raises(ArgumentError, match="progress_bar must be true or false, got"):
+        pipeline.progress_bar = value
 
 
 def test_what_is_allowed(pipeline: Any) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from gliclass_fast.batch import EncodedPrompt, consecutive_spans
 from gliclass_fast.checkpoint.files import load_tokenizer
-from gliclass_fast.text.arguments import as_list, whole_number
+from gliclass_fast.text.arguments import as_list, plain_string, plain_strings, said, whole_number
 from gliclass_fast.text.errors import LabelsDoNotFit, WrongType, WrongValue
 from gliclass_fast.text.tokenizer import CACHED_LABEL_LISTS, SequenceTokenizer, backend_of
 
@@ -43,7 +43,13 @@ class GliZNETTokenizer:
             min_label_tokens: the same for each label; default: as the tokenizer was saved, else 2.
             kwargs: options of `AutoTokenizer.from_pretrained`, for example model_max_length=512; for a
                 folder or repository id only.
+
+        Raises WrongType and WrongValue for arguments that are not as described.
         """
+        if "return_tensors" in kwargs:  # which AutoTokenizer takes, without a word
+            raise WrongType("return_tensors is an option of a call, not of loading a tokenizer")
+        if not (lab_token := plain_string(lab_token, "lab_token")):
+            raise WrongValue("lab_token is empty: it must be a token")
         given = pretrained_model_name_or_path
         if isinstance(given, (str, Path)):
             given = load_tokenizer(given, **kwargs)
@@ -97,12 +103,12 @@ class GliZNETTokenizer:
         """Returns the padded input of (text, labels) pairs: input_ids, attention_mask, lmask, int64 [N, S].
 
         lmask is k on the tokens of label k, counted from 1, and 0 elsewhere. return_tensors: "pt", or None
-        for lists. Raises ValueError where there are no examples or labels do not fit the window.
+        for lists. Raises WrongType and WrongValue for other arguments, among them for no examples, and
+        LabelsDoNotFit where labels do not fit the window.
         """
-        if not examples:
-            raise WrongValue("no examples: give at least one pair of a text and its labels")
-        labels = [tuple(as_list(own, "labels", "a list of strings")) for _, own in examples]
-        encoded = self.encode([text for text, _ in examples], labels)
+        if return_tensors is not None and (not isinstance(return_tensors, str) or return_tensors != "pt"):
+            raise WrongValue(f"return_tensors must be 'pt' or None, got {said(return_tensors)}")
+        encoded = self.encode(*_checked(examples))
         longest = max(len(each.token_ids) for each in encoded)
         batch = {
             "input_ids": np.full((len(encoded), longest), self.pad_token_id),
@@ -114,7 +120,7 @@ class GliZNETTokenizer:
             batch["attention_mask"][row, : len(each.token_ids)] = 1
             for number, (start, end) in enumerate(each.label_spans, 1):
                 batch["lmask"][row, start : end - 1] = number
-        if return_tensors != "pt":
+        if return_tensors is None:
             return {name: values.tolist() for name, values in batch.items()}
         return {name: torch.from_numpy(values).long() for name, values in batch.items()}
 
@@ -124,11 +130,20 @@ class GliZNETTokenizer:
         text_labels: Sequence[str] | Sequence[Sequence[str]],
         return_tensors: str = "pt",
     ) -> dict[str, Tensor]:
-        """Encodes one text with its labels, without the batch's dimension, or a list of each with it."""
+        """Encodes one text with its labels, without the batch's dimension, or a list of each with it.
+
+        Raises the errors of a call, and WrongValue where there are not as many lists of labels as texts.
+        """
         if isinstance(texts, str):
             whole = self([(texts, text_labels)], return_tensors)  # type: ignore[list-item]
             return {name: values[0] for name, values in whole.items()}
-        return self(list(zip(texts, text_labels, strict=True)), return_tensors)  # type: ignore[arg-type]
+        given = as_list(texts, "texts", "a string or a list of strings")
+        labels = as_list(text_labels, "text_labels", "a list of labels per text")
+        if len(labels) != len(given):
+            raise WrongValue(
+                f"text_labels has one list per text, so it needs {len(given)}; got {len(labels)}"
+            )
+        return self(list(zip(given, labels, strict=True)), return_tensors)
 
     def decode(self, token_ids: Sequence[int], **kwargs: Any) -> str:
         text: str = self.tokenizer.decode(token_ids, **kwargs)
@@ -188,3 +203,22 @@ class GliZNETTokenizer:
             smallest = f"at most {self.min_label_tokens} tokens each and {len(text)} of text"
             raise LabelsDoNotFit(len(labels), room + 2, f"with {smallest} they need {needed + 2}")
         return text, kept
+
+
+def _checked(examples: Any) -> tuple[list[str], list[tuple[str, ...]]]:
+    """Returns the texts of pairs, and the labels of each; raises WrongType and WrongValue for all else."""
+    wanted = "a pair of a text and its labels"
+    pairs = [
+        as_list(pair, f"examples[{number}]", wanted)
+        for number, pair in enumerate(as_list(examples, "examples", "a list of (text, labels) pairs"))
+    ]
+    if not pairs:
+        raise WrongValue(f"no examples: give at least one, {wanted}")
+    for number, pair in enumerate(pairs):
+        if len(pair) != 2:
+            raise WrongValue(f"examples[{number}] must be {wanted}, got {len(pair)} values")
+    labels = []
+    for number, (_, own) in enumerate(pairs):
+        name = f"labels (for text {number})"
+        labels.append(tuple(plain_strings(as_list(own, name, "a list of strings"), name)))
+    return plain_strings([text for text, _ in pairs], "texts"), labels

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from tokenizers import Tokenizer, models, normalizers, processors
 from transformers import PreTrainedTokenizerFast
@@ -194,6 +196,55 @@ def test_sizes_of_gliznet_s_tokenizer(settings: dict[str, Any], message: str) ->
         gliznet_tokenizer(**settings)
 
 
-def test_a_string_is_no_list_of_labels_for_gliznet_s_tokenizer() -> None:
-    with pytest.raises(ArgumentError, match="labels must be a list of strings, got str"):
-        gliznet_tokenizer()([("text", "abc")])
+PAIRS = [("ab", ["c", "de"]), ("a", ["b"])]
+
+
+@pytest.mark.parametrize(
+    ("examples", "message"),
+    [
+        ([], "no examples: give at least one, a pair of a text and its labels"),
+        (5, r"examples must be a list of \(text, labels\) pairs, got int"),
+        ("text", r"examples must be a list of \(text, labels\) pairs, got str"),
+        ({"a": ["b"]}, r"examples must be a list of \(text, labels\) pairs, got dict"),
+        (("text", ["a"]), r"examples\[0\] must be a pair of a text and its labels, got str"),
+        ([*PAIRS, ("a", ["b"], 3)], r"examples\[2\] must be a pair of a text and its labels, got 3 values"),
+        ([*PAIRS, (None, ["a"])], r"texts\[2\] must be a string, got NoneType"),
+        ([("\ud800", ["a"])], r"texts\[0\] is not valid text: surrogates not allowed at position 0"),
+        ([("text", "abc")], r"labels \(for text 0\) must be a list of strings, got str"),
+        ([*PAIRS, ("text", ["a", 3])], r"labels \(for text 2\)\[1\] must be a string, got int"),
+        ([("text", {"a", "b"})], r"labels \(for text 0\) is a set"),
+    ],
+)
+def test_wrong_examples_for_gliznet_s_tokenizer(examples: Any, message: str) -> None:
+    with pytest.raises(ArgumentError, match=message):
+        gliznet_tokenizer()(examples)
+
+
+def test_other_arguments_of_gliznet_s_tokenizer(tmp_path: Path) -> None:
+    tokens = gliznet_tokenizer()
+    tokens.save_pretrained(tmp_path)
+    for value in ("np", "tf", "", 5, np.array(["pt"])):
+        with pytest.raises(ArgumentError, match="return_tensors must be 'pt' or None, got"):
+            tokens(PAIRS, return_tensors=value)
+        with pytest.raises(ArgumentError, match="return_tensors is an option of a call"):
+            type(tokens)(tmp_path, return_tensors=value)
+    for texts, labels, message in (
+        (["a", "c"], [["b"]], "text_labels has one list per text, so it needs 2; got 1"),
+        (["a"], "b", "text_labels must be a list of labels per text, got str"),
+        (5, ["b"], "texts must be a string or a list of strings, got int"),
+        ("a", [None], r"labels \(for text 0\)\[0\] must be a string"),
+    ):
+        with pytest.raises(ArgumentError, match=message):
+            tokens.tokenize(texts, labels)
+    for lab_token, message in ((5, "lab_token must be a string, got int"), ("", "lab_token is empty")):
+        with pytest.raises(ArgumentError, match=message):
+            type(tokens)(tokens.tokenizer, lab_token)
+
+
+def test_gliznet_s_tokenizer_takes_what_can_be_read_once() -> None:
+    tokens = gliznet_tokenizer()
+    expected = tokens(PAIRS, return_tensors=None)
+    assert tokens((pair for pair in PAIRS), return_tensors=None) == expected
+    assert tokens(((text, iter(own)) for text, own in PAIRS), return_tensors=None) == expected
+    texts, labels = zip(*PAIRS, strict=True)
+    assert tokens.tokenize(iter(texts), iter(labels), return_tensors=None) == expected

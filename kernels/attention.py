@@ -10,7 +10,8 @@
 - cross_attention: rows and keys are in two buffers, such as labels and their prompts' texts; the scale is
   1 / sqrt(D). Shapes: q [L, H, D], k and v [T, H, D] -> [L, H * D].
 
-Outputs have the inputs' dtype. The kernel is flash attention (Dao et al., arXiv:2205.14135).
+Outputs have the inputs' dtype. The kernel is flash attention (Dao et al., arXiv:2205.14135). Heads that are
+wider than any in `TILE` run the reference, of which no CUDA graph can be recorded.
 """
 
 from __future__ import annotations
@@ -25,8 +26,21 @@ from gliclass_fast.kernels._sequences import NO_POSITIONS, Positions, Sequences
 from gliclass_fast.kernels._tiles import item_at, item_count, normalized, persistent_grid, softmax_step
 from gliclass_fast.kernels._triton import power_of_2, tl, triton
 
-# The table maps bytes per value to rows and keys per step, warps and pipeline stages.
-TILE = {2: (64, 64, 4, 2), 4: (32, 32, 8, 1)}
+# The table maps (bytes per value, width of the widest head) to rows and keys per step, warps and pipeline
+# stages: a step's queries, keys and values fit the 99 KB of shared memory of the GPUs that have least.
+TILE = {
+    (2, 128): (64, 64, 4, 2),
+    (2, 256): (32, 32, 4, 1),
+    (2, 512): (16, 32, 4, 1),
+    (2, 1024): (16, 16, 8, 1),
+    (4, 256): (32, 32, 8, 1),
+    (4, 512): (16, 16, 8, 1),
+}
+
+
+def tile_key(value_bytes: int, width: int) -> tuple[int, int] | None:
+    """Returns the place in `TILE` of heads so wide, or None where they are wider than all that it holds."""
+    return min((key for key in TILE if key[0] == value_bytes and width <= key[1]), default=None)
 
 
 def rotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -151,11 +165,17 @@ def _attention_kernel(
 
 
 def _launch(
-    q: Tensor, k: Tensor, v: Tensor, sequences: Sequences, scale: float, positions: Positions = NO_POSITIONS
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    sequences: Sequences,
+    scale: float,
+    tile: tuple[int, int],
+    positions: Positions = NO_POSITIONS,
 ) -> Tensor:
     """Takes q [R, H, D], k and v [T, H, D], where only the first dimension may be strided -> [R, H * D]."""
     count, heads, width = q.shape
-    rows, keys, warps, stages = TILE[q.element_size()]
+    rows, keys, warps, stages = TILE[tile]
     out = torch.empty(count, heads * width, dtype=q.dtype, device=q.device)
     rotary, window, distance_bias = positions.rotary, positions.window, positions.distance_bias
     cos, sin = rotary or (q, q)
@@ -174,9 +194,15 @@ def _launch(
 def attention_triton(
     qkv: Tensor, sequences: Sequences, scale: float, positions: Positions = NO_POSITIONS
 ) -> Tensor:
+    tile = tile_key(qkv.element_size(), qkv.shape[-1])
+    if tile is None:
+        return attention_reference(qkv, sequences, scale, positions)
     q, k, v = qkv.unbind(1)
-    return _launch(q, k, v, sequences, scale, positions)
+    return _launch(q, k, v, sequences, scale, tile, positions)
 
 
 def cross_attention_triton(q: Tensor, k: Tensor, v: Tensor, sequences: Sequences) -> Tensor:
-    return _launch(q, k, v, sequences, q.shape[-1] ** -0.5)
+    tile = tile_key(q.element_size(), q.shape[-1])
+    if tile is None:
+        return cross_attention_reference(q, k, v, sequences)
+    return _launch(q, k, v, sequences, q.shape[-1] ** -0.5, tile)

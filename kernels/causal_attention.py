@@ -12,7 +12,8 @@ many keys as rows: what comes before them was kept from earlier calls, in a deco
   al., arXiv:2309.06180), and a sequence's range of keys is one of places in these tables.
 
 In the work list, the keys of a tile end at the last that its last row sees. The outputs have the inputs'
-dtype. The kernel is flash attention (Dao et al., arXiv:2205.14135).
+dtype. The kernel is flash attention (Dao et al., arXiv:2205.14135), and attention.py says which heads are too
+wide for it.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from torch.nn import functional as F
 from gliclass_fast.kernels._sequences import PAGE_ROWS, Sequences
 from gliclass_fast.kernels._tiles import item_at, item_count, normalized, persistent_grid, softmax_step
 from gliclass_fast.kernels._triton import power_of_2, tl, triton
-from gliclass_fast.kernels.attention import TILE
+from gliclass_fast.kernels.attention import TILE, tile_key
 
 
 def causal_attention_reference(
@@ -90,7 +91,10 @@ def causal_attention_triton(
 ) -> Tensor:
     """Takes rows of q, k and v of which only the first dimension may be strided, k and v alike."""
     count, heads, width = q.shape
-    rows, keys, warps, stages = TILE[q.element_size()]
+    tile = tile_key(q.element_size(), width)
+    if tile is None:
+        return causal_attention_reference(q, k, v, sequences, pages)
+    rows, keys, warps, stages = TILE[tile]
     out = torch.empty(count, heads * width, dtype=q.dtype, device=q.device)
     _causal_attention_kernel[persistent_grid(count, heads, q.device)](
         q, k, v, out, sequences.tiles, sequences.tiles if pages is None else pages,

@@ -91,4 +91,5 @@ def sweeps(device: str, dtype: torch.dtype) -> Iterator[Sweep]:
         }.items():
             about = {"sweep": name, "batch": f"{count} x {tokens}"}
             run = partial(attention.attention_triton, qkv, sequences, scale, positions)
-            yield Sweep(about, attention.TILE, dtype.itemsize, ATTENTION_BLOCKS, run)
+            key = attention.tile_key(dtype.itemsize, DIM)
+            yield Sweep(about, attention.TILE, key, ATTENTION_BLOCKS, run)

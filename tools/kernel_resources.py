@@ -127,6 +127,7 @@ def cases() -> dict[str, Callable[[], Any]]:
             store.put(0, [Part(0, make(rank, WIDTH), make(WIDTH, rank))])
         adapt = partial(lora.lora_add_triton, of_projections, x, rows)
         turns = (make(256, 64), make(256, 64))
+        halves, twice = (make(256, 2, 384),) * 2, (make(512, 1, 256),) * 2  # of wide heads
         ahead = partial(causal.causal_attention_triton, heads, shared, shared, sequences)
         return {
             "attention": attend,
@@ -136,11 +137,20 @@ def cases() -> dict[str, Callable[[], Any]]:
             "attention, 32 wide": partial(
                 attention.attention_triton, make(256, 3, HEADS, 32), sequences, 0.125
             ),
+            "attention, 128 wide": partial(
+                attention.attention_triton, make(256, 3, 6, 128), sequences, 128**-0.5
+            ),
             "cross attention": partial(
                 attention.cross_attention_triton, make(40, 16, 48), text, text, labels
             ),
+            "cross attention, 384 wide": partial(
+                attention.cross_attention_triton, make(40, 2, 384), *halves, labels
+            ),
             "causal attention": ahead,
             "causal attention, pages": partial(ahead, whole(32)),
+            "causal attention, 256 wide": partial(
+                causal.causal_attention_triton, make(256, 8, 256), *twice, sequences, whole(32)
+            ),
             "head norm": partial(norm.head_norm_triton, heads, make(16, 128), 1e-6, *turns),
             "attention pool": partial(pooling.attention_pool_triton, make(40, WIDTH), x, labels, 1.0),
             "disentangled attention": partial(disentangle, qkv, sequences, 0.07, tables),
@@ -178,7 +188,9 @@ def cases() -> dict[str, Callable[[], Any]]:
     fp32 = (
         "attention",
         "attention pool",
+        "cross attention, 384 wide",
         "causal attention, pages",
+        "causal attention, 256 wide",
         "disentangled attention",
         "adapted attention",
         "lora add",

@@ -112,16 +112,16 @@ def attention(
     return (with_spare(qkv), sequences(cu, spare=SPARE), width**-0.5, positions), slow
 
 
-def cross_attention(dtype: torch.dtype) -> tuple[Any, Slow]:
+def cross_attention(dtype: torch.dtype, width: int = WIDTH, heads: int = 8) -> tuple[Any, Slow]:
     cu, rows = cumulative([3, 1, 140]), 27
-    q, k, v = (torch.randn(n, 8, WIDTH).to(dtype) for n in (144, rows, rows))
+    q, k, v = (torch.randn(n, heads, width).to(dtype) for n in (144, rows, rows))
     spans = torch.tensor([[2, 7], [2, 6], [10, 27]]).int()  # Two begin with one key.
 
     def slow(precision: torch.dtype) -> Tensor:
         out = []
         for n, (start, end) in enumerate(spans.tolist()):
             part = q[cu[n] : cu[n + 1]].to(precision)
-            scores = torch.einsum("ihd,jhd->hij", part, k[start:end].to(precision)) * WIDTH**-0.5
+            scores = torch.einsum("ihd,jhd->hij", part, k[start:end].to(precision)) * width**-0.5
             out.append(
                 torch.einsum("hij,jhd->ihd", scores.softmax(-1), v[start:end].to(precision)).flatten(1)
             )
@@ -238,13 +238,27 @@ CASES: dict[str, tuple[str, Callable[[torch.dtype], tuple[Any, Slow]]]] = {
     },
     "attention with distance bias": ("attention", partial(attention, biased=True)),
     "attention with distance bias and window": ("attention", partial(attention, biased=True, window=20)),
+    "attention, rotary, 160 wide": ("attention", partial(attention, rotary=True, width=160)),
     "cross attention": ("cross_attention", cross_attention),
+    **{
+        f"cross attention, {width} wide": (
+            "cross_attention",
+            partial(cross_attention, width=width, heads=2),
+        )
+        for width in (384, 768)
+    },
     **{
         f"causal attention, {group} to a head, kept {kept}": (
             "causal_attention",
             partial(causal_attention, group=group, width=width, kept=kept),
         )
-        for group, width, kept in ((1, WIDTH, None), (3, 16, None), (2, 40, [0, 5, 200, 33]), (6, 8, None))
+        for group, width, kept in (
+            (1, WIDTH, None),
+            (3, 16, None),
+            (2, 40, [0, 5, 200, 33]),
+            (6, 8, None),
+            (1, 256, [9, 40, 0, 3]),
+        )
     },
     **{f"head norm, {width} wide": ("head_norm", partial(head_norm, width=width)) for width in (WIDTH, 64)},
     **{

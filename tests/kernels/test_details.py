@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from gliclass_fast import ops
+from gliclass_fast.kernels import attention
 from gliclass_fast.kernels.disentangled_attention import disentangled_attention_reference, distance_columns
 from gliclass_fast.kernels.linear import ACTIVATIONS
-from gliclass_fast.ops import IMPLEMENTATIONS, DistanceTables, choose_ops
+from gliclass_fast.ops import IMPLEMENTATIONS, DistanceTables, choose_ops, implementation
 from tests.kernels.cases import cumulative, sequences
 
 
@@ -61,6 +62,33 @@ def test_float16_products_that_fit_once_scaled_stay_finite() -> None:
     tables = DistanceTables(table, table, torch.arange(3))
     out = disentangled_attention_reference(qkv, sequences(cumulative([5])), 192**-0.5, tables)
     assert torch.equal(out, torch.full_like(out, 40.0))
+
+
+@pytest.mark.parametrize("value_bytes", [2, 4])
+def test_blocks_of_every_head_width_fit_the_shared_memory(value_bytes: int) -> None:
+    """A GPU of compute capability 8.6 or 8.9 gives a block 99 KB; what is wider runs the reference."""
+    for width in (8, 48, 64, 128, 136, 256, 384, 512, 768, 1024):
+        key = attention.tile_key(value_bytes, width)
+        if key is None:
+            assert value_bytes * width > 2048
+        else:
+            rows, keys, _, stages = attention.TILE[key]
+            assert (rows + 2 * stages * keys) * (1 << (width - 1).bit_length()) * value_bytes <= 99 * 1024
+    assert attention.tile_key(value_bytes, 1025) is None
+
+
+def test_heads_that_fit_no_block_run_the_reference() -> None:
+    def heads(rows: int, count: int = 2) -> torch.Tensor:
+        return torch.randn(rows, count, 1032)
+
+    own, of_texts = sequences(cumulative([5])), sequences(cumulative([2]), torch.tensor([[1, 5]]).int())
+    for operation, arguments in {
+        "attention": (heads(5, 3)[:, :, None], own, 0.03),
+        "cross_attention": (heads(2), heads(5), heads(5), of_texts),
+        "causal_attention": (heads(5), heads(5), heads(5), own.causal()),
+    }.items():
+        found, expected = (implementation(operation, each)(*arguments) for each in ("triton", "reference"))
+        assert torch.equal(found, expected)
 
 
 @pytest.mark.parametrize("backend", ["reference", "triton"])

@@ -29,9 +29,12 @@ from gliclass_fast.kernels._tiles import item_at, item_count, normalized, persis
 from gliclass_fast.kernels._triton import capability, power_of_2, tl, triton
 
 BAND_ROWS = 128  # rows of the bands that the reference makes: with more, few columns would be used
-# The table maps (bytes per value, Hopper or later) to (rows per step, which are as many as keys; warps).
-# None of these kernels spills registers.
+# The table maps (bytes per value, one of LARGE_TILES) to (rows per step, which are as many as keys; warps).
+# None of these kernels spills registers where heads are 64 wide, as DeBERTa's are. Wider ones may: in 16 bit
+# with Triton 3.6, heads of 80 to 128 spill 176 bytes on Hopper.
 TILE = {(2, False): (32, 4), (2, True): (64, 8), (4, False): (16, 4), (4, True): (16, 4)}
+# Hopper and the Blackwell of data centres. On that of other cards, 12.0, the large tile spills 424 bytes.
+LARGE_TILES = (9, 10)
 
 
 def pack_distances_reference(
@@ -183,7 +186,7 @@ def disentangled_attention_triton(
     adapter in a slot from S on changes none: its rows read the first.
     """
     count, _, heads, width = qkv.shape
-    side, warps = TILE[qkv.element_size(), capability(qkv.device) >= (9, 0)]
+    side, warps = TILE[qkv.element_size(), capability(qkv.device)[0] in LARGE_TILES]
     grid = persistent_grid(count, heads, qkv.device)
     out = torch.empty(count, heads * width, dtype=qkv.dtype, device=qkv.device)
     scratch = torch.empty(grid[0] * 4 * side * side, dtype=qkv.dtype, device=qkv.device)

@@ -11,6 +11,7 @@ from gliclass_fast.kernels import disentangled_attention, grouped_linear
 from gliclass_fast.ops import IMPLEMENTATIONS
 from tests.kernels.cases import CASES, check
 
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"  # of Triton
 # Triton's interpreter is silently wrong in bfloat16; tests/gpu has it. int8 has a contract of its own in
 # test_int8.py, CUDA runs in test_emulated.py and tests/gpu.
 DTYPES = {
@@ -42,8 +43,7 @@ RUNS = [
 
 @pytest.mark.parametrize(("name", "backend", "dtype"), RUNS)
 def test_contract(name: str, backend: str, dtype: torch.dtype) -> None:
-    device = "cuda" if backend == "triton" and torch.cuda.is_available() else "cpu"
-    check(name, backend, dtype, device)
+    check(name, backend, dtype, DEVICE if backend == "triton" else "cpu")
 
 
 def test_grouped_maps_are_one_launch_where_rows_are_few(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -56,8 +56,28 @@ def test_grouped_maps_are_one_launch_where_rows_are_few(monkeypatch: pytest.Monk
 
     monkeypatch.setattr(grouped_linear, "_grouped_kernel", Counted())
     for name in ("grouped linear, gelu", "grouped linear, other widths", "grouped linear, many rows"):
-        check(name, "triton", torch.float32, "cuda" if torch.cuda.is_available() else "cpu")
+        check(name, "triton", torch.float32, DEVICE)
     assert len(grids) == 1
+
+
+def test_disentangled_attention_has_large_tiles_where_they_do_not_spill(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sides, kernel = [], disentangled_attention._disentangled_kernel
+
+    class Noted:
+        def __getitem__(self, grid: tuple[int]) -> Any:
+            def launch(*arguments: Any, **options: Any) -> None:
+                sides.append(options["SIDE"])
+                kernel[grid](*arguments, **options)
+
+            return launch
+
+    monkeypatch.setattr(disentangled_attention, "_disentangled_kernel", Noted())
+    for version in ((8, 0), (8, 9), (9, 0), (10, 3), (12, 0)):
+        monkeypatch.setattr(disentangled_attention, "capability", lambda device, found=version: found)
+        check("disentangled attention without c2p", "triton", torch.float16, DEVICE)
+    assert sides == [32, 32, 64, 64, 32]
 
 
 @pytest.mark.slow
@@ -66,4 +86,4 @@ def test_disentangled_attention_in_the_tiles_of_a_hopper_gpu(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(disentangled_attention, "capability", lambda device: (9, 0))
-    check(name, "triton", torch.float16, "cuda" if torch.cuda.is_available() else "cpu")
+    check(name, "triton", torch.float16, DEVICE)

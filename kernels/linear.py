@@ -202,6 +202,13 @@ def _linear_kernel(
     gate = tl.zeros([BLOCK_ROWS, BLOCK_WIDTH], tl.float32)
     total = tl.zeros([BLOCK_ROWS], tl.float32)
     squares = tl.zeros([BLOCK_ROWS], tl.float32)
+    CENTRED: tl.constexpr = NORM and not SUMMED and not RMS
+    if CENTRED:
+        # Sums of squares would lose the variance of a row whose mean is large: values are taken from a pivot,
+        # the mean of the row's first block, which is within sqrt(DEPTH / FIRST) deviations of the whole's.
+        FIRST: tl.constexpr = BLOCK_DEPTH if BLOCK_DEPTH < DEPTH else DEPTH
+        a = tl.load(x_place, mask=valid[:, None] & (depth < DEPTH)[None, :], other=0.0)
+        pivot = tl.sum(a.to(tl.float32), 1) / FIRST
     for start in range(0, DEPTH, BLOCK_DEPTH):
         within_depth = (start + depth < DEPTH)[None, :]
         a = tl.load(x_place + start, mask=valid[:, None] & within_depth, other=0.0)
@@ -209,7 +216,10 @@ def _linear_kernel(
         acc = tl.dot(a, tl.trans(b), acc, input_precision="ieee")
         if NORM and not SUMMED:
             values = a.to(tl.float32)
-            if not RMS:
+            if CENTRED:
+                values -= pivot[:, None]
+                if DEPTH % BLOCK_DEPTH != 0:
+                    values = tl.where(within_depth, values, 0.0)
                 total += tl.sum(values, 1)
             squares += tl.sum(values * values, 1)
         if GATED:
@@ -220,8 +230,10 @@ def _linear_kernel(
             mean = tl.load(statistics + row, mask=valid, other=0.0)
             factor = tl.load(statistics + rows + row, mask=valid, other=0.0)[:, None]
         else:
-            mean = total / DEPTH  # RMS leaves it zero.
+            mean = total / DEPTH  # from the pivot; RMS leaves it zero.
             factor = tl.rsqrt(tl.maximum(squares / DEPTH - mean * mean, 0.0) + eps)[:, None]
+            if CENTRED:
+                mean += pivot
         if not RMS:
             acc -= mean[:, None] * tl.load(sums + column, mask=within_width, other=0.0)[None, :]
         acc *= factor

@@ -8,10 +8,11 @@ import pytest
 import torch
 
 from gliclass_fast import ops
-from gliclass_fast.kernels import attention
+from gliclass_fast.kernels import attention, linear
 from gliclass_fast.kernels.disentangled_attention import disentangled_attention_reference, distance_columns
-from gliclass_fast.kernels.linear import ACTIVATIONS
+from gliclass_fast.kernels.linear import ACTIVATIONS, normed
 from gliclass_fast.ops import IMPLEMENTATIONS, DistanceTables, choose_ops, implementation
+from tests.accuracy import assert_accurate
 from tests.kernels.cases import cumulative, sequences
 
 
@@ -89,6 +90,21 @@ def test_heads_that_fit_no_block_run_the_reference() -> None:
     }.items():
         found, expected = (implementation(operation, each)(*arguments) for each in ("triton", "reference"))
         assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@pytest.mark.parametrize("depth", [33, 192])
+def test_norms_of_few_rows_keep_the_variance_beside_a_large_mean(
+    depth: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    torch.manual_seed(0)
+    x, weight = (1000 + torch.randn(17, depth)).to(dtype), torch.randn(38, depth).to(dtype)
+    exact = normed(x.double(), 1e-7, rms=False) @ weight.double().T
+    arguments = x.to(device), weight.to(device), None, weight.float().sum(1).to(device), 1e-7
+    few = linear.norm_linear_triton(*arguments).cpu()
+    monkeypatch.setattr(linear, "FEW", 0)
+    assert_accurate(few, exact, linear.norm_linear_triton(*arguments).cpu())
 
 
 @pytest.mark.parametrize("backend", ["reference", "triton"])

@@ -103,8 +103,9 @@ class CudaRecorder:
         self._pool = torch.cuda.graph_pool_handle()
 
     def memory(self) -> int:
-        segments = torch.cuda.memory_snapshot(self._pool)  # type: ignore[no-untyped-call]
-        return sum(segment["total_size"] for segment in segments)
+        # torch takes the pool as an argument from 2.8 on
+        segments = torch.cuda.memory_snapshot()  # type: ignore[no-untyped-call]
+        return sum(each["total_size"] for each in segments if each["segment_pool_id"] == self._pool)
 
 
 def forget_allocation(graph: torch.cuda.CUDAGraph, pool: tuple[int, int]) -> None:

@@ -115,3 +115,13 @@ def test_a_torch_without_the_private_operators(name: str, monkeypatch: pytest.Mo
     with pytest.raises(ValueError, match="the first error"):
         ours.record(fail)
     assert cuda.stream == "caller" and len(cuda_graphs._unended) == 1
+
+
+def test_memory_is_that_of_the_own_pool(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The snapshot has no argument before torch 2.8."""
+    segments = [
+        {"segment_pool_id": pool, "total_size": size}
+        for pool, size in ((POOL, 2 << 20), ((0, 0), 5), ((0, 8), 7), (POOL, 3))
+    ]
+    monkeypatch.setattr(torch.cuda, "memory_snapshot", lambda: segments)
+    assert recorder().memory() == (2 << 20) + 3

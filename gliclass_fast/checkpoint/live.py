@@ -90,6 +90,11 @@ class LiveModel:
         warn_of_hooks(self.model)
         return LiveTensors(self.model, self._memory)
 
+    def gpus(self) -> set[torch.device]:
+        """Returns the GPUs on which the model has tensors."""
+        tensors = (*self.model.parameters(), *self.model.buffers())
+        return {each.device for each in tensors if each.is_cuda}
+
     def state(self) -> LiveState:
         """Returns the state of this moment, to be compared later."""
         return LiveState(self.model)

@@ -7,12 +7,14 @@ from copy import deepcopy
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 from torch import Tensor
 from transformers import PretrainedConfig
 
 from gliclass_fast.checkpoint.live import LiveModel, LiveState
 from gliclass_fast.config import GLiClassModelConfig
 from gliclass_fast.models.configuration import read_config
+from gliclass_fast.runtime.transfer import LAUNCH_LOCK
 
 ON_CHANGE = ("refresh", "error", "ignore")
 
@@ -61,6 +63,17 @@ class Origin:
         if on_change not in ON_CHANGE:
             raise ValueError(f"on_change={on_change!r} is not supported; supported: {', '.join(ON_CHANGE)}")
         self._on_change = on_change
+
+    def tensors(self) -> Mapping[str, Tensor]:
+        """Reads the stock tensors: those of a live model as they are once its GPUs did what they were given.
+
+        A step of an optimizer may have returned while another stream is still to write the weights.
+        """
+        if isinstance(self.read_tensors, LiveModel):
+            for gpu in self.read_tensors.gpus():
+                with LAUNCH_LOCK:  # to wait for the whole GPU would break a recording
+                    torch.cuda.synchronize(gpu)
+        return self.read_tensors()
 
     def observe(self) -> Seen:
         """Returns what is there now, for `remember`."""

@@ -29,7 +29,7 @@ def take_snapshot(origin: Origin, settings: Settings) -> tuple[LoadedNetwork, Se
     for reading in range(1, _READINGS + 1):
         seen = _observed(origin)
         config = read_config(origin.options())
-        tensors = origin.read_tensors()
+        tensors = origin.tensors()
         loaded = load(config, tensors, origin.name, settings)
         if seen.holds(tensors):
             break

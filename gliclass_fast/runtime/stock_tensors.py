@@ -91,7 +91,7 @@ class StockTensors:
 
     def _all_shown(self, on: Any = None) -> dict[str, Tensor]:
         """Returns copies of all tensors, those that a file leaves out as they are tied under every name."""
-        tensors = self.origin.read_tensors()
+        tensors = self.origin.tensors()
         sources = tied_names(tensors) | {name: name for name in tensors}
         return {name: self._shown(tensors[source], on) for name, source in sources.items()}
 
@@ -118,7 +118,7 @@ class StockTensors:
         """
         if not isinstance(state_dict, Mapping):
             raise TypeError(f"state_dict must be a dict of tensors, got {type(state_dict).__name__}")
-        current = self.origin.read_tensors()
+        current = self.origin.tensors()
         tied = tied_names(current)
         known = [*(name for name in current if name not in tied), *tied]
         missing = [name for name in current if name not in state_dict and tied.get(name) not in state_dict]
@@ -166,7 +166,7 @@ class StockTensors:
 
     def _stored_parameters(self, remove_duplicate: bool = True) -> Iterator[tuple[str, Tensor]]:
         """Yields the parameters as they are stored, without a copy."""
-        tensors = self.origin.read_tensors()
+        tensors = self.origin.tensors()
         tied = tied_to(tensors) | tied_names(tensors) if remove_duplicate else {}
         for name, tensor in tensors.items():
             if tensor.is_floating_point() and name not in tied:

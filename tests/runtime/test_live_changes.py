@@ -65,6 +65,29 @@ def test_weights_that_change_while_they_are_copied_are_copied_again(
     assert len(changes) == 4 and "changed whenever its weights were copied" in caplog.text
 
 
+def test_weights_on_a_gpu_are_read_once_it_has_written_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The stand-in of a GPU writes a step when it is waited for."""
+    model = reference_model("bert")
+    pipeline, gpu = pipeline_of(model), torch.device("cuda", 1)
+    weight, pending = model.model.classes_projector.linear_2.weight, [2.0]
+
+    def synchronize(device: torch.device) -> None:
+        assert device == gpu
+        while pending:
+            weight.data.mul_(pending.pop())  # nobody counts a write to `data`
+
+    assert live.LiveModel(model).gpus() == set()
+    before = scores(pipeline)
+    monkeypatch.setattr(live.LiveModel, "gpus", lambda self: {gpu})
+    monkeypatch.setattr(torch.cuda, "synchronize", synchronize)
+    pipeline.refresh()
+    after = scores(pipeline)
+    assert not pending and after != before and after == scores(pipeline_of(model))
+    pending.append(0.5)
+    pipeline.model.state_dict()
+    assert not pending
+
+
 @pytest.mark.parametrize("given", [None, "a name", torch.nn.Linear(2, 2), torch.nn.ReLU()])
 def test_what_is_no_model_of_gliclass_is_refused_by_its_type(given: object) -> None:
     with pytest.raises(TypeError, match=f"package gliclass, got {type(given).__name__}"):

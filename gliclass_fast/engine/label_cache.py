@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from threading import Lock
 from typing import Any
 
@@ -70,11 +70,23 @@ class LabelCache:
                 found[labels] = torch.stack([self._vectors[label] for label in labels])
             for labels in found:
                 self._remember(labels, found[labels])
-            if fresh and loaded.device.type == "cuda":
-                self._made = torch.cuda.current_stream(loaded.device).record_event()
+            if loaded.device.type == "cuda":
+                self._note_reads(loaded.device, found, fresh)
             while len(self._vectors) > self._capacity:
                 self._vectors.popitem(last=False)
             return [found[labels] for labels in lists]
+
+    def _note_reads(
+        self, device: torch.device, found: Mapping[tuple[str, ...], Tensor], fresh: Sequence[tuple[str, ...]]
+    ) -> None:
+        """Tells a GPU what the current stream reads, which another thread may drop before it was read."""
+        stream = torch.cuda.current_stream(device)
+        if fresh:
+            self._made = stream.record_event()
+        for vectors in found.values():
+            vectors.record_stream(stream)
+        for label in {label for labels in fresh for label in labels}:
+            self._vectors[label].record_stream(stream)
 
     def _compute(self, loaded: LoadedNetwork, labels: list[str]) -> None:
         """Makes the missing vectors; afterwards those of `labels` are the most recently used."""

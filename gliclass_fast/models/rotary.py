@@ -46,7 +46,10 @@ class RotaryTable:
         """Returns (cos, sin), [at least length, D / 2] each."""
         length = max(ROTARY_LENGTH, 1 << (length - 1).bit_length())
         if length not in self.tables:
-            self.tables[length] = self._computed(torch.arange(length, device=self._frequencies.device))
+            made = self._computed(torch.arange(length, device=self._frequencies.device))
+            if self._frequencies.is_cuda:  # other streams read it from here on
+                torch.cuda.current_stream(self._frequencies.device).synchronize()
+            self.tables[length] = made
         return self.tables[length]
 
     def at(self, positions: Tensor, longest: int) -> tuple[Tensor, Tensor]:

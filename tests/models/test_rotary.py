@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 import torch
 
@@ -26,3 +29,15 @@ def test_a_gpu_reads_as_many_bits_as_its_kernels_multiply(dtype: torch.dtype) ->
     places = torch.zeros(3, dtype=torch.int64, device=device)
     made = (*table(1), *table.at(places, 3), *table.at(places, 2 * ROTARY_LENGTH))
     assert {each.dtype for each in made} == {dtype}
+
+
+def test_a_gpu_has_made_a_longer_table_before_others_see_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    table: Any = RotaryTable(FREQUENCIES, torch.empty(0))
+    table._frequencies = SimpleNamespace(is_cuda=True, device=torch.device("cpu"))  # It stands for a GPU's.
+    table._computed = lambda positions: (positions, positions)
+    waited = []
+    stream = SimpleNamespace(synchronize=lambda: waited.append(list(table.tables)))
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: stream)
+    for length in (3, ROTARY_LENGTH + 1, 2 * ROTARY_LENGTH, 5):
+        table(length)
+    assert waited == [[ROTARY_LENGTH]] and list(table.tables) == [ROTARY_LENGTH, 2 * ROTARY_LENGTH]

@@ -12,7 +12,7 @@ import torch
 
 from gliclass_fast.bench import cases, peers
 from gliclass_fast.bench.cases import Case
-from gliclass_fast.bench.contenders import Contender, Engine, Setting, Stock
+from gliclass_fast.bench.contenders import WARM_RUNS, Contender, Engine, Setting, Stock
 from gliclass_fast.bench.peers import Absent
 from gliclass_fast.bench.selfcheck import ALLOWED_ERROR, logit_error
 from gliclass_fast.bench.timing import alternate, as_record
@@ -100,10 +100,10 @@ class Bench:
             for case in chosen
             for sample in _samples(case, self._rounding)
         }
-        model.to(self.dtype)
         self.entrants = {ENGINE: Entrant(engine)}
         if self.device != "cpu":
             self.entrants[f"{ENGINE}, no graphs"] = Entrant(Engine(self._setting, cuda_graphs=False))
+        model.to(self.dtype)  # after the engines are made, which round the weights themselves
         return chosen
 
     @property
@@ -146,7 +146,8 @@ class Bench:
                 try:
                     run = getattr(entrant.contender, part)(case)
                     if run is not None:
-                        run()  # This warms up, and a peer that fails does so here.
+                        for _ in range(WARM_RUNS[self.device]):  # A peer that fails does so here.
+                            run()
                         functions[name] = run
                 except Exception as failure:
                     row["left_out"][name] = self._failure(name, failure)

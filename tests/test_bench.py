@@ -21,7 +21,7 @@ from gliclass_fast.bench.cases import Case
 from gliclass_fast.bench.command import _chosen
 from gliclass_fast.bench.contenders import Setting, Stock
 from gliclass_fast.bench.presets import ON_CPUS, PRESETS
-from gliclass_fast.bench.run import ENGINE, PATIENCE, SAMPLED, Bench
+from gliclass_fast.bench.run import ENGINE, PATIENCE, SAMPLED, Bench, Entrant
 from gliclass_fast.bench.timing import Times
 from gliclass_fast.cli import app
 from gliclass_fast.runtime import dtype
@@ -156,6 +156,31 @@ def test_a_peer_that_fails_while_it_is_timed_ends_nothing(monkeypatch: pytest.Mo
 
 
 @pytest.mark.slow
+def test_the_engine_keeps_the_weights_it_was_made_with() -> None:
+    """The reference is rounded after the engine was made, which must not follow it while it is timed."""
+    made = Bench(DEMO, "cpu", torch.bfloat16, repeats=1)
+    [case] = made.prepare(lambda tokenizer, window: CASES[:1])
+    engine: Any = made.entrants[ENGINE].contender
+    loaded = engine.model.loaded
+    engine.logits(case, 1)
+    assert engine.model.loaded is loaded
+
+
+def test_a_gpu_has_recorded_its_graphs_before_anything_is_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    runs: list[None] = []
+    made = Bench(DEMO, "cuda", torch.float32, repeats=1)
+    contender: Any = SimpleNamespace(forward=lambda case: lambda: runs.append(None), tokens=lambda case: 1)
+    made.entrants = {ENGINE: Entrant(contender, same_model=False)}
+
+    def timed(functions: Any, *given: Any, **options: Any) -> dict[str, Any]:
+        assert len(runs) >= 2  # the second run of a size records it
+        return {}
+
+    monkeypatch.setattr("gliclass_fast.bench.run.alternate", timed)
+    made.row(CASES[0], ("forward",))
+    assert runs
+
+
 def test_threads_are_timed_alone_and_beside_a_busy_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(threads, "CASES", (Case("1x40", (40,)),))
     monkeypatch.setattr(peers, "available", lambda: {threads.PEER: peer(threads.PEER)})

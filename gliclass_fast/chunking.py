@@ -54,7 +54,7 @@ class ZeroShotClassificationWithChunkingPipeline(BasePipeline):
         max_classes: int = 25,
         max_length: int | None = 1024,
         classification_type: str = "multi-label",
-        device: Any = "cuda:0",
+        device: Any = None,
         progress_bar: bool = True,
         text_chunk_size: int = 8192,
         text_chunk_overlap: int = 256,

@@ -46,7 +46,7 @@ app.command(cls=Command)(console.without_traceback(bench))
 @app.command(cls=Command)
 @console.without_traceback
 def info(
-    device: console.Device = "cuda",
+    device: console.Device = None,
     model: Annotated[
         str | None, Option(help="A checkpoint, as some kernels are for heads of one width.")
     ] = None,
@@ -63,7 +63,7 @@ def check(
     model: Annotated[
         str, Argument(help="Checkpoint folder or repository id.", show_default="the demo checkpoint")
     ] = console.DEMO_MODEL,
-    device: console.Device = "cuda",
+    device: console.Device = None,
     quantization: Annotated[
         str | None,
         Option(

@@ -52,13 +52,14 @@ def batch(
         float | None,
         Option(help="GPUs of an actor, as 1 or 0.5.", show_default="1 where there are any", min=0),
     ] = None,
-    device: console.Device = "cuda",
+    device: console.Device = None,
     dtype: console.Dtype = None,
     quantization: console.Quantization = None,
 ) -> None:
     """Score files of texts in several processes or machines; a killed job goes on where it was."""
     console.check_device(device)
-    if num_gpus and device.startswith("cpu"):
+    on_cpu = device is not None and device.startswith("cpu")
+    if num_gpus and on_cpu:
         raise ValueError(f"--num-gpus {num_gpus:g} goes with --device cuda, not with {device}")
     given = labels_of(labels, labels_file)
     reading = reading_of(column, keep, encoding, delimiter)
@@ -82,6 +83,6 @@ def batch(
     }  # fmt: skip
     cluster = {
         "address": address, "count": concurrency, "cpus": num_cpus,
-        "gpus": 0.0 if device.startswith("cpu") else num_gpus,
+        "gpus": 0.0 if on_cpu else num_gpus,
     }  # fmt: skip
     BatchRun(source, output, reading, options, cluster, block_rows, text=not no_text).run(resume)

@@ -51,7 +51,7 @@ def _texts(path: Path, column: str) -> list[str]:
     return [str(row.text) for row in rows]
 
 
-def check_with_reference(model: str, device: str) -> None:
+def check_with_reference(model: str, device: str | None) -> None:
     """Prints a checkpoint's configuration and compares its scores; ends with 1 where they differ."""
     quiet()
     with errors.status(cell(f"loading {model}")):

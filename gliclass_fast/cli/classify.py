@@ -71,7 +71,7 @@ class Scoring:
 class Running:
     """Holds the options that say where and how fast a model runs."""
 
-    device: str
+    device: str | None
     dtype: str | None
     threads: int | None
     batch_tokens: int | None

@@ -60,7 +60,7 @@ for _console in (screen, errors):
     if not _console.width:  # as COLUMNS=0 says, with which nothing would be shown
         _console.width = 80
 
-Device = Annotated[str, Option(help="cuda or cpu; a GPU is used where there is one.")]
+Device = Annotated[str | None, Option(help="cuda or cpu.", show_default="a GPU where there is one")]
 Model = Annotated[str, Option(help="Checkpoint folder or repository id.", show_default="the demo checkpoint")]
 Column = Annotated[str, Option(help="Column or key that holds the text of a file.")]
 Adapters = Annotated[
@@ -115,9 +115,9 @@ def let_threads_sleep() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 
-def check_device(device: str) -> None:
-    """Raises ValueError for what is no device of the engine's, as cuda, cuda:1 and cpu are."""
-    if re.fullmatch(rf"({'|'.join(DEVICES)})(:\d+)?", device) is None:
+def check_device(device: str | None) -> None:
+    """Raises ValueError for what is no device of the engine's, as cuda, cuda:1 and cpu are; None is fine."""
+    if device is not None and re.fullmatch(rf"({'|'.join(DEVICES)})(:\d+)?", device) is None:
         raise ValueError(f"unknown device {device!r}; choose one of: {', '.join(DEVICES)}")
 
 

@@ -9,8 +9,11 @@ from gliclass_fast.cli.console import check_device
 from gliclass_fast.runtime.device import resolve_device
 
 
-def usable(device: str) -> torch.device:
-    """Returns the device that --device means, or the CPU without a GPU; ValueError for an unknown name."""
+def usable(device: str | None) -> torch.device:
+    """Returns the device that --device means; without a GPU the CPU, with a warning where one was named.
+
+    Raises ValueError for an unknown name.
+    """
     check_device(device)
     return resolve_device(device, fall_back=True)
 

@@ -24,7 +24,7 @@ _ROUNDED_INSTRUCTIONS = {
 }
 
 
-def info(device: str, model: str | None) -> None:
+def info(device: str | None, model: str | None) -> None:
     """Prints two tables; ValueError for an unknown device or a checkpoint that is not there."""
     kind = usable(device).type
     width = (

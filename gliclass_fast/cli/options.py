@@ -96,7 +96,7 @@ def classify(
         bool | None,
         Option("--table/--json", help="Default: a table on a terminal, JSON lines in a pipe."),
     ] = None,
-    device: console.Device = "cuda",
+    device: console.Device = None,
     threads: console.Threads = None,
     dtype: console.Dtype = None,
     quantization: Annotated[

@@ -62,9 +62,7 @@ def serve(
         float | None, Option(help="Seconds until a request has failed.", show_default="30")
     ] = None,
     max_length: console.ConfiguredMaxLength = None,
-    device: Annotated[
-        str | None, Option(help="cuda or cpu.", show_default="a GPU where there is one")
-    ] = None,
+    device: console.Device = None,
     dtype: console.Dtype = None,
     quantization: console.Quantization = None,
     threads: console.Threads = None,
@@ -111,7 +109,8 @@ def serve(
         limits=_set(settings.limits, queue_tokens=max_queue_tokens, seconds=timeout),
     )  # fmt: skip
     placement = _set(placement, host=host, port=port, replicas=replicas)
-    if settings.device.startswith("cpu") and keys.get("num_gpus_per_replica"):
+    on_cpu = settings.device is not None and settings.device.startswith("cpu")
+    if on_cpu and keys.get("num_gpus_per_replica"):
         raise ValueError(f"--num-gpus-per-replica goes with --device cuda, not with {settings.device}")
     if ray:
         from gliclass_fast.serving.ray_service import RayService, run_until_signal, shared_out

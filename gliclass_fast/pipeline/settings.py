@@ -47,7 +47,7 @@ class PipelineSettings:
         max_classes: int = 25,
         max_length: int | None = 1024,
         classification_type: str = "multi-label",
-        device: str | torch.device | int | None = "cuda:0",
+        device: str | torch.device | int | None = None,
         progress_bar: bool = True,
         label_separator: str = ".",
         batch_tokens: int | None = None,
@@ -66,7 +66,8 @@ class PipelineSettings:
             max_classes: has no effect, as any number of labels that fits the window works.
             max_length: the window in tokens, special tokens included; None: the tokenizer's own limit.
             classification_type: "multi-label" or "single-label", unless a call says otherwise.
-            device: where to run; a GPU falls back to the CPU where there is none.
+            device: where to run; default: a GPU where there is one. A device that is named and not there
+                gives the CPU, and a warning.
             progress_bar: whether a terminal shows a progress bar, in calls of many texts.
             label_separator: the string that joins the levels of nested labels.
             batch_tokens: tokens per batch, as batches are formed by tokens and not by the number of texts;

@@ -24,10 +24,11 @@ def resolve_device(device: Any = None, fall_back: bool = False) -> torch.device:
         device: a name, a torch.device, the number of a GPU (-1: the CPU), or None for the GPU where there is
             one.
         fall_back: a name or a number that this machine or the engine does not have gives the CPU, as in the
-            reference's pipelines, with a warning unless it is a GPU; a torch.device never falls back.
+            reference's pipelines, and a warning; a torch.device never falls back.
 
     Raises ValueError for a device that the engine does not know, or for a GPU where there is none.
     """
+    given = device
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if isinstance(device, Integral) and not isinstance(device, bool):  # also a number of NumPy's
@@ -40,7 +41,7 @@ def resolve_device(device: Any = None, fall_back: bool = False) -> torch.device:
         raise ValueError(f"unknown device {device!r}; supported: {', '.join(ORDER)}") from None
     absent = found.type != "cuda" or not torch.cuda.is_available()
     if fall_back and absent and not isinstance(device, torch.device):
-        return torch.device("cpu") if found.type in ORDER else _cpu_for(device)
+        return torch.device("cpu") if found.type == "cpu" else _cpu_for(given, found.type)
     if found.type not in ORDER:
         raise ValueError(f"device {str(found)!r} is not supported; supported: {', '.join(ORDER)}")
     if found.type == "cuda" and not torch.cuda.is_available():
@@ -69,8 +70,12 @@ def use_threads(threads: int | None, of_tokenizers: int | None = None) -> None:
         os.environ["RAYON_NUM_THREADS"] = str(number)
 
 
-def _cpu_for(device: Any) -> torch.device:
-    logger.warning(
-        "device %r is none that the engine knows (%s): it runs on the CPU", device, ", ".join(ORDER)
-    )
+def _cpu_for(device: Any, kind: str = "") -> torch.device:
+    """Returns the CPU, and warns that it stands in for a device of this kind ("" for a name without one)."""
+    if kind in ORDER:
+        logger.warning("device %r: this torch sees no GPU, so the model runs on the CPU", device)
+    else:
+        logger.warning(
+            "device %r is none that the engine knows (%s): it runs on the CPU", device, ", ".join(ORDER)
+        )
     return torch.device("cpu")

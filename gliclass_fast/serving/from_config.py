@@ -74,8 +74,9 @@ def _fields(fields: Mapping[str, str], values: Mapping[str, Any], keys: Collecti
 def _on_gpu(config: GLiClassServeConfig, known: bool | None) -> bool:
     if known is not None:
         return known
-    if config.ray_address is not None:  # a cluster may have GPUs where this machine has none
-        return config.device.startswith("cuda")
-    from gliclass_fast.runtime.device import resolve_device  # imports torch: mistakes are found before
+    wanted = config.device.startswith("cuda")
+    if not wanted or config.ray_address is not None:  # a cluster may have GPUs where this machine has none
+        return wanted
+    import torch  # here, as mistakes are found before
 
-    return resolve_device(config.device, fall_back=True).type == "cuda"
+    return torch.cuda.is_available()

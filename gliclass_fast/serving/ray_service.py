@@ -295,7 +295,7 @@ def _gpus(settings: ServeSettings, placement: Placement) -> float:
         return placement.gpus
     import ray
 
-    wanted = settings.device.startswith("cuda")
+    wanted = settings.device is None or settings.device.startswith("cuda")
     return 1.0 if wanted and ray.cluster_resources().get("GPU") else 0.0
 
 

@@ -46,7 +46,7 @@ class ServeSettings:
     more_models: Mapping[str, str] = field(default_factory=dict)  # {name: folder or repository id}
     # LoRA adapters of `model`, {id: folder or repository id}, for requests that name one
     adapters: Mapping[str, str] = field(default_factory=dict)
-    device: str = "cuda"  # the CPU is taken where there is no GPU
+    device: str | None = None  # None: a GPU where there is one
     dtype: str | None = None  # None: 16 bit on a GPU, float32 on a CPU
     quantization: str | None = None
     max_length: int = 1024  # the window in tokens

@@ -58,7 +58,7 @@ class StreamingZeroShotClassificationPipeline(BasePipeline):
         max_classes: int = 25,
         max_length: int | None = 1024,
         classification_type: str = "multi-label",
-        device: Any = "cuda:0",
+        device: Any = None,
         progress_bar: bool = False,
         label_separator: str = ".",
         max_cache_len: int | None = None,

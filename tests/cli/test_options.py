@@ -146,3 +146,14 @@ def test_examples_have_a_text_and_labels(examples: str, message: str, tmp_path: 
 def test_columns_to_keep_may_be_given_several_times() -> None:
     assert reading_of("text", ["id, date", "id,,key"], None, None).keep == ("id", "date", "key")
     assert reading_of("text", None, None, None).keep == ()
+
+
+@pytest.mark.parametrize("command", [["classify", "a text", "--labels", "a"], ["info"]])
+def test_a_command_warns_of_a_gpu_that_was_named_and_is_not_there(
+    command: list[str], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    for options, warnings in (([], 0), (["--device", "cpu"], 0), (["--device", "cuda"], 1)):
+        caplog.clear()
+        assert CliRunner().invoke(app.app, [*command, *options]).exit_code == 0
+        assert sum("runs on the CPU" in message for message in caplog.messages) == warnings

@@ -55,10 +55,18 @@ def test_the_older_name_of_quantization_warns() -> None:
     assert scores(old) == scores(GLiClassModel.from_pretrained(demo.PATH, device="cpu", quantization="int8"))
 
 
-@pytest.mark.parametrize("device", ["cpu", CPU, -1, "mps", "no such thing", 0, "cuda:1", None])
-def test_the_cpu_stands_in_where_it_may(device: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("device", ["mps", "no such thing", 0, "cuda", "cuda:1"])
+def test_the_cpu_stands_in_with_a_warning(device: Any, monkeypatch: Any, caplog: Any) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert resolve_device(device, fall_back=True) == CPU
+    assert len(caplog.messages) == 1 and f"device {device!r}" in caplog.text and "on the CPU" in caplog.text
+
+
+@pytest.mark.parametrize("device", ["cpu", "cpu:0", CPU, -1, None])
+def test_the_cpu_that_is_meant_gives_no_warning(device: Any, monkeypatch: Any, caplog: Any) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert resolve_device(device, fall_back=True) == CPU
+    assert not caplog.messages
 
 
 @pytest.mark.parametrize("device", ["mps", "no such thing", 0, "cuda", torch.device("cuda", 0), 1.5])

@@ -132,7 +132,7 @@ def test_the_name_of_the_argument_is_no_option(monkeypatch: pytest.MonkeyPatch) 
 def test_an_error_that_is_not_of_the_file_names_no_file(monkeypatch: pytest.MonkeyPatch) -> None:
     error = OSError("libcuda.so: cannot open")
     monkeypatch.setattr("gliclass_fast.serving.logs.use_json", lambda level: None)
-    monkeypatch.setattr("gliclass_fast.runtime.device.resolve_device", Mock(side_effect=error))
+    monkeypatch.setattr("torch.cuda.is_available", Mock(side_effect=error))
     result = CliRunner().invoke(app, ["serve", "--num-gpus-per-replica", "1"])
     assert result.exit_code == 2 and result.stderr == f"error: {error}\n"
     with pytest.raises(ValueError, match=f"--config a: {error}"), opened("--config", Path("a")):

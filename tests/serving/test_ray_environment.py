@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -41,6 +42,21 @@ def test_the_environment_is_set_and_what_a_person_set_stays(monkeypatch: pytest.
             f"frontend http_frontend\n{ray_environment.REQUEST_RULES}    log global\n"
         )
     assert not folder.exists() and environment == {"RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure"}
+
+
+def test_the_page_has_a_row_for_every_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    environment: dict[str, str] = {}
+    monkeypatch.setattr(os, "environ", environment)
+    with ray_environment.local_environment("127.0.0.1"):
+        found = set(environment)
+    page = (Path(__file__).parents[2] / "docs" / "ray-serve.md").read_text(encoding="utf-8")
+    values: dict[str, str] = {}
+    for variables, value in re.findall(r"^\| (`RAY_[^|]*) \| ([^|]*) \|", page, re.MULTILINE):
+        names = re.findall(r"\w+", variables)
+        fixed = re.findall(r"`([^`]+)`", value)
+        values |= dict(zip(names, fixed or [value] * len(names), strict=True))
+    assert set(values) == found
+    assert {name: values[name] for name in ray_environment.FAST_AND_SAFE} == ray_environment.FAST_AND_SAFE
 
 
 def test_folders_of_the_dead_are_deleted_and_those_of_the_living_stay(

@@ -11,7 +11,7 @@ import logging
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from itertools import chain
 from typing import Any
 
@@ -338,8 +338,15 @@ def choose_ops(
     of_attention = {chosen[name] for name in ("attention", "disentangled_attention", "pack_distances")}
     if chosen["bind_self_attention"] != chosen["pack_linear"] or of_attention != {"cpp"}:
         chosen["bind_self_attention"] = "reference"
+    if kind == "cpu" and only is None and dtype is torch.float32 and (reason := absence("cpu")):
+        _warn_of_slowness(reason)
     logger.info("operations on %s: %s", kind, chosen)
     return Ops(**{op: implementation(op, backend) for op, backend in chosen.items()}, chosen=chosen)
+
+
+@cache  # once in a process
+def _warn_of_slowness(reason: str) -> None:
+    logger.warning("models on the CPU run slower than they could, as %s", reason)
 
 
 def implementation(operation: str, backend: str) -> Callable[..., Any]:

@@ -52,13 +52,19 @@ def absence(part: str) -> str | None:
     is_of_this_version = getattr(compiled, "layout", None) == LAYOUT
     if is_of_this_version and all(hasattr(compiled, name) for name in _NAMES[part]):
         return None
-    note = Path(__file__).with_name("_not_built.txt")
+    here = Path(__file__).resolve()
+    note = here.with_name("_not_built.txt")
     if note.exists():
         for line in note.read_text(encoding="utf-8").splitlines():
             name, _, reason = line.partition(": ")
             if name == part:
                 return f"compiled kernels were not built: {reason}"
     if compiled is None:
+        if (here.parents[1] / "csrc").is_dir() and not any(here.parent.glob("_compiled*.so")):
+            return (
+                "compiled kernels are not here: this is a source tree without a build: "
+                "start Python in another folder, or pip install -e ."
+            )
         return f"compiled kernels cannot be imported: {import_error}"
     return "the compiled extension is of another version: build it again"
 

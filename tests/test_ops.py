@@ -39,3 +39,16 @@ def test_a_load_tells_once_what_runs(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level("INFO", logger="gliclass_fast.ops"):
         ZeroShotClassificationPipeline(demo.PATH, device="cpu", progress_bar=False)
     assert caplog.text.count("operations on cpu") == 1
+
+
+def test_a_warning_says_once_that_a_cpu_lacks_its_kernels(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(ops, "absence", lambda part: "a test took them away")
+    for _ in range(2):
+        ops.choose_ops("cpu")
+    assert [each for each in caplog.messages if "a test took them away" in each] == caplog.messages
+    assert len(caplog.messages) == 1 and "slower" in caplog.text
+    monkeypatch.setattr(ops, "absence", lambda part: "they are away once more")
+    ops.choose_ops("cpu", only="reference")  # which asks for none of them
+    assert len(caplog.messages) == 1

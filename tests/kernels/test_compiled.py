@@ -150,6 +150,18 @@ def test_without_the_extension(monkeypatch: pytest.MonkeyPatch) -> None:
     assert choose_ops("cpu").chosen["attention"] == "reference"
 
 
+def test_a_source_tree_without_a_build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_extension, "compiled", None)
+    monkeypatch.setattr(_extension, "__file__", str(tmp_path / "kernels" / "_extension.py"))
+    told = "a source tree without a build: start Python in another folder, or pip install -e ."
+    assert told not in str(_extension.absence("cpu"))  # an installed package
+    (tmp_path / "csrc").mkdir()
+    assert told in str(_extension.absence("cpu")) and told in compiled_kernels()["CUDA"]
+    (tmp_path / "kernels").mkdir()
+    (tmp_path / "kernels" / "_compiled.abi3.so").touch()  # a build that cannot be imported
+    assert "cannot be imported" in str(_extension.absence("cpu"))
+
+
 def test_other_fields_or_arguments_have_another_number(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever changes them raises `layout` in csrc/bindings.cpp and LAYOUT, and puts the new sums here."""
     sums = {}

@@ -24,6 +24,7 @@ from gliclass_fast.text.arguments import OnTruncation, whole_number
 from gliclass_fast.text.errors import WrongValue
 from gliclass_fast.text.predictions import Prediction
 from gliclass_fast.text.prompts import Request
+from gliclass_fast.text.signatures import checks_names
 
 ChunkTokens = int | Literal["auto"] | None
 
@@ -41,7 +42,7 @@ def _overlap_tokens(value: Any) -> int | None:
 class ZeroShotClassificationWithChunkingPipeline(BasePipeline):
     """Classifies texts of any length, with the reference's names, arguments and results."""
 
-    text_chunk_size: Setting[int] = Setting(partial(whole_number, name="text_chunk_size", least=0))
+    text_chunk_size: Setting[int] = Setting(partial(whole_number, name="text_chunk_size"))
     text_chunk_overlap: Setting[int] = Setting(partial(whole_number, name="text_chunk_overlap", least=0))
     labels_chunk_size: Setting[int] = Setting(partial(whole_number, name="labels_chunk_size"))
     chunk_tokens: Setting[ChunkTokens] = Setting(_chunk_tokens)
@@ -83,6 +84,7 @@ class ZeroShotClassificationWithChunkingPipeline(BasePipeline):
         self.labels_chunk_size = labels_chunk_size
         self.chunk_tokens, self.overlap_tokens = _token_sizes(chunk_tokens, overlap_tokens)
 
+    @checks_names
     def chunk_text(self, text: str, chunk_size: int | None = None, overlap: int | None = None) -> list[str]:
         """Cuts a text into pieces of `chunk_size` characters, of which neighbours share `overlap` characters.
 
@@ -95,6 +97,7 @@ class ZeroShotClassificationWithChunkingPipeline(BasePipeline):
         return chunks.by_characters(text, size, shared)
 
     @uncompiled
+    @checks_names
     def __call__(
         self,
         texts: str | Iterable[str],
@@ -143,7 +146,7 @@ class ZeroShotClassificationWithChunkingPipeline(BasePipeline):
             name: whole_number(value, name, least=lowest)
             for name, value, lowest in (
                 ("labels_chunk_size", labels_chunk_size, 1),
-                ("text_chunk_size", text_chunk_size, 0),
+                ("text_chunk_size", text_chunk_size, 1),
                 ("text_chunk_overlap", text_chunk_overlap, 0),
             )
             if value is not None
@@ -179,6 +182,7 @@ class ZeroShotClassificationWithChunkingPipeline(BasePipeline):
             return found
         return found, [results.TextInfo(*map(int, each)) for each in counts]
 
+    @checks_names
     def process_single_text(
         self,
         text: str,

@@ -26,6 +26,7 @@ from gliclass_fast.text.gliznet_tokenizer import GliZNETTokenizer
 from gliclass_fast.text.labels import labels_per_text
 from gliclass_fast.text.predictions import best_first
 from gliclass_fast.text.prompts import Request
+from gliclass_fast.text.signatures import checks_names
 
 __all__ = [
     "GliZNETTokenizer",
@@ -158,6 +159,7 @@ class ZeroShotClassificationPipeline:
         return self.model.device
 
     @uncompiled
+    @checks_names
     def __call__(
         self,
         text: str | Sequence[str],

@@ -34,6 +34,7 @@ from gliclass_fast.text.labels import Labels, flatten_labels, labels_per_text, w
 from gliclass_fast.text.padded import pad_prompts, padded_labels
 from gliclass_fast.text.prompts import Request
 from gliclass_fast.text.results import CheckedCall, TextInfo
+from gliclass_fast.text.signatures import checks_names
 
 __all__ = [
     "BaseZeroShotClassificationPipeline",
@@ -96,6 +97,7 @@ class BasePipeline(PipelineSettings):
         return flatten_labels(labels, separator=self.label_separator)
 
     @uncompiled
+    @checks_names
     def get_embeddings(
         self, texts: str | Iterable[str], labels: Any, batch_size: int = 8,
         examples: Iterable[Any] | None = None, prompt: str | Iterable[str] | None = None,
@@ -109,6 +111,7 @@ class BasePipeline(PipelineSettings):
         requests, _ = self._requests(texts, labels, prompt, examples, None, adapters=adapter_ids)
         return self.engine.embed(requests, self.progress_bar, self.on_truncation)
 
+    @checks_names
     def prepare_inputs(
         self, texts: Sequence[str], labels: Any, same_labels: bool = False,
         examples: Sequence[Any] | None = None, prompt: str | Sequence[str] | None = None,
@@ -128,6 +131,7 @@ class BasePipeline(PipelineSettings):
         batch = BatchEncoding(inputs).to(self.device)
         return batch.data if self.model.loaded.network.inputs_as_dict else batch
 
+    @checks_names
     def prepare(
         self,
         texts: str | Iterable[str],
@@ -216,6 +220,7 @@ class ZeroShotClassificationPipeline(BasePipeline):
 
     @uncompiled
     @passed_on(hugging_face.ITS_OWN, hugging_face.answer)
+    @checks_names
     def __call__(
         self,
         texts: str | Iterable[str],

@@ -24,6 +24,7 @@ from gliclass_fast.text.arguments import (
 )
 from gliclass_fast.text.errors import WrongType, WrongValue
 from gliclass_fast.text.hypotheses import LABEL_ALONE, hypotheses, kind_for, split_labels
+from gliclass_fast.text.signatures import checks_names
 
 if TYPE_CHECKING:
     from gliclass_fast.pipeline import ZeroShotClassificationPipeline
@@ -70,6 +71,7 @@ class HuggingFacePipeline:
     def tokenizer(self) -> Any:
         return self.classifier.tokenizer
 
+    @checks_names
     def __call__(self, sequences: Any, *labels: Any, **arguments: Any) -> Any:
         """Classifies texts.
 

@@ -32,6 +32,7 @@ from gliclass_fast.streaming.step import LabelPass, SessionStep, run_step
 from gliclass_fast.streaming.strategies import ClassificationStrategy, EveryChunkStrategy
 from gliclass_fast.text.arguments import check_switch
 from gliclass_fast.text.errors import WrongValue
+from gliclass_fast.text.signatures import checks_names
 
 
 class StreamingZeroShotClassificationPipeline(BasePipeline):
@@ -150,6 +151,7 @@ class StreamingZeroShotClassificationPipeline(BasePipeline):
         self._bind()
 
     @uncompiled
+    @checks_names
     def __call__(
         self,
         texts: str | Sequence[str],

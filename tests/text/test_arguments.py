@@ -210,3 +210,44 @@ def test_what_is_allowed(pipeline: Any) -> None:
     assert len(pipeline(["x", "y"], [("a", "b"), ["c"]], threshold=np.float32(0))) == 2
     assert len(pipeline("x", ["a"], rac_examples=[{"true_labels": ["b"]}], threshold=0)[0]) == 1
     assert pipeline.flatten_labels({"a": {"b": ["c"]}, "d": "e"}) == ["a.b.c", "d.e"]
+
+
+def test_names_that_a_call_does_not_have_are_wrong_arguments(pipeline: Any) -> None:
+    chunking = ZeroShotClassificationWithChunkingPipeline(pipeline.model, pipeline.tokenizer, device="cpu")
+    hugging = hugging_face.HuggingFacePipeline(pipeline)
+    for method in (
+        pipeline,
+        pipeline.prepare,
+        pipeline.get_embeddings,
+        chunking,
+        chunking.process_single_text,
+    ):
+        name = next(iter(inspect.signature(method).parameters))
+        for positional, named, told in (
+            ((), {}, f"'{name}'; the arguments are {name}, labels"),
+            (("x",), {}, "'labels'; the arguments are"),
+            (("x", ["a"], *[None] * 20), {}, "too many positional arguments"),
+            (("x", ["a"]), {"labels": ["a"]}, "multiple values for argument 'labels'"),
+            (("x", ["a"]), {"promt": "p"}, "unknown argument 'promt'; did you mean 'prompt'"),
+            (("x", ["a"]), {"zzz": 1}, f"unknown argument 'zzz'; the arguments are {name}, labels"),
+        ):
+            with pytest.raises(ArgumentError, match=told):
+                method(*positional, **named)
+    with pytest.raises(ArgumentError, match="unknown argument 'tresh'; did you mean 'threshold'"):
+        pipeline("x", ["a"], tresh=1)
+    with pytest.raises(ArgumentError, match="'sequences'"):
+        hugging()
+
+
+def test_an_error_from_within_a_call_stays_what_it_is(pipeline: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(type(pipeline), "_scored", lambda *given, **named: len(5))  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="has no len") as caught:
+        pipeline("x", ["a"])
+    assert not isinstance(caught.value, ArgumentError)
+
+
+def test_a_chunk_of_no_characters_is_refused_at_once(pipeline: Any) -> None:
+    with pytest.raises(ArgumentError, match="text_chunk_size"):
+        ZeroShotClassificationWithChunkingPipeline(
+            pipeline.model, pipeline.tokenizer, device="cpu", text_chunk_size=0
+        )

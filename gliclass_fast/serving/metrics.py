@@ -23,10 +23,12 @@ class Metrics:
         def counter(name: str, text: str, labels: tuple[str, ...] = ()) -> Counter:
             return Counter(f"gliclass_{name}_total", text, labels, registry=registry)
 
-        self.request_seconds = seconds("request", "From a request's arrival to its answer.", ("route",))
-        self.queue_seconds = seconds("queue", "That a request waited for its batch.")
-        self.tokenize_seconds = seconds("tokenize", "That the prompts of a request took.")
-        self.forward_seconds = seconds("forward", "That a batch took.")
+        self.request_seconds = seconds(
+            "request", "Seconds from a request's arrival to its answer.", ("route",)
+        )
+        self.queue_seconds = seconds("queue", "Seconds that a request waited for its batch.")
+        self.tokenize_seconds = seconds("tokenize", "Seconds that tokenising the prompts of a request took.")
+        self.forward_seconds = seconds("forward", "Seconds that the forward pass of a batch took.")
         self.batch_tokens = sizes("batch_tokens", "Tokens of a batch.")
         self.batch_texts = sizes("batch_texts", "Texts of a batch.")
         self.queue_tokens = Gauge("gliclass_queue_tokens", "Tokens that wait.", registry=registry)

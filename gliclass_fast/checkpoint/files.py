@@ -70,7 +70,8 @@ def resolve_folder(path_or_repo_id: str | Path, weights: bool = True, **hub: Any
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         reason = str(error).strip().splitlines()[0]
         raise MissingCheckpointError(
-            f"no folder named {name!r}, and the download of that repository failed: {reason}"
+            f"no folder named {name!r}, and the download of that repository failed: {reason}. Where a folder "
+            "is meant, check how it is spelled"
         ) from None
 
 

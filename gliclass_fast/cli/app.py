@@ -22,7 +22,7 @@ from gliclass_fast.cli.serve import REFERENCE_OPTIONS, serve
 
 app = typer.Typer(
     invoke_without_command=True, no_args_is_help=True, add_completion=False,
-    pretty_exceptions_enable=False, 
+    pretty_exceptions_enable=False, context_settings={"help_option_names": ["--help", "-h"]},
     help="The command line: gliclass-fast classify | batch | serve | info | check | bench.",
 )  # fmt: skip
 

@@ -56,7 +56,12 @@ class BatchRun:
         note = self._note(files)
         if goes_on := self._goes_on(note, resume):
             note.write()
-            self.score(files)
+            try:
+                self.score(files)
+            except ValueError:
+                if not self.output.exists():  # nothing began, as where Ray does not start
+                    note.path.unlink(missing_ok=True)
+                raise
         failed, said = self._summary(files, note)
         note.write(finished=True)
         shutil.rmtree(self.checkpoint, ignore_errors=True)  # not before, as it is what a resumed job goes by

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -124,6 +125,8 @@ def _check_output(output: Path, labels: Any) -> None:
         raise ValueError(f"--output {output} is a folder: give a file")
     if output.exists() and not output.is_file():
         raise ValueError(f"--output {output} is a pipe or a device: give a file")
+    if output.exists() and not os.access(output, os.W_OK):
+        raise ValueError(f"--output {output} cannot be written: it is read-only, or another user's")
     check_suffix(output)
     if output.suffix.lower() == ".csv" and any("|" in label for label in flatten_labels(labels)):
         raise ValueError("a label contains '|', which separates labels in .csv: write .jsonl or .parquet")

@@ -93,7 +93,9 @@ class Job:
                 raise
             # the last part may be in the file only partly, so it is not counted
             done = self._of_all(self._done if output.exists() else 0)
-            fail(f"stopped after {done}: {reason(error)}. Add --resume to continue {output}")
+            begun = self._done or self._written or writer.kept
+            hint = f". Add --resume to continue {output}" if begun else ""
+            fail(f"stopped after {done}: {reason(error)}{hint}")
         self._summary(output, resumed.failed)
 
     def _of_all(self, done: int) -> str:

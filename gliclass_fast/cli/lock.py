@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -45,6 +46,7 @@ def alone(output: Path) -> Iterator[None]:
             lock.release()
             lock.acquire(timeout=0)
     except Timeout:
+        _check_folder(output, place.parent)
         raise ValueError(
             f"another job writes {output}: wait until it has ended, or give another --output"
         ) from None
@@ -59,3 +61,12 @@ def alone(output: Path) -> Iterator[None]:
         with suppress(OSError):  # a file that is left stops nobody
             path.unlink()  # while it is locked
         lock.release()
+
+
+def _check_folder(output: Path, folder: Path) -> None:
+    """Raises ValueError where a folder takes no file, of which filelock may say that its lock is held."""
+    try:
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        reason = error.strerror or error
+        raise ValueError(f"--output {output}: no file can be written into {folder}: {reason}") from None

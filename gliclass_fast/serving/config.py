@@ -175,20 +175,23 @@ def options_of(arguments: Sequence[str], own: Iterable[str] = ()) -> dict[str, A
     Raises ArgumentError for what is no key, or no value of it.
     """
     types, values, rest = _types(), {}, list(arguments)
+    switch = ""  # the option before, where it takes no value
     while rest:
         option, given, text = rest.pop(0).partition("=")
         if not option.startswith("--"):
+            if switch:
+                raise WrongValue(f"{switch} takes no value, so {option!r} is one too many")
             raise WrongValue(f"an option is expected, as --max-batch-size 8, not {option!r}")
         name = option[2:].replace("-", "_")
-        key = SHORT.get(name, name)
+        key, switch = SHORT.get(name, name), ""
         if key.startswith("no_") and types.get(key[3:]) is bool and not given:
-            values[key[3:]] = False
+            values[key[3:]], switch = False, option
             continue
         if key not in types:
             keys = (f"--{known.replace('_', '-')}" for known in (*types, *SHORT))
             raise unknown(option, [*keys, *own], "option")
         if types[key] is bool and not given:
-            values[key] = True
+            values[key], switch = True, option
             continue
         if not given and not rest:
             raise WrongValue(f"{option} needs a value")

@@ -23,9 +23,7 @@ class Metrics:
         def counter(name: str, text: str, labels: tuple[str, ...] = ()) -> Counter:
             return Counter(f"gliclass_{name}_total", text, labels, registry=registry)
 
-        self.request_seconds = seconds(
-            "request", "Seconds from a request's arrival to its answer.", ("route",)
-        )
+        self.request_seconds = seconds("request", "Seconds from a request to its answer.", ("route",))
         self.queue_seconds = seconds("queue", "Seconds that a request waited for its batch.")
         self.tokenize_seconds = seconds("tokenize", "Seconds that tokenising the prompts of a request took.")
         self.forward_seconds = seconds("forward", "Seconds that the forward pass of a batch took.")

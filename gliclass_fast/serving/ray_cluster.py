@@ -111,7 +111,10 @@ def no_answer(address: str | None, error: Exception) -> str:
     """
     reason = " ".join(str(error).split())
     if address is None:
-        return f"Ray did not start: {reason}"
+        home = os.path.expanduser("~")
+        of_home = isinstance(error, OSError) and str(error.filename or "").startswith(home)
+        remedy = ". Ray writes into ~/.ray: set HOME to a folder that can be written" if of_home else ""
+        return f"Ray did not start: {reason}{remedy}"
     nobody = isinstance(error, (ConnectionRefusedError, socket.gaierror))
     token = "" if nobody else ". If it asks for a token, set RAY_AUTH_MODE=token"
     return f"no cluster of Ray answers at {address}: {reason}{token}"

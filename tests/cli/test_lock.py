@@ -122,6 +122,24 @@ with alone(Path(sys.argv[1])):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_folder_that_takes_no_file_is_no_other_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    with (
+        pytest.raises(ValueError, match=r"no file can be written into /proc: "),
+        alone(Path("/proc/x.jsonl")),
+    ):
+        pass
+
+
+def test_a_batch_that_does_not_begin_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(run: BatchRun, files: Any) -> None:
+        raise ValueError("Ray did not start")
+
+    monkeypatch.setattr(BatchRun, "score", failing)
+    with pytest.raises(ValueError, match="Ray did not start"):
+        batch_of(tmp_path).run(resume=False)
+    assert [path.name for path in tmp_path.iterdir()] == ["in.csv"]
+
+
 def batch_of(folder: Path) -> BatchRun:
     (folder / "in.csv").write_text("text\none\ntwo\n")
     options = {"model": "m", "labels": ["a"], "dtype": None, "call": {"threshold": 0.5}}

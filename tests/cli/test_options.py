@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pyarrow
@@ -157,3 +158,19 @@ def test_a_command_warns_of_a_gpu_that_was_named_and_is_not_there(
         caplog.clear()
         assert CliRunner().invoke(app.app, [*command, *options]).exit_code == 0
         assert sum("runs on the CPU" in message for message in caplog.messages) == warnings
+
+
+@pytest.mark.parametrize("command", ["", "classify", "batch", "serve", "info", "check", "bench"])
+def test_h_is_help(command: str) -> None:
+    long, short = (CliRunner().invoke(app.app, [*command.split(), option]) for option in ("--help", "-h"))
+    assert short.exit_code == 0 and short.stdout == long.stdout and "Usage" in short.stdout
+
+
+def test_a_result_file_that_cannot_be_written_is_refused_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "out.jsonl"
+    output.touch()
+    monkeypatch.setattr("os.access", lambda path, mode: mode != os.W_OK)
+    result = CliRunner().invoke(app.app, ["classify", "a", "--labels", "a", "--output", str(output)])
+    assert result.exit_code == 2 and "cannot be written: it is read-only" in " ".join(result.stderr.split())

@@ -276,3 +276,11 @@ def test_a_cluster_that_refuses_is_told_of_tokens() -> None:
     assert refused == f"no cluster of Ray answers at host:1: Timed out while waiting. {asks}"
     assert asks not in ray_cluster.no_answer("host:1", ConnectionRefusedError("refused"))
     assert ray_cluster.no_answer(None, RuntimeError("why")) == "Ray did not start: why"
+
+
+def test_a_home_that_cannot_be_written_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/a/home")
+    denied = PermissionError(13, "Permission denied", "/a/home/.ray")
+    assert "set HOME to a folder that can be written" in ray_cluster.no_answer(None, denied)
+    elsewhere = PermissionError(13, "Permission denied", "/another/folder")
+    assert "HOME" not in ray_cluster.no_answer(None, elsewhere)

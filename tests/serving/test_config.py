@@ -149,6 +149,8 @@ def test_a_command_line_sets_any_key() -> None:
         (["--enable-compilation=perhaps"], "enable_compilation must be bool, not 'perhaps'"),
         (["--precompiled-batch-sizes", "1,x"], "precompiled_batch_sizes must be list of int, not '1,x'"),
         (["8"], "an option is expected, as --max-batch-size 8, not '8'"),
+        (["--enable-polylora", "true"], "--enable-polylora takes no value, so 'true' is one too many"),
+        (["--port", "1", "true"], "an option is expected, as --max-batch-size 8, not 'true'"),
         (["--no-max-batch-size"], "unknown option '--no-max-batch-size'"),
     ],
 )

@@ -38,6 +38,10 @@ async def topic(request: Request, question: Question) -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    import uvicorn
+    from gliclass_fast.serving.logs import use_json
+    from gliclass_fast.serving.server import Server, config_of
+    from gliclass_fast.serving.settings import Placement
 
-    uvicorn.run(app)
+    use_json("info")
+    # at SIGTERM and at ctrl-C it answers what waits, and ends with code 0
+    Server(config_of(app, Placement()), app.state.service).run()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from gliclass_fast.config import GLiClassModelConfig
 from gliclass_fast.runtime.forward import GLiClassOutput
 from gliclass_fast.runtime.model import GLiClassModel
 
@@ -17,6 +18,7 @@ __all__ = [
     "GLiClassEncoderDecoder",
     "GLiClassEncoderDecoderCLS",
     "GLiClassModel",
+    "GLiClassModelConfig",
     "GLiClassOutput",
     "GLiClassPreTrainedModel",
     "GLiClassUniEncoder",

@@ -36,6 +36,15 @@ def test_names_are_where_the_reference_has_them() -> None:
         assert all(callable(getattr(theirs, name)) and callable(getattr(own, name)) for name in names)
 
 
+def test_names_that_a_module_imports_from_another_one_that_exists_here_are_there() -> None:
+    for place in ("model", "config", "pipeline", "streaming", "serve"):
+        theirs, own = (import_module(f"{package}.{place}") for package in ("gliclass", "gliclass_fast"))
+        for name, each in vars(theirs).items():
+            origin = (getattr(each, "__module__", None) or "").replace("gliclass", "gliclass_fast", 1)
+            if origin.startswith("gliclass_fast.") and find_spec(origin):
+                assert hasattr(own, name) or not hasattr(import_module(origin), name), (place, name)
+
+
 def test_the_page_of_differences_names_what_is_missing() -> None:
     page = (Path(gliclass_fast.__file__).parents[1] / "docs" / "differences.md").read_text(encoding="utf-8")
     [section] = re.findall(r"^## Which modules exist\n(.*?)^## ", page, re.DOTALL | re.MULTILINE)

@@ -309,5 +309,9 @@ UniEncoderZeroShotClassificationPipeline = BiEncoderZeroShotClassificationPipeli
     EncoderDecoderZeroShotClassificationPipeline
 ) = DecoderKVZeroShotClassificationPipeline = ZeroShotClassificationPipeline
 
-_LATE = {"ZeroShotClassificationWithChunkingPipeline": "chunking"}
+_LATE = {
+    "GLiClassBiEncoder": "model",
+    "GLiClassModel": "model",
+    "ZeroShotClassificationWithChunkingPipeline": "chunking",
+}
 make_lazy(__name__, _LATE, call="pipeline.hugging_face:pipeline")

@@ -20,7 +20,12 @@ from torch import Tensor
 
 from gliclass_fast.kernels._adapter_rows import AdapterRows
 from gliclass_fast.kernels._buffers import lent
-from gliclass_fast.kernels._extension import absence, cpu_description, cuda_description
+from gliclass_fast.kernels._extension import (
+    absence,
+    cpu_description,
+    cuda_description,
+    multiplies_bfloat16,
+)
 from gliclass_fast.kernels._sequences import (
     NO_POSITIONS,
     PAGE_ROWS,
@@ -61,6 +66,7 @@ __all__ = [
     "compiled_kernels",
     "implementation",
     "lent",
+    "multiplies_bfloat16",
     "torch_on_one_thread",
     "unavailable_reason",
 ]
@@ -78,8 +84,7 @@ IMPLEMENTATIONS: dict[str, dict[str, str]] = {
         **_rows("linear:pack", "reference", "onednn"),
         **_rows("compiled_int8:pack", "int8"),
         **_rows("int8:pack", "int8_reference"),
-        **_rows("compiled_bfloat16:pack", "bf16"),
-        **_rows("bfloat16:pack", "bf16_reference"),
+        **_rows("compiled_bfloat16:pack", "bfloat16"),
         **_rows("compiled_linear:pack", "cpp"),
     },
     **{
@@ -87,8 +92,7 @@ IMPLEMENTATIONS: dict[str, dict[str, str]] = {
             **_rows(f"linear:{operation}", "reference", "onednn", "triton"),
             **_rows(f"compiled_int8:{operation}", "int8"),
             **_rows(f"int8:{operation}", "int8_reference"),
-            **_rows(f"compiled_bfloat16:{operation}", "bf16"),
-            **_rows(f"bfloat16:{operation}", "bf16_reference"),
+            **_rows(f"compiled_bfloat16:{operation}", "bfloat16"),
             **_rows(f"compiled_linear:{operation}", "cpp"),
         }
         for operation in ("linear", "linear_add", "norm_linear")
@@ -97,11 +101,11 @@ IMPLEMENTATIONS: dict[str, dict[str, str]] = {
     "activation": _rows("linear:activation", "reference"),
     "bind_feed_forward": {
         **_rows("feed_forward:bind_feed_forward", "reference"),
-        **_rows("compiled_feed_forward:bind_feed_forward", "cpp", "int8", "bf16"),
+        **_rows("compiled_feed_forward:bind_feed_forward", "cpp", "int8", "bfloat16"),
     },
     "bind_self_attention": {
         **_rows("self_attention:bind_self_attention", "reference"),
-        **_rows("compiled_self_attention:bind_self_attention", "cpp", "int8", "bf16"),
+        **_rows("compiled_self_attention:bind_self_attention", "cpp", "int8", "bfloat16"),
     },
     **{
         operation: {
@@ -175,7 +179,7 @@ PRIVATE = {"onednn": ("mkldnn._reorder_linear_weight", "mkldnn._linear_pointwise
 PACKAGES = ("flash",)  # kernels of other packages, which run only where they are asked for
 ORDER = {"cuda": ("cuda", "triton", "reference"), "cpu": ("cpp", "onednn", "reference")}
 # what comes before these orders where rounding is asked for
-ROUNDED = {"int8": ("int8", "int8_reference"), "bfloat16": ("bf16", "bf16_reference")}
+ROUNDED = {"int8": ("int8", "int8_reference"), "bfloat16": ("bfloat16",)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,7 +255,7 @@ def unavailable_reason(
             return f"{backend} runs on CPUs"
         if dtype is not torch.float32:
             return f"{backend} computes in float32 only, not {dtype}"
-        if backend in ("cpp", "int8", "bf16"):
+        if backend in ("cpp", "int8", "bfloat16"):
             return absence("cpu")
         if backend == "onednn" and not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
             return "this torch build has no oneDNN"

@@ -69,6 +69,11 @@ def absence(part: str) -> str | None:
     return "the compiled extension is of another version: build it again"
 
 
+def multiplies_bfloat16() -> bool:
+    """Tells whether the compiled kernels have instructions of this processor that multiply bfloat16."""
+    return absence("cpu") is None and bool(compiled.multiplies_bfloat16(instruction_set()[0]))
+
+
 def cpu_description() -> str:
     """Returns in words what the extension holds for CPUs."""
     if reason := absence("cpu"):

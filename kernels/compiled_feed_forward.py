@@ -113,4 +113,4 @@ def _bind(layer: FeedForward, rounding: Rounding | None = None) -> BoundFeedForw
 
 bind_feed_forward_cpp = _bind
 bind_feed_forward_int8 = partial(_bind, rounding=INT8)
-bind_feed_forward_bf16 = partial(_bind, rounding=BFLOAT16)
+bind_feed_forward_bfloat16 = partial(_bind, rounding=BFLOAT16)

@@ -63,4 +63,4 @@ class _Bound(Bound[SelfAttention]):
 
 bind_self_attention_cpp = _Bound
 bind_self_attention_int8 = partial(_Bound, rounding=INT8)
-bind_self_attention_bf16 = partial(_Bound, rounding=BFLOAT16)
+bind_self_attention_bfloat16 = partial(_Bound, rounding=BFLOAT16)

@@ -19,7 +19,7 @@ import sys
 import torch
 from gliclass_fast import ZeroShotClassificationPipeline, demo
 torch.set_num_threads(2)
-dtype = torch.bfloat16 if sys.argv[1] == "called in bfloat16" else torch.float32
+dtype = {"called in float16": "float16", "loaded with auto": "auto"}.get(sys.argv[1], "float32")
 pipeline = ZeroShotClassificationPipeline(demo.PATH, dtype=dtype, progress_bar=False)
 if sys.argv[1].startswith("called"):
     pipeline(["Play some jazz."] * 64, ["music"])
@@ -38,7 +38,13 @@ print(*found.get(timeout=60))
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("parent", "threads"),
-    [("loaded", 2), ("loaded beside other work of torch", 2), ("called", 2), ("called in bfloat16", 1)],
+    [
+        ("loaded", 2),
+        ("loaded with auto", 2),
+        ("loaded beside other work of torch", 2),
+        ("called", 2),
+        ("called in float16", 1),
+    ],
 )
 def test_a_forked_process_classifies(parent: str, threads: int) -> None:
     done = subprocess.run(

@@ -1,6 +1,6 @@
 // bfloat16: inputs and weights keep the upper half of their bits, rounded to even; sums are float32. Processors
 // with AVX512_BF16 multiply two pairs in every lane in one instruction. The others multiply the halves as the
-// float32 that they begin, which takes float32's time or a little more.
+// float32 that they begin, which takes float32's time, and more with AVX2.
 #include "rounded_kernel.h"
 
 namespace ISA {

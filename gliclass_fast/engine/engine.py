@@ -190,7 +190,9 @@ class Engine:
             passes = list(enumerate(rows[place].request for place in places))
             return [row.logits for row in self._in_float32()._run(passes)]
 
-        logits = overflow.complete([row.logits for row in rows], numbers, self.model.loaded.dtype, again)
+        logits = overflow.complete(
+            [row.logits for row in rows], numbers, self.model.loaded.computes_in, again
+        )
         for row, found in zip(rows, logits, strict=True):
             row.logits = found
 
@@ -249,7 +251,7 @@ class Engine:
             prompts = self.encode(requests)
             self._report_cuts(prompts, range(len(prompts)), on_truncation)
             found = self._embed(prompts, progress)
-            return overflow.complete(found, range(len(requests)), self.model.loaded.dtype, again)
+            return overflow.complete(found, range(len(requests)), self.model.loaded.computes_in, again)
 
         return self._with_one_network(run)
 

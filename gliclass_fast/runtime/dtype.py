@@ -1,6 +1,6 @@
 """The dtype of a model: it is what the caller asks for, else float32 on a CPU and 16 bit on a GPU.
 
-"auto" is bfloat16 on a CPU that is faster in it.
+"auto" is bfloat16 on a CPU that is faster in it, else float32; on a GPU it is the checkpoint's own.
 
 float16 rounds eight times finer than bfloat16 and is the default where it suffices; it ends at 65504. A model
 that gets there on a batch of random tokens, or whose family is known to get there, runs in bfloat16.
@@ -14,7 +14,9 @@ import torch
 from torch import Tensor
 
 from gliclass_fast.config import ModelConfig
-from gliclass_fast.runtime.bfloat16 import is_faster
+from gliclass_fast.ops import unavailable_reason
+from gliclass_fast.runtime.bfloat16 import bfloat16_is_faster
+from gliclass_fast.runtime.settings import Settings
 
 DTYPES = {name: getattr(torch, name) for name in ("float32", "float16", "bfloat16")}
 
@@ -32,7 +34,7 @@ def dtype_candidates(
     if asked is None or asked == "auto":
         if device.type == "cpu":
             backbone = config.backbone_config
-            fast = asked == "auto" and is_faster(backbone.hidden_size, backbone.intermediate_size)
+            fast = asked == "auto" and bfloat16_is_faster(backbone.hidden_size, backbone.intermediate_size)
             return [torch.bfloat16 if fast else torch.float32]
         if asked is None:
             towers = filter(None, (config.backbone_config, config.label_backbone_config))
@@ -42,6 +44,18 @@ def dtype_candidates(
         named = None if config.dtype == "auto" else config.dtype
         asked = named or next(stored, torch.float32)
     return [supported_dtype(asked)]
+
+
+def computing(dtype: torch.dtype, settings: Settings) -> tuple[torch.dtype, str | None]:
+    """Returns the dtype in which a model of `dtype` computes, and how its backbone's linear layers round.
+
+    On a CPU bfloat16 is for linear layers, so that nothing overflows. A backend that is asked for, and torch
+    where there are no compiled kernels, compute in bfloat16 throughout.
+    """
+    on_cpu = dtype is torch.bfloat16 and settings.device.type == "cpu"
+    if on_cpu and settings.backend is None and unavailable_reason("bfloat16", "cpu") is None:
+        return torch.float32, "bfloat16"
+    return dtype, settings.quantization
 
 
 def supported_dtype(asked: torch.dtype | str) -> torch.dtype:

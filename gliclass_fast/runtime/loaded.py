@@ -24,9 +24,8 @@ from gliclass_fast.models.architectures import ARCHITECTURES, Output, Size
 from gliclass_fast.models.places import Places
 from gliclass_fast.ops import Ops, choose_ops
 from gliclass_fast.runtime.adapter_slots import AdapterSlots
-from gliclass_fast.runtime.bfloat16 import computing
 from gliclass_fast.runtime.cuda_graphs import CudaRecorder
-from gliclass_fast.runtime.dtype import dtype_candidates
+from gliclass_fast.runtime.dtype import computing, dtype_candidates
 from gliclass_fast.runtime.graphs import MAX_TOKENS, GraphRunner
 from gliclass_fast.runtime.packing import pack, run_batches
 from gliclass_fast.runtime.settings import Settings
@@ -225,10 +224,10 @@ def load(config: Any, tensors: Mapping[str, Tensor], source: str, settings: Sett
     not exist.
     """
     device = settings.device
-    *first, last = dtype_candidates(settings.wanted_dtype, device, config, tensors)
     build = partial(LoadedNetwork, config, tensors, source, settings)
     # on a CPU loading leaves no threads of torch behind, for which a process that is forked later would wait
     with inference_on(device, own_threads=device.type == "cpu"):
+        *first, last = dtype_candidates(settings.wanted_dtype, device, config, tensors)
         for dtype in first:
             loaded = build(dtype)
             if loaded(loaded.pack(loaded.probe())).stacked_logits().isfinite().all():

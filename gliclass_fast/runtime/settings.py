@@ -39,7 +39,7 @@ class Settings:
         if self.backend in ROUNDED["int8"] or (self.quantization is not None and self.backend is not None):
             raise ValueError("int8 is asked for as quantization='int8', without a backend")
         if self.backend in ROUNDED["bfloat16"]:
-            raise ValueError("linear layers in bfloat16 are asked for as dtype='bfloat16', without a backend")
+            raise ValueError("bfloat16 is asked for as dtype='bfloat16', without a backend")
         if self.quantization is not None and self.device.type != "cpu":
             raise ValueError(f"quantization {self.quantization!r} runs on CPUs; give device='cpu'")
         if self.quantization is not None and dtype_name(self.dtype) not in _AS_FLOAT32:
@@ -50,7 +50,7 @@ class Settings:
 
     @property
     def wanted_dtype(self) -> torch.dtype | str | None:
-        """Returns the dtype that is asked for: on a CPU, int8 and backends leave "auto" no choice."""
+        """Returns the dtype that is asked for; on a CPU "auto" is the default where int8 or a backend is."""
         chosen = self.device.type == "cpu" and (self.quantization or self.backend)
         return None if self.dtype == "auto" and chosen else self.dtype
 

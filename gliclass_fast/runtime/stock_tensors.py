@@ -97,8 +97,12 @@ class StockTensors:
 
     @property
     def _names_dtype(self) -> bool:
-        """Tells whether somebody asked for a dtype; else a GPU's 16 bit is the engine's own matter."""
-        return self.settings.dtype is not None
+        """Tells whether somebody asked for a dtype; else 16 bit is the engine's own matter.
+
+        So it is with "auto" on a CPU, which chooses bfloat16 by its speed.
+        """
+        by_speed = self.settings.dtype == "auto" and self.device.type == "cpu"
+        return self.settings.dtype is not None and not by_speed
 
     def _shown(self, tensor: Tensor, on: Any = None) -> Tensor:
         """Returns a copy, on the model's device or another, in the dtype that was asked for, or as stored."""

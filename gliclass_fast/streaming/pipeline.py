@@ -374,7 +374,10 @@ class StreamingZeroShotClassificationPipeline(BasePipeline):
         logits = []
         for number, own in sorted(found.items()):
             if not np.isfinite(own).all():
-                name, narrow = steps[number].session.session_id, self.model.dtype is not torch.float32
+                name, narrow = (
+                    steps[number].session.session_id,
+                    self.model.loaded.computes_in is not torch.float32,
+                )
                 raise FloatingPointError(_NOT_FINITE.format(name) + (_LOAD_WIDER if narrow else ""))
             logits.append(own)
         return logits

@@ -247,7 +247,7 @@ def test_a_repository_may_have_no_owner(tmp_path: Path, monkeypatch: pytest.Monk
         (
             "backend",
             "cudnn",
-            "one of: reference, onednn, int8, int8_reference, bf16, bf16_reference, cpp, triton, flash, cuda",
+            "one of: reference, onednn, int8, int8_reference, bfloat16, cpp, triton, flash, cuda",
         ),
     ],
 )

@@ -136,12 +136,12 @@ for number in test_cpu.SETS:
                 layers.test_it_is_what_its_operations_are(number, rounding, patch)
         run = test_rounded.Run("int8", test_cpu.extension().int8_adds_pairs(number))
         test_int8.test_sums_of_whole_numbers_are_exact(run)
-        for each in (run, test_bfloat16.BF16):
+        bfloat16 = test_bfloat16.BFLOAT16
+        for each in (run, bfloat16):
             test_rounded.test_threads_and_other_rows_change_nothing(each)
-        bf16 = test_bfloat16.BF16
-        test_bfloat16.test_small_whole_numbers_are_exact(bf16)
+        test_bfloat16.test_small_whole_numbers_are_exact(bfloat16)
         for width in (24, 96):
-            test_bfloat16.test_what_comes_before_and_after_the_product("gelu", True, width, bf16)
+            test_bfloat16.test_what_comes_before_and_after_the_product("gelu", True, width, bfloat16)
             test_int8.test_what_comes_before_and_after_the_product("gelu", True, width, run)
 from random import Random
 from tools.fuzzing import kernels

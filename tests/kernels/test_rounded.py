@@ -12,7 +12,7 @@ from gliclass_fast.kernels._extension import extension
 from tests.kernels.rounded import SETS, Run
 
 
-@pytest.fixture(params=["int8", "bf16"])
+@pytest.fixture(params=["int8", "bfloat16"])
 def backend(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
@@ -25,11 +25,11 @@ def run(request: pytest.FixtureRequest, backend: str, monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-def test_what_is_not_finite_shows(value: float, run: Run, backend: str) -> None:
+def test_what_is_not_finite_shows(value: float, run: Run) -> None:
     """A bad value spoils its row and no other."""
     x, weight = torch.randn(7, 40), torch.randn(38, 40)
     x[2, 9] = value
-    for each in (run, Run(f"{backend}_reference", in_pairs=False)):
+    for each in (run, Run("int8_reference", in_pairs=False)):
         for found in (
             each("linear", x, weight, None),
             each("norm_linear", x, weight, None, None, 1e-5),

@@ -11,6 +11,8 @@ import torch
 
 from gliclass_fast import GLiClassModel, ZeroShotClassificationPipeline, demo
 from gliclass_fast.kernels import _extension
+from gliclass_fast.kernels._extension import extension
+from gliclass_fast.ops import multiplies_bfloat16
 from gliclass_fast.runtime import bfloat16, dtype
 from tests.tiny import fast_pipeline, reference_model
 
@@ -30,31 +32,36 @@ def logits(**settings: Any) -> tuple[GLiClassModel, np.ndarray]:
 
 @pytest.mark.parametrize("gain", [1.1, 1.3])
 def test_it_must_be_faster_by_a_fifth(gain: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    now = [0.0]
+    """A measurement is made once for a size, and only where the processor multiplies bfloat16."""
+    now, runs = [0.0], [0]
 
     def ops(device: str, rounding: str | None) -> SimpleNamespace:
-        seconds = 1.0 if rounding else gain
-
         def linear(*_: object) -> None:
-            now[0] += seconds
+            now[0] += 1.0 if rounding else gain
+            runs[0] += 1
 
         return SimpleNamespace(pack_linear=lambda weight: weight, linear=linear)
 
     monkeypatch.setattr(bfloat16, "choose_ops", ops)
-    monkeypatch.setattr(bfloat16, "time", SimpleNamespace(perf_counter=lambda: now[0]))
-    assert bfloat16.is_faster.__wrapped__(8, 16) is (gain > 1.2)
+    monkeypatch.setattr(bfloat16, "time", SimpleNamespace(thread_time=lambda: now[0]))
+    monkeypatch.setattr(bfloat16, "_gains", {})
+    monkeypatch.setattr(bfloat16, "multiplies_bfloat16", lambda: True)
+    assert [bfloat16.bfloat16_is_faster(8, 16) for _ in range(2)] == [gain > 1.2] * 2
+    assert runs[0] == 2 * bfloat16._REPEATS
+    monkeypatch.setattr(bfloat16, "multiplies_bfloat16", lambda: False)
+    assert not bfloat16.bfloat16_is_faster(8, 16)
 
 
-def test_the_measurement_is_of_kernels_that_are_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert bfloat16.is_faster.__wrapped__(64, 64) in (True, False)
-    monkeypatch.setattr(_extension, "compiled", None)
-    assert bfloat16.is_faster.__wrapped__(64, 64) is False
+def test_what_is_measured_runs() -> None:
+    assert 0 < bfloat16._gain(40, 64) < float("inf")
+    instructions = {name for name, _ in extension().instruction_sets().values()}
+    assert multiplies_bfloat16() == ("avx512bf16" in instructions)
 
 
 @pytest.mark.parametrize("faster", [False, True])
 def test_auto_follows_the_measurement(faster: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
-    monkeypatch.setattr(dtype, "is_faster", lambda *sizes: asked.append(sizes) or faster)
+    monkeypatch.setattr(dtype, "bfloat16_is_faster", lambda *sizes: asked.append(sizes) or faster)
     model, found = logits(dtype="auto")
     config = model.loaded.config.backbone_config
     assert asked == [(config.hidden_size, config.intermediate_size)]
@@ -82,12 +89,20 @@ def test_only_the_linear_layers_of_the_backbone_round() -> None:
     assert model(**inputs).logits.dtype is torch.bfloat16
 
 
-def test_without_compiled_kernels_it_rounds_as_much(monkeypatch: pytest.MonkeyPatch) -> None:
-    _, compiled = logits(dtype="bfloat16")
+def test_without_compiled_kernels_torch_computes_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_extension, "compiled", None)
-    _, found = logits(dtype="bfloat16")
-    _, exact = logits()
-    assert 0 < abs(found - exact).max() < 3 * abs(compiled - exact).max()
+    model, found = logits(dtype="bfloat16")
+    assert model.loaded.computes_in is model.dtype is torch.bfloat16
+    assert np.array_equal(found, logits(dtype="bfloat16", backend="reference")[1])
+    assert logits(dtype="auto")[0].dtype is torch.float32
+
+
+def test_what_is_saved_does_not_depend_on_a_measurement(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dtype, "bfloat16_is_faster", lambda *sizes: True)
+    kept = {tensor.dtype for tensor in logits(dtype="auto")[0].state_dict().values()}
+    assert kept == {tensor.dtype for tensor in logits()[0].state_dict().values()} == {torch.float16}
+    asked = {tensor.dtype for tensor in logits(dtype="bfloat16")[0].state_dict().values()}
+    assert asked == {torch.bfloat16}
 
 
 def test_values_beyond_float16_stay_finite() -> None:

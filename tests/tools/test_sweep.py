@@ -21,7 +21,7 @@ def test_candidates_stand_beside_the_chosen_sizes(monkeypatch: pytest.MonkeyPatc
 
     def recorded(run: Run, device: str) -> Run:
         run()
-        met.append((linear.TILE[4, False], attention.TILE[4, 256]))
+        met.append((linear.TILE[4, False], attention.TILE[4, 128]))
         return lambda: None
 
     monkeypatch.setattr(operations, "recorded", recorded)
@@ -33,4 +33,4 @@ def test_candidates_stand_beside_the_chosen_sizes(monkeypatch: pytest.MonkeyPatc
     for row in rows[2:]:
         assert set(row["us"]) == {row["chosen"], "(16, 16, 1, 1)"} and not row["not_run"]
     assert {of_gemm for of_gemm, _ in met} == {before[0][4, False], small}
-    assert {of_attention for _, of_attention in met} == {before[1][4, 256], (16, 16, 1, 1)}
+    assert {of_attention for _, of_attention in met} == {before[1][4, 128], (16, 16, 1, 1)}

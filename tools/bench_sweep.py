@@ -91,5 +91,5 @@ def sweeps(device: str, dtype: torch.dtype) -> Iterator[Sweep]:
         }.items():
             about = {"sweep": name, "batch": f"{count} x {tokens}"}
             run = partial(attention.attention_triton, qkv, sequences, scale, positions)
-            key = attention.tile_key(dtype.itemsize, DIM)
-            yield Sweep(about, attention.TILE, key, ATTENTION_BLOCKS, run)
+            tile = attention.tile_key(dtype.itemsize, DIM)
+            yield Sweep(about, attention.TILE, tile, ATTENTION_BLOCKS, run)

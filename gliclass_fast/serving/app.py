@@ -21,7 +21,8 @@ from starlette.routing import Match
 from gliclass_fast import __version__
 from gliclass_fast.serving.access import CLIENT_LEFT, Access, error_response
 from gliclass_fast.serving.answer_models import ClassifyAnswer, Predictions, Ranked
-from gliclass_fast.serving.errors import Broken, Draining, RequestError, fault, in_a_line
+from gliclass_fast.serving.errors import Broken, Draining, RequestError, in_a_line
+from gliclass_fast.serving.faults import faults
 from gliclass_fast.serving.formats import (
     ClassifyBody,
     GLiClassBody,
@@ -233,12 +234,14 @@ async def _validation_error(request: Request, error: Any) -> Response:
 def _messages(request: Request, found: list[dict[str, Any]]) -> Iterator[str]:
     if not _is_json(request.headers.get("content-type", "")):
         yield "send the body as JSON, with Content-Type: application/json"
-    for each in found:
-        place = each["loc"][1:]
-        if each["type"] == "json_invalid":
-            place = (f"the body is not valid JSON at character {place[-1]}",)
-            yield from _compressed(request)
-        yield fault(place, "the body is empty" if _is_nothing(each) else each["msg"])
+    first = found[0]
+    if first["type"] == "json_invalid":  # which comes alone
+        yield from _compressed(request)
+        yield f"the body is not valid JSON at character {first['loc'][-1]}: {first['msg']}"
+    elif _is_nothing(first):
+        yield "the body is empty"
+    else:
+        yield from faults({**each, "loc": each["loc"][1:]} for each in found)
 
 
 async def _http_error(request: Request, error: Any) -> Response:

@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from itertools import islice
 
 MOST_NAMED = 3  # faults of a body that an answer names; there may be very many
-
-
-def fault(place: Sequence[object], reason: str) -> str:
-    """Returns what is wrong in a body, and where: the keys and indices that lead there."""
-    at = ".".join(map(str, place))
-    return f"{at}: {reason}" if at else reason
 
 
 def in_a_line(faults: Iterable[str]) -> str:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gliclass_fast.serving.errors import Invalid, fault, in_a_line
+from gliclass_fast.serving.errors import Invalid, in_a_line
 from gliclass_fast.serving.python_values import plain_arguments
 from gliclass_fast.serving.ray_drain import listen_for_end
 from gliclass_fast.serving.settings import ServeSettings
@@ -112,6 +112,7 @@ class Replica:
         """
         from pydantic import ValidationError
 
+        from gliclass_fast.serving.faults import faults
         from gliclass_fast.serving.formats import GLiClassBody
 
         try:
@@ -121,8 +122,7 @@ class Replica:
             )  # fmt: skip
             body = GLiClassBody(**arguments)
         except ValidationError as error:
-            faults = (fault(each["loc"], each["msg"]) for each in error.errors())
-            raise Invalid(in_a_line(faults)) from None
+            raise Invalid(in_a_line(faults(error.errors()))) from None
         answer = await self.service.answer(body.arguments(self._settings))
         found: list[Any] = body.answered(answer)
         return found

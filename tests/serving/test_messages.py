@@ -14,7 +14,7 @@ from fastapi import Request
 from fastapi.testclient import TestClient
 
 from gliclass_fast.serving.app import _validation_error, create_app
-from gliclass_fast.serving.errors import MOST_NAMED
+from gliclass_fast.serving.faults import MOST_READ
 from gliclass_fast.serving.settings import ServeSettings
 
 BODY = b'{"texts": "a", "labels": ["b"]}'
@@ -74,10 +74,55 @@ def test_an_address_is_as_it_is_written(client: TestClient) -> None:
 def test_the_first_faults_are_looked_at_alone() -> None:
     class Faults(list[Any]):
         def __iter__(self) -> Any:
-            yield from self[:MOST_NAMED]
+            yield from self[:MOST_READ]
             raise AssertionError("all faults are looked at")
 
-    faults = Faults([{"type": "extra_forbidden", "loc": ("body", "a"), "msg": "No"}] * 9)
+    found = Faults([{"type": "extra_forbidden", "loc": ("body", "a"), "msg": "No"}] * 99)
     request = Request({"type": "http", "headers": [(b"content-type", b"application/json")]})
-    answer = asyncio.run(_validation_error(request, SimpleNamespace(errors=lambda: faults)))
-    assert json.loads(bytes(answer.body)) == {"error": "a: No", "error_type": "invalid"}
+    answer = asyncio.run(_validation_error(request, SimpleNamespace(errors=lambda: found)))
+    assert json.loads(bytes(answer.body)) == {
+        "error": "a is no field of this request",
+        "error_type": "invalid",
+    }
+
+
+@pytest.mark.parametrize(
+    ("route", "body", "message"),
+    [
+        ("/classify", {"labels": ["a"]}, "texts is missing"),
+        ("/classify", {"texts": "a", "tresh": 1}, "tresh is no field of this request"),
+        (
+            "/classify",
+            {"texts": 3, "labels": 3},
+            "texts must be a string or a list; labels must be a list or an",
+        ),
+        ("/classify", {"texts": ["a", 3]}, "texts[1] must be a string"),
+        ("/classify", {"texts": "a", "threshold": 2}, "threshold must be at most 1"),
+        ("/classify", {"texts": "a", "threshold": "0.5"}, "threshold must be a number, a list or an object"),
+        (
+            "/classify",
+            {"texts": "a", "classification_type": ["multi", "x"]},
+            "classification_type[1] must be 'mul",
+        ),
+        ("/classify", {"texts": "a", "return_info": "yes"}, "return_info must be true or false"),
+        ("/classify", [1], "the body must be an object"),
+        ("/gliclass", {"text": "a", "multi_label": 3}, "multi_label must be true or false or a list"),
+        (
+            "/",
+            {"inputs": "a", "parameters": {"top_k": 0, "multi_label": 3}},
+            "parameters.multi_label must be true",
+        ),
+        (
+            "/",
+            {"inputs": "a", "parameters": {"hypothesis_template": "a" * 9999}},
+            "parameters.hypothesis_template m",
+        ),
+        ("/rerank", {"query": "a", "texts": 3}, "texts must be a list"),
+    ],
+    ids=lambda each: each if isinstance(each, str) else "",
+)
+def test_a_fault_is_a_sentence(client: TestClient, route: str, body: Any, message: str) -> None:
+    answer = client.post(route, json=body)
+    assert (answer.status_code, answer.json()["error_type"]) == (422, "invalid")
+    assert answer.json()["error"].startswith(message), answer.text
+    assert "Input should" not in answer.text

@@ -350,7 +350,7 @@ def choose_ops(
 
 @cache  # once in a process
 def _warn_of_slowness(reason: str) -> None:
-    logger.warning("models on the CPU run slower than they could, as %s", reason)
+    logger.warning("models on the CPU run slower than they could: %s", reason)
 
 
 def implementation(operation: str, backend: str) -> Callable[..., Any]:

@@ -62,7 +62,7 @@ def absence(part: str) -> str | None:
     if compiled is None:
         if (here.parents[1] / "csrc").is_dir() and not any(here.parent.glob("_compiled*.so")):
             return (
-                "compiled kernels are not here: this is a source tree without a build: "
+                "no compiled kernels: this is a source tree without a build; "
                 "start Python in another folder, or pip install -e ."
             )
         return f"compiled kernels cannot be imported: {import_error}"

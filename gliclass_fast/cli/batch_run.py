@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from dataclasses import dataclass
 from functools import partial
@@ -18,6 +19,8 @@ from gliclass_fast.cli.lock import alone
 from gliclass_fast.cli.progress import interruptible
 from gliclass_fast.cli.resume import RunNote
 from gliclass_fast.cli.rows import Reading
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +130,8 @@ class BatchRun:
         try:
             # again once it is connected, as Ray takes signals for itself when it begins
             with interruptible(), connected(Cluster(**self.cluster)) as actors, interruptible():
+                if (self.options["device"] or "").startswith("cuda") and not actors.gpus:
+                    logger.warning("--device cuda: the actors have no GPU, so they run on the CPU")
                 job.run(actors)
         except KeyboardInterrupt:
             fail(f"interrupted; add --resume to continue {self.output}", INTERRUPTED)

@@ -153,7 +153,7 @@ def test_without_the_extension(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_source_tree_without_a_build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_extension, "compiled", None)
     monkeypatch.setattr(_extension, "__file__", str(tmp_path / "kernels" / "_extension.py"))
-    told = "a source tree without a build: start Python in another folder, or pip install -e ."
+    told = "a source tree without a build; start Python in another folder, or pip install -e ."
     assert told not in str(_extension.absence("cpu"))  # an installed package
     (tmp_path / "csrc").mkdir()
     assert told in str(_extension.absence("cpu")) and told in compiled_kernels()["CUDA"]

@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from typer.testing import CliRunner
 
 from gliclass_fast import ZeroShotClassificationPipeline, demo
 from gliclass_fast.cli.batch_files import files_of, tables
+from gliclass_fast.cli.batch_run import BatchRun
 from gliclass_fast.cli.job import INTERRUPTED
 from gliclass_fast.cli.rows import Reading
 from gliclass_fast.serving import ray_cluster
@@ -236,6 +238,22 @@ def test_actors_are_as_many_as_fit(
     else:
         with pytest.raises(ValueError, match=expected), connected(cluster):
             pass
+
+
+@pytest.mark.parametrize(
+    ("device", "gpus", "warns"), [("cuda", 0, 1), ("cuda:0", 1, 0), (None, 0, 0), ("cpu", 0, 0)]
+)
+def test_a_job_warns_of_a_gpu_that_was_named_and_is_not_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: Any, device: str | None, gpus: float, warns: int
+) -> None:
+    """What the actors log does not reach the command."""
+    (tmp_path / "in.csv").write_text("text\none\n")
+    options = {"model": "m", "labels": ["a"], "device": device, "dtype": None, "call": {}}
+    run = BatchRun(tmp_path / "in.csv", tmp_path / "out", Reading(), options, {})
+    monkeypatch.setattr(ray_cluster, "connected", lambda cluster: nullcontext(Actors(1, 1, gpus)))
+    monkeypatch.setattr(BatchJob, "run", lambda job, actors: None)
+    run.score(files_of(run.source, run.reading, run.output))
+    assert sum("run on the CPU" in message for message in caplog.messages) == warns
 
 
 def test_an_address_where_nobody_listens_is_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

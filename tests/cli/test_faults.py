@@ -96,6 +96,15 @@ def test_a_note_stays_whole_where_no_other_can_be_written(texts: Path, tmp_path:
     assert output.read_bytes() == held[: held.rindex(b"\n") + 1]  # without a record that is not whole
 
 
+def test_a_job_that_has_written_nothing_has_nothing_to_resume(texts: Path, tmp_path: Path) -> None:
+    command = ["classify", str(texts), *LABELS, "--output", str(tmp_path / "out.jsonl")]
+    with limited(resource.RLIMIT_FSIZE, 0):
+        result = run(*command)
+    assert result.exit_code == 2 and "stopped after 0 of 40 texts" in words(result), result.stderr
+    assert "--resume" not in words(result)
+    assert run(*command).exit_code == 0
+
+
 class Killed(BaseException):
     """Ends a run as SIGKILL does: nothing of the command handles it."""
 

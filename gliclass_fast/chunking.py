@@ -20,11 +20,10 @@ from gliclass_fast.pipeline import BasePipeline
 from gliclass_fast.pipeline.checked_attributes import Setting
 from gliclass_fast.runtime.transfer import uncompiled
 from gliclass_fast.text import arguments, chunks, results
-from gliclass_fast.text.arguments import OnTruncation, whole_number
+from gliclass_fast.text.arguments import OnTruncation, checks_names, whole_number
 from gliclass_fast.text.errors import WrongValue
 from gliclass_fast.text.predictions import Prediction
 from gliclass_fast.text.prompts import Request
-from gliclass_fast.text.signatures import checks_names
 
 ChunkTokens = int | Literal["auto"] | None
 

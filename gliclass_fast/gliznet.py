@@ -21,12 +21,12 @@ from gliclass_fast.runtime.model import GLiClassModel
 from gliclass_fast.runtime.pretrained import LOCATION_OPTIONS, find_pretrained
 from gliclass_fast.runtime.transfer import uncompiled
 from gliclass_fast.text import arguments, results
+from gliclass_fast.text.arguments import checks_names
 from gliclass_fast.text.errors import WrongType, WrongValue
 from gliclass_fast.text.gliznet_tokenizer import GliZNETTokenizer
 from gliclass_fast.text.labels import labels_per_text
 from gliclass_fast.text.predictions import best_first
 from gliclass_fast.text.prompts import Request
-from gliclass_fast.text.signatures import checks_names
 
 __all__ = [
     "GliZNETTokenizer",

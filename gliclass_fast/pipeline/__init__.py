@@ -20,7 +20,7 @@ from gliclass_fast.pipeline.settings import PipelineSettings
 from gliclass_fast.runtime.transfer import uncompiled
 from gliclass_fast.text import arguments
 from gliclass_fast.text.abstention import Abstention
-from gliclass_fast.text.arguments import OnTruncation
+from gliclass_fast.text.arguments import OnTruncation, checks_names
 from gliclass_fast.text.examples import examples_per_text
 from gliclass_fast.text.hierarchy import (
     build_hierarchical_output,
@@ -34,7 +34,6 @@ from gliclass_fast.text.labels import Labels, flatten_labels, labels_per_text, w
 from gliclass_fast.text.padded import pad_prompts, padded_labels
 from gliclass_fast.text.prompts import Request
 from gliclass_fast.text.results import CheckedCall, TextInfo
-from gliclass_fast.text.signatures import checks_names
 
 __all__ = [
     "BaseZeroShotClassificationPipeline",

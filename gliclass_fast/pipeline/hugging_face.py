@@ -19,12 +19,12 @@ from gliclass_fast.text.arguments import (
     as_list,
     check_switches,
     check_texts,
+    checks_names,
     plain_strings,
     whole_number,
 )
 from gliclass_fast.text.errors import WrongType, WrongValue
 from gliclass_fast.text.hypotheses import LABEL_ALONE, hypotheses, kind_for, split_labels
-from gliclass_fast.text.signatures import checks_names
 
 if TYPE_CHECKING:
     from gliclass_fast.pipeline import ZeroShotClassificationPipeline

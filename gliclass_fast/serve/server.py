@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import dis
 import importlib
-import sys
-from types import FrameType
 from typing import Any
 
 WITH_RAY = ("GLiClassFactory", "serve_gliclass", "shutdown")
@@ -20,26 +17,16 @@ INSTEAD = {
 
 
 def of_module(module: str, name: str) -> Any:
-    """Returns what a module of the reference calls `name`; an error says what to use instead.
+    """Returns what a module of the reference calls `name`.
 
-    Raises AttributeError, or in an import statement ImportError, for a name that does not exist.
+    Raises AttributeError for a name that does not exist, and says what to use instead of one that the
+    reference has.
     """
     if name in WITH_RAY:
         return getattr(importlib.import_module("gliclass_fast.serving.ray_serve"), name)
     if name in INSTEAD:
-        told = f"{module}.{name} does not exist here: {INSTEAD[name]}"
-        if _is_import(sys._getframe(1).f_back):  # that of the module's `__getattr__` lies between
-            raise ImportError(told, name=module)
-        raise AttributeError(told)
+        raise AttributeError(f"{module}.{name} does not exist here: {INSTEAD[name]}")
     raise AttributeError(f"module {module!r} has no attribute {name!r}")
-
-
-def _is_import(caller: FrameType | None) -> bool:
-    """Tells whether a frame runs `from module import name`.
-
-    Python replaces an AttributeError there by an ImportError without its text, and lets every other error be.
-    """
-    return caller is not None and caller.f_code.co_code[caller.f_lasti] == dis.opmap["IMPORT_FROM"]
 
 
 def __getattr__(name: str) -> Any:

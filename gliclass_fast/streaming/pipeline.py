@@ -30,9 +30,8 @@ from gliclass_fast.streaming.sessions import Sessions
 from gliclass_fast.streaming.staged import Answer, Staged, answers
 from gliclass_fast.streaming.step import LabelPass, SessionStep, run_step
 from gliclass_fast.streaming.strategies import ClassificationStrategy, EveryChunkStrategy
-from gliclass_fast.text.arguments import check_switch
+from gliclass_fast.text.arguments import check_switch, checks_names
 from gliclass_fast.text.errors import WrongValue
-from gliclass_fast.text.signatures import checks_names
 
 
 class StreamingZeroShotClassificationPipeline(BasePipeline):

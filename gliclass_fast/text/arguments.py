@@ -7,14 +7,17 @@ say `Topic.SPORT`. Labels and examples have files of their own.
 
 from __future__ import annotations
 
+import difflib
+import inspect
 import numbers
 import operator
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from decimal import Decimal
-from typing import Any, Literal, cast, get_args
+from functools import wraps
+from typing import Any, Literal, TypeVar, cast, get_args
 
 from gliclass_fast.text import by_label
-from gliclass_fast.text.errors import WrongType, WrongValue
+from gliclass_fast.text.errors import ArgumentError, WrongType, WrongValue
 
 CLASSIFICATION_TYPES = {
     "single": "single-label",
@@ -24,6 +27,7 @@ CLASSIFICATION_TYPES = {
     "multi-label": "multi-label",
     "multi_label": "multi-label",
 }
+Method = TypeVar("Method", bound=Callable[..., Any])
 OnTruncation = Literal["warn", "error", "ignore"]
 DEFAULT_THRESHOLD = 0.5
 BYTES = (bytes, bytearray, memoryview)
@@ -307,3 +311,36 @@ def tasks_per_text(prompt: Any, count: int) -> list[str]:
     return [
         "" if each is None else plain_string(each, f"prompt (for text {n})") for n, each in enumerate(values)
     ]
+
+
+def checks_names(method: Method) -> Method:
+    """Makes a method raise WrongType for an argument that it lacks, does not have, or gets twice.
+
+    The message has the nearest name where one is near. Other errors pass as they are.
+    """
+
+    @wraps(method)
+    def checked(*positional: Any, **named: Any) -> Any:
+        try:
+            return method(*positional, **named)
+        except ArgumentError:
+            raise
+        except TypeError:
+            signature = inspect.signature(method)
+            try:
+                signature.bind(*positional, **named)
+            except TypeError as error:
+                raise WrongType(_fault(error, signature, named)) from None
+            raise  # an error from within
+
+    return cast(Method, checked)
+
+
+def _fault(error: TypeError, signature: inspect.Signature, named: dict[str, Any]) -> str:
+    known = [name for name in signature.parameters if name != "self"]
+    unknown = next((name for name in named if name not in known), None)
+    if unknown is None:
+        return f"{error}; the arguments are {', '.join(known)}"
+    nearest = difflib.get_close_matches(unknown, known, n=1)
+    hint = f"did you mean {nearest[0]!r}?" if nearest else f"the arguments are {', '.join(known)}"
+    return f"unknown argument {unknown!r}; {hint}"

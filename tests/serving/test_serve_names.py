@@ -60,15 +60,6 @@ def test_what_does_not_exist_says_what_does() -> None:
     assert {*serve.__all__, *serve.server.INSTEAD} == set(importlib.import_module("gliclass.serve").__all__)
 
 
-@pytest.mark.parametrize("module", ["gliclass_fast.serve", "gliclass_fast.serve.server"])
-def test_an_import_statement_says_what_to_use_instead(module: str) -> None:
-    with pytest.raises(ImportError, match=rf"{module}\.GLiClassServer does not exist here: use .*create_app"):
-        exec(f"from {module} import GLiClassServer")
-    with pytest.raises(ImportError, match="cannot import name 'other'"):
-        exec(f"from {module} import other")
-    assert not hasattr(importlib.import_module(module), "GLiClassServer")
-
-
 def test_to_import_it_imports_neither_ray_nor_torch() -> None:
     program = (
         "import sys, gliclass_fast.serve as s; s.GLiClassServeConfig('m'); "

@@ -112,10 +112,10 @@ class DecoderKVScorer(nn.Module):
 
     def mlp(self, pairs: Tensor) -> Tensor:
         """Compares pairs [*, 2C] of a text and a label."""
-        heads = self.plain.heads
-        hidden = F.linear(pairs, heads.first.whole.weight, heads.first.whole.bias).relu()
-        hidden = F.linear(hidden, heads.second.weight, heads.second.bias).relu()
-        return F.linear(hidden, heads.last.weight, heads.last.bias)
+        parts = self.plain.classifier
+        hidden = F.linear(pairs, parts.first.whole.weight, parts.first.whole.bias).relu()
+        hidden = F.linear(hidden, parts.second.weight, parts.second.bias).relu()
+        return F.linear(hidden, parts.last.weight, parts.last.bias)
 
     def _extract_representations(
         self, hidden_states: Tensor, input_ids: Tensor, attention_mask: Tensor

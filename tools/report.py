@@ -30,12 +30,13 @@ RESULTS = ROOT / "bench" / "results"
 
 
 SUMMARY_BATCHES = ("1x128", "8 of 40-128")
+PEERS = sorted(RESULTS.glob("peers-*.json"))  # one per kind of CPU
 KINDS = ("intel-avx512vnni", "amd-avx512vnni")  # of CPUs, whose results stand side by side
 
 
 def summary(_: Any) -> str:
     """Renders four rows of every kind of CPU: both shapes on one text and on a ragged batch."""
-    results = [json.loads(file.read_text(encoding="utf-8")) for file in sorted(RESULTS.glob("peers-*.json"))]
+    results = [json.loads(file.read_text(encoding="utf-8")) for file in PEERS]
     rows: list[dict[str, str]] = []
     for result in results:
         columns, found = ratio_table(result, "forward")
@@ -236,7 +237,7 @@ PAGES: dict[Path, dict[str, Callable[[Any], str]]] = {
     ROOT / "docs" / "benchmarks.md": {
         "memory-cpu.json": grown,
         "cpu.json": compared,
-        **{f"peers-{kind}.json": compared for kind in (*KINDS, "amd-avx2")},
+        **{file.name: compared for file in PEERS},
         "card-cpu.json": grids,
         "card-base-cpu.json": grids,
         "paper-cpu.json": grids,

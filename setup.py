@@ -29,8 +29,8 @@ MODE = os.environ.get("GLICLASS_FAST_BUILD", "auto")
 BUILDING = {"bdist_wheel", "build", "build_ext", "develop", "editable_wheel", "install"}
 GPUS = ("80", "86", "89", "90")  # Later ones take the PTX of the last.
 KERNELS = ("attention", "linear", "norm", "pairs", "tables", "int8", "bfloat16")
-# These sets have instructions for one of the kernels alone.
-ALONE = {"avxvnni": "int8", "avx512vnni": "int8", "avx512bf16": "bfloat16"}
+# These sets have instructions for these kernels alone.
+ALONE = {"avxvnni": ("int8",), "avx512vnni": ("int8",), "avx512bf16": ("attention", "bfloat16")}
 INSTRUCTION_SETS: dict[str, list[str]] = {"portable": []}
 if platform.machine() in ("x86_64", "AMD64"):
     INSTRUCTION_SETS["avx2"] = ["-mavx2", "-mfma"]
@@ -132,7 +132,7 @@ class BuildKernels(build_ext):
         objects["instruction_sets.o"] += [f"-DWITH_{name}" for name in sets]
         for name, options in sets.items():
             command = [*cpp, f"-DISA={name}", *options]
-            for kernel in [ALONE[name]] if name in ALONE else KERNELS:
+            for kernel in ALONE.get(name, KERNELS):
                 objects[f"{kernel}_{name}.o"] = [*command, "-c", str(source / "cpu" / f"{kernel}.cpp")]
         if "cuda" in parts:
             file = source / "cuda" / "disentangled_attention.cu"

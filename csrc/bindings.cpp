@@ -202,7 +202,7 @@ void check(int error) {
 
 PYBIND11_MODULE(_compiled, module) {
   module.doc() = "Compiled kernels; their contracts stand in the files of the operations.";
-  module.attr("layout") = 6;  // It is another number wherever a field or an argument is another one.
+  module.attr("layout") = 7;  // It is another number wherever a field or an argument is another one.
   module.def("instruction_sets", &instruction_sets);
   module.def("attention_cpu", &attention_cpu, py::call_guard<py::gil_scoped_release>());
   module.def("linear_cpu", &linear_cpu, py::call_guard<py::gil_scoped_release>());
@@ -227,7 +227,8 @@ PYBIND11_MODULE(_compiled, module) {
     Fields<Struct>(module, "Attention", FIELD(q), FIELD(k), FIELD(v), FIELD(q_stride), FIELD(kv_stride),
                    FIELD(out), FIELD(tiles), FIELD(heads), FIELD(width), FIELD(group), FIELD(causal),
                    FIELD(pages), FIELD(page_rows), FIELD(scale), FIELD(window), FIELD(cosines), FIELD(sines),
-                   FIELD(bias), FIELD(reach), FIELD(key_table), FIELD(query_table), FIELD(threads));
+                   FIELD(bias), FIELD(reach), FIELD(key_table), FIELD(query_table), FIELD(bfloat16),
+                   FIELD(threads));
   }
   {
     using Struct = HeadNorm;

@@ -116,7 +116,7 @@ IMPLEMENTATIONS: dict[str, dict[str, str]] = {
     },
     "attention": {
         **_rows("attention:attention", "reference", "triton"),
-        **_rows("compiled_attention:attention", "cpp"),
+        **_rows("compiled_attention:attention", "cpp", "cpp_bfloat16"),
         **_rows("flash_attention:attention", "flash"),
     },
     "cross_attention": {
@@ -131,12 +131,12 @@ IMPLEMENTATIONS: dict[str, dict[str, str]] = {
         "reference": "disentangled_attention:pack_distances_reference",
         "triton": "disentangled_attention:pack_distances_by_row",
         "cuda": "disentangled_attention:pack_distances_by_row",
-        "cpp": "compiled_attention:pack_distances_cpp",
+        **_rows("compiled_distances:pack_distances", "cpp", "cpp_bfloat16"),
     },
     "disentangled_attention": {
         **_rows("disentangled_attention:disentangled_attention", "reference", "triton"),
         **_rows("compiled_disentangled_attention:disentangled_attention", "cuda"),
-        **_rows("compiled_attention:disentangled_attention", "cpp"),
+        **_rows("compiled_attention:disentangled_attention", "cpp", "cpp_bfloat16"),
     },
     **{
         operation: {
@@ -150,7 +150,7 @@ IMPLEMENTATIONS: dict[str, dict[str, str]] = {
         "cuda": "adapted_attention:table_store_triton",
     },
     "adapted_attention": {
-        **_rows("adapted_attention:adapted_attention", "reference", "cpp", "triton"),
+        **_rows("adapted_attention:adapted_attention", "reference", "cpp", "cpp_bfloat16", "triton"),
         **_rows("compiled_disentangled_attention:adapted_attention", "cuda"),
     },
     "attention_pool": _rows("attention_pool:attention_pool", "reference", "triton"),
@@ -178,8 +178,8 @@ READS_ON_HOST = (
 PRIVATE = {"onednn": ("mkldnn._reorder_linear_weight", "mkldnn._linear_pointwise")}
 PACKAGES = ("flash",)  # kernels of other packages, which run only where they are asked for
 ORDER = {"cuda": ("cuda", "triton", "reference"), "cpu": ("cpp", "onednn", "reference")}
-# what comes before these orders where rounding is asked for
-ROUNDED = {"int8": ("int8", "int8_reference"), "bfloat16": ("bfloat16",)}
+# What comes before these orders where rounding is asked for: the last one can run on every CPU.
+ROUNDED = {"int8": ("int8", "cpp_bfloat16", "int8_reference"), "bfloat16": ("cpp_bfloat16", "bfloat16")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,7 +255,9 @@ def unavailable_reason(
             return f"{backend} runs on CPUs"
         if dtype is not torch.float32:
             return f"{backend} computes in float32 only, not {dtype}"
-        if backend in ("cpp", "int8", "bfloat16"):
+        if backend == "cpp_bfloat16" and absence("cpu") is None and not multiplies_bfloat16():
+            return "this processor has no instructions that multiply bfloat16"
+        if backend in ("cpp", "cpp_bfloat16", "int8", "bfloat16"):
             return absence("cpu")
         if backend == "onednn" and not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
             return "this torch build has no oneDNN"
@@ -340,7 +342,8 @@ def choose_ops(
     if chosen["bind_feed_forward"] != chosen["pack_linear"] or chosen["lora_store"] != "cpp":
         chosen["bind_feed_forward"] = "reference"
     of_attention = {chosen[name] for name in ("attention", "disentangled_attention", "pack_distances")}
-    if chosen["bind_self_attention"] != chosen["pack_linear"] or of_attention != {"cpp"}:
+    compiled = of_attention in ({"cpp"}, {"cpp_bfloat16"})
+    if chosen["bind_self_attention"] != chosen["pack_linear"] or not compiled:
         chosen["bind_self_attention"] = "reference"
     if kind == "cpu" and only is None and dtype is torch.float32 and (reason := absence("cpu")):
         _warn_of_slowness(reason)

@@ -32,7 +32,7 @@ def instruction_set() -> tuple[int, int]:
     return number, lanes
 
 
-LAYOUT = 6  # the number of csrc/bindings.cpp; a build of other fields or arguments has another one
+LAYOUT = 7  # the number of csrc/bindings.cpp; a build of other fields or arguments has another one
 # what each part has that is called
 _NAMES = {
     "cpu": (

@@ -29,9 +29,10 @@ from gliclass_fast.kernels._adapter_rows import AdapterRows
 from gliclass_fast.kernels._sequences import DistanceTables, Sequences
 from gliclass_fast.kernels._updates import Factors, TableUpdate, slots_with
 from gliclass_fast.kernels.compiled_attention import (
-    changed_tables,
     disentangled_attention_cpp,
+    disentangled_attention_cpp_bfloat16,
 )
+from gliclass_fast.kernels.compiled_distances import changed_tables
 from gliclass_fast.kernels.disentangled_attention import (
     disentangled_attention_reference,
     disentangled_attention_triton,
@@ -160,7 +161,10 @@ def _by_run(
 
 
 adapted_attention_reference = _by_run(disentangled_attention_reference, _tables_reference)
-adapted_attention_cpp = _by_run(disentangled_attention_cpp, changed_tables, _buffers.empty)
+adapted_attention_cpp, adapted_attention_cpp_bfloat16 = (
+    _by_run(attend, changed_tables, _buffers.empty)
+    for attend in (disentangled_attention_cpp, disentangled_attention_cpp_bfloat16)
+)
 
 
 def with_whole_tables(attend: Callable[..., Tensor]) -> Callable[..., Tensor]:

@@ -2,12 +2,15 @@
 causal_attention.py and disentangled_attention.py.
 
 The kernel computes in float32, on as many threads as PyTorch uses, in the widest vectors the processor has.
+
+The operations of `cpp_bfloat16` round the factors of every product to bfloat16: queries, keys, distance
+tables, weights and values. Sums, softmax and results are float32. They are for processors with instructions
+for it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -23,99 +26,7 @@ from gliclass_fast.kernels._sequences import (
     Sequences,
 )
 from gliclass_fast.kernels._threads import thread_count
-from gliclass_fast.kernels._updates import Factors, TableUpdate
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class PackedTables(DistanceTables):
-    """The tables have a panel [D, lanes] for every `lanes` columns that follow each other: [H, P, D, lanes].
-
-    Lanes are keys in the key table, by distance j - i, and queries in the query table, by i - j. The columns
-    of these distances are int32 [lanes + 2 * reach + 1 + lanes]: the ends come `lanes` times more, as
-    distances further out have them too. Neighbouring distances have the same column or neighbouring ones.
-    """
-
-    key_columns: Tensor
-    query_columns: Tensor
-
-
-def pack_distances_cpp(tables: DistanceTables, empty: Callable[..., Tensor] = torch.empty) -> PackedTables:
-    """Packs [H, D, buckets] into [H, P, D, lanes]: one column for neighbouring distances of one bucket."""
-    key, query = _sides(tables)
-    key_table = _panels(tables.key_table, _distinct(key), empty)
-    query_table = _panels(tables.query_table, _distinct(query), empty)
-    return PackedTables(key_table, query_table, tables.bucket_of, _columns(key), _columns(query))
-
-
-def _sides(tables: DistanceTables) -> tuple[Tensor, Tensor]:
-    """Returns the buckets of j - i and of i - j."""
-    return tables.bucket_of.flip(0), tables.bucket_of
-
-
-def _distinct(buckets: Tensor) -> Tensor:
-    """Returns the buckets of distances without repetition, and the last one until they fill panels."""
-    _, lanes = _extension.instruction_set()
-    found = buckets.unique_consecutive()
-    return torch.cat((found, found[-1:].expand(-len(found) % lanes)))
-
-
-def _columns(buckets: Tensor) -> Tensor:
-    """Returns the place that the bucket of every distance has in `_distinct`."""
-    _, lanes = _extension.instruction_set()
-    columns = torch.cat((buckets.new_zeros(1), (buckets.diff() != 0).cumsum(0)))
-    return torch.cat((columns[:1].expand(lanes), columns, columns[-1:].expand(lanes))).int()
-
-
-def _panels(table: Tensor | None, columns: Tensor, empty: Callable[..., Tensor]) -> Tensor | None:
-    if table is None:
-        return None
-    heads, width, _ = table.shape
-    _, lanes = _extension.instruction_set()
-    panels = table.index_select(2, columns).view(heads, width, -1, lanes).transpose(1, 2)
-    return empty(*panels.shape, dtype=table.dtype, device=table.device).copy_(panels)
-
-
-def changed_tables(tables: DistanceTables, update: TableUpdate, longest: int) -> PackedTables:
-    """Returns what an update makes of the panels that texts of at most so many tokens read."""
-    assert isinstance(tables, PackedTables)
-    key, query = _sides(tables)
-    parts = (
-        _changed(tables.key_table, tables.key_columns, key, update.key, longest),
-        _changed(tables.query_table, tables.query_columns, query, update.query, longest),
-    )
-    (key_table, key_columns), (query_table, query_columns) = parts
-    return PackedTables(key_table, query_table, tables.bucket_of, key_columns, query_columns)
-
-
-def _changed(
-    table: Tensor | None, columns: Tensor, buckets: Tensor, factors: Factors | None, longest: int
-) -> tuple[Tensor | None, Tensor]:
-    """Returns table + b @ inner, [H * D, r] x [r, buckets], for the distances of short texts; and columns."""
-    if table is None:
-        return None, columns
-    number, lanes = _extension.instruction_set()
-    middle = len(columns) // 2
-    farthest = min(longest, middle)
-    first, last = int(columns[middle - farthest]), int(columns[middle + farthest])
-    start, end = first // lanes, last // lanes + 1
-    near = table[:, start:end]
-    columns = columns.clamp(first, last) - start * lanes
-    if factors is None:
-        return near.contiguous(), columns
-    heads, count, width, _ = near.shape
-    inner, b = factors.inner.index_select(1, _distinct(buckets)[start * lanes : end * lanes]), factors.b
-    if b.shape != (heads * width, len(inner)) or near.stride()[1:] != (width * lanes, lanes, 1):
-        raise ValueError(f"a change of shape {list(b.shape)} does not fit a table of {list(near.shape)}")
-    for each in (near, inner, b):
-        if each.dtype is not torch.float32:
-            raise ValueError(f"needs float32, got {each.dtype}")
-    out = torch.empty(near.shape, dtype=torch.float32, device=near.device)
-    arguments = extension().TableChange(
-        table=address(near[0]), head_stride=near.stride(0), b=address(b), inner=address(inner),
-        out=address(out), heads=heads, panels=count, width=width, rank=len(inner), threads=thread_count(),
-    )  # fmt: skip
-    extension().change_table_cpu(number, arguments)
-    return out, columns
+from gliclass_fast.kernels.compiled_distances import PackedTables, table_fields
 
 
 def constant_fields(
@@ -126,6 +37,7 @@ def constant_fields(
     window: int | None,
     bias: Tensor | None,
     tables: DistanceTables | None,
+    bfloat16: bool,
 ) -> dict[str, Any]:
     """Returns the fields of csrc/cpu/attention.h that a layer has in every call.
 
@@ -133,7 +45,9 @@ def constant_fields(
     """
     if heads % key_heads:
         raise ValueError(f"{key_heads} heads of keys cannot serve {heads} heads of queries")
-    fields: dict[str, Any] = {"heads": heads, "width": width, "group": heads // key_heads, "scale": scale}
+    fields: dict[str, Any] = {
+        "heads": heads, "width": width, "group": heads // key_heads, "scale": scale, "bfloat16": bfloat16,
+    }  # fmt: skip
     if window is not None:
         fields["window"] = min(window, 1 << 30)  # sums of it and places fit into 32 bits
     if bias is not None:
@@ -142,25 +56,9 @@ def constant_fields(
     if tables is not None:
         if not isinstance(tables, PackedTables):
             raise ValueError("distance tables must be as `pack_distances_cpp` returned them")
-        fields["key_table"] = _table_fields(heads, width, tables.key_table, tables.key_columns)
-        fields["query_table"] = _table_fields(heads, width, tables.query_table, tables.query_columns)
+        fields["key_table"] = table_fields(heads, width, tables.key_table, tables.key_columns, bfloat16)
+        fields["query_table"] = table_fields(heads, width, tables.query_table, tables.query_columns, bfloat16)
     return fields
-
-
-def _table_fields(heads: int, width: int, table: Tensor | None, columns: Tensor) -> Any:
-    if table is None:
-        return extension().DistanceTable()
-    _, lanes = _extension.instruction_set()
-    check_tensor(columns, torch.int32, columns.shape)
-    if table.dtype is not torch.float32 or table.shape != (heads, table.shape[1], width, lanes):
-        raise ValueError(
-            "distance tables must be as `pack_distances_cpp` returned them, in float32, got "
-            f"{table.dtype} {list(table.shape)}"
-        )
-    reach = len(columns) // 2 - lanes
-    return extension().DistanceTable(
-        panels=address(table), column_of=address(columns), count=table.shape[1], reach=reach
-    )
 
 
 def check_tiles(tiles: Tensor) -> None:
@@ -188,6 +86,7 @@ def _attend(
     tables: PackedTables | None = None,
     causal: bool = False,
     pages: Tensor | None = None,
+    bfloat16: bool = False,
 ) -> Tensor:
     """Takes q [R, H, D], k and v [T, G, D], where only the first dimension may be strided -> [R, H * D]."""
     count, heads, width = q.shape
@@ -196,7 +95,7 @@ def _attend(
     if pages is not None and pages.dtype is not torch.int32:
         raise ValueError(f"pages must be int32, got {pages.dtype}")
     window, bias = positions.window, positions.distance_bias
-    fields = constant_fields(heads, k.shape[1], width, scale, window, bias, tables)
+    fields = constant_fields(heads, k.shape[1], width, scale, window, bias, tables, bfloat16)
     if positions.rotary is not None:
         check_rotary(positions.rotary, width)
         fields["cosines"], fields["sines"] = map(address, positions.rotary)
@@ -230,10 +129,14 @@ def _check_rows(q: Tensor, k: Tensor, v: Tensor) -> None:
 
 
 def attention_cpp(
-    qkv: Tensor, sequences: Sequences, scale: float, positions: Positions = NO_POSITIONS
+    qkv: Tensor,
+    sequences: Sequences,
+    scale: float,
+    positions: Positions = NO_POSITIONS,
+    bfloat16: bool = False,
 ) -> Tensor:
     q, k, v = qkv.unbind(1)
-    return _attend(q, k, v, sequences.tiles, scale, positions)
+    return _attend(q, k, v, sequences.tiles, scale, positions, bfloat16=bfloat16)
 
 
 def cross_attention_cpp(q: Tensor, k: Tensor, v: Tensor, sequences: Sequences) -> Tensor:
@@ -247,7 +150,11 @@ def causal_attention_cpp(
 
 
 def disentangled_attention_cpp(
-    qkv: Tensor, sequences: Sequences, scale: float, tables: PackedTables
+    qkv: Tensor, sequences: Sequences, scale: float, tables: PackedTables, bfloat16: bool = False
 ) -> Tensor:
     q, k, v = qkv.unbind(1)
-    return _attend(q, k, v, sequences.tiles, scale, tables=tables)
+    return _attend(q, k, v, sequences.tiles, scale, tables=tables, bfloat16=bfloat16)
+
+
+attention_cpp_bfloat16 = partial(attention_cpp, bfloat16=True)
+disentangled_attention_cpp_bfloat16 = partial(disentangled_attention_cpp, bfloat16=True)

@@ -11,16 +11,12 @@ from torch import Tensor
 
 from gliclass_fast.kernels import _buffers, _extension
 from gliclass_fast.kernels._bound import Bound, packed_map
-from gliclass_fast.kernels._extension import address, check_tensor, extension
+from gliclass_fast.kernels._extension import address, check_tensor, extension, multiplies_bfloat16
 from gliclass_fast.kernels._sequences import Sequences
 from gliclass_fast.kernels._threads import thread_count
-from gliclass_fast.kernels.compiled_attention import (
-    PackedTables,
-    check_rotary,
-    check_tiles,
-    constant_fields,
-)
+from gliclass_fast.kernels.compiled_attention import check_rotary, check_tiles, constant_fields
 from gliclass_fast.kernels.compiled_bfloat16 import BFLOAT16
+from gliclass_fast.kernels.compiled_distances import PackedTables
 from gliclass_fast.kernels.compiled_int8 import INT8
 from gliclass_fast.kernels.self_attention import SelfAttention
 
@@ -38,7 +34,8 @@ class _Bound(Bound[SelfAttention]):
         weights = layer.qkv, layer.qkv_bias, layer.depth, outputs
         qkv = packed_map(*weights, self.rounding, layer.norm, layer.eps)
         heads = layer.heads, layer.key_heads, layer.width
-        fields = constant_fields(*heads, layer.scale, layer.window, layer.distance_bias, layer.tables)
+        rounds = self.rounding is not None and multiplies_bfloat16()
+        fields = constant_fields(*heads, layer.scale, layer.window, layer.distance_bias, layer.tables, rounds)
         return qkv, extension().Attention(**fields)
 
     def __call__(

@@ -6,6 +6,7 @@
 #include "distances.h"
 #include "parallel.h"
 #include "product.h"
+#include "sharing.h"
 
 namespace ISA {
 namespace {
@@ -13,18 +14,18 @@ namespace {
 constexpr int TILE = Attention::TILE_ROWS;
 constexpr int KEYS = 128;          // per step
 constexpr int STRIDE = KEYS + 16;  // A power of two would put all rows into few sets of the cache.
-constexpr int TOGETHER = 4;  // So many parts at most take their keys together: each adds to what they keep.
 constexpr float LOWEST = -1e30f;
 constexpr float HIDDEN = -__builtin_inff();  // It is the score of what a row does not see, whose weight is 0.
 constexpr float LOG2_E = 1.4426950408889634f;
 
 static_assert(TILE == KEYS && LANES % ROWS == 0);
 
+// Words are those of Factor: a row of `padded` numbers has fewer, at its start.
 struct Buffers {
-  float* keys;          // [KEYS, padded]
-  float* key_panels;    // [KEYS / LANES, padded, LANES]
-  float* value_panels;  // [padded / LANES, KEYS, LANES]
-  float* scores;        // [TILE, STRIDE]: they become the weights.
+  float* keys;          // words, [KEYS, padded]
+  float* key_panels;    // [KEYS / LANES, words, LANES]
+  float* value_panels;  // [padded / LANES, words of KEYS, LANES]
+  float* scores;        // [TILE, STRIDE]: they become the words of weights.
   float* by_key;        // [KEYS, STRIDE]
   float* bias;          // Its index is j - i + TILE - 1.
   float* parts;         // what each part keeps from step to step
@@ -45,13 +46,14 @@ struct Buffers {
 struct Part {
   int head, first, rows;
   int end_key;     // It sees no keys from here on.
-  float* queries;  // [TILE, padded]
+  float* queries;  // words, [TILE, padded]
   float* out;      // [TILE, padded]
   float* highest;  // [TILE]: these are the highest scores so far.
   float* total;    // [TILE]: these are the sums of the weights so far.
 };
 
 // A Task is the work on the parts that a few heads and a few tiles make, whose keys begin with the same one.
+template <class Factor>
 class Task {
  public:
   Task(const Attention& a, int first_head, int heads, const int32_t* tiles, int tile_count)
@@ -59,8 +61,8 @@ class Task {
         part_count(heads * tile_count),
         first_key(tiles[2]),
         key_head(first_head / a.group),
-        padded(round_up(a.width, LANES)),
-        copies_keys(a.cosines || a.query_table.panels || padded != a.width),
+        padded(round_up(a.width, LANES * TOGETHER)),
+        copies_keys(TOGETHER > 1 || a.cosines || a.query_table.panels || padded != a.width),
         exponents((a.bias ? 1 : positive(a.scale)) * LOG2_E),
         buffers(padded, part_count) {
     for (int n = 0; n < part_count; n++) {
@@ -86,12 +88,14 @@ class Task {
   }
 
  private:
+  static constexpr int TOGETHER = Factor::TOGETHER;
+
   const Attention& a;
   const int part_count, first_key, key_head, padded;
   const bool copies_keys;  // Otherwise they are read where they are.
   const float exponents;   // Differences of scores times this are exponents of two.
   const Buffers buffers;
-  Part parts[TOGETHER];
+  Part parts[Sharing::MOST];
   int end_key = 0;
 
   // A scale of 0 is the smallest one: 0 times the difference to a hidden score would be NaN.
@@ -118,7 +122,10 @@ class Task {
     for (int n = 0; n < count; n += LINE) __builtin_prefetch(values + n);
   }
 
-  // Loads rows, turned to their positions, and zeros up to full vectors of rows.
+  // Returns the words of so many numbers.
+  static int words(int numbers) { return (numbers + TOGETHER - 1) / TOGETHER; }
+
+  // Loads rows, turned to their positions, and zeros up to full vectors of rows, as words.
   template <typename RowAt>
   void load_rows(int start, int count, float* to, RowAt row_at) const {
     const int half = a.width / 2;
@@ -126,16 +133,17 @@ class Task {
       const int used = row < count ? a.width : 0;
       const float* const x = used ? row_at(start + row) : nullptr;
       for (int d = used; d < padded; d++) to[d] = 0;
-      if (!a.cosines) {
+      if (a.cosines) {
+        const ptrdiff_t angle = ptrdiff_t(start + row - first_key) * half;
+        for (int d = 0; d < used / 2; d++) {
+          const float cosine = a.cosines[angle + d], sine = a.sines[angle + d];
+          to[d] = x[d] * cosine - x[half + d] * sine;
+          to[half + d] = x[half + d] * cosine + x[d] * sine;
+        }
+      } else {
         for (int d = 0; d < used; d++) to[d] = x[d];
-        continue;
       }
-      const ptrdiff_t angle = ptrdiff_t(start + row - first_key) * half;
-      for (int d = 0; d < used / 2; d++) {
-        const float cosine = a.cosines[angle + d], sine = a.sines[angle + d];
-        to[d] = x[d] * cosine - x[half + d] * sine;
-        to[half + d] = x[half + d] * cosine + x[d] * sine;
-      }
+      Factor::narrow(to, padded);
     }
   }
 
@@ -146,24 +154,29 @@ class Task {
         const int used = row + n < count ? row + n : count - 1;  // Nobody reads what becomes of the others.
         rows[n] = copies_keys ? buffers.keys + used * padded : a.k + place(key + used);
       }
-      for (int d = 0; d < padded; d += LANES) {
+      for (int d = 0; d < words(padded); d += LANES) {
         Vector square[LANES];
         for (int n = 0; n < LANES; n++) square[n] = load(rows[n] + d);
         transpose(square);
-        for (int n = 0; n < LANES; n++) store(buffers.key_panels + row * padded + (d + n) * LANES, square[n]);
+        for (int n = 0; n < LANES; n++)
+          store(buffers.key_panels + row * words(padded) + (d + n) * LANES, square[n]);
       }
     }
   }
 
   void pack_values(int key, int count) const {
-    for (int n = 0; n < count; n++) {
-      const float* const x = a.v + place(key + n);
-      for (int d = 0; d < padded; d += LANES) {
-        float* const to = buffers.value_panels + d * KEYS + n * LANES;
-        if (d + LANES <= a.width)
-          store(to, load(x + d));
-        else
-          for (int lane = 0; lane < LANES; lane++) to[lane] = d + lane < a.width ? x[d + lane] : 0;
+    for (int n = 0; n < count; n += TOGETHER) {
+      const int used = count - n < TOGETHER ? count - n : TOGETHER;
+      const float* rows[TOGETHER];
+      for (int m = 0; m < used; m++) rows[m] = a.v + place(key + n + m);
+      for (int d = 0; d < a.width; d += LANES) {
+        Vector values[TOGETHER] = {};
+        for (int m = 0; m < used; m++)
+          if (d + LANES <= a.width)
+            values[m] = load(rows[m] + d);
+          else
+            for (int lane = 0; d + lane < a.width; lane++) values[m][lane] = rows[m][d + lane];
+        store(buffers.value_panels + d * words(KEYS) + words(n) * LANES, Factor::word(values));
       }
     }
   }
@@ -234,8 +247,10 @@ class Task {
       store(scores + n, weight);
       sum += weight;
     }
-    for (int n = 0; n < keys; n += LANES)  // Neighbouring rows may see what this one does not.
+    const int known = round_up(keys, LANES * TOGETHER);
+    for (int n = 0; n < known; n += LANES)  // Neighbouring rows may see what this one does not.
       if (n < seen.first_lane() || n >= seen.to) store(scores + n, Vector{});
+    Factor::narrow(scores, known);
     return sum;
   }
 
@@ -283,16 +298,16 @@ class Task {
     const Part& part = parts[number];
     const int first = part.first, rows = part.rows;
     if (a.query_table.panels)
-      Distances(a.query_table, part.head, a.width)
-          .multiply_band<TILE>(buffers.keys, padded, keys, key, first, rows, buffers.by_key, STRIDE);
+      Distances<Factor>(a.query_table, part.head, words(a.width))
+          .template multiply_band<TILE>(buffers.keys, padded, keys, key, first, rows, buffers.by_key, STRIDE);
     if (a.key_table.panels)
-      Distances(a.key_table, part.head, a.width)
-          .multiply_band<KEYS>(part.queries, padded, rows, first, key, keys, buffers.scores, STRIDE);
+      Distances<Factor>(a.key_table, part.head, words(a.width))
+          .template multiply_band<KEYS>(part.queries, padded, rows, first, key, keys, buffers.scores, STRIDE);
     for_seen_rows(part, key, keys, [&](int row, int from, int to) {
-      const Panels panels{buffers.key_panels, padded, KEYS / LANES};
+      const Panels panels{buffers.key_panels, words(padded), KEYS / LANES};
       const int panel = from / LANES, seen = round_up(to, LANES) / LANES - panel;
-      multiply(part.queries + row * padded, padded, panels, a.width, panel, seen,
-               buffers.scores + row * STRIDE + panel * LANES, STRIDE, a.key_table.panels);
+      multiply<Factor>(part.queries + row * padded, padded, panels, words(a.width), panel, seen,
+                       buffers.scores + row * STRIDE + panel * LANES, STRIDE, a.key_table.panels);
     });
     if (a.query_table.panels) add_by_key(rows, keys);
     if (a.bias) load_bias(part, key);
@@ -301,9 +316,10 @@ class Task {
       fetch_next(number * rows + row, part_count * rows, key);
     }
     for_seen_rows(part, key, keys, [&](int row, int from, int to) {
-      const Panels values{buffers.value_panels + from * LANES, KEYS, padded / LANES};
-      multiply(buffers.scores + row * STRIDE + from, STRIDE, values, to - from, 0, padded / LANES,
-               part.out + row * padded, padded, true);
+      const int panels = round_up(a.width, LANES) / LANES, first = from / TOGETHER;
+      const Panels values{buffers.value_panels + first * LANES, words(KEYS), panels};
+      multiply<Factor>(buffers.scores + row * STRIDE + first, STRIDE, values, words(to) - first, 0, panels,
+                       part.out + row * padded, padded, true);
     });
   }
 
@@ -338,49 +354,19 @@ class Task {
   }
 };
 
-// Tells whether the rows of a tile follow those of the one before it, and their keys begin with the same one.
-bool continues(const int32_t* tiles, int tile) {
-  const int32_t* const t = tiles + 4 * tile;
-  return tile > 0 && t[0] == t[-3] && t[2] == t[-2];
-}
-
-// Says how many heads take their keys together, and how many tiles that follow each other.
-struct Sharing {
-  const int32_t* tiles;
-  int count, heads, together;
-
-  bool begins(int tile) const { return tile % together == 0 || !continues(tiles, tile); }
-
-  int end(int tile) const {
-    while (++tile < count && !begins(tile)) continue;
-    return tile;
-  }
-
-  // Tells whether every thread has some tasks.
-  bool suits(const Attention& a) const {
-    int groups = 0;
-    for (int tile = 0; tile < count; tile++) groups += begins(tile);
-    return groups * (a.heads / heads) >= 4 * a.threads;
-  }
-
-  explicit Sharing(const Attention& a)
-      : tiles(a.tiles + 4), count(a.tiles[0]), heads(a.group < TOGETHER ? a.group : TOGETHER), together(1) {
-    while (a.group % heads || (heads > 1 && !suits(a))) heads--;
-    if (a.window < 0) together = TOGETHER / heads;  // The steps of a window begin where it does.
-    while (together > 1 && !suits(a)) together--;
-  }
-};
-
-}  // namespace
-
-void attend(const Attention& a) {
+template <class Factor>
+void attend_with(const Attention& a) {
   const Sharing sharing(a);
   parallel_for(sharing.count * (a.heads / sharing.heads), a.threads, [&](int item) {
     const int tile = item % sharing.count, head = item / sharing.count * sharing.heads;
     if (sharing.begins(tile))
-      Task(a, head, sharing.heads, sharing.tiles + 4 * tile, sharing.end(tile) - tile).attend();
+      Task<Factor>(a, head, sharing.heads, sharing.tiles + 4 * tile, sharing.end(tile) - tile).attend();
   });
 }
+
+}  // namespace
+
+void attend(const Attention& a) { a.bfloat16 ? attend_with<Bfloat16Pairs>(a) : attend_with<Float32>(a); }
 
 extern const int lanes = LANES;
 

@@ -1,6 +1,7 @@
-// bfloat16: inputs and weights keep the upper half of their bits, rounded to even; sums are float32. Processors
-// with AVX512_BF16 multiply two pairs in every lane in one instruction. The others multiply the halves as the
-// float32 that they begin, which takes float32's time, and more with AVX2.
+// Linear maps in bfloat16, whose sums are float32. Without AVX512_BF16 they take float32's time, and more with
+// AVX2.
+#include "bfloat16.h"
+
 #include "rounded_kernel.h"
 
 namespace ISA {
@@ -9,7 +10,6 @@ namespace {
 struct Bfloat16 {
   typedef Vector Sum;
   static constexpr int TOGETHER = 2;
-  static constexpr int BITS = 16;  // of a number
 
   int depth, words;
   const int32_t* weights;
@@ -23,26 +23,11 @@ struct Bfloat16 {
 
   const Words* panel(int output) const { return reinterpret_cast<const Words*>(of(output)); }
 
-  // Returns the first and the second numbers of words.
-  static Vector even(Integers words) { return (Vector)(words << BITS); }
-  static Vector odd(Integers words) { return (Vector)(words >> BITS << BITS); }
-
-  static Vector add(Vector sums, Integers inputs, Integers weights) {
-#if defined(__AVX512BF16__)
-    return (Vector)_mm512_dpbf16_ps((__m512)sums, (__m512bh)inputs, (__m512bh)weights);
-#else
-    return sums + odd(inputs) * odd(weights) + even(inputs) * even(weights);
-#endif
-  }
+  static Vector add(Vector sums, Integers inputs, Integers weights) { return add_pairs(sums, inputs, weights); }
 
   static RoundedRange round(const float* row, int count, float factor, uint8_t* to) {
-    for (int d = 0; d < count; d += LANES) {
-      const Vector value = load(row + d);
-      const Integers bits = (Integers)value;
-      const Integers rounded = bits + 0x7FFF + ((bits >> BITS) & 1);
-      constexpr int32_t NOT_A_NUMBER = 0x7FC00000;  // To round it could make another number of it.
-      store_values<uint16_t>(to + d * 2, (value == value ? rounded : NOT_A_NUMBER - Integers{}) >> BITS);
-    }
+    for (int d = 0; d < count; d += LANES)
+      store_values<uint16_t>(to + d * 2, rounded_halves(load(row + d)) >> HALF);
     return {factor, 0};
   }
 
@@ -55,7 +40,8 @@ struct Bfloat16 {
     const auto* const inputs = reinterpret_cast<const Half*>(values);
     const auto* const weights = reinterpret_cast<const Half*>(of(output));
     float sum = 0;
-    for (int d = 0; d < depth; d++) sum += even(inputs[d] - Integers{})[0] * even(weights[d] - Integers{})[0];
+    for (int d = 0; d < depth; d++)
+      sum += first_of(inputs[d] - Integers{})[0] * first_of(weights[d] - Integers{})[0];
     return sum * range.step;
   }
 };

@@ -15,11 +15,12 @@
 
 namespace ISA {
 
-// The table of one head.
+// The table of one head, of words of Factor.
+template <class Factor>
 class Distances {
  public:
-  Distances(const DistanceTable& table, int head, int width)
-      : panels{table.panels + size_t(head) * table.count * width * LANES, width, table.count},
+  Distances(const DistanceTable& table, int head, int depth)
+      : panels{table.panels + size_t(head) * table.count * depth * LANES, depth, table.count},
         column_of(table.column_of + LANES + table.reach),
         reach(table.reach) {}
 
@@ -34,7 +35,8 @@ class Distances {
       const int nearest = lane - (row + r + ROWS - 1), farthest = lane + round_up(lanes, LANES) - 1 - (row + r);
       const int from = *columns(nearest) / LANES, end = *columns(farthest) / LANES + 1;
       fetch(panels.at(from - 1) + r % LANES * panels.depth);  // Later rows need that panel.
-      multiply(x + r * x_stride, x_stride, panels, panels.depth, from, end - from, products, BAND, false);
+      multiply<Factor>(x + r * x_stride, x_stride, panels, panels.depth, from, end - from, products, BAND,
+                       false);
       const float* const first = products + *columns(nearest) - from * LANES;
       const bool all_differ = *columns(farthest) - *columns(nearest) == farthest - nearest;
       for (int n = 0; n < ROWS; n++)

@@ -1,6 +1,6 @@
 // This file lists what the kernels were compiled for, and holds the memory its threads work in. It is compiled
-// for any processor. VNNI is for int8 alone, and AVX512_BF16 for bfloat16: the other kernels have no builds of
-// their own for them.
+// for any processor. VNNI is for int8 alone, and AVX512_BF16 for bfloat16: the kernels without them have no
+// builds of their own for these.
 #include "instruction_sets.h"
 
 #include <cstdlib>
@@ -10,7 +10,6 @@
 #define DECLARE(name)                    \
   namespace name {                       \
   extern const int lanes;                \
-  void attend(const Attention&);         \
   void linear(const Linear&);            \
   void norm(const Norm&);                \
   void head_norm(const HeadNorm&);       \
@@ -26,6 +25,7 @@
   }
 #define DECLARE_BFLOAT16(name)                \
   namespace name {                            \
+  void attend(const Attention&);              \
   void linear_bfloat16(const RoundedLinear&); \
   extern const bool multiplies_bfloat16;      \
   }
@@ -59,7 +59,7 @@ static bool has_avx512bf16() { return has_avx512vnni() && __builtin_cpu_supports
       name,                                           \
       kernels::lanes,                                 \
       runs_here,                                      \
-      kernels::attend,                                \
+      bfloat16::attend,                               \
       kernels::linear,                                \
       kernels::norm,                                  \
       kernels::head_norm,                             \

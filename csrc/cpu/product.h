@@ -2,7 +2,7 @@
 #pragma once
 
 #include "ahead.h"
-#include "vectors.h"
+#include "factors.h"
 
 namespace ISA {
 
@@ -23,8 +23,8 @@ struct Panels {
   }
 };
 
-// out [HEIGHT, COUNT * LANES] = or += a [HEIGHT, depth] times COUNT panels.
-template <int HEIGHT, int COUNT>
+// out [HEIGHT, COUNT * LANES] = or += a [HEIGHT, depth] times COUNT panels. `depth` counts words of Factor.
+template <int HEIGHT, int COUNT, class Factor = Float32>
 inline void multiply_block(const float* a, ptrdiff_t a_stride, const float* const* panels, int depth,
                            float* out, ptrdiff_t out_stride, bool add, Ahead ahead) {
   Vector sums[HEIGHT][COUNT] = {};
@@ -35,9 +35,9 @@ inline void multiply_block(const float* a, ptrdiff_t a_stride, const float* cons
     for (int n = 0; n < COUNT; n++) b[n] = load(panels[n] + d * LANES);
 #pragma GCC unroll 8
     for (int row = 0; row < HEIGHT; row++) {
-      const Vector value = splat(a[row * a_stride + d]);
+      const Vector value = Factor::spread(a + row * a_stride + d);
 #pragma GCC unroll 8
-      for (int n = 0; n < COUNT; n++) sums[row][n] += value * b[n];
+      for (int n = 0; n < COUNT; n++) sums[row][n] = Factor::add(sums[row][n], value, b[n]);
     }
   }
 #pragma GCC unroll 8
@@ -50,6 +50,7 @@ inline void multiply_block(const float* a, ptrdiff_t a_stride, const float* cons
 }
 
 // out [ROWS, count * LANES] = or += a [ROWS, depth] times the panels first .. first + count - 1
+template <class Factor>
 inline void multiply(const float* a, ptrdiff_t a_stride, const Panels& b, int depth, int first, int count,
                      float* out, ptrdiff_t out_stride, bool add) {
   for (int done = 0; done < count;) {
@@ -59,11 +60,11 @@ inline void multiply(const float* a, ptrdiff_t a_stride, const Panels& b, int de
     for (int n = 0; n < now; n++) panels[n] = b.at(first + done + n);
     float* const to = out + done * LANES;
     if (now == 3)
-      multiply_block<ROWS, 3>(a, a_stride, panels, depth, to, out_stride, add, {panels[0]});
+      multiply_block<ROWS, 3, Factor>(a, a_stride, panels, depth, to, out_stride, add, {panels[0]});
     else if (now == 2)
-      multiply_block<ROWS, 2>(a, a_stride, panels, depth, to, out_stride, add, {panels[0]});
+      multiply_block<ROWS, 2, Factor>(a, a_stride, panels, depth, to, out_stride, add, {panels[0]});
     else
-      multiply_block<ROWS, 1>(a, a_stride, panels, depth, to, out_stride, add, {panels[0]});
+      multiply_block<ROWS, 1, Factor>(a, a_stride, panels, depth, to, out_stride, add, {panels[0]});
     done += now;
   }
 }

@@ -49,8 +49,8 @@ def dtype_candidates(
 def computing(dtype: torch.dtype, settings: Settings) -> tuple[torch.dtype, str | None]:
     """Returns the dtype in which a model of `dtype` computes, and how its backbone's linear layers round.
 
-    On a CPU bfloat16 is for linear layers, so that nothing overflows. A backend that is asked for, and torch
-    where there are no compiled kernels, compute in bfloat16 throughout.
+    On a CPU bfloat16 is for factors of products, so that nothing overflows. A backend that is asked for, and
+    torch where there are no compiled kernels, compute in bfloat16 throughout.
     """
     on_cpu = dtype is torch.bfloat16 and settings.device.type == "cpu"
     if on_cpu and settings.backend is None and unavailable_reason("bfloat16", "cpu") is None:

@@ -101,7 +101,7 @@ class GLiClassModel(StockModel):
             dtype: float32, float16 or bfloat16. Default: on a GPU float16, or bfloat16 where float16
                 overflows; on a CPU float32. "auto": on a GPU what config.json asks for, else the stored
                 dtype; on a CPU bfloat16 where a short measurement finds it 1.2 times as fast, else float32.
-                On a CPU, bfloat16 is for the backbone's linear layers.
+                On a CPU, bfloat16 is for the products of the backbone's linear layers and attention.
             device: where to run; default: the GPU where there is one.
             backend: the implementation of every operation that it has; default: the table in `ops.py`.
             cuda_graphs: whether a GPU records the launches of batches of similar size and replays them.

@@ -313,13 +313,16 @@ def packed(operation: str, backend: str, arguments: tuple[Any, ...]) -> tuple[An
     return tuple(values)
 
 
-def check(name: str, backend: str, dtype: torch.dtype, device: str = "cpu") -> None:
+def check(
+    name: str, backend: str, dtype: torch.dtype, device: str = "cpu", rounding: torch.dtype | None = None
+) -> None:
+    """Checks a case; rounding: that of a backend which rounds more than `dtype` does."""
     operation, build = CASES[name]
     torch.manual_seed(0)  # A case draws the same, whichever come before it.
     arguments, slow = build(dtype)
     run = implementation(operation, backend)
     found = run(*packed(operation, backend, moved(arguments, device)))
-    exact, low = slow(torch.float64), slow(dtype)
+    exact, low = slow(torch.float64), slow(rounding or dtype)
     if isinstance(found, Tensor):
         found, exact, low = (found,), (exact,), (low,)
     for one, true, rounded in zip(found, exact, low, strict=True):

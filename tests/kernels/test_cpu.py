@@ -122,8 +122,8 @@ import sys
 from tools.fuzzing import sanitized
 sanitized.load(sys.argv[1])
 import torch
-from tests.kernels import test_bfloat16, test_cpu, test_feed_forward, test_int8, test_rounded
-from tests.kernels import test_self_attention
+from tests.kernels import test_bfloat16, test_bfloat16_attention, test_cpu, test_feed_forward, test_int8
+from tests.kernels import test_rounded, test_self_attention
 from gliclass_fast.ops import ROUNDED
 import pytest
 assert test_cpu.extension().__file__ == sys.argv[1]
@@ -131,6 +131,7 @@ for number in test_cpu.SETS:
     with pytest.MonkeyPatch.context() as patch:
         torch.manual_seed(0)
         test_cpu.test_every_instruction_set(number, patch)
+        test_bfloat16_attention.test_the_error_is_at_most_twice_that_of_the_reference(number, patch)
         for rounding in (None, *ROUNDED):
             for layers in (test_feed_forward, test_self_attention):
                 layers.test_it_is_what_its_operations_are(number, rounding, patch)

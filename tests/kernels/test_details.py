@@ -46,7 +46,7 @@ def test_backends_with_a_layout_of_their_own_implement_all_that_reads_it() -> No
 
 
 def test_an_explicit_backend_never_falls_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    known = "reference, onednn, int8, int8_reference, bfloat16, cpp, triton, flash, cuda"
+    known = "reference, onednn, int8, int8_reference, bfloat16, cpp, triton, cpp_bfloat16, flash, cuda"
     with pytest.raises(ValueError, match=f"one of: {known}"):
         choose_ops("cpu", only="cudnn")
     assert choose_ops("cpu", only="triton").chosen["attention"] == "triton"  # interpreted

@@ -13,7 +13,7 @@ from tests.kernels.cases import CASES, check
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"  # of Triton
 # Triton's interpreter is silently wrong in bfloat16; tests/gpu has it. int8 has a contract of its own in
-# test_int8.py, CUDA runs in test_emulated.py and tests/gpu.
+# test_int8.py, and cpp_bfloat16 in test_bfloat16_attention.py. CUDA runs in test_emulated.py and tests/gpu.
 DTYPES = {
     "reference": [torch.float32, torch.float16, torch.bfloat16],
     "onednn": [torch.float32],

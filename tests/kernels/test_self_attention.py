@@ -11,9 +11,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from gliclass_fast import ops as table
 from gliclass_fast.kernels import _extension
 from gliclass_fast.kernels._extension import extension
-from gliclass_fast.kernels.compiled_attention import PackedTables
+from gliclass_fast.kernels.compiled_distances import PackedTables
 from gliclass_fast.ops import ROUNDED, DistanceTables, Ops, Positions, SelfAttention, Sequences, choose_ops
 from tests.kernels.layouts import HEADS, LENGTHS, WIDTH, cumulative, sequences
 from tests.tiny import loaded, reference_model
@@ -152,10 +153,11 @@ def test_weights_whose_memory_moves_or_is_copied() -> None:
         bound(x, seen)
 
 
-def test_backends_that_have_it_in_no_one_call_leave_it_to_the_layer() -> None:
+def test_backends_that_have_it_in_no_one_call_leave_it_to_the_layer(monkeypatch: pytest.MonkeyPatch) -> None:
     layer, _ = layer_of(choose_ops("cpu"), "plain")
     for backend in ("onednn", "reference"):
         assert choose_ops("cpu", only=backend).bind_self_attention(layer) is None
+    monkeypatch.setattr(table, "multiplies_bfloat16", lambda: False)
     mixed = choose_ops("cpu", only="reference", rounding="int8")
     assert mixed.chosen["bind_self_attention"] == "reference"
 

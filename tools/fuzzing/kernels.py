@@ -280,7 +280,7 @@ def _run(chance: Random, chosen: int) -> tuple[str, str | None]:
     import torch
 
     from gliclass_fast.kernels._extension import extension
-    from gliclass_fast.ops import implementation
+    from gliclass_fast.ops import IMPLEMENTATIONS, implementation
     from tests.kernels import cases
 
     if chance.randrange(len(CASES) + len(LAYERS)) < len(LAYERS):
@@ -290,16 +290,20 @@ def _run(chance: Random, chosen: int) -> tuple[str, str | None]:
     if operation in LINEAR and (backend := chance.choice(("cpp", "int8", "bfloat16"))) != "cpp":
         in_pairs = extension().int8_adds_pairs(chosen)
         return f"{operation}, {backend}", _rounded(backend, operation, arguments, in_pairs)
-    found = implementation(operation, "cpp")(*cases.packed(operation, "cpp", arguments)).double()
+    backend = "cpp"
+    if "cpp_bfloat16" in IMPLEMENTATIONS[operation] and chance.random() < 0.5:
+        backend = "cpp_bfloat16"
+    found = implementation(operation, backend)(*cases.packed(operation, backend, arguments)).double()
     exact = slow(torch.float64)
     if found.shape != exact.shape:
         return operation, f"shape {list(found.shape)}, not {list(exact.shape)}"
     error = float((found - exact).abs().max())
     if not error <= WITHIN * max(1.0, float(exact.abs().max())):
         # where values nearly cancel, as in the norm of two, float32 itself is off by more
-        low = float((slow(torch.float32).double() - exact).abs().max())
+        precision = torch.float32 if backend == "cpp" else torch.bfloat16
+        low = float((slow(precision).double() - exact).abs().max())
         if not error <= 2 * low:
-            return operation, f"error {error:.2e}, and that of float32 {low:.2e}"
+            return operation, f"{backend}: error {error:.2e}, and that of {precision} {low:.2e}"
     return operation, None
 
 

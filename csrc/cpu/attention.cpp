@@ -221,7 +221,7 @@ class Task {
   }
 
   // Adds the bias to the scores of a row, and hides those that it does not see in vectors with others.
-  void finish_scores(const Part& part, int row, Columns seen) const {
+  void finish_scores(int row, Columns seen) const {
     float* const scores = buffers.scores + row * STRIDE;
     if (a.bias)
       for (int n = seen.first_lane(); n < seen.to; n += LANES)
@@ -264,7 +264,7 @@ class Task {
       tops[r] = splat(LOWEST);
       if (r >= rows) continue;
       seen[r] = seen_by(part, start + r, key, keys);
-      finish_scores(part, start + r, seen[r]);
+      finish_scores(start + r, seen[r]);
       tops[r] = highest_of(start + r, seen[r]);
     }
     transpose(tops);

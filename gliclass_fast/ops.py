@@ -178,7 +178,7 @@ READS_ON_HOST = (
 PRIVATE = {"onednn": ("mkldnn._reorder_linear_weight", "mkldnn._linear_pointwise")}
 PACKAGES = ("flash",)  # kernels of other packages, which run only where they are asked for
 ORDER = {"cuda": ("cuda", "triton", "reference"), "cpu": ("cpp", "onednn", "reference")}
-# What comes before these orders where rounding is asked for: the last one can run on every CPU.
+# What comes before these orders where rounding is asked for. Where the last one cannot run, none of them can.
 ROUNDED = {"int8": ("int8", "cpp_bfloat16", "int8_reference"), "bfloat16": ("cpp_bfloat16", "bfloat16")}
 
 
@@ -255,9 +255,9 @@ def unavailable_reason(
             return f"{backend} runs on CPUs"
         if dtype is not torch.float32:
             return f"{backend} computes in float32 only, not {dtype}"
-        if backend == "cpp_bfloat16" and absence("cpu") is None and not multiplies_bfloat16():
-            return "this processor has no instructions that multiply bfloat16"
         if backend in ("cpp", "cpp_bfloat16", "int8", "bfloat16"):
+            if backend == "cpp_bfloat16" and not (absence("cpu") or multiplies_bfloat16()):
+                return "this processor has no instructions that multiply bfloat16"
             return absence("cpu")
         if backend == "onednn" and not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
             return "this torch build has no oneDNN"
@@ -348,7 +348,10 @@ def choose_ops(
     if kind == "cpu" and only is None and dtype is torch.float32 and (reason := absence("cpu")):
         _warn_of_slowness(reason)
     logger.info("operations on %s: %s", kind, chosen)
-    return Ops(**{op: implementation(op, backend) for op, backend in chosen.items()}, chosen=chosen)
+    operations = {op: implementation(op, backend) for op, backend in chosen.items()}
+    if of_attention == {"cpp_bfloat16"} and chosen["bind_self_attention"] != "reference":
+        operations["bind_self_attention"] = partial(operations["bind_self_attention"], bfloat16=True)
+    return Ops(**operations, chosen=chosen)
 
 
 @cache  # once in a process

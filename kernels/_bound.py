@@ -27,7 +27,7 @@ class Bound(Generic[Layer]):
         self.tensors = [tensor for tensor in self.weights() if tensor is not None]
         self._described = self._describe()
 
-    def __reduce__(self) -> tuple[type[Bound[Layer]], tuple[Layer, Rounding | None]]:
+    def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.layer, self.rounding)
 
     def weights(self) -> Iterable[Tensor | None]:

@@ -28,11 +28,11 @@ class Rounding:
 
     name: str
     number: int  # as csrc/cpu/packed_map.h has it
-    together: int  # so many inputs are a word
+    per_word: int  # so many inputs are a word
     beside: int = 0  # bytes of an output that lie before all words
 
     def bytes_per_output(self, depth: int) -> int:
-        return self.beside + ceil_div(depth, self.together) * _WORD
+        return self.beside + ceil_div(depth, self.per_word) * _WORD
 
     def outputs(self, x: Tensor, packed: Tensor) -> int:
         """Returns the number of outputs of a packed weight for the inputs x [rows, depth]."""
@@ -42,9 +42,9 @@ class Rounding:
         """Lays rounded weights [N, K] out in the bytes that words take: panels, then what fills none."""
         _, lanes = _extension.instruction_set()
         (width, depth), rows = values.shape, to.view(values.dtype)
-        words, whole = ceil_div(depth, self.together), width // lanes * lanes
-        values = F.pad(values, (0, words * self.together - depth))
-        panels = values[:whole].view(-1, lanes, words, self.together).transpose(1, 2)
+        words, whole = ceil_div(depth, self.per_word), width // lanes * lanes
+        values = F.pad(values, (0, words * self.per_word - depth))
+        panels = values[:whole].view(-1, lanes, words, self.per_word).transpose(1, 2)
         rows[: panels.numel()].view(panels.shape).copy_(panels)
         rows[panels.numel() :] = values[whole:].flatten()
 
@@ -74,7 +74,7 @@ class Rounding:
                 raise ValueError(f"needs float32 {list(shape)}, got {given.dtype} {list(given.shape)}")
         out = _buffers.empty(rows, width // 2 if gated else width)
         ranges = torch.empty(rows, _RANGE, dtype=torch.int32, device=x.device)
-        padded = ceil_div(depth, lanes) * lanes * _WORD // self.together
+        padded = ceil_div(depth, lanes) * lanes * _WORD // self.per_word
         values = torch.empty(rows, padded, dtype=torch.uint8, device=x.device)
         arguments = extension().RoundedLinear(
             x=address(x, strided_rows=True),

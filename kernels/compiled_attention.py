@@ -4,8 +4,8 @@ causal_attention.py and disentangled_attention.py.
 The kernel computes in float32, on as many threads as PyTorch uses, in the widest vectors the processor has.
 
 The operations of `cpp_bfloat16` round the factors of every product to bfloat16: queries, keys, distance
-tables, weights and values. Sums, softmax and results are float32. They are for processors with instructions
-for it.
+tables, weights and values. Sums, softmax and results are float32. They are for processors that multiply
+bfloat16.
 """
 
 from __future__ import annotations

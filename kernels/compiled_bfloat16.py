@@ -17,7 +17,7 @@ from torch import Tensor
 from gliclass_fast.kernels._rounded import Rounding
 from gliclass_fast.kernels.compiled_linear import operations_by
 
-BFLOAT16 = Rounding("bfloat16", number=2, together=2)
+BFLOAT16 = Rounding("bfloat16", number=2, per_word=2)
 
 
 def pack_bfloat16(weight: Tensor, empty: Callable[..., Tensor] = torch.empty) -> Tensor:

@@ -84,11 +84,14 @@ def _pairs(panels: Tensor) -> Tensor:
 def _singles(pairs: Tensor, width: int) -> Tensor:
     """Returns the float32 [..., D, lanes] of pairs."""
     singles: Tensor = pairs.transpose(-2, -1).flatten(-3, -2)
-    return singles[..., :width, :].float()
+    return singles[..., :width, :].float().contiguous()
 
 
 def changed_tables(tables: DistanceTables, update: TableUpdate, longest: int) -> PackedTables:
-    """Returns what an update makes of the panels that texts of at most so many tokens read."""
+    """Returns what an update makes of the panels that texts of at most so many tokens read.
+
+    Panels in bfloat16 are added to as they are, and the result is rounded once more.
+    """
     assert isinstance(tables, PackedTables)
     key, query = _sides(tables)
     parts = (
@@ -118,7 +121,7 @@ def _changed(
     if table.dtype is torch.bfloat16:
         near = _singles(near, len(b) // len(near))
     heads, count, width, _ = near.shape
-    if b.shape != (heads * width, len(inner)) or near.stride()[1:] != (width * lanes, lanes, 1):
+    if b.shape != (heads * width, len(inner)):
         raise ValueError(f"a change of shape {list(b.shape)} does not fit a table of {list(near.shape)}")
     for each in (near, inner, b):
         if each.dtype is not torch.float32:

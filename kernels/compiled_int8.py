@@ -13,7 +13,7 @@ from gliclass_fast.kernels._rounded import Rounding
 from gliclass_fast.kernels.compiled_linear import operations_by
 from gliclass_fast.kernels.int8 import rounded_weight
 
-INT8 = Rounding("int8", number=1, together=4, beside=8)  # an output's scale and the sum of its weights
+INT8 = Rounding("int8", number=1, per_word=4, beside=8)  # an output's scale and the sum of its weights
 _DEEPEST = 1 << 16  # sums of 255 * 127 fit into int32
 
 

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from gliclass_fast.kernels import _buffers, _extension
 from gliclass_fast.kernels._bound import Bound, packed_map
-from gliclass_fast.kernels._extension import address, check_tensor, extension, multiplies_bfloat16
+from gliclass_fast.kernels._extension import address, check_tensor, extension
+from gliclass_fast.kernels._rounded import Rounding
 from gliclass_fast.kernels._sequences import Sequences
 from gliclass_fast.kernels._threads import thread_count
 from gliclass_fast.kernels.compiled_attention import check_rotary, check_tiles, constant_fields
@@ -22,6 +23,16 @@ from gliclass_fast.kernels.self_attention import SelfAttention
 
 
 class _Bound(Bound[SelfAttention]):
+    def __init__(
+        self, layer: SelfAttention, rounding: Rounding | None = None, bfloat16: bool = False
+    ) -> None:
+        """Takes how the linear map rounds, and whether the products of attention are in bfloat16."""
+        self.bfloat16 = bfloat16
+        super().__init__(layer, rounding)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.layer, self.rounding, self.bfloat16)
+
     def weights(self) -> Iterable[Tensor | None]:
         layer = self.layer
         yield from (layer.qkv, layer.qkv_bias, layer.distance_bias)
@@ -33,9 +44,10 @@ class _Bound(Bound[SelfAttention]):
         outputs = (layer.heads + 2 * layer.key_heads) * layer.width
         weights = layer.qkv, layer.qkv_bias, layer.depth, outputs
         qkv = packed_map(*weights, self.rounding, layer.norm, layer.eps)
-        heads = layer.heads, layer.key_heads, layer.width
-        rounds = self.rounding is not None and multiplies_bfloat16()
-        fields = constant_fields(*heads, layer.scale, layer.window, layer.distance_bias, layer.tables, rounds)
+        fields = constant_fields(
+            layer.heads, layer.key_heads, layer.width, layer.scale, layer.window, layer.distance_bias,
+            layer.tables, self.bfloat16,
+        )  # fmt: skip
         return qkv, extension().Attention(**fields)
 
     def __call__(

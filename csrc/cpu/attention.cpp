@@ -20,12 +20,12 @@ constexpr float LOG2_E = 1.4426950408889634f;
 
 static_assert(TILE == KEYS && LANES % ROWS == 0);
 
-// Words are those of Factor: a row of `padded` numbers has fewer, at its start.
+// A row has room for `padded` numbers. Where it is of words of Factor, these are at its start.
 struct Buffers {
-  float* keys;          // words, [KEYS, padded]
-  float* key_panels;    // [KEYS / LANES, words, LANES]
-  float* value_panels;  // [padded / LANES, words of KEYS, LANES]
-  float* scores;        // [TILE, STRIDE]: they become the words of weights.
+  float* keys;          // [KEYS, padded], words
+  float* key_panels;    // [KEYS / LANES, padded / PER_WORD, LANES], words
+  float* value_panels;  // [padded / LANES, KEYS / PER_WORD, LANES], words
+  float* scores;        // [TILE, STRIDE]; they become the weights, which are words.
   float* by_key;        // [KEYS, STRIDE]
   float* bias;          // Its index is j - i + TILE - 1.
   float* parts;         // what each part keeps from step to step
@@ -46,7 +46,7 @@ struct Buffers {
 struct Part {
   int head, first, rows;
   int end_key;     // It sees no keys from here on.
-  float* queries;  // words, [TILE, padded]
+  float* queries;  // [TILE, padded], words
   float* out;      // [TILE, padded]
   float* highest;  // [TILE]: these are the highest scores so far.
   float* total;    // [TILE]: these are the sums of the weights so far.
@@ -61,8 +61,8 @@ class Task {
         part_count(heads * tile_count),
         first_key(tiles[2]),
         key_head(first_head / a.group),
-        padded(round_up(a.width, LANES * TOGETHER)),
-        copies_keys(TOGETHER > 1 || a.cosines || a.query_table.panels || padded != a.width),
+        padded(round_up(a.width, LANES * PER_WORD)),
+        copies_keys(PER_WORD > 1 || a.cosines || a.query_table.panels || padded != a.width),
         exponents((a.bias ? 1 : positive(a.scale)) * LOG2_E),
         buffers(padded, part_count) {
     for (int n = 0; n < part_count; n++) {
@@ -88,7 +88,7 @@ class Task {
   }
 
  private:
-  static constexpr int TOGETHER = Factor::TOGETHER;
+  static constexpr int PER_WORD = Factor::PER_WORD;
 
   const Attention& a;
   const int part_count, first_key, key_head, padded;
@@ -123,7 +123,7 @@ class Task {
   }
 
   // Returns the words of so many numbers.
-  static int words(int numbers) { return (numbers + TOGETHER - 1) / TOGETHER; }
+  static int words(int numbers) { return (numbers + PER_WORD - 1) / PER_WORD; }
 
   // Loads rows, turned to their positions, and zeros up to full vectors of rows, as words.
   template <typename RowAt>
@@ -165,12 +165,12 @@ class Task {
   }
 
   void pack_values(int key, int count) const {
-    for (int n = 0; n < count; n += TOGETHER) {
-      const int used = count - n < TOGETHER ? count - n : TOGETHER;
-      const float* rows[TOGETHER];
+    for (int n = 0; n < count; n += PER_WORD) {
+      const int used = count - n < PER_WORD ? count - n : PER_WORD;
+      const float* rows[PER_WORD];
       for (int m = 0; m < used; m++) rows[m] = a.v + place(key + n + m);
       for (int d = 0; d < a.width; d += LANES) {
-        Vector values[TOGETHER] = {};
+        Vector values[PER_WORD] = {};
         for (int m = 0; m < used; m++)
           if (d + LANES <= a.width)
             values[m] = load(rows[m] + d);
@@ -247,8 +247,9 @@ class Task {
       store(scores + n, weight);
       sum += weight;
     }
-    const int known = round_up(keys, LANES * TOGETHER);
-    for (int n = 0; n < known; n += LANES)  // Neighbouring rows may see what this one does not.
+    const int known = round_up(keys, LANES * PER_WORD);
+    // Neighbouring rows may see what this one does not, and a word may have a key that no row of them sees.
+    for (int n = 0; n < known; n += LANES)
       if (n < seen.first_lane() || n >= seen.to) store(scores + n, Vector{});
     Factor::narrow(scores, known);
     return sum;
@@ -316,7 +317,7 @@ class Task {
       fetch_next(number * rows + row, part_count * rows, key);
     }
     for_seen_rows(part, key, keys, [&](int row, int from, int to) {
-      const int panels = round_up(a.width, LANES) / LANES, first = from / TOGETHER;
+      const int panels = round_up(a.width, LANES) / LANES, first = from / PER_WORD;
       const Panels values{buffers.value_panels + first * LANES, words(KEYS), panels};
       multiply<Factor>(buffers.scores + row * STRIDE + first, STRIDE, values, words(to) - first, 0, panels,
                        part.out + row * padded, padded, true);

@@ -10,7 +10,7 @@
 // A table of disentangled attention, which has columns for the distances -reach .. reach; those further out
 // have the first or the last one. From one distance to the next, the column stays or is the next one.
 struct DistanceTable {
-  const float* panels = nullptr;       // [heads, count, width, lanes], or null; in bfloat16, `width` is of words
+  const float* panels = nullptr;  // [heads, count, width, lanes], or null; in bfloat16, `width` is of words
   const int32_t* column_of = nullptr;  // [lanes + 2 * reach + 1 + lanes]: the ends are there lanes times more.
   int count = 0, reach = 0;
 };
@@ -30,7 +30,7 @@ struct Attention {
   int page_rows = 1;
   float scale = 0;        // not negative
   bool bfloat16 = false;  // The factors of all products are rounded to it, also those in distance tables.
-  int window = -1;  // It is the largest |i - j|, of rows among the keys; -1 means any.
+  int window = -1;        // It is the largest |i - j|, of rows among the keys; -1 means any.
   const float *cosines = nullptr, *sines = nullptr;  // [positions, width / 2], or null
   const float* bias = nullptr;                       // [heads, 2 * reach + 1], or null
   int reach = 0;                                     // It is the largest distance in the bias.

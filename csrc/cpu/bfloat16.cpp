@@ -9,14 +9,14 @@ namespace {
 
 struct Bfloat16 {
   typedef Vector Sum;
-  static constexpr int TOGETHER = 2;
+  static constexpr int PER_WORD = 2;
 
   int depth, words;
   const int32_t* weights;
 
   explicit Bfloat16(const RoundedLinear& a)
       : depth(a.depth),
-        words((a.depth + TOGETHER - 1) / TOGETHER),
+        words((a.depth + PER_WORD - 1) / PER_WORD),
         weights(reinterpret_cast<const int32_t*>(a.weight)) {}
 
   const int32_t* of(int output) const { return weights + ptrdiff_t(output) * words; }

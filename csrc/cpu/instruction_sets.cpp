@@ -1,6 +1,6 @@
 // This file lists what the kernels were compiled for, and holds the memory its threads work in. It is compiled
-// for any processor. VNNI is for int8 alone, and AVX512_BF16 for bfloat16: the kernels without them have no
-// builds of their own for these.
+// for any processor. VNNI is for int8 alone, and AVX512_BF16 for bfloat16: a kernel that uses neither has no
+// build for them.
 #include "instruction_sets.h"
 
 #include <cstdlib>

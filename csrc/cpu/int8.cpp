@@ -26,7 +26,7 @@ constexpr bool ADDS_PAIRS = true;  // Two neighbouring products are added up in 
 
 struct Int8 {
   typedef Integers Sum;
-  static constexpr int TOGETHER = 4;
+  static constexpr int PER_WORD = 4;
   static constexpr float STEPS = 254;  // The ends of a row's range are rounded apart: 255 could become 256.
 
   int depth, words;
@@ -36,12 +36,12 @@ struct Int8 {
 
   explicit Int8(const RoundedLinear& a)
       : depth(a.depth),
-        words((a.depth + TOGETHER - 1) / TOGETHER),
+        words((a.depth + PER_WORD - 1) / PER_WORD),
         scales(reinterpret_cast<const float*>(a.weight)),
         sums(reinterpret_cast<const int32_t*>(scales + a.width)),
         weights(reinterpret_cast<const int8_t*>(sums + a.width)) {}
 
-  const int8_t* of(int output) const { return weights + ptrdiff_t(output) * words * TOGETHER; }
+  const int8_t* of(int output) const { return weights + ptrdiff_t(output) * words * PER_WORD; }
 
   const Words* panel(int output) const { return reinterpret_cast<const Words*>(of(output)); }
 

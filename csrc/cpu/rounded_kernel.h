@@ -1,7 +1,7 @@
 // The kernel of linear maps whose inputs and weights are rounded. A `Kind` of rounding, made of the arguments,
 // has what rounded_product.h asks for, and
 //
-//   TOGETHER, words               so many inputs are a word, and so many words the inputs of a row
+//   PER_WORD, words               so many inputs are a word, and so many words the inputs of a row
 //   panel(output)                 the words of the panel that begins with an output
 //   round(row, count, factor, to) rounds a row, which stands for `factor` times itself, and returns its range
 //   first(output, zero)           what the sums of LANES outputs begin with, for inputs with this zero
@@ -57,7 +57,7 @@ class RoundedMap {
   const Kind kind;
   const int padded;
 
-  ptrdiff_t stride() const { return padded * int(sizeof(int32_t)) / Kind::TOGETHER; }
+  ptrdiff_t stride() const { return padded * int(sizeof(int32_t)) / Kind::PER_WORD; }
 
   uint8_t* values_of(int row) const { return a.values + row * stride(); }
 

@@ -14,8 +14,8 @@ inline bool continues(const int32_t* tiles, int tile) {
 
 // Says how many heads take their keys together, and how many tiles that follow each other.
 struct Sharing {
-  static constexpr int MOST =
-      4;  // So many parts at most take their keys together: each adds to what they keep.
+  // So many parts at most take their keys together: each adds to what they keep.
+  static constexpr int MOST = 4;
 
   const int32_t* tiles;
   int count, heads, together;

@@ -47,7 +47,7 @@ def dtype_candidates(
 
 
 def computing(dtype: torch.dtype, settings: Settings) -> tuple[torch.dtype, str | None]:
-    """Returns the dtype in which a model of `dtype` computes, and how its backbone's linear layers round.
+    """Returns the dtype in which a model of `dtype` computes, and how its backbone rounds.
 
     On a CPU bfloat16 is for factors of products, so that nothing overflows. A backend that is asked for, and
     torch where there are no compiled kernels, compute in bfloat16 throughout.

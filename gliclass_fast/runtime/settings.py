@@ -36,7 +36,7 @@ class Settings:
         object.__setattr__(self, "device", resolve_device(self.device))
         if self.quantization not in (None, "int8"):
             raise ValueError(f"quantization {self.quantization!r} is not supported; supported: None, 'int8'")
-        if self.backend in ROUNDED["bfloat16"]:
+        if self.backend in ROUNDED["bfloat16"]:  # int8 has some of them too
             raise ValueError("bfloat16 is asked for as dtype='bfloat16', without a backend")
         if self.backend in ROUNDED["int8"] or (self.quantization is not None and self.backend is not None):
             raise ValueError("int8 is asked for as quantization='int8', without a backend")

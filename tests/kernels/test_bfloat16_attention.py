@@ -31,6 +31,9 @@ BUILDS: dict[str, Any] = {
     "content-to-position": partial(cases.disentangled_attention, width=20, without="p2c"),
     "position-to-content": partial(cases.disentangled_attention, width=20, without="c2p"),
     "adapted": partial(adapted_attention, slots=[2, 0, 1], width=20),
+    **{
+        f"adapted, {width} wide": partial(adapted_attention, slots=[0, 1, 2], width=width) for width in (1, 2)
+    },
     "adapted, 5 wide": partial(adapted_attention, slots=[1, -1, 2], width=5, without="p2c"),
 }
 
@@ -64,9 +67,11 @@ def test_the_error_is_at_most_twice_that_of_the_reference(
     monkeypatch.setattr(_extension, "instruction_set", lambda: (number, SETS[number][1]))
     for name in NAMES:
         cases.check(name, BACKEND, torch.float32, rounding=torch.bfloat16)
-    for build in BUILDS.values():
+    for kind, build in BUILDS.items():
         arguments, slow = build(torch.float32, lengths=LENGTHS)
-        assert_accurate(run(build, arguments, BACKEND), slow(torch.float64), slow(torch.bfloat16))
+        found = run(build, arguments, BACKEND)
+        assert_accurate(found, slow(torch.float64), slow(torch.bfloat16))
+        assert not torch.allclose(found, run(build, arguments, "cpp"), rtol=1e-5, atol=1e-5), kind
 
 
 @pytest.mark.parametrize("number", SETS, ids=[name for name, _ in SETS.values()])

@@ -39,7 +39,7 @@ def test_linear_maps_have_kernels_for_float32_only(built: bool, monkeypatch: pyt
 def test_backends_with_a_layout_of_their_own_implement_all_that_reads_it() -> None:
     for pack, readers in (
         ("pack_linear", ("linear", "linear_add", "norm_linear")),
-        ("pack_distances", ("disentangled_attention",)),
+        ("pack_distances", ("disentangled_attention", "adapted_attention")),
     ):
         for reader in readers:
             assert IMPLEMENTATIONS[pack].keys() <= IMPLEMENTATIONS[reader].keys()

@@ -48,8 +48,9 @@ def test_where_it_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "computes in float32 only" in str(unavailable_reason("int8", "cpu", torch.bfloat16))
     with pytest.raises(ValueError, match="asked for as quantization='int8'"):
         GLiClassModel.from_pretrained(demo.PATH, device="cpu", backend="int8")
-    with pytest.raises(ValueError, match="asked for as dtype='bfloat16'"):
-        GLiClassModel.from_pretrained(demo.PATH, device="cpu", backend="bfloat16")
+    for backend in ("bfloat16", "cpp_bfloat16"):
+        with pytest.raises(ValueError, match="asked for as dtype='bfloat16'"):
+            GLiClassModel.from_pretrained(demo.PATH, device="cpu", backend=backend)
     with pytest.raises(ValueError, match="quantization 'int4' is not supported"):
         GLiClassModel.from_pretrained(demo.PATH, device="cpu", quantization="int4")
     linear = ("pack_linear", "linear", "linear_add", "norm_linear")

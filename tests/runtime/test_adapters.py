@@ -107,7 +107,7 @@ def test_other_backends(model: Any, backend: str, tmp_path: Path) -> None:
 
 
 def test_int8(model: Any, tmp_path: Path) -> None:
-    """Adapters stay in float32 beside a base in int8: the error is that of the base alone."""
+    """Factors of adapters stay in float32 beside a base in int8: the error is that of the base alone."""
     folder, text = tmp_path / "a", TEXTS[0]
     merged = adapted(model, folder, 1)
     ours = fast_pipeline(loaded(model, quantization="int8"))

@@ -1,4 +1,4 @@
-"""On a CPU, bfloat16 is for linear layers, and "auto" takes it where it is measured to be faster."""
+"""On a CPU, bfloat16 is for products of the backbone, and "auto" takes it where it is measured as faster."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_auto_follows_the_measurement(faster: bool, monkeypatch: pytest.MonkeyPa
     assert len(asked) == 1 and logits()[0].dtype is torch.float32
 
 
-def test_only_the_linear_layers_of_the_backbone_round() -> None:
+def test_only_the_backbone_rounds() -> None:
     model, found = logits(dtype="bfloat16")
     linears = [each for each in model.loaded.network.modules() if isinstance(each, torch.nn.Linear)]
     rounded = {id(each) for each in linears if each.weight.dtype is torch.uint8}

@@ -76,6 +76,15 @@ def _disentangled(chance: Random) -> tuple[str, Any]:
     return "disentangled_attention", cases.disentangled_attention(_float32(), reach, lengths, without, width)
 
 
+def _adapted(chance: Random) -> tuple[str, Any]:
+    from tests.kernels.adapter_cases import adapted_attention
+
+    lengths, without = _lengths(chance, 4), chance.choice(("", "c2p", "p2c"))
+    made = {"reach": chance.randint(1, 200), "width": _width(chance), "without": without}
+    slots = [chance.randint(-1, 3) for _ in lengths]
+    return "adapted_attention", adapted_attention(_float32(), slots, lengths, **made)
+
+
 def _causal(chance: Random) -> tuple[str, Any]:
     from tests.kernels.causal_cases import causal_attention
     from tests.kernels.layouts import LENGTHS
@@ -252,7 +261,7 @@ def _pair_add(chance: Random) -> tuple[str, Any]:
 
 
 CASES: tuple[Callable[[Random], tuple[str, Any]], ...] = (
-    _attention, _disentangled, _causal, _cross, _linear, _norm_linear, _norm, _head_norm, _pair_add,
+    _attention, _disentangled, _adapted, _causal, _cross, _linear, _norm_linear, _norm, _head_norm, _pair_add,
 )  # fmt: skip
 
 
@@ -293,18 +302,19 @@ def _run(chance: Random, chosen: int) -> tuple[str, str | None]:
     backend = "cpp"
     if "cpp_bfloat16" in IMPLEMENTATIONS[operation] and chance.random() < 0.5:
         backend = "cpp_bfloat16"
+    name = f"{operation}, bfloat16" if backend == "cpp_bfloat16" else operation
     found = implementation(operation, backend)(*cases.packed(operation, backend, arguments)).double()
     exact = slow(torch.float64)
     if found.shape != exact.shape:
-        return operation, f"shape {list(found.shape)}, not {list(exact.shape)}"
+        return name, f"shape {list(found.shape)}, not {list(exact.shape)}"
     error = float((found - exact).abs().max())
     if not error <= WITHIN * max(1.0, float(exact.abs().max())):
         # where values nearly cancel, as in the norm of two, float32 itself is off by more
         precision = torch.float32 if backend == "cpp" else torch.bfloat16
         low = float((slow(precision).double() - exact).abs().max())
         if not error <= 2 * low:
-            return operation, f"{backend}: error {error:.2e}, and that of {precision} {low:.2e}"
-    return operation, None
+            return name, f"error {error:.2e}, and that of {precision} {low:.2e}"
+    return name, None
 
 
 def main() -> None:

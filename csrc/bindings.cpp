@@ -125,9 +125,14 @@ void head_norm_cpu(int instruction_set, const HeadNorm& arguments) {
   INSTRUCTION_SETS[instruction_set].head_norm(arguments);
 }
 
-void pair_add_cpu(int instruction_set, const PairAdd& arguments, int texts) {
+void pair_add_cpu(int instruction_set, const Pairs& arguments, int texts) {
   check_places(arguments.owner, arguments.rows, texts);
   INSTRUCTION_SETS[instruction_set].pair_add(arguments);
+}
+
+void pair_dot_cpu(int instruction_set, const Pairs& arguments, int texts) {
+  check_places(arguments.owner, arguments.rows, texts);
+  INSTRUCTION_SETS[instruction_set].pair_dot(arguments);
 }
 
 void change_table_cpu(int instruction_set, const TableChange& arguments) {
@@ -209,6 +214,7 @@ PYBIND11_MODULE(_compiled, module) {
   module.def("norm_cpu", &norm_cpu, py::call_guard<py::gil_scoped_release>());
   module.def("head_norm_cpu", &head_norm_cpu, py::call_guard<py::gil_scoped_release>());
   module.def("pair_add_cpu", &pair_add_cpu, py::call_guard<py::gil_scoped_release>());
+  module.def("pair_dot_cpu", &pair_dot_cpu, py::call_guard<py::gil_scoped_release>());
   module.def("change_table_cpu", &change_table_cpu, py::call_guard<py::gil_scoped_release>());
   module.def("int8_adds_pairs", &int8_adds_pairs);
   module.def("linear_int8_cpu", &linear_int8_cpu, py::call_guard<py::gil_scoped_release>());
@@ -241,8 +247,8 @@ PYBIND11_MODULE(_compiled, module) {
                    FIELD(heads), FIELD(panels), FIELD(width), FIELD(rank), FIELD(threads));
   }
   {
-    using Struct = PairAdd;
-    Fields<Struct>(module, "PairAdd", FIELD(text), FIELD(labels), FIELD(owner), FIELD(out), FIELD(rows),
+    using Struct = Pairs;
+    Fields<Struct>(module, "Pairs", FIELD(text), FIELD(labels), FIELD(owner), FIELD(out), FIELD(rows),
                    FIELD(width), FIELD(activation), FIELD(threads));
   }
   {

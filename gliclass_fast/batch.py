@@ -22,6 +22,7 @@ from gliclass_fast.ops import TILE_ROWS, AdapterRows, Sequences
 # Label vectors that take one token of a batch's budget: they are scored and not encoded, but need a bound.
 # Any number near this one works.
 VECTORS_PER_TOKEN = 4
+_NOWHERE = np.int32(0)  # a bound of the span of a label that is not in the text's prompt
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +51,8 @@ class EncodedPrompt:
     @classmethod
     def of_text(cls, token_ids: np.ndarray, num_labels: int, **rest: Any) -> EncodedPrompt:
         """Makes the prompt of a text that is read without its labels."""
-        return cls(token_ids, 0, np.zeros((num_labels, 2), dtype=np.int32), **rest)
+        nowhere = np.broadcast_to(_NOWHERE, (num_labels, 2))  # takes no memory per label
+        return cls(token_ids, 0, nowhere, **rest)
 
     @property
     def num_labels(self) -> int:

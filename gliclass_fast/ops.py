@@ -154,10 +154,12 @@ IMPLEMENTATIONS: dict[str, dict[str, str]] = {
         **_rows("compiled_disentangled_attention:adapted_attention", "cuda"),
     },
     "attention_pool": _rows("attention_pool:attention_pool", "reference", "triton"),
-    "pair_dot": _rows("pairs:pair_dot", "reference", "triton"),
-    "pair_add": {
-        **_rows("pairs:pair_add", "reference", "triton"),
-        **_rows("compiled_pairs:pair_add", "cpp"),
+    **{
+        operation: {
+            **_rows(f"pairs:{operation}", "reference", "triton"),
+            **_rows(f"compiled_pairs:{operation}", "cpp"),
+        }
+        for operation in ("pair_dot", "pair_add")
     },
     "segment_pool": _rows("segment_pool:segment_pool", "reference", "triton"),
     "segment_softmax": _rows("segment_softmax:segment_softmax", "reference", "triton"),

@@ -41,7 +41,7 @@ _NAMES = {
         "multiplies_bfloat16", "linear_bfloat16_cpu",
         "LoraAdd", "lora_add_cpu",
         "PackedMap", "self_attention_scratch", "self_attention_cpu",
-        "linear_cpu", "norm_cpu", "PairAdd", "pair_add_cpu", "TableChange", "change_table_cpu",
+        "linear_cpu", "norm_cpu", "Pairs", "pair_add_cpu", "pair_dot_cpu", "TableChange", "change_table_cpu",
     ),
     "cuda": ("check_device", "DisentangledAttention", "disentangled_attention_cuda"),
 }  # fmt: skip

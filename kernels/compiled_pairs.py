@@ -1,6 +1,11 @@
-"""The pairs of csrc/cpu as a PyTorch operation: its contract stands in pairs.py."""
+"""The pairs of csrc/cpu as PyTorch operations: their contracts stand in pairs.py.
+
+Both raise IndexError for an owner that is no row of the texts.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -13,9 +18,24 @@ from gliclass_fast.kernels.linear import ACTIVATIONS
 
 
 def pair_add_cpp(text: Tensor, labels: Tensor, owner: Tensor, activation: str = "none") -> Tensor:
-    """Raises IndexError for an owner that is no row of the texts."""
     if activation not in FUSED:
         return ACTIVATIONS[activation](pair_add_cpp(text, labels, owner))
+    return _pairs(extension().pair_add_cpu, labels.shape, text, labels, owner, activation)
+
+
+def pair_dot_cpp(text: Tensor, labels: Tensor, owner: Tensor) -> Tensor:
+    return _pairs(extension().pair_dot_cpu, labels.shape[:1], text, labels, owner)
+
+
+def _pairs(
+    kernel: Callable[..., None],
+    shape: torch.Size,
+    text: Tensor,
+    labels: Tensor,
+    owner: Tensor,
+    activation: str = "none",
+) -> Tensor:
+    """Runs a kernel, whose result has this shape."""
     text, labels, owner = text.contiguous(), labels.contiguous(), owner.contiguous()
     rows, width = labels.shape
     for given in (text, labels):
@@ -23,10 +43,10 @@ def pair_add_cpp(text: Tensor, labels: Tensor, owner: Tensor, activation: str = 
             raise ValueError(f"needs float32 [*, {width}], got {given.dtype} {list(given.shape)}")
     if owner.dtype is not torch.int32 or owner.shape != (rows,):
         raise ValueError(f"needs int32 [{rows}], got {owner.dtype} {list(owner.shape)}")
-    out = torch.empty(rows, width, dtype=torch.float32, device=labels.device)
-    arguments = extension().PairAdd(
+    out = torch.empty(shape, dtype=torch.float32, device=labels.device)
+    arguments = extension().Pairs(
         text=address(text), labels=address(labels), owner=address(owner), out=address(out), rows=rows,
         width=width, activation=FUSED[activation], threads=thread_count(),
     )  # fmt: skip
-    extension().pair_add_cpu(_extension.instruction_set()[0], arguments, len(text))
+    kernel(_extension.instruction_set()[0], arguments, len(text))
     return out

@@ -13,7 +13,8 @@
   void linear(const Linear&);            \
   void norm(const Norm&);                \
   void head_norm(const HeadNorm&);       \
-  void pair_add(const PairAdd&);         \
+  void pair_add(const Pairs&);           \
+  void pair_dot(const Pairs&);           \
   void change_table(const TableChange&); \
   }                                      \
   DECLARE_INT8(name)                     \
@@ -64,6 +65,7 @@ static bool has_avx512bf16() { return has_avx512vnni() && __builtin_cpu_supports
       kernels::norm,                                  \
       kernels::head_norm,                             \
       kernels::pair_add,                              \
+      kernels::pair_dot,                              \
       kernels::change_table,                          \
       int8::linear_int8,                              \
       int8::adds_pairs,                               \

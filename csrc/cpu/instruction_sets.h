@@ -16,7 +16,8 @@ struct InstructionSet {
   void (*linear)(const Linear&);
   void (*norm)(const Norm&);
   void (*head_norm)(const HeadNorm&);
-  void (*pair_add)(const PairAdd&);
+  void (*pair_add)(const Pairs&);
+  void (*pair_dot)(const Pairs&);
   void (*change_table)(const TableChange&);
   void (*linear_int8)(const RoundedLinear&);
   bool int8_adds_pairs;  // It adds two neighbouring products up in 16 bits.

@@ -5,6 +5,7 @@
 #include "linear.h"
 
 #include "activation.h"
+#include "dot.h"
 #include "parallel.h"
 #include "product.h"
 
@@ -27,17 +28,6 @@ inline void multiply_some(int rows, int panels, const float* a, ptrdiff_t a_stri
     if (rows < HEIGHT)
       return multiply_some<HEIGHT - 1, COUNT>(rows, panels, a, a_stride, b, depth, out, out_stride, add, ahead);
   multiply_block<HEIGHT, COUNT>(a, a_stride, b, depth, out, out_stride, add, ahead);
-}
-
-inline float dot(const float* a, const float* b, int depth) {
-  constexpr int CHAINS = 4;
-  Vector sums[CHAINS] = {};
-  int d = 0;
-  for (; d + CHAINS * LANES <= depth; d += CHAINS * LANES)
-    for (int n = 0; n < CHAINS; n++) sums[n] += load(a + d + n * LANES) * load(b + d + n * LANES);
-  float sum = sum_of((sums[0] + sums[1]) + (sums[2] + sums[3]));
-  for (; d < depth; d++) sum += a[d] * b[d];
-  return sum;
 }
 
 // Multiplies rows first .. end - 1 by panels of the weight, and calls done(row, rows) for those that are

@@ -3,12 +3,12 @@
 
 #include <cstdint>
 
-struct PairAdd {
+struct Pairs {
   const float* text = nullptr;     // [*, width]
   const float* labels = nullptr;   // [rows, width]
   const int32_t* owner = nullptr;  // [rows]
-  float* out = nullptr;            // [rows, width]
+  float* out = nullptr;            // sums [rows, width], or products [rows]
   int rows = 0, width = 0;
-  int activation = 0;  // one of linear.h
+  int activation = 0;  // of sums, one of linear.h
   int threads = 1;
 };

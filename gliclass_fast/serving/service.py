@@ -74,7 +74,7 @@ class Answer:
     @property
     def scores(self) -> list[Scores]:
         """Returns every score of every text."""
-        return self.call.scores(self.logits)
+        return list(self.call.scores(self.logits))
 
     @property
     def tokens_cut(self) -> int:

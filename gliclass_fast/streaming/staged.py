@@ -34,9 +34,8 @@ def answers(
 ) -> list[Answer]:
     """Returns what a call returns; the logits are those of the chunks that are classified, in order."""
     asked = [each.chunk for each in staged if each.step.asked is not None]
-    scores = iter(
-        results.scores_of([each.labels.names for each in asked], logits, [each.kind for each in asked])
-    )
+    names, kinds = [each.labels.names for each in asked], [each.kind for each in asked]
+    scores = results.scores_of(names, logits, kinds)
     made = []
     for each in staged:
         chunk = each.chunk

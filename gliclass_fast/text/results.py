@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from typing import Any
@@ -70,23 +70,22 @@ class Scores:
 
 def scores_of(
     labels: Sequence[Sequence[str]], logits: Sequence[np.ndarray], types: Sequence[str]
-) -> list[Scores]:
+) -> Iterator[Scores]:
     """Returns softmax ("single-label") or sigmoid ("multi-label") of every text's logits, in float32.
 
+    A text's are made when they are asked for, as the numbers of Python take eight times the memory.
     logits: float32 [1, labels] per text, or [2, labels] with the uncalibrated ones second.
     """
     if not logits:
-        return []
+        return
     everything = np.concatenate(logits, axis=1, dtype=np.float32)
-    sigmoids = (1 / (1 + np.exp(np.minimum(-everything, LARGEST_EXPONENT)))).tolist()
+    sigmoids = 1 / (1 + np.exp(np.minimum(-everything, LARGEST_EXPONENT)))
     bounds = pairwise(accumulate(map(len, labels), initial=0))
-    found = []
     for own, kind, (start, end) in zip(labels, types, bounds, strict=True):
         if kind == "single-label":
-            found.append(Scores(own, *(_softmax(row[start:end]) for row in everything)))
+            yield Scores(own, *(_softmax(row[start:end]) for row in everything))
         else:
-            found.append(Scores(own, *(row[start:end] for row in sigmoids)))
-    return found
+            yield Scores(own, *sigmoids[:, start:end].tolist())
 
 
 def _softmax(logits: np.ndarray) -> list[float]:
@@ -123,7 +122,7 @@ class CheckedCall:
     hierarchical: bool  # every score in the shape of the labels, not a list of predictions
     separator: str
 
-    def scores(self, logits: Sequence[np.ndarray]) -> list[Scores]:
+    def scores(self, logits: Sequence[np.ndarray]) -> Iterator[Scores]:
         """Returns the scores of every text, of logits float32 [1 or 2, labels] per text."""
         return scores_of([each.names for each in self.labels], logits, self.types)
 

@@ -273,7 +273,7 @@ CASES: dict[str, tuple[str, Callable[[torch.dtype], tuple[Any, Slow]]]] = {
     "add norm, rms": ("add_norm", partial(norm, add=True, biased=False, rms=True)),
     **{f"embedding norm of {n}": ("embedding_norm", partial(embedding_norm, sources=n)) for n in (1, 2, 3)},
     **linear_cases.CASES,
-    "pair dot": ("pair_dot", pair),
+    **{f"pair dot, {width} wide": ("pair_dot", partial(pair, width=width)) for width in (45, 300)},
     "pair add": ("pair_add", partial(pair, activation="none")),
     **{
         f"pair add, {activation}": ("pair_add", partial(pair, activation=activation))

@@ -223,16 +223,17 @@ def test_a_place_outside_of_a_table() -> None:
 
 def test_owners_outside_of_the_texts() -> None:
     text, labels = torch.randn(2, 16), torch.randn(3, 16)
-    for owner in ([0, 1, 2], [0, -1, 1]):
-        with pytest.raises(IndexError, match="no row"):
-            compiled_pairs.pair_add_cpp(text, labels, torch.tensor(owner, dtype=torch.int32))
-    for wrong, error in (
-        ((text, labels, torch.zeros(3)), "int32"),
-        ((text, labels, torch.zeros(2, dtype=torch.int32)), "[3]"),
-        ((text[:, :15], labels, torch.zeros(3, dtype=torch.int32)), "[*, 16]"),
-    ):
-        with pytest.raises(ValueError, match=re.escape(error)):
-            compiled_pairs.pair_add_cpp(*wrong)
+    for operation in (compiled_pairs.pair_add_cpp, compiled_pairs.pair_dot_cpp):
+        for owner in ([0, 1, 2], [0, -1, 1]):
+            with pytest.raises(IndexError, match="no row"):
+                operation(text, labels, torch.tensor(owner, dtype=torch.int32))
+        for wrong, error in (
+            ((text, labels, torch.zeros(3)), "int32"),
+            ((text, labels, torch.zeros(2, dtype=torch.int32)), "[3]"),
+            ((text[:, :15], labels, torch.zeros(3, dtype=torch.int32)), "[*, 16]"),
+        ):
+            with pytest.raises(ValueError, match=re.escape(error)):
+                operation(*wrong)
 
 
 def test_heads_of_another_form() -> None:

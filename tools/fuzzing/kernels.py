@@ -251,17 +251,18 @@ def _head_norm(chance: Random) -> tuple[str, Any]:
     return "head_norm", head_norm(_float32(), _width(chance), chance.randint(1, 300))
 
 
-def _pair_add(chance: Random) -> tuple[str, Any]:
+def _pairs(chance: Random) -> tuple[str, Any]:
     from gliclass_fast.kernels.linear import ACTIVATIONS
     from tests.kernels import cases
 
     counts = [chance.randint(0, 60) for _ in range(chance.randint(1, 9))]
-    activation, width = chance.choice(list(ACTIVATIONS)), chance.randint(1, 300)
-    return "pair_add", cases.pair(_float32(), activation, [*counts, 1], width)
+    activation, width = chance.choice([None, *ACTIVATIONS]), chance.randint(1, 300)
+    name = "pair_dot" if activation is None else "pair_add"
+    return name, cases.pair(_float32(), activation, [*counts, 1], width)
 
 
 CASES: tuple[Callable[[Random], tuple[str, Any]], ...] = (
-    _attention, _disentangled, _adapted, _causal, _cross, _linear, _norm_linear, _norm, _head_norm, _pair_add,
+    _attention, _disentangled, _adapted, _causal, _cross, _linear, _norm_linear, _norm, _head_norm, _pairs,
 )  # fmt: skip
 
 

@@ -30,7 +30,12 @@ BUILDING = {"bdist_wheel", "build", "build_ext", "develop", "editable_wheel", "i
 GPUS = ("80", "86", "89", "90")  # Later ones take the PTX of the last.
 KERNELS = ("attention", "linear", "norm", "pairs", "tables", "int8", "bfloat16")
 # These sets have instructions for these kernels alone.
-ALONE = {"avxvnni": ("int8",), "avx512vnni": ("int8",), "avx512bf16": ("attention", "bfloat16")}
+ALONE = {
+    "avxvnni": ("int8",),
+    "avx512vnni": ("int8",),
+    "avx512bf16": ("attention", "bfloat16"),
+    "amx": ("int8", "bfloat16"),
+}
 INSTRUCTION_SETS: dict[str, list[str]] = {"portable": []}
 if platform.machine() in ("x86_64", "AMD64"):
     INSTRUCTION_SETS["avx2"] = ["-mavx2", "-mfma"]
@@ -38,6 +43,9 @@ if platform.machine() in ("x86_64", "AMD64"):
     INSTRUCTION_SETS["avxvnni"] = [*INSTRUCTION_SETS["avx2"], "-mavxvnni"]
     INSTRUCTION_SETS["avx512vnni"] = [*INSTRUCTION_SETS["avx512"], "-mavx512vnni"]
     INSTRUCTION_SETS["avx512bf16"] = [*INSTRUCTION_SETS["avx512"], "-mavx512bf16"]
+    if platform.system() == "Linux":  # which is asked for the registers
+        tiles = ["-mavx512vnni", "-mamx-tile", "-mamx-int8", "-mamx-bf16"]
+        INSTRUCTION_SETS["amx"] = [*INSTRUCTION_SETS["avx512bf16"], *tiles]
 
 
 def find_compiler() -> str | None:
@@ -126,7 +134,16 @@ class BuildKernels(build_ext):
         objects = {
             "bindings.o": [*cpp, *headers, "-c", str(source / "bindings.cpp")],
         }
-        for name in ("instruction_sets", "parallel", "packed_map", "feed_forward", "lora", "self_attention"):
+        names = (
+            "instruction_sets",
+            "parallel",
+            "workspace",
+            "packed_map",
+            "feed_forward",
+            "lora",
+            "self_attention",
+        )
+        for name in names:
             objects[f"{name}.o"] = [*cpp, "-c", str(source / "cpu" / f"{name}.cpp")]
         sets = {name: options for name, options in INSTRUCTION_SETS.items() if understands(compiler, options)}
         objects["instruction_sets.o"] += [f"-DWITH_{name}" for name in sets]

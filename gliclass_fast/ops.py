@@ -19,6 +19,10 @@ import torch
 from torch import Tensor
 
 from gliclass_fast.kernels._adapter_rows import AdapterRows
+from gliclass_fast.kernels._bfloat16_gain import (
+    attention_is_faster_in_bfloat16,
+    linear_is_faster_in_bfloat16,
+)
 from gliclass_fast.kernels._buffers import lent
 from gliclass_fast.kernels._extension import (
     absence,
@@ -66,7 +70,7 @@ __all__ = [
     "compiled_kernels",
     "implementation",
     "lent",
-    "multiplies_bfloat16",
+    "linear_is_faster_in_bfloat16",
     "torch_on_one_thread",
     "unavailable_reason",
 ]
@@ -181,6 +185,7 @@ PRIVATE = {"onednn": ("mkldnn._reorder_linear_weight", "mkldnn._linear_pointwise
 PACKAGES = ("flash",)  # kernels of other packages, which run only where they are asked for
 ORDER = {"cuda": ("cuda", "triton", "reference"), "cpu": ("cpp", "onednn", "reference")}
 # What comes before these orders where rounding is asked for. Where the last one cannot run, none of them can.
+# Attention rounds only where a measurement says that it is faster so.
 ROUNDED = {"int8": ("int8", "cpp_bfloat16", "int8_reference"), "bfloat16": ("cpp_bfloat16", "bfloat16")}
 
 
@@ -331,6 +336,8 @@ def choose_ops(
     if only in PACKAGES:
         order = (only, *ORDER[kind])
     rounded = () if rounding is None else ROUNDED[rounding]
+    if rounded and not attention_is_faster_in_bfloat16():
+        rounded = tuple(backend for backend in rounded if backend != "cpp_bfloat16")
     for wanted in filter(None, (only, *rounded[-1:])):
         known = dict.fromkeys(backend for rows in IMPLEMENTATIONS.values() for backend in rows)
         if wanted not in known:

@@ -38,6 +38,16 @@ def thread_count() -> int:
     return torch.get_num_threads() if _kept.count is None else _kept.count()
 
 
+@contextmanager
+def kernels_on_one_thread() -> Iterator[None]:
+    """Runs kernels on the thread that calls them."""
+    before, _kept.count = _kept.count, lambda: 1
+    try:
+        yield
+    finally:
+        _kept.count = before
+
+
 def torch_on_one_thread() -> AbstractContextManager[None]:
     """Runs torch's operations on the thread that calls them; `thread_count` stays what it was.
 

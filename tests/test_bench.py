@@ -52,7 +52,7 @@ def peer(name: str, change: Any = lambda logits: logits, **options: Any) -> Simp
 
 @pytest.mark.slow
 def test_every_case_is_checked_and_timed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dtype, "bfloat16_is_faster", lambda *sizes: True)
+    monkeypatch.setattr(dtype, "linear_is_faster_in_bfloat16", lambda *sizes: True)
     found = bench(["gliclass", "ONNX Runtime", "ONNX Runtime, int8"], parts=("forward", "pipeline"))
     assert not found["absent"] and [row["case"] for row in found["rows"]] == ["1x40", "2 of 40-60"]
     everyone = {

@@ -7,6 +7,7 @@
 #include "parallel.h"
 #include "product.h"
 #include "sharing.h"
+#include "workspace.h"
 
 namespace ISA {
 namespace {

@@ -37,7 +37,3 @@ struct Attention {
   DistanceTable key_table, query_table;
   int threads = 1;
 };
-
-// Returns memory of the calling thread that lasts until the thread ends, aligned to cache lines. A layer, which
-// calls kernels, has its own.
-float* workspace(size_t floats, bool of_layer = false);

@@ -25,6 +25,13 @@ struct Bfloat16 {
 
   static Vector add(Vector sums, Integers inputs, Integers weights) { return add_pairs(sums, inputs, weights); }
 
+#if defined(__AMX_BF16__) || defined(EMULATED_TILES)
+  template <int SUMS, int INPUTS, int WEIGHTS>
+  static void add_tiles() {
+    add_tiles_of_bfloat16<SUMS, INPUTS, WEIGHTS>();
+  }
+#endif
+
   static RoundedRange round(const float* row, int count, float factor, uint8_t* to) {
     for (int d = 0; d < count; d += LANES)
       store_values<uint16_t>(to + d * 2, rounded_halves(load(row + d)) >> HALF);

@@ -4,6 +4,7 @@
 
 #include "instruction_sets.h"
 #include "runs.h"
+#include "workspace.h"
 
 namespace {
 

@@ -1,11 +1,12 @@
-// This file lists what the kernels were compiled for, and holds the memory its threads work in. It is compiled
-// for any processor. VNNI is for int8 alone, and AVX512_BF16 for bfloat16: a kernel that uses neither has no
-// build for them.
+// This file lists what the kernels were compiled for. It is compiled for any processor. VNNI is for int8 alone,
+// AVX512_BF16 for bfloat16, and AMX for linear maps that round: a kernel that uses none of them has no build for
+// them.
 #include "instruction_sets.h"
 
-#include <cstdlib>
-#include <memory>
-#include <new>
+#ifdef WITH_amx
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 
 #define DECLARE(name)                    \
   namespace name {                       \
@@ -39,6 +40,8 @@ DECLARE_INT8(avxvnni)
 DECLARE(avx512)
 DECLARE_INT8(avx512vnni)
 DECLARE_BFLOAT16(avx512bf16)
+DECLARE_INT8(amx)
+DECLARE_BFLOAT16(amx)
 
 static bool has_avx2() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
 #ifdef WITH_avxvnni
@@ -52,15 +55,24 @@ static bool has_avx512vnni() { return has_avx512() && __builtin_cpu_supports("av
 #ifdef WITH_avx512bf16
 static bool has_avx512bf16() { return has_avx512vnni() && __builtin_cpu_supports("avx512bf16"); }
 #endif
+#ifdef WITH_amx
+// A process has to ask Linux for tiles, and has them then in all its threads.
+static bool has_amx() {
+  constexpr int ASK = 0x1023, TILES = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
+  static const bool granted = has_avx512bf16() && __builtin_cpu_supports("amx-int8") &&
+                              __builtin_cpu_supports("amx-bf16") && syscall(SYS_arch_prctl, ASK, TILES) == 0;
+  return granted;
+}
+#endif
 #endif
 
 // The kernels of a set, and its own or a better build of those that round.
-#define SET(name, runs_here, kernels, int8, bfloat16) \
+#define SET(name, runs_here, kernels, attention, int8, bfloat16) \
   {                                                   \
       name,                                           \
       kernels::lanes,                                 \
       runs_here,                                      \
-      bfloat16::attend,                               \
+      attention::attend,                              \
       kernels::linear,                                \
       kernels::norm,                                  \
       kernels::head_norm,                             \
@@ -75,38 +87,19 @@ static bool has_avx512bf16() { return has_avx512vnni() && __builtin_cpu_supports
 
 const InstructionSet INSTRUCTION_SETS[] = {
 #ifdef __x86_64__
+#ifdef WITH_amx
+    SET("amx", has_amx, avx512, avx512bf16, amx, amx),
+#endif
 #ifdef WITH_avx512bf16
-    SET("avx512bf16", has_avx512bf16, avx512, avx512vnni, avx512bf16),
+    SET("avx512bf16", has_avx512bf16, avx512, avx512bf16, avx512vnni, avx512bf16),
 #endif
-    SET("avx512vnni", has_avx512vnni, avx512, avx512vnni, avx512),
-    SET("avx512", has_avx512, avx512, avx512, avx512),
+    SET("avx512vnni", has_avx512vnni, avx512, avx512, avx512vnni, avx512),
+    SET("avx512", has_avx512, avx512, avx512, avx512, avx512),
 #ifdef WITH_avxvnni
-    SET("avxvnni", has_avxvnni, avx2, avxvnni, avx2),
+    SET("avxvnni", has_avxvnni, avx2, avx2, avxvnni, avx2),
 #endif
-    SET("avx2", has_avx2, avx2, avx2, avx2),
+    SET("avx2", has_avx2, avx2, avx2, avx2, avx2),
 #endif
-    SET("portable", anywhere, portable, portable, portable),
+    SET("portable", anywhere, portable, portable, portable, portable),
 };
 const int INSTRUCTION_SET_COUNT = sizeof(INSTRUCTION_SETS) / sizeof(InstructionSet);
-
-float* workspace(size_t floats, bool of_layer) {
-  struct Free {
-    void operator()(float* memory) const { std::free(memory); }
-  };
-  struct Kept {
-    std::unique_ptr<float, Free> memory;
-    size_t size = 0;
-  };
-  static thread_local Kept all[2];
-  Kept& kept = all[of_layer];
-  if (floats > kept.size) {
-    constexpr size_t LINE = 64;
-    kept.size = 0;
-    kept.memory.reset();
-    kept.memory.reset(
-        static_cast<float*>(std::aligned_alloc(LINE, (floats * sizeof(float) + LINE - 1) / LINE * LINE)));
-    if (!kept.memory) throw std::bad_alloc();
-    kept.size = floats;
-  }
-  return kept.memory.get();
-}

@@ -64,6 +64,13 @@ struct Int8 {
 #endif
   }
 
+#if defined(__AMX_INT8__) || defined(EMULATED_TILES)
+  template <int SUMS, int INPUTS, int WEIGHTS>
+  static void add_tiles() {
+    add_tiles_of_bytes<SUMS, INPUTS, WEIGHTS>();
+  }
+#endif
+
   static RoundedRange round(const float* row, int count, float factor, uint8_t* to) {
     Vector above{}, below{};  // the largest values of both signs
     for (int d = 0; d < count; d += LANES) {

@@ -2,6 +2,7 @@
 
 #include "instruction_sets.h"
 #include "runs.h"
+#include "workspace.h"
 
 namespace {
 

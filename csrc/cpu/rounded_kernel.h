@@ -1,5 +1,5 @@
 // The kernel of linear maps whose inputs and weights are rounded. A `Kind` of rounding, made of the arguments,
-// has what rounded_product.h asks for, and
+// has what its product asks for, and
 //
 //   PER_WORD, words               so many inputs are a word, and so many words the inputs of a row
 //   panel(output)                 the words of the panel that begins with an output
@@ -9,21 +9,36 @@
 //   alone(values, range, output)  an output that is in no panel
 //
 // First every row is rounded, with its norm. Then a task is a block of rows times a strip of panels of the
-// weight: the sums of ROWS rows and of all panels of the strip are registers from the first input to the last,
+// weight: the sums of a few rows and of all panels of the strip are registers from the first input to the last,
 // and are scaled, activated and added to the residual there. The first rows ask for the strip that comes next.
 #pragma once
 
 #include "activation.h"
-#include "attention.h"
 #include "parallel.h"
 #include "rounded_linear.h"
+#include "workspace.h"
+#if defined(__AMX_TILE__) || defined(EMULATED_TILES)
+#include "tile_product.h"
+#else
 #include "rounded_product.h"
+#endif
 
 namespace ISA {
 namespace {
 
+#if defined(__AMX_TILE__) || defined(EMULATED_TILES)
+template <class Kind>
+using Product = TileProduct<Kind>;
+#else
+template <class Kind>
+using Product = VectorProduct<Kind>;
+#endif
+
 template <class Kind>
 class RoundedMap {
+  static constexpr int ROWS = Product<Kind>::ROWS, COLUMNS = Product<Kind>::COLUMNS;
+  typedef typename Product<Kind>::Sums Sums;  // of a row
+
  public:
   explicit RoundedMap(const RoundedLinear& a) : a(a), kind(a), padded(round_up(a.depth, LANES)) {}
 
@@ -90,7 +105,7 @@ class RoundedMap {
 
   // Writes what becomes of the sums of `rows` rows and of the panels that begin at these outputs, which in
   // gated maps are the value and the gate.
-  void write_block(int row, int rows, const int (&columns)[COLUMNS], int count, const Sums<Kind>& sums) const {
+  void write_block(int row, int rows, const int (&columns)[COLUMNS], int count, const Sums* sums) const {
     const int width = a.gated ? a.width / 2 : a.width;
     for (int r = 0; r < rows; r++)
       for (int n = 0; n < (a.gated ? 1 : count); n++) {
@@ -110,13 +125,14 @@ class RoundedMap {
       panels[n] = kind.panel(columns[n]);
       next[n] = columns[n] + step + LANES <= a.width ? kind.panel(columns[n] + step) : panels[n];
     }
+    Product<Kind> product;
     for (int row = first, group = 0; row < end; row += ROWS, group++) {
       const int rows = end - row < ROWS ? end - row : ROWS;
-      Sums<Kind> sums;
+      Sums sums[ROWS];
       for (int r = 0; r < rows; r++)
         for (int n = 0; n < count; n++) sums[r][n] = kind.first(columns[n], a.ranges[row + r].zero);
-      multiply_some<Kind>(rows, count, values_of(row), stride(), panels, kind.words,
-                          group < count ? next[group] : panels[0], sums);
+      const Words* const ahead = group < count ? next[group] : panels[0];
+      product.multiply(rows, count, {values_of(row), stride(), panels, kind.words, ahead}, sums);
       write_block(row, rows, columns, count, sums);
     }
   }

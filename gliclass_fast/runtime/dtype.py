@@ -14,8 +14,7 @@ import torch
 from torch import Tensor
 
 from gliclass_fast.config import ModelConfig
-from gliclass_fast.ops import unavailable_reason
-from gliclass_fast.runtime.bfloat16 import bfloat16_is_faster
+from gliclass_fast.ops import linear_is_faster_in_bfloat16, unavailable_reason
 from gliclass_fast.runtime.settings import Settings
 
 DTYPES = {name: getattr(torch, name) for name in ("float32", "float16", "bfloat16")}
@@ -33,8 +32,8 @@ def dtype_candidates(
     """
     if asked is None or asked == "auto":
         if device.type == "cpu":
-            backbone = config.backbone_config
-            fast = asked == "auto" and bfloat16_is_faster(backbone.hidden_size, backbone.intermediate_size)
+            sizes = config.backbone_config.hidden_size, config.backbone_config.intermediate_size
+            fast = asked == "auto" and linear_is_faster_in_bfloat16(*sizes)
             return [torch.bfloat16 if fast else torch.float32]
         if asked is None:
             towers = filter(None, (config.backbone_config, config.label_backbone_config))

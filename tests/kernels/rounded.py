@@ -1,16 +1,20 @@
-"""Linear maps that round, run on every instruction set that this processor has, and without any."""
+"""Linear maps that round: on every instruction set of this processor, on emulated tiles, and without any."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+import pytest
 from torch import Tensor
 
+from gliclass_fast.kernels import _extension
 from gliclass_fast.kernels._extension import extension
 from gliclass_fast.ops import implementation
+from tests.kernels.emulated_tiles import LANES, emulated
 
 SHAPES = [(1, 33, 38), (17, 768, 3072), (130, 3072, 768), (2, 5, 7)]
-SETS = extension().instruction_sets()
+EMULATED = -1  # no number of the extension
+SETS = {**extension().instruction_sets(), EMULATED: ("emulated tiles", LANES)}
 WAYS = {"reference": None, **{name: number for number, (name, _) in SETS.items()}}
 
 
@@ -25,3 +29,10 @@ class Run:
         packed = implementation("pack_linear", self.backend)(weight)
         found: Tensor = implementation(operation, self.backend)(x, packed, *rest, **options)
         return found
+
+
+def use(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Has the kernels run on an instruction set."""
+    if number == EMULATED:
+        monkeypatch.setattr(_extension, "compiled", emulated())
+    monkeypatch.setattr(_extension, "instruction_set", lambda: (number, SETS[number][1]))

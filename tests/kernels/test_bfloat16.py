@@ -7,10 +7,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from gliclass_fast.kernels import _extension
 from gliclass_fast.kernels._extension import extension
 from gliclass_fast.kernels.linear import ACTIVATIONS, normed
-from tests.kernels.rounded import SETS, SHAPES, Run
+from tests.kernels.rounded import SETS, SHAPES, Run, use
 
 BFLOAT16 = Run("bfloat16", in_pairs=False)
 
@@ -19,13 +18,14 @@ BFLOAT16 = Run("bfloat16", in_pairs=False)
 def run(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Run:
     """Runs the kernel on every instruction set that this processor has."""
     number = request.param
-    monkeypatch.setattr(_extension, "instruction_set", lambda: (number, SETS[number][1]))
+    use(number, monkeypatch)
     return BFLOAT16
 
 
-def test_one_set_has_instructions_for_it() -> None:
-    assert {name: extension().multiplies_bfloat16(number) for number, (name, _) in SETS.items()} == {
-        name: name == "avx512bf16" for name, _ in SETS.values()
+def test_two_sets_have_instructions_for_it() -> None:
+    sets = extension().instruction_sets()
+    assert {name: extension().multiplies_bfloat16(number) for number, (name, _) in sets.items()} == {
+        name: name in ("avx512bf16", "amx") for name, _ in sets.values()
     }
 
 

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from gliclass_fast.kernels import _extension
-from gliclass_fast.kernels._extension import extension, multiplies_bfloat16
-from gliclass_fast.ops import IMPLEMENTATIONS, ROUNDED, choose_ops, implementation
+from gliclass_fast.kernels._extension import extension
+from gliclass_fast.ops import IMPLEMENTATIONS, implementation
 from tests.accuracy import assert_accurate
 from tests.kernels import cases
 from tests.kernels.adapter_cases import adapted_attention
@@ -72,20 +72,3 @@ def test_the_error_is_at_most_twice_that_of_the_reference(
         found = run(build, arguments, BACKEND)
         assert_accurate(found, slow(torch.float64), slow(torch.bfloat16))
         assert not torch.allclose(found, run(build, arguments, "cpp"), rtol=1e-5, atol=1e-5), kind
-
-
-@pytest.mark.parametrize("number", SETS, ids=[name for name, _ in SETS.values()])
-@pytest.mark.parametrize("rounding", ROUNDED)
-def test_it_runs_where_the_processor_multiplies_bfloat16(
-    number: int, rounding: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(_extension, "instruction_set", lambda: (number, SETS[number][1]))
-    chosen = choose_ops("cpu", rounding=rounding).chosen
-    expected = BACKEND if multiplies_bfloat16() else "cpp"
-    for operation in ("attention", "pack_distances", "disentangled_attention", "adapted_attention"):
-        assert chosen[operation] == expected
-    assert chosen["cross_attention"] == chosen["causal_attention"] == "cpp"
-    assert chosen["linear"] == chosen["bind_self_attention"] == rounding
-    if not multiplies_bfloat16():
-        with pytest.raises(ValueError, match="no instructions that multiply bfloat16"):
-            choose_ops("cpu", only=BACKEND)

@@ -7,9 +7,8 @@ import math
 import pytest
 import torch
 
-from gliclass_fast.kernels import _extension
 from gliclass_fast.kernels._extension import extension
-from tests.kernels.rounded import SETS, Run
+from tests.kernels.rounded import SETS, Run, use
 
 
 @pytest.fixture(params=["int8", "bfloat16"])
@@ -20,7 +19,7 @@ def backend(request: pytest.FixtureRequest) -> str:
 @pytest.fixture(params=SETS, ids=[name for name, _ in SETS.values()])
 def run(request: pytest.FixtureRequest, backend: str, monkeypatch: pytest.MonkeyPatch) -> Run:
     number = request.param
-    monkeypatch.setattr(_extension, "instruction_set", lambda: (number, SETS[number][1]))
+    use(number, monkeypatch)
     return Run(backend, extension().int8_adds_pairs(number))
 
 

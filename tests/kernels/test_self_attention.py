@@ -158,7 +158,7 @@ def test_backends_that_have_it_in_no_one_call_leave_it_to_the_layer(monkeypatch:
     layer, _ = layer_of(choose_ops("cpu"), "plain")
     for backend in ("onednn", "reference"):
         assert choose_ops("cpu", only=backend).bind_self_attention(layer) is None
-    monkeypatch.setattr(table, "multiplies_bfloat16", lambda: False)
+    monkeypatch.setattr(table, "attention_is_faster_in_bfloat16", lambda: False)
     mixed = choose_ops("cpu", only="reference", rounding="int8")
     assert mixed.chosen["bind_self_attention"] == "reference"
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,9 +10,7 @@ import torch
 
 from gliclass_fast import GLiClassModel, ZeroShotClassificationPipeline, demo
 from gliclass_fast.kernels import _extension
-from gliclass_fast.kernels._extension import extension
-from gliclass_fast.ops import multiplies_bfloat16
-from gliclass_fast.runtime import bfloat16, dtype
+from gliclass_fast.runtime import dtype
 from tests.tiny import fast_pipeline, reference_model
 
 TEXTS = [
@@ -30,38 +27,10 @@ def logits(**settings: Any) -> tuple[GLiClassModel, np.ndarray]:
     return model, np.stack([each["logits"] for each in pipeline.get_embeddings(TEXTS, LABELS)])
 
 
-@pytest.mark.parametrize("gain", [1.1, 1.3])
-def test_it_must_be_faster_by_a_fifth(gain: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A measurement is made once for a size, and only where the processor multiplies bfloat16."""
-    now, runs = [0.0], [0]
-
-    def ops(device: str, rounding: str | None) -> SimpleNamespace:
-        def linear(*_: object) -> None:
-            now[0] += 1.0 if rounding else gain
-            runs[0] += 1
-
-        return SimpleNamespace(pack_linear=lambda weight: weight, linear=linear)
-
-    monkeypatch.setattr(bfloat16, "choose_ops", ops)
-    monkeypatch.setattr(bfloat16, "time", SimpleNamespace(thread_time=lambda: now[0]))
-    monkeypatch.setattr(bfloat16, "_gains", {})
-    monkeypatch.setattr(bfloat16, "multiplies_bfloat16", lambda: True)
-    assert [bfloat16.bfloat16_is_faster(8, 16) for _ in range(2)] == [gain > 1.2] * 2
-    assert runs[0] == 2 * bfloat16._REPEATS
-    monkeypatch.setattr(bfloat16, "multiplies_bfloat16", lambda: False)
-    assert not bfloat16.bfloat16_is_faster(8, 16)
-
-
-def test_what_is_measured_runs() -> None:
-    assert 0 < bfloat16._gain(40, 64) < float("inf")
-    instructions = {name for name, _ in extension().instruction_sets().values()}
-    assert multiplies_bfloat16() == ("avx512bf16" in instructions)
-
-
 @pytest.mark.parametrize("faster", [False, True])
 def test_auto_follows_the_measurement(faster: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
-    monkeypatch.setattr(dtype, "bfloat16_is_faster", lambda *sizes: asked.append(sizes) or faster)
+    monkeypatch.setattr(dtype, "linear_is_faster_in_bfloat16", lambda *sizes: asked.append(sizes) or faster)
     model, found = logits(dtype="auto")
     config = model.loaded.config.backbone_config
     assert asked == [(config.hidden_size, config.intermediate_size)]
@@ -98,7 +67,7 @@ def test_without_compiled_kernels_torch_computes_in_it(monkeypatch: pytest.Monke
 
 
 def test_what_is_saved_does_not_depend_on_a_measurement(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dtype, "bfloat16_is_faster", lambda *sizes: True)
+    monkeypatch.setattr(dtype, "linear_is_faster_in_bfloat16", lambda *sizes: True)
     kept = {tensor.dtype for tensor in logits(dtype="auto")[0].state_dict().values()}
     assert kept == {tensor.dtype for tensor in logits()[0].state_dict().values()} == {torch.float16}
     asked = {tensor.dtype for tensor in logits(dtype="bfloat16")[0].state_dict().values()}

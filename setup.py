@@ -134,16 +134,8 @@ class BuildKernels(build_ext):
         objects = {
             "bindings.o": [*cpp, *headers, "-c", str(source / "bindings.cpp")],
         }
-        names = (
-            "instruction_sets",
-            "parallel",
-            "workspace",
-            "packed_map",
-            "feed_forward",
-            "lora",
-            "self_attention",
-        )
-        for name in names:
+        shared = ("instruction_sets", "parallel", "workspace", "packed_map")
+        for name in (*shared, "feed_forward", "self_attention", "layers", "lora"):
             objects[f"{name}.o"] = [*cpp, "-c", str(source / "cpu" / f"{name}.cpp")]
         sets = {name: options for name, options in INSTRUCTION_SETS.items() if understands(compiler, options)}
         objects["instruction_sets.o"] += [f"-DWITH_{name}" for name in sets]

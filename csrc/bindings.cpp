@@ -14,10 +14,9 @@
 #include <utility>
 #include <vector>
 
-#include "cpu/feed_forward.h"
 #include "cpu/instruction_sets.h"
+#include "cpu/layers.h"
 #include "cpu/lora.h"
-#include "cpu/self_attention.h"
 #ifdef WITH_CUDA
 #include "cuda/disentangled_attention.h"
 #endif
@@ -197,6 +196,28 @@ void self_attention_cpu(int instruction_set, const PackedMap& qkv, const Attenti
                  floats(sines), floats(out), floats(memory), threads);
 }
 
+// A layer is (map of queries, keys and values, attention, feed-forward half), which the caller keeps.
+using LayerParts = std::tuple<const PackedMap*, const Attention*, const FeedForward*>;
+Layers layers_of(const std::vector<LayerParts>& given) {
+  Layers layers;
+  for (const auto& [qkv, attention, feed_forward] : given) layers.push_back({qkv, attention, feed_forward});
+  return layers;
+}
+
+// As many layers run as there are pairs of addresses of cosines and of sines. `memory` has room for
+// layers_scratch(layers, rows) floats. Raises as attention_cpu does.
+void layers_cpu(int instruction_set, const Layers& layers,
+                const std::vector<std::pair<uintptr_t, uintptr_t>>& rotaries, uintptr_t x, uintptr_t normed,
+                int rows, uintptr_t tiles, uintptr_t sum, uintptr_t last, uintptr_t memory, int threads) {
+  const auto floats = [](uintptr_t address) { return reinterpret_cast<float*>(address); };
+  const auto work = reinterpret_cast<const int32_t*>(tiles);
+  check_tiles(work);
+  std::vector<Rotary> own;
+  for (const auto& [cosines, sines] : rotaries) own.push_back({floats(cosines), floats(sines)});
+  run_layers(INSTRUCTION_SETS[instruction_set], layers, own, floats(x), floats(normed), rows, work, floats(sum),
+             floats(last), floats(memory), threads);
+}
+
 #ifdef WITH_CUDA
 void check(int error) {
   if (error) throw std::runtime_error(gliclass_cuda_error(error));
@@ -207,7 +228,7 @@ void check(int error) {
 
 PYBIND11_MODULE(_compiled, module) {
   module.doc() = "Compiled kernels; their contracts stand in the files of the operations.";
-  module.attr("layout") = 7;  // It is another number wherever a field or an argument is another one.
+  module.attr("layout") = 8;  // It is another number wherever a field or an argument is another one.
   module.def("instruction_sets", &instruction_sets);
   module.def("attention_cpu", &attention_cpu, py::call_guard<py::gil_scoped_release>());
   module.def("linear_cpu", &linear_cpu, py::call_guard<py::gil_scoped_release>());
@@ -224,6 +245,9 @@ PYBIND11_MODULE(_compiled, module) {
   module.def("lora_add_cpu", &lora_add_cpu, py::call_guard<py::gil_scoped_release>());
   module.def("self_attention_scratch", &self_attention_scratch);
   module.def("self_attention_cpu", &self_attention_cpu, py::call_guard<py::gil_scoped_release>());
+  py::class_<Layers>(module, "Layers").def(py::init(&layers_of));
+  module.def("layers_scratch", &layers_scratch);
+  module.def("layers_cpu", &layers_cpu, py::call_guard<py::gil_scoped_release>());
   {
     using Struct = DistanceTable;
     Fields<Struct>(module, "DistanceTable", FIELD(panels), FIELD(column_of), FIELD(count), FIELD(reach));

@@ -42,6 +42,7 @@ from gliclass_fast.kernels._threads import SharedThreads, torch_on_one_thread
 from gliclass_fast.kernels._updates import Factors, Part, TableUpdate, Update
 from gliclass_fast.kernels.feed_forward import BoundFeedForward, FeedForward
 from gliclass_fast.kernels.self_attention import BoundSelfAttention, SelfAttention
+from gliclass_fast.kernels.whole_layers import BoundLayers, Halves
 
 __all__ = [
     "IMPLEMENTATIONS",
@@ -53,6 +54,7 @@ __all__ = [
     "TILE_ROWS",
     "AdapterRows",
     "BoundFeedForward",
+    "BoundLayers",
     "BoundSelfAttention",
     "DistanceTables",
     "Factors",
@@ -106,6 +108,10 @@ IMPLEMENTATIONS: dict[str, dict[str, str]] = {
     "bind_feed_forward": {
         **_rows("feed_forward:bind_feed_forward", "reference"),
         **_rows("compiled_feed_forward:bind_feed_forward", "cpp", "int8", "bfloat16"),
+    },
+    "bind_layers": {
+        **_rows("whole_layers:bind_layers", "reference"),
+        **_rows("compiled_whole_layers:bind_layers", "cpp"),
     },
     "bind_self_attention": {
         **_rows("self_attention:bind_self_attention", "reference"),
@@ -201,6 +207,7 @@ class Ops:
     activation: Callable[..., Tensor]
     bind_feed_forward: Callable[[FeedForward], BoundFeedForward | None]
     bind_self_attention: Callable[[SelfAttention], BoundSelfAttention | None]
+    bind_layers: Callable[[Halves], BoundLayers | None]
     layer_norm: Callable[..., Tensor]
     embedding_norm: Callable[..., Tensor]
     add_norm: Callable[..., Tensor]

@@ -32,7 +32,7 @@ def instruction_set() -> tuple[int, int]:
     return number, lanes
 
 
-LAYOUT = 7  # the number of csrc/bindings.cpp; a build of other fields or arguments has another one
+LAYOUT = 8  # the number of csrc/bindings.cpp; a build of other fields or arguments has another one
 # what each part has that is called
 _NAMES = {
     "cpu": (
@@ -40,7 +40,7 @@ _NAMES = {
         "HeadNorm", "head_norm_cpu", "RoundedLinear", "int8_adds_pairs", "linear_int8_cpu",
         "multiplies_bfloat16", "linear_bfloat16_cpu",
         "LoraAdd", "lora_add_cpu",
-        "PackedMap", "self_attention_scratch", "self_attention_cpu",
+        "PackedMap", "self_attention_scratch", "self_attention_cpu", "Layers", "layers_scratch", "layers_cpu",
         "linear_cpu", "norm_cpu", "Pairs", "pair_add_cpu", "pair_dot_cpu", "TableChange", "change_table_cpu",
     ),
     "cuda": ("check_device", "DisentangledAttention", "disentangled_attention_cuda"),

@@ -26,7 +26,7 @@ Held = Sequence[StoredUpdate | None]  # of the maps out, up and down
 UNCHANGED: Held = (None, None, None)
 
 
-class _Bound(Bound[FeedForward]):
+class BoundHalf(Bound[FeedForward]):
     def weights(self) -> Iterable[Tensor | None]:
         layer = self.layer
         yield from (layer.out, layer.out_bias, layer.up, layer.up_bias, layer.down, layer.down_bias)
@@ -54,6 +54,11 @@ class _Bound(Bound[FeedForward]):
             **parameters,
         )  # fmt: skip
 
+    @property
+    def apart(self) -> bool:
+        """Tells whether the sum and its norm are both read."""
+        return self.layer.last_norm is not None and self.layer.first_norm is None
+
     def __call__(
         self,
         x: Tensor,
@@ -65,9 +70,8 @@ class _Bound(Bound[FeedForward]):
         x, attended = x.contiguous(), attended.contiguous()
         check_tensor(x, torch.float32, (count, layer.width))
         check_tensor(attended, torch.float32, (count, layer.depth))
-        apart = layer.last_norm is not None and layer.first_norm is None
         total = _buffers.empty(count, layer.width)
-        last = _buffers.empty(count, layer.width) if apart else total
+        last = _buffers.empty(count, layer.width) if self.apart else total
         runs = [(0, count, UNCHANGED)] if rows is None else _runs(rows, stores)
         if runs and runs[-1][1] != count:
             raise ValueError(f"needs an adapter, or none, for {count} rows, got {runs[-1][1]}")
@@ -108,7 +112,7 @@ def _bind(layer: FeedForward, rounding: Rounding | None = None) -> BoundFeedForw
     _, lanes = _extension.instruction_set()
     if layer.activation not in FUSED or (layer.gated and layer.inner % lanes):
         return None
-    return _Bound(layer, rounding)
+    return BoundHalf(layer, rounding)
 
 
 bind_feed_forward_cpp = _bind

@@ -22,7 +22,7 @@ from gliclass_fast.kernels.compiled_int8 import INT8
 from gliclass_fast.kernels.self_attention import SelfAttention
 
 
-class _Bound(Bound[SelfAttention]):
+class BoundHalf(Bound[SelfAttention]):
     def __init__(
         self, layer: SelfAttention, rounding: Rounding | None = None, bfloat16: bool = False
     ) -> None:
@@ -70,6 +70,6 @@ class _Bound(Bound[SelfAttention]):
         return out
 
 
-bind_self_attention_cpp = _Bound
-bind_self_attention_int8 = partial(_Bound, rounding=INT8)
-bind_self_attention_bfloat16 = partial(_Bound, rounding=BFLOAT16)
+bind_self_attention_cpp = BoundHalf
+bind_self_attention_int8 = partial(BoundHalf, rounding=INT8)
+bind_self_attention_bfloat16 = partial(BoundHalf, rounding=BFLOAT16)

@@ -1,6 +1,6 @@
 // This file lists what the kernels were compiled for. It is compiled for any processor. VNNI is for int8 alone,
-// AVX512_BF16 for bfloat16, and AMX for linear maps that round: a kernel that uses none of them has no build for
-// them.
+// AVX512_BF16 for bfloat16, and AMX for linear maps that round: a kernel that uses none of them has no build
+// for them.
 #include "instruction_sets.h"
 
 #ifdef WITH_amx
@@ -68,21 +68,21 @@ static bool has_amx() {
 
 // The kernels of a set, and its own or a better build of those that round.
 #define SET(name, runs_here, kernels, attention, int8, bfloat16) \
-  {                                                   \
-      name,                                           \
-      kernels::lanes,                                 \
-      runs_here,                                      \
-      attention::attend,                              \
-      kernels::linear,                                \
-      kernels::norm,                                  \
-      kernels::head_norm,                             \
-      kernels::pair_add,                              \
-      kernels::pair_dot,                              \
-      kernels::change_table,                          \
-      int8::linear_int8,                              \
-      int8::adds_pairs,                               \
-      bfloat16::linear_bfloat16,                      \
-      bfloat16::multiplies_bfloat16,                  \
+  {                                                              \
+      name,                                                      \
+      kernels::lanes,                                            \
+      runs_here,                                                 \
+      attention::attend,                                         \
+      kernels::linear,                                           \
+      kernels::norm,                                             \
+      kernels::head_norm,                                        \
+      kernels::pair_add,                                         \
+      kernels::pair_dot,                                         \
+      kernels::change_table,                                     \
+      int8::linear_int8,                                         \
+      int8::adds_pairs,                                          \
+      bfloat16::linear_bfloat16,                                 \
+      bfloat16::multiplies_bfloat16,                             \
   }
 
 const InstructionSet INSTRUCTION_SETS[] = {

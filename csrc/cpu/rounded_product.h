@@ -10,8 +10,8 @@ namespace ISA {
 
 typedef Integers Words __attribute__((aligned(1), may_alias));  // They lie in memory, at any address.
 
-// Rows of inputs, so many bytes apart, and panels of weights, with so many words each. While they are multiplied,
-// the product asks for `ahead`, a panel that will be read soon, or one that is near already.
+// Rows of inputs, so many bytes apart, and panels of weights, with so many words each. While they are
+// multiplied, the product asks for `ahead`, a panel that will be read soon, or one that is near already.
 struct Operands {
   const uint8_t* inputs;
   ptrdiff_t stride;

@@ -52,7 +52,8 @@ inline void store_tile(void* to, ptrdiff_t stride) {
 // Adds to each sum of type Sum what `add` makes of it and of every word of its row and of its column.
 template <int SUMS, int INPUTS, int WEIGHTS, typename Sum, typename Add>
 inline void add_emulated_tiles(Add add) {
-  EmulatedTile &sums = emulated_tiles[SUMS], &inputs = emulated_tiles[INPUTS], &weights = emulated_tiles[WEIGHTS];
+  EmulatedTile &sums = emulated_tiles[SUMS], &inputs = emulated_tiles[INPUTS],
+               &weights = emulated_tiles[WEIGHTS];
   constexpr int WORD = 4;  // bytes, which a sum has as well
   expect(sums.rows > 0 && sums.rows == inputs.rows && sums.bytes == weights.bytes);
   expect(inputs.bytes == weights.rows * WORD);
@@ -68,10 +69,11 @@ inline void add_emulated_tiles(Add add) {
 
 template <int SUMS, int INPUTS, int WEIGHTS>
 inline void add_tiles_of_bytes() {
-  add_emulated_tiles<SUMS, INPUTS, WEIGHTS, int32_t>([](int32_t sum, const uint8_t* input, const uint8_t* weight) {
-    for (int n = 0; n < 4; n++) sum += int32_t(input[n]) * int8_t(weight[n]);
-    return sum;
-  });
+  add_emulated_tiles<SUMS, INPUTS, WEIGHTS, int32_t>(
+      [](int32_t sum, const uint8_t* input, const uint8_t* weight) {
+        for (int n = 0; n < 4; n++) sum += int32_t(input[n]) * int8_t(weight[n]);
+        return sum;
+      });
 }
 
 template <int SUMS, int INPUTS, int WEIGHTS>

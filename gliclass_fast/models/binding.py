@@ -1,15 +1,21 @@
-"""The halves of a layer, as one call each where a backend has it."""
+"""The halves of a layer, as one call each where a backend has it, and whole layers, as one call together."""
 
 from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import chain
+from typing import Any
 
 from torch import Tensor
 
 from gliclass_fast.models.layers import Linear, Norm, NormLinear
 from gliclass_fast.ops import (
     BoundFeedForward,
+    BoundLayers,
     BoundSelfAttention,
     DistanceTables,
     FeedForward,
+    Ops,
     SelfAttention,
 )
 
@@ -84,6 +90,12 @@ def bound_feed_forward(
             eps=eps,
         )
     )
+
+
+def bound_layers(layers: Iterable[Any], ops: Ops) -> BoundLayers | None:
+    """Returns what `bind_layers` in kernels/whole_layers.py makes of layers, or None if a half is not bound."""
+    halves = [(layer.bound_attention, layer.bound) for layer in layers]
+    return None if None in {*chain(*halves)} else ops.bind_layers(halves)
 
 
 def _parameters(norm: Norm | None) -> tuple[Tensor, Tensor | None] | None:

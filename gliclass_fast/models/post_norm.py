@@ -4,13 +4,13 @@ LayerNorm behind their residual sum.
 
 from __future__ import annotations
 
-from itertools import islice
+from collections.abc import Iterator
 
 from torch import Tensor, nn
 
 from gliclass_fast.batch import PackedBatch
 from gliclass_fast.models.backbone_config import BackboneConfig
-from gliclass_fast.models.binding import bound_feed_forward, bound_self_attention
+from gliclass_fast.models.binding import bound_feed_forward, bound_layers, bound_self_attention
 from gliclass_fast.models.encoders import Encoder
 from gliclass_fast.models.layers import Linear, Norm
 from gliclass_fast.ops import (
@@ -81,15 +81,42 @@ class PostNormLayer(nn.Module):
 
 
 class PostNormEncoder(Encoder):
-    """Runs the last layer in two steps; subclasses supply `layers` and `hidden_states`."""
+    """Runs the layers, and the last one in two steps; subclasses supply `layers` and `embed`."""
 
-    layers: nn.ModuleList
+    def bind(self) -> None:
+        self.bound_layers = bound_layers(self.layers, self._last_layer.ops)
+
+    def embed(
+        self, batch: PackedBatch, segment_table: Tensor | None = None, inputs_embeds: Tensor | None = None
+    ) -> Tensor:
+        """Returns what the first layer reads, [T, C]."""
+        raise NotImplementedError
+
+    def hidden_states(
+        self, batch: PackedBatch, segment_table: Tensor | None = None, inputs_embeds: Tensor | None = None
+    ) -> Iterator[Tensor]:
+        x = self.embed(batch, segment_table, inputs_embeds)
+        yield x
+        for layer in self.layers:
+            x = layer(x, batch)
+            yield x
+
+    def state(
+        self,
+        number: int,
+        batch: PackedBatch,
+        segment_table: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+    ) -> Tensor:
+        if (run := self.at_once(batch)) is None:
+            return super().state(number, batch, segment_table, inputs_embeds)
+        x = self.embed(batch, segment_table, inputs_embeds)
+        return run(x, x, batch.sequences, [None] * number)[1]
 
     def last_attention(
         self, batch: PackedBatch, segment_table: Tensor | None = None, inputs_embeds: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        states = self.hidden_states(batch, segment_table, inputs_embeds)
-        x = next(islice(states, len(self.layers) - 1, None))
+        x = self.state(len(self.layers) - 1, batch, segment_table, inputs_embeds)
         return x, self._last_layer.attention(x, batch)
 
     def last_feed_forward(self, x: Tensor, attended: Tensor, rows: AdapterRows | None = None) -> Tensor:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import islice
 
 from torch import Tensor, nn
 
 from gliclass_fast.batch import PackedBatch
 from gliclass_fast.models.backbone_config import BackboneConfig
+from gliclass_fast.models.binding import bound_layers
 from gliclass_fast.models.encoders import Encoder
 from gliclass_fast.models.layers import Embedding, Norm
 from gliclass_fast.ops import AdapterRows, Ops
@@ -25,12 +25,25 @@ class PreNormLayer(nn.Module):
 class PreNormEncoder(Encoder):
     """Runs word embeddings, layers and a last norm; subclasses supply `layers` and `attention`."""
 
-    layers: nn.ModuleList
-
     def __init__(self, config: BackboneConfig, ops: Ops) -> None:
         super().__init__()
+        self.ops = ops
         self.word_embeddings = Embedding(config.vocab_size, config.hidden_size)
         self.final_norm = Norm(config.hidden_size, ops, config.norm_eps, rms=True)
+
+    def bind(self) -> None:
+        self.bound_layers = bound_layers(self.layers, self.ops)
+
+    def rotary_tables(self, batch: PackedBatch) -> tuple[Tensor, Tensor] | None:
+        """Returns those of all layers, or None for layers without."""
+        return None
+
+    def embed(
+        self, batch: PackedBatch, segment_table: Tensor | None = None, inputs_embeds: Tensor | None = None
+    ) -> Tensor:
+        """Returns what the first layer reads, [T, C]."""
+        x: Tensor = self.word_embeddings(batch.token_ids) if inputs_embeds is None else inputs_embeds
+        return x if segment_table is None else x + segment_table[batch.segments]
 
     def attention(self, number: int, x: Tensor, batch: PackedBatch) -> Tensor:
         """Runs the part of a layer that looks at other tokens."""
@@ -45,19 +58,30 @@ class PreNormEncoder(Encoder):
     def hidden_states(
         self, batch: PackedBatch, segment_table: Tensor | None = None, inputs_embeds: Tensor | None = None
     ) -> Iterator[Tensor]:
-        x: Tensor = self.word_embeddings(batch.token_ids) if inputs_embeds is None else inputs_embeds
-        if segment_table is not None:
-            x = x + segment_table[batch.segments]
+        x = self.embed(batch, segment_table, inputs_embeds)
         yield x
         for number in range(len(self.layers)):
             x = self._after_attention(number, x, self.attention(number, x, batch), batch.adapter_rows)
             yield x
 
+    def state(
+        self,
+        number: int,
+        batch: PackedBatch,
+        segment_table: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+    ) -> Tensor:
+        if (run := self.at_once(batch)) is None:
+            return super().state(number, batch, segment_table, inputs_embeds)
+        x = self.embed(batch, segment_table, inputs_embeds)
+        x, _ = run(x, x, batch.sequences, [self.rotary_tables(batch)] * number)
+        return x if number < len(self.layers) else self.final_norm(x)
+
     def last_attention(
         self, batch: PackedBatch, segment_table: Tensor | None = None, inputs_embeds: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         last = len(self.layers) - 1
-        x = next(islice(self.hidden_states(batch, segment_table, inputs_embeds), last, None))
+        x = self.state(last, batch, segment_table, inputs_embeds)
         return x, self.attention(last, x, batch)
 
     def last_feed_forward(self, x: Tensor, attended: Tensor, rows: AdapterRows | None = None) -> Tensor:

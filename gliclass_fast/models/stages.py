@@ -3,7 +3,8 @@
 1. `fold` makes products of weights alone, such as those of a layer's weights and a table of positions.
 2. Adapters get their slots: an `Adaptable` module has a product that an adapter changes.
 3. `pack` brings the weights of linear layers into the layouts that kernels read.
-4. `bind` makes one call of what a backend can run at once, when the weights lie where they stay.
+4. `bind` makes one call of what a backend can run at once, when the weights lie where they stay. The parts of
+   a module come before it.
 
 A module that takes part in a stage has that protocol's methods, and need not be named anywhere.
 """
@@ -67,6 +68,6 @@ def pack(network: nn.Module) -> None:
 
 
 def bind(network: nn.Module) -> None:
-    for module in network.modules():
+    for module in reversed(list(network.modules())):
         if isinstance(module, Bindable):
             module.bind()

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from gliclass_fast.batch import PackedBatch
 from gliclass_fast.checkpoint.weights import Checkpoint
-from gliclass_fast.models.encoders import ENCODERS, last_state
+from gliclass_fast.models.encoders import ENCODERS
 from gliclass_fast.models.pooling import pool_whole, within
 from gliclass_fast.ops import Ops
 
@@ -31,7 +31,7 @@ class Tower(nn.Module):
         if self.prunes_last_layer:
             x, attended = self.backbone.last_attention(batch, inputs_embeds=inputs_embeds)
             return x, attended
-        return (last_state(self.backbone.hidden_states(batch, inputs_embeds=inputs_embeds)),)
+        return (self.backbone.last_state(batch, inputs_embeds),)
 
     def rows(self, encoded: tuple[Tensor, ...], places: Tensor, batch: PackedBatch) -> Tensor:
         """Returns the last hidden state of some tokens, [R, C]."""

@@ -24,7 +24,7 @@ from gliclass_fast.models.architectures.base import (
     GLiClassArchitecture,
 )
 from gliclass_fast.models.decoders import DECODERS, Encoded
-from gliclass_fast.models.encoders import ENCODERS, last_state
+from gliclass_fast.models.encoders import ENCODERS
 from gliclass_fast.models.heads import HEAD_WEIGHTS, Heads
 from gliclass_fast.models.pooling import pool_labels, pool_whole, whole
 from gliclass_fast.models.scorers import SCORERS
@@ -78,7 +78,7 @@ class Architecture(GLiClassArchitecture):
 
     def encode(self, batch: PackedBatch) -> tuple[Tensor, ...]:
         """Returns the encoder's last hidden states of the text, [T, C]."""
-        return (last_state(self.encoder.hidden_states(batch)),)
+        return (self.encoder.last_state(batch),)
 
     def score(self, encoded: tuple[Tensor, ...], batch: PackedBatch) -> Output:
         """Reads the labels in the light of the text and compares them."""

@@ -10,7 +10,6 @@ from torch import Tensor
 from gliclass_fast.batch import PackedBatch
 from gliclass_fast.models.architectures import Output, encoder_decoder
 from gliclass_fast.models.decoders import Encoded
-from gliclass_fast.models.encoders import last_state
 from gliclass_fast.models.pooling import whole
 
 
@@ -26,7 +25,7 @@ class Architecture(encoder_decoder.Architecture):
     def encode(self, batch: PackedBatch) -> tuple[Tensor, ...]:
         """Returns the encoder's last hidden states of the labels."""
         assert batch.label_prompts is not None
-        return (last_state(self.encoder.hidden_states(batch.label_prompts)),)
+        return (self.encoder.last_state(batch.label_prompts),)
 
     def score(self, encoded: tuple[Tensor, ...], batch: PackedBatch) -> Output:
         """Reads the text in the light of the labels and compares them."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import islice
 from typing import Any
 
 import torch
@@ -84,11 +83,11 @@ class Architecture(GLiClassArchitecture):
         if self.prunes_last_layer:
             x, attended = self.backbone.last_attention(batch, self.heads.segment_embeddings)
             return x, attended
-        states = self.backbone.hidden_states(batch, self.heads.segment_embeddings)
         if self.mixer is not None:
+            states = self.backbone.hidden_states(batch, self.heads.segment_embeddings)
             return tuple(state.clone() for state in states)
         wanted = self.config.encoder_layer_id % (self.config.backbone_config.num_hidden_layers + 1)
-        return (next(islice(states, wanted, None)),)
+        return (self.backbone.state(wanted, batch, self.heads.segment_embeddings),)
 
     def score(self, encoded: tuple[Tensor, ...], batch: PackedBatch) -> Output:
         """Returns logits and vectors, from what `encode` gave."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterator
+from itertools import islice
 from typing import Any, Protocol
 
 import torch
@@ -11,19 +11,23 @@ from torch import Tensor, nn
 
 from gliclass_fast.batch import PackedBatch
 from gliclass_fast.models.registry import BackboneModule, Registry
-from gliclass_fast.ops import AdapterRows, Ops
+from gliclass_fast.ops import AdapterRows, BoundLayers, Ops
 
 
 class Encoder(nn.Module):
     """Says what an architecture asks of a backbone.
 
-    `hidden_states` yields one state after another, so that a caller who needs layer k stops there.
-    `last_attention` and `last_feed_forward` do the same with the last layer in two steps, and the second step
-    treats every row alone: a caller who needs few rows finishes only those. `fold_weights` runs once after
-    the weights are loaded, and makes what depends on weights alone.
+    `hidden_states` yields one state after another, and `state` returns one of them alone, which may take less
+    time. `last_attention` and `last_feed_forward` run the last layer in two steps, and the second step treats
+    every row alone: a caller who needs few rows finishes only those. `fold_weights` runs once after the
+    weights are loaded, and makes what depends on weights alone.
     """
 
+    AT_ONCE = 256  # rows at most, of which layers run in one call; with more, what lies between is no matter
+
     word_embeddings: nn.Embedding
+    layers: nn.ModuleList
+    bound_layers: BoundLayers | None = None  # all layers in one call, for rows without adapters
 
     def hidden_states(
         self, batch: PackedBatch, segment_table: Tensor | None = None, inputs_embeds: Tensor | None = None
@@ -37,6 +41,25 @@ class Encoder(nn.Module):
         overwritten.
         """
         raise NotImplementedError
+
+    def state(
+        self,
+        number: int,
+        batch: PackedBatch,
+        segment_table: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+    ) -> Tensor:
+        """Returns what `hidden_states` yields after so many layers, [T, C]."""
+        return next(islice(self.hidden_states(batch, segment_table, inputs_embeds), number, None))
+
+    def last_state(self, batch: PackedBatch, inputs_embeds: Tensor | None = None) -> Tensor:
+        """Returns what `hidden_states` yields after the last layer, [T, C]."""
+        return self.state(len(self.layers), batch, inputs_embeds=inputs_embeds)
+
+    def at_once(self, batch: PackedBatch) -> BoundLayers | None:
+        """Returns what runs layers of a batch in one call, or None where they run one by one."""
+        few = len(batch.token_ids) <= self.AT_ONCE and batch.adapter_rows is None
+        return self.bound_layers if few else None
 
     def last_attention(
         self, batch: PackedBatch, segment_table: Tensor | None = None, inputs_embeds: Tensor | None = None
@@ -85,8 +108,3 @@ def word_source(table: Tensor, batch: PackedBatch, inputs_embeds: Tensor | None)
     if inputs_embeds is None:
         return table, batch.token_ids
     return inputs_embeds, torch.arange(len(inputs_embeds), dtype=torch.int32, device=inputs_embeds.device)
-
-
-def last_state(states: Iterator[Tensor]) -> Tensor:
-    """Returns the last of what `Encoder.hidden_states` yields, without keeping the others."""
-    return deque(states, maxlen=1)[0]

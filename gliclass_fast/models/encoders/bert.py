@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -83,7 +82,6 @@ class Encoder(PostNormEncoder):
     def embed(
         self, batch: PackedBatch, segment_table: Tensor | None = None, inputs_embeds: Tensor | None = None
     ) -> Tensor:
-        """Returns what the first layer reads, [T, C]."""
         embedded = segment_table is not None or inputs_embeds is not None
         sources = [
             word_source(self.word_embeddings.weight, batch, inputs_embeds),
@@ -92,12 +90,3 @@ class Encoder(PostNormEncoder):
         if segment_table is not None:
             sources.append((segment_table, batch.segments))
         return self.norm.embed(sources)
-
-    def hidden_states(
-        self, batch: PackedBatch, segment_table: Tensor | None = None, inputs_embeds: Tensor | None = None
-    ) -> Iterator[Tensor]:
-        x = self.embed(batch, segment_table, inputs_embeds)
-        yield x
-        for layer in self.layers:
-            x = layer(x, batch)
-            yield x

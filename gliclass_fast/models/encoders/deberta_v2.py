@@ -277,9 +277,13 @@ class Encoder(PostNormEncoder):
                 layer.fold_tables(rel, buckets)
             self.rel_embeddings = None
 
-    def hidden_states(
+    def bind(self) -> None:
+        if self.conv is None:
+            super().bind()
+
+    def embed(
         self, batch: PackedBatch, segment_table: Tensor | None = None, inputs_embeds: Tensor | None = None
-    ) -> Iterator[Tensor]:
+    ) -> Tensor:
         sources = [word_source(self.word_embeddings.weight, batch, inputs_embeds)]
         if self.position_embeddings is not None:
             sources.append((self.position_embeddings.weight, batch.positions))
@@ -287,9 +291,13 @@ class Encoder(PostNormEncoder):
             sources.append((self.token_type_embeddings.weight, torch.zeros_like(batch.positions)))
         if segment_table is not None:
             sources.append((segment_table, batch.segments))
-        embedded = self.norm.embed(sources)
-        yield embedded
-        x = embedded
+        return self.norm.embed(sources)
+
+    def hidden_states(
+        self, batch: PackedBatch, segment_table: Tensor | None = None, inputs_embeds: Tensor | None = None
+    ) -> Iterator[Tensor]:
+        x = embedded = self.embed(batch, segment_table, inputs_embeds)
+        yield x
         for number, layer in enumerate(self.layers):
             x = layer(x, batch)
             if number == 0 and self.conv is not None:

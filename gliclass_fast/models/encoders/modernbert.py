@@ -17,7 +17,7 @@ from gliclass_fast.checkpoint.weights import affine
 from gliclass_fast.config import UnsupportedConfigError
 from gliclass_fast.models import encoders
 from gliclass_fast.models.backbone_config import BackboneConfig, common_fields, refuse_causal
-from gliclass_fast.models.binding import bound_feed_forward, bound_self_attention
+from gliclass_fast.models.binding import bound_feed_forward, bound_layers, bound_self_attention
 from gliclass_fast.models.layers import Embedding, Linear, Norm, NormLinear
 from gliclass_fast.models.rotary import RotaryTable, theta_of
 from gliclass_fast.ops import AdapterRows, BoundFeedForward, BoundSelfAttention, Ops, Positions
@@ -107,7 +107,7 @@ class Layer(nn.Module):
 class Encoder(encoders.Encoder):
     def __init__(self, config: Config, ops: Ops) -> None:
         super().__init__()
-        self.config, width, eps = config, config.hidden_size, config.norm_eps
+        self.config, self.ops, width, eps = config, ops, config.hidden_size, config.norm_eps
         self.word_embeddings = Embedding(config.vocab_size, width)
         self.norm, self.final_norm = (Norm(width, ops, eps, config.norm_bias) for _ in range(2))
         layers = [Layer(config, ops, number) for number in range(config.num_hidden_layers)]
@@ -132,21 +132,41 @@ class Encoder(encoders.Encoder):
             )
             maps = layer.out, layer.up, layer.down
             layer.bound = bound_feed_forward(*maps, config.activation, gated=True, last_norm=norm)
+        self.bound_layers = bound_layers(self.layers, self.ops)
+
+    def _embed(
+        self, batch: PackedBatch, segment_table: Tensor | None, inputs_embeds: Tensor | None
+    ) -> Tensor:
+        sources = [encoders.word_source(self.word_embeddings.weight, batch, inputs_embeds)]
+        if segment_table is not None:
+            sources.append((segment_table, batch.segments))
+        return self.norm.embed(sources)
 
     def _streams(
         self, batch: PackedBatch, segment_table: Tensor | None, inputs_embeds: Tensor | None
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Yields the residual stream and its norm for the next layer, after the embedding and every layer."""
-        sources = [encoders.word_source(self.word_embeddings.weight, batch, inputs_embeds)]
-        if segment_table is not None:
-            sources.append((segment_table, batch.segments))
-        x = normed = self.norm.embed(sources)
+        x = normed = self._embed(batch, segment_table, inputs_embeds)
         yield x, normed
         for layer, norm in zip(self.layers, self.norms_after, strict=True):
             assert isinstance(layer, Layer)
             attended = self._attention(layer, normed, batch)
             x, normed = layer.after_attention(x, attended, norm, batch.adapter_rows)
             yield x, normed
+
+    def _stream(
+        self,
+        number: int,
+        batch: PackedBatch,
+        segment_table: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Returns what `_streams` yields after so many layers."""
+        if (run := self.at_once(batch)) is None:
+            return next(islice(self._streams(batch, segment_table, inputs_embeds), number, None))
+        tables = {theta: table(batch.max_seqlen) for theta, table in self.rotary.items()}
+        x = self._embed(batch, segment_table, inputs_embeds)
+        return run(x, x, batch.sequences, [tables[theta] for theta in self.config.thetas[:number]])
 
     def _attention(self, layer: Layer, normed: Tensor, batch: PackedBatch) -> Tensor:
         return layer.attention(normed, batch, self.rotary[layer.theta](batch.max_seqlen))
@@ -157,11 +177,20 @@ class Encoder(encoders.Encoder):
         for number, (x, normed) in enumerate(self._streams(batch, segment_table, inputs_embeds)):
             yield normed if number == len(self.layers) else x
 
+    def state(
+        self,
+        number: int,
+        batch: PackedBatch,
+        segment_table: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+    ) -> Tensor:
+        x, normed = self._stream(number, batch, segment_table, inputs_embeds)
+        return normed if number == len(self.layers) else x
+
     def last_attention(
         self, batch: PackedBatch, segment_table: Tensor | None = None, inputs_embeds: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        last = len(self.layers) - 1
-        x, normed = next(islice(self._streams(batch, segment_table, inputs_embeds), last, None))
+        x, normed = self._stream(len(self.layers) - 1, batch, segment_table, inputs_embeds)
         layer = self.layers[-1]
         assert isinstance(layer, Layer)
         return x, self._attention(layer, normed, batch)

@@ -12,7 +12,7 @@ from gliclass_fast.batch import EncodedPrompt, PackedBatch
 from gliclass_fast.checkpoint.weights import Checkpoint
 from gliclass_fast.models.architectures import Network, Output, Size, VectorsOf
 from gliclass_fast.models.architectures.base import random_prompts
-from gliclass_fast.models.encoders import ENCODER_ONLY, ENCODERS, last_state
+from gliclass_fast.models.encoders import ENCODER_ONLY, ENCODERS
 from gliclass_fast.models.gliznet.aggregator import Aggregator, Parts
 from gliclass_fast.models.gliznet.config import GliznetConfig
 from gliclass_fast.ops import Ops, OpsOf
@@ -50,7 +50,7 @@ class Architecture(Network):
         checkpoint.assert_all_used(ignored=UNUSED)
 
     def encode(self, batch: PackedBatch) -> tuple[Tensor, ...]:
-        return (last_state(self.backbone.hidden_states(batch)),)
+        return (self.backbone.last_state(batch),)
 
     def score(self, encoded: tuple[Tensor, ...], batch: PackedBatch) -> Output:
         output: Output = self.aggregator(encoded[0], batch)

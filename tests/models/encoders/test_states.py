@@ -157,8 +157,11 @@ def check(encoder: str, extra: dict[str, Any], backend: str, lengths: list[int] 
     prompts = [torch.randint(4, VOCABULARY, (length,)) for length in lengths]
     theirs = model.model.encoder_model
     ours = GLiClassModel.from_gliclass(model, device="cpu", backend=backend).loaded.network.backbone
+    batch = packed(prompts)
     with torch.inference_mode():
-        found = [state.clone() for state in ours.hidden_states(packed(prompts))]
+        found = [state.clone() for state in ours.hidden_states(batch)]
+        for number, expected in enumerate(found):
+            assert torch.equal(ours.state(number, batch), expected)
     low = expected_states(theirs, prompts)
     exact = expected_states(in_double(theirs), prompts)
     assert len(found) == len(exact)

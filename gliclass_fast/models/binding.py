@@ -93,7 +93,7 @@ def bound_feed_forward(
 
 
 def bound_layers(layers: Iterable[Any], ops: Ops) -> BoundLayers | None:
-    """Returns what `bind_layers` in kernels/whole_layers.py makes of layers, or None if a half is not bound."""
+    """Returns what `bind_layers` in kernels/whole_layers.py makes of layers; None if a half is not bound."""
     halves = [(layer.bound_attention, layer.bound) for layer in layers]
     return None if None in {*chain(*halves)} else ops.bind_layers(halves)
 

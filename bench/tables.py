@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -127,12 +126,6 @@ def machine_line(machine: dict[str, Any]) -> str:
     device = machine.get("gpu") or f"{machine['processor']}{instructions}, {machine['threads']} threads"
     commit = f"; commit {machine['commit']}" if machine["commit"] else ""  # an installed package has none
     return f"{device}; {versions}{commit}."
-
-
-def cpu_kind(machine: dict[str, Any]) -> str:
-    """Names the maker of a CPU and its instructions, such as "amd-avx2"."""
-    maker = re.match(r"\w+", machine["processor"])
-    return f"{maker.group() if maker else 'cpu'}-{machine['instructions']}".lower()
 
 
 def thread_table(rows: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:

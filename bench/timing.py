@@ -97,9 +97,13 @@ def _version(package: str) -> str | None:
 
 
 def _processor() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
+    """Names the processor, and its family and model by number, as a name may stand for several."""
+    file = Path("/proc/cpuinfo")
+    lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
+    facts = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    if not {"model name", "cpu family", "model"} <= facts.keys():
+        return facts.get("model name", platform.processor())
+    return f"{facts['model name']}, family {facts['cpu family']}, model {facts['model']}"
 
 
 def _instructions() -> str:

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from gliclass_fast.bench.tables import (
-    cpu_kind,
     grid_table,
     machine_line,
     markdown,
@@ -36,15 +35,15 @@ KINDS = ("intel-avx512vnni", "amd-avx512vnni")  # of CPUs, whose results stand s
 
 def summary(_: Any) -> str:
     """Renders four rows of every kind of CPU: both shapes on one text and on a ragged batch."""
-    results = [json.loads(file.read_text(encoding="utf-8")) for file in PEERS]
+    results = {file: json.loads(file.read_text(encoding="utf-8")) for file in PEERS}
     rows: list[dict[str, str]] = []
-    for result in results:
+    for file, result in results.items():
         columns, found = ratio_table(result, "forward")
         chosen = (dict(zip(columns, row, strict=True)) for row in sorted(found) if row[1] in SUMMARY_BATCHES)
-        rows += [{"CPU": cpu_kind(result["machine"]), **row} for row in chosen]
+        rows += [{"CPU": file.stem.removeprefix("peers-"), **row} for row in chosen]
     widest: dict[str, str] = max(rows, key=lambda row: len(row))  # not every kind of CPU has every engine
     columns = list(widest)
-    machines = "\n".join(f"- {machine_line(result['machine'])}" for result in results)
+    machines = "\n".join(f"- {machine_line(result['machine'])}" for result in results.values())
     return f"{markdown(columns, [[row.get(each, '') for each in columns] for row in rows])}\n\n{machines}"
 
 

@@ -44,7 +44,7 @@ if platform.machine() in ("x86_64", "AMD64"):
     INSTRUCTION_SETS["avx512vnni"] = [*INSTRUCTION_SETS["avx512"], "-mavx512vnni"]
     INSTRUCTION_SETS["avx512bf16"] = [*INSTRUCTION_SETS["avx512"], "-mavx512bf16"]
     if platform.system() == "Linux":  # which is asked for the registers
-        tiles = ["-mavx512vnni", "-mamx-tile", "-mamx-int8", "-mamx-bf16"]
+        tiles = ["-mavx512vnni", "-mamx-tile", "-mamx-int8", "-mamx-bf16", "-DWITH_TILES"]
         INSTRUCTION_SETS["amx"] = [*INSTRUCTION_SETS["avx512bf16"], *tiles]
 
 
@@ -61,9 +61,10 @@ def is_gcc(compiler: str) -> bool:
 
 
 def understands(compiler: str, options: list[str]) -> bool:
-    """Tells whether a compiler has these options; GCC has AVX-VNNI from its version 11 on."""
-    command = [compiler, *options, "-E", "-x", "c++", os.devnull]
-    return subprocess.run(command, capture_output=True, check=False).returncode == 0
+    """Tells whether a compiler has these options, as GCC 11 and later do, and its assembler has AMX."""
+    source = 'void release() { asm("tilerelease"); }' if "-DWITH_TILES" in options else ""
+    command = [compiler, *options, "-c", "-x", "c++", "-", "-o", os.devnull]
+    return subprocess.run(command, input=source, text=True, capture_output=True, check=False).returncode == 0
 
 
 def find_nvcc() -> str | None:

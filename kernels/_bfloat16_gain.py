@@ -72,12 +72,12 @@ def _attentions() -> tuple[_Run, _Run]:
 
 
 def _gain(plain: _Run, rounded: _Run) -> float:
-    """Returns how many times as fast the second is, by the processor time of the calling thread."""
+    """Returns how many times as fast the second is; the least times are those without an interruption."""
     least = dict.fromkeys((plain, rounded), float("inf"))
     with kernels_on_one_thread():
         for _ in range(_REPEATS):
             for run in least:
-                start = time.thread_time()
+                start = time.perf_counter()
                 run()
-                least[run] = min(least[run], time.thread_time() - start)
+                least[run] = min(least[run], time.perf_counter() - start)
     return least[plain] / least[rounded]

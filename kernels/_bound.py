@@ -1,4 +1,4 @@
-"""A half of a layer that csrc/cpu runs in one call keeps its weights, and their addresses for the kernel."""
+"""What csrc/cpu runs in one call, as a half of a layer, keeps its weights and their addresses."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Layer = TypeVar("Layer")
 
 
 class Bound(Generic[Layer]):
-    """Keeps a layer's weights, and what the kernel is told of them.
+    """Keeps the weights of a layer, or of several, and what the kernel is told of them.
 
     A weight may get other memory, as by `share_memory_` or a new `.data` of its shape: its address is then
     read anew.

@@ -39,6 +39,8 @@ class _Bound(Bound[list[tuple[AttentionHalf, FeedForwardHalf]]]):
         rows, (attention, feed_forward), tiles = x.shape[0], self.layer[0], sequences.tiles
         if not rotaries:
             return x, normed
+        if len(rotaries) > len(self.layer):
+            raise ValueError(f"there are {len(self.layer)} layers, and {len(rotaries)} are to run")
         x, normed = x.contiguous(), normed.contiguous()
         for each in (x, normed):
             check_tensor(each, torch.float32, (rows, attention.layer.depth))
@@ -48,7 +50,7 @@ class _Bound(Bound[list[tuple[AttentionHalf, FeedForwardHalf]]]):
             check_rotary(rotary, attention.layer.width)
             addresses[id(rotary)] = address(rotary[0]), address(rotary[1])
         told = [addresses[id(each)] for each in rotaries]
-        _, layers = self.current()
+        _parts, layers = self.current()  # What the layers are made of stays while they run.
         memory = _buffers.empty(extension().layers_scratch(layers, rows))
         total = _buffers.empty(*x.shape)
         last = _buffers.empty(*x.shape) if feed_forward.apart else total
@@ -65,5 +67,9 @@ def bind_layers_cpp(halves: Halves) -> BoundLayers | None:
         for attention, feed_forward in halves
         if isinstance(attention, AttentionHalf) and isinstance(feed_forward, FeedForwardHalf)
     ]
-    kinds = {(each.layer.depth, each.layer.width, half.layer.width, half.apart) for each, half in found}
-    return _Bound(found) if len(found) == len(halves) and len(kinds) == 1 else None
+    kinds = {(each.layer.depth, each.layer.width, half.apart) for each, half in found}
+    fit = all(
+        each.layer.depth == half.layer.width and each.layer.heads * each.layer.width == half.layer.depth
+        for each, half in found
+    )
+    return _Bound(found) if fit and len(found) == len(halves) and len(kinds) == 1 else None

@@ -25,7 +25,7 @@ struct Bfloat16 {
 
   static Vector add(Vector sums, Integers inputs, Integers weights) { return add_pairs(sums, inputs, weights); }
 
-#if defined(__AMX_BF16__) || defined(EMULATED_TILES)
+#ifdef WITH_TILES
   template <int SUMS, int INPUTS, int WEIGHTS>
   static void add_tiles() {
     add_tiles_of_bfloat16<SUMS, INPUTS, WEIGHTS>();

@@ -64,7 +64,7 @@ struct Int8 {
 #endif
   }
 
-#if defined(__AMX_INT8__) || defined(EMULATED_TILES)
+#ifdef WITH_TILES
   template <int SUMS, int INPUTS, int WEIGHTS>
   static void add_tiles() {
     add_tiles_of_bytes<SUMS, INPUTS, WEIGHTS>();

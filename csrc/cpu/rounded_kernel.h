@@ -17,7 +17,7 @@
 #include "parallel.h"
 #include "rounded_linear.h"
 #include "workspace.h"
-#if defined(__AMX_TILE__) || defined(EMULATED_TILES)
+#ifdef WITH_TILES
 #include "tile_product.h"
 #else
 #include "rounded_product.h"
@@ -26,7 +26,7 @@
 namespace ISA {
 namespace {
 
-#if defined(__AMX_TILE__) || defined(EMULATED_TILES)
+#ifdef WITH_TILES
 template <class Kind>
 using Product = TileProduct<Kind>;
 #else

@@ -1,6 +1,6 @@
 // AMX has eight registers of up to 16 rows of 64 bytes each, the tiles, and multiplies two of them in one
-// instruction. GCC's functions for them do not say which memory they read; these do. Where EMULATED_TILES is
-// defined, they run on any processor.
+// instruction. GCC's functions for them do not say which memory they read; these do. Files that are compiled
+// for AMX define WITH_TILES. Where EMULATED_TILES is defined as well, tiles are there on any processor.
 #pragma once
 
 #include <cstddef>

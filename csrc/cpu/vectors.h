@@ -11,7 +11,7 @@
 
 namespace ISA {
 
-#if defined(__AVX512F__) || defined(EMULATED_TILES)  // A row of a tile is a vector.
+#if defined(__AVX512F__) || defined(WITH_TILES)  // A row of a tile is a vector.
 constexpr int LANES = 16;
 #elif defined(__AVX2__)
 constexpr int LANES = 8;

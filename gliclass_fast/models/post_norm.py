@@ -81,7 +81,10 @@ class PostNormLayer(nn.Module):
 
 
 class PostNormEncoder(Encoder):
-    """Runs the layers, and the last one in two steps; subclasses supply `layers` and `embed`."""
+    """Runs the layers, and the last one in two steps; subclasses supply `layers` and `embed`.
+
+    Who does more between the layers, in `hidden_states`, leaves them unbound: `bind` has them run at once.
+    """
 
     def bind(self) -> None:
         self.bound_layers = bound_layers(self.layers, self._last_layer.ops)

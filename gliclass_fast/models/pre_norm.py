@@ -23,7 +23,10 @@ class PreNormLayer(nn.Module):
 
 
 class PreNormEncoder(Encoder):
-    """Runs word embeddings, layers and a last norm; subclasses supply `layers` and `attention`."""
+    """Runs word embeddings, layers and a last norm; subclasses supply `layers` and `attention`.
+
+    Who does more between the layers, in `hidden_states`, leaves them unbound: `bind` has them run at once.
+    """
 
     def __init__(self, config: BackboneConfig, ops: Ops) -> None:
         super().__init__()

@@ -41,7 +41,7 @@ def test_it_must_be_faster_by_a_fifth(what: str, gain: float, monkeypatch: pytes
     monkeypatch.setattr(_bfloat16_gain, "linear_cpp", taking(gain))
     monkeypatch.setattr(_bfloat16_gain, "linear_bfloat16", taking(1.0))
     monkeypatch.setattr(_bfloat16_gain, "attention_cpp", taking(gain))
-    monkeypatch.setattr(_bfloat16_gain, "time", SimpleNamespace(thread_time=lambda: now[0]))
+    monkeypatch.setattr(_bfloat16_gain, "time", SimpleNamespace(perf_counter=lambda: now[0]))
     monkeypatch.setattr(_bfloat16_gain, "_gains", {})
     monkeypatch.setattr(_bfloat16_gain, "multiplies_bfloat16", lambda: True)
     assert [QUESTIONS[what]() for _ in range(2)] == [gain > 1.2] * 2

@@ -278,7 +278,7 @@ class Encoder(PostNormEncoder):
             self.rel_embeddings = None
 
     def bind(self) -> None:
-        if self.conv is None:
+        if self.conv is None:  # which stands between the first two layers
             super().bind()
 
     def embed(

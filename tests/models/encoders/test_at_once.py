@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 
 from gliclass_fast import GLiClassModel
+from gliclass_fast.kernels.compiled_self_attention import BoundHalf
 from gliclass_fast.kernels.compiled_whole_layers import bind_layers_cpp
 from gliclass_fast.models.encoders import Encoder
 from gliclass_fast.ops import AdapterRows, choose_ops
@@ -78,8 +80,21 @@ def test_other_backends_and_unlike_layers_have_no_such_call() -> None:
         for name in ("bert", "modernbert")
         for layer in backbone_of(name).layers
     ]
+    (attention, feed_forward), *_ = halves
     assert choose_ops("cpu").bind_layers(halves[:1]) is not None
-    assert bind_layers_cpp(halves) is None and bind_layers_cpp([(halves[0][0], object())]) is None
+    layer = attention.layer
+    wide = replace(  # It gives more than the other half reads.
+        layer,
+        heads=2 * layer.heads,
+        key_heads=2 * layer.heads,
+        qkv=layer.qkv.repeat(2, 1),
+        qkv_bias=layer.qkv_bias.repeat(2),
+    )
+    for unlike in (halves, [(attention, object())], [(BoundHalf(wide), feed_forward)]):
+        assert bind_layers_cpp(unlike) is None
+    convolved = reference_model("deberta-v2", {"conv_kernel_size": 3})
+    network = GLiClassModel.from_gliclass(convolved, device="cpu").loaded.network
+    assert network.backbone.bound_layers is None
 
 
 @torch.inference_mode()
@@ -92,6 +107,7 @@ def test_what_the_kernel_cannot_read_raises() -> None:
         ((x.double(), x, BATCH.sequences, [None]), "got torch.float64"),
         ((x, x[:, 1:], BATCH.sequences, [None]), r"needs torch.float32 \["),
         ((x, x, BATCH.sequences, [rotary]), "rotary tables must be in float32"),
+        ((x, x, BATCH.sequences, [None] * 99), "layers, and 99 are to run"),
     ):
         with pytest.raises(ValueError, match=reason):
             run(*wrong)

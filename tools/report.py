@@ -43,8 +43,13 @@ def summary(_: Any) -> str:
         rows += [{"CPU": file.stem.removeprefix("peers-"), **row} for row in chosen]
     widest: dict[str, str] = max(rows, key=lambda row: len(row))  # not every kind of CPU has every engine
     columns = list(widest)
-    machines = "\n".join(f"- {machine_line(result['machine'])}" for result in results.values())
-    return f"{markdown(columns, [[row.get(each, '') for each in columns] for row in rows])}\n\n{machines}"
+    machines = "; ".join(_short(file, result["machine"]) for file, result in results.items())
+    return f"{markdown(columns, [[row.get(each, '') for each in columns] for row in rows])}\n\n{machines}."
+
+
+def _short(file: Path, machine: dict[str, Any]) -> str:
+    where = f"{machine['processor']}, {machine['threads']} threads"
+    return f"{file.stem.removeprefix('peers-')}: {where}, commit {machine['commit'][:12]}"
 
 
 def compared(result: dict[str, Any]) -> str:

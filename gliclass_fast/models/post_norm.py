@@ -89,12 +89,6 @@ class PostNormEncoder(Encoder):
     def bind(self) -> None:
         self.bound_layers = bound_layers(self.layers, self._last_layer.ops)
 
-    def embed(
-        self, batch: PackedBatch, segment_table: Tensor | None = None, inputs_embeds: Tensor | None = None
-    ) -> Tensor:
-        """Returns what the first layer reads, [T, C]."""
-        raise NotImplementedError
-
     def hidden_states(
         self, batch: PackedBatch, segment_table: Tensor | None = None, inputs_embeds: Tensor | None = None
     ) -> Iterator[Tensor]:
@@ -103,18 +97,6 @@ class PostNormEncoder(Encoder):
         for layer in self.layers:
             x = layer(x, batch)
             yield x
-
-    def state(
-        self,
-        number: int,
-        batch: PackedBatch,
-        segment_table: Tensor | None = None,
-        inputs_embeds: Tensor | None = None,
-    ) -> Tensor:
-        if (run := self.at_once(batch)) is None:
-            return super().state(number, batch, segment_table, inputs_embeds)
-        x = self.embed(batch, segment_table, inputs_embeds)
-        return run(x, x, batch.sequences, [None] * number)[1]
 
     def last_attention(
         self, batch: PackedBatch, segment_table: Tensor | None = None, inputs_embeds: Tensor | None = None

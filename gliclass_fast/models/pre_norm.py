@@ -37,14 +37,9 @@ class PreNormEncoder(Encoder):
     def bind(self) -> None:
         self.bound_layers = bound_layers(self.layers, self.ops)
 
-    def rotary_tables(self, batch: PackedBatch) -> tuple[Tensor, Tensor] | None:
-        """Returns those of all layers, or None for layers without."""
-        return None
-
     def embed(
         self, batch: PackedBatch, segment_table: Tensor | None = None, inputs_embeds: Tensor | None = None
     ) -> Tensor:
-        """Returns what the first layer reads, [T, C]."""
         x: Tensor = self.word_embeddings(batch.token_ids) if inputs_embeds is None else inputs_embeds
         return x if segment_table is None else x + segment_table[batch.segments]
 
@@ -67,17 +62,7 @@ class PreNormEncoder(Encoder):
             x = self._after_attention(number, x, self.attention(number, x, batch), batch.adapter_rows)
             yield x
 
-    def state(
-        self,
-        number: int,
-        batch: PackedBatch,
-        segment_table: Tensor | None = None,
-        inputs_embeds: Tensor | None = None,
-    ) -> Tensor:
-        if (run := self.at_once(batch)) is None:
-            return super().state(number, batch, segment_table, inputs_embeds)
-        x = self.embed(batch, segment_table, inputs_embeds)
-        x, _ = run(x, x, batch.sequences, [self.rotary_tables(batch)] * number)
+    def as_state(self, number: int, x: Tensor, normed: Tensor) -> Tensor:
         return x if number < len(self.layers) else self.final_norm(x)
 
     def last_attention(

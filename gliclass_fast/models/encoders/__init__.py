@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from typing import Any, Protocol
 
@@ -44,6 +44,37 @@ class Encoder(nn.Module):
         """
         raise NotImplementedError
 
+    def embed(
+        self, batch: PackedBatch, segment_table: Tensor | None = None, inputs_embeds: Tensor | None = None
+    ) -> Tensor:
+        """Returns what the first layer reads, [T, C]."""
+        raise NotImplementedError
+
+    def rotary_tables(self, batch: PackedBatch) -> Sequence[tuple[Tensor, Tensor] | None]:
+        """Returns those of every layer, None for layers without."""
+        return [None] * len(self.layers)
+
+    def as_state(self, number: int, x: Tensor, normed: Tensor) -> Tensor:
+        """Returns what `hidden_states` yields after so many layers, of what `at_once` gives."""
+        return x
+
+    def at_once(
+        self,
+        number: int,
+        batch: PackedBatch,
+        segment_table: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor] | None:
+        """Runs the first layers in one call; returns None where they run one by one.
+
+        The tensors [T, C] are x and normed of kernels/whole_layers.py.
+        """
+        many = len(batch.token_ids) > self.AT_ONCE
+        if self.bound_layers is None or many or batch.adapter_rows is not None:
+            return None
+        x = self.embed(batch, segment_table, inputs_embeds)
+        return self.bound_layers(x, x, batch.sequences, self.rotary_tables(batch)[:number])
+
     def state(
         self,
         number: int,
@@ -52,16 +83,13 @@ class Encoder(nn.Module):
         inputs_embeds: Tensor | None = None,
     ) -> Tensor:
         """Returns what `hidden_states` yields after so many layers, [T, C]."""
+        if (found := self.at_once(number, batch, segment_table, inputs_embeds)) is not None:
+            return self.as_state(number, *found)
         return next(islice(self.hidden_states(batch, segment_table, inputs_embeds), number, None))
 
     def last_state(self, batch: PackedBatch, inputs_embeds: Tensor | None = None) -> Tensor:
         """Returns what `hidden_states` yields after the last layer, [T, C]."""
         return self.state(len(self.layers), batch, inputs_embeds=inputs_embeds)
-
-    def at_once(self, batch: PackedBatch) -> BoundLayers | None:
-        """Returns what runs layers of a batch in one call, or None where they run one by one."""
-        few = len(batch.token_ids) <= self.AT_ONCE and batch.adapter_rows is None
-        return self.bound_layers if few else None
 
     def last_attention(
         self, batch: PackedBatch, segment_table: Tensor | None = None, inputs_embeds: Tensor | None = None

@@ -153,10 +153,10 @@ class Encoder(PreNormEncoder):
         """Makes the rotary tables. No weight is folded."""
         self.rotary = rotary_table(self.config, self.word_embeddings.weight)
 
-    def rotary_tables(self, batch: PackedBatch) -> tuple[Tensor, Tensor]:
-        return self.rotary(batch.max_seqlen)
+    def rotary_tables(self, batch: PackedBatch) -> list[tuple[Tensor, Tensor]]:
+        return [self.rotary(batch.max_seqlen)] * len(self.layers)
 
     def attention(self, number: int, x: Tensor, batch: PackedBatch) -> Tensor:
         layer = self.layers[number]
         assert isinstance(layer, Layer)
-        return layer.attention(x, batch, self.rotary_tables(batch))
+        return layer.attention(x, batch, self.rotary(batch.max_seqlen))

@@ -134,8 +134,8 @@ class Encoder(encoders.Encoder):
             layer.bound = bound_feed_forward(*maps, config.activation, gated=True, last_norm=norm)
         self.bound_layers = bound_layers(self.layers, self.ops)
 
-    def _embed(
-        self, batch: PackedBatch, segment_table: Tensor | None, inputs_embeds: Tensor | None
+    def embed(
+        self, batch: PackedBatch, segment_table: Tensor | None = None, inputs_embeds: Tensor | None = None
     ) -> Tensor:
         sources = [encoders.word_source(self.word_embeddings.weight, batch, inputs_embeds)]
         if segment_table is not None:
@@ -146,7 +146,7 @@ class Encoder(encoders.Encoder):
         self, batch: PackedBatch, segment_table: Tensor | None, inputs_embeds: Tensor | None
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Yields the residual stream and its norm for the next layer, after the embedding and every layer."""
-        x = normed = self._embed(batch, segment_table, inputs_embeds)
+        x = normed = self.embed(batch, segment_table, inputs_embeds)
         yield x, normed
         for layer, norm in zip(self.layers, self.norms_after, strict=True):
             assert isinstance(layer, Layer)
@@ -154,19 +154,12 @@ class Encoder(encoders.Encoder):
             x, normed = layer.after_attention(x, attended, norm, batch.adapter_rows)
             yield x, normed
 
-    def _stream(
-        self,
-        number: int,
-        batch: PackedBatch,
-        segment_table: Tensor | None = None,
-        inputs_embeds: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor]:
-        """Returns what `_streams` yields after so many layers."""
-        if (run := self.at_once(batch)) is None:
-            return next(islice(self._streams(batch, segment_table, inputs_embeds), number, None))
+    def rotary_tables(self, batch: PackedBatch) -> list[tuple[Tensor, Tensor]]:
         tables = {theta: table(batch.max_seqlen) for theta, table in self.rotary.items()}
-        x = self._embed(batch, segment_table, inputs_embeds)
-        return run(x, x, batch.sequences, [tables[theta] for theta in self.config.thetas[:number]])
+        return [tables[theta] for theta in self.config.thetas]
+
+    def as_state(self, number: int, x: Tensor, normed: Tensor) -> Tensor:
+        return normed if number == len(self.layers) else x
 
     def _attention(self, layer: Layer, normed: Tensor, batch: PackedBatch) -> Tensor:
         return layer.attention(normed, batch, self.rotary[layer.theta](batch.max_seqlen))
@@ -175,22 +168,15 @@ class Encoder(encoders.Encoder):
         self, batch: PackedBatch, segment_table: Tensor | None = None, inputs_embeds: Tensor | None = None
     ) -> Iterator[Tensor]:
         for number, (x, normed) in enumerate(self._streams(batch, segment_table, inputs_embeds)):
-            yield normed if number == len(self.layers) else x
-
-    def state(
-        self,
-        number: int,
-        batch: PackedBatch,
-        segment_table: Tensor | None = None,
-        inputs_embeds: Tensor | None = None,
-    ) -> Tensor:
-        x, normed = self._stream(number, batch, segment_table, inputs_embeds)
-        return normed if number == len(self.layers) else x
+            yield self.as_state(number, x, normed)
 
     def last_attention(
         self, batch: PackedBatch, segment_table: Tensor | None = None, inputs_embeds: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        x, normed = self._stream(len(self.layers) - 1, batch, segment_table, inputs_embeds)
+        last = len(self.layers) - 1
+        if (found := self.at_once(last, batch, segment_table, inputs_embeds)) is None:
+            found = next(islice(self._streams(batch, segment_table, inputs_embeds), last, None))
+        x, normed = found
         layer = self.layers[-1]
         assert isinstance(layer, Layer)
         return x, self._attention(layer, normed, batch)

@@ -43,7 +43,7 @@ def one_by_one(backbone: Encoder) -> list[Tensor]:
 @pytest.mark.parametrize("name", NAMES)
 def test_it_is_what_one_layer_after_the_other_gives(name: str, setting: str) -> None:
     backbone = backbone_of(name, **SETTINGS[setting])
-    assert backbone.at_once(BATCH) is not None
+    assert backbone.at_once(1, BATCH) is not None
     for number, expected in enumerate(one_by_one(backbone)):
         assert torch.equal(backbone.state(number, BATCH), expected)
     assert torch.equal(backbone.last_state(BATCH), expected)
@@ -66,11 +66,11 @@ def test_many_rows_and_adapters_run_one_layer_after_the_other(monkeypatch: pytes
     backbone = backbone_of("modernbert")
     expected = backbone.last_state(BATCH)
     monkeypatch.setattr(Encoder, "AT_ONCE", len(expected) - 1)
-    assert backbone.at_once(BATCH) is None and torch.equal(backbone.last_state(BATCH), expected)
+    assert backbone.at_once(1, BATCH) is None and torch.equal(backbone.last_state(BATCH), expected)
     monkeypatch.setattr(Encoder, "AT_ONCE", len(expected))
-    assert backbone.at_once(BATCH) is not None
+    assert backbone.at_once(1, BATCH) is not None
     adapted = SimpleNamespace(token_ids=BATCH.token_ids, adapter_rows=AdapterRows(torch.zeros(len(expected))))
-    assert backbone.at_once(adapted) is None
+    assert backbone.at_once(1, adapted) is None
 
 
 def test_other_backends_and_unlike_layers_have_no_such_call() -> None:

@@ -43,11 +43,12 @@ def summary(_: Any) -> str:
         rows += [{"CPU": file.stem.removeprefix("peers-"), **row} for row in chosen]
     widest: dict[str, str] = max(rows, key=lambda row: len(row))  # not every kind of CPU has every engine
     columns = list(widest)
-    machines = "; ".join(_short(file, result["machine"]) for file, result in results.items())
+    machines = "; ".join(_in_short(file, result["machine"]) for file, result in results.items())
     return f"{markdown(columns, [[row.get(each, '') for each in columns] for row in rows])}\n\n{machines}."
 
 
-def _short(file: Path, machine: dict[str, Any]) -> str:
+def _in_short(file: Path, machine: dict[str, Any]) -> str:
+    """Names the machine of a kind of CPU, which the file is named after, and the commit that was measured."""
     where = f"{machine['processor']}, {machine['threads']} threads"
     return f"{file.stem.removeprefix('peers-')}: {where}, commit {machine['commit'][:12]}"
 

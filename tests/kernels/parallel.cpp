@@ -43,9 +43,7 @@ int main(int count, char**) {
   wrong += caught(40) != 40;
   if (count > 1) {  // ThreadSanitizer does not follow a child that has threads of its own.
     std::atomic<bool> ended{false};
-    std::thread busy([&] {
-      while (!ended) faults(7, 10);
-    });
+    std::thread busy([&] { while (!ended) faults(7, 10); });
     for (int n = 0; n < 50; n++) {
       if (const pid_t child = fork(); child == 0) _exit(faults(3, 100));
       int status = -1;
